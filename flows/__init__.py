@@ -1,0 +1,1 @@
+"""Flows: jobs put together."""

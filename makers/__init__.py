@@ -1,0 +1,1 @@
+"""Makers: one jobflow job each."""

@@ -1,0 +1,1 @@
+"""Training a MatRIS potential: data, loss, trainer, distillation."""

@@ -1,0 +1,1 @@
+"""Documents, job stores, candidates, hulls, queries and reports."""
