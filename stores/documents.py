@@ -1,0 +1,253 @@
+"""What is stored: the output of a chunk job, and one document per candidate, checkpoint and settings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pymatgen.core import Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK_FORMAT = "matris-chunk-1"
+"""Marks a job output as a chunk, so that a builder finds it among the other outputs of a job store."""
+
+SYMPREC = 0.1
+"""Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
+
+_ID_PART = 8
+
+type State = Literal["converged", "max_steps", "failed", "rejected"]
+
+
+def _plain_structure(value: Any) -> Any:
+    """Accept a pymatgen structure where its dictionary is stored."""
+    return value.as_dict() if isinstance(value, Structure) else value
+
+
+StructureDict = Annotated[dict[str, Any] | None, BeforeValidator(_plain_structure)]
+
+
+class CheckpointTag(BaseModel):
+    """Which checkpoint computed something."""
+
+    key: str = Field(description="Registry key or file name.")
+    sha256: str = Field(description="Hash of the weights file.")
+    energy_scale: str = Field(description="Which reference energies and corrections are legal: mp, matpes-pbe, …")
+
+
+class RelaxTag(BaseModel):
+    """How a chunk was relaxed."""
+
+    fmax: float = Field(description="Convergence threshold of the forces (eV/Å).")
+    max_steps: int = Field(description="Most optimisation steps.")
+    relax_cell: bool = Field(description="Whether the cell moved too.")
+    digest: str = Field(description="Hash of the settings.")
+
+
+class ChunkRecord(BaseModel):
+    """The small part of one candidate's result."""
+
+    candidate_id: str
+    source: str
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    state: State
+    error: str | None = Field(None, description="Why it failed or was rejected.")
+    energy: float | None = Field(None, description="Total energy (eV) on the energy scale of the checkpoint.")
+    n_steps: int | None = None
+    fmax: float | None = Field(None, description="Largest force on an atom at the end (eV/Å).")
+    smax: float | None = Field(None, description="Largest stress component at the end (eV/Å³).")
+    nsites: int | None = None
+    formula: str | None = Field(None, description="Reduced formula of the input; None if it could not be read.")
+    seconds: float | None = None
+
+
+class ChunkArrays(BaseModel):
+    """The per-atom part of one candidate's result."""
+
+    candidate_id: str
+    initial_structure: StructureDict = None
+    structure: StructureDict = Field(None, description="Relaxed structure.")
+    forces: list[list[float]] | None = Field(None, description="Shape (n, 3), eV/Å.")
+    stress: list[list[float]] | None = Field(None, description="Shape (3, 3), eV/Å³, positive under tension.")
+    magmoms: list[float] | None = Field(None, description="Shape (n,), Bohr magnetons.")
+
+
+class ChunkDocument(BaseModel):
+    """
+    Output of one chunk job.
+
+    `structures` runs parallel to `records` and belongs in the additional store named ``data``, because one
+    document of a MongoDB may not pass 16 MB.
+    """
+
+    chunk_format: Literal["matris-chunk-1"] = "matris-chunk-1"
+    records: list[ChunkRecord]
+    structures: list[ChunkArrays]
+    checkpoint: CheckpointTag
+    settings: RelaxTag
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str
+    dtype: str
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
+
+    @model_validator(mode="after")
+    def _parallel(self) -> Self:
+        if [r.candidate_id for r in self.records] != [a.candidate_id for a in self.structures]:
+            raise ValueError("records and structures of a chunk must name the same candidates in the same order")
+        return self
+
+
+class Symmetry(BaseModel):
+    """Space group of a structure."""
+
+    crystal_system: str
+    symbol: str
+    number: int
+    symprec: float = Field(SYMPREC, description="Tolerance (Å).")
+
+
+class CandidateDocument(BaseModel):
+    """
+    One candidate computed by one checkpoint with one set of settings.
+
+    Field names follow emmet where emmet has the field. `energy_per_atom` is corrected,
+    `uncorrected_energy_per_atom` is what the potential gave. Arrays and structures are kept apart, under the
+    same `document_id`. The fields below `hull_state` are empty unless `hull_state` is ``"ok"``.
+    """
+
+    document_id: str
+    candidate_id: str
+    source: str
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    state: State
+    error: str | None = None
+
+    formula_pretty: str | None = None
+    chemsys: str | None = None
+    elements: list[str] = Field(default_factory=list)
+    nelements: int = 0
+    nsites: int | None = None
+    composition: dict[str, float] = Field(default_factory=dict)
+    composition_reduced: dict[str, float] = Field(default_factory=dict)
+    volume: float | None = Field(None, description="Of the cell (Å³).")
+    density: float | None = Field(None, description="g/cm³.")
+    symmetry: Symmetry | None = Field(None, description="Of the relaxed structure.")
+
+    energy: float | None = Field(None, description="Total, uncorrected (eV).")
+    uncorrected_energy_per_atom: float | None = Field(None, description="eV/atom.")
+    energy_per_atom: float | None = Field(None, description="eV/atom, corrected for the energy scale.")
+    corrections: dict[str, float] = Field(default_factory=dict, description="Name to energy (eV per cell).")
+    correction_scheme: str | None = Field(None, description="What was applied, or why none could be.")
+
+    hull_type: Literal["self-consistent", "reference"] | None = None
+    hull_reference: str | None = Field(None, description="Set of competing phases.")
+    hull_state: str | None = Field(None, description="'ok', or why there is no hull distance.")
+    formation_energy_per_atom: float | None = Field(None, description="eV/atom.")
+    energy_above_hull: float | None = Field(None, description="eV/atom; see matris.stores.hull for negative values.")
+    is_stable: bool | None = None
+    decomposes_to: list[dict[str, Any]] | None = None
+
+    n_steps: int | None = None
+    fmax: float | None = None
+    smax: float | None = None
+    seconds: float | None = None
+    checkpoint: CheckpointTag
+    settings: RelaxTag
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str
+    dtype: str
+    last_updated: datetime = Field(description="UTC.")
+
+
+def document_id(candidate_id: str, checkpoint_sha256: str, settings_digest: str) -> str:
+    """Key of a candidate's document: candidate, checkpoint and settings."""
+    return f"{candidate_id}-{checkpoint_sha256[:_ID_PART]}-{settings_digest[:_ID_PART]}"
+
+
+def utc_now() -> datetime:
+    """
+    Time as BSON keeps it: UTC, without zone, in milliseconds.
+
+    Returns
+    -------
+    datetime
+        The same value before and after a round trip through a store.
+    """
+    now = datetime.now(UTC).replace(tzinfo=None)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def make_document(record: ChunkRecord, arrays: ChunkArrays, chunk: ChunkDocument) -> CandidateDocument:
+    """
+    Turn one result of a chunk into the document people query.
+
+    Corrections and hull distances are left empty; `matris.stores.corrections` and `matris.stores.hull` fill them.
+
+    Parameters
+    ----------
+    record, arrays
+        The two parts of the result.
+    chunk
+        The chunk they come from, for checkpoint, settings, versions and device.
+
+    Returns
+    -------
+    CandidateDocument
+    """
+    known = arrays.structure or arrays.initial_structure
+    structure = Structure.from_dict(known) if known else None
+    crystal = _crystal(structure, relaxed=arrays.structure is not None) if structure is not None else {}
+    per_atom = None if record.energy is None or not structure else record.energy / len(structure)
+    return CandidateDocument(
+        document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
+        uncorrected_energy_per_atom=per_atom,
+        checkpoint=chunk.checkpoint,
+        settings=chunk.settings,
+        versions=chunk.versions,
+        device=chunk.device,
+        dtype=chunk.dtype,
+        last_updated=utc_now(),
+        **record.model_dump(exclude={"nsites", "formula"}),
+        **crystal,
+    )
+
+
+def unwind(chunk: ChunkDocument) -> Iterator[tuple[CandidateDocument, ChunkArrays]]:
+    """Yield the document and the arrays of each candidate of a chunk."""
+    for record, arrays in zip(chunk.records, chunk.structures, strict=True):
+        yield make_document(record, arrays, chunk), arrays
+
+
+def _crystal(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
+    """Fields that describe the structure; the symmetry only of a relaxed one."""
+    composition = structure.composition
+    fields: dict[str, Any] = {
+        "formula_pretty": composition.reduced_formula,
+        "chemsys": composition.chemical_system,
+        "elements": sorted(composition.chemical_system_set),
+        "nelements": len(composition.chemical_system_set),
+        "nsites": len(structure),
+        "composition": composition.get_el_amt_dict(),
+        "composition_reduced": composition.reduced_composition.get_el_amt_dict(),
+    }
+    if relaxed:
+        fields |= {"volume": structure.volume, "density": float(structure.density), "symmetry": _symmetry(structure)}
+    return fields
+
+
+def _symmetry(structure: Structure) -> Symmetry | None:
+    """Space group; None where spglib finds none, as in a cell that has collapsed."""
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=SYMPREC)
+    except SymmetryUndeterminedError:
+        return None
+    return Symmetry(
+        crystal_system=analyzer.get_crystal_system().capitalize(),
+        symbol=analyzer.get_space_group_symbol(),
+        number=analyzer.get_space_group_number(),
+        symprec=SYMPREC,
+    )
