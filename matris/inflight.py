@@ -1,0 +1,262 @@
+"""A batch of structures that relax together, each for as long as it needs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch_sim as ts
+from pymatgen.core import Lattice, Structure
+
+from matris.isolation import IsolatingModel, cost
+from matris.records import RelaxRecord, RelaxState
+from matris.structures import problem_with
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from matris.records import RelaxSettings
+
+_DT = 0.1  # first FIRE time step, ASE's
+_VOLUME_FACTOR = 5.0  # a cell this many times larger or smaller than at the start is no relaxation any more
+_LOG_STRAIN = 1.99  # torch-sim clamps the logarithm of the deformation at 2: from there on FIRE goes astray
+_LARGEST = 1e12  # eV/Å, eV/Å³: far below where a float32 squared overflows, far above any physics
+
+
+@dataclass
+class Flight:
+    """
+    One structure under way.
+
+    Attributes
+    ----------
+    index, structure_id, structure
+        The input.
+    n_steps
+        FIRE steps taken; -1 before the first evaluation.
+    started
+        `time.perf_counter` on entering.
+    """
+
+    index: int
+    structure_id: str
+    structure: Structure
+    n_steps: int = -1
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def cost(self) -> float:
+        """Memory it takes; see `matris.isolation.cost`."""
+        return cost(len(self.structure), self.structure.volume)
+
+
+class InFlight:
+    """
+    Structures on the device, advanced together by torch-sim's FIRE with the Frechet cell filter.
+
+    Structures may enter between any two steps and leave as they finish. Those that enter have zero velocity, forces and cell
+    forces: their first step moves nothing and gets their first forces, in the same model call that advances the others.
+    From then on each goes the way it would go alone, which is ASE's ``FIRE(FrechetCellFilter(atoms))``.
+
+    Parameters
+    ----------
+    model
+        Evaluates the batch.
+    settings
+        What to relax and when to stop.
+    """
+
+    def __init__(self, model: IsolatingModel, settings: RelaxSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.flights: list[Flight] = []
+        self._state: Any = None
+
+    @property
+    def cost(self) -> float:
+        """Sum of what all take."""
+        return sum(flight.cost for flight in self.flights)
+
+    def add(self, flights: list[Flight]) -> None:
+        """Let structures in."""
+        entering = [self._enter(flight.structure) for flight in flights]
+        held = [] if self._state is None else [self._state]
+        if entering:
+            self._state = ts.concatenate_states([*held, *entering])
+            self.flights += flights
+
+    def step(self) -> list[RelaxRecord]:
+        """
+        Advance all by one step, and take out what has finished.
+
+        Returns
+        -------
+        list of RelaxRecord
+            One for each structure that left.
+        """
+        self.model.costs = [flight.cost for flight in self.flights]
+        self._state = ts.fire_step(self._state, self.model)
+        for flight in self.flights:
+            flight.n_steps += 1
+        verdicts = self._verdicts()
+        leaving = [number for number, verdict in enumerate(verdicts) if verdict is not None]
+        if not leaving:
+            return []
+        magmoms = self.model.magmoms
+        if magmoms is not None:
+            moments = torch.split(magmoms, self._state.n_atoms_per_system.tolist())
+        if len(leaving) == len(self.flights):
+            states, self._state = self._state.split(), None
+        else:
+            states = self._state.pop(leaving)
+        records = [
+            self._record(self.flights[number], verdicts[number], state, None if magmoms is None else moments[number])
+            for number, state in zip(leaving, states, strict=True)
+        ]
+        self.flights = [flight for flight, verdict in zip(self.flights, verdicts, strict=True) if verdict is None]
+        return records
+
+    def _enter(self, structure: Structure) -> Any:
+        """FIRE state of a structure that has not been evaluated."""
+        device, dtype = self.model.device, self.model.dtype
+        lattice = structure.lattice.matrix * _handedness(structure)
+        state = ts.SimState(
+            positions=torch.tensor(structure.cart_coords, device=device, dtype=dtype),
+            masses=torch.tensor([float(site.specie.atomic_mass) for site in structure], device=device, dtype=dtype),
+            cell=torch.tensor(lattice.T.copy(), device=device, dtype=dtype)[None],
+            pbc=True,
+            atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
+        )
+        # Where no power has been gained, FIRE halves the time step: once on the step that moves nothing, once on the
+        # first step from rest, which thus has ASE's first time step. Zero velocities, where torch-sim starts from NaN,
+        # make that the same whoever else is in the batch.
+        fire = ts.fire_init(
+            state,
+            _Silent(device, dtype),
+            dt_start=4 * _DT,
+            cell_filter=ts.CellFilter.frechet if self.settings.relax_cell else None,
+        )
+        fire.velocities.zero_()
+        if self.settings.relax_cell:
+            fire.cell_velocities.zero_()
+        return fire
+
+    def _verdicts(self) -> list[tuple[RelaxState, str | None, float] | None]:
+        """State, error and fmax of every structure that is done; None for those that go on."""
+        state, settings = self._state, self.settings
+        n_systems, system = len(self.flights), state.system_idx
+        norms = state.forces.norm(dim=1)
+        fmax = norms.new_zeros(n_systems).scatter_reduce_(0, system, norms, "amax").tolist()
+        wild = torch.zeros(n_systems, device=norms.device).index_add_(
+            0, system, (~(state.forces.abs() < _LARGEST).all(dim=1)).float()
+        )
+        wild += ~state.energy.isfinite()
+        if settings.relax_cell:
+            wild += ~(state.stress.abs() < _LARGEST).all(dim=(1, 2))
+        wild = wild.tolist()
+        cell_forces, growth, strain = self._cell()
+        verdicts: list[tuple[RelaxState, str | None, float] | None] = []
+        for number, flight in enumerate(self.flights):
+            error = self.model.reasons.get(number)
+            if error is None and wild[number]:
+                error = "energy, forces or stress are NaN or infinite"
+            if error is None and not 1 / _VOLUME_FACTOR <= growth[number] <= _VOLUME_FACTOR:
+                word = "exploded" if growth[number] > 1 else "collapsed"
+                error = f"the cell {word}: its volume is {growth[number]:.3g} times that of the input"
+            if error is None and strain[number] > _LOG_STRAIN:
+                error = "the cell was deformed beyond a factor of exp(2)"
+            if error is not None:
+                verdicts.append(("failed", f"{error} (after {max(flight.n_steps, 0)} steps)", fmax[number]))
+            elif fmax[number] < settings.fmax and cell_forces[number] < settings.fmax:
+                verdicts.append(("converged", None, fmax[number]))
+            elif flight.n_steps >= settings.max_steps:
+                verdicts.append(("max_steps", None, fmax[number]))
+            else:
+                verdicts.append(None)
+        return verdicts
+
+    def _cell(self) -> tuple[list[float], list[float], list[float]]:
+        """Cell force (eV/Å), volume over initial volume, and largest logarithmic strain of every system."""
+        n_systems, state = len(self.flights), self._state
+        if not self.settings.relax_cell:
+            return [0.0] * n_systems, [1.0] * n_systems, [0.0] * n_systems
+        volume = torch.linalg.det(state.cell)
+        # Rows of the virial per atom: what ASE's FrechetCellFilter compares with fmax, at zero strain.
+        virial = state.stress * (volume / state.n_atoms_per_system).view(-1, 1, 1)
+        growth = volume / torch.linalg.det(state.reference_cell)
+        strain = (state.cell_positions / state.cell_factor).abs().amax(dim=(1, 2))
+        return virial.norm(dim=2).amax(dim=1).tolist(), growth.tolist(), strain.tolist()
+
+    def _record(
+        self, flight: Flight, verdict: tuple[RelaxState, str | None, float] | None, state: Any, magmoms: Tensor | None
+    ) -> RelaxRecord:
+        """Record of a structure that left, all of its last geometry."""
+        assert verdict is not None  # noqa: S101 - only those with a verdict leave
+        outcome, error, fmax = verdict
+        structure = None if error else _structure(flight.structure, state)
+        if structure is not None and (problem := problem_with(structure)):
+            outcome, error = "failed", f"relaxed into nonsense: {problem} (after {flight.n_steps} steps)"
+        common: dict[str, Any] = {
+            "index": flight.index,
+            "structure_id": flight.structure_id,
+            "state": outcome,
+            "n_steps": max(flight.n_steps, 0),
+            "error": error,
+            "seconds": time.perf_counter() - flight.started,
+        }
+        if error:
+            return RelaxRecord(**common)
+        stress = _array(state.stress[0])
+        return RelaxRecord(
+            **common,
+            structure=structure,
+            energy=float(state.energy[0]),
+            forces=_array(state.forces),
+            stress=stress if np.isfinite(stress).all() else None,
+            magmoms=None if magmoms is None else _array(magmoms.reshape(-1)),
+            fmax=fmax,
+            smax=float(np.abs(stress).max()) if self.settings.relax_cell else None,
+        )
+
+
+class _Silent:
+    """Stands in for the model where torch-sim asks for forces that nothing needs yet."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def __call__(self, state: ts.SimState) -> dict[str, Tensor]:
+        """Zero energy, forces and stress."""
+        return {
+            "energy": state.cell.new_zeros(state.n_systems),
+            "forces": torch.zeros_like(state.positions),
+            "stress": torch.zeros_like(state.cell),
+        }
+
+
+def _handedness(structure: Structure) -> float:
+    """-1 for a left-handed cell: torch-sim's cell filter takes det(cell) for the volume. Reversed, it is right-handed."""
+    return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
+
+
+def _structure(initial: Structure, state: Any) -> Structure:
+    """Put lattice and coordinates of a state to the species of the initial structure."""
+    lattice = Lattice(_array(state.cell[0]).T * _handedness(initial))
+    labels = [site.label for site in initial]
+    return Structure(
+        lattice,
+        initial.species,
+        _array(state.positions),
+        coords_are_cartesian=True,
+        labels=labels,
+        charge=initial._charge,  # noqa: SLF001
+    )
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    """Numbers of a tensor on the host."""
+    return tensor.detach().cpu().numpy().astype(float)

@@ -1,0 +1,244 @@
+"""Calls to a batched model in which a failure costs only the structure that caused it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from torch_sim.models.interface import ModelInterface
+    from torch_sim.state import SimState
+
+logger = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, MPS, and torch.OutOfMemoryError
+    "failed to allocate",  # Warp, behind neighbor lists
+    "can't allocate memory",  # the CPU allocator
+    "not enough memory",
+)
+_PER_SYSTEM = ("energy", "stress")
+_PER_ATOM = ("forces", "magmoms")
+
+
+def cost(n_atoms: int, volume: float) -> float:
+    """
+    Memory that one structure takes on the device, in atoms of a crystal of ordinary density.
+
+    Memory follows the edges (pairs within 6 Å) and the angles (ordered pairs of neighbors within 4.5 Å) of the graph.
+    Their number per atom is estimated from the mean density, relative to 0.05 atoms/Å³; sparser structures
+    (slabs, molecules) count as that, for their atoms crowd in a part of the cell.
+
+    Parameters
+    ----------
+    n_atoms
+        Atoms in the cell.
+    volume
+        Volume of the cell, Å³.
+
+    Returns
+    -------
+    float
+        At least `n_atoms`.
+    """
+
+    def per_atom(density: float) -> float:
+        edges, near = (4 / 3 * math.pi * cutoff**3 * density for cutoff in (6.0, 4.5))
+        return edges + near * (near - 1)
+
+    return n_atoms * max(1.0, per_atom(n_atoms / volume) / per_atom(0.05))
+
+
+@dataclass
+class Budget:
+    """
+    How much may be on the device at once. What ran out of memory once is remembered for the process's life.
+
+    Attributes
+    ----------
+    key
+        Device, checkpoint sha256 and dtype: what a memory limit depends on.
+    start
+        Cost allowed while nothing has failed; 0 lets one structure at a time through.
+    """
+
+    key: tuple[str, str, str]
+    start: float
+    _limits: ClassVar[dict[tuple[str, str, str], float]] = {}
+
+    @property
+    def limit(self) -> float:
+        """Cost allowed in one model call."""
+        return min(self.start, self._limits.get(self.key, math.inf))
+
+    def halve(self, failed: float) -> None:
+        """Allow half of a cost that did not fit."""
+        self._limits[self.key] = min(self._limits.get(self.key, math.inf), failed / 2)
+        logger.warning("out of memory on %s: batches now cost at most %.0f atoms", self.key[0], self.limit)
+
+
+class IsolatingModel:
+    """
+    A torch-sim model that answers for every system that can be computed.
+
+    On an exception the batch is halved until the culprit stands alone; it gets NaN, and the reason is in `reasons`.
+    When the device runs out of memory, the batch is halved too, and `budget` remembers. An error after
+    which the device answers nothing more (CUDA's illegal memory access and its like) is raised: it says nothing
+    about the structures.
+
+    Parameters
+    ----------
+    model
+        Any torch-sim model.
+    budget
+        Cost allowed in one call.
+
+    Attributes
+    ----------
+    costs
+        Cost of each system of the next call.
+    reasons
+        System number in the last call -> why it could not be computed.
+    magmoms
+        Magnetic moments (μB) of all atoms of the last call, or None.
+    """
+
+    def __init__(self, model: ModelInterface, budget: Budget) -> None:
+        self.model = model
+        self.budget = budget
+        self.costs: Sequence[float] = ()
+        self.reasons: dict[int, str] = {}
+        self.magmoms: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the model."""
+        return self.model.dtype
+
+    def __call__(self, state: SimState) -> dict[str, Tensor]:
+        """
+        Evaluate all systems of a state.
+
+        Returns
+        -------
+        dict
+            ``energy`` (n_systems,) eV, ``forces`` (n_atoms, 3) eV/Å and, if the model gives it, ``stress``
+            (n_systems, 3, 3) eV/Å³; NaN for systems named in `reasons`.
+        """
+        self.reasons = {}
+        answers: dict[int, dict[str, Tensor]] = {}
+        groups = self._groups(0, len(self.costs))
+        while groups:
+            start, stop = groups.pop()
+            answer = self._answer(state, start, stop)
+            if isinstance(answer, dict):
+                answers[start] = answer
+            elif stop - start == 1:
+                self.reasons[start] = answer
+            else:
+                middle = (start + stop) // 2
+                groups += [*self._groups(middle, stop), *self._groups(start, middle)]
+        output = self._join(state, answers)
+        self.magmoms = output.pop("magmoms", None)
+        return output
+
+    def _groups(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Cut a range of systems into ranges within the budget, last range first."""
+        groups: list[tuple[int, int]] = []
+        total = 0.0
+        for number in range(start, stop):
+            if groups and total + self.costs[number] <= self.budget.limit:
+                groups[-1] = (groups[-1][0], number + 1)
+                total += self.costs[number]
+            else:
+                groups.append((number, number + 1))
+                total = self.costs[number]
+        return groups[::-1]
+
+    def _answer(self, state: SimState, start: int, stop: int) -> dict[str, Tensor] | str:
+        """Model output for a range of systems, or the reason why there is none."""
+        whole = stop - start == len(self.costs)
+        answer = _call(self.model, state if whole else state[list(range(start, stop))])
+        if not isinstance(answer, _Failure):
+            return answer
+        if not answer.out_of_memory:
+            return answer.reason
+        _free_memory()  # outside of any except block: a handled error keeps the failed call's tensors alive
+        if stop - start > 1:
+            self.budget.halve(sum(self.costs[start:stop]))
+            return answer.reason
+        answer = _call(self.model, state if whole else state[[start]])  # alone, on an emptied device
+        if not isinstance(answer, _Failure):
+            return answer
+        _free_memory()
+        if not answer.out_of_memory:
+            return answer.reason
+        return f"out of memory: {_atoms(state, start)} atoms are too many for {self.device}, even alone"
+
+    def _join(self, state: SimState, answers: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Put outputs of groups together in the order of systems, NaN where there is none."""
+        if len(answers) == 1 and not self.reasons:
+            return next(iter(answers.values()))
+        sizes = state.n_atoms_per_system.tolist()
+        template = next(iter(answers.values()), {})
+        output: dict[str, Tensor] = {}
+        for key in (*_PER_SYSTEM, *_PER_ATOM):
+            if template and key not in template:
+                continue
+            if not template and key == "magmoms":
+                continue
+            tail = {"energy": (), "stress": (3, 3), "forces": (3,), "magmoms": ()}[key]
+            parts = []
+            for start in sorted({*answers, *self.reasons}):
+                length = sizes[start] if key in _PER_ATOM else 1
+                blank = torch.full((length, *tail), torch.nan, device=self.device, dtype=self.dtype)
+                parts.append(answers[start][key] if start in answers else blank)
+            output[key] = torch.cat(parts)
+        return output
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a model call gave nothing."""
+
+    reason: str
+    out_of_memory: bool
+
+
+def _call(model: ModelInterface, state: SimState) -> dict[str, Tensor] | _Failure:
+    """Call the model; catch what the structures may be to blame for."""
+    try:
+        output = model(state)
+        return {key: output[key].detach() for key in (*_PER_SYSTEM, *_PER_ATOM) if output.get(key) is not None}
+    except Exception as error:  # noqa: BLE001 - any model, any structure: the reason goes into the record
+        text = " ".join(str(error).split())
+        out_of_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
+        if isinstance(error, torch.AcceleratorError) and not out_of_memory:
+            error.add_note("The device is lost to this process: start it again; a journal takes it from there.")
+            raise
+        return _Failure(f"{type(error).__name__}: {text}"[:500], out_of_memory)
+
+
+def _free_memory() -> None:
+    """Give cached device memory back."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _atoms(state: SimState, system: int) -> int:
+    """Atoms of one system."""
+    return int((state.system_idx == system).sum())

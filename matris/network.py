@@ -1,0 +1,422 @@
+"""The MatRIS network (arXiv 2603.02002): separable attention and refinement on atoms, bonds and angles.
+
+The algebra is arranged for speed without changing the function: the first linear layer of every gated MLP is
+split by its inputs, so that atoms and bonds are projected once and gathered; core and gate share one matrix
+product, and so do both attention logits; softmax and sum are one ratio per node; and what the last block
+computes for no one is left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from matris.basis import angular_basis, radial_basis
+from matris.config import MAX_ATOMIC_NUMBER
+
+if TYPE_CHECKING:
+    from matris.config import ModelConfig
+    from matris.graph import Graph
+
+LAYER_NORM_EPS = 1e-5
+
+
+class Norm(nn.Module):
+    """Layer norm, or root-mean-square norm, over the last axis, with weights of shape (branches, d)."""
+
+    def __init__(self, dim: int, kind: str, branches: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(branches, dim))
+        self.bias = nn.Parameter(torch.zeros(branches, dim)) if kind == "layer" else None
+
+    def forward(self, x: torch.Tensor, branch: int = 0) -> torch.Tensor:
+        """Normalise, shape kept, with the weights of one branch."""
+        weight = self.weight[branch]
+        if self.bias is None:
+            return functional.rms_norm(x, (x.shape[-1],), weight)
+        return functional.layer_norm(x, (x.shape[-1],), weight, self.bias[branch], LAYER_NORM_EPS)
+
+
+class GatedMLP(nn.Module):
+    """
+    SiLU(norm(MLP_core(x))) · sigmoid(norm(MLP_gate(x))), or norm(MLP(x)) without a gate.
+
+    x is a concatenation of blocks, which the caller projects one by one (`project`) and adds up (`finish`).
+
+    Parameters
+    ----------
+    inputs
+        Widths of the blocks of x.
+    hidden, out
+        Width of the hidden layer and of the result.
+    norm
+        Kind of norm.
+    gated
+        Whether there is a gate.
+    """
+
+    def __init__(self, inputs: tuple[int, ...], hidden: int, out: int, norm: str, *, gated: bool) -> None:
+        super().__init__()
+        branches = 2 if gated else 1
+        self.inputs, self.hidden, self.gated = inputs, hidden, gated
+        self.weight_in = nn.Parameter(torch.empty(branches * hidden, sum(inputs)))
+        self.bias_in = nn.Parameter(torch.zeros(branches * hidden))
+        self.weight_out = nn.Parameter(torch.empty(branches, out, hidden))
+        self.bias_out = nn.Parameter(torch.zeros(branches, out))
+        self.norm = Norm(out, norm, branches)
+        nn.init.normal_(self.weight_in, std=sum(inputs) ** -0.5)
+        nn.init.normal_(self.weight_out, std=hidden**-0.5)
+
+    def project(self, block: int, x: torch.Tensor) -> torch.Tensor:
+        """Contribution of one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
+        start = sum(self.inputs[:block])
+        weight = self.weight_in[:, start : start + self.inputs[block]]
+        return functional.linear(x, weight, self.bias_in if block == 0 else None)
+
+    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map the summed contributions to the result, shape (rows, out)."""
+        hidden = functional.silu(hidden)
+        if not self.gated:
+            return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
+        core = functional.linear(hidden[:, : self.hidden], self.weight_out[0], self.bias_out[0])
+        gate = functional.linear(hidden[:, self.hidden :], self.weight_out[1], self.bias_out[1])
+        return functional.silu(self.norm(core, 0)) * torch.sigmoid(self.norm(gate, 1))
+
+
+def segment_sum(x: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
+    """Add up rows of x, shape (m, d), by segment: shape (n, d)."""
+    return x.new_zeros(n, x.shape[1]).index_add(0, index, x)
+
+
+def segment_attention(values: torch.Tensor, logits: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
+    """
+    Σ softmax(logits)·values over each segment, channel by channel; zero for an empty segment.
+
+    Parameters
+    ----------
+    values, logits
+        Shape (m, d).
+    index
+        Segment of each row, shape (m,).
+    n
+        Number of segments.
+    """
+    with torch.no_grad():  # a softmax does not depend on the shift
+        rows = index[:, None].expand_as(logits)
+        peak = logits.new_full((n, logits.shape[1]), -torch.inf).scatter_reduce(0, rows, logits, "amax")
+    weight = torch.exp(logits - peak.index_select(0, index))
+    norm = segment_sum(weight, index, n).clamp(min=torch.finfo(weight.dtype).tiny)
+    return segment_sum(weight * values, index, n) / norm
+
+
+class Attention(nn.Module):
+    """
+    Separable attention on one graph.
+
+    Edge features live once per edge; messages run along `copies` directed copies of it.
+    """
+
+    def __init__(self, node: int, edge: int, config: ModelConfig, copies: int) -> None:
+        super().__init__()
+        gated = config.graph_conv_mlp == "gatemlp"
+        self.copies, self.edge_dim = copies, edge
+        self.edge_mlp = GatedMLP((edge, node, node), node, edge, config.norm_type, gated=gated)
+        self.node_mlp = GatedMLP((node, edge, edge), node, node, config.norm_type, gated=gated)
+        self.logits = nn.Parameter(torch.empty(2 * edge, edge))  # rows: by target, by source
+        self.node_residual = nn.Parameter(torch.ones(node))
+        self.edge_residual = nn.Parameter(torch.ones(edge))
+        nn.init.normal_(self.logits, std=edge**-0.5)
+
+    def forward(
+        self, node: torch.Tensor, edge: torch.Tensor, target: torch.Tensor, source: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Update both features.
+
+        Parameters
+        ----------
+        node, edge
+            Shapes (n, node) and (m, edge).
+        target, source
+            Nodes of each directed copy, shape (copies · m,).
+        """
+        n = len(node)
+        along = self.edge_mlp.project(0, edge).repeat(self.copies, 1)
+        at_target = self.edge_mlp.project(1, node).index_select(0, target)
+        at_source = self.edge_mlp.project(2, node).index_select(0, source)
+        message = self.edge_mlp.finish(along + at_target + at_source)
+        logits = functional.linear(edge, self.logits).repeat(self.copies, 1)
+        to_target = segment_attention(message, logits[:, : self.edge_dim], target, n)
+        to_source = segment_attention(message, logits[:, self.edge_dim :], source, n)
+        update = self.node_mlp.project(0, node)
+        update = update + self.node_mlp.project(1, to_target) + self.node_mlp.project(2, to_source)
+        new_node = self.node_mlp.finish(update) + self.node_residual * node
+        new_edge = _mean_of_copies(message, self.copies) + self.edge_residual * edge
+        return new_node, new_edge
+
+
+class FeedForward(nn.Module):
+    """Linear–SiLU–Linear. The second, being linear, is applied after the mean over directed copies."""
+
+    def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden, bias=bias)
+        self.second = nn.Linear(hidden, out, bias=bias)
+
+    def forward(self, x: torch.Tensor, copies: int = 1) -> torch.Tensor:
+        """Map (copies · m, inputs) to the mean over copies, (m, out)."""
+        out: torch.Tensor = self.second(_mean_of_copies(functional.silu(self.first(x)), copies))
+        return out
+
+
+class Refinement(nn.Module):
+    """Refinement with a learnable envelope on one graph; `with_center` adds the line graph's shared atom."""
+
+    def __init__(self, node: int, edge: int, config: ModelConfig, copies: int, center: int = 0) -> None:
+        super().__init__()
+        gated = config.graph_conv_mlp == "gatemlp"
+        inputs = (edge, center, node, node) if center else (edge, node, node)
+        self.copies, self.with_center = copies, bool(center)
+        self.smooth_edges = config.use_smoothed_for_delta_edge and not center
+        self.message_mlp = GatedMLP(inputs, node, edge, config.norm_type, gated=gated)
+        self.envelope = nn.Linear(config.num_radial, edge, bias=False)
+        self.node_ffn = FeedForward(edge, node, node, bias=config.use_bias)
+        self.edge_ffn = FeedForward(edge, edge, edge, bias=config.use_bias)
+        self.node_residual = nn.Parameter(torch.ones(node))
+        self.edge_residual = nn.Parameter(torch.ones(edge))
+
+    def forward(
+        self,
+        node: torch.Tensor,
+        edge: torch.Tensor,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        basis: torch.Tensor,
+        center: tuple[torch.Tensor, torch.Tensor] | None = None,
+        *,
+        update_edges: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Update both features.
+
+        Parameters
+        ----------
+        node, edge
+            Shapes (n, node) and (m, edge).
+        target, source
+            Nodes of each directed copy, shape (copies · m,).
+        basis
+            Smooth radial basis of each bond, shape (bonds, num_radial).
+        center
+            On the line graph: atom features (N, center) and the atom of each angle (m,).
+        update_edges
+            False in the last block, whose edge features no one reads.
+        """
+        mlp = self.message_mlp
+        hidden = mlp.project(0, edge).repeat(self.copies, 1)
+        if center is not None:
+            atoms, shared = center
+            hidden = hidden + mlp.project(1, atoms).index_select(0, shared)
+        last = len(mlp.inputs) - 1
+        hidden = hidden + mlp.project(last - 1, node).index_select(0, target)
+        message = mlp.finish(hidden + mlp.project(last, node).index_select(0, source))
+        envelope = self.envelope(basis)
+        if center is None:  # edges are the bonds
+            smooth = message * envelope.repeat(self.copies, 1)
+            pooled = segment_sum(smooth, target, len(node))
+        else:  # nodes are the bonds; the target's envelope is common to its sum
+            smooth = message * envelope.index_select(0, source)
+            pooled = segment_sum(smooth, target, len(node)) * envelope
+        new_node = self.node_ffn(pooled) + self.node_residual * node
+        if not update_edges:
+            return new_node, edge
+        delta = self.edge_ffn(smooth if self.smooth_edges else message, self.copies)
+        return new_node, delta + self.edge_residual * edge
+
+
+class Block(nn.Module):
+    """One interaction block: attention on the line and atom graphs, then refinement on both."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
+        self.line_attention = Attention(bond, angle, config, copies=1)
+        self.atom_attention = Attention(atom, bond, config, copies=2)
+        self.line_refinement = Refinement(bond, angle, config, copies=1, center=atom)
+        self.atom_refinement = Refinement(atom, bond, config, copies=2)
+
+
+class MatRIS(nn.Module):
+    """
+    The network: from graphs to atomic energies and magnetic moments.
+
+    Parameters
+    ----------
+    config
+        Its architecture.
+    magmoms
+        Whether it has a head for magnetic moments.
+    """
+
+    def __init__(self, config: ModelConfig, *, magmoms: bool) -> None:
+        super().__init__()
+        atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
+        self.config = config
+        self.atom_embedding = nn.Embedding(MAX_ATOMIC_NUMBER, atom)
+        self.atom_linear = nn.Linear(atom, atom, bias=False)
+        self.bond_basis = radial_basis(config, config.pairwise_cutoff)
+        self.line_basis = radial_basis(config, config.three_body_cutoff)
+        self.bond_linear_in = nn.Linear(config.num_radial, bond, bias=False)
+        self.bond_linear_mid = nn.Linear(bond, bond, bias=False)
+        self.bond_norm = Norm(bond, "layer")
+        self.bond_linear_out = nn.Linear(bond, bond, bias=False)
+        self.angle_basis = angular_basis(config)
+        self.angle_linear_in = nn.Linear(self.angle_basis.dim, angle, bias=False)
+        self.angle_linear_out = nn.Linear(angle, angle, bias=False)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.readout_norm = Norm(atom, config.norm_type)
+        self.energy_head = _mlp((atom, *config.mlp_hidden_dims, 1))
+        self.magmom_head = _mlp((atom, 2 * atom, 1)) if magmoms else None
+        self.register_buffer("reference_energies", torch.zeros(MAX_ATOMIC_NUMBER))
+
+    reference_energies: torch.Tensor
+
+    def forward(self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Compute what each atom contributes.
+
+        Parameters
+        ----------
+        graph
+            The batch.
+        vectors
+            Bond vectors (Å), shape (B, 3): those of the graph, or a copy to differentiate by.
+        magmoms
+            Whether to compute magnetic moments, if there is a head.
+
+        Returns
+        -------
+        energies
+            Atomic energies without the element's reference (eV), shape (N,).
+        magmoms
+            Absolute moments (μB), shape (N,), or None.
+        """
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        unit = vectors / lengths[:, None]
+        bond_basis, line_basis = self.bond_basis(lengths), self.line_basis(lengths)
+        atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
+        bond = self.bond_norm(self.bond_linear_mid(self.bond_linear_in(bond_basis)))
+        bond = functional.silu(self.bond_linear_out(bond))
+        to, of = graph.angle_target, graph.angle_source
+        cosine = graph.angle_sign * (unit.index_select(0, to) * unit.index_select(0, of)).sum(1)
+        angle = functional.silu(self.angle_linear_out(self.angle_linear_in(self.angle_basis(cosine))))
+        target = torch.cat([graph.centers, graph.neighbors])
+        source = torch.cat([graph.neighbors, graph.centers])
+        for index, block in enumerate(self.blocks):
+            more = index + 1 < len(self.blocks)
+            bond, angle = block.line_attention(bond, angle, to, of)
+            atom, bond = block.atom_attention(atom, bond, target, source)
+            bond, angle = block.line_refinement(
+                bond, angle, to, of, line_basis, (atom, graph.angle_center), update_edges=more
+            )
+            atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, update_edges=more)
+        atom = self.readout_norm(atom)
+        energies = self.energy_head(atom).flatten()
+        if magmoms and self.magmom_head is not None:
+            return energies, self.magmom_head(atom).flatten().abs()
+        return energies, None
+
+
+def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
+    """Average directed copies: (copies · m, d) to (m, d)."""
+    return x if copies == 1 else x.view(copies, len(x) // copies, x.shape[1]).mean(0)
+
+
+def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers with biases, SiLU between them."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(zip(dims, dims[1:], strict=False)):
+        layers += [nn.Linear(a, b)] + ([nn.SiLU()] if i + 2 < len(dims) else [])
+    return nn.Sequential(*layers)
+
+
+def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
+    """
+    Element part of each structure's energy.
+
+    Summed per atom, over float32 mole fractions and in float32, because that is how the published weights were
+    fitted and are evaluated; it stays exactly extensive, since a supercell has the same fractions.
+
+    Parameters
+    ----------
+    per_element
+        Energies of the elements (eV), shape (94,).
+    graph
+        The batch.
+
+    Returns
+    -------
+    Tensor
+        eV, float64, shape (S,).
+    """
+    counts = torch.zeros(graph.n_systems * MAX_ATOMIC_NUMBER, device=per_element.device)
+    cell = graph.system * MAX_ATOMIC_NUMBER + graph.numbers - 1
+    counts = counts.index_add(0, cell, torch.ones_like(cell, dtype=counts.dtype)).view(-1, MAX_ATOMIC_NUMBER)
+    fractions = counts.float() / graph.n_atoms[:, None].float()
+    per_atom = functional.linear(fractions, per_element.float()[None, :]).flatten()
+    return per_atom.double() * graph.n_atoms
+
+
+def evaluate(
+    network: MatRIS, graph: Graph, *, magmoms: bool = False, differentiable: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """
+    Energies, forces and stresses of a batch.
+
+    Everything depends on the atoms through the bond vectors r alone, so one gradient g = ∂E/∂r gives both
+    the forces, −Σ ± g, and the virial, Σ r⊗g.
+
+    Parameters
+    ----------
+    network
+        The network.
+    graph
+        The batch.
+    magmoms
+        Whether to compute magnetic moments.
+    differentiable
+        Whether the results can be differentiated by the weights (training).
+
+    Returns
+    -------
+    energies
+        Total energies with element references (eV), float64, shape (S,).
+    forces
+        −∂E/∂x (eV/Å), shape (N, 3).
+    stresses
+        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
+    magmoms
+        Shape (N,), or None.
+    """
+    with torch.enable_grad():
+        vectors = graph.vectors.detach().requires_grad_()
+        atomic, moments = network(graph, vectors, magmoms=magmoms)
+        # the gradient of the plain sum is that of each structure: they do not interact
+        (gradient,) = torch.autograd.grad(
+            atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True
+        )
+    if not differentiable:
+        atomic, gradient = atomic.detach(), gradient.detach()
+        moments = None if moments is None else moments.detach()
+        vectors = vectors.detach()
+    energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
+    energies = energies + reference_energy(network.reference_energies, graph)
+    n = len(graph.numbers)
+    forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
+    per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
+    virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
+    stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
+    return energies, forces, stresses, moments

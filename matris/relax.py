@@ -1,0 +1,219 @@
+"""Relaxing many structures, free of any workflow engine."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pymatgen.core import Structure
+from torch_sim.models.interface import ModelInterface
+
+from matris.inflight import Flight, InFlight
+from matris.isolation import Budget, IsolatingModel
+from matris.journal import Journal
+from matris.records import RelaxRecord, RelaxSettings
+from matris.structures import content_id, problem_with, to_structure
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from ase import Atoms
+
+    from matris.potential import Potential
+
+__all__ = ["RelaxRecord", "RelaxSettings", "relax"]
+
+_ATOMS_PER_GIB = 32  # first guess of what fits on a GPU; running out of memory corrects it
+
+
+def relax(
+    structures: Iterable[Structure | Atoms] | Structure | Atoms,
+    potential: Potential | ModelInterface | str | Path | None = None,
+    *,
+    fmax: float = 0.05,
+    max_steps: int = 500,
+    relax_cell: bool = True,
+    journal: str | Path | None = None,
+    max_batch_atoms: int | None = None,
+) -> Generator[RelaxRecord]:
+    """
+    Relax structures, and yield the record of each as it finishes.
+
+    The optimizer is FIRE in ASE's flavor, with the Frechet cell filter, from torch-sim. All atoms move.
+    A structure is converged when the force on every atom is below `fmax` and, if the cell relaxes, every row of V·σ/n
+    (volume times stress over the number of atoms: the cell's force in ASE's ``FrechetCellFilter``) is too.
+    Both can be read off the record.
+
+    A structure that cannot be computed costs only itself: its record has the state ``"failed"`` and the reason.
+    Structures of equal content are computed once; each gets its record.
+
+    On a CPU one structure is computed at a time, so that results depend on nothing else, bit for bit. On a GPU many are computed together;
+    there, batch mates change results by rounding.
+
+    Parameters
+    ----------
+    structures
+        Any number, also a generator: they are taken one by one as there is room for them.
+    potential
+        A loaded potential, a key or path for `matris.load`, or any torch-sim model. By default the embedded checkpoint.
+    fmax
+        Bound on forces, eV/Å.
+    max_steps
+        Most FIRE steps of one structure.
+    relax_cell
+        Whether lattice vectors change too.
+    journal
+        File to which each record goes before it is yielded. Run again with the same file and settings, what it holds is
+        yielded without computing, and the rest is computed.
+    max_batch_atoms
+        Most atoms computed together (in crystals denser than 0.05 atoms/Å³ an atom counts for more). By default one
+        structure at a time on a CPU, and as many as should fit on a GPU.
+
+    Yields
+    ------
+    RelaxRecord
+        In the order of finishing; `RelaxRecord.index` is the place in the input.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, or the cell shall relax and the model gives no stress.
+    CheckpointError
+        If the potential cannot be loaded.
+    JournalError
+        If the journal belongs to other settings or another checkpoint, or another process uses it.
+    """
+    settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    engine = _engine(potential)
+    if relax_cell and not engine.model.compute_stress:
+        raise ValueError(
+            "relax_cell needs stress, which the model does not compute: set its compute_stress, or fix the cell"
+        )
+    if max_batch_atoms is not None and max_batch_atoms < 1:
+        raise ValueError(f"max_batch_atoms must be at least 1, got {max_batch_atoms}")
+    if isinstance(structures, Structure) or hasattr(structures, "get_atomic_numbers"):
+        structures = [structures]
+    return _relax(iter(structures), engine, settings, journal, max_batch_atoms)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """A torch-sim model, and what identifies it."""
+
+    model: ModelInterface
+    sha256: str
+    elements: tuple[str, ...] | None
+
+    @property
+    def dtype(self) -> str:
+        """Name of the floating-point type."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+
+def _relax(
+    structures: Iterator[Structure | Atoms],
+    engine: _Engine,
+    settings: RelaxSettings,
+    path: str | Path | None,
+    max_batch_atoms: int | None,
+) -> Generator[RelaxRecord]:
+    """Feed structures to the device and records to the journal and the caller."""
+    device = engine.model.device
+    start = _default_budget(device) if max_batch_atoms is None else max_batch_atoms
+    budget = Budget((str(device), engine.sha256, engine.dtype), start)
+    batch = InFlight(IsolatingModel(engine.model, budget), settings)
+    header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
+    twins: dict[str, list[int]] = {}  # identity of a structure under way -> places in the input where it stands
+    queue = enumerate(structures)
+    ahead: Flight | None = None  # taken from the input, and waiting for room
+    exhausted = False
+    with Journal(path, {**header, "digest": settings.digest()}) as journal:
+        while True:
+            entering: list[Flight] = []
+            room = budget.limit - batch.cost
+            while room > 0 or not (batch.flights or entering):
+                if ahead is None:
+                    index, item = next(queue, (-1, None))
+                    if index < 0:
+                        exhausted = True
+                        break
+                    found = _prepare(index, item, engine.elements)
+                    identity = found.structure_id
+                    if identity is not None and identity in journal:
+                        yield replace(journal[identity], index=index)
+                        continue
+                    if identity is not None and identity in twins:
+                        twins[identity].append(index)
+                        continue
+                    if isinstance(found, RelaxRecord):
+                        if identity is not None:
+                            journal.append(found)
+                        yield found
+                        continue
+                    ahead = found
+                if (batch.flights or entering) and ahead.cost > room:
+                    break
+                twins[ahead.structure_id] = [ahead.index]
+                room -= ahead.cost
+                entering.append(ahead)
+                ahead = None
+            batch.add(entering)
+            if not batch.flights:
+                if exhausted:
+                    return
+                continue
+            for record in batch.step():
+                journal.append(record)
+                for index in twins.pop(str(record.structure_id)):
+                    yield replace(record, index=index)
+
+
+def _prepare(index: int, item: Any, elements: tuple[str, ...] | None) -> Flight | RelaxRecord:
+    """Make an input ready for the device, or say why it cannot be computed."""
+    identity = None
+    try:
+        structure = to_structure(item)
+        identity = content_id(structure)
+        problem = problem_with(structure, elements)
+    except Exception as error:  # noqa: BLE001 - one unreadable input must not end a campaign
+        problem = f"{type(error).__name__}: {error}"
+    if problem:
+        return RelaxRecord(index, identity, "failed", error=problem)
+    return Flight(index, str(identity), structure)
+
+
+def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engine:
+    """Find model, identity and elements of what the user named."""
+    if isinstance(potential, ModelInterface):
+        inner = getattr(potential, "potential", None)  # a MatRISTorchSimModel knows its potential
+        if inner is None:
+            return _Engine(potential, _fingerprint(potential), None)
+        return _Engine(potential, inner.card.sha256, tuple(inner.elements))
+    from matris.potential import Potential, load  # noqa: PLC0415 - not needed to drive other models
+    from matris.torchsim import MatRISTorchSimModel  # noqa: PLC0415
+
+    loaded = potential if isinstance(potential, Potential) else load(potential)
+    return _Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, tuple(loaded.elements))
+
+
+def _fingerprint(model: ModelInterface) -> str:
+    """Identity of a model that has no checkpoint: its class, its tensors and its numbers."""
+    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+    for name, value in sorted(vars(model).items()):
+        if isinstance(value, (float, str)):
+            digest.update(f"{name}={value!r};".encode())
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _default_budget(device: torch.device) -> float:
+    """Cost to start with: nothing beside the one structure on a CPU, in proportion to memory on a GPU."""
+    if device.type != "cuda":
+        return 0.0
+    return float(torch.cuda.get_device_properties(device).total_memory) / 2**30 * _ATOMS_PER_GIB
