@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
-from pymatgen.core import Structure
+from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class ChunkRecord(BaseModel):
     source: str
     provenance: dict[str, Any] = Field(default_factory=dict)
     state: State
-    error: str | None = Field(None, description="Why it failed or was rejected.")
-    energy: float | None = Field(None, description="Total energy (eV) on the energy scale of the checkpoint.")
+    error: str | None = Field(default=None, description="Why it failed or was rejected.")
+    energy: float | None = Field(default=None, description="Total energy (eV) on the energy scale of the checkpoint.")
     n_steps: int | None = None
-    fmax: float | None = Field(None, description="Largest force on an atom at the end (eV/Å).")
-    smax: float | None = Field(None, description="Largest stress component at the end (eV/Å³).")
+    fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
+    smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
     nsites: int | None = None
-    formula: str | None = Field(None, description="Reduced formula of the input; None if it could not be read.")
+    formula: str | None = Field(default=None, description="Reduced formula of the input; None if it could not be read.")
     seconds: float | None = None
 
 
@@ -70,10 +70,10 @@ class ChunkArrays(BaseModel):
 
     candidate_id: str
     initial_structure: StructureDict = None
-    structure: StructureDict = Field(None, description="Relaxed structure.")
-    forces: list[list[float]] | None = Field(None, description="Shape (n, 3), eV/Å.")
-    stress: list[list[float]] | None = Field(None, description="Shape (3, 3), eV/Å³, positive under tension.")
-    magmoms: list[float] | None = Field(None, description="Shape (n,), Bohr magnetons.")
+    structure: StructureDict = Field(default=None, description="Relaxed structure.")
+    forces: list[list[float]] | None = Field(default=None, description="Shape (n, 3), eV/Å.")
+    stress: list[list[float]] | None = Field(default=None, description="Shape (3, 3), eV/Å³, positive under tension.")
+    magmoms: list[float] | None = Field(default=None, description="Shape (n,), Bohr magnetons.")
 
 
 class ChunkDocument(BaseModel):
@@ -133,21 +133,23 @@ class CandidateDocument(BaseModel):
     nsites: int | None = None
     composition: dict[str, float] = Field(default_factory=dict)
     composition_reduced: dict[str, float] = Field(default_factory=dict)
-    volume: float | None = Field(None, description="Of the cell (Å³).")
-    density: float | None = Field(None, description="g/cm³.")
-    symmetry: Symmetry | None = Field(None, description="Of the relaxed structure.")
+    volume: float | None = Field(default=None, description="Of the cell (Å³).")
+    density: float | None = Field(default=None, description="g/cm³.")
+    symmetry: Symmetry | None = Field(default=None, description="Of the relaxed structure.")
 
-    energy: float | None = Field(None, description="Total, uncorrected (eV).")
-    uncorrected_energy_per_atom: float | None = Field(None, description="eV/atom.")
-    energy_per_atom: float | None = Field(None, description="eV/atom, corrected for the energy scale.")
+    energy: float | None = Field(default=None, description="Total, uncorrected (eV).")
+    uncorrected_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
+    energy_per_atom: float | None = Field(default=None, description="eV/atom, corrected for the energy scale.")
     corrections: dict[str, float] = Field(default_factory=dict, description="Name to energy (eV per cell).")
-    correction_scheme: str | None = Field(None, description="What was applied, or why none could be.")
+    correction_scheme: str | None = Field(default=None, description="What was applied, or why none could be.")
 
     hull_type: Literal["self-consistent", "reference"] | None = None
-    hull_reference: str | None = Field(None, description="Set of competing phases.")
-    hull_state: str | None = Field(None, description="'ok', or why there is no hull distance.")
-    formation_energy_per_atom: float | None = Field(None, description="eV/atom.")
-    energy_above_hull: float | None = Field(None, description="eV/atom; see matris.stores.hull for negative values.")
+    hull_reference: str | None = Field(default=None, description="Set of competing phases.")
+    hull_state: str | None = Field(default=None, description="'ok', or why there is no hull distance.")
+    formation_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
+    energy_above_hull: float | None = Field(
+        default=None, description="eV/atom; see matris.stores.hull for negative values."
+    )
     is_stable: bool | None = None
     decomposes_to: list[dict[str, Any]] | None = None
 
