@@ -163,7 +163,7 @@ def find_bonds(geometry: Geometry, cutoff: float) -> tuple[NDArray[np.int64], ND
     a, b, c = images.T
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
     keep = (i < j) | ((i == j) & positive)
-    keep &= (distances <= cutoff) & (distances > 0)
+    keep &= distances <= cutoff
     i, j, images = i[keep].astype(np.int64), j[keep].astype(np.int64), images[keep]
     vectors = geometry.positions[i] - geometry.positions[j] - images @ geometry.cell
     return i, j, vectors

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from matris.records import RelaxRecord, RelaxState
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch_sim.models.interface import ModelInterface
 
     from matris.records import RelaxSettings
 
@@ -46,9 +50,9 @@ class Flight:
     structure_id: str
     structure: Structure
     n_steps: int = -1
-    started: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
 
-    @property
+    @cached_property
     def cost(self) -> float:
         """Memory it takes; see `matris.isolation.cost`."""
         return cost(len(self.structure), self.structure.volume)
@@ -58,9 +62,9 @@ class InFlight:
     """
     Structures on the device, advanced together by torch-sim's FIRE with the Frechet cell filter.
 
-    Structures may enter between any two steps and leave as they finish. Those that enter have zero velocity, forces and cell
-    forces: their first step moves nothing and gets their first forces, in the same model call that advances the others.
-    From then on each goes the way it would go alone, which is ASE's ``FIRE(FrechetCellFilter(atoms))``.
+    Structures may enter between any two steps and leave as they finish. Those that enter have zero velocities, forces
+    and cell forces: their first step moves nothing and gets their first forces, in the same model call that advances
+    the others. From then on each goes the way it would go alone, which is ASE's ``FIRE(FrechetCellFilter(atoms))``.
 
     Parameters
     ----------
@@ -75,19 +79,17 @@ class InFlight:
         self.settings = settings
         self.flights: list[Flight] = []
         self._state: Any = None
+        self._entering: list[Any] = []
 
-    @property
-    def cost(self) -> float:
-        """Sum of what all take."""
-        return sum(flight.cost for flight in self.flights)
+    def has_room_for(self, flight: Flight) -> bool:
+        """Whether a structure fits beside the others; alone, every structure may try."""
+        return not self.flights or sum(mate.cost for mate in self.flights) + flight.cost <= self.model.budget.limit
 
-    def add(self, flights: list[Flight]) -> None:
-        """Let structures in."""
-        entering = [self._enter(flight.structure) for flight in flights]
-        held = [] if self._state is None else [self._state]
-        if entering:
-            self._state = ts.concatenate_states([*held, *entering])
-            self.flights += flights
+    def add(self, flight: Flight) -> None:
+        """Let a structure in, with the next step."""
+        flight.started = time.perf_counter()
+        self.flights.append(flight)
+        self._entering.append(self._enter(flight.structure))
 
     def step(self) -> list[RelaxRecord]:
         """
@@ -98,23 +100,29 @@ class InFlight:
         list of RelaxRecord
             One for each structure that left.
         """
+        if not self.flights:
+            return []
+        if self._entering:
+            held = [] if self._state is None else [self._state]
+            self._state = ts.concatenate_states([*held, *self._entering])
+            self._entering = []
         self.model.costs = [flight.cost for flight in self.flights]
-        self._state = ts.fire_step(self._state, self.model)
+        self._state = ts.fire_step(self._state, cast("ModelInterface", self.model))  # it asks for no more than a call
         for flight in self.flights:
             flight.n_steps += 1
         verdicts = self._verdicts()
         leaving = [number for number, verdict in enumerate(verdicts) if verdict is not None]
         if not leaving:
             return []
-        magmoms = self.model.magmoms
-        if magmoms is not None:
-            moments = torch.split(magmoms, self._state.n_atoms_per_system.tolist())
+        magmoms: Sequence[Tensor | None] = [None] * len(self.flights)
+        if self.model.magmoms is not None:
+            magmoms = torch.split(self.model.magmoms, self._state.n_atoms_per_system.tolist())
         if len(leaving) == len(self.flights):
             states, self._state = self._state.split(), None
         else:
             states = self._state.pop(leaving)
         records = [
-            self._record(self.flights[number], verdicts[number], state, None if magmoms is None else moments[number])
+            self._record(self.flights[number], verdicts[number], state, magmoms[number])
             for number, state in zip(leaving, states, strict=True)
         ]
         self.flights = [flight for flight, verdict in zip(self.flights, verdicts, strict=True) if verdict is None]
@@ -136,7 +144,7 @@ class InFlight:
         # make that the same whoever else is in the batch.
         fire = ts.fire_init(
             state,
-            _Silent(device, dtype),
+            cast("ModelInterface", _Silent(device, dtype)),
             dt_start=4 * _DT,
             cell_filter=ts.CellFilter.frechet if self.settings.relax_cell else None,
         )
@@ -157,12 +165,12 @@ class InFlight:
         wild += ~state.energy.isfinite()
         if settings.relax_cell:
             wild += ~(state.stress.abs() < _LARGEST).all(dim=(1, 2))
-        wild = wild.tolist()
+        broken = wild.tolist()
         cell_forces, growth, strain = self._cell()
         verdicts: list[tuple[RelaxState, str | None, float] | None] = []
         for number, flight in enumerate(self.flights):
             error = self.model.reasons.get(number)
-            if error is None and wild[number]:
+            if error is None and broken[number]:
                 error = "energy, forces or stress are NaN or infinite"
             if error is None and not 1 / _VOLUME_FACTOR <= growth[number] <= _VOLUME_FACTOR:
                 word = "exploded" if growth[number] > 1 else "collapsed"
@@ -239,21 +247,19 @@ class _Silent:
 
 
 def _handedness(structure: Structure) -> float:
-    """-1 for a left-handed cell: torch-sim's cell filter takes det(cell) for the volume. Reversed, it is right-handed."""
+    """-1 for a left-handed cell, to be reversed: torch-sim's cell filter takes det(cell) for the volume."""
     return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
 
 
 def _structure(initial: Structure, state: Any) -> Structure:
     """Put lattice and coordinates of a state to the species of the initial structure."""
     lattice = Lattice(_array(state.cell[0]).T * _handedness(initial))
-    labels = [site.label for site in initial]
     return Structure(
         lattice,
         initial.species,
         _array(state.positions),
         coords_are_cartesian=True,
-        labels=labels,
-        charge=initial._charge,  # noqa: SLF001
+        labels=[site.label for site in initial],
     )
 
 

@@ -223,7 +223,7 @@ def _call(model: ModelInterface, state: SimState) -> dict[str, Tensor] | _Failur
     try:
         output = model(state)
         return {key: output[key].detach() for key in (*_PER_SYSTEM, *_PER_ATOM) if output.get(key) is not None}
-    except Exception as error:  # noqa: BLE001 - any model, any structure: the reason goes into the record
+    except Exception as error:  # any model, any structure: the reason goes into the record
         text = " ".join(str(error).split())
         out_of_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
         if isinstance(error, torch.AcceleratorError) and not out_of_memory:

@@ -347,8 +347,8 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
     """
     Element part of each structure's energy.
 
-    Summed per atom, over float32 mole fractions and in float32, because that is how the published weights were
-    fitted and are evaluated; it stays exactly extensive, since a supercell has the same fractions.
+    Summed per atom, over float32 mole fractions and in float32, because the published package does so, and its
+    energies are reproduced; it stays exactly extensive, since a supercell has the same fractions.
 
     Parameters
     ----------

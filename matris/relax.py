@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pymatgen.core import Structure
@@ -50,8 +50,8 @@ def relax(
     A structure that cannot be computed costs only itself: its record has the state ``"failed"`` and the reason.
     Structures of equal content are computed once; each gets its record.
 
-    On a CPU one structure is computed at a time, so that results depend on nothing else, bit for bit. On a GPU many are computed together;
-    there, batch mates change results by rounding.
+    On a CPU one structure is computed at a time, so that results depend on nothing else, bit for bit. On a GPU many
+    are computed together; there, batch mates change results by rounding.
 
     Parameters
     ----------
@@ -94,9 +94,11 @@ def relax(
         )
     if max_batch_atoms is not None and max_batch_atoms < 1:
         raise ValueError(f"max_batch_atoms must be at least 1, got {max_batch_atoms}")
-    if isinstance(structures, Structure) or hasattr(structures, "get_atomic_numbers"):
-        structures = [structures]
-    return _relax(iter(structures), engine, settings, journal, max_batch_atoms)
+    alone = isinstance(structures, Structure) or hasattr(
+        structures, "get_atomic_numbers"
+    )  # else its atoms are iterated
+    many = cast("Iterable[Structure | Atoms]", [structures] if alone else structures)
+    return _relax(iter(many), engine, settings, journal, max_batch_atoms)
 
 
 @dataclass(frozen=True)
@@ -126,49 +128,57 @@ def _relax(
     budget = Budget((str(device), engine.sha256, engine.dtype), start)
     batch = InFlight(IsolatingModel(engine.model, budget), settings)
     header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
-    twins: dict[str, list[int]] = {}  # identity of a structure under way -> places in the input where it stands
-    queue = enumerate(structures)
-    ahead: Flight | None = None  # taken from the input, and waiting for room
-    exhausted = False
     with Journal(path, {**header, "digest": settings.digest()}) as journal:
-        while True:
-            entering: list[Flight] = []
-            room = budget.limit - batch.cost
-            while room > 0 or not (batch.flights or entering):
-                if ahead is None:
-                    index, item = next(queue, (-1, None))
-                    if index < 0:
-                        exhausted = True
-                        break
-                    found = _prepare(index, item, engine.elements)
-                    identity = found.structure_id
-                    if identity is not None and identity in journal:
-                        yield replace(journal[identity], index=index)
-                        continue
-                    if identity is not None and identity in twins:
-                        twins[identity].append(index)
-                        continue
-                    if isinstance(found, RelaxRecord):
-                        if identity is not None:
-                            journal.append(found)
-                        yield found
-                        continue
-                    ahead = found
-                if (batch.flights or entering) and ahead.cost > room:
+        intake = _Intake(structures, journal, engine.elements)
+        ahead = intake.take()
+        while ahead is not None or batch.flights:
+            while ahead is not None:
+                if isinstance(ahead, RelaxRecord):
+                    yield ahead
+                elif batch.has_room_for(ahead):
+                    batch.add(ahead)
+                else:
                     break
-                twins[ahead.structure_id] = [ahead.index]
-                room -= ahead.cost
-                entering.append(ahead)
-                ahead = None
-            batch.add(entering)
-            if not batch.flights:
-                if exhausted:
-                    return
-                continue
+                ahead = intake.take()
             for record in batch.step():
-                journal.append(record)
-                for index in twins.pop(str(record.structure_id)):
-                    yield replace(record, index=index)
+                yield from intake.finish(record)
+
+
+class _Intake:
+    """Structures from the input, each computed once; records at once for those that need no computing."""
+
+    def __init__(
+        self, structures: Iterator[Structure | Atoms], journal: Journal, elements: tuple[str, ...] | None
+    ) -> None:
+        self._queue = enumerate(structures)
+        self._journal = journal
+        self._elements = elements
+        self._places: dict[str, list[int]] = {}  # identity of a structure under way -> where it stands in the input
+
+    def take(self) -> Flight | RelaxRecord | None:
+        """Next structure to compute, or record of one that need not or cannot be; None at the end of the input."""
+        for index, item in self._queue:
+            found = _prepare(index, item, self._elements)
+            identity = found.structure_id
+            if identity is None:  # nothing by which a journal could find it again, and nothing was computed
+                return found
+            if identity in self._journal:
+                return replace(self._journal[identity], index=index)
+            if identity in self._places:
+                self._places[identity].append(index)
+                continue
+            if isinstance(found, RelaxRecord):
+                self._journal.append(found)
+            else:
+                self._places[identity] = [index]
+            return found
+        return None
+
+    def finish(self, record: RelaxRecord) -> Iterator[RelaxRecord]:
+        """Keep a record, and give it for every place where its structure stands in the input."""
+        self._journal.append(record)
+        for index in self._places.pop(str(record.structure_id)):
+            yield replace(record, index=index)
 
 
 def _prepare(index: int, item: Any, elements: tuple[str, ...] | None) -> Flight | RelaxRecord:

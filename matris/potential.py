@@ -1,0 +1,226 @@
+"""A loaded checkpoint that predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from matris import checkpoints
+from matris.errors import CheckpointError, StructureError
+from matris.graph import Geometry, Graph, build_graph
+from matris.network import MatRIS, evaluate
+from matris.structures import problem_with, to_structure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+    from ase import Atoms
+    from numpy.typing import NDArray
+    from pymatgen.core import Structure
+
+    from matris.checkpoints import Card
+    from matris.config import ModelConfig
+
+BATCH_ATOMS = {"cpu": 32, "cuda": 2048}
+"""Atoms in one batch of `Potential.predict`: past the first, a CPU's cache only loses."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    What the potential says of one structure.
+
+    Parameters
+    ----------
+    energy
+        Total energy (eV).
+    forces
+        eV/Å, shape (n, 3).
+    stress
+        eV/Å³, shape (3, 3), positive under tension.
+    magmoms
+        Absolute moments (μB), shape (n,), or None if the checkpoint was not trained for them.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+    magmoms: NDArray[np.float64] | None
+
+
+class Potential:
+    """
+    A checkpoint on a device. Make one with `load`.
+
+    Parameters
+    ----------
+    network
+        The network, on its device.
+    card
+        What the checkpoint is.
+    """
+
+    def __init__(self, network: MatRIS, card: Card) -> None:
+        self.network = network
+        self.card = card
+
+    @property
+    def config(self) -> ModelConfig:
+        """Architecture of the network."""
+        return self.network.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.atom_linear.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision it computes in."""
+        return self.network.atom_linear.weight.dtype
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements it was trained on."""
+        return self.card.elements
+
+    @property
+    def has_magmoms(self) -> bool:
+        """Whether it predicts magnetic moments."""
+        return "m" in self.card.predicts and self.network.magmom_head is not None
+
+    def graph(self, geometries: Sequence[Geometry]) -> Graph:
+        """Build the graphs of a batch with this checkpoint's cut-offs, on its device."""
+        config = self.config
+        return build_graph(
+            geometries, config.pairwise_cutoff, config.three_body_cutoff, device=self.device, dtype=self.dtype
+        )
+
+    def evaluate(
+        self, graph: Graph
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """
+        Energies (eV, float64), forces (eV/Å), stresses (eV/Å³) and magnetic moments (μB) of a batch.
+
+        Returns
+        -------
+        tuple
+            Shapes (S,), (N, 3), (S, 3, 3), and (N,) or None.
+        """
+        return evaluate(self.network, graph, magmoms=self.has_magmoms)
+
+    def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
+        """
+        Predict one structure or many, in the order given, batched within memory.
+
+        Parameters
+        ----------
+        structures
+            pymatgen ``Structure`` or periodic ASE ``Atoms``, one or an iterable, which is read as it is needed.
+
+        Yields
+        ------
+        Prediction
+
+        Raises
+        ------
+        StructureError
+            For a structure that cannot be computed, with its position in the input. Use `matris.relax` with
+            ``max_steps=0`` where one bad structure must not stop the others.
+        """
+        if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
+            structures = [structures]
+        batch: list[Geometry] = []
+        limit = BATCH_ATOMS.get(self.device.type, BATCH_ATOMS["cpu"])
+        for index, item in enumerate(structures):
+            try:
+                structure = to_structure(item)
+                problem = problem_with(structure, self.elements)
+            except StructureError as error:
+                problem = str(error)
+            if problem:
+                raise StructureError(f"structure {index}: {problem}")
+            geometry = Geometry.of(structure)
+            if batch and sum(len(g.numbers) for g in batch) + len(geometry.numbers) > limit:
+                yield from self._predict_batch(batch)
+                batch = []
+            batch.append(geometry)
+        if batch:
+            yield from self._predict_batch(batch)
+
+    def _predict_batch(self, geometries: list[Geometry]) -> list[Prediction]:
+        """Predict together what fits together."""
+        try:
+            energies, forces, stresses, magmoms = self.evaluate(self.graph(geometries))
+        except torch.OutOfMemoryError:
+            if len(geometries) == 1:
+                raise
+            torch.cuda.empty_cache()
+            half = len(geometries) // 2
+            return self._predict_batch(geometries[:half]) + self._predict_batch(geometries[half:])
+        counts = [len(g.numbers) for g in geometries]
+        per_force = [f.numpy() for f in forces.double().cpu().split(counts)]
+        per_stress = list(stresses.double().cpu().numpy())
+        per_magmom = [None] * len(counts) if magmoms is None else [m.numpy() for m in magmoms.double().cpu().split(counts)]
+        return [
+            Prediction(float(energy), force, stress, magmom)
+            for energy, force, stress, magmom in zip(energies.tolist(), per_force, per_stress, per_magmom, strict=True)
+        ]
+
+
+def load(
+    key_or_path: str | Path | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Potential:
+    """
+    Load a checkpoint as a potential; asked for again, it is the same resident one.
+
+    Parameters
+    ----------
+    key_or_path
+        A key of the registry (``matris models`` lists them), a path to a published or our own file, or nothing:
+        the embedded checkpoint.
+    device
+        By default CUDA where there is one, else the CPU.
+    dtype
+        ``float32`` (default) or ``float64``.
+
+    Returns
+    -------
+    Potential
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint, the device or the dtype is not to be had.
+    """
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise CheckpointError(f"no device {device!r}: {str(error).splitlines()[0]}") from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError(f"device {device!r} was asked for, but torch sees no CUDA device here")
+    precision = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
+    if precision not in (torch.float32, torch.float64):
+        raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")
+    path = Path(key_or_path).expanduser() if key_or_path is not None else None
+    stamp = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+    return _resident(str(key_or_path) if key_or_path is not None else None, stamp, where, precision)
+
+
+@lru_cache(maxsize=4)
+def _resident(name: str | None, stamp: int, device: torch.device, dtype: torch.dtype) -> Potential:  # noqa: ARG001
+    """Load once for a file as it is (`stamp` is its modification time), a device and a precision."""
+    network, card = checkpoints.read(name)
+    try:
+        network = network.to(device=device, dtype=dtype)
+    except (RuntimeError, NotImplementedError) as error:
+        raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
+    return Potential(network, card)
