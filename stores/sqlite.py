@@ -1,0 +1,270 @@
+"""A maggma store in one SQLite file: what keeps results where no database server runs."""
+
+from __future__ import annotations
+
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bson
+from maggma.core import DateTimeFormat, Sort, Store
+from maggma.core.validator import Validator  # noqa: TC002 - monty reads the signature
+from mongomock_ng.filtering import (  # type: ignore[attr-defined]
+    NOTHING,
+    filter_applies,
+    iter_key_candidates,
+    resolve_sort_key,
+)
+from monty.json import jsanitize
+from pydash import get, has, set_
+
+from matris.errors import StoreError
+from matris.stores.sqlite_file import SQLiteFile
+from matris.stores.sqlite_index import OTHER, Entry, compound, enter, entry, indexes_of, make_index
+from matris.stores.sqlite_query import Selection, direction, project, select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+type Document = dict[str, Any]
+
+
+class SQLiteStore(Store):  # type: ignore[misc]
+    """A collection of documents in a SQLite file that threads and processes of one machine may share.
+
+    Each update is one transaction, on disk when the call returns. Criteria follow MongoDB: the indexes answer equality,
+    ``$in`` and comparisons on indexed fields, the documents the rest. ``_id`` is a document's number in the file.
+    Several machines must not write the file over a network file system.
+
+    Parameters
+    ----------
+    path
+        The file; made on first use. A relative path is resolved once, here, as jobs change their folder.
+    collection_name
+        A file holds any number of collections.
+    key, last_updated_field, last_updated_type, validator
+        As for every maggma store.
+    """
+
+    def __init__(  # noqa: PLR0917 - maggma's order
+        self,
+        path: str | Path,
+        collection_name: str,
+        key: str = "task_id",
+        last_updated_field: str = "last_updated",
+        last_updated_type: DateTimeFormat | str = DateTimeFormat.DateTime,
+        validator: Validator | None = None,
+    ) -> None:
+        self.path = str(Path(path).expanduser().absolute())
+        self.collection_name = collection_name
+        self._file = SQLiteFile(self.path)
+        super().__init__(key, last_updated_field, DateTimeFormat(last_updated_type), validator)
+
+    @property
+    def name(self) -> str:
+        """Where the documents are."""
+        return f"sqlite://{self.path}/{self.collection_name}"
+
+    @property
+    def _collection(self) -> Any:
+        raise StoreError(f"{self.name} has no MongoDB collection behind it; use the store's own methods")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SQLiteStore) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def connect(self, force_reset: bool = False) -> None:
+        """Open the file, see :meth:`SQLiteFile.connect`."""
+        if force_reset:
+            self.close()
+        self._file.connect()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def query(
+        self,
+        criteria: Document | None = None,
+        properties: Document | list[str] | None = None,
+        sort: dict[str, Sort | int] | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[Document]:
+        """Yield the documents that match, read one at a time; parameters as in maggma."""
+        for document in self._matches(criteria, sort, skip, limit):
+            yield project(document, properties) if properties else document
+
+    def count(self, criteria: Document | None = None) -> int:
+        """Count the documents that match `criteria`."""
+        chosen = self._select(criteria)
+        if chosen.rest:
+            return sum(1 for _ in self._matches(criteria))
+        with self._file.reading() as db:
+            total: int = db.execute(f"SELECT count(*) FROM ({chosen.sql})", chosen.parameters).fetchone()[0]  # noqa: S608
+            return total
+
+    def distinct(self, field: str, criteria: Document | None = None, all_exist: bool = False) -> list[Any]:  # noqa: ARG002
+        """Collect the different values of a field, an array's elements one by one."""
+        values: dict[Any, Any] = {}
+        for document in self._matches(criteria):
+            for held in iter_key_candidates(field, document):  # type: ignore[no-untyped-call]
+                for value in held if isinstance(held, list) else [held]:
+                    if value is not NOTHING:
+                        values.setdefault(_identical(value), value)
+        return list(values.values())
+
+    def groupby(  # noqa: PLR0917 - maggma's order
+        self,
+        keys: list[str] | str,
+        criteria: Document | None = None,
+        properties: Document | list[str] | None = None,
+        sort: dict[str, Sort | int] | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[tuple[Document, list[Document]]]:
+        """Group the documents that have all `keys`: pairs of the values and the documents that have them."""
+        keys = keys if isinstance(keys, list) else [keys]
+        wanted = [*properties, *keys] if properties else None
+        groups: dict[Any, tuple[Document, list[Document]]] = {}
+        for document in self._matches(criteria, sort, skip, limit):
+            if all(has(document, key) for key in keys):
+                values = [get(document, key) for key in keys]
+                group = groups.setdefault(_identical(values), ({}, []))
+                for key, value in zip(keys, values, strict=True):
+                    set_(group[0], key, value)
+                group[1].append(project(document, wanted) if wanted else document)
+        yield from groups.values()
+
+    def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
+        """Store documents; each replaces the one with the same value or values of `key`. All are stored, or none.
+
+        Raises
+        ------
+        StoreError
+            If a document has no key, breaks a unique index or cannot be written.
+        """
+        fields = _fields(key or self.key)
+        ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
+        with self._file.writing() as db:
+            indexes = indexes_of(db, self.collection_name)
+            if fields not in {index.fields for index in indexes}:
+                make_index(db, self.collection_name, fields, unique=False)
+                indexes = indexes_of(db, self.collection_name)
+            by = next(index.id for index in indexes if index.fields == fields)
+            for document, identity in ready:
+                blob = bson.encode(document)
+                sql = "SELECT rid FROM entries WHERE index_id = ? AND rank = ? AND value = ? LIMIT 1"
+                if row := db.execute(sql, [by, *identity]).fetchone():
+                    (rid,) = row
+                    db.execute("UPDATE documents SET document = ? WHERE rid = ?", [blob, rid])
+                    db.execute("DELETE FROM entries WHERE rid = ?", [rid])
+                else:
+                    sql = "INSERT INTO documents (collection, document) VALUES (?, ?)"
+                    rid = db.execute(sql, [self.collection_name, blob]).lastrowid or 0
+                for index in indexes:
+                    enter(db, index, rid, document)
+
+    def ensure_index(self, key: str | list[str], unique: bool = False) -> bool:
+        """Make an index on one field, or on several together.
+
+        Returns
+        -------
+        bool
+            Whether it exists, and is unique if asked for; False (and a warning) if documents have the same value or
+            the file cannot be written.
+        """
+        fields = _fields(key)
+        with self._file.reading() as db:
+            if any(i.fields == fields and i.is_unique >= unique for i in indexes_of(db, self.collection_name)):
+                return True
+        try:
+            with self._file.writing() as db:
+                make_index(db, self.collection_name, fields, unique=unique)
+        except StoreError as error:
+            self.logger.warning("no index on %s in %s: %s", ", ".join(fields), self.name, error)
+            return False
+        return True
+
+    def remove_docs(self, criteria: Document) -> None:
+        """Remove the documents that match `criteria`."""
+        with self._file.writing() as db:
+            rids = [(document["_id"],) for document in self._matches(criteria)]
+            db.executemany("DELETE FROM entries WHERE rid = ?", rids)
+            db.executemany("DELETE FROM documents WHERE rid = ?", rids)
+
+    def _select(
+        self, criteria: Document | None, sort: dict[str, Sort | int] | None = None, window: tuple[int, int] = (0, 0)
+    ) -> Selection:
+        """Ask what the indexes can do for a query."""
+        with self._file.reading() as db:
+            plain = bson.decode(bson.encode(criteria or {}))  # as a server would read it: UTC, milliseconds, lists
+            return select(self.collection_name, indexes_of(db, self.collection_name), plain, sort, window)
+
+    def _documents(self, rids: Sequence[int], rest: Document) -> Iterator[Document]:
+        """Read documents one at a time, without those removed meanwhile or refused by the filter."""
+        for rid in rids:
+            with self._file.reading() as db:
+                row = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
+                document = row and {"_id": rid, **bson.decode(row[0])}
+            if document and (not rest or filter_applies(rest, document)):  # type: ignore[no-untyped-call]
+                yield document
+
+    def _matches(
+        self,
+        criteria: Document | None,
+        sort: dict[str, Sort | int] | None = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[Document]:
+        """Documents that match, in order; keeps their numbers and sort keys in memory, never all of them."""
+        chosen = self._select(criteria, sort, (skip, limit))
+        with self._file.reading() as db:
+            rids = [rid for (rid,) in db.execute(chosen.sql, chosen.parameters)]
+        stop = skip + limit if limit else None
+        if chosen.complete:
+            return self._documents(rids, {})
+        if not sort:
+            return islice(self._documents(rids, chosen.rest), skip, stop)
+        keyed = [
+            (document["_id"], *(resolve_sort_key(field, document) for field in sort))  # type: ignore[no-untyped-call]
+            for document in self._documents(rids, chosen.rest)
+        ]
+        for position, way in reversed(list(enumerate(sort.values(), start=1))):
+            keyed.sort(key=itemgetter(position), reverse=direction(way) == "DESC")
+        return self._documents([rid for rid, *_ in keyed[skip:stop]], {})
+
+    def _valid(self, docs: list[Document] | Document) -> Iterator[Document]:
+        """Plain documents without ``_id``, less those the validator refuses (an error if it is strict)."""
+        for doc in docs if isinstance(docs, list) else [docs]:
+            document = jsanitize(doc, allow_bson=True, recursive_msonable=True)
+            document.pop("_id", None)
+            if not self.validator or self.validator.is_valid(document):
+                yield document
+            elif self.validator.strict:  # type: ignore[attr-defined]
+                raise ValueError(self.validator.validation_errors(document))
+            else:
+                self.logger.error(self.validator.validation_errors(document))
+
+    def _identity(self, document: Document, fields: tuple[str, ...]) -> Entry:
+        """Entry of a document's key values in the index on them."""
+        parts = [entry(get(document, field)) for field in fields]
+        for field, (rank, _) in zip(fields, parts, strict=True):
+            if rank == OTHER or not has(document, field):
+                raise StoreError(
+                    f"{self.name}: no plain value of the key {field!r} in a document with {list(document)}"
+                )
+        return parts[0] if len(parts) == 1 else compound(parts)
+
+
+def _fields(key: list[str] | str) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else tuple(key)
+
+
+def _identical(value: Any) -> Any:
+    """Something hashable that equal values share."""
+    plain = entry(value)
+    return plain if plain[0] != OTHER else bson.encode({"": value})

@@ -1,0 +1,142 @@
+"""Job stores as jobs use them: through jobflow, in a folder, from the user's configuration and on MongoDB."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+from jobflow import Flow, JobStore, job, run_locally
+from maggma.stores import JSONStore, MemoryStore, MongoStore
+from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError
+
+from matris.errors import StoreError
+from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.sqlite import SQLiteStore
+
+
+@job(data=["forces"])
+def relax(n):
+    return {"energy": -1.5 * n, "forces": [[float(n)] * 3] * 4}
+
+
+@job
+def total(outputs):
+    return sum(output["energy"] for output in outputs)
+
+
+def run_flow(store, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    jobs = [relax(n) for n in (1, 2, 3)]
+    last = total([j.output for j in jobs])
+    responses = run_locally(Flow([*jobs, last]), store=store, create_folders=True, ensure_success=True)
+    assert responses[last.uuid][1].output == -9
+    return [j.uuid for j in (*jobs, last)]
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch, tmp_path):
+    """Whoever runs the tests may have a jobflow configuration; point jobflow at none."""
+    monkeypatch.delenv("JOBFLOW_JOB_STORE", raising=False)
+    monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "none.yaml"))
+
+
+def test_flow_is_there_in_a_fresh_process(tmp_path, monkeypatch):
+    store = open_job_store(tmp_path / "results")
+    ids = run_flow(store, tmp_path, monkeypatch)
+    code = (
+        "import json, sys; from matris.stores.jobstore import open_job_store; s = open_job_store(sys.argv[1]);"
+        "d = s.query_one({'uuid': sys.argv[2]}, load=True)['output'];"
+        "b = s.query_one({'uuid': sys.argv[2]})['output'];"
+        "print(json.dumps([d, sorted(b['forces']), s.get_output(sys.argv[3]), s.count({}), s.last_updated.year]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "results"), ids[1], ids[3]]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    document, blob, answer, count, year = json.loads(out.stdout)
+    assert document == {"energy": -3.0, "forces": [[2.0] * 3] * 4}
+    assert blob == ["@class", "@module", "blob_uuid", "store"]
+    assert (answer, count) == (-9, 4)
+    assert year >= 2025
+    store.remove_docs({"uuid": ids[1]})
+    assert (store.count({}), store.additional_stores["data"].count({})) == (3, 2)
+
+
+def test_a_job_is_stored_once(tmp_path):
+    store = open_job_store(tmp_path)
+    for n in (1, 2):
+        store.update({"uuid": "u", "index": 1, "output": n})
+    store.update({"uuid": "u", "index": 2, "output": 3})
+    assert [d["output"] for d in store.query({"uuid": "u"}, sort={"index": 1})] == [2, 3]
+    with pytest.raises(StoreError, match="unique"):
+        store.docs_store.update({"uuid": "u", "index": 1, "name": "other"}, key="name")
+
+
+def test_default_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_job_store().update({"uuid": "u", "index": 1})
+    assert open_job_store("matris-results").count({}) == 1
+    assert (tmp_path / "matris-results" / "matris.sqlite").is_file()
+
+
+def test_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "jobflow.yaml"))
+    configuration = tmp_path / "jobflow.yaml"
+    docs = {"docs_store": {"type": "MemoryStore", "collection_name": "mine"}}
+    configuration.write_text(json.dumps({"JOB_STORE": docs | {"additional_stores": {"data": {"type": "MemoryStore"}}}}))
+    assert open_job_store().docs_store.name == "mem://mine"
+    assert not (tmp_path / "matris-results").exists()
+    configuration.write_text(json.dumps({"JOB_STORE": docs}))
+    with pytest.raises(StoreError, match='"data"'):
+        open_job_store()
+    configuration.write_text(json.dumps({"UID_TYPE": "uuid4"}))  # names no store: jobflow would forget the results
+    assert isinstance(open_job_store().docs_store, SQLiteStore)
+
+
+def test_wrong_places(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="is a file"):
+        open_job_store(tmp_path / "file")
+    with pytest.raises(StoreError, match="names no database"):
+        open_job_store("mongodb://localhost")
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:9/d") as error:
+        open_job_store("mongodb://user:secret@127.0.0.1:9/d?serverSelectionTimeoutMS=50")
+    assert "secret" not in str(error.value)
+
+
+def test_siblings(tmp_path):
+    memory = JobStore(MemoryStore(), additional_stores={"data": MemoryStore("data")})
+    memory.connect()
+    for job_store in (open_job_store(tmp_path), memory):
+        first = sibling_store(job_store, "candidates", key="document_id")
+        first.update({"document_id": "x", "n": 1})
+        second = sibling_store(job_store, "candidates", key="document_id")
+        assert second.query_one({"document_id": "x"})["n"] == 1
+        assert job_store.count({}) == 0
+        assert (second.key, second.last_updated_field) == ("document_id", "last_updated")
+    text = JobStore(JSONStore(str(tmp_path / "x.json"), read_only=False))
+    with pytest.raises(StoreError, match="JSONStore"):
+        sibling_store(text, "candidates", key="document_id")
+
+
+@pytest.mark.skipif("MONGO_TEST_URI" not in os.environ, reason="MONGO_TEST_URI names no MongoDB server")
+def test_mongodb(tmp_path, monkeypatch):
+    server = os.environ["MONGO_TEST_URI"].rstrip("/")
+    database = f"matris-{uuid.uuid4().hex[:8]}"
+    try:
+        store = open_job_store(f"{server}/{database}")
+        ids = run_flow(store, tmp_path, monkeypatch)
+        again = open_job_store(f"{server}/{database}")
+        assert again.query_one({"uuid": ids[2]}, load=True)["output"]["forces"] == [[3.0] * 3] * 4
+        with pytest.raises(DuplicateKeyError):
+            again.docs_store._collection.insert_one({"uuid": ids[2], "index": 1})
+        candidates = sibling_store(again, "candidates", key="document_id")
+        assert isinstance(candidates, MongoStore)
+        candidates.update({"document_id": "x"})
+        assert sibling_store(again, "candidates", key="document_id").count({"document_id": "x"}) == 1
+    finally:
+        MongoClient(server).drop_database(database)

@@ -1,0 +1,478 @@
+"""The embedded store against maggma's MemoryStore, and what only a file must withstand: processes, kills, damage."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import re
+import signal
+import sqlite3
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from jsonschema import ValidationError
+from maggma.stores import MemoryStore
+from maggma.validators import JSONSchemaValidator
+from monty.json import MontyDecoder, MontyEncoder
+
+from matris.errors import StoreError
+from matris.stores.sqlite import SQLiteStore
+from matris.stores.sqlite_file import SCHEMA_VERSION
+
+START = datetime(2026, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
+KINDS = ["sqlite", "sqlite with indexes", "memory"]
+forked = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results" / "matris.sqlite"
+
+
+def filled(kind, folder):
+    store = MemoryStore("c", key="task_id") if kind == "memory" else SQLiteStore(folder / "matris.sqlite", "c")
+    store.connect()
+    if "indexes" in kind:
+        for field in ("task_id", "n", "tags", "sub.x", "rows.y", "last_updated"):
+            assert store.ensure_index(field)
+    store.update(
+        [
+            {
+                "task_id": f"t{i}",
+                "n": i,
+                "parity": "even" if i % 2 == 0 else "odd",
+                "tags": ["a", "b"][: i % 3],
+                "sub": {"x": i / 2, "z": None},
+                "rows": [{"y": i}, {"y": -i, "w": 0}],
+                "last_updated": START + timedelta(days=i),
+            }
+            for i in range(10)
+        ]
+    )
+    return store
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(request, tmp_path_factory):
+    """The same documents and questions must give the same answers here and in maggma's MemoryStore."""
+    return filled(request.param, tmp_path_factory.mktemp("store"))
+
+
+def ids(store, criteria=None, **kwargs):
+    return [d["task_id"] for d in store.query(criteria, **kwargs)]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "numbers"),
+    [
+        ({}, range(10)),
+        ({"task_id": "t3"}, [3]),
+        ({"n": {"$in": [1, 2, 77]}}, [1, 2]),
+        ({"n": {"$gt": 2, "$lte": 5}}, [3, 4, 5]),
+        ({"n": {"$gte": 8}, "parity": "odd"}, [9]),
+        ({"n": {"$ne": 4, "$lt": 6}}, [0, 1, 2, 3, 5]),
+        ({"sub.x": 1.5}, [3]),
+        ({"sub.x": 1}, [2]),
+        ({"n": "3"}, []),
+        ({"n": {"$lt": "3"}}, []),
+        ({"tags": "b"}, [2, 5, 8]),
+        ({"tags": ["a", "b"]}, [2, 5, 8]),
+        ({"tags": []}, [0, 3, 6, 9]),
+        ({"tags": {"$size": 1}}, [1, 4, 7]),
+        ({"rows.y": -7}, [7]),
+        ({"rows.y": {"$gt": 7}}, [8, 9]),
+        ({"rows": {"$elemMatch": {"y": {"$lt": -8}}}}, [9]),
+        ({"$or": [{"n": 1}, {"task_id": "t9"}]}, [1, 9]),
+        ({"$and": [{"n": {"$gt": 5}}, {"n": {"$lt": 8}}, {"parity": "odd"}]}, [7]),
+        ({"task_id": re.compile("t[12]$")}, [1, 2]),
+        ({"task_id": {"$regex": "T1", "$options": "i"}}, [1]),
+        ({"missing": None, "n": 1}, [1]),
+        ({"sub.z": None, "n": 1}, [1]),
+        ({"missing": {"$exists": True}}, []),
+        ({"_id": {"$exists": True}}, range(10)),
+        ({"last_updated": {"$gt": START + timedelta(days=7)}}, [8, 9]),
+        ({"last_updated": START}, [0]),
+    ],
+)
+def test_criteria(store, criteria, numbers):
+    expected = [f"t{i}" for i in numbers]
+    assert ids(store, criteria) == expected
+    assert store.count(criteria) == len(expected)
+    assert ids(store, criteria, sort={"n": -1}) == expected[::-1]
+
+
+def test_sort_skip_limit(store):
+    assert ids(store, sort={"n": -1}, skip=2, limit=3) == ["t7", "t6", "t5"]
+    assert ids(store, {"parity": "odd"}, skip=1, limit=2) == ["t3", "t5"]
+    assert ids(store, {"n": {"$lt": 5}}, sort={"n": 1}, skip=1, limit=2) == ["t1", "t2"]
+    assert ids(store, sort={"parity": -1, "n": -1}, limit=6) == ["t9", "t7", "t5", "t3", "t1", "t8"]
+    assert store.query_one({"n": 4}, ["parity"])["parity"] == "even"
+    assert store.query_one({"n": 44}) is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        (["n"], {"n": 3}),
+        ({"sub.x": 1, "_id": 0}, {"sub": {"x": 1.5}}),
+        (["rows.w"], {"rows": [{}, {"w": 0}]}),
+        (["missing", "n.deeper"], {}),
+        ({"rows": 0, "sub": 0, "tags": 0, "last_updated": 0, "n": 0, "_id": 0}, {"task_id": "t3", "parity": "odd"}),
+        ({"rows.y": 0, "sub.x": 0, "tags": 0, "last_updated": 0, "n": 0, "parity": 0, "task_id": 0},
+         {"rows": [{}, {"w": 0}], "sub": {"z": None}}),
+    ],
+)  # fmt: skip
+def test_projection(store, properties, expected):
+    document = store.query_one({"n": 3}, properties.copy())  # mongomock adds to it
+    assert ("_id" in document) == ("_id" not in properties)
+    document.pop("_id", None)
+    assert document == expected
+
+
+def test_distinct_and_groupby(store):
+    assert sorted(store.distinct("parity")) == ["even", "odd"]
+    assert sorted(store.distinct("tags")) == ["a", "b"]
+    assert sorted(store.distinct("rows.y", {"n": {"$lt": 2}})) == [-1, 0, 1]
+    assert store.distinct("missing") == []
+    groups = {(g["parity"], g["sub"]["x"]): d for g, d in store.groupby(["parity", "sub.x"], {"n": {"$lt": 3}}, ["n"])}
+    assert {key: [d["n"] for d in docs] for key, docs in groups.items()} == {
+        ("even", 0): [0],
+        ("odd", 0.5): [1],
+        ("even", 1): [2],
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_update_replaces_and_remove(kind, tmp_path):
+    store = filled(kind, tmp_path)
+    store.update({"task_id": "t3", "n": 33})
+    store.update([{"task_id": "other", "n": 4, "parity": "even"}], key=["n", "parity"])
+    assert store.count({}) == 10
+    found = store.query_one({"task_id": "t3"})
+    assert found["n"] == 33
+    assert "parity" not in found  # a replacement, not a merge
+    assert ids(store, {"n": 3}) == []
+    assert ids(store, {"n": 4}) == ["other"]
+    store.remove_docs({"n": {"$gte": 9}})
+    assert sorted(ids(store)) == ["other", "t0", "t1", "t2", "t5", "t6", "t7", "t8"]
+
+
+def test_last_updated_and_newer_in(store, tmp_path):
+    assert store.last_updated == START + timedelta(days=9)
+    older = SQLiteStore(tmp_path / "older.sqlite", "c")
+    older.connect()
+    assert older.last_updated == datetime.min  # noqa: DTZ901
+    older.update({"task_id": "t7", "last_updated": START + timedelta(days=7)})
+    assert sorted(older.newer_in(store)) == ["t8", "t9"]
+    assert sorted(older.newer_in(store, exhaustive=True)) == [f"t{i}" for i in range(10) if i != 7]
+    text = SQLiteStore(tmp_path / "older.sqlite", "text", last_updated_type="isoformat")
+    text.connect()
+    text.update({"task_id": "x", "last_updated": "2026-02-01T00:00:00"})
+    assert text.last_updated == datetime(2026, 2, 1)  # noqa: DTZ001
+
+
+def test_indexes_change_no_answer(path):
+    """Random documents of mixed types: an index must give what reading every document gives."""
+    rng = random.Random(1)
+    stock = [
+        None,
+        0,
+        1,
+        2.5,
+        1e300,
+        float("inf"),
+        float("nan"),
+        "",
+        "a",
+        "b",
+        START,
+        [],
+        [1, "a"],
+        [2.5, None],
+        {"k": 1},
+    ]
+    plain, indexed = SQLiteStore(path, "plain"), SQLiteStore(path, "indexed")
+    plain.connect()
+    indexed.connect()
+    docs = [
+        {"task_id": i, **{f: rng.choice(stock) for f in "ab" if rng.random() < 0.9}, "c": {"d": rng.choice(stock)}}
+        for i in range(50)
+    ]
+    assert all(indexed.ensure_index(field) for field in ("a", "c.d"))
+    for store in (plain, indexed):
+        store.update(docs)
+    assert indexed.ensure_index("b")  # over documents that are there
+    operators = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]
+    for _ in range(100):
+        fields = rng.sample(["a", "b", "c.d"], rng.randint(1, 2))
+        criteria = {f: {rng.choice(operators): rng.choice(stock)} for f in fields}
+        if rng.random() < 0.3:
+            criteria[fields[0]] = {"$in": rng.sample(stock[1:6] + stock[7:10], 3)}
+        found = ids(plain, criteria)
+        assert ids(indexed, criteria) == found, criteria
+        assert indexed.count(criteria) == len(found)
+
+
+def test_an_index_sorts_as_documents_do(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    values = [3, None, "b", True, 2.5, "a", START, False, -1, START - timedelta(days=1)]
+    store.update([{"task_id": i, "v": v} for i, v in enumerate(values)] + [{"task_id": 99}])
+    unsorted = [ids(store, {}, sort={"v": way}) for way in (1, -1)]
+    assert unsorted[0] == [1, 99, 8, 4, 0, 5, 2, 7, 3, 9, 6]
+    assert store.ensure_index("v")
+    assert [ids(store, {}, sort={"v": way}) for way in (1, -1)] == unsorted
+    store.update({"task_id": 100, "v": [0, 9]})  # now the index no longer sorts
+    assert ids(store, {}, sort={"v": 1}) == [1, 99, 8, 100, 4, 0, 5, 2, 7, 3, 9, 6]
+
+
+def test_values_come_back(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    aware = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    store.update({"task_id": 1, "nan": float("nan"), "when": aware, "deep": [{"x": [1.5, [2]]}], "_id": "dropped"})
+    found = store.query_one({"when": aware})
+    assert found["nan"] != found["nan"]
+    assert found["when"] == aware.replace(tzinfo=None)
+    assert found["deep"] == [{"x": [1.5, [2]]}]
+    assert store.count({"nan": float("nan")}) == 1
+    store.update(found)  # a document that was read is written back, not doubled
+    assert store.count() == 1
+    for bad in ({"n": 1}, {"task_id": [1]}, {"task_id": 2, "big": 2**70}):
+        with pytest.raises(StoreError, match=r"task_id|BSON"):
+            store.update([{"task_id": "innocent"}, bad])
+    assert store.count() == 1  # all or nothing
+
+
+def test_unique_indexes(path, caplog):
+    store = SQLiteStore(path, "c", key="uuid")
+    store.connect()
+    store.update([{"uuid": "u", "index": i, "name": "x"} for i in (1, 2)], key=["uuid", "index"])
+    assert store.count({"uuid": "u"}) == 2
+    with caplog.at_level(logging.WARNING):
+        assert not store.ensure_index("name", unique=True)
+    assert "name" in caplog.text
+    assert not store.ensure_index(["uuid", "name"], unique=True)
+    assert store.ensure_index(["uuid", "index"], unique=True)
+    assert store.ensure_index(["uuid", "index"])
+    store.update({"uuid": "u", "index": 2.0, "name": "y"}, key=["uuid", "index"])
+    assert store.count() == 2
+    with pytest.raises(StoreError, match=r"'index': 1.*unique"):
+        store.update({"uuid": "u", "index": 1, "name": "y"}, key="name")
+    assert sorted(d["index"] for d in store.query()) == [1, 2]
+
+
+def test_collections_are_apart(path):
+    first, second = SQLiteStore(path, "first"), SQLiteStore(path, "second")
+    with first, second:
+        first.update({"task_id": 1})
+        second.update([{"task_id": 1}, {"task_id": 2}])
+        first.remove_docs({})
+        assert (first.count(), second.count()) == (0, 2)
+    with pytest.raises(StoreError, match=r"connect\(\) first"):
+        second.count()
+    assert first != second
+
+
+def test_serialisation(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    validator = JSONSchemaValidator({"type": "object", "required": ["n"]}, strict=True)
+    store = SQLiteStore(path.relative_to(tmp_path), "c", key="n", last_updated_type="isoformat", validator=validator)
+    monkeypatch.chdir("/")  # as jobs do
+    with store:
+        store.update({"n": 1})
+        with pytest.raises(ValidationError, match="required"):
+            store.update({"m": 1})
+    for other in (MontyDecoder().decode(MontyEncoder().encode(store)), pickle.loads(pickle.dumps(store))):  # noqa: S301
+        assert other == store
+        assert (other.key, other.last_updated_type, type(other.validator)) == (
+            "n",
+            store.last_updated_type,
+            type(validator),
+        )
+        with other:
+            assert other.count() == 1
+
+
+def test_threads(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+
+    def work(name):
+        for i in range(20):
+            store.update({"task_id": f"{name}-{i}"})
+            assert store.count({"task_id": f"{name}-{i}"}) == 1
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.count() == 80
+
+
+def upsert(path, keys):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    for key in keys:
+        store.update({"task_id": key, "by": os.getpid()})
+
+
+@pytest.mark.parametrize(("same", "expected"), [(True, 100), (False, 400)])
+def test_processes(path, same, expected):
+    """Four processes make the file and write 100 documents each at once."""
+    ranges = [range(100) if same else range(100 * i, 100 * i + 100) for i in range(4)]
+    workers = [forked.Process(target=upsert, args=(path, keys)) for keys in ranges]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    with SQLiteStore(path, "c") as store:
+        assert sorted(d["task_id"] for d in store.query()) == list(range(expected))
+
+
+def test_fork(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    store.update({"task_id": "parent"})
+    child = forked.Process(target=lambda: store.update({"task_id": "child", "seen": store.count()}))
+    child.start()
+    child.join()
+    store.update({"task_id": "after"})
+    assert child.exitcode == 0
+    assert sorted(ids(store)) == ["after", "child", "parent"]
+    assert store.query_one({"task_id": "child"})["seen"] == 1
+
+
+def write_and_tell(path, pipe):
+    with SQLiteStore(path, "c") as store:
+        for i in range(10**6):
+            store.update([{"task_id": i, "filling": "x" * 2000}, {"task_id": -i}])
+            pipe.send_bytes(b"%d" % i)
+
+
+def test_kill_loses_nothing_acknowledged(path):
+    for trial in range(3):
+        receiver, sender = forked.Pipe(duplex=False)
+        writer = forked.Process(target=write_and_tell, args=(path, sender))
+        writer.start()
+        for _ in range(20 + trial):
+            told = int(receiver.recv_bytes())
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        sender.close()
+        try:
+            while receiver.poll():
+                told = int(receiver.recv_bytes())
+        except EOFError:
+            pass
+        with SQLiteStore(path, "c") as store:
+            assert set(range(-told, told + 1)) <= {d["task_id"] for d in store.query()}
+            assert store.count({"task_id": {"$in": [told, -told]}}) == (2 if told else 1)
+            store.remove_docs({})
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def other_program(path):
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE t (x)")
+
+
+def from_the_future(path):
+    SQLiteStore(path, "c").connect()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"not a database " * 100), "no SQLite database"),
+        (other_program, "another program's"),
+        (from_the_future, "upgrade"),
+        (lambda path: path.mkdir(), "cannot be opened"),
+    ],
+)
+def test_unusable_file(path, make, message):
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StoreError, match=message) as error:
+        SQLiteStore(path, "c").connect()
+    assert str(path) in str(error.value)
+    assert before is None or path.read_bytes() == before
+
+
+def test_no_folder_can_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file.*choose another place"):
+        SQLiteStore(tmp_path / "file" / "x.sqlite", "c").connect()
+
+
+def test_damaged_page(path):
+    with SQLiteStore(path, "c") as store:
+        store.update([{"task_id": i, "filling": "x" * 500} for i in range(200)])
+    content = bytearray(path.read_bytes())
+    content[8192:] = os.urandom(len(content) - 8192)
+    path.write_bytes(content)
+    with SQLiteStore(path, "c") as store, pytest.raises(StoreError, match="damaged"):
+        list(store.query())
+
+
+@pytest.mark.parametrize(
+    ("pragma", "message"), [("PRAGMA max_page_count = 30", "disk is full"), ("PRAGMA query_only = ON", "read-only")]
+)
+def test_no_more_room(path, pragma, message):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    store.update({"task_id": "kept"})
+    store._file._db.execute(pragma)
+    with pytest.raises(StoreError, match=message):
+        store.update([{"task_id": i, "filling": "x" * 2000} for i in range(100)])
+    assert ids(store) == ["kept"]
+    if "query_only" in pragma:
+        assert not store.ensure_index("filling")
+
+
+def test_locked_by_another_process(path, monkeypatch):
+    monkeypatch.setattr("matris.stores.sqlite_file.BUSY_SECONDS", 0.05)
+    store = SQLiteStore(path, "c")
+    store.connect()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="another process"):
+        store.update({"task_id": 1})
+    assert store.count() == 0  # readers do not wait
+    other.execute("ROLLBACK")
+    store.update({"task_id": 1})
+    assert store.count() == 1
+    other.close()
+
+
+def test_reading_while_writing(path):
+    """A query under way neither blocks writers nor loses its place."""
+    store, writer = SQLiteStore(path, "c"), SQLiteStore(path, "c")
+    with store, writer:
+        store.update([{"task_id": i} for i in range(5)])
+        seen = []
+        for document in store.query():
+            seen.append(document["task_id"])
+            writer.update({"task_id": 100 + document["task_id"]})
+            store.update({"task_id": 200 + document["task_id"]})
+            writer.remove_docs({"task_id": 4})
+        assert seen == [0, 1, 2, 3]
+        assert store.count() == 12
+
+
+def test_file_is_durable(path):
+    with SQLiteStore(path, "c") as store:
+        assert store._file._db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert str(Path(path).absolute()) in store.name
