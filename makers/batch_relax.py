@@ -1,0 +1,213 @@
+"""Relax many candidates in one job."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobflow import Maker, job
+from pymatgen.core import Structure
+
+from matris.potential import load
+from matris.relax import RelaxSettings, relax
+from matris.stores.candidates import Candidate
+from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord
+from matris.structures import problem_with
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from matris.potential import Potential
+    from matris.relax import RelaxRecord
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen")
+
+
+@dataclass
+class BatchRelaxMaker(Maker):
+    """
+    Relax a chunk of candidates on one device and keep what became of each.
+
+    A candidate that cannot be computed never costs the others: an unreadable or impossible one is a record with state
+    ``rejected`` and its reason, one that breaks on the way a record with state ``failed``. Finished candidates are
+    appended to a journal, so that a job that was killed and starts again goes on from there.
+
+    Each finished candidate is logged at level INFO with the record as the attribute ``record`` of the log entry, from
+    which a progress bar can be driven.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device, dtype
+        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+    relax_cell
+        Whether the cell relaxes with the atoms.
+    steps
+        Most optimisation steps of a candidate.
+    relax_kwargs
+        Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
+    journal_dir
+        Folder of the journal; by default the folder the job runs in.
+    tags
+        Labels kept in the provenance of every candidate.
+    """
+
+    name: str = "batch relax"
+    checkpoint: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    relax_cell: bool = True
+    steps: int = 500
+    relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
+    journal_dir: str | None = None
+    tags: list[str] | None = None
+
+    @job(data=["structures"], output_schema=ChunkDocument)
+    def make(
+        self,
+        candidates: Sequence[Candidate | Structure | dict[str, Any]],
+        prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
+    ) -> ChunkDocument:
+        """
+        Relax candidates.
+
+        Parameters
+        ----------
+        candidates
+            Candidates (or their dictionaries), or bare structures.
+        prev_dir
+            Accepted as by every Maker, without effect: nothing is read from an earlier job's folder.
+
+        Returns
+        -------
+        ChunkDocument
+            One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
+        """
+        chunk = [as_candidate(candidate) for candidate in candidates]
+        potential = load(self.checkpoint, device=self.device, dtype=self.dtype)
+        settings = self.settings()
+        results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
+        accepted: list[int] = []
+        for index, candidate in enumerate(chunk):
+            reason = _rejection(candidate, potential)
+            if reason is None:
+                accepted.append(index)
+            else:
+                results[index] = self._result(candidate, "rejected", reason)
+                _report(results[index][0])
+        records = relax(
+            (chunk[index].structure for index in accepted),
+            potential,
+            max_steps=self.steps,
+            relax_cell=self.relax_cell,
+            journal=self.journal(potential),
+            **self.relax_kwargs,
+        )
+        for record in records:
+            index = accepted[record.index]
+            results[index] = self._result(chunk[index], record.state, record.error, record)
+            _report(results[index][0])
+        card = potential.card
+        return ChunkDocument(
+            records=[results[index][0] for index in range(len(chunk))],
+            structures=[results[index][1] for index in range(len(chunk))],
+            checkpoint={"key": card.key, "sha256": card.sha256, "energy_scale": card.energy_scale},
+            settings={
+                "fmax": settings.fmax,
+                "max_steps": settings.max_steps,
+                "relax_cell": settings.relax_cell,
+                "digest": settings.digest(),
+            },
+            versions=_versions(),
+            device=str(potential.device),
+            dtype=_name(potential.dtype),
+        )
+
+    def settings(self) -> RelaxSettings:
+        """Return what decides a result besides the checkpoint and the candidate."""
+        decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
+        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
+
+    def journal(self, potential: Potential) -> Path:
+        """File of what a potential finished with these settings; one for each, so that none refuses the other's."""
+        name = f"{potential.card.sha256[:12]}-{self.settings().digest()}-{_name(potential.dtype)}.jsonl"
+        return Path(self.journal_dir or ".") / name
+
+    def _result(
+        self, candidate: Candidate, state: str, error: str | None, record: RelaxRecord | None = None
+    ) -> tuple[ChunkRecord, ChunkArrays]:
+        """Small and large part of one candidate's result."""
+        start = candidate.structure
+        small = ChunkRecord(
+            candidate_id=candidate.candidate_id,
+            source=candidate.source,
+            provenance=candidate.provenance | ({"tags": self.tags} if self.tags else {}),
+            state=state,
+            error=error,
+            energy=record.energy if record else None,
+            n_steps=record.n_steps if record else None,
+            fmax=record.fmax if record else None,
+            smax=record.smax if record else None,
+            seconds=record.seconds if record else None,
+            nsites=len(start) if start is not None else None,
+            formula=start.composition.reduced_formula if start is not None and len(start) else None,
+        )
+        large = ChunkArrays(
+            candidate_id=candidate.candidate_id,
+            initial_structure=start,
+            structure=record.structure if record else None,
+            forces=_plain(record.forces) if record else None,
+            stress=_plain(record.stress) if record else None,
+            magmoms=_plain(record.magmoms) if record else None,
+        )
+        return small, large
+
+
+def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
+    """Read a candidate from what a job gets: a candidate, its dictionary or a bare structure."""
+    if isinstance(obj, Structure):
+        return Candidate.from_structure(obj, source="structure")
+    return Candidate.model_validate(obj)
+
+
+def _rejection(candidate: Candidate, potential: Potential) -> str | None:
+    """Why a candidate is not worth the device, or None."""
+    if candidate.error is not None or candidate.structure is None:
+        return candidate.error or "no structure"
+    return problem_with(candidate.structure, potential.elements)
+
+
+def _report(record: ChunkRecord) -> None:
+    """Announce a finished candidate."""
+    logger.info("%s %s: %s", record.state, record.formula, record.source, extra={"record": record})
+
+
+def _name(dtype: torch.dtype) -> str:
+    """Name of a floating-point type."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _plain(array: Any) -> list[Any] | None:
+    """Nested lists of a numpy array."""
+    return None if array is None else array.tolist()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # e.g. a source tree on the path, not installed
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from jobflow import JobStore, run_locally
+from maggma.stores import MemoryStore
+from monty.json import MontyDecoder, MontyEncoder
+from pymatgen.core import Lattice, Structure
+
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.candidates import Candidate
+from matris.stores.documents import ChunkDocument
+from matris.structures import content_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def rock_salt(a: float, cation: str = "Na", anion: str = "Cl") -> Structure:
+    return Structure(
+        Lattice([[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]), [cation, anion], [[0, 0, 0], [0.5] * 3]
+    )
+
+
+@pytest.fixture
+def job_store() -> JobStore:
+    return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+
+
+def run(maker: BatchRelaxMaker, candidates: list, store: JobStore, folder: Path) -> dict:
+    job = maker.make(candidates)
+    job = MontyDecoder().process_decoded(json.loads(json.dumps(job, cls=MontyEncoder)))  # as it travels to a worker
+    run_locally(job, store=store, log=False, raise_immediately=True, root_dir=folder)
+    return store.query_one({"uuid": job.uuid}, load=False)["output"]
+
+
+@pytest.fixture
+def mixed() -> list:
+    overlapping = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.01, 0, 0]])
+    return [
+        Candidate.from_structure(rock_salt(5.6), "good.cif", batch=1),
+        Candidate.unreadable("empty.cif", "the file is empty", b""),
+        Candidate.from_structure(overlapping, "overlap.cif"),
+        rock_salt(5.0, "U", "O"),
+        rock_salt(4.3, "Mg", "O"),
+    ]
+
+
+def test_each_candidate_has_its_record_in_order(
+    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
+) -> None:
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 1e-6}, tags=["t"])
+    output = run(maker, mixed, job_store, tmp_path)
+    records = output["records"]
+    assert [record["state"] for record in records] == ["max_steps", "rejected", "rejected", "rejected", "max_steps"]
+    assert records[1]["error"] == "the file is empty"
+    assert "overlapping" in records[2]["error"]
+    assert "U" in records[3]["error"]
+    assert [record["source"] for record in records] == ["good.cif", "empty.cif", "overlap.cif", "structure", "structure"]
+    assert records[0]["provenance"] == {"batch": 1, "tags": ["t"]}
+    assert records[4]["candidate_id"] == content_id(rock_salt(4.3, "Mg", "O"))
+    assert records[0]["n_steps"] == 3
+    assert output["checkpoint"]["key"] == "tiny"
+    assert output["settings"] == {"fmax": 1e-6, "max_steps": 3, "relax_cell": True, "digest": maker.settings().digest()}
+    assert (output["device"], output["dtype"]) == ("cpu", "float32")
+    assert output["versions"]["torch"]
+
+
+def test_arrays_go_to_the_data_store(
+    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
+) -> None:
+    output = run(BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=2), mixed, job_store, tmp_path)
+    assert "blob_uuid" in output["structures"]
+    loaded = job_store.query_one({}, load=True)["output"]
+    chunk = ChunkDocument.model_validate(loaded)
+    assert np.shape(chunk.structures[0].forces) == (2, 3)
+    assert np.shape(chunk.structures[0].stress) == (3, 3)
+    assert np.shape(chunk.structures[0].magmoms) == (2,)
+    assert Structure.from_dict(chunk.structures[4].structure).composition.reduced_formula == "MgO"
+    assert chunk.structures[1].structure is None
+    energy = chunk.records[0].energy
+    assert energy is not None
+    assert np.isfinite(energy)
+
+
+def test_a_second_run_reads_the_journal(
+    tiny_checkpoint: Path,
+    job_store: JobStore,
+    tmp_path: Path,
+    mixed: list,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    journals = tmp_path / "journals"
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=2, journal_dir=str(journals))
+    first = run(maker, mixed, job_store, tmp_path)
+    assert len(list(journals.glob("*.jsonl"))) == 1
+
+    def no_computing(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("matris.potential.Potential.evaluate", no_computing)
+    with caplog.at_level(logging.INFO, logger="matris.makers.batch_relax"):
+        second = run(maker, mixed, job_store, tmp_path)
+    assert second["records"] == first["records"]
+    announced = [entry.record for entry in caplog.records if hasattr(entry, "record")]
+    assert sorted(record.source for record in announced) == sorted(record["source"] for record in first["records"])
+
+
+def test_empty_chunk(tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path) -> None:
+    output = run(BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu"), [], job_store, tmp_path)
+    assert output["records"] == []
