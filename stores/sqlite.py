@@ -202,7 +202,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         """Ask what the indexes can do for a query."""
         with self._file.reading() as db:
             plain = bson.decode(bson.encode(criteria or {}))  # as a server would read it: UTC, milliseconds, lists
-            return select(self.collection_name, indexes_of(db, self.collection_name), plain, sort, window)
+            return select(db, self.collection_name, plain, sort, window)
 
     def _documents(self, rids: Sequence[int], rest: Document) -> Iterator[Document]:
         """Read documents one at a time, without those removed meanwhile or refused by the filter."""

@@ -92,7 +92,7 @@ class SQLiteFile:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection inside a transaction no other process can enter; on disk at the end, undone on an error."""
+        """Lend the connection inside a transaction no other process can enter; on disk at the end, or undone."""
         with self.reading() as db, db:
             db.execute("BEGIN IMMEDIATE")
             yield db

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from maggma.core import Sort
 
 from matris.errors import StoreError
-from matris.stores.sqlite_index import DATE, NAN, NUMBER, OBJECT_ID, OTHER, STRING, Index, entry
+from matris.stores.sqlite_index import DATE, NAN, NUMBER, OBJECT_ID, OTHER, STRING, Index, entry, indexes_of
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -26,16 +27,15 @@ class Selection(NamedTuple):
 
 
 class _Clause(NamedTuple):
-    """A condition on an entry's columns; a lower `price` usually leaves fewer documents."""
+    """A condition on an entry's columns."""
 
-    price: int
     sql: str
     parameters: list[Any]
 
 
 def select(
+    db: sqlite3.Connection,
     collection: str,
-    indexes: Sequence[Index],
     criteria: Mapping[str, Any],
     sort: Mapping[str, Sort | int] | None = None,
     window: tuple[int, int] = (0, 0),
@@ -44,7 +44,7 @@ def select(
 
     Parameters
     ----------
-    collection, indexes
+    db, collection
         Where to look.
     criteria
         A MongoDB filter.
@@ -53,8 +53,10 @@ def select(
     window
         How many documents to skip and to yield (0: all).
     """
-    plain = {index.fields[0]: index for index in indexes if len(index.fields) == 1}
+    plain = {index.fields[0]: index for index in indexes_of(db, collection) if len(index.fields) == 1}
     clauses, rest = _plan(criteria, plain)
+    if len(clauses) > 1:  # start from the condition that fewest documents meet
+        clauses.sort(key=lambda clause: _hits(db, clause))
     order = plain.get(next(iter(sort))) if sort and len(sort) == 1 else None
     by_index = bool(not rest and order and order.sorts)
     complete = not rest and (by_index or not sort)
@@ -84,7 +86,7 @@ def direction(way: Sort | int) -> str:
 
 
 def _plan(criteria: Mapping[str, Any], plain: Mapping[str, Index]) -> tuple[list[_Clause], dict[str, Any]]:
-    """Split criteria into conditions the indexes answer exactly, cheapest first, and the remaining filter."""
+    """Split criteria into conditions the indexes answer exactly and the remaining filter."""
     clauses: list[_Clause] = []
     rest = []
     for field, search in _pairs(criteria):
@@ -93,7 +95,14 @@ def _plan(criteria: Mapping[str, Any], plain: Mapping[str, Index]) -> tuple[list
         clauses += [clause for clause in found if clause]
         if None in found:
             rest.append({field: search})
-    return sorted(clauses, key=lambda clause: clause.price), {"$and": rest} if rest else {}
+    return clauses, {"$and": rest} if rest else {}
+
+
+def _hits(db: sqlite3.Connection, clause: _Clause) -> int:
+    """Count the entries that meet a condition, up to a thousand."""
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM entries WHERE {clause.sql} LIMIT 1000)"  # noqa: S608 - made here
+    hits: int = db.execute(sql, clause.parameters).fetchone()[0]
+    return hits
 
 
 def _pairs(criteria: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -112,12 +121,12 @@ def _clause(index: int, operator: str, value: Any) -> _Clause | None:
         if any(isinstance(v, float) or entry(v)[0] not in {NUMBER, STRING} for v in value):
             return None  # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
         sql = f"index_id = ? AND rank IN ({NUMBER}, {STRING}) AND value IN (SELECT value FROM json_each(?))"  # noqa: S608
-        return _Clause(1, sql, [index, json.dumps(value)])
+        return _Clause(sql, [index, json.dumps(value)])
     rank, key = entry(value)
     if operator == "$eq" and rank not in {OTHER, NAN}:
-        return _Clause(0, "index_id = ? AND rank = ? AND value = ?", [index, rank, key])
+        return _Clause("index_id = ? AND rank = ? AND value = ?", [index, rank, key])
     if operator in _RANGES and rank in {NUMBER, STRING, OBJECT_ID, DATE}:
-        return _Clause(2, f"index_id = ? AND rank = ? AND value {_RANGES[operator]} ?", [index, rank, key])
+        return _Clause(f"index_id = ? AND rank = ? AND value {_RANGES[operator]} ?", [index, rank, key])
     return None
 
 

@@ -231,6 +231,27 @@ def test_an_index_sorts_as_documents_do(path):
     assert ids(store, {}, sort={"v": 1}) == [1, 99, 8, 100, 4, 0, 5, 2, 7, 3, 9, 6]
 
 
+def test_an_index_spares_reading(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    assert all(store.ensure_index(field) for field in ("a", "b"))
+    store.update([{"task_id": i, "a": i % 10, "b": 1, "c": i} for i in range(100)])
+    statements = []
+    store._file._db.set_trace_callback(statements.append)
+    for criteria, options, wanted, read in (
+        ({"b": 1, "a": 3}, {}, 10, 10),
+        ({"a": 3, "c": {"$lt": 50}}, {}, 5, 10),  # the rest of the criteria is asked of the documents found
+        ({"b": 1}, {"sort": {"a": -1}, "limit": 2}, 2, 2),
+        ({}, {"sort": {"a": 1}, "skip": 1, "limit": 3}, 3, 3),
+    ):
+        statements.clear()
+        assert len(ids(store, criteria, **options)) == wanted
+        assert sum(sql.startswith("SELECT document") for sql in statements) == read
+    statements.clear()
+    assert store.count({"a": {"$gte": 8}}) == 20
+    assert not any(sql.startswith("SELECT document") for sql in statements)
+
+
 def test_values_come_back(path):
     store = SQLiteStore(path, "c")
     store.connect()
