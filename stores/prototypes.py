@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any
@@ -40,6 +39,7 @@ _COULOMB = 14.399645  # e²/(4πε₀), eV Å (CODATA 2018)
 _ROCK_SALT = 1.747565  # Madelung constant of rock salt
 _SOFTNESS = 0.33  # ρ of Born and Mayer (Å), the usual value of ionic crystals
 _BOND_RANGE = 1.2  # ions within this multiple of the shortest distance count as nearest neighbours
+_PER_COORDINATION = 2
 _SHORTEST_BOND = 0.9  # Å; the tabulated radius of H+ is negative
 _INTERMETALLIC = frozenset(
     {
@@ -336,27 +336,44 @@ def _ionic_radius(symbol: str, charge: float) -> float | None:
 
 
 def _best(ranked: list[tuple[_Ionic, Candidate]], count: int) -> list[Candidate]:
-    """Choose the lowest energies; each prototype and structure once, no more than two of equal coordination."""
+    """
+    Choose the lowest energies; each prototype and each structure once.
+
+    Of crystals that differ little, because their coordination numbers are equal, two are taken; of these the
+    smallest cells first where the energy is nearly the same, as between polytypes.
+    """
+    alike: dict[tuple[int, ...], list[tuple[_Ionic, Candidate]]] = {}
+    for model, candidate in ranked:
+        alike.setdefault(model.coordination, []).append((model, candidate))
+    chosen: list[tuple[float, str, Candidate]] = []
+    for members in alike.values():
+        lowest = min(model.energy for model, _ in members)
+        members.sort(key=lambda pair: _order(*pair, lowest))
+        picked = _different([candidate for _, candidate in members], _PER_COORDINATION)
+        energies = {candidate.candidate_id: model.energy for model, candidate in members}
+        chosen += [(round(energies[c.candidate_id], 6), c.candidate_id, c) for c in picked]
+    return _different([candidate for *_, candidate in sorted(chosen, key=lambda item: item[:2])], count)
+
+
+def _order(model: _Ionic, candidate: Candidate, lowest: float) -> tuple[int, int, float, str]:
+    """Sort in steps of 0.1 eV/atom above the lowest, which the model does not resolve, and by size within one."""
+    steps = int((model.energy - lowest) / 0.1 + 1e-6)
+    return steps, len(candidate.structure or ()), round(model.energy, 6), candidate.candidate_id
+
+
+def _different(candidates: list[Candidate], count: int) -> list[Candidate]:
+    """Keep the first ones; each prototype and each structure once."""
     matcher: Any = StructureMatcher()
     kept: list[Candidate] = []
-    coordinations: Counter[tuple[int, ...]] = Counter()
-    for model, candidate in sorted(ranked, key=lambda pair: _order(*pair)):
+    for candidate in candidates:
         if len(kept) == count:
             break
         label = candidate.provenance["aflow"]
-        if coordinations[model.coordination] == 2 or any(  # noqa: PLR2004 - polytypes tell little about a formula
+        if not any(
             label == other.provenance["aflow"] or matcher.fit(candidate.structure, other.structure) for other in kept
         ):
-            continue
-        coordinations[model.coordination] += 1
-        kept.append(candidate)
+            kept.append(candidate)
     return kept
-
-
-def _order(model: _Ionic, candidate: Candidate) -> tuple[float, int, float, str]:
-    """Sort by energy; small cells first where the model sees no difference, as between polytypes."""
-    sites = len(candidate.structure) if candidate.structure is not None else 0
-    return round(model.energy, 1), sites, round(model.energy, 6), candidate.candidate_id
 
 
 def _tags(entry: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def test_the_order_and_content_are_always_the_same(li_fe_o):
 def test_limits_are_kept():
     small = list(generate_candidates("Na-Cl", max_sites=2, per_formula=2))
     assert all(len(c.structure) <= 2 for c in small)
-    assert sum(c.structure.reduced_formula == "NaCl" for c in small) == 2
+    salts = [c.provenance["prototype"] for c in small if c.structure.reduced_formula == "NaCl"]
+    assert salts[0] == "B1, Halite, Rock Salt"
+    assert len(salts) == 2
     assert {c.structure.chemical_system for c in small} == {"Na", "Cl-Na"}  # no chlorine crystal, no NaCl3
 
 
