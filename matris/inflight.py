@@ -254,13 +254,8 @@ def _handedness(structure: Structure) -> float:
 def _structure(initial: Structure, state: Any) -> Structure:
     """Put lattice and coordinates of a state to the species of the initial structure."""
     lattice = Lattice(_array(state.cell[0]).T * _handedness(initial))
-    return Structure(
-        lattice,
-        initial.species,
-        _array(state.positions),
-        coords_are_cartesian=True,
-        labels=[site.label for site in initial],
-    )
+    labels = [site.label for site in initial]
+    return Structure(lattice, initial.species, _array(state.positions), coords_are_cartesian=True, labels=labels)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

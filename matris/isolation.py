@@ -143,6 +143,9 @@ class IsolatingModel:
         groups = self._groups(0, len(self.costs))
         while groups:
             start, stop = groups.pop()
+            if stop - start > 1 and sum(self.costs[start:stop]) > self.budget.limit:  # it has shrunk meanwhile
+                groups += self._groups(start, stop)
+                continue
             answer = self._answer(state, start, stop)
             if isinstance(answer, dict):
                 answers[start] = answer
@@ -233,9 +236,9 @@ def _call(model: ModelInterface, state: SimState) -> dict[str, Tensor] | _Failur
 
 
 def _free_memory() -> None:
-    """Give cached device memory back."""
-    gc.collect()
+    """Give memory that torch holds on a GPU back, so that what comes next is not cut to the pieces of what failed."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -128,7 +128,11 @@ class RelaxRecord:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in _ARRAYS:
             content[name] = None if content[name] is None else content[name].tolist()
-        content["structure"] = None if self.structure is None else self.structure.as_dict()
+        if self.structure is not None:
+            content["structure"] = structure = self.structure.as_dict()
+            structure["lattice"]["pbc"] = list(self.structure.pbc)  # a tuple there
+            for site in structure["sites"]:
+                site.pop("xyz", None)  # follows from lattice and abc, but not to the last digit
         return content
 
     @classmethod
