@@ -46,6 +46,7 @@ _FAMILY_ANIONS = {
 }
 _METALS = tuple(s for s in ELEMENTS if Element(s).is_metal)
 _FORMERS = ("C", "N", "P", "S", "Se", "As", "Cl", "I")  # cations only where the prototype has a polyanion
+_COMMONNESS = {"Li": 3.0, "Na": 2.0, "K": 2.0, "P": 1.5, "Mn": 1.5, "W": 0.6, "Te": 0.5, "Sb": 0.7, "Ge": 0.7}
 _MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
 _VALIDATION_EVERY = 10
 
@@ -156,7 +157,7 @@ _Found = tuple[str, Structure, dict[str, tuple[int, ...]]]
 
 def _elements(rng: np.random.Generator) -> Iterator[_Found]:
     """Every element in its own structure first, then in the elemental prototypes."""
-    own = [("dcdft " + symbol, AseAtomsAdaptor.get_structure(dcdft[symbol])) for symbol in ELEMENTS]
+    own = [("dcdft " + symbol, AseAtomsAdaptor.get_structure(dcdft[symbol])) for symbol in ELEMENTS if symbol in dcdft.names]
     for index in rng.permutation(len(own)):
         source, structure = own[index]
         yield source, Structure(structure.lattice, structure.species, structure.frac_coords), {}
@@ -201,7 +202,11 @@ def _probability() -> SubstitutionProbability:
 @cache
 def _likeness(old: tuple[str, int], new: tuple[str, int]) -> float:
     """Square root of pymatgen's pair correlation of two ions that replace each other (Hautier et al. 2011)."""
-    return float(_probability().pair_corr(Species(*old), Species(*new))) ** 0.5
+    table = _probability()
+    first, second = Species(*old), Species(*new)
+    if table.get_px(first) == 0 or table.get_px(second) == 0:  # an ion that the table does not know
+        return 0.0
+    return float(table.pair_corr(first, second)) ** 0.5
 
 
 @cache
@@ -266,8 +271,10 @@ def _ion_weight(old: tuple[str, int], new: tuple[str, int]) -> float:
     """Preference for ``new`` in the place of ``old``."""
     if new[0] in _FORMERS and old[0] not in (*_FORMERS, "B", "Si"):
         return 0.001
-    # ions that pymatgen's table lacks get exp(-5/2) against each other; a floor keeps rare pairs possible
-    return 0.05 + min(_likeness(old, new), 4.0)
+    if new[0] in _FORMERS and new == old:
+        return 15.0  # carbonates, phosphates, sulfates
+    # a floor keeps pairs possible that the table lacks
+    return _COMMONNESS.get(new[0], 1.0) * (0.05 + min(_likeness(old, new), 4.0))
 
 
 def _mixed(
@@ -301,7 +308,7 @@ def _mixed(
         if not allowed:
             return None
         other = str(rng.choice(allowed))
-        chosen = rng.permutation(sites)[: rng.integers(1, len(sites))]
+        chosen = rng.permutation(sites)[: rng.integers(1, len(sites) // 2 + 1)]
         for i in chosen:
             structure.replace(int(i), Element(other))
         charges = {**charges, other: (ANION_CHARGES[other],) if anion else CATION_CHARGES[other]}

@@ -1,0 +1,340 @@
+"""The command line: relax, screen, query, models."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from matris.errors import MatrisError
+from matris.terminal import document_table, eV, progress, stderr, stdout, write_csv, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matris.flows.campaign import Campaign
+    from matris.makers.batch_relax import BatchRelaxMaker
+    from matris.terminal import Document
+
+NOTHING_COMPUTED = 1
+INTERRUPTED = 130
+
+_TOP = 20
+_NAMED = 3
+
+app = typer.Typer(
+    name="matris",
+    help="High-throughput screening of crystals with the MatRIS interatomic potential.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(metavar="KEY|FILE", help="A key, as 'matris models' lists them, or a file.", show_default="embedded"),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, …", show_default="a GPU if there is one")
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URI",
+        help="Where results are kept: a folder, or mongodb://HOST/DATABASE.",
+        show_default="your jobflow configuration, else ./matris-results",
+    ),
+]
+Fmax = Annotated[
+    float, typer.Option(metavar="F", min=1e-9, help="Converged below this force on atoms and cell (eV/Å).")
+]
+MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Most optimisation steps of a structure.")]
+ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Candidates in one job.")]
+Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="What to print.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other packages' deprecations are no business of a user's terminal
+    app()
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn what goes wrong on purpose into one line and an exit code."""
+    try:
+        yield
+    except MatrisError as error:
+        stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(NOTHING_COMPUTED) from None
+    except KeyboardInterrupt:
+        stderr.print("Interrupted. What is finished is kept; run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def screen(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            exists=True,
+            help="Folders or files: CIF, POSCAR, extended XYZ, pymatgen JSON.",
+            show_default=False,
+        ),
+    ] = None,
+    chemsys: Annotated[
+        str | None,
+        typer.Option(metavar="A-B-C", help="Generate candidates of a chemical system from prototypes."),
+    ] = None,
+    max_sites: Annotated[int, typer.Option(metavar="N", min=1, help="Most atoms in a generated cell.")] = 14,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Take the hull against these computed entries (pymatgen JSON) on the checkpoint's energy scale.",
+            show_default="a hull of candidates and elements, all computed here",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the HTML report.", show_default="report, in the store's folder"),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    fmax: Fmax = 0.05,
+    max_steps: MaxSteps = 500,
+    chunk_size: ChunkSize = 500,
+) -> None:
+    """
+    Relax candidates, rank them by distance to the convex hull, write an HTML report.
+
+    Candidates come from files, from --chemsys, or both. Interrupt it at any time: the same command goes on where it
+    stopped, and what the store already holds is not computed again.
+
+    `matris screen structures/ --store campaign`
+
+    `matris screen --chemsys Li-Fe-O`
+    """
+    if not sources and not chemsys:
+        raise typer.BadParameter("name files or folders to screen, or a chemical system with --chemsys")
+    with _clear_errors():
+        from matris.flows.campaign import Campaign, Intake, local_folder  # noqa: PLC0415
+
+        with stderr.status("Reading candidates …"):
+            intake = Intake.gather(sources or [], chemsys, max_sites=max_sites)
+        with stderr.status("Loading the checkpoint …"):
+            maker = _maker(checkpoint=checkpoint, device=device, steps=max_steps, relax_kwargs={"fmax": fmax})
+            campaign = Campaign(intake, store, maker, chunk_size)
+            if references is None:
+                campaign.add_elements()
+        _compute(campaign)
+        with stderr.status("Taking the hull, writing the report …"):
+            documents = campaign.rank(references)
+            page = campaign.report(report or local_folder(store) / "report", _title(sources or [], chemsys))
+        _show_ranking(documents)
+        _summarise(campaign, documents)
+        stdout().print(f"Report: {page}", soft_wrap=True)
+        _exit(documents)
+
+
+@app.command()
+def relax(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the relaxed CIF files.")
+    ] = Path("relaxed"),
+    relax_cell: Annotated[bool, typer.Option("--relax-cell/--fixed-cell", help="Whether the cell relaxes too.")] = True,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    fmax: Fmax = 0.05,
+    max_steps: MaxSteps = 500,
+    chunk_size: ChunkSize = 500,
+) -> None:
+    """
+    Relax structures, write them as CIF files, print energies, keep everything in the store.
+
+    `matris relax POSCAR other.cif --output relaxed`
+    """
+    with _clear_errors():
+        from matris.flows.campaign import Campaign, Intake  # noqa: PLC0415
+
+        with stderr.status("Reading structures …"):
+            intake = Intake.gather(files)
+        with stderr.status("Loading the checkpoint …"):
+            maker = _maker(
+                checkpoint=checkpoint,
+                device=device,
+                relax_cell=relax_cell,
+                steps=max_steps,
+                relax_kwargs={"fmax": fmax},
+            )
+            campaign = Campaign(intake, store, maker, chunk_size)
+        _compute(campaign)
+        documents = campaign.documents()
+        _show_relaxed(documents, campaign.write_structures(output))
+        _summarise(campaign, documents)
+        _exit(documents)
+
+
+@app.command()
+def query(
+    formula: Annotated[str | None, typer.Option(metavar="FORMULA", help="Reduced formula, such as Fe2O3.")] = None,
+    chemsys: Annotated[str | None, typer.Option(metavar="A-B-C", help="Exactly these elements.")] = None,
+    elements: Annotated[str | None, typer.Option(metavar="A,B", help="At least these elements.")] = None,
+    below: Annotated[float | None, typer.Option(metavar="EV", help="Above the hull by at most this (eV/atom).")] = None,
+    state: Annotated[
+        Literal["converged", "max_steps", "failed", "rejected"] | None, typer.Option(help="What became of it.")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(metavar="FIELD", help="Field to sort by; -FIELD for the largest first.")
+    ] = "energy_above_hull",
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most results.", show_default="all")] = None,
+    output: Format = "table",
+    store: Store = None,
+) -> None:
+    """
+    Find results in the store.
+
+    `matris query --chemsys Li-Fe-O --below 0.05`
+
+    `matris query --elements Fe,O --format csv > iron-oxides.csv`
+    """
+    with _clear_errors():
+        from matris.stores.candidate_store import CandidateStore  # noqa: PLC0415
+
+        found = CandidateStore.open(store).query(
+            formula=formula,
+            chemsys=chemsys,
+            elements=[symbol.strip() for symbol in elements.split(",")] if elements else None,
+            below=below,
+            state=state,
+            sort=sort,
+            limit=limit,
+        )
+        if output == "json":
+            write_json(found)
+        elif output == "csv":
+            write_csv(found)
+        else:
+            stdout().print(document_table(found))
+            stderr.print(f"{len(found)} found")
+
+
+@app.command()
+def models() -> None:
+    """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
+    with _clear_errors():
+        from matris import checkpoints  # noqa: PLC0415
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("key", "energy scale", "predicts", "trained on", "file"):
+            table.add_column(name, overflow="fold")
+        card = checkpoints.read()[1]
+        table.add_row(card.key, card.energy_scale, card.predicts, card.description, "embedded")
+        for entry in checkpoints.REGISTRY.values():
+            at_hand = entry.path.exists()
+            place = f"[green]{entry.path}[/green]" if at_hand else f"[dim]place it at[/dim] {entry.path}"
+            table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.trained_on, place)
+        stdout().print(table)
+
+
+def _maker(**settings: Any) -> BatchRelaxMaker:
+    """Job that computes a chunk."""
+    from matris.makers.batch_relax import BatchRelaxMaker  # noqa: PLC0415
+
+    return BatchRelaxMaker(**settings)
+
+
+def _compute(campaign: Campaign) -> None:
+    """Compute what the store lacks, under a progress bar."""
+    from matris.makers.batch_relax import logger  # noqa: PLC0415
+
+    with stderr.status("Looking what is done already …"):
+        pending = campaign.pending()
+    done = len(campaign.intake.candidates) - len(pending)
+    if done:
+        stderr.print(f"{done} of {len(campaign.intake.candidates)} are in the store already")
+    if pending:
+        with progress(logger, len(pending)):
+            campaign.compute(pending)
+
+
+def _title(sources: Sequence[Path], chemsys: str | None) -> str:
+    """Headline of a report."""
+    names = [chemsys.replace("-", "–")] if chemsys else []
+    names += [path.name or str(path) for path in sources]
+    listed = ", ".join(names[:_NAMED])
+    return f"Screening {listed}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def _show_ranking(documents: Sequence[Document]) -> None:
+    """Print the head of the ranking."""
+    from matris.stores.ranking import ranked  # noqa: PLC0415
+
+    ranking = ranked(documents)
+    if ranking:
+        title = f"Best {_TOP} of {len(ranking)}" if len(ranking) > _TOP else "Ranking"
+        stdout().print(document_table(ranking[:_TOP], title=title, numbered=True))
+
+
+def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> None:
+    """Print what relaxing gave, one structure a line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("formula", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("file or reason", overflow="fold")
+    for d in documents:
+        table.add_row(
+            d.get("formula_pretty") or "–",
+            d["state"],
+            str(d.get("n_steps") if d.get("n_steps") is not None else "–"),
+            eV(d.get("uncorrected_energy_per_atom"), 4),
+            eV(d.get("fmax"), 4),
+            eV(d.get("volume"), 2),
+            escape(str(files.get(d["document_id"]) or f"{d['source']}: {d.get('error')}")),
+        )
+    stdout().print(table)
+
+
+def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
+    """Print what became of the candidates, and why some are lost."""
+    from matris.stores.ranking import Funnel, lost, reason  # noqa: PLC0415
+
+    out = stdout()
+    failures = [document for document in lost(documents) if document["state"] != "max_steps"]
+    for d in failures[:_TOP]:
+        out.print(f"[red]{d['state']}[/red] {escape(d['source'])}: {escape(reason(d))}", soft_wrap=True)
+    if len(failures) > _TOP:
+        out.print(f"… and {len(failures) - _TOP} more: matris query --state failed, --state rejected")
+    out.print(str(Funnel.of(documents, campaign.intake.n_read)), soft_wrap=True)
+
+
+def _exit(documents: Sequence[Document]) -> None:
+    """End with an error code if nothing at all could be computed."""
+    if not any(document["state"] in {"converged", "max_steps"} for document in documents):
+        stderr.print("[red]Error:[/red] nothing could be computed")
+        raise typer.Exit(NOTHING_COMPUTED)
+
+
+if __name__ == "__main__":
+    main()

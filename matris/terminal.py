@@ -1,0 +1,181 @@
+"""What the command line shows: tables, machine-readable lists and progress."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from rich.progress import Task
+
+_PIPED_WIDTH = 160
+_RATE_WINDOW = 300.0  # seconds over which the rate is taken: a structure may well need a minute
+
+stderr = Console(stderr=True, highlight=False)
+
+type Document = Mapping[str, Any]
+
+FIELDS: dict[str, Callable[[Document], Any]] = {
+    "formula_pretty": lambda d: d.get("formula_pretty"),
+    "chemsys": lambda d: d.get("chemsys"),
+    "spacegroup": lambda d: (d.get("symmetry") or {}).get("symbol"),
+    "nsites": lambda d: d.get("nsites"),
+    "state": lambda d: d["state"],
+    "energy_above_hull": lambda d: d.get("energy_above_hull"),
+    "is_stable": lambda d: d.get("is_stable"),
+    "formation_energy_per_atom": lambda d: d.get("formation_energy_per_atom"),
+    "energy_per_atom": lambda d: d.get("energy_per_atom"),
+    "uncorrected_energy_per_atom": lambda d: d.get("uncorrected_energy_per_atom"),
+    "hull_type": lambda d: d.get("hull_type"),
+    "hull_reference": lambda d: d.get("hull_reference"),
+    "hull_state": lambda d: d.get("hull_state"),
+    "checkpoint": lambda d: d["checkpoint"]["key"],
+    "source": lambda d: d["source"],
+    "error": lambda d: d.get("error"),
+    "document_id": lambda d: d["document_id"],
+}
+"""Columns of a CSV file."""
+
+
+def stdout() -> Console:
+    """Console for results; wide where nobody sees its width."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+
+
+def meV(energy: float | None) -> str:  # noqa: N802 (a unit)
+    """Energy in meV, from eV."""
+    return "–" if energy is None else f"{1e3 * energy:.1f}"
+
+
+def eV(energy: float | None, digits: int = 3) -> str:  # noqa: N802 (a unit)
+    """Energy in eV."""
+    return "–" if energy is None else f"{energy:.{digits}f}"
+
+
+def document_table(documents: Sequence[Document], *, title: str | None = None, numbered: bool = False) -> Table:
+    """Lay out the fields of candidate documents that a person looks at first."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    if numbered:
+        table.add_column("#", justify="right")
+    for name in ("formula", "space group"):
+        table.add_column(name, no_wrap=True)
+    for name in ("above hull\nmeV/atom", "formation\neV/atom", "energy\neV/atom", "atoms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("source", overflow="ellipsis", no_wrap=True)
+    for number, d in enumerate(documents, start=1):
+        row = [
+            d.get("formula_pretty") or "–",
+            (d.get("symmetry") or {}).get("symbol") or "–",
+            meV(d.get("energy_above_hull")),
+            eV(d.get("formation_energy_per_atom")),
+            eV(d.get("energy_per_atom"), 4),
+            str(d.get("nsites") or "–"),
+            d["state"],
+            d["source"],
+        ]
+        style = "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else ""
+        table.add_row(*([str(number)] if numbered else []), *(Text(cell, style=style) for cell in row))
+    return table
+
+
+def write_json(documents: Sequence[Document]) -> None:
+    """Write whole documents to standard output."""
+    json.dump(list(documents), sys.stdout, indent=1, default=_plain)
+    sys.stdout.write("\n")
+
+
+def write_csv(documents: Sequence[Document]) -> None:
+    """Write the fields of `FIELDS` to standard output."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows([read(document) for read in FIELDS.values()] for document in documents)
+
+
+def _plain(value: Any) -> str:
+    """JSON form of what JSON does not know."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+class _RateColumn(ProgressColumn):
+    """Candidates in a second, minute or hour, whichever gives a number above one."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate of a task."""
+        if not task.speed:
+            return Text("–/s")
+        for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+            if task.speed * seconds >= 1 or unit == "h":
+                break
+        return Text(f"{task.speed * seconds:.1f}/{unit}")
+
+
+class _Advance(logging.Handler):
+    """Move a progress bar for each candidate that a chunk job announces."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+        self._lost = 0
+        self._task = progress.add_task("relaxing", total=total, lost="")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one finished candidate."""
+        result = getattr(record, "record", None)
+        if result is None:
+            return
+        self._lost += result.state != "converged"
+        lost = f"[red]{self._lost} not converged or failed[/red]" if self._lost else ""
+        self._progress.update(self._task, advance=1, lost=lost)
+
+
+@contextmanager
+def progress(logger: logging.Logger, total: int) -> Iterator[None]:
+    """Show how many of `total` candidates are finished, with rate and remaining time, on standard error."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TextColumn("·"),
+        TimeElapsedColumn(),
+        TextColumn("· left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[lost]}"),
+        console=stderr,
+        speed_estimate_period=_RATE_WINDOW,
+    )
+    level, propagate = logger.level, logger.propagate
+    with bar:
+        handler = _Advance(bar, total)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -1,0 +1,358 @@
+"""Training frames from a teacher potential: ``python -m matris.training.distill structures|label``.
+
+``structures`` makes the starting structures, ``label`` walks each towards zero pressure and force, shakes it, and keeps
+*every* evaluation of the teacher as a training frame. Both are reproducible from their seed; ``label`` writes one shard
+per piece of materials and skips the shards that are there, so it can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from matris.errors import MatrisError
+from matris.training.structures import Material, distance_ratio, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+WALK_STEPS = 4
+SHAKEN_FRAMES = 5
+MAX_FORCE = 15.0  # eV/Å
+MAX_STRESS = 0.25  # eV/Å^3, 40 GPa
+MAX_ENERGY_RISE = 3.0  # eV/atom above the lowest frame of the material
+MIN_DISTANCE = 0.6  # in sums of covalent radii
+_MODULI = (0.03, 2.0)  # eV/Å^3: 5 to 320 GPa, limits of the bulk modulus in the walk
+_CALM_PRESSURE = 0.006  # eV/Å^3, 1 GPa
+_CALM_FORCE = 0.1  # eV/Å
+
+
+@dataclass
+class Label:
+    """The teacher's answer for one frame.
+
+    Attributes
+    ----------
+    energy
+        Total energy, eV.
+    forces
+        Shape (n, 3), eV/Å.
+    stress
+        Shape (3, 3), eV/Å^3, positive in tension.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+
+class Teacher:
+    """SevenNet-0 in batches; needs the ``teacher`` extra.
+
+    Parameters
+    ----------
+    key
+        Name of a pretrained SevenNet model without fidelities, for example ``7net-0`` (raw energies of the Materials
+        Project's scale).
+    max_edges
+        Graph edges in a batch.
+    """
+
+    def __init__(self, key: str = "7net-0", max_edges: int = 6000) -> None:
+        try:
+            import torch  # noqa: PLC0415
+            from sevenn.calculator import SevenNetCalculator  # noqa: PLC0415
+        except ImportError as error:
+            raise MatrisError(
+                f"labelling needs the teacher potential, and {error.name} is not installed: "
+                "pip install 'matris-flows[teacher]'"
+            ) from error
+        calculator = SevenNetCalculator(key, device="cuda" if torch.cuda.is_available() else "cpu")
+        self._device = calculator.device
+        self._cutoff = float(calculator.cutoff)
+        self._model = calculator.model
+        self._model.set_is_batch_data(True)
+        self._max_edges = max_edges
+
+    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
+        """Energies, forces and stresses of all frames, in their order."""
+        from sevenn.atom_graph_data import AtomGraphData  # noqa: PLC0415
+        from sevenn.train.dataload import unlabeled_atoms_to_graph  # noqa: PLC0415
+
+        graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(a, self._cutoff)) for a in frames]
+        edges = [int(graph["edge_index"].shape[1]) for graph in graphs]
+        labels: dict[int, Label] = {}
+        batch: list[int] = []
+        for index in sorted(range(len(frames)), key=edges.__getitem__):
+            if batch and sum(edges[i] for i in batch) + edges[index] > self._max_edges:
+                labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
+                batch = []
+            batch.append(index)
+        if batch:
+            labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
+        return [labels[i] for i in range(len(frames))]
+
+    def _evaluate(self, graphs: Sequence[Any]) -> Iterator[Label]:
+        import sevenn._keys as keys  # noqa: PLC0415
+        from torch_geometric.loader.dataloader import Collater  # noqa: PLC0415
+
+        batch = Collater([], follow_batch=None, exclude_keys=None)(list(graphs))
+        batch.to(self._device)
+        output = self._model(batch)
+        energies = output[keys.PRED_TOTAL_ENERGY].detach().cpu().double().numpy().reshape(-1)
+        forces = output[keys.PRED_FORCE].detach().cpu().double().numpy()
+        # the model answers minus the stress, in the order xx, yy, zz, xy, yz, zx
+        stresses = -output[keys.PRED_STRESS].detach().cpu().double().numpy().reshape(-1, 6)
+        start = 0
+        for graph, energy, (xx, yy, zz, xy, yz, zx) in zip(graphs, energies, stresses, strict=True):
+            n = int(graph[keys.NUM_ATOMS])
+            stress = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
+            yield Label(float(energy), forces[start : start + n], stress)
+            start += n
+
+
+@dataclass
+class _Walk:
+    """Where one material stands on its way to zero pressure."""
+
+    material: Material
+    atoms: Atoms
+    frames: list[tuple[str, Atoms, Label]] = field(default_factory=list)
+    modulus: float = 0.6  # eV/Å^3
+    done: bool = False
+
+    def take(self, label: Label) -> None:
+        """Keep the label of the present geometry and step on."""
+        self.frames.append((f"walk{len(self.frames)}", self.atoms.copy(), label))
+        pressure = -float(np.trace(label.stress)) / 3
+        if not np.isfinite(label.stress).all() or not np.isfinite(label.forces).all():
+            self.done = True
+            return
+        if len(self.frames) > 1:
+            _, before, old = self.frames[-2]
+            change = np.log(self.atoms.get_volume() / before.get_volume())
+            if abs(change) > 0.01:  # noqa: PLR2004
+                self.modulus = float(np.clip((-np.trace(old.stress) / 3 - pressure) / change, *_MODULI))
+        calm = abs(pressure) < _CALM_PRESSURE and np.abs(label.forces).max() < _CALM_FORCE
+        if calm or len(self.frames) == WALK_STEPS:
+            self.done = True
+            return
+        volumetric = float(np.clip(pressure / self.modulus, -0.12, 0.12))
+        deviator = label.stress - np.trace(label.stress) / 3 * np.eye(3)
+        shear = np.clip(-deviator / self.modulus, -0.03, 0.03)  # 2G taken as the bulk modulus
+        moved = np.clip(0.04 * label.forces, -0.15, 0.15)  # Å; a force constant of 25 eV/Å^2
+        self.atoms.positions += moved
+        strain = np.eye(3) * np.exp(volumetric / 3) + shear
+        self.atoms.set_cell(self.atoms.cell[:] @ strain, scale_atoms=True)
+
+    def best(self) -> tuple[Atoms, Label]:
+        """The geometry next to zero pressure and force, with its label."""
+
+        def badness(item: tuple[str, Atoms, Label]) -> float:
+            return abs(float(np.trace(item[2].stress))) / 0.03 + float(np.abs(item[2].forces).mean())
+
+        _, atoms, label = min(self.frames, key=badness)
+        return atoms, label
+
+
+def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES) -> list[Atoms]:
+    """Strained and rattled copies of one structure.
+
+    Parameters
+    ----------
+    atoms
+        The structure; cells of up to 4 atoms are made into supercells of up to 8 atoms, where forces can arise.
+    rng
+        Random numbers.
+    count
+        How many.
+
+    Returns
+    -------
+    list of Atoms
+        Volumetric strain uniform within ±6 %, shear within 4 %, Gaussian rattles with a standard deviation drawn
+        log-uniformly from 0.02 to 0.20 Å.
+    """
+    shaken = []
+    for _ in range(count):
+        frame = atoms.copy()
+        while 2 * len(frame) <= 8:  # noqa: PLR2004
+            repeats = [1, 1, 1]
+            repeats[int(np.argmin(frame.cell.lengths()))] = 2
+            frame = frame.repeat(repeats)
+        shear = rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, 0.04)
+        strain = (shear + shear.T) / 2
+        strain += np.eye(3) * (rng.uniform(-0.06, 0.06) - np.trace(strain)) / 3
+        frame.set_cell(frame.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
+        sigma = np.exp(rng.uniform(np.log(0.02), np.log(0.20)))
+        frame.positions += rng.normal(0, sigma, frame.positions.shape)
+        shaken.append(frame)
+    return shaken
+
+
+def fault(atoms: Atoms, label: Label, lowest: float) -> str | None:
+    """Why a frame should not be learnt from; None if it may.
+
+    Parameters
+    ----------
+    atoms, label
+        The frame.
+    lowest
+        Energy per atom of the best geometry on the walk, eV.
+    """
+    if not (np.isfinite(label.energy) and np.isfinite(label.forces).all() and np.isfinite(label.stress).all()):
+        return "not finite"
+    if float(np.linalg.norm(label.forces, axis=1).max()) > MAX_FORCE:
+        return "force"
+    if float(np.abs(label.stress).max()) > MAX_STRESS:
+        return "stress"
+    if not -1.0 < label.energy / len(atoms) - lowest < MAX_ENERGY_RISE:
+        return "energy"
+    if distance_ratio(AseAtomsAdaptor.get_structure(atoms)) < MIN_DISTANCE:
+        return "distance"
+    return None
+
+
+def label_piece(teacher: Teacher, materials: Sequence[Material], seed: int) -> tuple[list[Atoms], Counter[str]]:
+    """Walk and shake some materials together.
+
+    Parameters
+    ----------
+    teacher
+        What answers.
+    materials
+        The materials of one piece.
+    seed
+        Of the random strains and rattles, with the material's identifier.
+
+    Returns
+    -------
+    tuple
+        The frames, each with its labels, ``info`` (material, family, source, made, split); and the number of frames
+        dropped by reason.
+    """
+    walks = [_Walk(m, AseAtomsAdaptor.get_atoms(m.structure, msonable=False)) for m in materials]
+    while open_walks := [walk for walk in walks if not walk.done]:
+        for walk, answer in zip(open_walks, teacher([walk.atoms for walk in open_walks]), strict=True):
+            walk.take(answer)
+    shaken: list[tuple[_Walk, Atoms]] = []
+    for walk in walks:
+        rng = np.random.default_rng([seed, int(walk.material.material[1:])])
+        shaken += [(walk, frame) for frame in shake(walk.best()[0], rng)]
+    for (walk, frame), answer in zip(shaken, teacher([frame for _, frame in shaken]), strict=True):
+        walk.frames.append(("shaken", frame, answer))
+    kept: list[Atoms] = []
+    dropped: Counter[str] = Counter()
+    for walk in walks:
+        atoms, answer = walk.best()
+        lowest = answer.energy / len(atoms)
+        for made, frame, answer in walk.frames:
+            reason = fault(frame, answer, lowest)
+            if reason:
+                dropped[reason] += 1
+            else:
+                kept.append(_labelled(frame, answer, walk.material, made))
+    return kept, dropped
+
+
+def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atoms:
+    atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
+    atoms.info = {
+        "material": material.material,
+        "family": material.family,
+        "source": material.source,
+        "made": made,
+        "split": "validation" if material.validation else "training",
+    }
+    atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces, stress=label.stress)
+    return atoms
+
+
+def write_structures(path: Path, seed: int, count: int) -> None:
+    """Write the starting structures as gzipped JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with gzip.open(partial, "wt") as file:
+        for material in generate(seed, count):
+            file.write(json.dumps(material.to_dict()) + "\n")
+    partial.replace(path)
+
+
+def read_structures(path: Path) -> list[Material]:
+    """Read what `write_structures` wrote."""
+    try:
+        with gzip.open(path, "rt") as file:
+            return [Material.from_dict(json.loads(line)) for line in file]
+    except FileNotFoundError as error:
+        raise MatrisError(f"no structures at {path}: make them with the `structures` command first") from error
+
+
+def label_all(
+    output: Path, materials: Iterable[Material], teacher: Teacher, *, seed: int, piece: int, minutes: float
+) -> None:
+    """Label piece after piece into ``output``/shard-NNNN.extxyz.gz until the time is up; present shards are skipped."""
+    started = time.monotonic()
+    ordered = list(materials)
+    for number, start in enumerate(range(0, len(ordered), piece)):
+        path = output / f"shard-{number:04d}.extxyz.gz"
+        if path.exists():
+            continue
+        if time.monotonic() - started > 60 * minutes:
+            logger.info("time is up before shard %d", number)
+            return
+        begun = time.monotonic()
+        frames, dropped = label_piece(teacher, ordered[start : start + piece], seed)
+        partial = output / f"partial-{path.name}"
+        with gzip.open(partial, "wt") as file:
+            write(file, frames, format="extxyz")
+        partial.replace(path)
+        evaluated = len(frames) + sum(dropped.values())
+        logger.info(
+            "shard %d: %d frames, %s dropped, %.1f labels/s, mean |F| %.3f eV/Å",
+            number, len(frames), dict(dropped) or "none", evaluated / (time.monotonic() - begun),
+            np.abs(np.concatenate([f.get_forces() for f in frames])).mean(),
+        )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m matris.training.distill", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("structures", "make starting structures"), ("label", "label them with the teacher")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--output", type=Path, required=True, help="folder of structures.jsonl.gz and the shards")
+        command.add_argument("--seed", type=int, default=0)
+    commands.choices["structures"].add_argument("--count", type=int, default=3000, help="number of materials")
+    commands.choices["label"].add_argument("--piece", type=int, default=56, help="materials in a shard")
+    commands.choices["label"].add_argument("--minutes", type=float, default=40.0, help="start no shard after this time")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    path = options.output / "structures.jsonl.gz"
+    if options.command == "structures":
+        write_structures(path, options.seed, options.count)
+    else:
+        materials = read_structures(path)
+        label_all(
+            options.output, materials, Teacher(), seed=options.seed, piece=options.piece, minutes=options.minutes
+        )
+
+
+if __name__ == "__main__":
+    main()

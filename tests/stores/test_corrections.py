@@ -1,0 +1,126 @@
+"""Corrections: pymatgen's own on the Materials Project's scale, none on MatPES's, a refusal elsewhere."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from monty.json import MontyDecoder
+from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
+from pymatgen.io.vasp.sets import MPRelaxSet
+
+from matris.errors import MatrisError
+from matris.stores.corrections import CorrectionError, corrected_entry, mp_parameters
+from matris.stores.references import load_references
+
+LI_FE_O = Path(__file__).parents[3] / "shared/data/li_fe_o_entries.json.gz"
+
+
+def rock_salt(cation, anion):
+    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.3), [cation, anion], [[0, 0, 0], [0.5] * 3])
+
+
+def test_iron_oxide_takes_the_oxide_and_the_mixing_correction():
+    entry = corrected_entry(rock_salt("Fe", "O"), -50.0, "mp", "feo")
+    # MP2020Compatibility.yaml: oxide -0.687 eV/O, Fe -2.256 eV/Fe; four of each in the cell
+    assert entry.correction == pytest.approx(4 * (-0.687 - 2.256))
+    assert entry.energy == pytest.approx(-50.0 + entry.correction)
+    assert entry.uncorrected_energy == -50.0
+
+
+def test_a_sulphide_of_iron_takes_no_mixing_correction_and_an_alloy_none():
+    assert corrected_entry(rock_salt("Fe", "S"), -50.0, "mp").correction == pytest.approx(4 * -0.503)
+    assert corrected_entry(rock_salt("Fe", "Al"), -50.0, "mp").correction == 0
+
+
+@pytest.mark.parametrize(
+    "formula", ["FeO", "FeF2", "Fe2O3", "LiCoO2", "FeS", "Fe", "NaCl", "MnOF", "WO3", "FeNi", "ZnO"]
+)
+def test_hubbard_values_are_those_of_the_input_set(formula):
+    structure = Structure(Lattice.cubic(6.0), ["H"], [[0, 0, 0]])
+    composition = Composition(formula)
+    species = [element.symbol for element, amount in composition.items() for _ in range(int(amount))]
+    structure = Structure(Lattice.cubic(9.0), species, [[i / len(species), 0, 0] for i in range(len(species))])
+    incar = MPRelaxSet(structure, user_potcar_functional="PBE").incar
+    values = dict(zip(dict.fromkeys(s.specie.symbol for s in structure), incar.get("LDAUU", []), strict=False))
+    expected = {symbol: u for symbol, u in values.items() if u}
+    found = mp_parameters(composition)
+    assert found["hubbards"] == expected
+    assert found["run_type"] == ("GGA+U" if expected else "GGA")
+
+
+@pytest.mark.parametrize("scale", ["matpes-pbe", "matpes-r2scan"])
+def test_matpes_energies_are_not_corrected(scale):
+    assert corrected_entry(rock_salt("Fe", "O"), -50.0, scale).energy == -50.0
+
+
+@pytest.mark.parametrize("scale", ["omat24", "my-own"])
+def test_an_unknown_scale_is_refused_only_where_a_correction_may_be_needed(scale):
+    with pytest.raises(CorrectionError, match=rf"'{scale}' are not supported yet, and FeO may need one for O"):
+        corrected_entry(rock_salt("Fe", "O"), -50.0, scale)
+    assert corrected_entry(rock_salt("Fe", "Al"), -50.0, scale).energy == -50.0
+
+
+@pytest.mark.skipif(
+    not LI_FE_O.exists(), reason="needs shared/data/li_fe_o_entries.json.gz, which is not in the repository"
+)
+def test_li_fe_o_of_the_materials_project_is_corrected_as_by_pymatgen():
+    raw = json.loads(gzip.decompress(LI_FE_O.read_bytes()))
+    peers = {
+        e.entry_id: e
+        for e in MaterialsProject2020Compatibility(check_potcar=False).process_entries(
+            MontyDecoder().process_decoded(raw)
+        )
+    }
+    ours = {e.entry_id: e for e in load_references(LI_FE_O, "mp").entries}
+    assert ours.keys() == peers.keys()
+    assert {i: e.energy for i, e in ours.items()} == pytest.approx({i: e.energy for i, e in peers.items()}, abs=1e-10)
+    # and as if a checkpoint had computed the same crystals
+    some = [e for e in peers.values() if e.composition.num_atoms <= 12][:40]
+    for entry in some:
+        again = corrected_entry(entry.structure, entry.uncorrected_energy, "mp")
+        assert again.energy == pytest.approx(entry.energy, abs=1e-10), entry.entry_id
+
+
+def write(path, entries):
+    path.write_text(json.dumps([e.as_dict() for e in entries]))
+    return path
+
+
+def test_references_must_belong_on_the_scale(tmp_path):
+    oxide = rock_salt("Fe", "O")
+    plain = ComputedEntry("FeO", -10.0, entry_id="plain")
+    without_u = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "GGA", "hubbards": {}}, entry_id="no-u")
+    good = ComputedStructureEntry(oxide, -50.0, parameters=mp_parameters(oxide.composition), entry_id="good")
+    r2scan = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "R2SCAN"}, entry_id="r2")
+    everything = write(tmp_path / "all.json", [plain, without_u, good, r2scan])
+    found = load_references(everything, "mp")
+    assert [e.entry_id for e in found.entries] == ["good"]
+    assert found.left_out == 3
+    assert found.name.startswith("all.json (sha256 ")
+    assert [e.entry_id for e in load_references(everything, "matpes-r2scan").entries] == ["plain", "r2"]
+    assert [e.energy for e in load_references(everything, "matpes-r2scan").entries] == [-10.0, -50.0]
+    with pytest.raises(
+        MatrisError, match=r"none of the 1 entries .* run types R2SCAN, and this scale takes GGA or GGA\+U"
+    ):
+        load_references(write(tmp_path / "r2.json", [r2scan]), "mp")
+    with pytest.raises(MatrisError, match="no corrections are known"):
+        load_references(everything, "omat24")
+
+
+def test_a_correction_that_a_file_carries_is_not_applied_twice(tmp_path):
+    oxide = rock_salt("Fe", "O")
+    entry = corrected_entry(oxide, -50.0, "mp", "feo")
+    (again,) = load_references(write(tmp_path / "a.json", [entry]), "mp").entries
+    assert again.energy == pytest.approx(entry.energy)
+
+
+def test_files_that_hold_no_entries_are_named(tmp_path):
+    path = tmp_path / "bad.json"
+    with pytest.raises(MatrisError, match="cannot read reference entries from .*bad.json"):
+        load_references(path, "mp")
+    path.write_text("[{}]")
+    with pytest.raises(MatrisError, match="no ComputedEntry"):
+        load_references(path, "mp")
