@@ -348,7 +348,7 @@ def _best(ranked: list[tuple[_Ionic, Candidate]], count: int) -> list[Candidate]
     chosen: list[tuple[float, str, Candidate]] = []
     for members in alike.values():
         lowest = min(model.energy for model, _ in members)
-        members.sort(key=lambda pair: _order(*pair, lowest))
+        members.sort(key=lambda pair: _order(pair[0], pair[1], lowest))
         picked = _different([candidate for _, candidate in members], _PER_COORDINATION)
         energies = {candidate.candidate_id: model.energy for model, candidate in members}
         chosen += [(round(energies[c.candidate_id], 6), c.candidate_id, c) for c in picked]

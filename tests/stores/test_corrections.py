@@ -119,7 +119,7 @@ def test_a_correction_that_a_file_carries_is_not_applied_twice(tmp_path):
 
 def test_files_that_hold_no_entries_are_named(tmp_path):
     path = tmp_path / "bad.json"
-    with pytest.raises(MatrisError, match="cannot read reference entries from .*bad.json"):
+    with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
         load_references(path, "mp")
     path.write_text("[{}]")
     with pytest.raises(MatrisError, match="no ComputedEntry"):
