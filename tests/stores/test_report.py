@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
@@ -12,6 +11,9 @@ from pymatgen.core import Composition, Lattice, Structure
 from matris.stores.ranking import Funnel, kind, lost, ranked
 from matris.stores.report import Report, write_report
 from matris.stores.report_plot import HullPoint, drawable_systems, hull_figure, hull_points
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMATION = {
     "Li": 0.0,
