@@ -54,7 +54,8 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     if anions:
         raise CorrectionError(
             f"corrections of the energy scale {energy_scale!r} are not supported yet, and "
-            f"{composition.reduced_formula} may need one for {', '.join(anions)}; use a checkpoint on the scale {', '.join(sorted(_SCHEMES))}"
+            f"{composition.reduced_formula} may need one for {', '.join(anions)}; "
+            f"use a checkpoint on the scale {', '.join(sorted(_SCHEMES))}"
         )
     return NO_CORRECTION
 
