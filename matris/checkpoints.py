@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 import urllib.error
 import urllib.request
-import zipfile
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -233,13 +231,7 @@ def _read_own(path: Path) -> tuple[MatRIS, Card]:
 
 def _read_published(path: Path) -> tuple[MatRIS, Card]:
     """Read a torch file of config and state dict; nothing in it is executed."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} is truncated, or not a file of plain tensors ({reason}); delete it and fetch it again"
-        ) from error
+    content = load_plain(path)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(isinstance(content.get(k), dict) for k in ("config", "state_dict")):
@@ -265,6 +257,24 @@ def _read_published(path: Path) -> tuple[MatRIS, Card]:
         elements=elements,
         description=f"published MatRIS checkpoint, trained on {entry.trained_on}",
     )
+
+
+def load_plain(path: Path) -> Any:
+    """
+    Read a torch file of plain tensors and values; nothing in it is executed.
+
+    Raises
+    ------
+    CheckpointError
+        If it is truncated or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # an unpickler that is fed rubbish may raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is truncated, or not a file of plain tensors ({reason}); delete it and fetch or make it again"
+        ) from error
 
 
 def _load_state(network: MatRIS, state: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from matris import checkpoints
+from matris.checkpoints import Card
 from matris.config import ModelConfig
 from matris.network import MatRIS
+from matris.potential import Potential
 from matris.training.data import read_frames, regress_reference_energies
-from matris.training.trainer import TrainSettings, train
+from matris.training.evaluate import evaluate
+from matris.training.trainer import STATE, TrainSettings, train, validate
+
+if TYPE_CHECKING:
+    from matris.training.data import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +46,21 @@ CONFIG = ModelConfig(
 """Small enough for two CPU cores: angles, the cost driver, end at 3.3 Å."""
 
 SEED = 11
+MIN_FRAMES = 40
+"""An element is claimed if at least so many training frames contain it."""
+
+TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
 
 
-def train_embedded(labels: Path, output: Path, settings: TrainSettings, device: str = "cpu") -> MatRIS:
+def read_labels(labels: Path) -> tuple[list[Frame], list[Frame]]:
+    """Training and validation frames of a folder of ``shard-*.extxyz.gz``."""
+    frames = list(read_frames(sorted(labels.glob("shard-*.extxyz.gz"))))
+    return [f for f in frames if not f.validation], [f for f in frames if f.validation]
+
+
+def train_embedded(labels: Path, output: Path, settings: TrainSettings) -> None:
     """
-    Train the embedded checkpoint's network on shards of labelled frames; goes on where it stopped.
+    Train the embedded checkpoint's network; goes on where it stopped.
 
     Parameters
     ----------
@@ -49,20 +70,63 @@ def train_embedded(labels: Path, output: Path, settings: TrainSettings, device: 
         Folder of the training state and log.
     settings
         How to train.
-    device
-        Where.
     """
-    frames = list(read_frames(sorted(labels.glob("shard-*.extxyz.gz"))))
-    training = [f for f in frames if not f.validation]
-    validation = [f for f in frames if f.validation]
+    training, validation = read_labels(labels)
     logger.info("%d training and %d validation frames", len(training), len(validation))
     torch.manual_seed(SEED)
     network = MatRIS(CONFIG, magmoms=False)
     network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
-    network.to(device)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:400]
     train(network, training, [validation[i] for i in chosen], settings, output)
-    return network
+
+
+def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card:
+    """
+    Measure a trained network and write it with its card.
+
+    Parameters
+    ----------
+    labels
+        The training labels, for sizes, elements and the errors on the materials set aside.
+    output
+        Folder of the training state.
+    data
+        Folder of reference data, or None.
+    target
+        The checkpoint to write.
+    """
+    training, validation = read_labels(labels)
+    state = checkpoints.load_plain(output / STATE)
+    network = MatRIS(CONFIG, magmoms=False)
+    network.load_state_dict(state["network"])
+    network.requires_grad_(False).eval()
+    counts = Counter(symbol for frame in training for symbol in frame.symbols)
+    card = Card(
+        key=checkpoints.EMBEDDED,
+        energy_scale="mp",
+        predicts="efs",
+        elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
+        description=(
+            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, raw Materials Project energy "
+            "scale. For demos and tests; use a published checkpoint for results."
+        ),
+    )
+    errors = evaluate(Potential(network, card), data)
+    errors["labels set aside"] = {"frames": len(validation), **validate(network, validation)}
+    details = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT)",
+        "data": "prototypes and ion substitutions, strained and rattled; labelled by the teacher (matris.training.distill)",
+        "training_frames": len(training),
+        "training_materials": len({frame.material for frame in training}),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
+        "errors": errors,
+    }
+    card = replace(card, details=details)
+    checkpoints.save(target, network, card)
+    return card
 
 
 def main() -> None:
@@ -70,20 +134,20 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
-    stage = stages.add_parser("train", help="train on labelled shards; run again to go on")
-    stage.add_argument("--labels", type=Path, required=True)
-    stage.add_argument("--output", type=Path, required=True)
-    stage.add_argument("--steps", type=int, default=8000)
-    stage.add_argument("--batch-size", type=int, default=16)
-    stage.add_argument("--learning-rate", type=float, default=3e-3)
-    stage.add_argument("--device", default="cpu")
-    stage.add_argument("--threads", type=int, default=2)
+    for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
+        stage = stages.add_parser(name, help=text)
+        stage.add_argument("--labels", type=Path, required=True, help="folder of the shards of matris.training.distill")
+        stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
+        stage.add_argument("--threads", type=int, default=2)
+    stages.choices["train"].add_argument("--steps", type=int, default=8000)
+    stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
+    stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    settings = TrainSettings(
-        steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
-    )
-    train_embedded(arguments.labels, arguments.output, settings, arguments.device)
+    if arguments.stage == "train":
+        train_embedded(arguments.labels, arguments.output, TrainSettings(steps=arguments.steps))
+    else:
+        package(arguments.labels, arguments.output, arguments.data, arguments.target)
 
 
 if __name__ == "__main__":

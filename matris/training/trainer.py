@@ -6,7 +6,6 @@ import csv
 import logging
 import math
 import os
-import pickle
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from matris.checkpoints import load_plain
 from matris.errors import MatrisError
 from matris.training.data import collate
 from matris.training.loss import LossWeights, errors
@@ -129,7 +129,7 @@ def train(
             names = [training[i].material for i in chosen]
             raise MatrisError(f"step {step}: the gradient is not finite; the batch was {names}")
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
             summary = validate(network, validation)
             row = {
@@ -190,10 +190,7 @@ def _resume(
     """Load a saved state, if there is one."""
     if not path.exists():
         return 0, {}
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise MatrisError(f"{path} is damaged: remove it to start anew ({error})") from error
+    state: dict[str, Any] = load_plain(path)
     if state["settings"] != asdict(settings):
         raise MatrisError(f"{path} was written with other settings: train in another directory, or remove it")
     network.load_state_dict(state["network"])

@@ -1,0 +1,166 @@
+"""Errors of a potential against reference data: labelled frames, formation energies, lattice constants."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.collections import dcdft
+from pymatgen.core import Structure
+
+from matris.relax import relax
+from matris.structures import problem_with, to_structure
+from matris.training.data import read_frames
+from matris.training.trainer import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matris.potential import Potential
+    from matris.training.data import Frame
+
+logger = logging.getLogger(__name__)
+
+FRAME_SETS = ("mptrj_random", "alexandria_random", "mpf_tp")
+_LATTICE_FMAX = 0.02  # eV/Å
+_LATTICE_STEPS = 300
+
+
+def frame_errors(potential: Potential, frames: Sequence[Frame]) -> dict[str, float]:
+    """
+    Mean absolute errors over the frames whose elements the potential covers, beside those of predicting zero.
+
+    Parameters
+    ----------
+    potential
+        The potential.
+    frames
+        Labelled frames of any elements.
+
+    Returns
+    -------
+    dict
+        ``frames`` covered; ``energy`` mean and ``energy_median`` (meV/atom); ``force_component`` and
+        ``force_length`` (eV/Å, over atoms), ``force_component_zero`` for comparison; ``stress`` (GPa).
+    """
+    covered = [f for f in frames if f.symbols <= set(potential.elements)]
+    if not covered:
+        return {"frames": 0}
+    errors = validate(potential.network, covered, batch_size=4)
+    single = [validate(potential.network, [f])["energy"] for f in covered]
+    forces = np.concatenate([f.forces for f in covered])
+    return {
+        "frames": len(covered),
+        "energy": 1e3 * errors["energy"],
+        "energy_median": 1e3 * float(np.median(single)),
+        "force_component": errors["force_component"],
+        "force_length": errors["force"],
+        "force_component_zero": float(np.abs(forces).mean()),
+        "stress": errors["stress"],
+    }
+
+
+def lattice_errors(potential: Potential, references: Sequence[tuple[Structure, float]]) -> dict[str, float]:
+    """
+    Relax each structure and compare the cube root of its volume with the reference.
+
+    Parameters
+    ----------
+    potential
+        The potential.
+    references
+        Structures to start from, and their reference volumes (Å³ per cell).
+
+    Returns
+    -------
+    dict
+        ``structures``, how many ``converged``, and of those the ``median`` and ``mean`` absolute and the
+        ``mean_signed`` relative error of the lattice constant (%).
+    """
+    errors = []
+    for record in relax([s for s, _ in references], potential, fmax=_LATTICE_FMAX, max_steps=_LATTICE_STEPS):
+        structure, reference = references[record.index]
+        if record.state == "converged" and record.structure is not None:
+            errors.append(100 * ((record.structure.volume / reference) ** (1 / 3) - 1))
+        else:
+            logger.info("%s: %s %s", structure.composition.reduced_formula, record.state, record.error)
+    result = {"structures": len(references), "converged": len(errors)}
+    if errors:
+        result |= {
+            "median": float(np.median(np.abs(errors))),
+            "mean": float(np.mean(np.abs(errors))),
+            "mean_signed": float(np.mean(errors)),
+        }
+    return result
+
+
+def elements_of_dcdft(potential: Potential) -> list[tuple[Structure, float]]:
+    """Elements of ``ase.collections.dcdft`` with their PBE volumes (WIEN2k)."""
+    return [
+        (to_structure(dcdft[symbol]), dcdft.data[symbol]["wien2k_volume"] * len(dcdft[symbol]))
+        for symbol in dcdft.names
+        if symbol in potential.elements
+    ]
+
+
+def binaries(potential: Potential, path: Path, count: int = 120, max_sites: int = 10) -> list[tuple[Structure, float]]:
+    """Every n-th covered binary of at most `max_sites` atoms in the Materials Project elasticity set."""
+    structures = [Structure.from_dict(e["structure"]) for e in _read_json(path)]
+    covered = [s for s in structures if len(s) <= max_sites and problem_with(s, potential.elements) is None]
+    return [(s, s.volume) for s in covered[:: max(1, len(covered) // count)]]
+
+
+def evaluate(potential: Potential, data: Path | None) -> dict[str, Any]:
+    """
+    Measure everything that the card reports.
+
+    Parameters
+    ----------
+    potential
+        The potential.
+    data
+        Folder of the reference data (``mptrj_random.extxyz.gz`` and so on); what is absent is left out.
+
+    Returns
+    -------
+    dict
+        One entry per set.
+    """
+    table: dict[str, Any] = {"dcdft elements, lattice constant": lattice_errors(potential, elements_of_dcdft(potential))}
+    logger.info("%s", table)
+    if data is None:
+        return table
+    if (path := data / "mp_elasticity.json.gz").exists():
+        table["MP binaries, lattice constant"] = lattice_errors(potential, binaries(potential, path))
+        logger.info("%s", table["MP binaries, lattice constant"])
+    for name in FRAME_SETS:
+        if (path := data / f"{name}.extxyz.gz").exists():
+            table[name] = frame_errors(potential, list(read_frames([path])))
+            logger.info("%s: %s", name, table[name])
+    if (path := data / "wbm_equilibrium.json.gz").exists():
+        table["wbm_equilibrium"] = _wbm_errors(potential, _read_json(path))
+    return table
+
+
+def _wbm_errors(potential: Potential, entries: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Energy per atom at the DFT geometry of relaxed WBM crystals (meV/atom)."""
+    errors = []
+    for entry in entries:
+        structure = Structure.from_dict(entry["structure"])
+        if problem_with(structure, potential.elements) is None:
+            energy = next(iter(potential.predict(structure))).energy / len(structure)
+            errors.append(1e3 * abs(energy - entry["energy"] / len(structure)))
+    if not errors:
+        return {"structures": 0}
+    return {"structures": len(errors), "energy": float(np.mean(errors)), "energy_median": float(np.median(errors))}
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    """Read a compressed JSON list."""
+    with gzip.open(path, "rt") as stream:
+        content: list[dict[str, Any]] = json.load(stream)
+    return content
