@@ -64,7 +64,8 @@ class InFlight:
 
     Structures may enter between any two steps and leave as they finish. Those that enter have zero velocities, forces
     and cell forces: their first step moves nothing and gets their first forces, in the same model call that advances
-    the others. From then on each goes the way it would go alone, which is ASE's ``FIRE(FrechetCellFilter(atoms))``.
+    the others. From then on each goes the way it would go alone: that of ASE's ``FIRE(FrechetCellFilter(atoms))``, but
+    for a mixing parameter that torch-sim shrinks before its use, ASE after.
 
     Parameters
     ----------

@@ -211,7 +211,7 @@ def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engin
 
 def _fingerprint(model: ModelInterface) -> str:
     """Identity of a model that has no checkpoint: its class, its tensors and its numbers."""
-    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}".encode())
+    digest = hashlib.sha256(type(model).__qualname__.encode())
     for name, value in sorted(vars(model).items()):
         if isinstance(value, (float, str)):
             digest.update(f"{name}={value!r};".encode())
