@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
+from matris.stores.corrections import CorrectionError, corrected_entry, correction_scheme
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ SYMPREC = 0.1
 """Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
 
 _ID_PART = 8
+_ERROR_LENGTH = 1000  # characters; a document stays small
 
 type State = Literal["converged", "max_steps", "failed", "rejected"]
 
@@ -141,7 +144,7 @@ class CandidateDocument(BaseModel):
     uncorrected_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
     energy_per_atom: float | None = Field(default=None, description="eV/atom, corrected for the energy scale.")
     corrections: dict[str, float] = Field(default_factory=dict, description="Name to energy (eV per cell).")
-    correction_scheme: str | None = Field(default=None, description="What was applied, or why none could be.")
+    correction_scheme: str | None = Field(default=None, description="Scheme applied, or why none could be.")
 
     hull_type: Literal["self-consistent", "reference"] | None = None
     hull_reference: str | None = Field(default=None, description="Set of competing phases.")
@@ -162,6 +165,7 @@ class CandidateDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
+    job_uuid: str | None = Field(default=None, description="Job whose output this is; its structures are in `data`.")
     last_updated: datetime = Field(description="UTC.")
 
 
@@ -183,11 +187,13 @@ def utc_now() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def make_document(record: ChunkRecord, arrays: ChunkArrays, chunk: ChunkDocument) -> CandidateDocument:
+def make_document(
+    record: ChunkRecord, arrays: ChunkArrays, chunk: ChunkDocument, job_uuid: str | None = None
+) -> CandidateDocument:
     """
     Turn one result of a chunk into the document people query.
 
-    Corrections and hull distances are left empty; `matris.stores.corrections` and `matris.stores.hull` fill them.
+    Its energy is corrected for the energy scale; the hull fields are left to `matris.stores.hull`.
 
     Parameters
     ----------
@@ -195,33 +201,55 @@ def make_document(record: ChunkRecord, arrays: ChunkArrays, chunk: ChunkDocument
         The two parts of the result.
     chunk
         The chunk they come from, for checkpoint, settings, versions and device.
+    job_uuid
+        Job whose output the chunk is.
 
     Returns
     -------
     CandidateDocument
     """
+    relaxed = arrays.structure is not None
     known = arrays.structure or arrays.initial_structure
     structure = Structure.from_dict(known) if known else None
-    crystal = _crystal(structure, relaxed=arrays.structure is not None) if structure is not None else {}
-    per_atom = None if record.energy is None or not structure else record.energy / len(structure)
+    crystal = _crystal(structure, relaxed=relaxed) if structure is not None else {}
+    energy = {}
+    if relaxed and structure is not None and record.energy is not None:
+        energy = _energy(structure, record.energy, chunk.checkpoint.energy_scale)
+    kept = record.model_dump(exclude={"nsites", "formula", "error"})
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
-        uncorrected_energy_per_atom=per_atom,
+        error=record.error[:_ERROR_LENGTH] if record.error else None,
         checkpoint=chunk.checkpoint,
         settings=chunk.settings,
         versions=chunk.versions,
         device=chunk.device,
         dtype=chunk.dtype,
+        job_uuid=job_uuid,
         last_updated=utc_now(),
-        **record.model_dump(exclude={"nsites", "formula"}),
+        **kept,
         **crystal,
+        **energy,
     )
 
 
-def unwind(chunk: ChunkDocument) -> Iterator[tuple[CandidateDocument, ChunkArrays]]:
+def unwind(chunk: ChunkDocument, job_uuid: str | None = None) -> Iterator[tuple[CandidateDocument, ChunkArrays]]:
     """Yield the document and the arrays of each candidate of a chunk."""
     for record, arrays in zip(chunk.records, chunk.structures, strict=True):
-        yield make_document(record, arrays, chunk), arrays
+        yield make_document(record, arrays, chunk, job_uuid), arrays
+
+
+def _energy(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:
+    """Energy fields; where no correction is known, without a comparable energy but with the reason."""
+    fields: dict[str, Any] = {"uncorrected_energy_per_atom": energy / len(structure)}
+    try:
+        entry = corrected_entry(structure, energy, energy_scale)
+    except CorrectionError as error:
+        return fields | {"correction_scheme": str(error)}
+    return fields | {
+        "energy_per_atom": entry.energy_per_atom,
+        "corrections": {adjustment.name: float(adjustment.value) for adjustment in entry.energy_adjustments},
+        "correction_scheme": correction_scheme(energy_scale, structure.composition),
+    }
 
 
 def _crystal(structure: Structure, *, relaxed: bool) -> dict[str, Any]:

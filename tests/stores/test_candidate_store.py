@@ -1,0 +1,226 @@
+"""From outputs of chunk jobs to documents people query, on each kind of store."""
+
+import pytest
+from jobflow import Flow, JobStore, job, run_locally
+from maggma.stores import MemoryStore
+from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
+
+from matris.errors import MatrisError, StoreError
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.documents import ChunkDocument
+from matris.stores.jobstore import open_job_store
+from matris.stores.references import References
+
+SHA = "0123456789abcdef" * 4
+DIGEST = "ba9876543210"
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def job_store(request, tmp_path):
+    if request.param == "sqlite":
+        store = open_job_store(tmp_path / "results")
+    else:
+        store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        store.connect()
+    yield store
+    store.close()
+
+
+def crystal(species, a=3.0):
+    coords = [[i / len(species)] * 3 for i in range(len(species))]
+    return Structure(Lattice.cubic(a), species, coords)
+
+
+def chunk(*results, sha=SHA):
+    """Results are (candidate id, species, energy per atom, state)."""
+    records, arrays = [], []
+    for identity, species, energy, state in results:
+        structure = crystal(species) if species else None
+        total = None if energy is None else energy * len(species)
+        records.append({"candidate_id": identity, "source": f"{identity}.cif", "state": state, "energy": total})
+        arrays.append(
+            {"candidate_id": identity, "initial_structure": structure, "structure": structure if total else None}
+        )
+    return ChunkDocument(
+        records=records,
+        structures=arrays,
+        checkpoint={"key": "demo", "sha256": sha, "energy_scale": "matpes-pbe"},
+        settings={"fmax": 0.05, "max_steps": 500, "relax_cell": True, "digest": DIGEST},
+        device="cpu",
+        dtype="float32",
+    )
+
+
+@job(data=["structures"], output_schema=ChunkDocument)
+def compute(results, sha=SHA):
+    return chunk(*results, sha=sha)
+
+
+@job
+def something_else():
+    return {"records": "of another kind"}
+
+
+FIRST = [
+    ("li", ["Li"], -1.0, "converged"),
+    ("cl", ["Cl"], -2.0, "converged"),
+    ("licl", ["Li", "Cl"], -2.5, "converged"),
+    ("high", ["Li", "Cl"], -2.3, "converged"),
+]
+SECOND = [
+    ("slow", ["Li", "Cl"], -9.0, "max_steps"),
+    ("lif", ["Li", "F"], -3.0, "converged"),
+    ("bad", None, None, "rejected"),
+]
+
+
+def run(job_store, *chunks, sha=SHA):
+    run_locally(Flow([compute(list(c), sha) for c in chunks] + [something_else()]), store=job_store, log=False)
+
+
+@pytest.fixture
+def store(job_store):
+    run(job_store, FIRST, SECOND)
+    found = CandidateStore.beside(job_store)
+    found.build(job_store)
+    found.update_hulls()
+    return found
+
+
+def by_candidate(store):
+    return {document["candidate_id"]: document for document in store.query()}
+
+
+def test_chunks_are_unwound_once_and_only_once(job_store):
+    run(job_store, FIRST)
+    store = CandidateStore.beside(job_store)
+    built = store.build(job_store)
+    assert (built.n_chunks, built.n_documents) == (1, 4)
+    assert built.chemical_systems == {"Li", "Cl", "Cl-Li"}
+    first = by_candidate(store)
+    assert store.build(job_store).n_chunks == 0
+    assert by_candidate(store) == first
+    run(job_store, SECOND)
+    again = CandidateStore.beside(job_store)
+    assert again.build(job_store).n_documents == 3
+    assert store.docs.count() == 7
+    assert store.done_ids(SHA, DIGEST) == {"li", "cl", "licl", "high", "slow", "lif", "bad"}
+    assert store.done_ids(SHA, "other") == set()
+
+
+def test_an_interrupted_build_is_made_good(job_store, monkeypatch):
+    run(job_store, FIRST)
+    store = CandidateStore.beside(job_store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.chunks, "update", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.build(job_store)
+    assert store.docs.count() == 4
+    assert store.build(job_store).n_documents == 4
+    assert store.docs.count() == 4
+    assert store.data.count() == 4
+
+
+def test_hulls_are_in_the_documents(store):
+    found = by_candidate(store)
+    assert found["licl"]["energy_above_hull"] == 0
+    assert found["licl"]["is_stable"] is True
+    assert found["licl"]["formation_energy_per_atom"] == pytest.approx(-1.0)
+    assert found["high"]["energy_above_hull"] == pytest.approx(0.2)
+    assert found["high"]["decomposes_to"][0]["document_id"] == found["licl"]["document_id"]
+    assert found["slow"]["hull_state"] == "not converged: max_steps"
+    assert found["slow"]["energy_above_hull"] is None
+    assert found["lif"]["hull_state"] == "missing reference: F"
+    assert found["bad"]["hull_state"] == "not converged: rejected"
+    assert found["li"]["hull_type"] == "self-consistent"
+    assert "demo" in found["li"]["hull_reference"]
+
+
+def test_hulls_that_did_not_change_are_not_written(job_store, store):
+    assert store.update_hulls() == 0
+    before = by_candidate(store)
+    run(job_store, [("better", ["Li", "Cl"], -2.6, "converged")])
+    built = store.build(job_store)
+    assert store.update_hulls(changed=built.chemical_systems) == 3  # the new one, and two that are now above it
+    after = by_candidate(store)
+    assert after["licl"]["energy_above_hull"] == pytest.approx(0.1)
+    assert {i for i in before if after[i] != before[i]} == {"licl", "high"}
+
+
+def test_a_reference_hull_replaces_the_self_consistent_one(store):
+    entries = (ComputedEntry("Li", -1.0), ComputedEntry("Cl", -2.0), ComputedEntry("LiCl", -4.8, entry_id="ref"))
+    assert store.update_hulls(References("toy", "matpes-pbe", entries)) == 7
+    found = by_candidate(store)
+    assert found["licl"]["energy_above_hull"] == pytest.approx(-0.1)
+    assert (found["licl"]["hull_type"], found["licl"]["hull_reference"]) == ("reference", "toy")
+    assert found["licl"]["decomposes_to"] == [{"formula": "LiCl", "amount": 1.0, "entry_id": "ref"}]
+    with pytest.raises(MatrisError, match="energy scale 'mp'"):
+        store.update_hulls(References("toy", "mp", entries))
+
+
+def test_checkpoints_do_not_mix(job_store, store):
+    other = "f" * 64
+    run(job_store, [("licl", ["Li", "Cl"], -5.0, "converged")], sha=other)
+    store.build(job_store)
+    store.update_hulls()
+    one, two = (store.query(formula="LiCl", checkpoint=sha[:8], sort="energy_per_atom") for sha in (SHA, other))
+    assert [d["hull_state"] for d in two] == ["missing reference: Cl, Li"]
+    assert {d["candidate_id"]: d["energy_above_hull"] for d in one if d["state"] == "converged"} == {
+        "licl": 0,
+        "high": pytest.approx(0.2),
+    }
+    assert len(store.query(checkpoint="demo")) == 8
+
+
+def ids(documents):
+    return [document["candidate_id"] for document in documents]
+
+
+def test_queries(store):
+    assert set(ids(store.query(formula="Cl2Li2"))) == {"licl", "high", "slow"}
+    assert set(ids(store.query(chemsys="Li-Cl"))) == {"licl", "high", "slow"}
+    assert set(ids(store.query(elements=["Li"]))) == {"li", "licl", "high", "slow", "lif"}
+    assert set(ids(store.query(below=0.0))) == {"li", "cl", "licl"}
+    assert ids(store.query(state="rejected")) == ["bad"]
+    assert ids(store.query(chemsys="Cl-Li", sort="energy_above_hull")) == ["licl", "high", "slow"]
+    assert ids(store.query(chemsys="Cl-Li", sort="-energy_above_hull")) == ["high", "licl", "slow"]
+    assert ids(store.query(chemsys="Cl-Li", sort="energy_above_hull", limit=1)) == ["licl"]
+    assert len(store.query(limit=2)) == 2
+    assert all("_id" not in document for document in store.query())
+    with pytest.raises(MatrisError, match="cannot sort by 'beauty'"):
+        store.query(sort="beauty")
+    with pytest.raises(MatrisError, match="cannot read the formula"):
+        store.query(formula="Xx9?")
+
+
+def test_documents_arrays_and_structures_by_id(store):
+    found = by_candidate(store)
+    names = [found[i]["document_id"] for i in ("high", "li")]
+    assert ids(store.documents([names[0], "nothing", names[1]])) == ["high", "li"]
+    assert store.structure(names[0]).formula == "Li1 Cl1"
+    assert store.structure(found["bad"]["document_id"]) is None
+    assert store.structure("nothing") is None
+    assert store.arrays("nothing") is None
+    assert store.structure(names[1], initial=True) == crystal(["Li"])
+    assert "structure" not in found["high"]
+
+
+def test_results_are_found_again_by_a_second_store(tmp_path):
+    first = open_job_store(tmp_path)
+    run(first, FIRST)
+    CandidateStore.beside(first).build(first)
+    assert set(ids(CandidateStore.open(tmp_path).query())) == {"li", "cl", "licl", "high"}
+
+
+def test_an_output_that_only_says_it_is_a_chunk_is_named(job_store):
+    job_store.update([{"uuid": "u1", "index": 1, "output": {"chunk_format": "matris-chunk-1", "records": 3}}])
+    with pytest.raises(StoreError, match=r"job u1 \(1\) is no chunk"):
+        CandidateStore.beside(job_store).build(job_store)
+
+
+def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):
+    store = CandidateStore.beside(job_store)
+    monkeypatch.setattr(store.docs, "ensure_index", lambda *_, **__: False)
+    with pytest.raises(StoreError, match="cannot index 'document_id'"):
+        CandidateStore(store.docs, store.data, store.chunks)
