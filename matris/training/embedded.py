@@ -77,7 +77,7 @@ def train_embedded(labels: Path, output: Path, settings: TrainSettings) -> None:
     network = MatRIS(CONFIG, magmoms=False)
     network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
     network.to("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = np.random.default_rng(SEED).permutation(len(validation))[:400]
+    chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
 
 
@@ -131,7 +131,7 @@ def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card
 
 def main() -> None:
     """Run one stage."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)  # torch-sim sets its own
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
@@ -139,7 +139,7 @@ def main() -> None:
         stage.add_argument("--labels", type=Path, required=True, help="folder of the shards of matris.training.distill")
         stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
         stage.add_argument("--threads", type=int, default=2)
-    stages.choices["train"].add_argument("--steps", type=int, default=8000)
+    stages.choices["train"].add_argument("--steps", type=int, default=6000)
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()

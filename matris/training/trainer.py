@@ -60,14 +60,14 @@ class TrainSettings:
     """
 
     steps: int
-    batch_size: int = 16
-    learning_rate: float = 3e-3
+    batch_size: int = 8
+    learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 1e-3
     clip: float = 0.5
     weights: LossWeights = field(default_factory=LossWeights)
     seed: int = 0
-    validate_every: int = 250
+    validate_every: int = 500
 
     def rate(self, step: int) -> float:
         """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 1 % of the peak."""
