@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -25,11 +25,10 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
 from matris.training.structures import Material, distance_ratio, generate
+from matris.training.teacher import Label, Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -42,90 +41,6 @@ MIN_DISTANCE = 0.6  # in sums of covalent radii
 _MODULI = (0.03, 2.0)  # eV/Å^3: 5 to 320 GPa, limits of the bulk modulus in the walk
 _CALM_PRESSURE = 0.006  # eV/Å^3, 1 GPa
 _CALM_FORCE = 0.1  # eV/Å
-
-
-@dataclass
-class Label:
-    """The teacher's answer for one frame.
-
-    Attributes
-    ----------
-    energy
-        Total energy, eV.
-    forces
-        Shape (n, 3), eV/Å.
-    stress
-        Shape (3, 3), eV/Å^3, positive in tension.
-    """
-
-    energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
-
-
-class Teacher:
-    """SevenNet-0 in batches; needs the ``teacher`` extra.
-
-    Parameters
-    ----------
-    key
-        Name of a pretrained SevenNet model without fidelities, for example ``7net-0`` (raw energies of the Materials
-        Project's scale).
-    max_edges
-        Graph edges in a batch.
-    """
-
-    def __init__(self, key: str = "7net-0", max_edges: int = 6000) -> None:
-        try:
-            import torch  # noqa: PLC0415
-            from sevenn.calculator import SevenNetCalculator  # noqa: PLC0415
-        except ImportError as error:
-            raise MatrisError(
-                f"labelling needs the teacher potential, and {error.name} is not installed: "
-                "pip install 'matris-flows[teacher]'"
-            ) from error
-        calculator = SevenNetCalculator(key, device="cuda" if torch.cuda.is_available() else "cpu")
-        self._device = calculator.device
-        self._cutoff = float(calculator.cutoff)
-        self._model = calculator.model
-        self._model.set_is_batch_data(True)
-        self._max_edges = max_edges
-
-    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
-        """Energies, forces and stresses of all frames, in their order."""
-        from sevenn.atom_graph_data import AtomGraphData  # noqa: PLC0415
-        from sevenn.train.dataload import unlabeled_atoms_to_graph  # noqa: PLC0415
-
-        graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(a, self._cutoff)) for a in frames]
-        edges = [int(graph["edge_index"].shape[1]) for graph in graphs]
-        labels: dict[int, Label] = {}
-        batch: list[int] = []
-        for index in sorted(range(len(frames)), key=edges.__getitem__):
-            if batch and sum(edges[i] for i in batch) + edges[index] > self._max_edges:
-                labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
-                batch = []
-            batch.append(index)
-        if batch:
-            labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
-        return [labels[i] for i in range(len(frames))]
-
-    def _evaluate(self, graphs: Sequence[Any]) -> Iterator[Label]:
-        import sevenn._keys as keys  # noqa: PLC0415
-        from torch_geometric.loader.dataloader import Collater  # noqa: PLC0415
-
-        batch = Collater([], follow_batch=None, exclude_keys=None)(list(graphs))
-        batch.to(self._device)
-        output = self._model(batch)
-        energies = output[keys.PRED_TOTAL_ENERGY].detach().cpu().double().numpy().reshape(-1)
-        forces = output[keys.PRED_FORCE].detach().cpu().double().numpy()
-        # the model answers minus the stress, in the order xx, yy, zz, xy, yz, zx
-        stresses = -output[keys.PRED_STRESS].detach().cpu().double().numpy().reshape(-1, 6)
-        start = 0
-        for graph, energy, (xx, yy, zz, xy, yz, zx) in zip(graphs, energies, stresses, strict=True):
-            n = int(graph[keys.NUM_ATOMS])
-            stress = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
-            yield Label(float(energy), forces[start : start + n], stress)
-            start += n
 
 
 @dataclass
@@ -163,7 +78,7 @@ class _Walk:
         self.atoms.set_cell(self.atoms.cell[:] @ strain, scale_atoms=True)
 
     def best(self) -> tuple[Atoms, Label]:
-        """The geometry next to zero pressure and force, with its label."""
+        """Return the geometry next to zero pressure and force, with its label."""
 
         def badness(item: tuple[str, Atoms, Label]) -> float:
             return abs(float(np.trace(item[2].stress))) / 0.03 + float(np.abs(item[2].forces).mean())
@@ -349,9 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_structures(path, options.seed, options.count)
     else:
         materials = read_structures(path)
-        label_all(
-            options.output, materials, Teacher(), seed=options.seed, piece=options.piece, minutes=options.minutes
-        )
+        label_all(options.output, materials, Teacher(), seed=options.seed, piece=options.piece, minutes=options.minutes)
 
 
 if __name__ == "__main__":

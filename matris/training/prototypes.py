@@ -45,8 +45,8 @@ class Prototype:
         return tuple(symbol for symbol, charge in self.charges.items() if charge > 0)
 
 
-# (label, space group, (a, b, c, alpha, beta, gamma) in Å and degrees, [(element, x, y, z), ...]): common structure types
-# that the AFLOW library lacks. Idealised textbook parameters: the labelling relaxes them anyway.
+# (label, space group, (a, b, c, alpha, beta, gamma) in Å and degrees, [(element, x, y, z), ...]): common structure
+# types that the AFLOW library lacks. Idealised textbook parameters: the labelling relaxes them anyway.
 _FURTHER: tuple[tuple[str, str, tuple[float, ...], tuple[tuple[str, float, float, float], ...]], ...] = (
     ("olivine LiFePO4", "Pnma", (10.33, 6.01, 4.69, 90, 90, 90), (
         ("Li", 0, 0, 0), ("Fe", 0.2822, 0.25, 0.9747), ("P", 0.0948, 0.25, 0.4182), ("O", 0.0968, 0.25, 0.7428),
@@ -128,7 +128,9 @@ def prototypes(max_sites: int = 28) -> tuple[Prototype, ...]:
     found: list[tuple[str, Structure]] = []
     for entry in AFLOW_PROTOTYPE_LIBRARY:
         structure = entry["snl"].structure
-        found.append((entry["tags"]["aflow"] + (f" {entry['tags']['mineral']}" if entry["tags"]["mineral"] else ""), structure))
+        found.append(
+            (entry["tags"]["aflow"] + (f" {entry['tags']['mineral']}" if entry["tags"]["mineral"] else ""), structure)
+        )
     for label, group, cell, sites in _FURTHER:
         structure = Structure.from_spacegroup(
             group, Lattice.from_parameters(*cell), [site[0] for site in sites], [site[1:] for site in sites]

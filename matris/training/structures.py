@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ELEMENTS = (
-    "Li Na K Mg Ca Sr Ba Al Ga In B C Si Ge Sn Pb N P As Sb O S Se Te F Cl Br I "
-    "Y La Ti Zr V Nb Cr Mo W Mn Fe Co Ni Cu Ag Zn Cd"
-).split()
+    "Li", "Na", "K", "Mg", "Ca", "Sr", "Ba", "Al", "Ga", "In", "B", "C", "Si", "Ge", "Sn", "Pb", "N", "P", "As", "Sb",
+    "O", "S", "Se", "Te", "F", "Cl", "Br", "I", "Y", "La", "Ti", "Zr", "V", "Nb", "Cr", "Mo", "W", "Mn", "Fe", "Co",
+    "Ni", "Cu", "Ag", "Zn", "Cd",
+)  # fmt: skip
 """Chemical elements of the training structures."""
 
 CATION_CHARGES: dict[str, tuple[int, ...]] = {
@@ -35,7 +36,14 @@ CATION_CHARGES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Common charges (e) of each element as a cation."""
 
-FAMILIES = {"oxide": 0.42, "intermetallic": 0.19, "halide": 0.12, "chalcogenide": 0.11, "element": 0.08, "pnictide": 0.08}
+FAMILIES = {
+    "oxide": 0.42,
+    "intermetallic": 0.19,
+    "halide": 0.12,
+    "chalcogenide": 0.11,
+    "element": 0.08,
+    "pnictide": 0.08,
+}
 """Share of the materials of each family."""
 
 _FAMILY_ANIONS = {
@@ -157,7 +165,11 @@ _Found = tuple[str, Structure, dict[str, tuple[int, ...]]]
 
 def _elements(rng: np.random.Generator) -> Iterator[_Found]:
     """Every element in its own structure first, then in the elemental prototypes."""
-    own = [("dcdft " + symbol, AseAtomsAdaptor.get_structure(dcdft[symbol])) for symbol in ELEMENTS if symbol in dcdft.names]
+    own = [
+        ("dcdft " + symbol, AseAtomsAdaptor.get_structure(dcdft[symbol]))
+        for symbol in ELEMENTS
+        if symbol in dcdft.names
+    ]
     for index in rng.permutation(len(own)):
         source, structure = own[index]
         yield source, Structure(structure.lattice, structure.species, structure.frac_coords), {}
@@ -221,7 +233,7 @@ def _ions(anion: str) -> tuple[tuple[str, int], ...]:
 
 
 def _ionic(rng: np.random.Generator, family: str) -> _Found | None:
-    """A prototype filled with ions of zero total charge, sometimes with some of them mixed or missing."""
+    """Fill a prototype with ions of zero total charge, sometimes with some of them mixed or missing."""
     anion = str(rng.choice(_FAMILY_ANIONS[family]))
     types = _ionic_types()
     weights = np.array([_size_weight(len(p.structure)) * _anion_weight(p, family) * len(p.cations) for p in types])
@@ -303,7 +315,7 @@ def _mixed(
             pool = [s for s in pool if ANION_CHARGES[s] >= charges[symbol][0]]
         allowed = [
             s for s in pool if s not in charges and s in ELEMENTS
-            and (anion or abs(Element(s).atomic_radius - Element(symbol).atomic_radius) < 0.35)  # noqa: PLR2004
+            and (anion or abs(_radius(s) - _radius(symbol)) < 0.35)  # noqa: PLR2004
         ]  # fmt: skip
         if not allowed:
             return None
@@ -315,26 +327,35 @@ def _mixed(
     return (structure, charges, how) if is_neutral(structure, charges) else None
 
 
+def _radius(symbol: str) -> float:
+    """Atomic radius (Å; Slater's, as pymatgen tabulates it)."""
+    return float(Element(symbol).atomic_radius or 1.5)
+
+
 def _intermetallic(rng: np.random.Generator) -> _Found | None:
-    """A prototype without ions, filled with metals, metalloids and p elements of similar size ratios."""
+    """Fill a prototype without ions with metals, metalloids and p elements of similar size ratios."""
     types = _metallic_types()
     weights = np.array([_size_weight(len(p.structure)) for p in types])
     prototype = types[rng.choice(len(types), p=weights / weights.sum())]
     replaced: dict[str, str] = {}
     scale = 0.0
-    for element in sorted(prototype.structure.composition, key=lambda e: -e.atomic_radius):
+    for element in sorted(prototype.structure.composition, key=lambda e: -_radius(e.symbol)):
         old = element.symbol
         covalent = not element.is_metal
-        pool = [s for s in ELEMENTS if not (s in ("O", "F", "Cl", "Br", "I", "N") and old != s)] if covalent else list(_METALS)
+        pool = (
+            [s for s in ELEMENTS if not (s in ("O", "F", "Cl", "Br", "I", "N") and old != s)]
+            if covalent
+            else list(_METALS)
+        )
         pool = [s for s in pool if s not in replaced.values()]
-        radius = np.log([float(Element(s).atomic_radius) for s in pool])
-        distance = radius - np.log(float(element.atomic_radius)) - scale
+        radius = np.log([_radius(s) for s in pool])
+        distance = radius - np.log(_radius(old)) - scale
         likely = np.exp(-((distance / (0.15 if replaced else 0.35)) ** 2) / 2)
         likely *= [1.0 if (not covalent or not Element(s).is_metal) else 0.15 for s in pool]
         new = str(rng.choice(pool, p=likely / likely.sum()))
         replaced[old] = new
         if len(replaced) == 1:
-            scale = float(np.log(float(Element(new).atomic_radius) / float(element.atomic_radius)))
+            scale = float(np.log(_radius(new) / _radius(old)))
     structure = prototype.structure.copy()
     structure.remove_oxidation_states()
     structure.replace_species({Element(old): Element(new) for old, new in replaced.items()})

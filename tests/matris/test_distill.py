@@ -13,7 +13,7 @@ from matris.training.teacher import Label
 
 @pytest.fixture(scope="module")
 def materials():
-    return list(generate(7, 40))
+    return list(generate(7, 30))
 
 
 class Springs:
@@ -32,9 +32,9 @@ class Springs:
 
 
 def test_the_seed_decides_and_more_materials_keep_the_first_ones(materials):
-    again = list(generate(7, 15))
-    assert [m.to_dict() for m in again] == [m.to_dict() for m in materials[:15]]
-    assert again[0].to_dict() != next(generate(8, 1)).to_dict()
+    again = list(generate(7, 8))
+    assert [m.to_dict() for m in again] == [m.to_dict() for m in materials[:8]]
+    assert again[0].to_dict() != next(iter(generate(8, 1))).to_dict()
 
 
 def test_materials_are_distinct_dense_enough_and_of_the_known_elements(materials):
@@ -90,7 +90,8 @@ def test_shaking_stays_within_its_limits_and_gives_small_cells_neighbours():
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(shaken, again, strict=True))
     assert {len(f) for f in shaken} == {8}
     ratios = [f.get_volume() / 8 / atoms.get_volume() for f in shaken]
-    assert 0.93 < min(ratios) < 0.99 < 1.01 < max(ratios) < 1.07
+    assert 0.93 < min(ratios) < 0.99
+    assert 1.01 < max(ratios) < 1.07
 
 
 @pytest.mark.parametrize(

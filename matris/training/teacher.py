@@ -1,0 +1,161 @@
+"""The teacher potential whose answers become training labels: SevenNet-0, in batches on one core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from matris.errors import MatrisError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ase import Atoms
+    from numpy.typing import NDArray
+
+
+@dataclass
+class Label:
+    """The teacher's answer for one frame.
+
+    Attributes
+    ----------
+    energy
+        Total energy, eV.
+    forces
+        Shape (n, 3), eV/Å.
+    stress
+        Shape (3, 3), eV/Å^3, positive in tension.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+
+class Teacher:
+    """SevenNet-0 in batches; needs the ``teacher`` extra.
+
+    Parameters
+    ----------
+    key
+        Name of a pretrained SevenNet model without fidelities, for example ``7net-0`` (raw energies of the Materials
+        Project's scale).
+    max_edges
+        Graph edges in a batch. Small batches stay in a core's cache.
+    """
+
+    def __init__(self, key: str = "7net-0", max_edges: int = 800) -> None:
+        try:
+            from sevenn.calculator import SevenNetCalculator  # noqa: PLC0415
+        except ImportError as error:
+            raise MatrisError(
+                f"labelling needs the teacher potential, and {error.name} is not installed: "
+                "pip install 'matris-flows[teacher]'"
+            ) from error
+        calculator = SevenNetCalculator(key, device="cuda" if torch.cuda.is_available() else "cpu")
+        self._device = calculator.device
+        self._cutoff = float(calculator.cutoff)
+        self._model = calculator.model
+        self._model.set_is_batch_data(True)
+        self._model.requires_grad_(False)
+        self._max_edges = max_edges
+        for name, module in list(self._model.named_children()):
+            if type(module).__name__ == "IrrepsConvolution":
+                setattr(self._model, name, _Convolution(module).to(self._device))
+
+    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
+        """Energies, forces and stresses of all frames, in their order."""
+        from sevenn.atom_graph_data import AtomGraphData  # noqa: PLC0415
+        from sevenn.train.dataload import unlabeled_atoms_to_graph  # noqa: PLC0415
+
+        graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(a, self._cutoff)) for a in frames]
+        edges = [int(graph["edge_index"].shape[1]) for graph in graphs]
+        labels: dict[int, Label] = {}
+        batch: list[int] = []
+        for index in sorted(range(len(frames)), key=edges.__getitem__):
+            if batch and sum(edges[i] for i in batch) + edges[index] > self._max_edges:
+                labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
+                batch = []
+            batch.append(index)
+        if batch:
+            labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
+        return [labels[i] for i in range(len(frames))]
+
+    def _evaluate(self, graphs: Sequence[Any]) -> Iterator[Label]:
+        import sevenn._keys as keys  # noqa: PLC0415
+        from torch_geometric.loader.dataloader import Collater  # noqa: PLC0415
+
+        batch = Collater([], follow_batch=None, exclude_keys=None)(list(graphs))
+        batch.to(self._device)
+        output = self._model(batch)
+        energies = output[keys.PRED_TOTAL_ENERGY].detach().cpu().double().numpy().reshape(-1)
+        forces = output[keys.PRED_FORCE].detach().cpu().double().numpy()
+        # the model answers minus the stress, in the order xx, yy, zz, xy, yz, zx
+        stresses = -output[keys.PRED_STRESS].detach().cpu().double().numpy().reshape(-1, 6)
+        start = 0
+        for graph, energy, (xx, yy, zz, xy, yz, zx) in zip(graphs, energies, stresses, strict=True):
+            n = int(graph[keys.NUM_ATOMS])
+            stress = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
+            yield Label(float(energy), forces[start : start + n], stress)
+            start += n
+
+
+class _Convolution(torch.nn.Module):
+    """The same numbers as the teacher's convolution, two to three times faster on a core.
+
+    The Clebsch-Gordan coefficients are contracted with the spherical harmonics of an edge first (no channels there),
+    and channels come last, so that every product over channels runs over contiguous memory.
+    """
+
+    def __init__(self, convolution: Any) -> None:
+        super().__init__()
+        from e3nn.o3 import wigner_3j  # noqa: PLC0415
+
+        product = convolution.convolution
+        self.weight_nn = convolution.weight_nn
+        self.denominator = convolution.denominator
+        self._keys = (
+            convolution.key_x, convolution.key_filter, convolution.key_weight_input, convolution.key_edge_idx
+        )  # fmt: skip
+        irreps, harmonics, outputs = product.irreps_in1, product.irreps_in2, product.irreps_out
+        slices, channels = harmonics.slices(), [irreps[i.i_in1].mul for i in product.instructions]
+        ends = np.cumsum(channels).tolist()
+        self._shapes = [(part.mul, part.ir.dim) for part in irreps]
+        self._n_outputs = len(outputs)
+        # per input: (output, its dimension, first and last weight) of each path
+        self._paths: list[list[tuple[int, int, int, int]]] = []
+        for index, part in enumerate(irreps):
+            coefficients, paths = [], []
+            for i, mul, end in zip(product.instructions, channels, ends, strict=True):
+                if i.i_in1 != index:
+                    continue
+                out = outputs[i.i_out].ir
+                path = torch.zeros(harmonics.dim, out.dim, part.ir.dim)
+                symbol = wigner_3j(part.ir.l, harmonics[i.i_in2].ir.l, out.l) * i.path_weight
+                path[slices[i.i_in2]] = symbol.to(path.dtype).permute(1, 2, 0)
+                coefficients.append(path)
+                paths.append((i.i_out, out.dim, end - mul, end))
+            self.register_buffer(f"coefficients{index}", torch.cat(coefficients, 1).flatten(1))
+            self._paths.append(paths)
+
+    def forward(self, data: Any) -> Any:
+        """Replace the node features by the sums of the messages that reach each node."""
+        key_x, key_filter, key_weight, key_edges = self._keys
+        weights, x, harmonics = self.weight_nn(data[key_weight]), data[key_x], data[key_filter]
+        target, source = data[key_edges]
+        nodes, edges, start = len(x), len(harmonics), 0
+        sums: list[torch.Tensor] = [x] * self._n_outputs
+        for index, ((mul, dim), paths) in enumerate(zip(self._shapes, self._paths, strict=True)):
+            part = x[:, start : start + mul * dim].reshape(nodes, mul, dim).transpose(1, 2).contiguous()
+            start += mul * dim
+            matrix = (harmonics @ getattr(self, f"coefficients{index}")).view(edges, -1, dim)
+            messages = torch.bmm(matrix, part.index_select(0, source)).split([path[1] for path in paths], 1)
+            for message, (output, size, first, last) in zip(messages, paths, strict=True):
+                total = x.new_zeros(nodes, size, mul).index_add(0, target, message * weights[:, None, first:last])
+                sums[output] = total.transpose(1, 2).flatten(1)
+        data[key_x] = torch.cat(sums, 1).div(self.denominator)
+        return data
