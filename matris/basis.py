@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,7 +83,7 @@ class GaussianBasis(nn.Module):
 
 
 class FourierBasis(nn.Module):
-    """[1/√2, sin(kθ), cos(kθ)]/√π with frequencies k that start at 1, 2, …"""
+    """[1/√2, sin(kθ), cos(kθ)]/√π with frequencies k that start at 1, 2 and so on."""
 
     def __init__(self, n: int, *, learnable: bool) -> None:
         super().__init__()
@@ -143,9 +144,7 @@ def spherical_bessel_zeros(max_l: int, max_n: int) -> np.ndarray:
     zeros = np.arange(1, max_n + max_l) * np.pi
     rows = [zeros[:max_n]]
     for degree in range(1, max_l):
-        zeros = np.array(
-            [brentq(lambda x, n=degree: spherical_jn(n, x), a, b, xtol=1e-14) for a, b in zip(zeros, zeros[1:], strict=False)]
-        )
+        zeros = np.array([brentq(lambda x, n=degree: spherical_jn(n, x), a, b, xtol=1e-14) for a, b in pairwise(zeros)])
         rows.append(zeros[:max_n])
     return np.array(rows)
 

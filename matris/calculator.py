@@ -34,7 +34,13 @@ class MatRISCalculator(Calculator):
         As for `matris.load`, where a key or path is given.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "magmoms"]
+    implemented_properties = [  # noqa: RUF012 - so declared by ASE
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+        "magmoms",
+    ]
 
     def __init__(
         self,

@@ -115,10 +115,18 @@ REGISTRY = {
         Published("matris_4m_matpes_pbev1", "MatRIS_4M_MatPES_PBEv1.pth.tar", "MatPES-PBE 2025.1", "efs", "matpes-pbe"),
         Published("matris_4m_matpes_pbev2", "MatRIS_4M_MatPES_PBEv2.pth.tar", "MatPES-PBE 2025.2", "efs", "matpes-pbe"),
         Published(
-            "matris_4m_matpes_r2scanv1", "MatRIS_4M_MatPES_r2SCANv1.pth.tar", "MatPES-r2SCAN 2025.1", "efs", "matpes-r2scan"
+            "matris_4m_matpes_r2scanv1",
+            "MatRIS_4M_MatPES_r2SCANv1.pth.tar",
+            "MatPES-r2SCAN 2025.1",
+            "efs",
+            "matpes-r2scan",
         ),
         Published(
-            "matris_4m_matpes_r2scanv2", "MatRIS_4M_MatPES_r2SCANv2.pth.tar", "MatPES-r2SCAN 2025.2", "efs", "matpes-r2scan"
+            "matris_4m_matpes_r2scanv2",
+            "MatRIS_4M_MatPES_r2SCANv2.pth.tar",
+            "MatPES-r2SCAN 2025.2",
+            "efs",
+            "matpes-r2scan",
         ),
     )
 }
@@ -205,7 +213,7 @@ def save(path: Path, network: MatRIS, card: Card) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
@@ -299,7 +307,7 @@ def _fetch(entry: Published) -> Path:
         with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".download-") as folder:
             # verified under its own name, since an unverified file must never stand in the cache
             temporary = Path(folder) / entry.file
-            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, temporary.open("wb") as out:
+            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, temporary.open("wb") as out:  # noqa: S310 - ours
                 expected = response.headers.get("Content-Length")
                 size = sum(out.write(block) for block in _blocks(response))
                 out.flush()
@@ -310,7 +318,7 @@ def _fetch(entry: Published) -> Path:
                 read_file(temporary)
             except CheckpointError as error:
                 raise CheckpointError(f"what {entry.url} serves is no checkpoint ({error}); {way_out}") from error
-            os.replace(temporary, entry.path)
+            temporary.replace(entry.path)
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise CheckpointError(f"cannot download {entry.key}: {error}; {way_out}") from error
     return entry.path

@@ -104,7 +104,13 @@ class ModelConfig:
             if "mlp_hidden_dims" in values:
                 dims = values["mlp_hidden_dims"]
                 values["mlp_hidden_dims"] = tuple(int(d) for d in ([dims] if isinstance(dims, int) else dims))
-            for name in ("distance_expansion", "three_body_expansion", "graph_conv_mlp", "activation_type", "norm_type"):
+            for name in (
+                "distance_expansion",
+                "three_body_expansion",
+                "graph_conv_mlp",
+                "activation_type",
+                "norm_type",
+            ):
                 if name in values:
                     values[name] = str(values[name]).lower()
             result = cls(**values)

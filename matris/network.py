@@ -8,7 +8,8 @@ computes for no one is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from matris.basis import angular_basis, radial_basis
 from matris.config import MAX_ATOMIC_NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matris.config import ModelConfig
     from matris.graph import Graph
 
@@ -284,7 +287,9 @@ class MatRIS(nn.Module):
 
     reference_energies: torch.Tensor
 
-    def forward(self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Compute what each atom contributes.
 
@@ -315,7 +320,7 @@ class MatRIS(nn.Module):
         angle = functional.silu(self.angle_linear_out(self.angle_linear_in(self.angle_basis(cosine))))
         target = torch.cat([graph.centers, graph.neighbors])
         source = torch.cat([graph.neighbors, graph.centers])
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
             more = index + 1 < len(self.blocks)
             bond, angle = block.line_attention(bond, angle, to, of)
             atom, bond = block.atom_attention(atom, bond, target, source)
@@ -338,7 +343,7 @@ def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
 def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
     """Linear layers with biases, SiLU between them."""
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(dims, dims[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(dims)):
         layers += [nn.Linear(a, b)] + ([nn.SiLU()] if i + 2 < len(dims) else [])
     return nn.Sequential(*layers)
 
@@ -405,9 +410,7 @@ def evaluate(
         vectors = graph.vectors.detach().requires_grad_()
         atomic, moments = network(graph, vectors, magmoms=magmoms)
         # the gradient of the plain sum is that of each structure: they do not interact
-        (gradient,) = torch.autograd.grad(
-            atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True
-        )
+        (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
     if not differentiable:
         atomic, gradient = atomic.detach(), gradient.detach()
         moments = None if moments is None else moments.detach()

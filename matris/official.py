@@ -57,7 +57,9 @@ def names(config: ModelConfig, *, magmoms: bool) -> dict[str, list[str]]:
     return table
 
 
-def translate(state: Mapping[str, torch.Tensor], config: ModelConfig, where: str) -> tuple[MatRIS, dict[str, torch.Tensor]]:
+def translate(
+    state: Mapping[str, torch.Tensor], config: ModelConfig, where: str
+) -> tuple[MatRIS, dict[str, torch.Tensor]]:
     """
     Turn a published state dict into ours.
 
@@ -94,7 +96,11 @@ def translate(state: Mapping[str, torch.Tensor], config: ModelConfig, where: str
             f"{len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}"
         )
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    result = {"reference_energies": state[reference[0]].reshape(-1) if reference else torch.zeros(shapes["reference_energies"])}
+    result = {
+        "reference_energies": state[reference[0]].reshape(-1)
+        if reference
+        else torch.zeros(shapes["reference_energies"])
+    }
     for ours, group in table.items():
         parts = [state[name] for name in group]
         if len({part.shape for part in parts}) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -101,9 +101,7 @@ class Potential:
             geometries, config.pairwise_cutoff, config.three_body_cutoff, device=self.device, dtype=self.dtype
         )
 
-    def evaluate(
-        self, graph: Graph
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def evaluate(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """
         Energies (eV, float64), forces (eV/Å), stresses (eV/Å³) and magnetic moments (μB) of a batch.
 
@@ -134,7 +132,7 @@ class Potential:
             ``max_steps=0`` where one bad structure must not stop the others.
         """
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
-            structures = [structures]
+            structures = cast("list[Structure | Atoms]", [structures])
         batch: list[Geometry] = []
         limit = BATCH_ATOMS.get(self.device.type, BATCH_ATOMS["cpu"])
         for index, item in enumerate(structures):
@@ -166,7 +164,9 @@ class Potential:
         counts = [len(g.numbers) for g in geometries]
         per_force = [f.numpy() for f in forces.double().cpu().split(counts)]
         per_stress = list(stresses.double().cpu().numpy())
-        per_magmom = [None] * len(counts) if magmoms is None else [m.numpy() for m in magmoms.double().cpu().split(counts)]
+        per_magmom = (
+            [None] * len(counts) if magmoms is None else [m.numpy() for m in magmoms.double().cpu().split(counts)]
+        )
         return [
             Prediction(float(energy), force, stress, magmom)
             for energy, force, stress, magmom in zip(energies.tolist(), per_force, per_stress, per_magmom, strict=True)

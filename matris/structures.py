@@ -97,7 +97,9 @@ def problem_with(
         return "empty structure: it has no atoms"
     for index, site in enumerate(structure):
         if not site.is_ordered:
-            return f"disordered site {index} ({site.species_string}): order it first, e.g. by pymatgen's transformations"
+            return (
+                f"disordered site {index} ({site.species_string}): order it first, e.g. by pymatgen's transformations"
+            )
     matrix = np.asarray(structure.lattice.matrix, dtype=float)
     if not np.isfinite(matrix).all():
         return "the lattice has a NaN or infinite component"

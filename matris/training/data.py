@@ -120,7 +120,11 @@ def _frame(atoms: object, name: str) -> Frame:
 def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device | str = "cpu") -> LabelledBatch:
     """Join frames into one batch, float32."""
     graph = build_graph(
-        [f.geometry for f in frames], config.pairwise_cutoff, config.three_body_cutoff, device=device, dtype=torch.float32
+        [f.geometry for f in frames],
+        config.pairwise_cutoff,
+        config.three_body_cutoff,
+        device=device,
+        dtype=torch.float32,
     )
     return LabelledBatch(
         graph,
@@ -144,7 +148,9 @@ def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
     ndarray
         eV/atom, shape (94,); zero for elements that do not occur.
     """
-    counts = np.array([np.bincount(f.geometry.numbers, minlength=MAX_ATOMIC_NUMBER + 1)[1:] for f in frames], dtype=float)
+    counts = np.array(
+        [np.bincount(f.geometry.numbers, minlength=MAX_ATOMIC_NUMBER + 1)[1:] for f in frames], dtype=float
+    )
     n_atoms = counts.sum(axis=1, keepdims=True)
     x, y = counts / n_atoms, np.array([f.energy for f in frames]) / n_atoms[:, 0]
     seen = counts.any(axis=0)

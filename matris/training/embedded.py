@@ -108,8 +108,8 @@ def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card
         predicts="efs",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
-            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, raw Materials Project energy "
-            "scale. For demos and tests; use a published checkpoint for results."
+            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, raw Materials Project "
+            "energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
     errors = evaluate(Potential(network, card), data)
@@ -117,7 +117,7 @@ def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card
     details = {
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT)",
-        "data": "prototypes and ion substitutions, strained and rattled; labelled by the teacher (matris.training.distill)",
+        "data": "prototypes and ion substitutions, strained and rattled, labelled by matris.training.distill",
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -8,9 +8,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.build import bulk
 from ase.collections import dcdft
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from ase.units import fs
 from pymatgen.core import Structure
 
+from matris.calculator import MatRISCalculator
 from matris.relax import relax
 from matris.structures import problem_with, to_structure
 from matris.training.data import read_frames
@@ -88,7 +93,7 @@ def lattice_errors(potential: Potential, references: Sequence[tuple[Structure, f
             errors.append(100 * ((record.structure.volume / reference) ** (1 / 3) - 1))
         else:
             logger.info("%s: %s %s", structure.composition.reduced_formula, record.state, record.error)
-    result = {"structures": len(references), "converged": len(errors)}
+    result: dict[str, float] = {"structures": len(references), "converged": len(errors)}
     if errors:
         result |= {
             "median": float(np.median(np.abs(errors))),
@@ -114,6 +119,53 @@ def binaries(potential: Potential, path: Path, count: int = 120, max_sites: int 
     return [(s, s.volume) for s in covered[:: max(1, len(covered) // count)]]
 
 
+def dynamics(potential: Potential, steps: int = 1000, temperature: float = 300.0) -> dict[str, dict[str, float]]:
+    """
+    Run microcanonical dynamics of Si, NaCl and MgO (8 atoms, 1 fs) from a relaxed cell.
+
+    Parameters
+    ----------
+    potential
+        The potential.
+    steps
+        Velocity-Verlet steps.
+    temperature
+        Of the first velocities (K); half of it goes into the potential energy.
+
+    Returns
+    -------
+    dict
+        By formula: ``drift`` of the total energy, a linear fit over the run (meV/atom/ps), its root-mean-square
+        ``fluctuation`` about that line (meV/atom), ``temperature`` mean of the second half (K).
+    """
+    starts = {
+        "Si": bulk("Si", "diamond", a=5.43, cubic=True),
+        "NaCl": bulk("NaCl", "rocksalt", a=5.69, cubic=True),
+        "MgO": bulk("MgO", "rocksalt", a=4.25, cubic=True),
+    }
+    result = {}
+    for record, (formula, start) in zip(
+        sorted(relax(list(starts.values()), potential), key=lambda r: r.index), starts.items(), strict=True
+    ):
+        atoms = record.structure.to_ase_atoms() if record.structure is not None else start
+        atoms.calc = MatRISCalculator(potential)
+        MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=np.random.default_rng(0))
+        Stationary(atoms)
+        integrator = VelocityVerlet(atoms, timestep=1.0 * fs)
+        energies, temperatures = [], []
+        for _ in integrator.irun(steps):
+            energies.append(1e3 * atoms.get_total_energy() / len(atoms))
+            temperatures.append(atoms.get_temperature())
+        time = np.arange(len(energies)) * 1e-3
+        slope, offset = np.polyfit(time, energies, 1)
+        result[formula] = {
+            "drift": float(slope),
+            "fluctuation": float(np.std(energies - (slope * time + offset))),
+            "temperature": float(np.mean(temperatures[len(temperatures) // 2 :])),
+        }
+    return result
+
+
 def evaluate(potential: Potential, data: Path | None) -> dict[str, Any]:
     """
     Measure everything that the card reports.
@@ -130,7 +182,10 @@ def evaluate(potential: Potential, data: Path | None) -> dict[str, Any]:
     dict
         One entry per set.
     """
-    table: dict[str, Any] = {"dcdft elements, lattice constant": lattice_errors(potential, elements_of_dcdft(potential))}
+    table: dict[str, Any] = {
+        "dcdft elements, lattice constant": lattice_errors(potential, elements_of_dcdft(potential))
+    }
+    table |= {f"dynamics of {formula}, 300 K, 1 ps": errors for formula, errors in dynamics(potential).items()}
     logger.info("%s", table)
     if data is None:
         return table

@@ -42,7 +42,9 @@ def test_ase_agrees_with_predict(potential):
 
 def test_results_are_kept_until_the_geometry_changes(potential, monkeypatch):
     calls = []
-    monkeypatch.setattr(Potential, "evaluate", lambda self, graph, run=Potential.evaluate: calls.append(1) or run(self, graph))
+    monkeypatch.setattr(
+        Potential, "evaluate", lambda self, graph, run=Potential.evaluate: calls.append(1) or run(self, graph)
+    )
     atoms = bulk("Cu")
     atoms.calc = MatRISCalculator(potential)
     first = atoms.get_potential_energy()

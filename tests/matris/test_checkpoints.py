@@ -21,7 +21,11 @@ from .golden import golden, golden_potential, published_state, structures
 def write_published(path, name="released_small", *, nested=False, **changes):
     """A file as the authors publish them."""
     case = golden()["cases"][name]
-    content = {"config": {**case["config"], **changes.pop("config", {})}, "state_dict": published_state(case), **changes}
+    content = {
+        "config": {**case["config"], **changes.pop("config", {})},
+        "state_dict": published_state(case),
+        **changes,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": content} if nested else content, path)
     return path

@@ -19,7 +19,7 @@ TOLERANCE = {torch.float64: (1e-8, 1e-7, 1e-5, 1e-7), torch.float32: (1e-5, 1e-4
 @pytest.mark.parametrize("together", [False, True], ids=["single", "batch"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("name", CASES)
-def test_agrees_with_the_published_package(name, dtype, together, record_property):
+def test_agrees_with_the_published_package(name, dtype, together):
     case, potential = golden()["cases"][name], golden_potential(name, dtype)
     geometries = [Geometry.of(s) for s in structures().values()]
     groups = [geometries] if together else [[g] for g in geometries]
@@ -35,8 +35,10 @@ def test_agrees_with_the_published_package(name, dtype, together, record_propert
         np.abs(stresses * GPA - np.array([e["s"] for e in expected])).max(),
         np.abs(magmoms - np.concatenate([e["m"] for e in expected])).max(),
     )
-    print(f"{name} {dtype} {'batch' if together else 'single'}: "  # noqa: T201 - `pytest -s` shows the deviations
-          f"e {worst[0]:.1e} eV/atom, f {worst[1]:.1e} eV/Å, s {worst[2]:.1e} GPa, m {worst[3]:.1e} μB")
+    print(  # noqa: T201 - `pytest -s` shows the deviations
+        f"{name} {dtype} {'batch' if together else 'single'}: "
+        f"e {worst[0]:.1e} eV/atom, f {worst[1]:.1e} eV/Å, s {worst[2]:.1e} GPa, m {worst[3]:.1e} μB"
+    )
     assert all(w <= t for w, t in zip(worst, TOLERANCE[dtype], strict=True)), worst
 
 

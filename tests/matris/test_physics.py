@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
-
-from matris.graph import Geometry
+from scipy.spatial.transform import Rotation
 
 from .golden import golden_potential, structures
 
@@ -27,12 +26,7 @@ def compute(potential, structure):
 
 
 def test_rotation(potential, crystal):
-    a, b, c = 0.3, -1.1, 0.7
-    rotate = lambda t, i, j: np.array(  # noqa: E731
-        [[np.cos(t) if k == m and k in (i, j) else float(k == m) for m in range(3)] for k in range(3)]
-    ) + np.sin(t) * (np.eye(3)[[j]].T @ np.eye(3)[[i]] - np.eye(3)[[i]].T @ np.eye(3)[[j]])
-    rotation = rotate(a, 0, 1) @ rotate(b, 1, 2) @ rotate(c, 0, 2)
-    assert np.allclose(rotation @ rotation.T, np.eye(3))
+    rotation = Rotation.from_euler("xyz", [0.3, -1.1, 0.7]).as_matrix()
     turned = Structure(Lattice(crystal.lattice.matrix @ rotation.T), crystal.species, crystal.frac_coords)
     before, after = compute(potential, crystal), compute(potential, turned)
     assert after.energy == pytest.approx(before.energy, abs=1e-9)

@@ -74,7 +74,9 @@ def test_it_learns(labelled, tmp_path):
     training, validation = split(labelled)
     network = fresh(training)
     before = validate(network, validation)
-    after = train(network, training, validation, TrainSettings(steps=60, batch_size=4, warmup=5, validate_every=60), tmp_path)
+    after = train(
+        network, training, validation, TrainSettings(steps=60, batch_size=4, warmup=5, validate_every=60), tmp_path
+    )
     assert after["energy"] < 0.7 * before["energy"]
     assert after["force"] < 0.8 * before["force"]
     assert (tmp_path / "log.csv").read_text().count("\n") == 2
