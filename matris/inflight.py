@@ -219,16 +219,16 @@ class InFlight:
         }
         if error:
             return RelaxRecord(**common)
-        stress = _array(state.stress[0])
+        stress = _numbers(state.stress[0])
         return RelaxRecord(
             **common,
             structure=structure,
             energy=float(state.energy[0]),
             forces=_array(state.forces),
-            stress=stress if np.isfinite(stress).all() else None,
-            magmoms=None if magmoms is None else _array(magmoms.reshape(-1)),
+            stress=stress,
+            magmoms=None if magmoms is None else _numbers(magmoms.reshape(-1)),
             fmax=fmax,
-            smax=float(np.abs(stress).max()) if self.settings.relax_cell else None,
+            smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
         )
 
 
@@ -262,3 +262,9 @@ def _structure(initial: Structure, state: Any) -> Structure:
 def _array(tensor: Tensor) -> NDArray[np.float64]:
     """Numbers of a tensor on the host."""
     return tensor.detach().cpu().numpy().astype(float)
+
+
+def _numbers(tensor: Tensor) -> NDArray[np.float64] | None:
+    """Numbers of a tensor on the host, or None if any is none: a model that gives no stress, or NaN moments."""
+    array = _array(tensor)
+    return array if np.isfinite(array).all() else None

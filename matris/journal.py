@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from monty.json import MontyEncoder
+
 from matris.errors import MatrisError
 from matris.records import RelaxRecord
 
@@ -177,7 +179,7 @@ class Journal:
 
 def _line(content: dict[str, Any]) -> bytes:
     """One line of JSON; NaN is refused, for it is no JSON."""
-    return json.dumps(content, sort_keys=True, allow_nan=False).encode() + b"\n"
+    return json.dumps(content, sort_keys=True, allow_nan=False, cls=MontyEncoder).encode() + b"\n"
 
 
 def _read_line(file: IO[bytes]) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch_sim.state import SimState
 
-SIGMA, EPSILON = 3.405, 0.0104  # Å, eV
+SIGMA, EPSILON = 3.405, 0.104  # Å, eV; ten times as strong as argon, so that FIRE gets there in fewer steps
 CUTOFF = 4.6  # Å, between first and second neighbors
 NEIGHBOR = 2 ** (1 / 6) * SIGMA  # the cutoff keeps nearest neighbors alone, so that they sit in the pair's minimum
 FCC = 2**0.5 * NEIGHBOR  # lattice constant, Å

@@ -66,7 +66,7 @@ class AseArgon(Calculator):
 
 
 def test_fcc_reaches_the_analytic_minimum():
-    (record,) = relax([primitive(5.6)], Argon(), fmax=1e-5)
+    (record,) = relax([primitive(5.6)], Argon(), fmax=1e-4)
     assert record.state == "converged"
     assert record.structure.lattice.abc == pytest.approx([NEIGHBOR] * 3, abs=1e-4)
     assert record.energy == pytest.approx(-6 * EPSILON, abs=1e-8)
@@ -79,12 +79,13 @@ def test_fcc_reaches_the_analytic_minimum():
 def test_agrees_with_ase():
     start = crystal(5.45, shift=0.05)
     start.apply_strain([0.005, -0.005, 0.01])
-    (record,) = relax([start], Argon(), fmax=5e-4)
+    (record,) = relax([start], Argon(), fmax=2e-4)
     atoms = AseAtomsAdaptor.get_atoms(start)
     atoms.calc = AseArgon()
     optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
-    optimizer.run(fmax=5e-4, steps=500)
-    assert record.n_steps == pytest.approx(optimizer.nsteps, abs=2)
+    optimizer.run(fmax=2e-4, steps=500)
+    assert optimizer.nsteps > 10
+    assert record.n_steps == pytest.approx(optimizer.nsteps, rel=0.1)
     assert record.structure.lattice.matrix == pytest.approx(atoms.cell.array, abs=1e-4)
     assert record.structure.cart_coords == pytest.approx(atoms.positions, abs=1e-4)
     assert record.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
@@ -132,7 +133,7 @@ def test_left_handed_cell_relaxes_like_its_mirror():
     right = primitive(5.6)
     left = Structure(Lattice(right.lattice.matrix[[1, 0, 2]]), right.species, right.frac_coords)
     assert np.linalg.det(right.lattice.matrix) * np.linalg.det(left.lattice.matrix) < 0
-    records = list(relax([right, left], Argon(), fmax=1e-4))
+    records = list(relax([right, left], Argon(), fmax=1e-3))
     for start, record in zip([right, left], records, strict=True):
         assert record.state == "converged"
         assert record.structure.lattice.abc == pytest.approx([NEIGHBOR] * 3, abs=1e-3)
@@ -149,6 +150,28 @@ def test_magmoms_follow_their_atoms():
     assert records[0].magmoms.tolist() == [18] * 4
     assert records[1].magmoms.tolist() == [18, 18, 36, 18]
     assert next(relax([crystal()], Argon())).magmoms is None
+
+
+def test_magmoms_that_are_no_numbers_are_left_out(tmp_path):
+    def after(state, output):
+        output["magmoms"] = torch.full((state.n_atoms,), torch.nan, dtype=torch.float64)
+
+    (record,) = relax(primitive(FCC), Argon(after=after), journal=tmp_path / "j.jsonl")
+    assert record.state == "converged"
+    assert record.magmoms is None
+
+
+def test_oxidation_states_and_labels_stay_and_site_properties_go(tmp_path):
+    start = crystal(FCC)
+    start.add_oxidation_state_by_site([0, 1, -1, 0])
+    start.add_spin_by_site(np.array([1, 0, 0, 0]))
+    start.add_site_property("magmom", [1.0, 0.0, 0.0, 0.0])
+    start[1].label = "Ar2"
+    for _ in range(2):  # computed, then from the journal
+        (record,) = relax(start, Argon(), journal=tmp_path / "j.jsonl")
+        assert record.structure.species == start.species
+        assert record.structure.labels == start.labels
+        assert record.structure.site_properties == {}
 
 
 def test_nothing_in_nothing_out():
@@ -395,7 +418,7 @@ def test_journal_of_other_settings_is_refused(tmp_path):
 def test_interruption_leaves_the_journal_whole(tmp_path, stop):
     path = tmp_path / "j.jsonl"
     inputs = [crystal(5.5, 0.02 * i) for i in range(1, 4)]
-    whole = list(relax(inputs, Argon(), fmax=0.01))
+    whole = list(relax(inputs, Argon(), fmax=0.05))
     calls = 0
 
     def before(_state):
@@ -404,7 +427,7 @@ def test_interruption_leaves_the_journal_whole(tmp_path, stop):
         if stop is KeyboardInterrupt and calls > whole[0].n_steps + 3:
             raise KeyboardInterrupt
 
-    records = relax(inputs, Argon(before=before), fmax=0.01, journal=path)
+    records = relax(inputs, Argon(before=before), fmax=0.05, journal=path)
     next(records)
     if stop is KeyboardInterrupt:
         with pytest.raises(KeyboardInterrupt):
@@ -412,12 +435,12 @@ def test_interruption_leaves_the_journal_whole(tmp_path, stop):
     else:
         records.close()
     assert [json.loads(line).get("index") for line in path.read_text().splitlines()] == [None, 0]
-    assert [numbers(r) for r in relax(inputs, Argon(), fmax=0.01, journal=path)] == [numbers(r) for r in whole]
+    assert [numbers(r) for r in relax(inputs, Argon(), fmax=0.05, journal=path)] == [numbers(r) for r in whole]
 
 
 def test_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     inputs = [crystal(5.5, 0.05 * i) for i in range(1, 5)]
-    whole = list(relax(inputs, Argon(), fmax=0.01))
+    whole = list(relax(inputs, Argon(), fmax=0.05))
     path = tmp_path / "j.jsonl"
     done = sum(r.n_steps + 1 for r in whole[:2])
     script = f"""
@@ -425,12 +448,12 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from argon import Argon, crystal, dies_at
 from matris.relax import relax
 inputs = [crystal(5.5, 0.05 * i) for i in range(1, 5)]
-list(relax(inputs, Argon(before=dies_at({done + 3})), fmax=0.01, journal={str(path)!r}))
+list(relax(inputs, Argon(before=dies_at({done + 3})), fmax=0.05, journal={str(path)!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     model = Argon()
-    resumed = list(relax(inputs, model, fmax=0.01, journal=path))
+    resumed = list(relax(inputs, model, fmax=0.05, journal=path))
     assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
     assert len(model.batches) == sum(r.n_steps + 1 for r in whole[2:])
 
