@@ -1,1 +1,49 @@
-"""Documents, job stores, candidates, hulls, queries and reports."""
+"""Documents, job stores, candidates, hulls, queries and reports; the names below load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matris.stores.candidate_store import CandidateStore
+    from matris.stores.candidates import Candidate, read_candidates
+    from matris.stores.jobstore import open_job_store
+    from matris.stores.prototypes import elemental_references, generate_candidates
+    from matris.stores.references import load_references
+    from matris.stores.sqlite import SQLiteStore
+
+__all__ = [
+    "Candidate",
+    "CandidateStore",
+    "SQLiteStore",
+    "elemental_references",
+    "generate_candidates",
+    "load_references",
+    "open_job_store",
+    "read_candidates",
+]
+
+_HOME = {
+    "Candidate": "candidates",
+    "CandidateStore": "candidate_store",
+    "SQLiteStore": "sqlite",
+    "elemental_references": "prototypes",
+    "generate_candidates": "prototypes",
+    "load_references": "references",
+    "open_job_store": "jobstore",
+    "read_candidates": "candidates",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public name on first use."""
+    if name in _HOME:
+        value = getattr(import_module(f"matris.stores.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'matris.stores' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

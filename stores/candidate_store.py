@@ -199,7 +199,7 @@ class CandidateStore:
         touched = None if changed is None else [set(chemsys.split("-")) for chemsys in changed]
 
         def wanted(chemsys: str) -> bool:
-            return touched is None or any(symbols <= set(chemsys.split("-")) for symbols in touched)
+            return touched is None or not chemsys or any(symbols <= set(chemsys.split("-")) for symbols in touched)
 
         n_changed = 0
         for criteria in self._origins(checkpoint_sha256, settings_digest):

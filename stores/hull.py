@@ -15,6 +15,8 @@ reference
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
@@ -103,23 +105,24 @@ def hull_results(
     if not documents:
         return {}
     hull_type, name = _describe(documents, references)
-    takes_part = [document for document in documents if _why_not(document) is None]
-    if references is None:
-        competing = [_phase(document) for document in takes_part]
-    else:
-        competing = [PDEntry(e.composition, e.energy, attribute=("entry_id", e.entry_id)) for e in references.entries]
-    results = {
-        document["document_id"]: HullResult(hull_type, name, reason)
-        for document in documents
-        if (reason := _why_not(document)) is not None and _is_wanted(document, wanted)
-    }
-    systems: dict[str, list[Any]] = {}
-    for document in takes_part:
-        if _is_wanted(document, wanted):
-            systems.setdefault(document["chemsys"], []).append(_phase(document))
-    for chemsys, phases in systems.items():
-        for phase, result in _of_system(chemsys, phases, competing, hull_type, name):
-            results[phase.attribute[1]] = result
+    results: dict[str, HullResult] = {}
+    systems: dict[str, list[Mapping[str, Any]]] = {}  # of those that take part
+    for document in documents:
+        reason = _why_not(document)
+        if reason is None:
+            systems.setdefault(document["chemsys"], []).append(document)
+        elif wanted is None or wanted(document["chemsys"] or ""):
+            results[document["document_id"]] = HullResult(hull_type, name, reason)
+
+    @cache
+    def phases(chemsys: str) -> list[Any]:
+        return [_phase(document) for document in systems.get(chemsys, ())]
+
+    competing = phases if references is None else _by_system(references)
+    for chemsys in systems:
+        if wanted is None or wanted(chemsys):
+            for phase, result in _of_system(chemsys, phases(chemsys), competing, hull_type, name):
+                results[phase.attribute[1]] = result
     return results
 
 
@@ -155,8 +158,13 @@ def _why_not(document: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_wanted(document: Mapping[str, Any], wanted: Callable[[str], bool] | None) -> bool:
-    return wanted is None or wanted(document["chemsys"] or "")
+def _by_system(references: References) -> Callable[[str], list[Any]]:
+    """Look up reference phases by chemical system."""
+    systems: dict[str, list[Any]] = {}
+    for entry in references.entries:
+        phase = PDEntry(entry.composition, entry.energy, attribute=("entry_id", entry.entry_id))
+        systems.setdefault(entry.composition.chemical_system, []).append(phase)
+    return lambda chemsys: systems.get(chemsys, [])
 
 
 def _phase(document: Mapping[str, Any]) -> Any:
@@ -167,16 +175,16 @@ def _phase(document: Mapping[str, Any]) -> Any:
 
 
 def _of_system(
-    chemsys: str, phases: list[Any], competing: list[Any], hull_type: str, name: str
+    chemsys: str, phases: list[Any], competing: Callable[[str], list[Any]], hull_type: str, name: str
 ) -> list[tuple[Any, HullResult]]:
     """Results for the phases of one chemical system."""
-    symbols = set(chemsys.split("-"))
-    inside = [phase for phase in competing if phase.composition.chemical_system_set <= symbols]
-    pure = {phase.composition.chemical_system for phase in inside if len(phase.composition.chemical_system_set) == 1}
-    if missing := sorted(symbols - pure):
+    symbols = sorted(chemsys.split("-"))
+    pure = {symbol for symbol in symbols if competing(symbol)}
+    if missing := sorted(set(symbols) - pure):
         state = f"missing reference: {', '.join(missing)}"
         return [(phase, HullResult(hull_type, name, state)) for phase in phases]
-    diagram = PhaseDiagram(inside)
+    subsystems = ("-".join(part) for size in range(1, len(symbols) + 1) for part in combinations(symbols, size))
+    diagram = PhaseDiagram([phase for subsystem in subsystems for phase in competing(subsystem)])
     return [(phase, _place(phase, diagram, hull_type, name)) for phase in phases]
 
 

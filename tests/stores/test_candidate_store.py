@@ -140,10 +140,11 @@ def test_hulls_are_in_the_documents(store):
 def test_hulls_that_did_not_change_are_not_written(job_store, store):
     assert store.update_hulls() == 0
     before = by_candidate(store)
-    run(job_store, [("better", ["Li", "Cl"], -2.6, "converged")])
+    run(job_store, [("better", ["Li", "Cl"], -2.6, "converged"), ("worse", None, None, "rejected")])
     built = store.build(job_store)
-    assert store.update_hulls(changed=built.chemical_systems) == 3  # the new one, and two that are now above it
+    assert store.update_hulls(changed=built.chemical_systems) == 4  # the new ones, and two that are now above one
     after = by_candidate(store)
+    assert after["worse"]["hull_state"] == "not converged: rejected"
     assert after["licl"]["energy_above_hull"] == pytest.approx(0.1)
     assert {i for i in before if after[i] != before[i]} == {"licl", "high"}
 
