@@ -14,7 +14,7 @@ from pymatgen.core import Structure
 from matris.potential import load
 from matris.relax import RelaxSettings, relax
 from matris.stores.candidates import Candidate
-from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord
+from matris.stores.documents import CheckpointTag, ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -121,13 +121,8 @@ class BatchRelaxMaker(Maker):
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
-            checkpoint={"key": card.key, "sha256": card.sha256, "energy_scale": card.energy_scale},
-            settings={
-                "fmax": settings.fmax,
-                "max_steps": settings.max_steps,
-                "relax_cell": settings.relax_cell,
-                "digest": settings.digest(),
-            },
+            checkpoint=CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
+            settings=RelaxTag(**settings.to_dict(), digest=settings.digest()),
             versions=_versions(),
             device=str(potential.device),
             dtype=_name(potential.dtype),
@@ -144,7 +139,7 @@ class BatchRelaxMaker(Maker):
         return Path(self.journal_dir or ".") / name
 
     def _result(
-        self, candidate: Candidate, state: str, error: str | None, record: RelaxRecord | None = None
+        self, candidate: Candidate, state: State, error: str | None, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
         """Small and large part of one candidate's result."""
         start = candidate.structure

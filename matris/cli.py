@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -130,18 +131,18 @@ def screen(
     if not sources and not chemsys:
         raise typer.BadParameter("name files or folders to screen, or a chemical system with --chemsys")
     with _clear_errors():
-        from matris.flows.campaign import Campaign, Intake, local_folder  # noqa: PLC0415
+        from matris.flows.campaign import Campaign, Intake, local_folder
 
         with stderr.status("Reading candidates …"):
             intake = Intake.gather(sources or [], chemsys, max_sites=max_sites)
         with stderr.status("Loading the checkpoint …"):
             maker = _maker(checkpoint=checkpoint, device=device, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(intake, store, maker, chunk_size)
-            if references is None:
-                campaign.add_elements()
+            campaign.compete_with(references)
         _compute(campaign)
         with stderr.status("Taking the hull, writing the report …"):
-            documents = campaign.rank(references)
+            campaign.rank()
+            documents = campaign.documents()
             page = campaign.report(report or local_folder(store) / "report", _title(sources or [], chemsys))
         _show_ranking(documents)
         _summarise(campaign, documents)
@@ -174,7 +175,7 @@ def relax(
     `matris relax POSCAR other.cif --output relaxed`
     """
     with _clear_errors():
-        from matris.flows.campaign import Campaign, Intake  # noqa: PLC0415
+        from matris.flows.campaign import Campaign, Intake
 
         with stderr.status("Reading structures …"):
             intake = Intake.gather(files)
@@ -218,7 +219,7 @@ def query(
     `matris query --elements Fe,O --format csv > iron-oxides.csv`
     """
     with _clear_errors():
-        from matris.stores.candidate_store import CandidateStore  # noqa: PLC0415
+        from matris.stores.candidate_store import CandidateStore
 
         found = CandidateStore.open(store).query(
             formula=formula,
@@ -242,7 +243,7 @@ def query(
 def models() -> None:
     """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
     with _clear_errors():
-        from matris import checkpoints  # noqa: PLC0415
+        from matris import checkpoints
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "trained on", "file"):
@@ -258,20 +259,20 @@ def models() -> None:
 
 def _maker(**settings: Any) -> BatchRelaxMaker:
     """Job that computes a chunk."""
-    from matris.makers.batch_relax import BatchRelaxMaker  # noqa: PLC0415
+    from matris.makers.batch_relax import BatchRelaxMaker
 
     return BatchRelaxMaker(**settings)
 
 
 def _compute(campaign: Campaign) -> None:
     """Compute what the store lacks, under a progress bar."""
-    from matris.makers.batch_relax import logger  # noqa: PLC0415
+    from matris.makers.batch_relax import logger
 
     with stderr.status("Looking what is done already …"):
         pending = campaign.pending()
-    done = len(campaign.intake.candidates) - len(pending)
+    done = len(campaign.candidates) - len(pending)
     if done:
-        stderr.print(f"{done} of {len(campaign.intake.candidates)} are in the store already")
+        stderr.print(f"{done} of {len(campaign.candidates)} are in the store already")
     if pending:
         with progress(logger, len(pending)):
             campaign.compute(pending)
@@ -287,12 +288,15 @@ def _title(sources: Sequence[Path], chemsys: str | None) -> str:
 
 def _show_ranking(documents: Sequence[Document]) -> None:
     """Print the head of the ranking."""
-    from matris.stores.ranking import ranked  # noqa: PLC0415
+    from matris.stores.ranking import ranked
 
     ranking = ranked(documents)
     if ranking:
         title = f"Best {_TOP} of {len(ranking)}" if len(ranking) > _TOP else "Ranking"
         stdout().print(document_table(ranking[:_TOP], title=title, numbered=True))
+    without = Counter(d["hull_state"] for d in ranking if d.get("energy_above_hull") is None)
+    for why, count in without.most_common():
+        stdout().print(f"{count} without a distance to the hull: {escape(str(why))}", soft_wrap=True)
 
 
 def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> None:
@@ -318,12 +322,14 @@ def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> N
 
 def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
     """Print what became of the candidates, and why some are lost."""
-    from matris.stores.ranking import Funnel, lost, reason  # noqa: PLC0415
+    from matris.stores.prototypes import REFERENCE_SOURCE
+    from matris.stores.ranking import Funnel, lost, reason
 
     out = stdout()
-    failures = [document for document in lost(documents) if document["state"] != "max_steps"]
+    failures = [d for d in lost(documents) if d["state"] != "max_steps" or d["source"] == REFERENCE_SOURCE]
     for d in failures[:_TOP]:
-        out.print(f"[red]{d['state']}[/red] {escape(d['source'])}: {escape(reason(d))}", soft_wrap=True)
+        what = f"{d['source']} {d['formula_pretty']}" if d["source"] == REFERENCE_SOURCE else d["source"]
+        out.print(f"[red]{d['state']}[/red] {escape(what)}: {escape(reason(d))}", soft_wrap=True)
     if len(failures) > _TOP:
         out.print(f"… and {len(failures) - _TOP} more: matris query --state failed, --state rejected")
     out.print(str(Funnel.of(documents, campaign.intake.n_read)), soft_wrap=True)

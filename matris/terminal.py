@@ -18,7 +18,6 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -128,7 +127,7 @@ class _RateColumn(ProgressColumn):
         for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
             if task.speed * seconds >= 1 or unit == "h":
                 break
-        return Text(f"{task.speed * seconds:.1f}/{unit}")
+        return Text(f"{task.speed * seconds:.1f}/{unit}", no_wrap=True)
 
 
 class _Advance(logging.Handler):
@@ -146,7 +145,7 @@ class _Advance(logging.Handler):
         if result is None:
             return
         self._lost += result.state != "converged"
-        lost = f"[red]{self._lost} not converged or failed[/red]" if self._lost else ""
+        lost = f"[red]{self._lost} lost[/red]" if self._lost else ""
         self._progress.update(self._task, advance=1, lost=lost)
 
 
@@ -155,16 +154,13 @@ def progress(logger: logging.Logger, total: int) -> Iterator[None]:
     """Show how many of `total` candidates are finished, with rate and remaining time, on standard error."""
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         _RateColumn(),
-        TextColumn("·"),
-        TimeElapsedColumn(),
-        TextColumn("· left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[lost]}"),
         console=stderr,
+        expand=True,
         speed_estimate_period=_RATE_WINDOW,
     )
     level, propagate = logger.level, logger.propagate

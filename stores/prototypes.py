@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.collections import dcdft
-from pymatgen.analysis import prototypes
 from pymatgen.analysis.ewald import EwaldSummation
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core.periodic_table import Element
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
     from pymatgen.core.composition import Composition
     from pymatgen.core.structure import Structure
-
-AFLOW: list[dict[str, Any]] = prototypes.AFLOW_PROTOTYPE_LIBRARY  # type: ignore[attr-defined]
-"""Entries ``{"tags": …, "snl": a StructureNL}``; a label may occur more than once, with other parameters."""
 
 REFERENCE_SOURCE = "elemental reference"
 """Source of the candidates that only serve as corners of a hull."""
@@ -149,8 +145,16 @@ def _elements(chemsys: str | Iterable[str]) -> list[str]:
     return sorted(set(symbols))
 
 
+def _library() -> list[dict[str, Any]]:
+    """Entries ``{"tags": …, "snl": a StructureNL}``; a label may occur more than once, with other parameters."""
+    from pymatgen.analysis import prototypes
+
+    library: list[dict[str, Any]] = prototypes.AFLOW_PROTOTYPE_LIBRARY  # type: ignore[attr-defined]
+    return library
+
+
 def _prototypes(label: str) -> dict[str, Any]:
-    return next(entry for entry in AFLOW if entry["tags"]["aflow"] == label)
+    return next(entry for entry in _library() if entry["tags"]["aflow"] == label)
 
 
 def _of_subsystem(elements: tuple[str, ...], max_sites: int, per_formula: int) -> Iterator[Candidate]:
@@ -162,7 +166,7 @@ def _of_subsystem(elements: tuple[str, ...], max_sites: int, per_formula: int) -
         return
     fitting = [
         entry
-        for entry in AFLOW
+        for entry in _library()
         if len(entry["snl"].structure) <= max_sites and len(entry["snl"].structure.composition) == len(elements)
     ]
     ionic: dict[str, list[tuple[_Ionic, Candidate]]] = {}

@@ -39,7 +39,7 @@ class Report:
     n_read
         Structures read, before identical ones were dropped; by default the number of documents.
     reference_points
-        Phases of a reference set, drawn into the hull plots.
+        Phases of the reference set, if the hull is one of references; by default it is one of the documents.
     """
 
     documents: Sequence[Mapping[str, Any]]
@@ -47,7 +47,7 @@ class Report:
     card: Mapping[str, Any] = field(default_factory=dict)
     title: str = "Screening"
     n_read: int | None = None
-    reference_points: Sequence[HullPoint] = ()
+    reference_points: Sequence[HullPoint] | None = None
 
 
 def write_report(report: Report, directory: str | Path) -> Path:

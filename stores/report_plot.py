@@ -14,6 +14,8 @@ from pymatgen.core import Composition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from pymatgen.entries.computed_entries import ComputedEntry
+
 _DRAWABLE = (2, 3)
 _COLOUR_RANGE = 200.0
 """Distance above the hull (meV/atom) at which the colour scale ends."""
@@ -80,7 +82,9 @@ def drawable_systems(points: Sequence[HullPoint]) -> list[tuple[str, ...]]:
     return [tuple(sorted(space)) for space in sorted(maximal, key=lambda space: (-size[space], sorted(space)))]
 
 
-def hull_figure(system: Sequence[str], points: Sequence[HullPoint]) -> str:
+def hull_figure(
+    system: Sequence[str], points: Sequence[HullPoint], references: Sequence[HullPoint] | None = None
+) -> str:
     """
     Draw the phases of one chemical system and its convex hull of formation energies.
 
@@ -90,26 +94,41 @@ def hull_figure(system: Sequence[str], points: Sequence[HullPoint]) -> str:
         Two or three element symbols.
     points
         Phases; those outside the system are left out.
+    references
+        Phases that make up the hull in place of `points`.
 
     Returns
     -------
     str
         JSON of a plotly figure, safe inside a ``<script>`` element.
     """
-    import plotly.graph_objects as go  # noqa: PLC0415 (slow to import)
+    import plotly.graph_objects as go
 
-    inside = [point for point in points if set(point.composition) <= set(system)]
+    competing = [point for point in (points if references is None else references) if _within(point, system)]
+    corners, edges = _hull(system, competing)
+    inside = [point for point in (*(references or ()), *points) if _within(point, system)]
+    groups = _groups(inside, corners)
     figure = go.Figure(layout={"font": _FONT, "paper_bgcolor": "white", "plot_bgcolor": "white"})
-    (_draw_binary if len(system) == _DRAWABLE[0] else _draw_ternary)(figure, system, inside)
+    (_draw_binary if len(system) == _DRAWABLE[0] else _draw_ternary)(figure, system, corners, edges, groups)
     figure.update_layout(margin={"l": 70, "r": 30, "t": 30, "b": 60}, legend={"orientation": "h", "y": -0.12})
     content: str = figure.to_json()
     json.loads(content)
     return content.replace("</", "<\\/")
 
 
-def _draw_binary(figure: Any, system: Sequence[str], points: Sequence[HullPoint]) -> None:
+type _Edges = Sequence[tuple[int, int]]
+type _Groups = Sequence[tuple[str, list[HullPoint], dict[str, Any]]]
+
+
+def _within(point: HullPoint, system: Sequence[str]) -> bool:
+    """Whether a phase belongs to a chemical system."""
+    return set(point.composition) <= set(system)
+
+
+def _draw_binary(
+    figure: Any, system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, groups: _Groups
+) -> None:
     """Draw formation energy against the fraction of the second element."""
-    corners, edges = _hull(system, points)
     xs: list[float | None] = []
     ys: list[float | None] = []
     for i, j in edges:
@@ -117,7 +136,7 @@ def _draw_binary(figure: Any, system: Sequence[str], points: Sequence[HullPoint]
         ys += [corners[i].formation_energy, corners[j].formation_energy, None]
     line = {"color": _LINE, "width": 1.5}
     figure.add_scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", name="convex hull")
-    for name, group, style in _groups(points):
+    for name, group, style in groups:
         figure.add_scatter(
             x=[_fraction(p, system[1]) for p in group],
             y=[p.formation_energy for p in group],
@@ -129,9 +148,10 @@ def _draw_binary(figure: Any, system: Sequence[str], points: Sequence[HullPoint]
     figure.update_yaxes(title="formation energy (eV/atom)", **axis)
 
 
-def _draw_ternary(figure: Any, system: Sequence[str], points: Sequence[HullPoint]) -> None:
-    """Compositions in a triangle, joined where phases coexist on the hull."""
-    corners, edges = _hull(system, points)
+def _draw_ternary(
+    figure: Any, system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, groups: _Groups
+) -> None:
+    """Draw compositions in a triangle, joined where phases coexist on the hull."""
     keys = ("a", "b", "c")
     lines: dict[str, list[float | None]] = {key: [] for key in keys}
     for i, j in edges:
@@ -139,7 +159,7 @@ def _draw_ternary(figure: Any, system: Sequence[str], points: Sequence[HullPoint
             lines[key] += [_fraction(corners[i], element), _fraction(corners[j], element), None]
     style = {"color": _LINE, "width": 1.2}
     figure.add_scatterternary(**lines, mode="lines", line=style, hoverinfo="skip", name="coexistence on the hull")
-    for name, group, marker_style in _groups(points):
+    for name, group, marker_style in groups:
         at = {k: [_fraction(p, element) for p in group] for k, element in zip(keys, system, strict=True)}
         figure.add_scatterternary(**at, name=name, **marker_style)
     axes = {
@@ -149,7 +169,7 @@ def _draw_ternary(figure: Any, system: Sequence[str], points: Sequence[HullPoint
     figure.update_layout(ternary={"sum": 1, "bgcolor": "white", **axes})
 
 
-def _groups(points: Sequence[HullPoint]) -> list[tuple[str, list[HullPoint], dict[str, Any]]]:
+def _groups(points: Sequence[HullPoint], corners: Sequence[HullPoint]) -> _Groups:
     """Sort out reference, unstable and stable phases with the style of each, in drawing order."""
     reference = [p for p in points if p.above_hull is None]
     unstable = sorted(
@@ -172,22 +192,15 @@ def _groups(points: Sequence[HullPoint]) -> list[tuple[str, list[HullPoint], dic
     for name, group, style in styles:
         if not group:
             continue
-        labelled = name == "stable" or (name == "reference" and not stable)
-        mode = {"mode": "markers+text", "textposition": "top center"} if labelled else {"mode": "markers"}
-        text = {"text": _short_labels(group)} if labelled else {}
+        text = {"text": _labels(group, corners), "textposition": "top center", "mode": "markers+text"}
         hover = {"cliponaxis": False, "hovertext": [_hover(p) for p in group], "hoverinfo": "text"}
-        result.append((name, group, {**style, **mode, **text, **hover}))
+        result.append((name, group, {**style, **text, **hover}))
     return result
 
 
-def _short_labels(group: Sequence[HullPoint]) -> list[str]:
-    """Write each formula of a compound once: polymorphs would overprint each other, and axes name the elements."""
-    seen: set[str] = set()
-    labels = []
-    for point in group:
-        labels.append("" if point.formula in seen or len(point.composition) == 1 else _formula(point.formula))
-        seen.add(point.formula)
-    return labels
+def _labels(group: Sequence[HullPoint], corners: Sequence[HullPoint]) -> list[str]:
+    """Write the formula of each compound at a corner of the hull; axes name the elements."""
+    return [_formula(p.formula) if len(p.composition) > 1 and p in corners else "" for p in group]
 
 
 def _hover(point: HullPoint) -> str:
@@ -223,3 +236,35 @@ def _hull(system: Sequence[str], points: Sequence[HullPoint]) -> tuple[list[Hull
         for j in map(int, facet[n + 1 :])
     }
     return [candidates[entry.attribute] for entry in diagram.qhull_entries], sorted(edges)
+
+
+def reference_points(entries: Iterable[ComputedEntry]) -> list[HullPoint]:
+    """
+    Compounds of a reference set with their formation energies.
+
+    Parameters
+    ----------
+    entries
+        Corrected entries.
+
+    Returns
+    -------
+    list of HullPoint
+        Of at most three elements; those whose elements are not all in the set are left out.
+    """
+    listed = list(entries)
+    pure: dict[str, float] = {}
+    for entry in listed:
+        if entry.is_element:
+            symbol = entry.composition.chemical_system
+            pure[symbol] = min(entry.energy_per_atom, pure.get(symbol, entry.energy_per_atom))
+    points = []
+    for entry in listed:
+        symbols = entry.composition.chemical_system_set
+        if entry.is_element or len(symbols) > _DRAWABLE[1] or not symbols <= pure.keys():
+            continue
+        fractions = entry.composition.fractional_composition.get_el_amt_dict()
+        formation = entry.energy_per_atom - sum(x * pure[symbol] for symbol, x in fractions.items())
+        reduced = entry.composition.reduced_composition.get_el_amt_dict()
+        points.append(HullPoint(entry.reduced_formula, reduced, formation, None, str(entry.entry_id or "")))
+    return points

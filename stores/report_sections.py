@@ -58,7 +58,7 @@ def funnel(counts: Funnel) -> str:
     return f'<section id="funnel"><h2>Funnel</h2><div class="funnel">{"".join(rows)}</div></section>'
 
 
-def hulls(documents: Sequence[Document], reference_points: Sequence[HullPoint]) -> tuple[str, str]:
+def hulls(documents: Sequence[Document], reference_points: Sequence[HullPoint] | None) -> tuple[str, str]:
     """
     Draw the hulls of all chemical systems of two and three elements.
 
@@ -76,13 +76,13 @@ def hulls(documents: Sequence[Document], reference_points: Sequence[HullPoint]) 
     if not systems:
         nothing = '<p class="note">No chemical system of two or three elements has a hull to draw.</p>'
         return f'<section id="hulls"><h2>Convex hull</h2>{nothing}{told}</section>', ""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 (slow to import)
+    from plotly.offline import get_plotlyjs
 
     options, plots = [], []
     for number, system in enumerate(systems[:MAX_PLOTS]):
         name = f"hull-{number}"
         options.append(f'<option value="{name}">{escape("–".join(system))}</option>')
-        figure = hull_figure(system, [*points, *reference_points])
+        figure = hull_figure(system, points, reference_points)
         data = f'<script type="application/json" id="{name}-data">{figure}</script>'
         plots.append(f'<div class="plot" id="{name}" hidden></div>{data}')
     if len(systems) > MAX_PLOTS:

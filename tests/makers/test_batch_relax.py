@@ -53,14 +53,22 @@ def mixed() -> list:
 def test_each_candidate_has_its_record_in_order(
     tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
 ) -> None:
-    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 1e-6}, tags=["t"])
+    maker = BatchRelaxMaker(
+        checkpoint=str(tiny_checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 1e-6}, tags=["t"]
+    )
     output = run(maker, mixed, job_store, tmp_path)
     records = output["records"]
     assert [record["state"] for record in records] == ["max_steps", "rejected", "rejected", "rejected", "max_steps"]
     assert records[1]["error"] == "the file is empty"
     assert "overlapping" in records[2]["error"]
     assert "U" in records[3]["error"]
-    assert [record["source"] for record in records] == ["good.cif", "empty.cif", "overlap.cif", "structure", "structure"]
+    assert [record["source"] for record in records] == [
+        "good.cif",
+        "empty.cif",
+        "overlap.cif",
+        "structure",
+        "structure",
+    ]
     assert records[0]["provenance"] == {"batch": 1, "tags": ["t"]}
     assert records[4]["candidate_id"] == content_id(rock_salt(4.3, "Mg", "O"))
     assert records[0]["n_steps"] == 3
@@ -70,9 +78,7 @@ def test_each_candidate_has_its_record_in_order(
     assert output["versions"]["torch"]
 
 
-def test_arrays_go_to_the_data_store(
-    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
-) -> None:
+def test_arrays_go_to_the_data_store(tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list) -> None:
     output = run(BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=2), mixed, job_store, tmp_path)
     assert "blob_uuid" in output["structures"]
     loaded = job_store.query_one({}, load=True)["output"]
