@@ -49,12 +49,19 @@ SEED = 11
 MIN_FRAMES = 40
 """An element is claimed if at least so many training frames contain it."""
 
+MAX_FORCE = 5.0
+"""Frames with a larger force (eV/Å) are left out: a small network has better uses for its capacity."""
+
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
 
 
 def read_labels(labels: Path) -> tuple[list[Frame], list[Frame]]:
-    """Training and validation frames of a folder of ``shard-*.extxyz.gz``."""
-    frames = list(read_frames(sorted(labels.glob("shard-*.extxyz.gz"))))
+    """Training and validation frames of a folder of ``shard-*.extxyz.gz``, without the wildest."""
+    frames = [
+        frame
+        for frame in read_frames(sorted(labels.glob("shard-*.extxyz.gz")))
+        if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
+    ]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
 
 
@@ -139,7 +146,7 @@ def main() -> None:
         stage.add_argument("--labels", type=Path, required=True, help="folder of the shards of matris.training.distill")
         stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
         stage.add_argument("--threads", type=int, default=2)
-    stages.choices["train"].add_argument("--steps", type=int, default=6000)
+    stages.choices["train"].add_argument("--steps", type=int, default=5200)
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()

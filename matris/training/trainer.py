@@ -60,7 +60,7 @@ class TrainSettings:
 
     steps: int
     batch_size: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup: int = 100
     weight_decay: float = 1e-3
     clip: float = 0.5
