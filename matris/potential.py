@@ -210,14 +210,20 @@ def load(
     precision = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
     if precision not in (torch.float32, torch.float64):
         raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")
-    path = Path(key_or_path).expanduser() if key_or_path is not None else None
-    stamp = path.stat().st_mtime_ns if path is not None and path.is_file() else 0
-    return _resident(str(key_or_path) if key_or_path is not None else None, stamp, where, precision)
+    name = None if key_or_path is None else str(key_or_path)
+    path = checkpoints.REGISTRY[name].path if name in checkpoints.REGISTRY else Path(name or "").expanduser()
+    file = (str(path), path.stat().st_mtime_ns) if path.is_file() else None
+    return _resident(name, file, where, precision)
 
 
 @lru_cache(maxsize=4)
-def _resident(name: str | None, stamp: int, device: torch.device, dtype: torch.dtype) -> Potential:  # noqa: ARG001
-    """Load once for a file as it is (`stamp` is its modification time), a device and a precision."""
+def _resident(
+    name: str | None,
+    file: tuple[str, int] | None,  # noqa: ARG001 - path and modification time: another file is another potential
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Potential:
+    """Load once for a checkpoint, a device and a precision."""
     network, card = checkpoints.read(name)
     try:
         network = network.to(device=device, dtype=dtype)
