@@ -9,7 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +138,9 @@ def cache_directory() -> Path:
     return Path(os.environ.get("MATRIS_CACHE") or Path.home() / ".cache" / "matris")
 
 
-def read(key_or_path: str | Path | None = None) -> tuple[MatRIS, Card]:
+def locate(key_or_path: str | Path | None = None) -> Path:
     """
-    Read a checkpoint, downloading a published one that is not in the cache.
+    Find a checkpoint's file, downloading a published one that is not in the cache.
 
     Parameters
     ----------
@@ -148,37 +148,36 @@ def read(key_or_path: str | Path | None = None) -> tuple[MatRIS, Card]:
         A key of the registry, a path to a published file (``.pth.tar``) or to one of ours (``.safetensors``),
         or nothing: the embedded checkpoint.
 
-    Returns
-    -------
-    network
-        On the CPU, float32.
-    card
-
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint, or its file is truncated, foreign, or does not fit its own config.
+        If there is no such checkpoint, or it cannot be downloaded.
     """
     if key_or_path is None or key_or_path == EMBEDDED:
-        with as_file(files("matris") / "data" / f"{EMBEDDED}.safetensors") as path:
-            return read_file(path)
+        return Path(str(files("matris") / "data" / f"{EMBEDDED}.safetensors"))
     if str(key_or_path) in REGISTRY:
-        return read_file(_fetch(REGISTRY[str(key_or_path)]))
-    path = Path(key_or_path).expanduser()
+        return _fetch(REGISTRY[str(key_or_path)])
+    path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
         known = ", ".join([EMBEDDED, *REGISTRY])
         raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {known}")
-    return read_file(path)
+    return path
 
 
 def read_file(path: Path) -> tuple[MatRIS, Card]:
     """
     Read a checkpoint file of either format, told apart by its content.
 
+    Returns
+    -------
+    network
+        On the CPU, float32, frozen.
+    card
+
     Raises
     ------
     CheckpointError
-        See `read`.
+        If the file is truncated, foreign, or does not fit its own config.
     """
     try:
         with path.open("rb") as stream:

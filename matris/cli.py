@@ -133,10 +133,10 @@ def screen(
     with _clear_errors():
         from matris.flows.campaign import Campaign, Intake, local_folder
 
-        with stderr.status("Reading candidates …"):
-            intake = Intake.gather(sources or [], chemsys, max_sites=max_sites)
         with stderr.status("Loading the checkpoint …"):
             maker = _maker(checkpoint=checkpoint, device=device, steps=max_steps, relax_kwargs={"fmax": fmax})
+        with stderr.status("Reading candidates …"):
+            intake = Intake.gather(sources or [], chemsys, max_sites=max_sites)
             campaign = Campaign(intake, store, maker, chunk_size)
             campaign.compete_with(references)
         _compute(campaign)
@@ -177,8 +177,6 @@ def relax(
     with _clear_errors():
         from matris.flows.campaign import Campaign, Intake
 
-        with stderr.status("Reading structures …"):
-            intake = Intake.gather(files)
         with stderr.status("Loading the checkpoint …"):
             maker = _maker(
                 checkpoint=checkpoint,
@@ -187,7 +185,8 @@ def relax(
                 steps=max_steps,
                 relax_kwargs={"fmax": fmax},
             )
-            campaign = Campaign(intake, store, maker, chunk_size)
+        with stderr.status("Reading structures …"):
+            campaign = Campaign(Intake.gather(files), store, maker, chunk_size)
         _compute(campaign)
         documents = campaign.documents()
         _show_relaxed(documents, campaign.write_structures(output))
@@ -248,7 +247,7 @@ def models() -> None:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "trained on", "file"):
             table.add_column(name, overflow="fold")
-        card = checkpoints.read()[1]
+        card = checkpoints.read_file(checkpoints.locate())[1]
         table.add_row(card.key, card.energy_scale, card.predicts, card.description, "embedded")
         for entry in checkpoints.REGISTRY.values():
             at_hand = entry.path.exists()
@@ -258,10 +257,12 @@ def models() -> None:
 
 
 def _maker(**settings: Any) -> BatchRelaxMaker:
-    """Job that computes a chunk."""
+    """Job that computes a chunk, its checkpoint loaded: a wrong key shall not cost the time of reading candidates."""
     from matris.makers.batch_relax import BatchRelaxMaker
 
-    return BatchRelaxMaker(**settings)
+    maker = BatchRelaxMaker(**settings)
+    maker.potential()
+    return maker
 
 
 def _compute(campaign: Campaign) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,6 +16,7 @@ from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     from ase import Atoms
@@ -210,21 +210,14 @@ def load(
     precision = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
     if precision not in (torch.float32, torch.float64):
         raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")
-    name = None if key_or_path is None else str(key_or_path)
-    path = checkpoints.REGISTRY[name].path if name in checkpoints.REGISTRY else Path(name or "").expanduser()
-    file = (str(path), path.stat().st_mtime_ns) if path.is_file() else None
-    return _resident(name, file, where, precision)
+    path = checkpoints.locate(key_or_path)
+    return _resident(path, path.stat().st_mtime_ns, where, precision)
 
 
 @lru_cache(maxsize=4)
-def _resident(
-    name: str | None,
-    file: tuple[str, int] | None,  # noqa: ARG001 - path and modification time: another file is another potential
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Potential:
-    """Load once for a checkpoint, a device and a precision."""
-    network, card = checkpoints.read(name)
+def _resident(path: Path, stamp: int, device: torch.device, dtype: torch.dtype) -> Potential:  # noqa: ARG001
+    """Load once for a file as it is (`stamp` is its modification time), a device and a precision."""
+    network, card = checkpoints.read_file(path)
     try:
         network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
