@@ -10,7 +10,6 @@ from jobflow import run_locally
 
 from matris.flows.screening import ScreeningFlowMaker, with_elements
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.potential import load
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.candidates import Candidate, read_candidates
 from matris.stores.documents import document_id
@@ -110,7 +109,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         """Load the potential and open the store."""
-        self.potential: Potential = load(self.maker.checkpoint, device=self.maker.device, dtype=self.maker.dtype)
+        self.potential: Potential = self.maker.potential()
         self.job_store: JobStore = open_job_store(self.location)
         self.store = CandidateStore.beside(self.job_store)
         self.candidates = self.intake.candidates

@@ -12,6 +12,7 @@ from monty.json import MontyEncoder
 from matris.flows.ranking import rank_candidates
 from matris.makers.batch_relax import BatchRelaxMaker, as_candidate
 from matris.stores.prototypes import elemental_references
+from matris.structures import problem_with
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -97,7 +98,7 @@ class ScreeningFlowMaker(Maker):
 
 def with_elements(candidates: Iterable[Candidate], known: Collection[str] | None = None) -> list[Candidate]:
     """
-    Append elemental references for the elements that candidates contain.
+    Append elemental references for the elements that sound candidates contain.
 
     Parameters
     ----------
@@ -115,9 +116,8 @@ def with_elements(candidates: Iterable[Candidate], known: Collection[str] | None
     seen = {
         symbol
         for candidate in listed
-        if candidate.structure is not None
+        if candidate.structure is not None and problem_with(candidate.structure, known) is None
         for symbol in candidate.structure.composition.chemical_system_set
     }
     ids = {candidate.candidate_id for candidate in listed}
-    wanted = sorted(seen if known is None else seen & set(known))
-    return listed + [reference for reference in elemental_references(wanted) if reference.candidate_id not in ids]
+    return listed + [each for each in elemental_references(sorted(seen)) if each.candidate_id not in ids]

@@ -94,7 +94,7 @@ class BatchRelaxMaker(Maker):
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
         """
         chunk = [as_candidate(candidate) for candidate in candidates]
-        potential = load(self.checkpoint, device=self.device, dtype=self.dtype)
+        potential = self.potential()
         settings = self.settings()
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
@@ -127,6 +127,10 @@ class BatchRelaxMaker(Maker):
             device=str(potential.device),
             dtype=_name(potential.dtype),
         )
+
+    def potential(self) -> Potential:
+        """Load the potential; it stays resident, so that the next chunk of this process has it at once."""
+        return load(self.checkpoint, device=self.device, dtype=self.dtype)
 
     def settings(self) -> RelaxSettings:
         """Return what decides a result besides the checkpoint and the candidate."""
