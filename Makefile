@@ -25,7 +25,7 @@ screen: install
 	$(BIN)/matris screen --chemsys Li-Mg-O --store demo-results --report demo-results/report
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -50,7 +50,7 @@ class Teacher:
 
     def __init__(self, key: str = "7net-0", max_edges: int = 800) -> None:
         try:
-            from sevenn.calculator import SevenNetCalculator  # noqa: PLC0415
+            from sevenn.calculator import SevenNetCalculator
         except ImportError as error:
             raise MatrisError(
                 f"labelling needs the teacher potential, and {error.name} is not installed: "
@@ -69,8 +69,8 @@ class Teacher:
 
     def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
         """Energies, forces and stresses of all frames, in their order."""
-        from sevenn.atom_graph_data import AtomGraphData  # noqa: PLC0415
-        from sevenn.train.dataload import unlabeled_atoms_to_graph  # noqa: PLC0415
+        from sevenn.atom_graph_data import AtomGraphData
+        from sevenn.train.dataload import unlabeled_atoms_to_graph
 
         graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(a, self._cutoff)) for a in frames]
         edges = [int(graph["edge_index"].shape[1]) for graph in graphs]
@@ -86,8 +86,8 @@ class Teacher:
         return [labels[i] for i in range(len(frames))]
 
     def _evaluate(self, graphs: Sequence[Any]) -> Iterator[Label]:
-        import sevenn._keys as keys  # noqa: PLC0415
-        from torch_geometric.loader.dataloader import Collater  # noqa: PLC0415
+        import sevenn._keys as keys
+        from torch_geometric.loader.dataloader import Collater
 
         batch = Collater([], follow_batch=None, exclude_keys=None)(list(graphs))
         batch.to(self._device)
@@ -113,7 +113,7 @@ class _Convolution(torch.nn.Module):
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
-        from e3nn.o3 import wigner_3j  # noqa: PLC0415
+        from e3nn.o3 import wigner_3j
 
         product = convolution.convolution
         self.weight_nn = convolution.weight_nn
