@@ -202,8 +202,8 @@ def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engin
         if inner is None:
             return _Engine(potential, _fingerprint(potential), None)
         return _Engine(potential, inner.card.sha256, tuple(inner.elements))
-    from matris.potential import Potential, load  # noqa: PLC0415 - not needed to drive other models
-    from matris.torchsim import MatRISTorchSimModel  # noqa: PLC0415
+    from matris.potential import Potential, load
+    from matris.torchsim import MatRISTorchSimModel
 
     loaded = potential if isinstance(potential, Potential) else load(potential)
     return _Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, tuple(loaded.elements))

@@ -47,7 +47,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         As for every maggma store.
     """
 
-    def __init__(  # noqa: PLR0917 - maggma's order
+    def __init__(
         self,
         path: str | Path,
         collection_name: str,
@@ -117,7 +117,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
                         values.setdefault(_identical(value), value)
         return list(values.values())
 
-    def groupby(  # noqa: PLR0917 - maggma's order
+    def groupby(
         self,
         keys: list[str] | str,
         criteria: Document | None = None,

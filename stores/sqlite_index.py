@@ -36,7 +36,7 @@ class Index(NamedTuple):
     sorts: bool
 
 
-def entry(value: Any) -> Entry:  # noqa: PLR0911 - one line a type
+def entry(value: Any) -> Entry:
     """Rank and SQLite value of one value; ``OTHER`` for what only the document itself can answer for."""
     if value is None or value is NOTHING:
         return NULL, 0
