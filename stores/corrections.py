@@ -7,14 +7,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
-from pymatgen.entries.compatibility import CompatibilityError, MaterialsProject2020Compatibility
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
-from pymatgen.io.vasp.sets import MPRelaxSet
 
 from matris.errors import MatrisError
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 
 MP2020 = "MaterialsProject2020Compatibility"
 NO_CORRECTION = "none"
@@ -119,6 +118,8 @@ def apply_mp2020(entry: ComputedEntry) -> None:
     CorrectionError
         If the scheme refuses the entry, as for a wrong Hubbard U.
     """
+    from pymatgen.entries.compatibility import CompatibilityError
+
     if "oxidation_states" not in entry.data:
         entry.data["oxidation_states"] = _oxidation_states(entry.composition.formula)
     with warnings.catch_warnings():
@@ -131,12 +132,17 @@ def apply_mp2020(entry: ComputedEntry) -> None:
 
 @cache
 def _mp2020() -> MaterialsProject2020Compatibility:
+    """Make the scheme; its module takes seconds to import, which a query shall not pay."""
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
     return MaterialsProject2020Compatibility(check_potcar=False)
 
 
 @cache
 def _hubbard_table() -> dict[str, dict[str, float]]:
     """Hubbard U (eV) by anion and metal."""
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
     table: dict[str, dict[str, float]] = MPRelaxSet.CONFIG["INCAR"]["LDAUU"]
     return table
 
