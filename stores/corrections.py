@@ -1,4 +1,8 @@
-"""Energy corrections, bound to the energy scale of a checkpoint."""
+"""
+Energy corrections, bound to the energy scale of a checkpoint.
+
+pymatgen's entries and schemes take seconds to import; they are imported where they are used, so that a query is quick.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
-from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from matris.errors import MatrisError
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+    from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 MP2020 = "MaterialsProject2020Compatibility"
 NO_CORRECTION = "none"
@@ -89,6 +93,8 @@ def corrected_entry(
     CorrectionError
         If the scale has no known scheme, or the scheme refuses the entry.
     """
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
     scheme = correction_scheme(energy_scale, structure.composition)
     entry = ComputedStructureEntry(structure, energy, entry_id=entry_id)
     if scheme == MP2020:
@@ -132,7 +138,7 @@ def apply_mp2020(entry: ComputedEntry) -> None:
 
 @cache
 def _mp2020() -> MaterialsProject2020Compatibility:
-    """Make the scheme; its module takes seconds to import, which a query shall not pay."""
+    """Make the scheme."""
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 
     return MaterialsProject2020Compatibility(check_potcar=False)

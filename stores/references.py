@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from monty.io import zopen
 from pymatgen.core.composition import Composition
 from pymatgen.core.structure import Structure
-from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from matris.errors import MatrisError
 from matris.stores.corrections import MP2020, NO_CORRECTION, CorrectionError, apply_mp2020, correction_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pymatgen.entries.computed_entries import ComputedEntry
 
 _RUN_TYPES = {
     "mp": {"GGA", "GGA+U"},
@@ -142,6 +143,8 @@ def _wanted(energy_scale: str) -> str:
 
 def _entry(item: dict[str, Any]) -> ComputedEntry:
     """Read only what corrections and hulls need, and build no class that the file names."""
+    from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry  # slow: not for every query
+
     composition = Composition(item["composition"])
     data = {key: item["data"][key] for key in _DATA if key in item.get("data", {})}
     parameters = {key: value for key, value in item.get("parameters", {}).items() if key in _PARAMETERS}
