@@ -92,11 +92,17 @@ def document_table(documents: Sequence[Document], *, title: str | None = None, n
             eV(d.get("energy_per_atom"), 4),
             str(d.get("nsites") or "–"),
             d["state"],
-            d["source"],
+            origin(d),
         ]
         style = "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else ""
         table.add_row(*([str(number)] if numbered else []), *(Text(cell, style=style) for cell in row))
     return table
+
+
+def origin(document: Document) -> str:
+    """Where a candidate comes from: its file, or the structure type it was made from."""
+    prototype = document.get("provenance", {}).get("prototype")
+    return f"{prototype} type" if prototype else str(document["source"])
 
 
 def write_json(documents: Sequence[Document]) -> None:

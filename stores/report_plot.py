@@ -68,7 +68,9 @@ def hull_points(documents: Iterable[Mapping[str, Any]]) -> list[HullPoint]:
 
 def drawable_systems(points: Sequence[HullPoint]) -> list[tuple[str, ...]]:
     """
-    Chemical systems worth a picture: two or three elements, not part of a larger one that is drawn.
+    Chemical systems worth a picture: of two or three elements, with at least one compound.
+
+    If all phases together have no more than three elements, those are a system, whether or not a phase has all.
 
     Returns
     -------
@@ -76,10 +78,9 @@ def drawable_systems(points: Sequence[HullPoint]) -> list[tuple[str, ...]]:
         Sorted element symbols; systems with most phases come first.
     """
     spaces = Counter(frozenset(p.composition) for p in points if p.above_hull is not None)
-    drawn = [space for space in spaces if len(space) in _DRAWABLE]
-    maximal = [space for space in drawn if not any(space < other for other in drawn)]
-    size = {space: sum(n for part, n in spaces.items() if part <= space) for space in maximal}
-    return [tuple(sorted(space)) for space in sorted(maximal, key=lambda space: (-size[space], sorted(space)))]
+    systems = {space for space in (*spaces, frozenset().union(*spaces)) if len(space) in _DRAWABLE}
+    size = {space: sum(n for part, n in spaces.items() if part <= space) for space in systems}
+    return [tuple(sorted(space)) for space in sorted(systems, key=lambda s: (-size[s], -len(s), sorted(s)))]
 
 
 def hull_figure(
@@ -163,7 +164,13 @@ def _draw_ternary(
         at = {k: [_fraction(p, element) for p in group] for k, element in zip(keys, system, strict=True)}
         figure.add_scatterternary(**at, name=name, **marker_style)
     axes = {
-        f"{key}axis": {"title": element, "showgrid": False, "ticks": "", "showticklabels": False}
+        f"{key}axis": {
+            "title": element,
+            "showgrid": False,
+            "layer": "below traces",
+            "ticks": "",
+            "showticklabels": False,
+        }
         for key, element in zip(keys, system, strict=True)
     }
     figure.update_layout(ternary={"sum": 1, "bgcolor": "white", **axes})
@@ -235,7 +242,10 @@ def _hull(system: Sequence[str], points: Sequence[HullPoint]) -> tuple[list[Hull
         for n, i in enumerate(map(int, facet))
         for j in map(int, facet[n + 1 :])
     }
-    return [candidates[entry.attribute] for entry in diagram.qhull_entries], sorted(edges)
+    vertices = sorted({vertex for edge in edges for vertex in edge})
+    place = {vertex: number for number, vertex in enumerate(vertices)}
+    corners = [candidates[diagram.qhull_entries[vertex].attribute] for vertex in vertices]
+    return corners, sorted((place[i], place[j]) for i, j in edges)
 
 
 def reference_points(entries: Iterable[ComputedEntry]) -> list[HullPoint]:

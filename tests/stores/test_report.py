@@ -144,7 +144,7 @@ def test_report_tells_everything(documents: list[dict[str, Any]], tmp_path: Path
     assert len(page.links) == 6
     for link in page.links:
         assert Structure.from_file(path.parent / link).composition.reduced_formula == "Fe"
-    for number in range(2):  # Fe-Li-O and Cl-Na
+    for number in range(5):  # Fe-Li-O and the binaries
         figure = json.loads(page.data[f"hull-{number}-data"])
         assert {"data", "layout"} <= set(figure)
     assert path.read_text(encoding="utf-8").count("plotly.js v") == 1
@@ -163,8 +163,13 @@ def test_report_without_a_picture_has_no_plotly(documents: list[dict[str, Any]],
     assert "No chemical system" in Page(path.read_text(encoding="utf-8")).sections["hulls"]
 
 
-def test_systems_drawn_are_the_largest(documents: list[dict[str, Any]]) -> None:
-    assert drawable_systems(hull_points(documents)) == [("Fe", "Li", "O"), ("Cl", "Na")]
+def test_systems_drawn(documents: list[dict[str, Any]]) -> None:
+    systems = drawable_systems(hull_points(documents))
+    assert systems[0] == ("Fe", "Li", "O")
+    assert sorted(systems[1:]) == [("Cl", "Na"), ("Fe", "Li"), ("Fe", "O"), ("Li", "O")]
+    binaries = [HullPoint("LiO", {"Li": 1, "O": 1}, -1, 0.0), HullPoint("FeO", {"Fe": 1, "O": 1}, -1, 0.0)]
+    assert drawable_systems(binaries) == [("Fe", "Li", "O"), ("Fe", "O"), ("Li", "O")]
+    assert drawable_systems([]) == []
     assert drawable_systems([HullPoint("LiFeNaO2", {"Li": 1, "Fe": 1, "Na": 1, "O": 2}, -1, 0.0)]) == []
 
 
@@ -175,6 +180,8 @@ def test_binary_hull_runs_through_the_stable_phases(documents: list[dict[str, An
     assert corners == [(0.0, 0.0), (0.6, -1.7), (1.0, 0.0)]
     names = {group["name"]: group for group in groups}
     assert names["above the hull"]["x"] == [0.5]
+    assert names["above the hull"]["text"] == [""]  # only corners are labelled
+    assert "Fe<sub>2</sub>O<sub>3</sub>" in names["stable"]["text"]
     assert names["above the hull"]["marker"]["color"][0] == pytest.approx(1e3 * (1.7 * 0.5 / 0.6 - 1.2))
 
 
