@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import zlib
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,17 +16,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from ase.io import iread, write
 
 from matris import checkpoints
 from matris.checkpoints import Card
 from matris.config import ModelConfig
 from matris.network import MatRIS
 from matris.potential import Potential
-from matris.training.data import read_frames, regress_reference_energies
+from matris.training.data import held_out, read_frames, regress_reference_energies
 from matris.training.evaluate import evaluate
+from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matris.training.data import Frame
 
 logger = logging.getLogger(__name__)
@@ -49,46 +54,81 @@ SEED = 11
 MIN_FRAMES = 40
 """An element is claimed if at least so many training frames contain it."""
 
+MAX_ATOMS = 40
+"""Largest cell taken from DFT sets."""
+
 MAX_FORCE = 5.0
 """Frames with a larger force (eV/Å) are left out: a small network has better uses for its capacity."""
 
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
 
 
-def read_labels(labels: Path) -> tuple[list[Frame], list[Frame]]:
-    """Training and validation frames of a folder of ``shard-*.extxyz.gz``, without the wildest."""
+def read_labels(labels: Sequence[Path]) -> tuple[list[Frame], list[Frame]]:
+    """Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest."""
     frames = [
         frame
-        for frame in read_frames(sorted(labels.glob("shard-*.extxyz.gz")))
+        for frame in read_frames([path for folder in labels for path in sorted(folder.glob("shard-*.extxyz.gz"))])
         if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
 
 
-def train_embedded(labels: Path, output: Path, settings: TrainSettings) -> None:
+def take_frames(data: Path, output: Path) -> None:
+    """
+    Copy DFT frames that may be trained on into shards, for a second stage of training.
+
+    Of ``mptrj_random`` the formulas that `held_out` keeps for measuring are left; cells have at most 40 atoms.
+
+    Parameters
+    ----------
+    data
+        Folder of ``mptrj_random.extxyz.gz``, ``mptrj_highest_stress.extxyz.gz`` and ``alexandria_random.extxyz.gz``.
+    output
+        Folder of the shards.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("mptrj_random", "mptrj_highest_stress", "alexandria_random"):
+        taken = []
+        for atoms in iread(data / f"{name}.extxyz.gz", format="extxyz"):
+            formula = atoms.get_chemical_formula()
+            apart = name == "mptrj_random" and held_out(formula)
+            if len(atoms) <= MAX_ATOMS and not apart and set(atoms.symbols) <= set(ELEMENTS):
+                validation = zlib.crc32(formula.encode()) % 10 == 0
+                atoms.info = {"material": f"{name} {formula}", "split": "val" if validation else "train"}
+                taken.append(atoms)
+        write(output / f"shard-{name}.extxyz.gz", taken, format="extxyz")
+        logger.info("%s: %d frames", name, len(taken))
+
+
+def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path | None = None) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
 
     Parameters
     ----------
     labels
-        Folder of ``shard-*.extxyz.gz``.
+        Folders of ``shard-*.extxyz.gz``.
     output
         Folder of the training state and log.
     settings
         How to train.
+    initial
+        Folder of an earlier stage, whose weights this one starts from.
     """
     training, validation = read_labels(labels)
     logger.info("%d training and %d validation frames", len(training), len(validation))
     torch.manual_seed(SEED)
     network = MatRIS(CONFIG, magmoms=False)
-    network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
+    if initial is None:
+        network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
+    else:
+        network.load_state_dict(checkpoints.load_plain(initial / STATE)["network"])
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
 
 
-def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card:
+def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> Card:
     """
     Measure a trained network and write it with its card.
 
@@ -115,7 +155,7 @@ def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card
         predicts="efs",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
-            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, raw Materials Project "
+            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, then tuned on DFT frames, raw Materials Project "
             "energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
@@ -124,7 +164,10 @@ def package(labels: Path, output: Path, data: Path | None, target: Path) -> Card
     details = {
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT)",
-        "data": "prototypes and ion substitutions, strained and rattled, labelled by matris.training.distill",
+        "data": (
+            "prototypes and ion substitutions, strained and rattled, labelled by the teacher; then DFT frames of MPtrj "
+            "and Alexandria"
+        ),
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -141,18 +184,27 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)  # torch-sim sets its own
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
+    frames = stages.add_parser("frames", help="take DFT frames for a second stage of training")
+    frames.add_argument("--data", type=Path, required=True, help="folder of reference data")
+    frames.add_argument("--output", type=Path, required=True, help="folder of the shards")
     for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
         stage = stages.add_parser(name, help=text)
-        stage.add_argument("--labels", type=Path, required=True, help="folder of the shards of matris.training.distill")
+        stage.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
         stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
         stage.add_argument("--threads", type=int, default=2)
     stages.choices["train"].add_argument("--steps", type=int, default=5200)
+    stages.choices["train"].add_argument("--learning-rate", type=float, default=TrainSettings(1).learning_rate)
+    stages.choices["train"].add_argument("--initial", type=Path, help="folder of an earlier stage to start from")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
+    if arguments.stage == "frames":
+        take_frames(arguments.data, arguments.output)
+        return
     torch.set_num_threads(arguments.threads)
     if arguments.stage == "train":
-        train_embedded(arguments.labels, arguments.output, TrainSettings(steps=arguments.steps))
+        settings = TrainSettings(steps=arguments.steps, learning_rate=arguments.learning_rate)
+        train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)
 
