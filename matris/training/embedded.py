@@ -155,8 +155,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         predicts="efs",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
-            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals, then tuned on DFT frames, raw "
-            "Materials Project energy scale. For demos and tests; use a published checkpoint for results."
+            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals and tuned on DFT frames, "
+            "on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
     errors = evaluate(Potential(network, card), data)
