@@ -76,6 +76,11 @@ def _clear_errors() -> Iterator[None]:
     except MatrisError as error:
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOTHING_COMPUTED) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # disk full, no rights
+        stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(NOTHING_COMPUTED) from None
     except KeyboardInterrupt:
         stderr.print("Interrupted. What is finished is kept; run the same command again to go on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -189,8 +194,7 @@ def relax(
             campaign = Campaign(Intake.gather(files), store, maker, chunk_size)
         _compute(campaign)
         documents = campaign.documents()
-        _show_relaxed(documents, campaign.write_structures(output))
-        _summarise(campaign, documents)
+        _show_relaxed(campaign, documents, campaign.write_structures(output))
         _exit(documents)
 
 
@@ -220,6 +224,7 @@ def query(
     with _clear_errors():
         from matris.stores.candidate_store import CandidateStore
 
+        _check_there(store)
         found = CandidateStore.open(store).query(
             formula=formula,
             chemsys=chemsys,
@@ -245,15 +250,31 @@ def models() -> None:
         from matris import checkpoints
 
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("key", "energy scale", "predicts", "trained on", "file"):
-            table.add_column(name, overflow="fold")
+        for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
+            table.add_column(name, no_wrap=name != "trained on")
         card = checkpoints.read_file(checkpoints.locate())[1]
-        table.add_row(card.key, card.energy_scale, card.predicts, card.description, "embedded")
+        table.add_row(
+            card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
+        )
         for entry in checkpoints.REGISTRY.values():
-            at_hand = entry.path.exists()
-            place = f"[green]{entry.path}[/green]" if at_hand else f"[dim]place it at[/dim] {entry.path}"
-            table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.trained_on, place)
-        stdout().print(table)
+            at_hand = "[green]yes[/green]" if entry.path.exists() else "no"
+            table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.file, at_hand, entry.trained_on)
+        out = stdout()
+        out.print(table)
+        out.print(
+            f"Files are looked for in {escape(str(checkpoints.cache_directory()))}; missing ones are downloaded there.",
+            soft_wrap=True,
+        )
+        out.print("Without a network, place them there.")
+
+
+def _check_there(location: str | None) -> None:
+    """Refuse to look for results in a folder that holds none: opening it would make a store there."""
+    from matris.errors import StoreError
+    from matris.stores.jobstore import DATABASE_FILE
+
+    if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
+        raise StoreError(f"{location} holds no results: there is no {DATABASE_FILE} in it")
 
 
 def _maker(**settings: Any) -> BatchRelaxMaker:
@@ -300,8 +321,10 @@ def _show_ranking(documents: Sequence[Document]) -> None:
         stdout().print(f"{count} without a distance to the hull: {escape(str(why))}", soft_wrap=True)
 
 
-def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> None:
+def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
     """Print what relaxing gave, one structure a line."""
+    from matris.stores.ranking import Funnel, reason
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("formula", "state"):
         table.add_column(name, no_wrap=True)
@@ -316,9 +339,10 @@ def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> N
             eV(d.get("uncorrected_energy_per_atom"), 4),
             eV(d.get("fmax"), 4),
             eV(d.get("volume"), 2),
-            escape(str(files.get(d["document_id"]) or f"{d['source']}: {d.get('error')}")),
+            escape(str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}")),
         )
     stdout().print(table)
+    stdout().print(Funnel.of(documents, campaign.intake.n_read).summary(hull=False), soft_wrap=True)
 
 
 def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
@@ -333,7 +357,7 @@ def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
         out.print(f"[red]{d['state']}[/red] {escape(what)}: {escape(reason(d))}", soft_wrap=True)
     if len(failures) > _TOP:
         out.print(f"… and {len(failures) - _TOP} more: matris query --state failed, --state rejected")
-    out.print(str(Funnel.of(documents, campaign.intake.n_read)), soft_wrap=True)
+    out.print(Funnel.of(documents, campaign.intake.n_read).summary(), soft_wrap=True)
 
 
 def _exit(documents: Sequence[Document]) -> None:

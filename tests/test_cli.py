@@ -138,6 +138,7 @@ def test_relax(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "MgO.cif" in result.stdout
     assert "the file is empty" in result.stdout
+    assert "2 read, 1 converged, 1 rejected" in result.stdout
     assert Structure.from_file(tmp_path / "out" / "MgO.cif").composition.reduced_formula == "MgO"
     assert len(found(tmp_path / "store")) == 2
 
@@ -158,6 +159,7 @@ def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_p
         (["screen", "--chemsys", "Mg", "--checkpoint", "no-such-key"], 1, "no-such-key"),
         (["screen", "--chemsys", "Mg", "--references", "no-such-file"], 2, "no-such-file"),
         (["query", "--sort", "beauty"], 1, "beauty"),
+        (["query", "--store", "no-such-store"], 1, "no results"),
         (["query", "--limit", "0"], 2, "limit"),
         (["relax"], 2, "FILE"),
         (["frobnicate"], 2, "frobnicate"),
@@ -197,7 +199,12 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint
         ("matris_4m_matpes_pbev2", "matpes-pbe"),
     ):
         assert any(key in line and scale in line for line in result.stdout.splitlines())
-    assert "MatRIS_10M_MP.pth.tar" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines() if ".pth.tar" in line]
+    at_hand = {row[0]: row[[".pth.tar" in word for word in row].index(True) + 1] for row in rows}
+    assert at_hand.pop("matris_10m_omat") == "yes"
+    assert len(at_hand) == 6
+    assert set(at_hand.values()) == {"no"}
+    assert str(tmp_path / "c") in result.stdout
     assert "tiny" in result.stdout
 
 
