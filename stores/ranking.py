@@ -136,12 +136,19 @@ class Funnel:
         """Say what was lost in some states, kind by kind, the most frequent first."""
         return ", ".join(f"{count} {name}" for state in states for name, count in self.lost[state].most_common())
 
-    def __str__(self) -> str:
-        """Sum a campaign up in one line."""
+    def summary(self, *, hull: bool = True) -> str:
+        """
+        Sum a campaign up in one line.
+
+        Parameters
+        ----------
+        hull
+            Whether the candidates were placed on a hull.
+        """
         parts = [f"{self.read} read"]
         if self.read > self.distinct:
             parts.append(f"{self.read - self.distinct} identical")
-        parts.append(f"{self.converged} ranked ({self.stable} on the hull)")
+        parts.append(f"{self.converged} ranked ({self.stable} on the hull)" if hull else f"{self.converged} converged")
         names = {"rejected": "rejected", "failed": "failed", "max_steps": "not converged"}
         parts += [f"{sum(self.lost[state].values())} {name}" for state, name in names.items() if self.lost[state]]
         return ", ".join(parts)

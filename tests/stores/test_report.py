@@ -202,7 +202,8 @@ def test_ranking(documents: list[dict[str, Any]]) -> None:
     assert [d["state"] for d in lost(documents)] == ["rejected", "rejected", "failed", "max_steps"]
     funnel = Funnel.of(documents, 20)
     assert (funnel.read, funnel.distinct, funnel.sound, funnel.converged, funnel.stable) == (20, 10, 8, 6, 4)
-    assert str(funnel) == "20 read, 10 identical, 6 ranked (4 on the hull), 2 rejected, 1 failed, 1 not converged"
+    assert funnel.summary() == "20 read, 10 identical, 6 ranked (4 on the hull), 2 rejected, 1 failed, 1 not converged"
+    assert funnel.summary(hull=False).startswith("20 read, 10 identical, 6 converged, 2 rejected")
 
 
 @pytest.mark.parametrize(
