@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,7 @@ class Campaign:
         flow_maker = ScreeningFlowMaker(relax_maker=self.maker, chunk_size=self.chunk_size, add_elements=False)
         run_locally(flow_maker.make(candidates), store=self.job_store, log=False, raise_immediately=True)
         self.store.build(self.job_store)
-        self.maker.journal(self.potential).unlink(missing_ok=True)  # all that is in it is in the store now
+        self._drop_journal()
 
     def rank(self) -> None:
         """Place the store's documents of this checkpoint and these settings on their hulls."""
@@ -199,6 +200,18 @@ class Campaign:
             structure.to(filename=str(path), fmt="cif")
             written[document["document_id"]] = path
         return written
+
+    def _drop_journal(self) -> None:
+        """Remove the journal, unless it holds what another campaign was interrupted in."""
+        journal = self.maker.journal(self.potential)
+        if not journal.exists():
+            return
+        done = self.store.done_ids(*self._origin)
+        with journal.open(encoding="utf-8") as lines:
+            next(lines, None)  # the header
+            left = any(json.loads(line)["structure_id"] not in done for line in lines)
+        if not left:
+            journal.unlink(missing_ok=True)
 
     @property
     def _origin(self) -> tuple[str, str]:
