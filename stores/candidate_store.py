@@ -327,7 +327,10 @@ class CandidateStore:
     def _unwind(self, job_store: JobStore, job: dict[str, Any]) -> list[CandidateDocument]:
         """Store the documents and arrays of one chunk, then remember it."""
         uuid, index = job["uuid"], job["index"]
-        found = job_store.query_one({"uuid": uuid, "index": index}, load=True) or {}
+        try:
+            found = job_store.query_one({"uuid": uuid, "index": index}, load=True) or {}
+        except KeyError:  # its arrays are not there: jobflow stores them last, and was killed in between
+            return []
         try:
             chunk = ChunkDocument.model_validate(found.get("output"))
         except ValidationError as error:

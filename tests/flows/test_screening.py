@@ -14,6 +14,7 @@ from matris.errors import MatrisError
 from matris.flows.campaign import Campaign, Intake, local_folder
 from matris.flows.screening import ScreeningFlowMaker, with_elements
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.relax import relax
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.candidates import Candidate
 from matris.stores.prototypes import REFERENCE_SOURCE
@@ -142,6 +143,31 @@ def test_campaign_computes_only_what_is_missing(
     assert len(list((page.parent / "structures").glob("*.cif"))) == 2
     written = first.write_structures(tmp_path / "relaxed")
     assert (tmp_path / "relaxed" / "MgO.cif") in written.values()
+
+
+def test_a_job_killed_while_it_stored_is_computed_again(
+    relax_maker: BatchRelaxMaker, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    campaign = Campaign(Intake.of(candidates[:2]), tmp_path / "store", relax_maker)
+    flow = ScreeningFlowMaker(relax_maker=relax_maker, add_elements=False).make(candidates[:2])
+    run_locally(flow, store=campaign.job_store, log=False, ensure_success=True, root_dir=tmp_path)
+    campaign.job_store.additional_stores["data"].remove_docs({})
+    assert len(campaign.pending()) == 2
+    campaign.compute(campaign.pending())
+    assert campaign.pending() == []
+
+
+def test_the_journal_of_another_campaign_is_kept(
+    relax_maker: BatchRelaxMaker, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    interrupted = Campaign(Intake.of(candidates[:1]), tmp_path / "store", relax_maker)
+    journal = relax_maker.journal(interrupted.potential)
+    list(relax([candidates[0].structure], interrupted.potential, fmax=0.1, max_steps=30, journal=journal))
+    other = Campaign(Intake.of(candidates[1:2]), tmp_path / "store", relax_maker)
+    other.compute(other.pending())
+    assert journal.exists()
+    interrupted.compute(interrupted.pending())
+    assert not journal.exists()
 
 
 def test_campaign_against_references(relax_maker: BatchRelaxMaker, candidates: list[Candidate], tmp_path: Path) -> None:
