@@ -191,7 +191,7 @@ def _groups(points: Sequence[HullPoint], corners: Sequence[HullPoint]) -> _Group
         "colorbar": {"title": {"text": "meV/atom<br>above hull"}, "thickness": 12, "len": 0.6},
     }
     styles: list[tuple[str, list[HullPoint], dict[str, Any]]] = [
-        ("reference", reference, {"marker": {"symbol": "square-open", "size": 8, "color": _LINE}}),
+        ("reference", reference, {"marker": {"symbol": "square-open", "size": 7, "color": _LINE, "opacity": 0.5}}),
         ("above the hull", unstable, {"marker": {"size": 9, "line": {"width": 0.5, "color": "white"}, **colour}}),
         ("stable", stable, {"marker": {"size": 12, "color": _GREEN, "line": {"width": 1, "color": "white"}}}),
     ]
