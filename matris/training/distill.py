@@ -26,6 +26,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from matris.errors import MatrisError
 from matris.training.structures import Material, distance_ratio, generate
 from matris.training.teacher import Label, Teacher
+from matris.training.variants import variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,10 +35,12 @@ logger = logging.getLogger(__name__)
 
 WALK_STEPS = 4
 SHAKEN_FRAMES = 5
+SHAKEN_LARGE = 3  # of cells above 16 atoms, where a frame holds more
 MAX_FORCE = 15.0  # eV/Å
 MAX_STRESS = 0.25  # eV/Å^3, 40 GPa
 MAX_ENERGY_RISE = 3.0  # eV/atom above the lowest frame of the material
 MIN_DISTANCE = 0.6  # in sums of covalent radii
+_SMALL = 16
 _MODULI = (0.03, 2.0)  # eV/Å^3: 5 to 320 GPa, limits of the bulk modulus in the walk
 _CALM_PRESSURE = 0.006  # eV/Å^3, 1 GPa
 _CALM_FORCE = 0.1  # eV/Å
@@ -170,7 +173,9 @@ def label_piece(teacher: Teacher, materials: Sequence[Material], seed: int) -> t
     shaken: list[tuple[_Walk, Atoms]] = []
     for walk in walks:
         rng = np.random.default_rng([seed, int(walk.material.material[1:])])
-        shaken += [(walk, frame) for frame in shake(walk.best()[0], rng)]
+        calmest = walk.best()[0]
+        count = SHAKEN_FRAMES if len(calmest) <= _SMALL else SHAKEN_LARGE
+        shaken += [(walk, frame) for frame in shake(calmest, rng, count)]
     for (walk, frame), answer in zip(shaken, teacher([frame for _, frame in shaken]), strict=True):
         walk.frames.append(("shaken", frame, answer))
     kept: list[Atoms] = []
@@ -200,12 +205,12 @@ def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atom
     return atoms
 
 
-def write_structures(path: Path, seed: int, count: int) -> None:
-    """Write the starting structures as gzipped JSON lines."""
+def write_structures(path: Path, materials: Iterable[Material]) -> None:
+    """Write starting structures as gzipped JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with gzip.open(partial, "wt") as file:
-        for material in generate(seed, count):
+        for material in materials:
             file.write(json.dumps(material.to_dict()) + "\n")
     partial.replace(path)
 
@@ -255,13 +260,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--output", type=Path, required=True, help="folder of structures.jsonl.gz and the shards")
         command.add_argument("--seed", type=int, default=0)
     commands.choices["structures"].add_argument("--count", type=int, default=3000, help="number of materials")
+    commands.choices["structures"].add_argument("--data", type=Path, help="vary the crystals of this folder's DFT frames")
     commands.choices["label"].add_argument("--piece", type=int, default=56, help="materials in a shard")
     commands.choices["label"].add_argument("--minutes", type=float, default=40.0, help="start no shard after this time")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path = options.output / "structures.jsonl.gz"
     if options.command == "structures":
-        write_structures(path, options.seed, options.count)
+        made = variants(options.data, options.seed, options.count) if options.data else generate(options.seed, options.count)
+        write_structures(path, made)
     else:
         materials = read_structures(path)
         label_all(options.output, materials, Teacher(), seed=options.seed, piece=options.piece, minutes=options.minutes)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from ase.io import iread, write
+from torch import distributed
 
 from matris import checkpoints
 from matris.checkpoints import Card
@@ -27,6 +28,7 @@ from matris.training.data import held_out, read_frames, regress_reference_energi
 from matris.training.evaluate import evaluate
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
+from matris.training.variants import DFT_SETS, MAX_ATOMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,10 +56,7 @@ SEED = 11
 MIN_FRAMES = 40
 """An element is claimed if at least so many training frames contain it."""
 
-MAX_ATOMS = 40
-"""Largest cell taken from DFT sets."""
-
-MAX_FORCE = 5.0
+MAX_FORCE = 8.0
 """Frames with a larger force (eV/Å) are left out: a small network has better uses for its capacity."""
 
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
@@ -75,24 +74,23 @@ def read_labels(labels: Sequence[Path]) -> tuple[list[Frame], list[Frame]]:
 
 def take_frames(data: Path, output: Path) -> None:
     """
-    Copy DFT frames that may be trained on into shards, for a second stage of training.
+    Copy DFT frames that may be trained on into shards: of covered elements, in cells of at most 64 atoms.
 
-    Of ``mptrj_random`` the formulas that `held_out` keeps for measuring are left; cells have at most 40 atoms.
+    Formulas that `held_out` keeps for measuring are left.
 
     Parameters
     ----------
     data
-        Folder of ``mptrj_random.extxyz.gz``, ``mptrj_highest_stress.extxyz.gz`` and ``alexandria_random.extxyz.gz``.
+        Folder of the `DFT_SETS`, as extended XYZ.
     output
         Folder of the shards.
     """
     output.mkdir(parents=True, exist_ok=True)
-    for name in ("mptrj_random", "mptrj_highest_stress", "alexandria_random"):
+    for name in DFT_SETS:
         taken = []
         for atoms in iread(data / f"{name}.extxyz.gz", format="extxyz"):
             formula = atoms.get_chemical_formula()
-            apart = name == "mptrj_random" and held_out(formula)
-            if len(atoms) <= MAX_ATOMS and not apart and set(atoms.symbols) <= set(ELEMENTS):
+            if len(atoms) <= MAX_ATOMS and not held_out(formula) and set(atoms.symbols) <= set(ELEMENTS):
                 validation = zlib.crc32(formula.encode()) % 10 == 0
                 atoms.info = {"material": f"{name} {formula}", "split": "val" if validation else "train"}
                 taken.append(atoms)
@@ -193,6 +191,7 @@ def main() -> None:
         stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
         stage.add_argument("--threads", type=int, default=2)
     stages.choices["train"].add_argument("--steps", type=int, default=5200)
+    stages.choices["train"].add_argument("--batch-size", type=int, default=TrainSettings(1).batch_size)
     stages.choices["train"].add_argument("--learning-rate", type=float, default=TrainSettings(1).learning_rate)
     stages.choices["train"].add_argument("--initial", type=Path, help="folder of an earlier stage to start from")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
@@ -203,7 +202,11 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     if arguments.stage == "train":
-        settings = TrainSettings(steps=arguments.steps, learning_rate=arguments.learning_rate)
+        if distributed.is_torchelastic_launched():
+            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        settings = TrainSettings(
+            steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
+        )
         train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)

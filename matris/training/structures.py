@@ -55,7 +55,7 @@ _FAMILY_ANIONS = {
 _METALS = tuple(s for s in ELEMENTS if Element(s).is_metal)
 _FORMERS = ("C", "N", "P", "S", "Se", "As", "Cl", "I")  # cations only where the prototype has a polyanion
 _COMMONNESS = {"Li": 3.0, "Na": 2.0, "K": 2.0, "P": 1.5, "Mn": 1.5, "W": 0.6, "Te": 0.5, "Sb": 0.7, "Ge": 0.7}
-_MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
+MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
 _VALIDATION_EVERY = 10
 
 
@@ -153,8 +153,8 @@ def generate(seed: int, count: int) -> Iterator[Material]:
             continue
         seen.add(key)
         # relaxed solids have a guessed volume only; the elements of ase.collections.dcdft come with the PBE one
-        scaled = structure if source.startswith("dcdft") else _at_guessed_volume(structure)
-        if scaled is None or distance_ratio(scaled) < _MIN_DISTANCE:
+        scaled = structure if source.startswith("dcdft") else at_guessed_volume(structure)
+        if scaled is None or distance_ratio(scaled) < MIN_DISTANCE:
             continue
         yield Material(f"m{made:05d}", family, source, made % _VALIDATION_EVERY == 0, scaled, charges)
         made += 1
@@ -362,7 +362,7 @@ def _intermetallic(rng: np.random.Generator) -> _Found | None:
     return prototype.label, structure, {}
 
 
-def _at_guessed_volume(structure: Structure) -> Structure | None:
+def at_guessed_volume(structure: Structure) -> Structure | None:
     """Scale to the volume of the data-mined lattice scaling (pymatgen's DLSVolumePredictor)."""
     # bring the shortest distance near a bond first: the predictor looks for bonds below a cutoff
     scaled = structure.copy()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from matris.checkpoints import load_plain
 from matris.errors import MatrisError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from matris.network import MatRIS
     from matris.training.data import Frame
 
@@ -28,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 STATE = "training-state.pt"
 LOG = "log.csv"
-_COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "energy", "force", "force_component", "stress", "seconds")
+_ERRORS = ("energy", "force", "force_component", "stress")
+_COLUMNS = ("step", "epoch", "learning_rate", "train_loss", *_ERRORS, "seconds")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ def train(
     """
     Train in place; start again in the same directory to go on exactly where a killed run stopped.
 
+    Under `torch.distributed` every process holds the network and takes an equal share of each batch; the averaged
+    gradient is that of one process with the whole batch.
+
     Parameters
     ----------
     network
@@ -101,10 +108,14 @@ def train(
     Raises
     ------
     MatrisError
-        Without frames, for a loss that is not finite, or for a saved state of other settings.
+        Without frames, for a loss that is not finite, for a saved state of other settings, or for a batch that the
+        processes cannot share equally.
     """
     if not training or not validation:
         raise MatrisError(f"{len(training)} training and {len(validation)} validation frames: both are needed")
+    rank, world = _rank()
+    if min(settings.batch_size, len(training)) % world:
+        raise MatrisError(f"{world} processes cannot share batches of {settings.batch_size} equally")
     directory.mkdir(parents=True, exist_ok=True)
     device = network.reference_energies.device
     network.requires_grad_(True).train()
@@ -117,12 +128,15 @@ def train(
         epoch, position = divmod(step, per_epoch)
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(training))
         chosen = order[position * settings.batch_size : (position + 1) * settings.batch_size]
+        if world > 1:
+            chosen = deal(chosen, [len(training[i].forces) for i in chosen], world)[rank]
         batch = collate([training[i] for i in chosen], network.config, device)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step)
         loss = errors(network, batch, differentiable=True).loss(settings.weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        _average([p.grad for p in parameters if p.grad is not None], world)
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         if not torch.isfinite(norm):
             names = [training[i].material for i in chosen]
@@ -130,7 +144,13 @@ def train(
         optimizer.step()
         losses.append(float(loss.detach()))
         if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
-            summary = validate(network, validation)
+            sums = _error_sums(network, validation[rank::world])
+            if world > 1:
+                distributed.all_reduce(sums)
+            summary = _mean(sums)
+            if rank > 0:
+                losses.clear()
+                continue
             row = {
                 "step": step + 1,
                 "epoch": epoch,
@@ -147,19 +167,53 @@ def train(
     return summary
 
 
-def validate(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> dict[str, float]:
+def deal(indices: NDArray[np.int64], sizes: Sequence[int], hands: int) -> list[NDArray[np.int64]]:
+    """Deal a batch into shares of equal number and like total size: back and forth, the largest first."""
+    ordered = np.asarray(indices)[np.argsort(sizes, kind="stable")[::-1]]
+    rounds = ordered.reshape(-1, hands)
+    rounds[1::2] = rounds[1::2, ::-1]
+    return list(rounds.T)
+
+
+def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
     """Mean errors over frames: energy (eV/atom), force and force_component (eV/Å), stress (GPa)."""
-    names = ("energy", "force", "force_component", "stress")
-    total, weight = np.zeros(len(names)), np.zeros(len(names))
+    return _mean(_error_sums(network, frames))
+
+
+def _error_sums(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> torch.Tensor:
+    """Sums of the errors, and what to divide them by, shape (2, number of errors)."""
     device = network.reference_energies.device
+    sums = torch.zeros(2, len(_ERRORS), dtype=torch.float64, device=device)
     for start in range(0, len(frames), batch_size):
         chosen = frames[start : start + batch_size]
         result = errors(network, collate(chosen, network.config, device), differentiable=False)
         # a component error is a mean over atoms, the others over structures
-        size = np.array([len(chosen), len(chosen), sum(len(f.forces) for f in chosen), len(chosen)], dtype=float)
-        total += size * np.array([float(getattr(result, name)) for name in names])
-        weight += size
-    return dict(zip(names, (total / weight).tolist(), strict=True))
+        n_atoms = sum(len(f.forces) for f in chosen)
+        weight = sums.new_tensor([n_atoms if name == "force_component" else len(chosen) for name in _ERRORS])
+        sums[0] += weight * torch.stack([getattr(result, name).double() for name in _ERRORS])
+        sums[1] += weight
+    return sums
+
+
+def _mean(sums: torch.Tensor) -> dict[str, float]:
+    return dict(zip(_ERRORS, (sums[0] / sums[1]).tolist(), strict=True))
+
+
+def _rank() -> tuple[int, int]:
+    """Rank of this process, and number of processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _average(gradients: Sequence[torch.Tensor], world: int) -> None:
+    """Average gradients over the processes, in one message."""
+    if world == 1:
+        return
+    flat = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.div_(world).split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def _save(

@@ -65,7 +65,7 @@ def test_prototypes_balance_their_charges():
 
 def test_structures_survive_the_file(tmp_path):
     path = tmp_path / "structures.jsonl.gz"
-    write_structures(path, 7, 3)
+    write_structures(path, generate(7, 3))
     assert [m.to_dict() for m in read_structures(path)] == [m.to_dict() for m in generate(7, 3)]
     with pytest.raises(MatrisError, match="structures"):
         read_structures(tmp_path / "absent.gz")

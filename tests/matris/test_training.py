@@ -11,13 +11,15 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from torch import distributed, multiprocessing
 
+from matris.checkpoints import load_plain
 from matris.config import ModelConfig
 from matris.errors import MatrisError
 from matris.network import MatRIS
 from matris.training.data import collate, read_frames, regress_reference_energies
 from matris.training.loss import LossWeights, errors
-from matris.training.trainer import STATE, TrainSettings, train, validate
+from matris.training.trainer import STATE, TrainSettings, deal, train, validate
 
 CONFIG = ModelConfig(
     num_layers=1, node_feat_dim=16, edge_feat_dim=16, three_body_feat_dim=8, mlp_hidden_dims=(16,),
@@ -80,6 +82,39 @@ def test_it_learns(labelled, tmp_path):
     assert after["energy"] < 0.7 * before["energy"]
     assert after["force"] < 0.8 * before["force"]
     assert (tmp_path / "log.csv").read_text().count("\n") == 2
+
+
+def test_a_batch_is_dealt_evenly():
+    sizes = np.array([64, 3, 8, 8, 30, 4])
+    shares = deal(np.arange(6), sizes, 2)
+    assert sorted(np.concatenate(shares)) == list(range(6))
+    assert [len(s) for s in shares] == [3, 3]
+    assert sizes[shares[0]].sum() == 64 + 8 + 4  # the largest, then the fourth and fifth
+
+
+def _train_as_one_of_two(rank, path, directory):
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=2)
+    training, validation = split(path)
+    torch.set_num_threads(1)
+    train(fresh(training), training, validation, TWO_STEPS, directory)
+    distributed.destroy_process_group()
+
+
+TWO_STEPS = TrainSettings(steps=2, batch_size=4, warmup=1, validate_every=2, clip=1e9)
+
+
+def test_two_processes_equal_one(labelled, tmp_path):
+    training, validation = split(labelled)
+    whole = fresh(training)
+    alone = train(whole, training, validation, TWO_STEPS, tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    multiprocessing.spawn(_train_as_one_of_two, (labelled, tmp_path / "two"), nprocs=2)
+    state = load_plain(tmp_path / "two" / STATE)
+    assert state["step"] == 2
+    assert state["summary"] == pytest.approx(alone, rel=1e-3)
+    for name, tensor in whole.state_dict().items():
+        # AdamW's first steps follow the sign of the gradient, so compare with the distance travelled
+        assert torch.allclose(tensor, state["network"][name], atol=3e-4), name
 
 
 def test_resumes_exactly(labelled, tmp_path):
