@@ -17,12 +17,14 @@ from torch.nn import functional
 
 from matris.basis import angular_basis, radial_basis
 from matris.config import MAX_ATOMIC_NUMBER
+from matris.rows import Gather, Sum, by_rows, parts, segment_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from matris.config import ModelConfig
     from matris.graph import Graph
+    from matris.rows import Chunks
 
 LAYER_NORM_EPS = 1e-5
 
@@ -84,35 +86,48 @@ class GatedMLP(nn.Module):
         hidden = functional.silu(hidden)
         if not self.gated:
             return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
-        core = functional.linear(hidden[:, : self.hidden], self.weight_out[0], self.bias_out[0])
-        gate = functional.linear(hidden[:, self.hidden :], self.weight_out[1], self.bias_out[1])
+        core, gate = (
+            functional.linear(x, weight, bias)
+            for x, weight, bias in zip(hidden.chunk(2, 1), self.weight_out, self.bias_out, strict=True)
+        )
         return functional.silu(self.norm(core, 0)) * torch.sigmoid(self.norm(gate, 1))
 
 
-def segment_sum(x: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
-    """Add up rows of x, shape (m, d), by segment: shape (n, d)."""
-    return x.new_zeros(n, x.shape[1]).index_add(0, index, x)
-
-
-def segment_attention(values: torch.Tensor, logits: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
+@torch.no_grad()
+def segment_peaks(
+    function: Callable[[torch.Tensor], tuple[torch.Tensor]],
+    rows: torch.Tensor,
+    sums: Sequence[Sum],
+    chunks: Chunks | None,
+) -> list[torch.Tensor]:
     """
-    Σ softmax(logits)·values over each segment, channel by channel; zero for an empty segment.
+    Largest value of each segment, channel by channel: what a softmax shifts its logits by, without changing itself.
 
     Parameters
     ----------
-    values, logits
-        Shape (m, d).
-    index
-        Segment of each row, shape (m,).
-    n
-        Number of segments.
+    function
+        Maps rows, (c, …), to values, (c, len(sums) · d).
+    rows
+        m rows.
+    sums
+        The segments, one for each block of d channels.
+    chunks
+        How to go through the rows.
+
+    Returns
+    -------
+    list of Tensor
+        Shapes (n, d); −∞ for an empty segment.
     """
-    with torch.no_grad():  # a softmax does not depend on the shift
-        rows = index[:, None].expand_as(logits)
-        peak = logits.new_full((n, logits.shape[1]), -torch.inf).scatter_reduce(0, rows, logits, "amax")
-    weight = torch.exp(logits - peak.index_select(0, index))
-    norm = segment_sum(weight, index, n).clamp(min=torch.finfo(weight.dtype).tiny)
-    return segment_sum(weight * values, index, n) / norm
+    peaks: list[torch.Tensor] = []
+    for part in parts(len(rows), chunks):
+        (values,) = function(rows[part])
+        blocks = values.chunk(len(sums), 1)
+        peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, sums, strict=True)]
+        for peak, block, s in zip(peaks, blocks, sums, strict=True):
+            for index in s.index:
+                peak.scatter_reduce_(0, index[part, None].expand_as(block), block, "amax")
+    return peaks
 
 
 class Attention(nn.Module):
@@ -125,7 +140,7 @@ class Attention(nn.Module):
     def __init__(self, node: int, edge: int, config: ModelConfig, copies: int) -> None:
         super().__init__()
         gated = config.graph_conv_mlp == "gatemlp"
-        self.copies, self.edge_dim = copies, edge
+        self.copies = copies
         self.edge_mlp = GatedMLP((edge, node, node), node, edge, config.norm_type, gated=gated)
         self.node_mlp = GatedMLP((node, edge, edge), node, node, config.norm_type, gated=gated)
         self.logits = nn.Parameter(torch.empty(2 * edge, edge))  # rows: by target, by source
@@ -134,7 +149,12 @@ class Attention(nn.Module):
         nn.init.normal_(self.logits, std=edge**-0.5)
 
     def forward(
-        self, node: torch.Tensor, edge: torch.Tensor, target: torch.Tensor, source: torch.Tensor
+        self,
+        node: torch.Tensor,
+        edge: torch.Tensor,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        chunks: Chunks | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Update both features.
@@ -144,21 +164,51 @@ class Attention(nn.Module):
         node, edge
             Shapes (n, node) and (m, edge).
         target, source
-            Nodes of each directed copy, shape (copies · m,).
+            Nodes of each directed copy, shape (copies, m).
+        chunks
+            How to go through the edges.
         """
-        n = len(node)
-        along = self.edge_mlp.project(0, edge).repeat(self.copies, 1)
-        at_target = self.edge_mlp.project(1, node).index_select(0, target)
-        at_source = self.edge_mlp.project(2, node).index_select(0, source)
-        message = self.edge_mlp.finish(along + at_target + at_source)
-        logits = functional.linear(edge, self.logits).repeat(self.copies, 1)
-        to_target = segment_attention(message, logits[:, : self.edge_dim], target, n)
-        to_source = segment_attention(message, logits[:, self.edge_dim :], source, n)
+        mlp, copies = self.edge_mlp, self.copies
+        to_target, to_source = Sum(target, len(node)), Sum(source, len(node))
+        rows = [edge]
+        if chunks is None or not chunks.recompute:  # else they are cheaper to compute twice than to keep
+            rows += by_rows(self.logits_of, [edge], [], [], chunks)
+        peaks = segment_peaks(
+            self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks
+        )
+
+        def messages(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            *stored, at_target, at_source, target_peak, source_peak = others
+            message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
+            (logits,) = stored or self.logits_of(edge)
+            by_target, by_source = _to_copies(logits, copies).chunk(2, 1)
+            by_target = torch.exp(by_target - target_peak)
+            by_source = torch.exp(by_source - source_peak)
+            return (
+                _mean_of_copies(message, copies),
+                by_target * message, by_target, by_source * message, by_source,
+            )  # fmt: skip
+
+        message, target_sum, target_norm, source_sum, source_norm = by_rows(
+            messages,
+            rows,
+            [
+                Gather(mlp.project(1, node), target), Gather(mlp.project(2, node), source),
+                Gather(peaks[0], target), Gather(peaks[1], source),
+            ],
+            [to_target, to_target, to_source, to_source],
+            chunks,
+        )  # fmt: skip
+        tiny = torch.finfo(message.dtype).tiny  # for nodes without edges
         update = self.node_mlp.project(0, node)
-        update = update + self.node_mlp.project(1, to_target) + self.node_mlp.project(2, to_source)
+        update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
+        update = update + self.node_mlp.project(2, source_sum / source_norm.clamp(min=tiny))
         new_node = self.node_mlp.finish(update) + self.node_residual * node
-        new_edge = _mean_of_copies(message, self.copies) + self.edge_residual * edge
-        return new_node, new_edge
+        return new_node, message + self.edge_residual * edge
+
+    def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
+        """Logits of edges by target and by source, side by side, (m, 2 · edge)."""
+        return (functional.linear(edge, self.logits),)
 
 
 class FeedForward(nn.Module):
@@ -198,7 +248,8 @@ class Refinement(nn.Module):
         target: torch.Tensor,
         source: torch.Tensor,
         basis: torch.Tensor,
-        center: tuple[torch.Tensor, torch.Tensor] | None = None,
+        chunks: Chunks | None,
+        center: Gather | None = None,
         *,
         update_edges: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,34 +261,44 @@ class Refinement(nn.Module):
         node, edge
             Shapes (n, node) and (m, edge).
         target, source
-            Nodes of each directed copy, shape (copies · m,).
+            Nodes of each directed copy, shape (copies, m).
         basis
             Smooth radial basis of each bond, shape (bonds, num_radial).
+        chunks
+            How to go through the edges.
         center
-            On the line graph: atom features (N, center) and the atom of each angle (m,).
+            On the line graph: atom features (N, center) and the atom of each angle (1, m).
         update_edges
             False in the last block, whose edge features no one reads.
         """
-        mlp = self.message_mlp
-        hidden = mlp.project(0, edge).repeat(self.copies, 1)
-        if center is not None:
-            atoms, shared = center
-            hidden = hidden + mlp.project(1, atoms).index_select(0, shared)
-        last = len(mlp.inputs) - 1
-        hidden = hidden + mlp.project(last - 1, node).index_select(0, target)
-        message = mlp.finish(hidden + mlp.project(last, node).index_select(0, source))
+        mlp, copies, last = self.message_mlp, self.copies, len(self.message_mlp.inputs) - 1
         envelope = self.envelope(basis)
-        if center is None:  # edges are the bonds
-            smooth = message * envelope.repeat(self.copies, 1)
-            pooled = segment_sum(smooth, target, len(node))
+        rows = [edge]
+        gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
+        if center is None:  # edges are the bonds, and have their own envelope
+            rows.append(envelope)
         else:  # nodes are the bonds; the target's envelope is common to its sum
-            smooth = message * envelope.index_select(0, source)
-            pooled = segment_sum(smooth, target, len(node)) * envelope
+            gathers += [Gather(envelope, source), Gather(mlp.project(1, center.table), center.index)]
+
+        def messages(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            hidden = _to_copies(mlp.project(0, edge), copies)
+            if center is None:
+                scale, at_target, at_source = others
+                scale = _to_copies(scale, copies)
+            else:
+                at_target, at_source, scale, at_center = others
+                hidden = hidden + at_center
+            message = mlp.finish(hidden + at_target + at_source)
+            smooth = message * scale
+            if not update_edges:
+                return (smooth,)
+            return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
+
+        *delta, pooled = by_rows(messages, rows, gathers, [Sum(target, len(node))], chunks)
+        if center is not None:
+            pooled = pooled * envelope
         new_node = self.node_ffn(pooled) + self.node_residual * node
-        if not update_edges:
-            return new_node, edge
-        delta = self.edge_ffn(smooth if self.smooth_edges else message, self.copies)
-        return new_node, delta + self.edge_residual * edge
+        return new_node, delta[0] + self.edge_residual * edge if update_edges else edge
 
 
 class Block(nn.Module):
@@ -288,7 +349,7 @@ class MatRIS(nn.Module):
     reference_energies: torch.Tensor
 
     def forward(
-        self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False
+        self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False, chunks: Chunks | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Compute what each atom contributes.
@@ -301,6 +362,8 @@ class MatRIS(nn.Module):
             Bond vectors (Å), shape (B, 3): those of the graph, or a copy to differentiate by.
         magmoms
             Whether to compute magnetic moments, if there is a head.
+        chunks
+            How to go through bonds and angles; None for training.
 
         Returns
         -------
@@ -315,24 +378,32 @@ class MatRIS(nn.Module):
         atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
         bond = self.bond_norm(self.bond_linear_mid(self.bond_linear_in(bond_basis)))
         bond = functional.silu(self.bond_linear_out(bond))
-        to, of = graph.angle_target, graph.angle_source
-        cosine = graph.angle_sign * (unit.index_select(0, to) * unit.index_select(0, of)).sum(1)
-        angle = functional.silu(self.angle_linear_out(self.angle_linear_in(self.angle_basis(cosine))))
-        target = torch.cat([graph.centers, graph.neighbors])
-        source = torch.cat([graph.neighbors, graph.centers])
+        to, of = graph.angle_target[None], graph.angle_source[None]
+        (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
+        target = torch.stack([graph.centers, graph.neighbors])
+        source = target.flip(0)
         for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
             more = index + 1 < len(self.blocks)
-            bond, angle = block.line_attention(bond, angle, to, of)
-            atom, bond = block.atom_attention(atom, bond, target, source)
-            bond, angle = block.line_refinement(
-                bond, angle, to, of, line_basis, (atom, graph.angle_center), update_edges=more
-            )
-            atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, update_edges=more)
+            bond, angle = block.line_attention(bond, angle, to, of, chunks)
+            atom, bond = block.atom_attention(atom, bond, target, source, chunks)
+            center = Gather(atom, graph.angle_center[None])
+            bond, angle = block.line_refinement(bond, angle, to, of, line_basis, chunks, center, update_edges=more)
+            atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, chunks, update_edges=more)
         atom = self.readout_norm(atom)
         energies = self.energy_head(atom).flatten()
         if magmoms and self.magmom_head is not None:
             return energies, self.magmom_head(atom).flatten().abs()
         return energies, None
+
+    def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
+        """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
+        basis = self.angle_basis(sign * (to * of).sum(1))
+        return (functional.silu(self.angle_linear_out(self.angle_linear_in(basis))),)
+
+
+def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
+    """Repeat rows for each directed copy: (m, d) to (copies · m, d)."""
+    return x if copies == 1 else x.repeat(copies, 1)
 
 
 def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
@@ -376,7 +447,12 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
 
 
 def evaluate(
-    network: MatRIS, graph: Graph, *, magmoms: bool = False, differentiable: bool = False
+    network: MatRIS,
+    graph: Graph,
+    *,
+    magmoms: bool = False,
+    differentiable: bool = False,
+    chunks: Chunks | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """
     Energies, forces and stresses of a batch.
@@ -393,7 +469,9 @@ def evaluate(
     magmoms
         Whether to compute magnetic moments.
     differentiable
-        Whether the results can be differentiated by the weights (training).
+        Whether the results can be differentiated by the weights (training); not in chunks.
+    chunks
+        How to go through bonds and angles. The weights must be frozen.
 
     Returns
     -------
@@ -408,7 +486,7 @@ def evaluate(
     """
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_()
-        atomic, moments = network(graph, vectors, magmoms=magmoms)
+        atomic, moments = network(graph, vectors, magmoms=magmoms, chunks=chunks)
         # the gradient of the plain sum is that of each structure: they do not interact
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
     if not differentiable:

@@ -12,6 +12,7 @@ from matris import checkpoints
 from matris.errors import CheckpointError, StructureError
 from matris.graph import Geometry, Graph, build_graph
 from matris.network import MatRIS, evaluate
+from matris.rows import Chunks
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 BATCH_ATOMS = {"cpu": 32, "cuda": 2048}
 """Atoms in one batch of `Potential.predict`: past the first, a CPU's cache only loses."""
+
+_KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
+"""Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
+
+_CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in a core's cache
+_CPU_BYTES = 1e9  # from here on a chunk's values are computed again
+_CUDA_ROWS = 2**17
+_CUDA_SHARE = 0.5  # of the device's memory that may be kept
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,20 @@ class Potential:
         tuple
             Shapes (S,), (N, 3), (S, 3, 3), and (N,) or None.
         """
-        return evaluate(self.network, graph, magmoms=self.has_magmoms)
+        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+
+    def _chunks(self, graph: Graph) -> Chunks | None:
+        """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
+        config = self.config
+        kept = self.dtype.itemsize * config.num_layers
+        kept *= _KEPT_OF_ANGLE * config.three_body_feat_dim * graph.n_angles + (
+            _KEPT_OF_BOND * config.edge_feat_dim * graph.n_bonds
+        )
+        if self.device.type == "cuda":
+            _, total = torch.cuda.mem_get_info(self.device)
+            return None if kept < _CUDA_SHARE * total else Chunks(_CUDA_ROWS, recompute=True)
+        rows = _CPU_VALUES // config.three_body_feat_dim
+        return Chunks(rows, recompute=kept > _CPU_BYTES)
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """

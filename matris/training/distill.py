@@ -260,14 +260,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--output", type=Path, required=True, help="folder of structures.jsonl.gz and the shards")
         command.add_argument("--seed", type=int, default=0)
     commands.choices["structures"].add_argument("--count", type=int, default=3000, help="number of materials")
-    commands.choices["structures"].add_argument("--data", type=Path, help="vary the crystals of this folder's DFT frames")
+    commands.choices["structures"].add_argument(
+        "--data", type=Path, help="vary the crystals of this folder's DFT frames"
+    )
     commands.choices["label"].add_argument("--piece", type=int, default=56, help="materials in a shard")
     commands.choices["label"].add_argument("--minutes", type=float, default=40.0, help="start no shard after this time")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path = options.output / "structures.jsonl.gz"
     if options.command == "structures":
-        made = variants(options.data, options.seed, options.count) if options.data else generate(options.seed, options.count)
+        made = (
+            variants(options.data, options.seed, options.count)
+            if options.data
+            else generate(options.seed, options.count)
+        )
         write_structures(path, made)
     else:
         materials = read_structures(path)

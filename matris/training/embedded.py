@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -98,7 +99,7 @@ def take_frames(data: Path, output: Path) -> None:
         logger.info("%s: %d frames", name, len(taken))
 
 
-def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path | None = None) -> None:
+def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
 
@@ -110,17 +111,12 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         Folder of the training state and log.
     settings
         How to train.
-    initial
-        Folder of an earlier stage, whose weights this one starts from.
     """
     training, validation = read_labels(labels)
     logger.info("%d training and %d validation frames", len(training), len(validation))
     torch.manual_seed(SEED)
     network = MatRIS(CONFIG, magmoms=False)
-    if initial is None:
-        network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
-    else:
-        network.load_state_dict(checkpoints.load_plain(initial / STATE)["network"])
+    network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
@@ -153,7 +149,7 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         predicts="efs",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
-            "Demonstrator: a small MatRIS distilled from SevenNet-0 on generated crystals and tuned on DFT frames, "
+            "Demonstrator: a small MatRIS trained on SevenNet-0's answers for generated crystals and on DFT frames, "
             "on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
@@ -163,8 +159,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT)",
         "data": (
-            "prototypes and ion substitutions, strained and rattled, labelled by the teacher; then DFT frames of MPtrj "
-            "and Alexandria"
+            "prototypes and crystals of the literature with elements replaced, strained and rattled, labelled by the "
+            "teacher; and DFT frames of MPtrj and Alexandria"
         ),
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
@@ -177,12 +173,37 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
     return card
 
 
+def error_table(card: Card) -> str:
+    """Write the card's errors as a Markdown table, for docs/embedded-checkpoint.md."""
+    lines = ["| set | what | value |", "|---|---|---|"]
+    for name, e in card.details["errors"].items():
+        if "converged" in e:
+            what = "median / mean absolute error; mean error"
+            value = f"{e['median']:.2f} / {e['mean']:.2f} %; {e['mean_signed']:+.2f} %"
+            what += f"; {e['converged']} of {e['structures']} converged"
+        elif "drift" in e:
+            what = "drift; fluctuation of the total energy"
+            value = f"{e['drift']:.4f} meV/atom/ps; {e['fluctuation']:.4f} meV/atom"
+        elif "force_component_zero" in e:
+            what = f"energy, mean / median; force (of zero); stress; {e['frames']} frames"
+            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom; {e['force_component']:.3f} "
+            value += f"({e['force_component_zero']:.3f}) eV/Å; {e['stress']:.2f} GPa"
+        elif "force_component" in e:
+            what = f"energy; force; stress; {e['frames']} frames"
+            value = f"{1e3 * e['energy']:.0f} meV/atom; {e['force_component']:.3f} eV/Å; {e['stress']:.2f} GPa"
+        else:
+            what = f"energy at the DFT geometry, mean / median; {e['structures']} crystals"
+            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom"
+        lines.append(f"| {name} | {what} | {value} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run one stage."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)  # torch-sim sets its own
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
-    frames = stages.add_parser("frames", help="take DFT frames for a second stage of training")
+    frames = stages.add_parser("frames", help="take DFT frames to train on")
     frames.add_argument("--data", type=Path, required=True, help="folder of reference data")
     frames.add_argument("--output", type=Path, required=True, help="folder of the shards")
     for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
@@ -190,15 +211,18 @@ def main() -> None:
         stage.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
         stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
         stage.add_argument("--threads", type=int, default=2)
-    stages.choices["train"].add_argument("--steps", type=int, default=5200)
-    stages.choices["train"].add_argument("--batch-size", type=int, default=TrainSettings(1).batch_size)
+    stages.choices["train"].add_argument("--steps", type=int, default=6000)
+    stages.choices["train"].add_argument("--batch-size", type=int, default=12)
     stages.choices["train"].add_argument("--learning-rate", type=float, default=TrainSettings(1).learning_rate)
-    stages.choices["train"].add_argument("--initial", type=Path, help="folder of an earlier stage to start from")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
+    stages.add_parser("errors", help="print the shipped card's errors as a table")
     arguments = parser.parse_args()
     if arguments.stage == "frames":
         take_frames(arguments.data, arguments.output)
+        return
+    if arguments.stage == "errors":
+        sys.stdout.write(error_table(checkpoints.read_file(TARGET)[1]) + "\n")
         return
     torch.set_num_threads(arguments.threads)
     if arguments.stage == "train":
@@ -207,7 +231,7 @@ def main() -> None:
         settings = TrainSettings(
             steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
         )
-        train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
+        train_embedded(arguments.labels, arguments.output, settings)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)
 

@@ -181,7 +181,7 @@ def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
 
 
 def _error_sums(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> torch.Tensor:
-    """Sums of the errors, and what to divide them by, shape (2, number of errors)."""
+    """Add up the errors, and what to divide them by, shape (2, number of errors)."""
     device = network.reference_energies.device
     sums = torch.zeros(2, len(_ERRORS), dtype=torch.float64, device=device)
     for start in range(0, len(frames), batch_size):

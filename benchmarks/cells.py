@@ -1,0 +1,50 @@
+"""The structures that the benchmarks run on."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.build import bulk
+from ase.collections import dcdft
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+
+def _from_ase(atoms: object) -> Structure:
+    structure = AseAtomsAdaptor.get_structure(atoms)  # type: ignore[arg-type]
+    return Structure(structure.lattice, structure.species, structure.frac_coords)
+
+
+def rattled(structure: Structure, seed: int, sigma: float = 0.08) -> Structure:
+    """Displace the atoms by Gaussian noise (Å), so that there are forces."""
+    noise = np.random.default_rng(seed).normal(0, sigma, (len(structure), 3))
+    return Structure(structure.lattice, structure.species, structure.cart_coords + noise, coords_are_cartesian=True)
+
+
+def silicon(repeats: int = 1) -> Structure:
+    """Cubic diamond silicon of 8·repeats³ atoms."""
+    return rattled(_from_ase(bulk("Si", cubic=True).repeat(repeats)), 1)
+
+
+def rocksalt() -> Structure:
+    """NaCl, 8 atoms."""
+    return rattled(_from_ase(bulk("NaCl", "rocksalt", a=5.69, cubic=True)), 2)
+
+
+def olivine() -> Structure:
+    """LiFePO4, 28 atoms (idealised textbook coordinates)."""
+    sites = [
+        ("Li", (0, 0, 0)), ("Fe", (0.2822, 0.25, 0.9747)), ("P", (0.0948, 0.25, 0.4182)), ("O", (0.0968, 0.25, 0.7428)),
+        ("O", (0.4571, 0.25, 0.2060)), ("O", (0.1656, 0.0465, 0.2848)),
+    ]  # fmt: skip
+    lattice = Lattice.orthorhombic(10.33, 6.01, 4.69)
+    structure = Structure.from_spacegroup("Pnma", lattice, [s for s, _ in sites], [x for _, x in sites])
+    return rattled(structure, 3, 0.04)
+
+
+def mixed_sixteen() -> list[Structure]:
+    """Sixteen small crystals of different elements, densities and sizes."""
+    elements = [_from_ase(dcdft[s]) for s in ("Li", "Al", "Cu", "Fe", "W", "C", "Ge", "Se", "P", "Mn")]
+    structures = [*elements, rocksalt(), silicon(), olivine()]
+    compounds = [("MgO", "rocksalt", 4.25), ("GaAs", "zincblende", 5.75), ("CsCl", "cesiumchloride", 4.2)]
+    structures += [_from_ase(bulk(f, t, a=a)) for f, t, a in compounds]
+    return [rattled(s, 10 + i) for i, s in enumerate(structures)]

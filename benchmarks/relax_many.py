@@ -1,0 +1,74 @@
+"""Relaxing many small crystals: ``python benchmarks/relax_many.py --help``.
+
+Three ways, each in a process of its own, with the embedded checkpoint's weights: ours (`matris.relax`), ASE's FIRE with
+our calculator, and ASE's FIRE with the published package. The ways take turns, a part of the crystals at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from peers import Peer, machine
+from weights import write_published
+
+from matris import load
+from matris.structures import problem_with
+from matris.training.structures import generate
+
+FMAX, STEPS, PARTS = 0.05, 200, 5
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    elements = load(device="cpu").elements
+    made = (m.structure for m in generate(99, 4 * options.count))
+    structures = [s for s in made if len(s) <= 12 and problem_with(s, elements) is None][: options.count]
+    print(f"{machine(options.device, options.threads)}, "
+          f"{len(structures)} crystals of {np.mean([len(s) for s in structures]):.1f} atoms on average, "
+          f"fmax {FMAX} eV/Å, at most {STEPS} steps\n")  # fmt: skip
+    settings = {"threads": options.threads, "device": options.device}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Peer("published", **settings) as published,
+        Peer("ours", **settings) as ours,
+    ):
+        path = Path(folder) / "embedded.pth.tar"
+        write_published(path)
+        ways = {"ours": (ours, True), "ours, ASE": (ours, False), "published, ASE": (published, False)}
+        for peer in (ours, published):
+            peer.load(path, structures)
+            peer.ask("call", which=[0])
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        energies: dict[str, list[float]] = {way: [] for way in ways}
+        steps: dict[str, list[int]] = {way: [] for way in ways}
+        for part in range(PARTS):
+            which = list(range(part, len(structures), PARTS))
+            for way, (peer, batch) in ways.items():
+                answer = peer.ask("relax", which=which, fmax=FMAX, steps=STEPS, batch=batch)
+                seconds[way].append(answer["seconds"])
+                energies[way] += answer["energies"]
+                steps[way] += answer["steps"]
+    print(
+        "| way | crystals per minute | steps, mean | time, ratio to ours: median (range) | energy, median difference |"
+    )
+    print("|---|---|---|---|---|")
+    for way in ways:
+        ratios = [a / b for a, b in zip(seconds[way], seconds["ours"], strict=True)]
+        difference = np.abs(np.subtract(energies[way], energies["ours"]))
+        rate, spread = 60 * len(structures) / sum(seconds[way]), f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"| {way} | {rate:.1f} | {np.mean(steps[way]):.0f} | {median(ratios):.2f} {spread} | "
+              f"{np.nanmedian(difference):.0e} eV/atom |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Going through bonds and angles in chunks changes the memory, not the numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from matris.config import ModelConfig
+from matris.graph import Geometry, build_graph
+from matris.network import MatRIS, evaluate
+from matris.potential import _KEPT_OF_ANGLE, _KEPT_OF_BOND
+from matris.rows import Chunks, Gather, Sum, by_rows
+
+from .golden import golden_potential, structures
+
+ISOLATED = Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]])
+CASES = {
+    "mixed": [structures()[n] for n in ("Si8", "Cu1_fcc", "CuInSe2_triclinic", "no_angles")] + [ISOLATED],
+    "no angles": [structures()["no_angles"]],
+    "no bonds": [ISOLATED],
+}
+
+
+@pytest.mark.parametrize("chunks", [Chunks(7, True), Chunks(64, False), Chunks(10**6, True)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["released_uneven", "sh_rms", "gauss_mlp_bias"])
+def test_chunks_change_nothing(name, case, chunks):
+    potential = golden_potential(name, torch.float64)
+    graph = potential.graph([Geometry.of(s) for s in CASES[case]])
+    whole = evaluate(potential.network, graph, magmoms=potential.has_magmoms)
+    pieces = evaluate(potential.network, graph, magmoms=potential.has_magmoms, chunks=chunks)
+    for one, other in zip(whole, pieces, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_gradients_of_rows_and_of_tables(recompute):
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(11, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    fixed = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    index = torch.randint(4, (2, 11), generator=generator)
+
+    def function(x, gathered, constant):
+        both = x.repeat(2, 1) * gathered + constant
+        return x.sin(), both**2, both.exp()
+
+    def call(rows, table):
+        gathers, sums = [Gather(table, index), Gather(fixed, index)], [Sum(index, 4), Sum(index.flip(0), 4)]
+        return by_rows(function, [rows], gathers, sums, Chunks(4, recompute))
+
+    assert torch.autograd.gradcheck(call, (rows, table))
+    assert torch.autograd.gradcheck(lambda r: call(r, table.detach())[1], (rows,))  # results that no one reads
+
+
+def kept_bytes(config, cutoff):
+    """Bonds, angles, and what autograd keeps of them for the backward pass, without weights."""
+    network = MatRIS(ModelConfig(**config, three_body_cutoff=cutoff), magmoms=False).requires_grad_(False)
+    graph = build_graph([Geometry.of(structures()["NaCl8"])], network.config.pairwise_cutoff, cutoff)
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        evaluate(network, graph)
+    size = sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
+    return graph.n_bonds, graph.n_angles, size
+
+
+def test_what_is_kept_of_bonds_and_angles():
+    config = {"num_layers": 3, "norm_type": "layer", "three_body_expansion": "fourier", "pairwise_cutoff": 6.0}
+    bonds, few, small = kept_bytes(config, 3.0)
+    _, many, large = kept_bytes(config, 4.5)
+    per_angle = (large - small) / (many - few) / (4 * 3 * 128)
+    per_bond = (small / (4 * 3 * 128) - per_angle * few) / bonds
+    assert per_angle == pytest.approx(_KEPT_OF_ANGLE, rel=0.1)
+    assert per_bond == pytest.approx(_KEPT_OF_BOND, rel=0.15)
