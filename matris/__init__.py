@@ -5,9 +5,10 @@ The names below load on first use, so that ``import matris`` stays cheap and nee
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from matris.lazy import lazily
 
 if TYPE_CHECKING:
     from matris.calculator import MatRISCalculator
@@ -22,25 +23,15 @@ try:
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
-_HOME = {
-    "MatRISCalculator": "matris.calculator",
-    "MatRISTorchSimModel": "matris.torchsim",
-    "Potential": "matris.potential",
-    "Prediction": "matris.potential",
-    "RelaxRecord": "matris.relax",
-    "load": "matris.potential",
-    "relax": "matris.relax",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public name on first use."""
-    if name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'matris' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "MatRISCalculator": "calculator",
+        "MatRISTorchSimModel": "torchsim",
+        "Potential": "potential",
+        "Prediction": "potential",
+        "RelaxRecord": "relax",
+        "load": "potential",
+        "relax": "relax",
+    },
+)

@@ -8,15 +8,16 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from pymatgen.core import Element
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from matris import official
 from matris.config import MAX_ATOMIC_NUMBER, ModelConfig
@@ -208,12 +209,14 @@ def save(path: Path, network: MatRIS, card: Card) -> None:
         "card": json.dumps(replace(card, sha256="").to_dict()),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))  # its save_file shuts other users out
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
 

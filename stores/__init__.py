@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from matris.lazy import lazily
 
 if TYPE_CHECKING:
     from matris.stores.candidate_store import CandidateStore
@@ -24,26 +25,16 @@ __all__ = [
     "read_candidates",
 ]
 
-_HOME = {
-    "Candidate": "candidates",
-    "CandidateStore": "candidate_store",
-    "SQLiteStore": "sqlite",
-    "elemental_references": "prototypes",
-    "generate_candidates": "prototypes",
-    "load_references": "references",
-    "open_job_store": "jobstore",
-    "read_candidates": "candidates",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import the public name on first use."""
-    if name in _HOME:
-        value = getattr(import_module(f"matris.stores.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'matris.stores' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Candidate": "candidates",
+        "CandidateStore": "candidate_store",
+        "SQLiteStore": "sqlite",
+        "elemental_references": "prototypes",
+        "generate_candidates": "prototypes",
+        "load_references": "references",
+        "open_job_store": "jobstore",
+        "read_candidates": "candidates",
+    },
+)

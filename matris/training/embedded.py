@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import zlib
 from collections import Counter
@@ -60,16 +61,21 @@ MIN_FRAMES = 40
 MAX_FORCE = 8.0
 """Frames with a larger force (eV/Å) are left out: a small network has better uses for its capacity."""
 
+CALM, EVERY = 0.3, 6
+"""The second stage takes frames of mean force component below the first (eV/Å), and every so many of the others."""
+
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
 
 
-def read_labels(labels: Sequence[Path]) -> tuple[list[Frame], list[Frame]]:
-    """Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest."""
+def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Frame], list[Frame]]:
+    """Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest, or mostly calm ones."""
     frames = [
         frame
         for frame in read_frames([path for folder in labels for path in sorted(folder.glob("shard-*.extxyz.gz"))])
         if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]
+    if calm:
+        frames = [f for i, f in enumerate(frames) if np.abs(f.forces).mean() < CALM or i % EVERY == 0]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
 
 
@@ -99,9 +105,11 @@ def take_frames(data: Path, output: Path) -> None:
         logger.info("%s: %d frames", name, len(taken))
 
 
-def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings) -> None:
+def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path | None) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
+
+    The first stage learns from all frames; the second mostly from those near equilibrium, where relaxations end.
 
     Parameters
     ----------
@@ -111,12 +119,17 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         Folder of the training state and log.
     settings
         How to train.
+    initial
+        Folder of the first stage, for the second.
     """
-    training, validation = read_labels(labels)
+    training, validation = read_labels(labels, calm=initial is not None)
     logger.info("%d training and %d validation frames", len(training), len(validation))
     torch.manual_seed(SEED)
     network = MatRIS(CONFIG, magmoms=False)
-    network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
+    if initial is None:
+        network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
+    else:
+        network.load_state_dict(checkpoints.load_plain(initial / STATE)["network"])
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
@@ -214,6 +227,7 @@ def main() -> None:
     stages.choices["train"].add_argument("--steps", type=int, default=6000)
     stages.choices["train"].add_argument("--batch-size", type=int, default=12)
     stages.choices["train"].add_argument("--learning-rate", type=float, default=TrainSettings(1).learning_rate)
+    stages.choices["train"].add_argument("--initial", type=Path, help="folder of the first stage, for the second")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     stages.add_parser("errors", help="print the shipped card's errors as a table")
@@ -227,11 +241,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.stage == "train":
         if distributed.is_torchelastic_launched():
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         settings = TrainSettings(
             steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
         )
-        train_embedded(arguments.labels, arguments.output, settings)
+        train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -10,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 import matris
 from matris import checkpoints
 from matris.errors import StructureError
-from matris.training.embedded import CONFIG, TARGET
+from matris.training.embedded import CONFIG, TARGET, error_table
 from matris.training.evaluate import dynamics, elements_of_dcdft, lattice_errors
 
 
@@ -27,6 +29,12 @@ def test_card(potential):
     assert len(card.elements) >= 30
     assert TARGET.stat().st_size < 8e6
     assert potential.config == CONFIG
+
+
+def test_the_page_shows_the_card(potential):
+    page = (Path(__file__).parents[2] / "docs" / "embedded-checkpoint.md").read_text()
+    assert error_table(potential.card) in page
+    assert " ".join(potential.card.elements) in page
 
 
 def test_card_states_lattice_constants_within_reach(potential):
