@@ -226,13 +226,13 @@ class FeedForward(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Refinement with a learnable envelope on one graph; `with_center` adds the line graph's shared atom."""
+    """Refinement with a learnable envelope on one graph; `center` is the width of the line graph's shared atom."""
 
     def __init__(self, node: int, edge: int, config: ModelConfig, copies: int, center: int = 0) -> None:
         super().__init__()
         gated = config.graph_conv_mlp == "gatemlp"
         inputs = (edge, center, node, node) if center else (edge, node, node)
-        self.copies, self.with_center = copies, bool(center)
+        self.copies = copies
         self.smooth_edges = config.use_smoothed_for_delta_edge and not center
         self.message_mlp = GatedMLP(inputs, node, edge, config.norm_type, gated=gated)
         self.envelope = nn.Linear(config.num_radial, edge, bias=False)
