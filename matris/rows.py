@@ -7,7 +7,7 @@ In chunks, only the inputs and outputs of a function are kept, and its inner val
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,14 +35,16 @@ class Chunks:
     recompute: bool
 
 
-class Gather(NamedTuple):
+@dataclass(frozen=True)
+class Gather:
     """A table, shape (n, d), of which every row reads the entries of an index, shape (copies, m)."""
 
     table: torch.Tensor
     index: torch.Tensor
 
 
-class Sum(NamedTuple):
+@dataclass(frozen=True)
+class Sum:
     """Where summands go: an index, shape (copies, m), into n segments."""
 
     index: torch.Tensor

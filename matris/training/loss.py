@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from matris.network import evaluate, segment_sum
+from matris.network import evaluate
+from matris.rows import segment_sum
 
 if TYPE_CHECKING:
     from matris.network import MatRIS
