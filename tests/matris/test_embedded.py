@@ -42,7 +42,7 @@ def test_card_states_lattice_constants_within_reach(potential):
     assert errors["dcdft elements, lattice constant"]["median"] < 1.5
 
 
-@pytest.mark.xfail(strict=True, reason="the demonstrator is undertrained: forces in the larger cells of MPtrj are poor")
+@pytest.mark.xfail(strict=True, reason="undertrained: forces near equilibrium in the oxides of MPtrj are poor")
 def test_card_states_forces_within_reach(potential):
     errors = potential.card.details["errors"]["mptrj_random"]
     assert errors["force_component"] < min(0.15, errors["force_component_zero"])
