@@ -73,12 +73,9 @@ def _clear_errors() -> Iterator[None]:
     """Turn what goes wrong on purpose into one line and an exit code."""
     try:
         yield
-    except MatrisError as error:
-        stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(NOTHING_COMPUTED) from None
     except BrokenPipeError:
         raise
-    except OSError as error:  # disk full, no rights
+    except (MatrisError, OSError) as error:  # of the system: disk full, no rights
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOTHING_COMPUTED) from None
     except KeyboardInterrupt:

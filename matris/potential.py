@@ -124,12 +124,11 @@ class Potential:
     def _chunks(self, graph: Graph) -> Chunks | None:
         """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
         config = self.config
-        kept = self.dtype.itemsize * config.num_layers
-        kept *= _KEPT_OF_ANGLE * config.three_body_feat_dim * graph.n_angles + (
-            _KEPT_OF_BOND * config.edge_feat_dim * graph.n_bonds
-        )
+        of_angles = _KEPT_OF_ANGLE * config.three_body_feat_dim * graph.n_angles
+        of_bonds = _KEPT_OF_BOND * config.edge_feat_dim * graph.n_bonds
+        kept = self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
         if self.device.type == "cuda":
-            _, total = torch.cuda.mem_get_info(self.device)
+            total = torch.cuda.get_device_properties(self.device).total_memory  # cached, unlike mem_get_info
             return None if kept < _CUDA_SHARE * total else Chunks(_CUDA_ROWS, recompute=True)
         rows = _CPU_VALUES // config.three_body_feat_dim
         return Chunks(rows, recompute=kept > _CPU_BYTES)

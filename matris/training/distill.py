@@ -26,7 +26,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from matris.errors import MatrisError
 from matris.training.structures import Material, distance_ratio, generate
 from matris.training.teacher import Label, Teacher
-from matris.training.variants import variants
+from matris.training.variants import KEPT, SIZES, variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +90,19 @@ class _Walk:
         return atoms, label
 
 
-def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES) -> list[Atoms]:
+@dataclass(frozen=True)
+class Shaking:
+    """How far to go from the calmest geometry: strain and shear (largest), rattle (least and largest, Å)."""
+
+    strain: float = 0.06
+    shear: float = 0.04
+    rattle: tuple[float, float] = (0.02, 0.20)
+
+
+STRONG, GENTLE = Shaking(), Shaking(strain=0.02, shear=0.01, rattle=(0.01, 0.10))
+
+
+def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, shaking: Shaking = STRONG) -> list[Atoms]:
     """Strained and rattled copies of one structure.
 
     Parameters
@@ -101,12 +113,14 @@ def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES) ->
         Random numbers.
     count
         How many.
+    shaking
+        How far.
 
     Returns
     -------
     list of Atoms
-        Volumetric strain uniform within ±6 %, shear within 4 %, Gaussian rattles with a standard deviation drawn
-        log-uniformly from 0.02 to 0.20 Å.
+        Volumetric strain uniform within its limits, shear likewise, Gaussian rattles with a standard deviation drawn
+        log-uniformly between its limits.
     """
     shaken = []
     for _ in range(count):
@@ -115,11 +129,11 @@ def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES) ->
             repeats = [1, 1, 1]
             repeats[int(np.argmin(frame.cell.lengths()))] = 2
             frame = frame.repeat(repeats)
-        shear = rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, 0.04)
+        shear = rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, shaking.shear)
         strain = (shear + shear.T) / 2
-        strain += np.eye(3) * (rng.uniform(-0.06, 0.06) - np.trace(strain)) / 3
+        strain += np.eye(3) * (rng.uniform(-shaking.strain, shaking.strain) - np.trace(strain)) / 3
         frame.set_cell(frame.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
-        sigma = np.exp(rng.uniform(np.log(0.02), np.log(0.20)))
+        sigma = np.exp(rng.uniform(*np.log(shaking.rattle)))
         frame.positions += rng.normal(0, sigma, frame.positions.shape)
         shaken.append(frame)
     return shaken
@@ -148,7 +162,9 @@ def fault(atoms: Atoms, label: Label, lowest: float) -> str | None:
     return None
 
 
-def label_piece(teacher: Teacher, materials: Sequence[Material], seed: int) -> tuple[list[Atoms], Counter[str]]:
+def label_piece(
+    teacher: Teacher, materials: Sequence[Material], seed: int, shaking: Shaking = STRONG
+) -> tuple[list[Atoms], Counter[str]]:
     """Walk and shake some materials together.
 
     Parameters
@@ -159,6 +175,8 @@ def label_piece(teacher: Teacher, materials: Sequence[Material], seed: int) -> t
         The materials of one piece.
     seed
         Of the random strains and rattles, with the material's identifier.
+    shaking
+        How far to go from the calmest geometry.
 
     Returns
     -------
@@ -175,7 +193,7 @@ def label_piece(teacher: Teacher, materials: Sequence[Material], seed: int) -> t
         rng = np.random.default_rng([seed, int(walk.material.material[1:])])
         calmest = walk.best()[0]
         count = SHAKEN_FRAMES if len(calmest) <= _SMALL else SHAKEN_LARGE
-        shaken += [(walk, frame) for frame in shake(calmest, rng, count)]
+        shaken += [(walk, frame) for frame in shake(calmest, rng, count, shaking)]
     for (walk, frame), answer in zip(shaken, teacher([frame for _, frame in shaken]), strict=True):
         walk.frames.append(("shaken", frame, answer))
     kept: list[Atoms] = []
@@ -225,7 +243,14 @@ def read_structures(path: Path) -> list[Material]:
 
 
 def label_all(
-    output: Path, materials: Iterable[Material], teacher: Teacher, *, seed: int, piece: int, minutes: float
+    output: Path,
+    materials: Iterable[Material],
+    teacher: Teacher,
+    *,
+    seed: int,
+    piece: int,
+    minutes: float,
+    shaking: Shaking,
 ) -> None:
     """Label piece after piece into ``output``/shard-NNNN.extxyz.gz until the time is up; present shards are skipped."""
     started = time.monotonic()
@@ -238,7 +263,7 @@ def label_all(
             logger.info("time is up before shard %d", number)
             return
         begun = time.monotonic()
-        frames, dropped = label_piece(teacher, ordered[start : start + piece], seed)
+        frames, dropped = label_piece(teacher, ordered[start : start + piece], seed, shaking)
         partial = output / f"partial-{path.name}"
         with gzip.open(partial, "wt") as file:
             write(file, frames, format="extxyz")
@@ -263,21 +288,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.choices["structures"].add_argument(
         "--data", type=Path, help="vary the crystals of this folder's DFT frames"
     )
+    commands.choices["structures"].add_argument("--sizes", type=int, nargs=2, default=SIZES, help="of varied cells")
+    commands.choices["structures"].add_argument(
+        "--kept", type=float, default=KEPT, help="share of the elements that stay in varied crystals"
+    )
     commands.choices["label"].add_argument("--piece", type=int, default=56, help="materials in a shard")
     commands.choices["label"].add_argument("--minutes", type=float, default=40.0, help="start no shard after this time")
+    commands.choices["label"].add_argument("--gentle", action="store_true", help="shake little, stay near equilibrium")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path = options.output / "structures.jsonl.gz"
     if options.command == "structures":
         made = (
-            variants(options.data, options.seed, options.count)
+            variants(options.data, options.seed, options.count, sizes=tuple(options.sizes), kept=options.kept)
             if options.data
             else generate(options.seed, options.count)
         )
         write_structures(path, made)
     else:
         materials = read_structures(path)
-        label_all(options.output, materials, Teacher(), seed=options.seed, piece=options.piece, minutes=options.minutes)
+        label_all(
+            options.output,
+            materials,
+            Teacher(),
+            seed=options.seed,
+            piece=options.piece,
+            minutes=options.minutes,
+            shaking=GENTLE if options.gentle else STRONG,
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.io import iread, write
+from ase.io import write
 from torch import distributed
 
 from matris import checkpoints
@@ -26,11 +26,11 @@ from matris.checkpoints import Card
 from matris.config import ModelConfig
 from matris.network import MatRIS
 from matris.potential import Potential
-from matris.training.data import held_out, read_frames, regress_reference_energies
+from matris.training.data import read_frames, regress_reference_energies
 from matris.training.evaluate import evaluate
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
-from matris.training.variants import DFT_SETS, MAX_ATOMS
+from matris.training.variants import DFT_SETS, SIZES, trainable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,9 +79,9 @@ def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Fra
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
 
 
-def take_frames(data: Path, output: Path) -> None:
+def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> None:
     """
-    Copy DFT frames that may be trained on into shards: of covered elements, in cells of at most 64 atoms.
+    Copy DFT frames that may be trained on into shards: of covered elements, in cells of these sizes.
 
     Formulas that `held_out` keeps for measuring are left.
 
@@ -91,13 +91,14 @@ def take_frames(data: Path, output: Path) -> None:
         Folder of the `DFT_SETS`, as extended XYZ.
     output
         Folder of the shards.
+    sizes
+        Least and largest number of atoms.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in DFT_SETS:
         taken = []
-        for atoms in iread(data / f"{name}.extxyz.gz", format="extxyz"):
-            formula = atoms.get_chemical_formula()
-            if len(atoms) <= MAX_ATOMS and not held_out(formula) and set(atoms.symbols) <= set(ELEMENTS):
+        for formula, atoms in trainable(data, name, sizes):
+            if set(atoms.symbols) <= set(ELEMENTS):
                 validation = zlib.crc32(formula.encode()) % 10 == 0
                 atoms.info = {"material": f"{name} {formula}", "split": "val" if validation else "train"}
                 taken.append(atoms)
@@ -220,6 +221,7 @@ def main() -> None:
     frames = stages.add_parser("frames", help="take DFT frames to train on")
     frames.add_argument("--data", type=Path, required=True, help="folder of reference data")
     frames.add_argument("--output", type=Path, required=True, help="folder of the shards")
+    frames.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="least and largest number of atoms in a cell")
     for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
         stage = stages.add_parser(name, help=text)
         stage.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
@@ -234,7 +236,7 @@ def main() -> None:
     stages.add_parser("errors", help="print the shipped card's errors as a table")
     arguments = parser.parse_args()
     if arguments.stage == "frames":
-        take_frames(arguments.data, arguments.output)
+        take_frames(arguments.data, arguments.output, tuple(arguments.sizes))
         return
     if arguments.stage == "errors":
         sys.stdout.write(error_table(checkpoints.read_file(TARGET)[1]) + "\n")

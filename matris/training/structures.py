@@ -18,7 +18,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from matris.training.prototypes import ANION_CHARGES, Prototype, prototypes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ELEMENTS = (
     "Li", "Na", "K", "Mg", "Ca", "Sr", "Ba", "Al", "Ga", "In", "B", "C", "Si", "Ge", "Sn", "Pb", "N", "P", "As", "Sb",
@@ -56,7 +56,6 @@ _METALS = tuple(s for s in ELEMENTS if Element(s).is_metal)
 _FORMERS = ("C", "N", "P", "S", "Se", "As", "Cl", "I")  # cations only where the prototype has a polyanion
 _COMMONNESS = {"Li": 3.0, "Na": 2.0, "K": 2.0, "P": 1.5, "Mn": 1.5, "W": 0.6, "Te": 0.5, "Sb": 0.7, "Ge": 0.7}
 MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
-_VALIDATION_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -131,13 +130,10 @@ def generate(seed: int, count: int) -> Iterator[Material]:
         covalent radii.
     """
     elements = _elements(np.random.default_rng([seed, 0]))
-    seen: set[tuple[str, str]] = set()
-    made = attempt = 0
     names = list(FAMILIES)
     shares = np.array(list(FAMILIES.values())) / sum(FAMILIES.values())
-    while made < count:
-        attempt += 1
-        rng = np.random.default_rng([seed, attempt])
+
+    def draw(rng: np.random.Generator) -> Draft | None:
         family = names[rng.choice(len(names), p=shares)]
         if family == "element":
             found = next(elements, None)
@@ -146,17 +142,59 @@ def generate(seed: int, count: int) -> Iterator[Material]:
         else:
             found = _ionic(rng, family)
         if found is None:
-            continue
-        source, structure, charges = found
-        key = (source, structure.composition.reduced_formula)
-        if key in seen:
+            return None
+        # the elements of ase.collections.dcdft come with the PBE volume
+        return Draft(family, *found, sized=found[0].startswith("dcdft"))
+
+    return collect(draw, seed, count, prefix="m", validation_every=10)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A structure that may become a `Material`; `sized` if its volume is known, not to be guessed."""
+
+    family: str
+    source: str
+    structure: Structure
+    charges: dict[str, tuple[int, ...]]
+    sized: bool
+
+
+def collect(
+    draw: Callable[[np.random.Generator], Draft | None], seed: int, count: int, *, prefix: str, validation_every: int
+) -> Iterator[Material]:
+    """Draw until so many materials are distinct in (source, formula) and have no distance too short.
+
+    Parameters
+    ----------
+    draw
+        Makes a draft from random numbers, or None where they lead nowhere.
+    seed
+        Of all random numbers. The same seed gives the same materials, whatever ``count`` is.
+    count
+        How many.
+    prefix
+        First letter of the identifiers.
+    validation_every
+        Every so many are set aside.
+
+    Yields
+    ------
+    Material
+    """
+    seen: set[tuple[str, str]] = set()
+    made = attempt = 0
+    while made < count:
+        attempt += 1
+        draft = draw(np.random.default_rng([seed, attempt]))
+        if draft is None or (key := (draft.source, draft.structure.composition.reduced_formula)) in seen:
             continue
         seen.add(key)
-        # relaxed solids have a guessed volume only; the elements of ase.collections.dcdft come with the PBE one
-        scaled = structure if source.startswith("dcdft") else at_guessed_volume(structure)
+        scaled = draft.structure if draft.sized else _at_guessed_volume(draft.structure)
         if scaled is None or distance_ratio(scaled) < MIN_DISTANCE:
             continue
-        yield Material(f"m{made:05d}", family, source, made % _VALIDATION_EVERY == 0, scaled, charges)
+        aside = made % validation_every == 0
+        yield Material(f"{prefix}{made:05d}", draft.family, draft.source, aside, scaled, draft.charges)
         made += 1
 
 
@@ -362,7 +400,7 @@ def _intermetallic(rng: np.random.Generator) -> _Found | None:
     return prototype.label, structure, {}
 
 
-def at_guessed_volume(structure: Structure) -> Structure | None:
+def _at_guessed_volume(structure: Structure) -> Structure | None:
     """Scale to the volume of the data-mined lattice scaling (pymatgen's DLSVolumePredictor)."""
     # bring the shortest distance near a bond first: the predictor looks for bonds below a cutoff
     scaled = structure.copy()
