@@ -169,6 +169,28 @@ def find_bonds(geometry: Geometry, cutoff: float) -> tuple[NDArray[np.int64], ND
     return i, j, vectors
 
 
+def count_edges(geometry: Geometry, pairwise_cutoff: float, three_body_cutoff: float) -> tuple[int, int]:
+    """
+    Count the bonds and angles that the graphs of a structure have, without building them.
+
+    Parameters
+    ----------
+    geometry
+        The structure.
+    pairwise_cutoff, three_body_cutoff
+        Longest bond of the atom graph and of the line graph (Å).
+
+    Returns
+    -------
+    tuple of int
+        Bonds, and angles (up to bonds at exactly the three-body cut-off).
+    """
+    centers, neighbors, vectors = find_bonds(geometry, pairwise_cutoff)
+    short = np.linalg.norm(vectors, axis=1) <= three_body_cutoff
+    edges = np.bincount(np.concatenate([centers[short], neighbors[short]]))
+    return len(centers), int((edges * (edges - 1)).sum())
+
+
 def build_graph(
     geometries: Sequence[Geometry],
     pairwise_cutoff: float,

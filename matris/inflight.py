@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 import torch_sim as ts
 from pymatgen.core import Lattice, Structure
 
-from matris.isolation import IsolatingModel, cost
 from matris.records import RelaxRecord, RelaxState
 from matris.structures import problem_with
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch_sim.models.interface import ModelInterface
 
+    from matris.isolation import IsolatingModel
     from matris.records import RelaxSettings
 
 _DT = 0.1  # first FIRE time step, ASE's
@@ -40,6 +39,8 @@ class Flight:
     ----------
     index, structure_id, structure
         The input.
+    cost
+        What it takes of the device's budget.
     n_steps
         FIRE steps taken; -1 before the first evaluation.
     started
@@ -49,13 +50,9 @@ class Flight:
     index: int
     structure_id: str
     structure: Structure
+    cost: float
     n_steps: int = -1
     started: float = 0.0
-
-    @cached_property
-    def cost(self) -> float:
-        """Memory it takes; see `matris.isolation.cost`."""
-        return cost(len(self.structure), self.structure.volume)
 
 
 class InFlight:

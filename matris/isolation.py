@@ -29,34 +29,6 @@ _PER_SYSTEM = ("energy", "stress")
 _PER_ATOM = ("forces", "magmoms")
 
 
-def cost(n_atoms: int, volume: float) -> float:
-    """
-    Memory that one structure takes on the device, in atoms of a crystal of ordinary density.
-
-    Memory follows the edges (pairs within 6 Å) and the angles (ordered pairs of neighbors within 4.5 Å) of the graph.
-    Their number per atom is estimated from the mean density, relative to 0.05 atoms/Å³; sparser structures
-    (slabs, molecules) count as that, for their atoms crowd in a part of the cell.
-
-    Parameters
-    ----------
-    n_atoms
-        Atoms in the cell.
-    volume
-        Volume of the cell, Å³.
-
-    Returns
-    -------
-    float
-        At least `n_atoms`.
-    """
-
-    def per_atom(density: float) -> float:
-        edges, near = (4 / 3 * math.pi * cutoff**3 * density for cutoff in (6.0, 4.5))
-        return edges + near * (near - 1)
-
-    return n_atoms * max(1.0, per_atom(n_atoms / volume) / per_atom(0.05))
-
-
 @dataclass
 class Budget:
     """
@@ -65,14 +37,14 @@ class Budget:
     Attributes
     ----------
     key
-        Device, checkpoint sha256 and dtype: what a memory limit depends on.
+        Device, checkpoint sha256, dtype and unit of the cost: what a memory limit depends on.
     start
         Cost allowed while nothing has failed; 0 lets one structure at a time through.
     """
 
-    key: tuple[str, str, str]
+    key: tuple[str, str, str, str]
     start: float
-    _limits: ClassVar[dict[tuple[str, str, str], float]] = {}
+    _limits: ClassVar[dict[tuple[str, str, str, str], float]] = {}
 
     @property
     def limit(self) -> float:
@@ -82,7 +54,7 @@ class Budget:
     def halve(self, failed: float) -> None:
         """Allow half of a cost that did not fit."""
         self._limits[self.key] = min(self._limits.get(self.key, math.inf), failed / 2)
-        logger.warning("out of memory on %s: batches now cost at most %.0f atoms", self.key[0], self.limit)
+        logger.warning("out of memory on %s: batches now have at most %.3g %s", self.key[0], self.limit, self.key[3])
 
 
 class IsolatingModel:

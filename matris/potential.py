@@ -10,7 +10,7 @@ import torch
 
 from matris import checkpoints
 from matris.errors import CheckpointError, StructureError
-from matris.graph import Geometry, Graph, build_graph
+from matris.graph import Geometry, Graph, build_graph, count_edges
 from matris.network import MatRIS, evaluate
 from matris.rows import Chunks
 from matris.structures import problem_with, to_structure
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from matris.checkpoints import Card
     from matris.config import ModelConfig
 
-BATCH_ATOMS = {"cpu": 32, "cuda": 2048}
-"""Atoms in one batch of `Potential.predict`: past the first, a CPU's cache only loses."""
-
+_CPU_ATOMS = 32  # in a batch of `Potential.predict`: beyond, a CPU's caches only lose
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
 
@@ -121,17 +119,30 @@ class Potential:
         """
         return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
+    @property
+    def memory(self) -> float:
+        """Bytes that a batch may keep: half of a GPU, and a gigabyte otherwise. What needs more is computed twice."""
+        if self.device.type == "cuda":
+            return _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+        return _CPU_BYTES
+
+    def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
+        """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
+        config = self.config
+        of_angles = _KEPT_OF_ANGLE * config.three_body_feat_dim * n_angles
+        of_bonds = _KEPT_OF_BOND * config.edge_feat_dim * n_bonds
+        return self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
+
+    def bytes_of(self, geometry: Geometry) -> int:
+        """Bytes kept for one structure: sums of these tell beforehand what fits into `memory` together."""
+        return self.bytes_kept(*count_edges(geometry, self.config.pairwise_cutoff, self.config.three_body_cutoff))
+
     def _chunks(self, graph: Graph) -> Chunks | None:
         """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
-        config = self.config
-        of_angles = _KEPT_OF_ANGLE * config.three_body_feat_dim * graph.n_angles
-        of_bonds = _KEPT_OF_BOND * config.edge_feat_dim * graph.n_bonds
-        kept = self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
+        fits = self.bytes_kept(graph.n_bonds, graph.n_angles) <= self.memory
         if self.device.type == "cuda":
-            total = torch.cuda.get_device_properties(self.device).total_memory  # cached, unlike mem_get_info
-            return None if kept < _CUDA_SHARE * total else Chunks(_CUDA_ROWS, recompute=True)
-        rows = _CPU_VALUES // config.three_body_feat_dim
-        return Chunks(rows, recompute=kept > _CPU_BYTES)
+            return None if fits else Chunks(_CUDA_ROWS, recompute=True)
+        return Chunks(_CPU_VALUES // self.config.three_body_feat_dim, recompute=not fits)
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """
@@ -155,7 +166,8 @@ class Potential:
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
             structures = cast("list[Structure | Atoms]", [structures])
         batch: list[Geometry] = []
-        limit = BATCH_ATOMS.get(self.device.type, BATCH_ATOMS["cpu"])
+        size, on_cpu = 0, self.device.type == "cpu"
+        limit = _CPU_ATOMS if on_cpu else self.memory
         for index, item in enumerate(structures):
             try:
                 structure = to_structure(item)
@@ -165,10 +177,12 @@ class Potential:
             if problem:
                 raise StructureError(f"structure {index}: {problem}")
             geometry = Geometry.of(structure)
-            if batch and sum(len(g.numbers) for g in batch) + len(geometry.numbers) > limit:
+            added = len(geometry.numbers) if on_cpu else self.bytes_of(geometry)
+            if batch and size + added > limit:
                 yield from self._predict_batch(batch)
-                batch = []
+                batch, size = [], 0
             batch.append(geometry)
+            size += added
         if batch:
             yield from self._predict_batch(batch)
 

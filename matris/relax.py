@@ -10,6 +10,7 @@ import torch
 from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
+from matris.graph import Geometry
 from matris.inflight import Flight, InFlight
 from matris.isolation import Budget, IsolatingModel
 from matris.journal import Journal
@@ -17,7 +18,7 @@ from matris.records import RelaxRecord, RelaxSettings
 from matris.structures import content_id, problem_with, to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
     from ase import Atoms
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxRecord", "RelaxSettings", "relax"]
 
-_ATOMS_PER_GIB = 32  # first guess of what fits on a GPU; running out of memory corrects it
+_ATOMS_PER_GIB = 32  # first guess of what another model can take on a GPU; running out of memory corrects it
 
 
 def relax(
@@ -69,8 +70,8 @@ def relax(
         File to which each record goes before it is yielded. Run again with the same file and settings, what it holds is
         yielded without computing, and the rest is computed.
     max_batch_atoms
-        Most atoms computed together (in crystals denser than 0.05 atoms/Å³ an atom counts for more). By default one
-        structure at a time on a CPU, and as many as should fit on a GPU.
+        Most atoms computed together. By default one structure at a time on a CPU, and on a GPU as many as fit, known
+        from the numbers of their bonds and angles.
 
     Yields
     ------
@@ -107,7 +108,12 @@ class _Engine:
 
     model: ModelInterface
     sha256: str
-    elements: tuple[str, ...] | None
+    potential: Potential | None
+
+    @property
+    def elements(self) -> tuple[str, ...] | None:
+        """What it can compute, where that is known."""
+        return None if self.potential is None else tuple(self.potential.elements)
 
     @property
     def dtype(self) -> str:
@@ -123,13 +129,12 @@ def _relax(
     max_batch_atoms: int | None,
 ) -> Generator[RelaxRecord]:
     """Feed structures to the device and records to the journal and the caller."""
-    device = engine.model.device
-    start = _default_budget(device) if max_batch_atoms is None else max_batch_atoms
-    budget = Budget((str(device), engine.sha256, engine.dtype), start)
+    cost, unit, limit = _budget(engine, max_batch_atoms)
+    budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
     batch = InFlight(IsolatingModel(engine.model, budget), settings)
     header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
     with Journal(path, {**header, "digest": settings.digest()}) as journal:
-        intake = _Intake(structures, journal, engine.elements)
+        intake = _Intake(structures, journal, engine.elements, cost)
         ahead = intake.take()
         while ahead is not None or batch.flights:
             while ahead is not None:
@@ -148,17 +153,22 @@ class _Intake:
     """Structures from the input, each computed once; records at once for those that need no computing."""
 
     def __init__(
-        self, structures: Iterator[Structure | Atoms], journal: Journal, elements: tuple[str, ...] | None
+        self,
+        structures: Iterator[Structure | Atoms],
+        journal: Journal,
+        elements: tuple[str, ...] | None,
+        cost: Callable[[Structure], float],
     ) -> None:
         self._queue = enumerate(structures)
         self._journal = journal
         self._elements = elements
+        self._cost = cost
         self._places: dict[str, list[int]] = {}  # identity of a structure under way -> where it stands in the input
 
     def take(self) -> Flight | RelaxRecord | None:
         """Next structure to compute, or record of one that need not or cannot be; None at the end of the input."""
         for index, item in self._queue:
-            found = _prepare(index, item, self._elements)
+            found = _prepare(index, item, self._elements, self._cost)
             identity = found.structure_id
             if identity is None:  # nothing by which a journal could find it again, and nothing was computed
                 return found
@@ -181,18 +191,20 @@ class _Intake:
             yield replace(record, index=index)
 
 
-def _prepare(index: int, item: Any, elements: tuple[str, ...] | None) -> Flight | RelaxRecord:
+def _prepare(
+    index: int, item: Any, elements: tuple[str, ...] | None, cost: Callable[[Structure], float]
+) -> Flight | RelaxRecord:
     """Make an input ready for the device, or say why it cannot be computed."""
     identity = None
     try:
         structure = to_structure(item)
         identity = content_id(structure)
         problem = problem_with(structure, elements)
+        if not problem:
+            return Flight(index, identity, structure, cost(structure))
     except Exception as error:  # noqa: BLE001 - one unreadable input must not end a campaign
         problem = f"{type(error).__name__}: {error}"
-    if problem:
-        return RelaxRecord(index, identity, "failed", error=problem)
-    return Flight(index, str(identity), structure)
+    return RelaxRecord(index, identity, "failed", error=problem)
 
 
 def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engine:
@@ -201,12 +213,12 @@ def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engin
         inner = getattr(potential, "potential", None)  # a MatRISTorchSimModel knows its potential
         if inner is None:
             return _Engine(potential, _fingerprint(potential), None)
-        return _Engine(potential, inner.card.sha256, tuple(inner.elements))
+        return _Engine(potential, inner.card.sha256, inner)
     from matris.potential import Potential, load
     from matris.torchsim import MatRISTorchSimModel
 
     loaded = potential if isinstance(potential, Potential) else load(potential)
-    return _Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, tuple(loaded.elements))
+    return _Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, loaded)
 
 
 def _fingerprint(model: ModelInterface) -> str:
@@ -222,8 +234,11 @@ def _fingerprint(model: ModelInterface) -> str:
     return digest.hexdigest()
 
 
-def _default_budget(device: torch.device) -> float:
-    """Cost to start with: nothing beside the one structure on a CPU, in proportion to memory on a GPU."""
-    if device.type != "cuda":
-        return 0.0
-    return float(torch.cuda.get_device_properties(device).total_memory) / 2**30 * _ATOMS_PER_GIB
+def _budget(engine: _Engine, max_batch_atoms: int | None) -> tuple[Callable[[Structure], float], str, float]:
+    """Find what one structure costs, in which unit, and how much of it may be on the device at once."""
+    device, potential = engine.model.device, engine.potential
+    if max_batch_atoms is not None or device.type != "cuda":  # on a CPU one structure at a time
+        return len, "atoms", max_batch_atoms or 0
+    if potential is None:
+        return len, "atoms", torch.cuda.get_device_properties(device).total_memory / 2**30 * _ATOMS_PER_GIB
+    return lambda structure: potential.bytes_of(Geometry.of(structure)), "bytes", potential.memory

@@ -18,7 +18,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from matris import isolation
 from matris.isolation import Budget
 from matris.journal import JournalError
 from matris.potential import load
@@ -456,11 +455,6 @@ list(relax(inputs, Argon(before=dies_at({done + 3})), fmax=0.05, journal={str(pa
     resumed = list(relax(inputs, model, fmax=0.05, journal=path))
     assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
     assert len(model.batches) == sum(r.n_steps + 1 for r in whole[2:])
-
-
-def test_cost_counts_atoms_and_weighs_density():
-    assert isolation.cost(10, 1000.0) == 10
-    assert isolation.cost(10, 100.0) > 2 * 10
 
 
 def test_a_checkpoint_by_path_is_the_same_as_its_model(tiny_checkpoint, tmp_path):

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from matris.config import ModelConfig
 from matris.graph import Geometry, build_graph
 from matris.network import MatRIS, evaluate
-from matris.potential import _KEPT_OF_ANGLE, _KEPT_OF_BOND
+from matris.potential import _KEPT_OF_ANGLE, _KEPT_OF_BOND, load
 from matris.rows import Chunks, Gather, Sum, by_rows
 
 from .golden import golden_potential, structures
@@ -71,6 +71,14 @@ def kept_bytes(config, cutoff):
         evaluate(network, graph)
     size = sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
     return graph.n_bonds, graph.n_angles, size
+
+
+def test_memory_is_known_before_graphs_are_built(tiny_checkpoint):
+    potential = load(str(tiny_checkpoint), device="cpu")
+    geometries = [Geometry.of(structure) for structure in structures().values()]
+    graph = potential.graph(geometries)
+    known = sum(potential.bytes_of(geometry) for geometry in geometries)
+    assert known == potential.bytes_kept(graph.n_bonds, graph.n_angles) > 0
 
 
 def test_what_is_kept_of_bonds_and_angles():
