@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
+_CELL_LIST_ATOMS = 1000  # in a structure: from here on comparing all pairs of atoms is not quicker
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -74,6 +76,49 @@ class Geometry:
     def volume(self) -> float:
         """Cell volume (Å³)."""
         return abs(float(np.linalg.det(self.cell)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    Structures side by side, as tensors on one device.
+
+    Parameters
+    ----------
+    numbers
+        Atomic numbers, shape (N,).
+    positions
+        Cartesian coordinates (Å), float64, shape (N, 3).
+    cells
+        Lattice vectors as rows (Å), float64, shape (S, 3, 3); never singular.
+    pbc
+        Periodicity along each lattice vector, shape (S, 3).
+    n_atoms
+        Atoms in each structure, shape (S,).
+    """
+
+    numbers: torch.Tensor
+    positions: torch.Tensor
+    cells: torch.Tensor
+    pbc: torch.Tensor
+    n_atoms: torch.Tensor
+
+    @classmethod
+    def of(cls, geometries: Sequence[Geometry], device: torch.device | str = "cpu") -> Batch:
+        """Put structures side by side."""
+        arrays = (
+            _join([g.numbers for g in geometries], np.int64),
+            _join([g.positions for g in geometries], np.float64).reshape(-1, 3),
+            _join([g.cell for g in geometries], np.float64).reshape(-1, 3, 3),
+            _join([g.pbc for g in geometries], np.bool_).reshape(-1, 3),
+            np.array([len(g.numbers) for g in geometries], dtype=np.int64),
+        )
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+
+    @property
+    def system(self) -> torch.Tensor:
+        """Structure that each atom belongs to, shape (N,)."""
+        return torch.repeat_interleave(torch.arange(len(self.n_atoms), device=self.n_atoms.device), self.n_atoms)
 
 
 @dataclass(frozen=True)
@@ -192,54 +237,93 @@ def count_edges(geometry: Geometry, pairwise_cutoff: float, three_body_cutoff: f
 
 
 def build_graph(
-    geometries: Sequence[Geometry],
-    pairwise_cutoff: float,
-    three_body_cutoff: float,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    batch: Batch, pairwise_cutoff: float, three_body_cutoff: float, *, dtype: torch.dtype = torch.float32
 ) -> Graph:
     """
-    Build both graphs of a batch.
+    Build both graphs of a batch, on its device.
 
     An atom without neighbours and a structure without angles are legal.
 
     Parameters
     ----------
-    geometries
+    batch
         The structures; cut-offs are decided in float64 from them.
     pairwise_cutoff, three_body_cutoff
         Longest bond of the atom graph and of the line graph (Å).
-    device, dtype
-        Where the tensors live, and the precision of the bond vectors.
+    dtype
+        Precision of the bond vectors.
 
     Returns
     -------
     Graph
     """
-    counts = np.array([len(g.numbers) for g in geometries], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else counts
-    bonds = [find_bonds(g, pairwise_cutoff) for g in geometries]
-    centers = _join([b[0] + o for b, o in zip(bonds, offsets, strict=True)], np.int64)
-    neighbors = _join([b[1] + o for b, o in zip(bonds, offsets, strict=True)], np.int64)
-    vectors = _join([b[2] for b in bonds], np.float64).reshape(-1, 3)
-    lengths = torch.from_numpy(np.linalg.norm(vectors, axis=1)).to(device)
-    i, j = torch.from_numpy(centers).to(device), torch.from_numpy(neighbors).to(device)
-    target, source, center, sign = line_graph(i, j, lengths, three_body_cutoff)
-    n_atoms = torch.from_numpy(counts).to(device)
+    on_host = batch.positions.device.type == "cpu"
+    i, j, vectors = (bonds_one_by_one if on_host else bonds_together)(batch, pairwise_cutoff)
+    target, source, center, sign = line_graph(i, j, torch.linalg.vector_norm(vectors, dim=1), three_body_cutoff)
     return Graph(
-        numbers=torch.from_numpy(_join([g.numbers for g in geometries], np.int64)).to(device),
-        system=torch.repeat_interleave(torch.arange(len(counts), device=device), n_atoms),
-        n_atoms=n_atoms,
-        volumes=torch.tensor([g.volume for g in geometries], dtype=dtype, device=device),
+        numbers=batch.numbers,
+        system=batch.system,
+        n_atoms=batch.n_atoms,
+        volumes=torch.linalg.det(batch.cells).abs().to(dtype),
         centers=i,
         neighbors=j,
-        vectors=torch.from_numpy(vectors).to(device, dtype),
+        vectors=vectors.to(dtype),
         angle_target=target,
         angle_source=source,
         angle_center=center,
         angle_sign=sign.to(dtype),
     )
+
+
+def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    List the bonds of a batch on the host, structure by structure: the fastest there.
+
+    Returns
+    -------
+    centers, neighbors
+        Atoms of the batch, shape (B,).
+    vectors
+        Centre minus neighbour image (Å), float64, shape (B, 3).
+    """
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    counts = batch.n_atoms.tolist()
+    numbers, positions = batch.numbers.numpy(), batch.positions.numpy()
+    start = 0
+    for count, cell, pbc in zip(counts, batch.cells.numpy(), batch.pbc.numpy(), strict=True):
+        here = slice(start, start + count)
+        i, j, vectors = find_bonds(Geometry(numbers[here], positions[here], cell, pbc), cutoff)
+        parts.append((i + start, j + start, vectors))
+        start += count
+    return (
+        torch.from_numpy(_join([part[0] for part in parts], np.int64)),
+        torch.from_numpy(_join([part[1] for part in parts], np.int64)),
+        torch.from_numpy(_join([part[2] for part in parts], np.float64).reshape(-1, 3)),
+    )
+
+
+def bonds_together(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    List the bonds of a batch on its device, all structures at once, by torch-sim's neighbour list for it.
+
+    Returns
+    -------
+    centers, neighbors, vectors
+        As `bonds_one_by_one` gives them, in another order.
+    """
+    from torch_sim.neighbors import ALCHEMIOPS_AVAILABLE, alchemiops_nl_cell_list, torchsim_nl
+
+    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
+    neighbor_list = alchemiops_nl_cell_list if large and ALCHEMIOPS_AVAILABLE else torchsim_nl
+    (i, j), system, images = neighbor_list(batch.positions, batch.cells, batch.pbc, cutoff * (1 + 1e-9), batch.system)
+    a, b, c = images.unbind(1)
+    positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
+    once = (i < j) | ((i == j) & positive)  # as in `find_bonds`
+    i, j, system, images = i[once], j[once], system[once], images[once]
+    shifts = torch.einsum("ba,bac->bc", images.to(batch.cells.dtype), batch.cells[system])
+    vectors = batch.positions[i] - batch.positions[j] - shifts
+    near = torch.linalg.vector_norm(vectors, dim=1) <= cutoff
+    return i[near], j[near], vectors[near]
 
 
 def line_graph(

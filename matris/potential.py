@@ -10,7 +10,7 @@ import torch
 
 from matris import checkpoints
 from matris.errors import CheckpointError, StructureError
-from matris.graph import Geometry, Graph, build_graph, count_edges
+from matris.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.network import MatRIS, evaluate
 from matris.rows import Chunks
 from matris.structures import problem_with, to_structure
@@ -101,12 +101,10 @@ class Potential:
         """Whether it predicts magnetic moments."""
         return "m" in self.card.predicts and self.network.magmom_head is not None
 
-    def graph(self, geometries: Sequence[Geometry]) -> Graph:
+    def graph(self, structures: Batch | Sequence[Geometry]) -> Graph:
         """Build the graphs of a batch with this checkpoint's cut-offs, on its device."""
-        config = self.config
-        return build_graph(
-            geometries, config.pairwise_cutoff, config.three_body_cutoff, device=self.device, dtype=self.dtype
-        )
+        batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
+        return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
 
     def evaluate(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """

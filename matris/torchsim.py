@@ -9,7 +9,7 @@ import torch
 from ase.geometry import complete_cell
 from torch_sim.models.interface import ModelInterface
 
-from matris.graph import Geometry
+from matris.graph import Batch
 from matris.potential import Potential, load
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class MatRISTorchSimModel(ModelInterface):
         dict
             ``energy`` (eV, n_systems), ``forces`` (eV/Å, n_atoms × 3), ``stress`` (eV/Å³, n_systems × 3 × 3).
         """
-        graph = self.potential.graph(geometries(state))
+        graph = self.potential.graph(batch_of(state))
         energies, forces, stresses, magmoms = self.potential.evaluate(graph)
         output = {"energy": energies.to(self.dtype), "forces": forces, "stress": stresses}
         if magmoms is not None:
@@ -55,15 +55,16 @@ class MatRISTorchSimModel(ModelInterface):
         return output
 
 
-def geometries(state: SimState) -> list[Geometry]:
-    """Split a torch-sim state into its systems, in float64."""
-    counts = torch.bincount(state.system_idx, minlength=len(state.cell)).cpu().numpy()
-    ends = np.cumsum(counts)
-    numbers = state.atomic_numbers.cpu().numpy().astype(np.int64)
-    positions = state.positions.detach().double().cpu().numpy()
-    cells = state.cell.detach().double().mT.cpu().numpy()
-    pbc = np.broadcast_to(np.asarray(torch.as_tensor(state.pbc).cpu()), (3,))
-    return [
-        Geometry(numbers[end - n : end], positions[end - n : end], complete_cell(cell), pbc)
-        for n, end, cell in zip(counts, ends, cells, strict=True)
-    ]
+def batch_of(state: SimState) -> Batch:
+    """Systems of a torch-sim state, in float64."""
+    pbc = torch.as_tensor(state.pbc, device=state.device)
+    cells = state.cell.detach().double().mT
+    if not bool(pbc.all()):  # lattice vectors may be missing
+        cells = torch.from_numpy(np.array([complete_cell(cell) for cell in cells.cpu().numpy()])).to(cells)
+    return Batch(
+        state.atomic_numbers.long(),
+        state.positions.detach().double(),
+        cells.contiguous(),
+        pbc.expand(len(cells), 3),
+        torch.bincount(state.system_idx, minlength=len(cells)),
+    )

@@ -16,7 +16,7 @@ from ase.io import iread
 
 from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
-from matris.graph import Geometry, Graph, build_graph
+from matris.graph import Batch, Geometry, Graph, build_graph
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -127,13 +127,8 @@ def _frame(atoms: object, name: str) -> Frame:
 
 def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device | str = "cpu") -> LabelledBatch:
     """Join frames into one batch, float32."""
-    graph = build_graph(
-        [f.geometry for f in frames],
-        config.pairwise_cutoff,
-        config.three_body_cutoff,
-        device=device,
-        dtype=torch.float32,
-    )
+    together = Batch.of([f.geometry for f in frames], device)
+    graph = build_graph(together, config.pairwise_cutoff, config.three_body_cutoff)
     return LabelledBatch(
         graph,
         torch.tensor([f.energy for f in frames], dtype=torch.float64, device=device),

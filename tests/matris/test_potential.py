@@ -12,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import StructureError
-from matris.graph import Geometry, build_graph
+from matris.graph import Batch, Geometry, bonds_one_by_one, bonds_together, build_graph
 from matris.structures import content_id, problem_with
 
 from .golden import golden_potential, structures
@@ -96,10 +96,32 @@ def test_identity_is_content():
     assert len({content_id(s) for s in [one, *others]}) == 4
 
 
+def test_bonds_found_together_are_those_found_one_by_one():
+    """The neighbour list of a GPU, which also runs without one, against the host's."""
+    slab = Structure(
+        Lattice.orthorhombic(3.1, 4, 30, pbc=(True, True, False)), ["C", "O"], [[0.1, 0, 0.5], [1.6, -2.5, 0.55]]
+    )
+    lonely = Structure(Lattice.cubic(30), ["Na"], [[0, 0, 0]])
+    batch = Batch.of([Geometry.of(s) for s in [*structures().values(), slab, lonely]])
+
+    def listed(found):
+        i, j, vectors = found
+        vectors = (vectors * torch.where(i <= j, 1, -1)[:, None]).round(decimals=6)
+        both = torch.where(i == j, -1, 1)  # a self-image may be stored from either side
+        return sorted(
+            (min(a, b), max(a, b), *(max(v, [-x for x in v]) if s < 0 else v))
+            for a, b, v, s in zip(i.tolist(), j.tolist(), (vectors + 0.0).tolist(), both.tolist(), strict=True)
+        )
+
+    together, one_by_one = listed(bonds_together(batch, 5.0)), listed(bonds_one_by_one(batch, 5.0))
+    assert len(one_by_one) > 1000
+    assert np.array(together) == pytest.approx(np.array(one_by_one), abs=2e-6)
+
+
 def test_line_graph_cutoff_is_inclusive_for_the_target_only():
     """A bond exactly at the cut-off gives one-sided angles."""
     exact = Structure(Lattice.cubic(20), ["Cu"] * 3, [[0, 0, 0], [0.2, 0, 0], [0, 0.1, 0]])
-    graph = build_graph([Geometry.of(exact)], 6.0, 4.0)
+    graph = build_graph(Batch.of([Geometry.of(exact)]), 6.0, 4.0)
     assert graph.n_bonds == 3
     lengths = graph.vectors.norm(dim=1)
     # bonds of 4 (at the cut-off) and 2 Å meet at atom 0; the third is 4.47 Å

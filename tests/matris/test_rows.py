@@ -7,7 +7,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from matris.config import ModelConfig
-from matris.graph import Geometry, build_graph
+from matris.graph import Batch, Geometry, build_graph
 from matris.network import MatRIS, evaluate
 from matris.potential import _KEPT_OF_ANGLE, _KEPT_OF_BOND, load
 from matris.rows import Chunks, Gather, Sum, by_rows
@@ -59,7 +59,7 @@ def test_gradients_of_rows_and_of_tables(recompute):
 def kept_bytes(config, cutoff):
     """Bonds, angles, and what autograd keeps of them for the backward pass, without weights."""
     network = MatRIS(ModelConfig(**config, three_body_cutoff=cutoff), magmoms=False).requires_grad_(False)
-    graph = build_graph([Geometry.of(structures()["NaCl8"])], network.config.pairwise_cutoff, cutoff)
+    graph = build_graph(Batch.of([Geometry.of(structures()["NaCl8"])]), network.config.pairwise_cutoff, cutoff)
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept = {}
 
