@@ -42,10 +42,14 @@ def test_card_states_lattice_constants_within_reach(potential):
     assert errors["dcdft elements, lattice constant"]["median"] < 1.5
 
 
-@pytest.mark.xfail(strict=True, reason="undertrained: forces near equilibrium in the oxides of MPtrj are poor")
 def test_card_states_forces_within_reach(potential):
+    assert potential.card.details["errors"]["mptrj_random"]["force_component"] < 0.15
+
+
+@pytest.mark.xfail(strict=True, reason="too small: forces near equilibrium in the oxides of MPtrj are poor")
+def test_card_states_forces_better_than_none(potential):
     errors = potential.card.details["errors"]["mptrj_random"]
-    assert errors["force_component"] < min(0.15, errors["force_component_zero"])
+    assert errors["force_component"] < errors["force_component_zero"]
 
 
 def test_lattice_constants_of_common_elements(potential):

@@ -1,0 +1,71 @@
+"""Cells derived from many materials (strained, scaled, displaced), through the device together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matris.relax import relax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pymatgen.core import Structure
+    from torch_sim.models.interface import ModelInterface
+
+    from matris.potential import Potential
+    from matris.records import RelaxRecord
+
+
+def relax_groups(
+    groups: Sequence[Sequence[Structure]],
+    potential: Potential | ModelInterface,
+    *,
+    fmax: float,
+    max_steps: int,
+    journal: Path | None = None,
+) -> list[list[RelaxRecord]]:
+    """
+    Relax the atoms of all cells of all groups in fixed cells, as one stream, and sort the answers by group.
+
+    Parameters
+    ----------
+    groups
+        For each material the cells derived from it; may be empty.
+    potential
+        A loaded potential, or any torch-sim model.
+    fmax
+        Bound on forces, eV/Å.
+    max_steps
+        Most steps of one cell; 0 evaluates the cells as they are.
+    journal
+        File in which finished cells are kept; see `matris.relax`.
+
+    Returns
+    -------
+    list of list of RelaxRecord
+        Shaped like `groups`.
+    """
+    flat = [cell for group in groups for cell in group]
+    found: dict[int, RelaxRecord] = {}
+    for record in relax(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal=journal):
+        found[record.index] = record
+    numbers = iter(range(len(flat)))
+    return [[found[next(numbers)] for _ in group] for group in groups]
+
+
+def fault(records: Sequence[RelaxRecord], names: Sequence[str]) -> str | None:
+    """
+    Say which cells of a group cannot be used, or None if all can.
+
+    Parameters
+    ----------
+    records
+        Answers for the cells.
+    names
+        What to call each cell.
+    """
+    for record, name in zip(records, names, strict=True):
+        if record.state == "failed":
+            return f"{name}: {record.error}"
+    return None
