@@ -10,8 +10,8 @@ from pymatgen.analysis.elasticity import ElasticTensor, Strain
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.tensors import symmetry_reduce
 
-from matris.groups import fault, relax_groups
-from matris.relax import relax
+from matris.groups import fault, relax_all, relax_groups
+from matris.records import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from matris.potential import Potential
     from matris.records import RelaxRecord
-
-GPA = 160.21766208
-"""GPa in one eV/Å³."""
 
 STRAINS = (-0.01, -0.005, 0.005, 0.01)
 """Components of the Green–Lagrange strain that each of the six modes is given; shear modes have them twice."""
@@ -166,9 +163,15 @@ def elastic(
     list of ElasticRecord
         One for each material, in order.
     """
-    chosen = list(structures)
     stages = (None, None) if journal_dir is None else (journal_dir / "relaxed.jsonl", journal_dir / "strained.jsonl")
-    settled = _settle(chosen, potential, fmax, max_steps if relax_first else 0, relax_first, stages[0])
+    settled = relax_all(
+        structures,
+        potential,
+        fmax=fmax,
+        max_steps=max_steps if relax_first else 0,
+        relax_cell=relax_first,
+        journal=stages[0],
+    )
     plans = [None if s.structure is None else strained_cells(s.structure, strains, symprec) for s in settled]
     groups = [[cell for _, cell in plan.cells] if plan else [] for plan in plans]
     answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal=stages[1])
@@ -315,19 +318,6 @@ def _is_mode(strain: NDArray[np.float64], i: int, j: int) -> bool:
 
 def _voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([stress[i, j] for i, j in VOIGT])
-
-
-def _settle(
-    structures: list[Structure | Atoms],
-    potential: Potential | ModelInterface,
-    fmax: float,
-    max_steps: int,
-    relax_cell: bool,
-    journal: Path | None,
-) -> list[RelaxRecord]:
-    """Relax the materials, in order."""
-    records = relax(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, journal=journal)
-    return sorted(records, key=lambda record: record.index)
 
 
 def _record(start: RelaxRecord, plan: StrainPlan | None, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:

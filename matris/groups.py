@@ -7,14 +7,36 @@ from typing import TYPE_CHECKING
 from matris.relax import relax
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from ase import Atoms
     from pymatgen.core import Structure
     from torch_sim.models.interface import ModelInterface
 
     from matris.potential import Potential
     from matris.records import RelaxRecord
+
+
+def relax_all(
+    structures: Iterable[Structure | Atoms],
+    potential: Potential | ModelInterface,
+    *,
+    fmax: float,
+    max_steps: int,
+    relax_cell: bool,
+    journal: Path | None = None,
+) -> list[RelaxRecord]:
+    """
+    Relax materials as `matris.relax` does, and wait for all.
+
+    Returns
+    -------
+    list of RelaxRecord
+        In the order of the input.
+    """
+    records = relax(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, journal=journal)
+    return sorted(records, key=lambda record: record.index)
 
 
 def relax_groups(
@@ -47,11 +69,8 @@ def relax_groups(
         Shaped like `groups`.
     """
     flat = [cell for group in groups for cell in group]
-    found: dict[int, RelaxRecord] = {}
-    for record in relax(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal=journal):
-        found[record.index] = record
-    numbers = iter(range(len(flat)))
-    return [[found[next(numbers)] for _ in group] for group in groups]
+    found = iter(relax_all(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal=journal))
+    return [[next(found) for _ in group] for group in groups]
 
 
 def fault(records: Sequence[RelaxRecord], names: Sequence[str]) -> str | None:

@@ -14,6 +14,9 @@ from pymatgen.core import Structure
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+GPA = 160.21766208
+"""GPa in one eV/Å³."""
+
 RelaxState = Literal["converged", "max_steps", "failed"]
 
 _METHOD = "FIRE, Frechet cell filter, atoms and cell below fmax"

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from matris.network import evaluate
+from matris.records import GPA
 from matris.rows import segment_sum
 
 if TYPE_CHECKING:
     from matris.network import MatRIS
     from matris.training.data import LabelledBatch
-
-GPA = 160.21766208
-"""GPa in one eV/Å³."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.elastic import GPA, elastic, green_lagrange, strained, strained_cells
+from matris.elastic import elastic, green_lagrange, strained, strained_cells
+from matris.records import GPA
 
 from . import argon
 from .argon import EPSILON, FCC, SIGMA, Argon, crystal

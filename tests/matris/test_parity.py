@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matris.graph import Geometry
-from matris.training.loss import GPA
+from matris.records import GPA
 
 from .golden import golden, golden_potential, structures
 
