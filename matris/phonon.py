@@ -1,0 +1,310 @@
+"""Harmonic phonons of many materials, from the forces in displaced supercells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import spglib
+from phonopy import Phonopy
+from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
+from phonopy.structure.atoms import PhonopyAtoms
+from pymatgen.core import Structure
+
+from matris.groups import fault, relax_all, relax_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+    from numpy.typing import NDArray
+    from torch_sim.models.interface import ModelInterface
+
+    from matris.potential import Potential
+    from matris.records import RelaxRecord
+
+TOLERANCE = 0.1
+"""Imaginary frequencies up to this (THz) count as zero: float32 forces of 1e-6 eV/Å make up to a third of it."""
+
+NAC_FACTOR = 14.399652
+"""e²/4πε₀ in eV Å, phonopy's unit of the non-analytic correction for eV and Å."""
+
+_MESH = 100.0  # length in Å that phonopy divides by lattice vectors to get the mesh of wave vectors
+_BAND_POINTS = 51  # on each segment of the path
+
+
+@dataclass(frozen=True)
+class PhononSettings:
+    """
+    How to compute phonons.
+
+    Attributes
+    ----------
+    min_length
+        Least distance between opposite faces of the supercell, Å.
+    displacement
+        Length of the displacements, Å.
+    symprec
+        Tolerance for symmetry, Å.
+    temperatures
+        For the thermal properties, K.
+    """
+
+    min_length: float = 12.0
+    displacement: float = 0.01
+    symprec: float = 1e-3
+    temperatures: tuple[float, ...] = tuple(float(t) for t in range(0, 1001, 10))
+
+
+@dataclass(frozen=True, eq=False)
+class Phonons:
+    """
+    Harmonic phonons of one material.
+
+    Attributes
+    ----------
+    phonopy
+        phonopy's object with force constants (eV/Å²), for everything else that it offers.
+    qpoints, distances, frequencies
+        Bands, segment by segment: wave vectors (q, 3), distances along the path (q,), frequencies (q, 3 n), THz;
+        imaginary ones are negative.
+    labels
+        Names of the ends of the segments.
+    connections
+        For each segment, whether the next one starts where it ends.
+    dos_frequencies, dos
+        Density of states, THz and states per THz and primitive cell.
+    temperatures, free_energy, entropy, heat_capacity
+        K; eV, eV/K and eV/K per primitive cell.
+    min_frequency
+        Lowest frequency on mesh and path, THz.
+    """
+
+    phonopy: Phonopy
+    qpoints: list[NDArray[np.float64]]
+    distances: list[NDArray[np.float64]]
+    frequencies: list[NDArray[np.float64]]
+    labels: list[str]
+    connections: list[bool]
+    dos_frequencies: NDArray[np.float64]
+    dos: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
+    free_energy: NDArray[np.float64]
+    entropy: NDArray[np.float64]
+    heat_capacity: NDArray[np.float64]
+    min_frequency: float
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms of the primitive cell."""
+        return len(self.phonopy.primitive)
+
+    @property
+    def has_imaginary_modes(self) -> bool:
+        """Whether a frequency is imaginary by more than `TOLERANCE`."""
+        return self.min_frequency < -TOLERANCE
+
+
+@dataclass(frozen=True, eq=False)
+class PhononRecord:
+    """
+    What became of one material.
+
+    Attributes
+    ----------
+    index
+        Place in the input.
+    state
+        ``"converged"``; ``"max_steps"`` if its cell was not relaxed below `fmax`; ``"failed"``.
+    structure
+        The relaxed cell.
+    phonons
+        The results; None if failed.
+    warnings
+        What to know before using them.
+    error
+        Why it failed.
+    """
+
+    index: int
+    state: Literal["converged", "max_steps", "failed"]
+    structure: Structure | None = None
+    phonons: Phonons | None = None
+    warnings: tuple[str, ...] = field(default=())
+    error: str | None = None
+
+
+def phonons(
+    structures: Iterable[Structure | Atoms],
+    potential: Potential | ModelInterface,
+    *,
+    fmax: float = 1e-4,
+    max_steps: int = 2000,
+    settings: PhononSettings | None = None,
+    journal_dir: Path | None = None,
+) -> list[PhononRecord]:
+    """
+    Harmonic phonons of many materials, all displaced supercells of all of them through the device together.
+
+    Parameters
+    ----------
+    structures
+        The materials.
+    potential
+        A loaded potential (float64 is worth its price here) or any torch-sim model.
+    fmax
+        Bound on forces and on the cell's when the materials are relaxed, eV/Å.
+    max_steps
+        Most steps of that.
+    settings
+        How to compute.
+    journal_dir
+        Folder in which finished cells are kept, so that a killed run goes on.
+
+    Returns
+    -------
+    list of PhononRecord
+        One for each material, in order.
+    """
+    chosen = settings or PhononSettings()
+    stages = (None, None) if journal_dir is None else (journal_dir / "relaxed.jsonl", journal_dir / "displaced.jsonl")
+    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal=stages[0])
+    plans = [None if s.structure is None else displaced(s.structure, chosen) for s in settled]
+    groups = [[] if plan is None else plan[1] for plan in plans]
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal=stages[1])
+    return [
+        _record(start, plan and plan[0], cells, chosen)
+        for start, plan, cells in zip(settled, plans, answers, strict=True)
+    ]
+
+
+def displaced(structure: Structure, settings: PhononSettings) -> tuple[Phonopy, list[Structure]]:
+    """
+    Make the supercells whose forces are wanted.
+
+    Parameters
+    ----------
+    structure
+        The relaxed cell.
+    settings
+        How to compute.
+
+    Returns
+    -------
+    Phonopy
+        With its displacements.
+    list of Structure
+        The perfect supercell, then one for each displacement that symmetry does not make equal to another.
+    """
+    phonopy = Phonopy(
+        _to_phonopy(structure),
+        supercell_matrix=supercell_matrix(structure, settings.min_length, settings.symprec),
+        primitive_matrix="auto",
+        symprec=settings.symprec,
+    )
+    phonopy.generate_displacements(distance=settings.displacement)
+    cells = [phonopy.supercell, *(phonopy.supercells_with_displacements or [])]
+    return phonopy, [Structure(cell.cell, cell.symbols, cell.scaled_positions) for cell in cells]
+
+
+def supercell_matrix(structure: Structure, min_length: float, symprec: float) -> NDArray[np.int64]:
+    """
+    Supercell of the conventional cell whose opposite faces are so far apart, in lattice vectors of the structure.
+
+    Parameters
+    ----------
+    structure
+        The cell.
+    min_length
+        Least distance between opposite faces, Å.
+    symprec
+        Tolerance for symmetry, Å.
+
+    Returns
+    -------
+    ndarray
+        Shape (3, 3), in phonopy's convention: columns are the vectors of the supercell.
+    """
+    lattice = structure.lattice.matrix
+    cell = (lattice, structure.frac_coords, [site.specie.Z for site in structure])
+    found = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    conventional = np.eye(3) if found is None else np.linalg.inv(found.transformation_matrix)
+    if np.abs(conventional - conventional.round()).max() > 1e-3 or abs(np.linalg.det(conventional)) < 0.5:  # noqa: PLR2004
+        conventional = np.eye(3)  # the structure is itself a supercell
+    vectors = conventional.T @ lattice
+    heights = 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0)
+    repeats = np.ceil(min_length / heights - 1e-6).clip(min=1)
+    return (conventional * repeats).round().astype(np.int64)
+
+
+def analyse(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]], settings: PhononSettings) -> Phonons:
+    """
+    Phonons from forces.
+
+    The forces of the perfect supercell are subtracted from the others; force constants are made symmetric and obey
+    the acoustic sum rule.
+
+    Parameters
+    ----------
+    phonopy
+        With its displacements, and `nac_params` if wanted.
+    forces
+        Of the perfect supercell, then of the displaced ones (eV/Å), shape (n, 3) each.
+    settings
+        How to compute.
+    """
+    phonopy.produce_force_constants([f - forces[0] for f in forces[1:]], show_drift=False)
+    phonopy.symmetrize_force_constants(show_drift=False)
+    path, labels, connections = get_band_qpoints_by_seekpath(phonopy.primitive, _BAND_POINTS)
+    phonopy.run_band_structure(path, path_connections=connections, labels=labels)
+    bands = phonopy.get_band_structure_dict()
+    mesh = phonopy.run_mesh(_MESH)
+    phonopy.run_total_dos()
+    phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
+    dos, thermal = phonopy.get_total_dos_dict(), phonopy.get_thermal_properties_dict()
+    kilojoule = 96.485332  # kJ/mol in one eV
+    frequencies = list(bands["frequencies"] or [])
+    lowest = min(float(np.min(f)) for f in [mesh.frequencies, *frequencies])
+    return Phonons(
+        phonopy=phonopy,
+        qpoints=list(bands["qpoints"]),
+        distances=list(bands["distances"]),
+        frequencies=frequencies,
+        labels=list(labels),
+        connections=list(connections),
+        dos_frequencies=np.asarray(dos["frequency_points"]),
+        dos=np.asarray(dos["total_dos"]),
+        temperatures=np.asarray(thermal["temperatures"]),
+        free_energy=np.asarray(thermal["free_energy"]) / kilojoule,
+        entropy=np.asarray(thermal["entropy"]) / kilojoule / 1e3,
+        heat_capacity=np.asarray(thermal["heat_capacity"]) / kilojoule / 1e3,
+        min_frequency=lowest,
+    )
+
+
+def _record(
+    start: RelaxRecord, phonopy: Phonopy | None, cells: Sequence[RelaxRecord], settings: PhononSettings
+) -> PhononRecord:
+    """Analyse one material."""
+    names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))]
+    error = start.error or fault(cells, names)
+    if error or phonopy is None:
+        return PhononRecord(start.index, "failed", start.structure, error=error)
+    found = analyse(phonopy, [cell.forces for cell in cells if cell.forces is not None], settings)
+    warnings = []
+    if found.has_imaginary_modes:
+        warnings.append(f"dynamically unstable: a frequency of {-found.min_frequency:.2f}i THz")
+    if start.state != "converged":
+        warnings.append("the cell is not relaxed to fmax")
+    state: Literal["converged", "max_steps"] = "converged" if start.state == "converged" else "max_steps"
+    return PhononRecord(start.index, state, start.structure, found, tuple(warnings))
+
+
+def _to_phonopy(structure: Structure) -> PhonopyAtoms:
+    return PhonopyAtoms(
+        symbols=[site.specie.symbol for site in structure],
+        cell=structure.lattice.matrix,
+        scaled_positions=structure.frac_coords,
+    )
