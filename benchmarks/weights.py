@@ -23,8 +23,7 @@ def write_published(path: Path) -> None:
     state = {}
     ours = network.state_dict()
     for name, group in names(network.config, magmoms=False).items():
-        for theirs, part in zip(group, ours[name].chunk(len(group)), strict=True):
-            state[theirs] = part
+        state |= dict(zip(group, ours[name].chunk(len(group)), strict=True))
     head, d = "magmom_head.magmom_head.layers", network.config.node_feat_dim  # the published network always has it
     state |= {f"{head}.0.weight": torch.zeros(2 * d, d), f"{head}.0.bias": torch.zeros(2 * d)}
     state |= {f"{head}.3.weight": torch.zeros(1, 2 * d), f"{head}.3.bias": torch.zeros(1)}

@@ -10,7 +10,8 @@ from jobflow import Flow, Maker, OnMissing
 from monty.json import MontyEncoder
 
 from matris.flows.ranking import rank_candidates
-from matris.makers.batch_relax import BatchRelaxMaker, as_candidate
+from matris.makers.batch import as_candidate
+from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.prototypes import elemental_references
 from matris.structures import problem_with
 

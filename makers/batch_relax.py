@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobflow import Maker, job
-from pymatgen.core import Structure
+from jobflow import job
 
-from matris.potential import load
-from matris.relax import RelaxSettings, relax
-from matris.stores.candidates import Candidate
-from matris.stores.documents import CheckpointTag, ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
+from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
+from matris.relax import RelaxSettings, journal_file, relax
+from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
+    from pymatgen.core import Structure
 
     from matris.potential import Potential
     from matris.relax import RelaxRecord
+    from matris.stores.candidates import Candidate
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen")
-
 
 @dataclass
-class BatchRelaxMaker(Maker):
+class BatchRelaxMaker(BatchMaker):
     """
     Relax a chunk of candidates on one device and keep what became of each.
 
@@ -63,9 +59,6 @@ class BatchRelaxMaker(Maker):
     """
 
     name: str = "batch relax"
-    checkpoint: str | None = None
-    device: str | None = None
-    dtype: str | None = None
     relax_cell: bool = True
     steps: int = 500
     relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
@@ -117,20 +110,12 @@ class BatchRelaxMaker(Maker):
             index = accepted[record.index]
             results[index] = self._result(chunk[index], record.state, record.error, record)
             _report(results[index][0])
-        card = potential.card
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
-            checkpoint=CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
             settings=RelaxTag(**settings.to_dict(), digest=settings.digest()),
-            versions=_versions(),
-            device=str(potential.device),
-            dtype=_name(potential.dtype),
+            **provenance(potential),
         )
-
-    def potential(self) -> Potential:
-        """Load the potential; it stays resident, so that the next chunk of this process has it at once."""
-        return load(self.checkpoint, device=self.device, dtype=self.dtype)
 
     def settings(self) -> RelaxSettings:
         """Return what decides a result besides the checkpoint and the candidate."""
@@ -138,9 +123,9 @@ class BatchRelaxMaker(Maker):
         return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
 
     def journal(self, potential: Potential) -> Path:
-        """File of what a potential finished with these settings; one for each, so that none refuses the other's."""
-        name = f"{potential.card.sha256[:12]}-{self.settings().digest()}-{_name(potential.dtype)}.jsonl"
-        return Path(self.journal_dir or ".") / name
+        """File of what a potential finished with these settings."""
+        folder = Path(self.journal_dir or ".")
+        return journal_file(folder, potential.card.sha256, self.settings(), dtype_name(potential.dtype))
 
     def _result(
         self, candidate: Candidate, state: State, error: str | None, record: RelaxRecord | None = None
@@ -172,13 +157,6 @@ class BatchRelaxMaker(Maker):
         return small, large
 
 
-def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
-    """Read a candidate from what a job gets: a candidate, its dictionary or a bare structure."""
-    if isinstance(obj, Structure):
-        return Candidate.from_structure(obj, source="structure")
-    return Candidate.model_validate(obj)
-
-
 def _rejection(candidate: Candidate, potential: Potential) -> str | None:
     """Why a candidate is not worth the device, or None."""
     if candidate.error is not None or candidate.structure is None:
@@ -191,22 +169,6 @@ def _report(record: ChunkRecord) -> None:
     logger.info("%s %s: %s", record.state, record.formula, record.source, extra={"record": record})
 
 
-def _name(dtype: torch.dtype) -> str:
-    """Name of a floating-point type."""
-    return str(dtype).removeprefix("torch.")
-
-
 def _plain(array: Any) -> list[Any] | None:
     """Nested lists of a numpy array."""
     return None if array is None else array.tolist()
-
-
-def _versions() -> dict[str, str]:
-    """Versions of the packages that decide the numbers."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # e.g. a source tree on the path, not installed
-            found[package] = "unknown"
-    return found

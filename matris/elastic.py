@@ -163,18 +163,17 @@ def elastic(
     list of ElasticRecord
         One for each material, in order.
     """
-    stages = (None, None) if journal_dir is None else (journal_dir / "relaxed.jsonl", journal_dir / "strained.jsonl")
     settled = relax_all(
         structures,
         potential,
         fmax=fmax,
         max_steps=max_steps if relax_first else 0,
         relax_cell=relax_first,
-        journal=stages[0],
+        journal_dir=journal_dir,
     )
     plans = [None if s.structure is None else strained_cells(s.structure, strains, symprec) for s in settled]
     groups = [[cell for _, cell in plan.cells] if plan else [] for plan in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal=stages[1])
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
     return [
         _record(start, plan, cells, relax_first) for start, plan, cells in zip(settled, plans, answers, strict=True)
     ]

@@ -195,10 +195,9 @@ def eos(
     list of EosRecord
         One for each material, in order.
     """
-    stages = (None, None) if journal_dir is None else (journal_dir / "relaxed.jsonl", journal_dir / "scaled.jsonl")
-    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal=stages[0])
+    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
     groups = [[] if s.structure is None else [scaled(s.structure, v) for v in volumes] for s in settled]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal=stages[1])
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
     return [_record(start, cells, volumes, equations) for start, cells in zip(settled, answers, strict=True)]
 
 

@@ -25,7 +25,7 @@ def relax_all(
     fmax: float,
     max_steps: int,
     relax_cell: bool,
-    journal: Path | None = None,
+    journal_dir: Path | None = None,
 ) -> list[RelaxRecord]:
     """
     Relax materials as `matris.relax` does, and wait for all.
@@ -35,7 +35,9 @@ def relax_all(
     list of RelaxRecord
         In the order of the input.
     """
-    records = relax(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, journal=journal)
+    if journal_dir is not None:
+        journal_dir.mkdir(parents=True, exist_ok=True)
+    records = relax(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, journal=journal_dir)
     return sorted(records, key=lambda record: record.index)
 
 
@@ -45,7 +47,7 @@ def relax_groups(
     *,
     fmax: float,
     max_steps: int,
-    journal: Path | None = None,
+    journal_dir: Path | None = None,
 ) -> list[list[RelaxRecord]]:
     """
     Relax the atoms of all cells of all groups in fixed cells, as one stream, and sort the answers by group.
@@ -60,8 +62,8 @@ def relax_groups(
         Bound on forces, eV/Å.
     max_steps
         Most steps of one cell; 0 evaluates the cells as they are.
-    journal
-        File in which finished cells are kept; see `matris.relax`.
+    journal_dir
+        Folder in which finished cells are kept; see `matris.relax`.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def relax_groups(
         Shaped like `groups`.
     """
     flat = [cell for group in groups for cell in group]
-    found = iter(relax_all(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal=journal))
+    found = iter(relax_all(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal_dir=journal_dir))
     return [[next(found) for _ in group] for group in groups]
 
 

@@ -169,11 +169,10 @@ def phonons(
         One for each material, in order.
     """
     chosen = settings or PhononSettings()
-    stages = (None, None) if journal_dir is None else (journal_dir / "relaxed.jsonl", journal_dir / "displaced.jsonl")
-    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal=stages[0])
+    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
     plans = [None if s.structure is None else displaced(s.structure, chosen) for s in settled]
     groups = [[] if plan is None else plan[1] for plan in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal=stages[1])
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
     return [
         _record(start, plan and plan[0], cells, chosen)
         for start, plan, cells in zip(settled, plans, answers, strict=True)

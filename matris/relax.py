@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,13 +20,12 @@ from matris.structures import content_id, problem_with, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from pathlib import Path
 
     from ase import Atoms
 
     from matris.potential import Potential
 
-__all__ = ["RelaxRecord", "RelaxSettings", "relax"]
+__all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
 _ATOMS_PER_GIB = 32  # first guess of what another model can take on a GPU; running out of memory corrects it
 
@@ -67,8 +67,9 @@ def relax(
     relax_cell
         Whether lattice vectors change too.
     journal
-        File to which each record goes before it is yielded. Run again with the same file and settings, what it holds is
-        yielded without computing, and the rest is computed.
+        File to which each record goes before it is yielded, or a folder for such files, one for each checkpoint and
+        settings. Run again with the same settings, what it holds is yielded without computing, and the rest is
+        computed.
     max_batch_atoms
         Most atoms computed together. By default one structure at a time on a CPU, and on a GPU as many as fit, known
         from the numbers of their bonds and angles.
@@ -102,6 +103,24 @@ def relax(
     return _relax(iter(many), engine, settings, journal, max_batch_atoms)
 
 
+def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str) -> Path:
+    """
+    Journal of a checkpoint and settings in a folder, so that none refuses the other's.
+
+    Parameters
+    ----------
+    folder
+        Where journals are.
+    sha256
+        Of the checkpoint.
+    settings
+        Of the relaxation.
+    dtype
+        Name of the floating-point type.
+    """
+    return folder / f"{sha256[:12]}-{settings.digest()}-{dtype}.jsonl"
+
+
 @dataclass(frozen=True)
 class _Engine:
     """A torch-sim model, and what identifies it."""
@@ -132,6 +151,8 @@ def _relax(
     cost, unit, limit = _budget(engine, max_batch_atoms)
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
     batch = InFlight(IsolatingModel(engine.model, budget), settings)
+    if path is not None and Path(path).is_dir():
+        path = journal_file(Path(path), engine.sha256, settings, engine.dtype)
     header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
     with Journal(path, {**header, "digest": settings.digest()}) as journal:
         intake = _Intake(structures, journal, engine.elements, cost)

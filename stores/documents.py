@@ -211,7 +211,7 @@ def make_document(
     relaxed = arrays.structure is not None
     known = arrays.structure or arrays.initial_structure
     structure = Structure.from_dict(known) if known else None
-    crystal = _crystal(structure, relaxed=relaxed) if structure is not None else {}
+    crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
     energy = {}
     if relaxed and structure is not None and record.energy is not None:
         energy = _energy(structure, record.energy, chunk.checkpoint.energy_scale)
@@ -252,8 +252,22 @@ def _energy(structure: Structure, energy: float, energy_scale: str) -> dict[str,
     }
 
 
-def _crystal(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
-    """Fields that describe the structure; the symmetry only of a relaxed one."""
+def describe(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
+    """
+    Fields that describe a structure, in emmet's names.
+
+    Parameters
+    ----------
+    structure
+        The structure.
+    relaxed
+        Whether volume, density and symmetry say something, and are to be given.
+
+    Returns
+    -------
+    dict
+        ``formula_pretty``, ``chemsys``, ``elements``, …
+    """
     composition = structure.composition
     fields: dict[str, Any] = {
         "formula_pretty": composition.reduced_formula,

@@ -1,0 +1,170 @@
+"""What the Makers of many materials have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from jobflow import Maker
+from pymatgen.core import Structure
+
+from matris.potential import load
+from matris.stores.candidates import Candidate
+from matris.stores.documents import CheckpointTag, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import torch
+
+    from matris.elastic import ElasticRecord
+    from matris.eos import EosRecord
+    from matris.phonon import PhononRecord
+    from matris.potential import Potential
+
+    type PropertyRecord = ElasticRecord | EosRecord | PhononRecord
+
+_NOT_SETTINGS = {
+    "name",
+    "checkpoint",
+    "device",
+    "dtype",
+    "journal_dir",
+}  # they do not decide the result, or stand apart
+_PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
+
+
+@dataclass
+class BatchMaker(Maker):
+    """
+    A job on many materials with one resident potential.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device, dtype
+        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+    """
+
+    name: str = "batch"
+    checkpoint: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+    def potential(self) -> Potential:
+        """Load the potential; it stays resident, so that the next job of this process has it at once."""
+        return load(self.checkpoint, device=self.device, dtype=self.dtype)
+
+
+@dataclass
+class PropertyMaker(BatchMaker):
+    """
+    A job that computes a property of many materials; each is relaxed first.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device
+        Where the potential computes.
+    dtype
+        In which precision: derivatives of forces and stresses are worth the double one.
+    fmax
+        Bound on forces and on the cell's in all relaxations, eV/Å.
+    steps
+        Most steps of a relaxation.
+    journal_dir
+        Folder in which finished cells are kept; by default the folder the job runs in.
+    """
+
+    name: str = "batch property"
+    dtype: str | None = "float64"
+    fmax: float = 1e-4
+    steps: int = 2000
+    journal_dir: str | None = None
+
+    def documents(
+        self,
+        candidates: Sequence[Candidate | Structure | dict[str, Any]],
+        compute: Callable[[Sequence[Structure], Potential], Sequence[PropertyRecord]],
+    ) -> list[tuple[dict[str, Any], Any]]:
+        """
+        Compute what can be computed, and describe every material.
+
+        Parameters
+        ----------
+        candidates
+            Candidates (or their dictionaries), or bare structures.
+        compute
+            Gives a record for each structure.
+
+        Returns
+        -------
+        list of tuple
+            In the order of the candidates: what all properties' documents have in common, and the record (None where
+            there was no structure).
+        """
+        chunk = [as_candidate(candidate) for candidate in candidates]
+        potential = self.potential()
+        there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None}
+        records = dict(zip(there, compute(list(there.values()), potential), strict=True))
+        settings = {key: value for key, value in asdict(self).items() if key not in _NOT_SETTINGS}
+        common = {**provenance(potential), "settings": settings}
+        return [
+            (common | _outcome(candidate, records.get(index)), records.get(index))
+            for index, candidate in enumerate(chunk)
+        ]
+
+
+def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, Any]:
+    """State and description of one material."""
+    known = (record and record.structure) or candidate.structure
+    relaxed = record is not None and record.structure is not None
+    return {
+        "candidate_id": candidate.candidate_id,
+        "state": record.state if record else "failed",
+        "error": record.error if record else candidate.error or "no structure",
+        "warnings": list(getattr(record, "warnings", ())),
+        "structure": record.structure if record else None,
+        **(describe(known, relaxed=relaxed) if known is not None else {}),
+    }
+
+
+def provenance(potential: Potential) -> dict[str, Any]:
+    """Tell what computed: checkpoint, versions, device and dtype."""
+    card = potential.card
+    return {
+        "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
+        "versions": versions(),
+        "device": str(potential.device),
+        "dtype": dtype_name(potential.dtype),
+    }
+
+
+def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
+    """Read a candidate from what a job gets: a candidate, its dictionary or a bare structure."""
+    if isinstance(obj, Structure):
+        return Candidate.from_structure(obj, source="structure")
+    return Candidate.model_validate(obj)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Name of a floating-point type."""
+    return str(dtype).removeprefix("torch.")
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # e.g. a source tree on the path, not installed
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,127 @@
+"""Phonons of many materials in one job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jobflow import job
+from pydantic import BaseModel
+
+from matris.makers.batch import PropertyMaker
+from matris.phonon import PhononSettings, phonons
+from matris.stores.property_documents import PhononDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pymatgen.core import Structure
+
+    from matris.phonon import PhononRecord
+    from matris.stores.candidates import Candidate
+
+_JOULE_PER_MOLE = 96485.332  # in one eV
+
+
+class PhononDocuments(BaseModel):
+    """Output of one job: a document per material, in the order given."""
+
+    documents: list[PhononDocument]
+
+
+@dataclass
+class BatchPhononMaker(PropertyMaker):
+    """
+    Harmonic phonons of many materials: all displaced supercells of all of them go through the device together.
+
+    A material that fails does not touch the others. See `matris.phonon.phonons` for the method, and `PropertyMaker`
+    for the other parameters.
+
+    Parameters
+    ----------
+    min_length
+        Least distance between opposite faces of the supercell, Å.
+    displacement
+        Length of the displacements, Å.
+    symprec
+        Tolerance for symmetry, Å.
+    t_min, t_max, t_step
+        Temperatures of the thermal properties, K.
+    """
+
+    name: str = "batch phonon"
+    min_length: float = PhononSettings.min_length
+    displacement: float = PhononSettings.displacement
+    symprec: float = PhononSettings.symprec
+    t_min: float = 0.0
+    t_max: float = 1000.0
+    t_step: float = 10.0
+
+    @job(
+        data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
+        output_schema=PhononDocuments,
+    )
+    def make(
+        self,
+        candidates: Sequence[Candidate | Structure | dict[str, Any]],
+        prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
+    ) -> PhononDocuments:
+        """
+        Compute phonons.
+
+        Parameters
+        ----------
+        candidates
+            Candidates (or their dictionaries), or bare structures.
+        prev_dir
+            Accepted as by every Maker, without effect.
+        """
+        count = round((self.t_max - self.t_min) / self.t_step) + 1
+        settings = PhononSettings(
+            min_length=self.min_length,
+            displacement=self.displacement,
+            symprec=self.symprec,
+            temperatures=tuple(self.t_min + i * self.t_step for i in range(count)),
+        )
+        found = self.documents(
+            candidates,
+            lambda structures, potential: phonons(
+                structures,
+                potential,
+                fmax=self.fmax,
+                max_steps=self.steps,
+                settings=settings,
+                journal_dir=Path(self.journal_dir or "."),
+            ),
+        )
+        return PhononDocuments(documents=[PhononDocument(**common, **_fields(record)) for common, record in found])
+
+
+def _fields(record: PhononRecord | None) -> dict[str, Any]:
+    """Fields of the results; none where there are none."""
+    if record is None or record.phonons is None:
+        return {}
+    found, phonopy = record.phonons, record.phonons.phonopy
+    return {
+        "supercell_matrix": phonopy.supercell_matrix.tolist(),
+        "primitive_matrix": phonopy.primitive_matrix.tolist(),
+        "n_displacements": len(phonopy.displacements),
+        "min_frequency": found.min_frequency,
+        "has_imaginary_modes": found.has_imaginary_modes,
+        "temperatures": found.temperatures.tolist(),
+        "free_energies": (found.free_energy * _JOULE_PER_MOLE).tolist(),
+        "entropies": (found.entropy * _JOULE_PER_MOLE).tolist(),
+        "heat_capacities": (found.heat_capacity * _JOULE_PER_MOLE).tolist(),
+        "nsites_primitive": found.n_atoms,
+        "phonon_bandstructure": {
+            "qpoints": [q.tolist() for q in found.qpoints],
+            "distances": [d.tolist() for d in found.distances],
+            "frequencies": [f.tolist() for f in found.frequencies],
+            "labels": found.labels,
+            "connections": found.connections,
+        },
+        "phonon_dos": {"frequencies": found.dos_frequencies.tolist(), "densities": found.dos.tolist()},
+        "force_constants": np.asarray(phonopy.force_constants).tolist(),
+    }

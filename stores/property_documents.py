@@ -1,0 +1,119 @@
+"""Documents of properties computed by the batch Makers: one per material."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - pydantic needs it
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from matris.stores.documents import CheckpointTag, StructureDict, Symmetry, describe, utc_now
+
+__all__ = [
+    "Averages",
+    "ElasticDocument",
+    "EosDocument",
+    "EosFitDocument",
+    "PhononDocument",
+    "PropertyDocument",
+    "describe",
+]
+
+
+class PropertyDocument(BaseModel):
+    """
+    What all properties have in common.
+
+    Field names follow emmet where emmet has the field. The large fields (`structure`, and what a kind of property
+    marks so) belong in the additional store named ``data``.
+    """
+
+    candidate_id: str = Field(description="Hash of the input structure.")
+    state: Literal["converged", "max_steps", "failed"]
+    error: str | None = Field(default=None, description="Why it failed.")
+    warnings: list[str] = Field(default_factory=list, description="What to know before using the results.")
+
+    formula_pretty: str | None = None
+    chemsys: str | None = None
+    elements: list[str] = Field(default_factory=list)
+    nelements: int = 0
+    nsites: int | None = None
+    composition: dict[str, float] = Field(default_factory=dict)
+    composition_reduced: dict[str, float] = Field(default_factory=dict)
+    volume: float | None = Field(default=None, description="Of the relaxed cell (Å³).")
+    density: float | None = Field(default=None, description="g/cm³.")
+    symmetry: Symmetry | None = Field(default=None, description="Of the relaxed cell.")
+    structure: StructureDict = Field(default=None, description="Relaxed cell, to whose axes tensors refer.")
+
+    checkpoint: CheckpointTag
+    settings: dict[str, Any] = Field(default_factory=dict, description="Of the Maker.")
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str
+    dtype: str
+    last_updated: datetime = Field(default_factory=utc_now, description="UTC.")
+
+
+class Averages(BaseModel):
+    """A modulus of the polycrystal, GPa."""
+
+    voigt: float
+    reuss: float
+    vrh: float
+
+
+class ElasticDocument(PropertyDocument):
+    """Elastic constants of one material."""
+
+    elastic_tensor: dict[str, list[list[float]]] | None = Field(
+        default=None, description="GPa, (6, 6): `raw` in the axes of `structure`, `ieee_format` in standard ones."
+    )
+    bulk_modulus: Averages | None = None
+    shear_modulus: Averages | None = None
+    young_modulus: float | None = Field(default=None, description="GPa.")
+    homogeneous_poisson: float | None = None
+    universal_anisotropy: float | None = None
+    is_mechanically_stable: bool | None = Field(default=None, description="C is positive definite.")
+    eigenvalues: list[float] | None = Field(default=None, description="Of C in Voigt notation, GPa, ascending.")
+    fit_residual: float | None = Field(default=None, description="Root mean square, GPa.")
+    nonlinearity: float | None = Field(default=None, description="Change of constants between strains, relative.")
+
+
+class EosFitDocument(BaseModel):
+    """Parameters of one equation of state."""
+
+    equation: str
+    e0: float = Field(description="eV per cell.")
+    v0: float = Field(description="Å³ per cell.")
+    b0: float = Field(description="GPa.")
+    b1: float
+    residual: float = Field(description="Root mean square, eV per atom.")
+
+
+class EosDocument(PropertyDocument):
+    """Equation of state of one material."""
+
+    volumes: list[float] = Field(default_factory=list, description="Å³ per cell.")
+    energies: list[float] = Field(default_factory=list, description="eV per cell.")
+    fits: list[EosFitDocument] = Field(default_factory=list)
+
+
+class PhononDocument(PropertyDocument):
+    """Harmonic phonons of one material; bands, DOS and force constants are large."""
+
+    supercell_matrix: list[list[int]] | None = Field(default=None, description="phonopy's convention.")
+    primitive_matrix: list[list[float]] | None = Field(default=None, description="phonopy's convention.")
+    n_displacements: int | None = None
+    min_frequency: float | None = Field(default=None, description="THz; imaginary ones are negative.")
+    has_imaginary_modes: bool | None = None
+    temperatures: list[float] = Field(default_factory=list, description="K.")
+    free_energies: list[float] = Field(default_factory=list, description="J/mol of primitive cells.")
+    entropies: list[float] = Field(default_factory=list, description="J/K/mol of primitive cells.")
+    heat_capacities: list[float] = Field(default_factory=list, description="J/K/mol of primitive cells.")
+    nsites_primitive: int | None = None
+    phonon_bandstructure: dict[str, Any] | None = Field(
+        default=None, description="`qpoints`, `distances`, `frequencies` (THz) by segment; `labels`, `connections`."
+    )
+    phonon_dos: dict[str, list[float]] | None = Field(
+        default=None, description="`frequencies` (THz) and `densities` (states per THz and primitive cell)."
+    )
+    force_constants: list[Any] | None = Field(default=None, description="eV/Å², (atoms, atoms of supercell, 3, 3).")
