@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - pydantic needs it
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from matris.stores.documents import CheckpointTag, StructureDict, Symmetry, describe, utc_now
-
-__all__ = [
-    "Averages",
-    "ElasticDocument",
-    "EosDocument",
-    "EosFitDocument",
-    "PhononDocument",
-    "PropertyDocument",
-    "describe",
-]
+from matris.stores.documents import CheckpointTag, StructureDict, Symmetry  # noqa: TC001 - pydantic needs them
 
 
 class PropertyDocument(BaseModel):
@@ -50,7 +40,7 @@ class PropertyDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
-    last_updated: datetime = Field(default_factory=utc_now, description="UTC.")
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
 
 
 class Averages(BaseModel):

@@ -1,0 +1,107 @@
+"""The Makers of properties: one document per material, whatever becomes of the others, through real stores."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from jobflow import JobStore, run_locally
+from maggma.stores import MemoryStore
+from monty.json import MontyDecoder, MontyEncoder
+from pymatgen.core import Lattice, Structure
+
+from matris.elastic import elastic
+from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker
+from matris.potential import load
+from matris.stores import SQLiteStore
+from matris.stores.candidates import Candidate
+from matris.stores.property_documents import ElasticDocument, EosDocument, PhononDocument
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matris.makers.batch import PropertyMaker
+
+MGO = Structure(Lattice([[0, 2.13, 2.13], [2.13, 0, 2.13], [2.13, 2.13, 0]]), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
+SI = Structure(Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25] * 3])
+CANDIDATES = [
+    Candidate.from_structure(MGO, "MgO.cif"),
+    Candidate.unreadable("empty.cif", "the file is empty", b""),
+    Candidate.from_structure(Structure(Lattice.cubic(4), ["Xe"], [[0, 0, 0]]), "Xe.cif"),
+    SI,
+]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> JobStore:
+    if request.param == "memory":
+        return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    path = str(tmp_path / "jobs.sqlite")
+    return JobStore(
+        SQLiteStore(path, "outputs", key="uuid"), additional_stores={"data": SQLiteStore(path, "data", key="blob_uuid")}
+    )
+
+
+def run(maker: PropertyMaker, store: JobStore, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Documents as they lie in the store, without and with what belongs in `data`."""
+    job = maker.make(CANDIDATES)
+    job = MontyDecoder().process_decoded(json.loads(json.dumps(job, cls=MontyEncoder)))  # as it travels to a worker
+    run_locally(job, store=store, log=False, raise_immediately=True, root_dir=folder)
+    small = store.query_one({"uuid": job.uuid}, load=False)["output"]["documents"]
+    whole = store.query_one({"uuid": job.uuid}, load=True)["output"]["documents"]
+    return small, json.loads(json.dumps(whole, cls=MontyEncoder))
+
+
+def check_common(documents: list[dict[str, Any]]) -> None:
+    assert [d["formula_pretty"] for d in documents] == ["MgO", None, "Xe", "Si"]
+    assert [d["state"] == "failed" for d in documents] == [False, True, True, False]
+    assert documents[1]["error"] == "the file is empty"
+    assert "Xe" in documents[2]["error"]
+    assert documents[0]["symmetry"]["number"] == 225
+    assert documents[3]["symmetry"]["number"] == 227
+    assert all(d["checkpoint"]["energy_scale"] == "mp" and d["dtype"] == "float64" for d in documents)
+
+
+def test_elastic(store: JobStore, tmp_path: Path) -> None:
+    maker = BatchElasticMaker(device="cpu", fmax=0.02, steps=60, strains=(-0.005, 0.005))
+    small, whole = run(maker, store, tmp_path)
+    check_common(small)
+    assert all("lattice" not in (d["structure"] or {}) for d in small)  # but a reference to it
+    document = ElasticDocument.model_validate(whole[0])
+    tensor = np.array(document.elastic_tensor["raw"])
+    assert tensor == pytest.approx(tensor.T)
+    assert tensor == pytest.approx(np.array(document.elastic_tensor["ieee_format"]), abs=1e-6)  # cubic, along its axes
+    assert document.bulk_modulus.vrh == pytest.approx((tensor[0, 0] + 2 * tensor[0, 1]) / 3)
+    assert document.settings["strains"] == [-0.005, 0.005]
+    relaxed = Structure.from_dict(whole[0]["structure"])
+    (direct,) = elastic([MGO], load(device="cpu", dtype="float64"), fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
+    assert relaxed.volume == pytest.approx(direct.structure.volume)
+    assert tensor == pytest.approx(direct.fit.tensor, abs=1e-6)
+
+
+def test_eos(store: JobStore, tmp_path: Path) -> None:
+    maker = BatchEosMaker(device="cpu", fmax=0.02, steps=60, equations=("birch_murnaghan",))
+    small, whole = run(maker, store, tmp_path)
+    check_common(small)
+    document = EosDocument.model_validate(whole[0])
+    (fit,) = document.fits
+    assert fit.v0 == pytest.approx(document.volume, rel=0.02)
+    assert 30 < fit.b0 < 500
+    assert len(document.volumes) == len(document.energies) == 7
+
+
+def test_phonon(store: JobStore, tmp_path: Path) -> None:
+    maker = BatchPhononMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    small, whole = run(maker, store, tmp_path)
+    check_common(small)
+    assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
+    document = PhononDocument.model_validate(whole[0])
+    assert document.temperatures == [0, 100, 200, 300]
+    assert document.heat_capacities[0] == 0
+    assert 0 < document.heat_capacities[-1] < 6 * 8.32
+    constants = np.array(document.force_constants)
+    assert constants.shape[2:] == (3, 3)
+    assert constants.sum(axis=1) == pytest.approx(0, abs=1e-6)  # the acoustic sum rule
+    assert len(document.phonon_bandstructure["frequencies"][0][0]) == 6
