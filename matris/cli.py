@@ -1,4 +1,4 @@
-"""The command line: relax, screen, query, models."""
+"""The command line: relax, screen, elastic, eos, phonon, query, models."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from matris.errors import MatrisError
-from matris.terminal import document_table, eV, progress, stderr, stdout, write_csv, write_json
+from matris.terminal import cell, document_table, eV, progress, stderr, stdout, write_columns, write_csv, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matris.flows.campaign import Campaign
+    from matris.makers.batch import PropertyMaker
     from matris.makers.batch_relax import BatchRelaxMaker
     from matris.terminal import Document
 
@@ -27,6 +28,7 @@ NOTHING_COMPUTED = 1
 INTERRUPTED = 130
 
 _TOP = 20
+_AT_300_K = 30  # of temperatures in steps of 10 K
 _NAMED = 3
 
 app = typer.Typer(
@@ -38,6 +40,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."),
+]
 Checkpoint = Annotated[
     str | None,
     typer.Option(metavar="KEY|FILE", help="A key, as 'matris models' lists them, or a file.", show_default="embedded"),
@@ -154,12 +160,7 @@ def screen(
 
 @app.command()
 def relax(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."
-        ),
-    ],
+    files: Files,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the relaxed CIF files.")
     ] = Path("relaxed"),
@@ -193,6 +194,128 @@ def relax(
         documents = campaign.documents()
         _show_relaxed(campaign, documents, campaign.write_structures(output))
         _exit(documents)
+
+
+@app.command()
+def elastic(
+    files: Files, checkpoint: Checkpoint = None, device: Device = None, store: Store = None, output: Format = "table"
+) -> None:
+    """
+    Elastic tensors: moduli and mechanical stability (GPa).
+
+    `matris elastic POSCAR other.cif`
+    """
+    with _clear_errors():
+        from matris.makers import BatchElasticMaker
+
+        documents = _properties(files, BatchElasticMaker(checkpoint=checkpoint, device=device), store)
+        _show_properties(
+            documents,
+            output,
+            {
+                "K\nGPa": lambda d: d["bulk_modulus"]["vrh"],
+                "G\nGPa": lambda d: d["shear_modulus"]["vrh"],
+                "E\nGPa": lambda d: d["young_modulus"],
+                "Poisson": lambda d: d["homogeneous_poisson"],
+                "anisotropy": lambda d: d["universal_anisotropy"],
+                "residual\nGPa": lambda d: d["fit_residual"],
+                "stable": lambda d: d["is_mechanically_stable"],
+            },
+        )
+
+
+@app.command()
+def eos(
+    files: Files, checkpoint: Checkpoint = None, device: Device = None, store: Store = None, output: Format = "table"
+) -> None:
+    """
+    Equations of state: equilibrium volume and bulk modulus (third-order Birch–Murnaghan; JSON has others too).
+
+    `matris eos POSCAR other.cif --format json > eos.json`
+    """
+    with _clear_errors():
+        from matris.makers import BatchEosMaker
+
+        documents = _properties(files, BatchEosMaker(checkpoint=checkpoint, device=device), store)
+        _show_properties(
+            documents,
+            output,
+            {
+                "V0\nÅ³": lambda d: d["fits"][0]["v0"],
+                "B0\nGPa": lambda d: d["fits"][0]["b0"],
+                "B0'": lambda d: d["fits"][0]["b1"],
+                "residual\nmeV/atom": lambda d: 1e3 * d["fits"][0]["residual"],
+            },
+        )
+
+
+@app.command()
+def phonon(
+    files: Files,
+    min_length: Annotated[
+        float, typer.Option(metavar="A", min=1.0, help="Least distance between faces of the supercell (Å).")
+    ] = 12.0,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    output: Format = "table",
+) -> None:
+    """
+    Harmonic phonons: dynamical stability and thermal properties at 300 K.
+
+    `matris phonon POSCAR --min-length 15`
+    """
+    with _clear_errors():
+        from matris.makers import BatchPhononMaker
+
+        maker = BatchPhononMaker(checkpoint=checkpoint, device=device, min_length=min_length)
+        documents = _properties(files, maker, store)
+        _show_properties(
+            documents,
+            output,
+            {
+                "lowest\nTHz": lambda d: d["min_frequency"],
+                "highest\nTHz": lambda d: max(max(map(max, s)) for s in d["phonon_bandstructure"]["frequencies"]),
+                "F(300 K)\nkJ/mol": lambda d: d["free_energies"][_AT_300_K] / 1e3,
+                "Cv(300 K)\nJ/K/mol": lambda d: d["heat_capacities"][_AT_300_K],
+                "imaginary": lambda d: d["has_imaginary_modes"],
+            },
+        )
+
+
+def _properties(files: Sequence[Path], maker: PropertyMaker, store: str | None) -> list[dict[str, Any]]:
+    """Compute a property of all structures in some files."""
+    from matris.flows.properties import compute_properties
+
+    with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
+        maker.potential()
+        return compute_properties(files, maker, store)
+
+
+def _show_properties(
+    documents: Sequence[Document], output: str, columns: Mapping[str, Callable[[Document], Any]]
+) -> None:
+    """Print one material a line, or whole documents; end with an error code if there is none."""
+    rows = [(d, ["" if d["state"] == "failed" else read(d) for read in columns.values()]) for d in documents]
+    if output == "json":
+        write_json(documents)
+    elif output == "csv":
+        write_columns(
+            ["formula", "state", *columns, "source"],
+            [[d.get("formula_pretty"), d["state"], *cells, d["source"]] for d, cells in rows],
+        )
+    else:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("formula", no_wrap=True)
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("source, reason, warnings", overflow="fold")
+        for d, cells in rows:
+            remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
+            table.add_row(d.get("formula_pretty") or "–", *map(cell, cells), d["state"], escape(remarks))
+        stdout().print(table)
+    _exit(documents)
 
 
 @app.command()

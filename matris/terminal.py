@@ -111,6 +111,20 @@ def write_json(documents: Sequence[Document]) -> None:
     sys.stdout.write("\n")
 
 
+def cell(value: Any) -> str:
+    """Show a number or a yes in a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table as CSV to standard output; units follow the names in brackets."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([name.replace("\n", " [") + "]" if "\n" in name else name for name in names])
+    writer.writerows(rows)
+
+
 def write_csv(documents: Sequence[Document]) -> None:
     """Write the fields of `FIELDS` to standard output."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
