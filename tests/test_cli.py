@@ -51,6 +51,28 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
+    """With the checkpoint that ships: one document a structure, the broken one with its reason; the store has them."""
+    store = tmp_path / "store"
+    files = (inputs / "MgO.cif", inputs / "nan.cif", inputs / "unknown.cif")
+    done = invoke("eos", *files, "--device", "cpu", "--store", store, "--format", "json")
+    assert done.exit_code == 0, done.output
+    whole, broken, unknown = json.loads(done.stdout)
+    assert whole["formula_pretty"] == "MgO"
+    assert whole["state"] == "converged"
+    assert 50 < whole["fits"][0]["b0"] < 400
+    assert broken["state"] == unknown["state"] == "failed"
+    assert "nan" in broken["error"]
+    assert "U" in unknown["error"]
+    again = invoke("eos", *files, "--device", "cpu", "--store", store, "--format", "csv")
+    rows = list(csv.reader(io.StringIO(again.stdout)))
+    assert rows[0][:3] == ["formula", "state", "V0 [Å³]"]
+    assert float(rows[1][2]) == pytest.approx(whole["fits"][0]["v0"])
+    nothing = invoke("elastic", inputs / "nan.cif", "--device", "cpu", "--store", store)
+    assert nothing.exit_code == 1
+    assert "nothing could be computed" in nothing.output
+
+
 @pytest.fixture(scope="module")
 def command(inputs: Path, tiny_checkpoint: Path) -> list[str]:
     return ["screen", str(inputs), "--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60"]
