@@ -10,7 +10,7 @@ from pymatgen.analysis.elasticity import ElasticTensor, Strain
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.tensors import symmetry_reduce
 
-from matris.groups import fault, relax_all, relax_groups
+from matris.groups import fault, isolated, relax_all, relax_groups
 from matris.records import GPA
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def elastic(
     list of ElasticRecord
         One for each material, in order.
     """
+    check_strains(strains)
     settled = relax_all(
         structures,
         potential,
@@ -171,12 +172,17 @@ def elastic(
         relax_cell=relax_first,
         journal_dir=journal_dir,
     )
-    plans = [None if s.structure is None else strained_cells(s.structure, strains, symprec) for s in settled]
-    groups = [[cell for _, cell in plan.cells] if plan else [] for plan in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
-    return [
-        _record(start, plan, cells, relax_first) for start, plan, cells in zip(settled, plans, answers, strict=True)
+    plans = [
+        (None, start.error) if start.structure is None else isolated(strained_cells, start.structure, strains, symprec)
+        for start in settled
     ]
+    groups = [[cell for _, cell in plan.cells] if plan else [] for plan, _ in plans]
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
+    records = []
+    for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
+        record, error = (None, problem) if plan is None else isolated(_record, start, plan, cells, relax_first)
+        records.append(record or ElasticRecord(start.index, "failed", start.structure, error=error))
+    return records
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,17 +221,10 @@ def strained_cells(structure: Structure, strains: Sequence[float] = STRAINS, sym
     symprec
         Tolerance for symmetry, Å.
 
-    Raises
-    ------
-    ValueError
-        If the strains do not come in pairs of both signs.
     """
-    sizes = sorted(strains)
-    if not sizes or not np.allclose(sizes, [-x for x in reversed(sizes)]) or 0 in sizes:
-        raise ValueError(f"strains must come in pairs of both signs, got {list(strains)}")
     wanted = []
     for i, j in VOIGT:
-        for size in sizes:
+        for size in sorted(strains):
             strain = np.zeros((3, 3))
             strain[i, j] = strain[j, i] = size
             wanted.append(Strain(strain))
@@ -235,6 +234,20 @@ def strained_cells(structure: Structure, strains: Sequence[float] = STRAINS, sym
         cells.append((np.array(strain), strained(structure, np.array(strain))))
         images.append([np.array(operation.rotation_matrix) for operation in operations])
     return StrainPlan(structure, cells, images, symprec)
+
+
+def check_strains(strains: Sequence[float]) -> None:
+    """
+    Refuse strains that a slope cannot be taken of.
+
+    Raises
+    ------
+    ValueError
+        If they do not come in pairs of both signs.
+    """
+    sizes = sorted(strains)
+    if not sizes or not np.allclose(sizes, [-x for x in reversed(sizes)]) or 0 in sizes:
+        raise ValueError(f"strains must come in pairs of both signs, got {list(strains)}")
 
 
 def strained(structure: Structure, strain: NDArray[np.float64]) -> Structure:
@@ -319,19 +332,13 @@ def _voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([stress[i, j] for i, j in VOIGT])
 
 
-def _record(start: RelaxRecord, plan: StrainPlan | None, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:
+def _record(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:
     """Analyse one material."""
-    if plan is None or start.stress is None:
-        return ElasticRecord(start.index, "failed", error=start.error or "the model gives no stress")
     names = [f"strain {_name(strain)}" for strain, _ in plan.cells]
     error = fault(cells, names)
-    try:
-        stresses = [] if error else _stresses(plan, cells)
-    except ValueError as mismatch:
-        error = str(mismatch)
-    if error:
-        return ElasticRecord(start.index, "failed", plan.structure, error=error)
-    fit = fit_tensor(plan, stresses, start.stress)
+    if error or start.stress is None:
+        return ElasticRecord(start.index, "failed", plan.structure, error=error or "the model gives no stress")
+    fit = fit_tensor(plan, _stresses(plan, cells), start.stress)
     warnings = []
     if fit.nonlinearity > _NONLINEAR:
         warnings.append(f"constants change by {fit.nonlinearity:.0%} with the size of the strain: use smaller ones")

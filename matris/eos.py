@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy.optimize import least_squares
 
-from matris.groups import fault, relax_all, relax_groups
+from matris.groups import fault, isolated, relax_all, relax_groups
 from matris.records import GPA
 
 if TYPE_CHECKING:
@@ -81,6 +81,19 @@ class EosFit:
     residual: float
 
 
+def check_equations(equations: Sequence[str]) -> None:
+    """
+    Refuse equations of state that do not exist.
+
+    Raises
+    ------
+    ValueError
+        With the ones that do.
+    """
+    if unknown := set(equations) - set(EQUATIONS):
+        raise ValueError(f"no equation of state {', '.join(map(repr, unknown))}: there are {', '.join(EQUATIONS)}")
+
+
 def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, equation: str) -> EosFit:
     """
     Fit an equation of state.
@@ -99,8 +112,7 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     ValueError
         For fewer than five points, no minimum within them, or an unknown equation.
     """
-    if equation not in EQUATIONS:
-        raise ValueError(f"no equation of state {equation!r}: there are {', '.join(EQUATIONS)}")
+    check_equations([equation])
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if len(v) < _POINTS:
         raise ValueError(f"{len(v)} volumes are too few: at least {_POINTS}")
@@ -195,10 +207,15 @@ def eos(
     list of EosRecord
         One for each material, in order.
     """
+    check_equations(equations)
     settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
     groups = [[] if s.structure is None else [scaled(s.structure, v) for v in volumes] for s in settled]
     answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
-    return [_record(start, cells, volumes, equations) for start, cells in zip(settled, answers, strict=True)]
+    records = []
+    for start, cells in zip(settled, answers, strict=True):
+        record, error = isolated(_record, start, cells, volumes, equations)
+        records.append(record or EosRecord(start.index, "failed", start.structure, error=error))
+    return records
 
 
 def scaled(structure: Structure, volume: float) -> Structure:
@@ -218,10 +235,7 @@ def _record(
         return EosRecord(start.index, "failed", start.structure, error=error)
     found = [(cell.structure.volume, cell.energy) for cell in cells if cell.structure and cell.energy is not None]
     v, e = (tuple(float(x) for x in column) for column in zip(*found, strict=True))
-    try:
-        fits = tuple(fit_eos(v, e, len(start.structure), equation) for equation in equations)
-    except ValueError as problem:
-        return EosRecord(start.index, "failed", start.structure, v, e, error=str(problem))
+    fits = tuple(fit_eos(v, e, len(start.structure), equation) for equation in equations)
     late = [name for name, cell in zip(names, cells, strict=True) if cell.state != "converged"]
     if start.state != "converged":
         late.append("the relaxed cell")

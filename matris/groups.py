@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matris.relax import relax
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from ase import Atoms
@@ -73,6 +73,28 @@ def relax_groups(
     flat = [cell for group in groups for cell in group]
     found = iter(relax_all(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal_dir=journal_dir))
     return [[next(found) for _ in group] for group in groups]
+
+
+def isolated[T](function: Callable[..., T], *arguments: object) -> tuple[T | None, str | None]:
+    """
+    Prepare or analyse one material, so that what goes wrong costs only itself.
+
+    Parameters
+    ----------
+    function
+        What to call.
+    *arguments
+        With what.
+
+    Returns
+    -------
+    tuple
+        The result, or None and the reason.
+    """
+    try:
+        return function(*arguments), None
+    except Exception as error:  # noqa: BLE001 - any material, any library: the reason goes into the record
+        return None, f"{type(error).__name__}: {error}"
 
 
 def fault(records: Sequence[RelaxRecord], names: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.structure.atoms import PhonopyAtoms
 from pymatgen.core import Structure
 
-from matris.groups import fault, relax_all, relax_groups
+from matris.groups import fault, isolated, relax_all, relax_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,13 +170,17 @@ def phonons(
     """
     chosen = settings or PhononSettings()
     settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
-    plans = [None if s.structure is None else displaced(s.structure, chosen) for s in settled]
-    groups = [[] if plan is None else plan[1] for plan in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
-    return [
-        _record(start, plan and plan[0], cells, chosen)
-        for start, plan, cells in zip(settled, plans, answers, strict=True)
+    plans = [
+        (None, start.error) if start.structure is None else isolated(displaced, start.structure, chosen)
+        for start in settled
     ]
+    groups = [[] if plan is None else plan[1] for plan, _ in plans]
+    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
+    records = []
+    for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
+        record, error = (None, problem) if plan is None else isolated(_record, start, plan[0], cells, chosen)
+        records.append(record or PhononRecord(start.index, "failed", start.structure, error=error))
+    return records
 
 
 def displaced(structure: Structure, settings: PhononSettings) -> tuple[Phonopy, list[Structure]]:
@@ -284,12 +288,11 @@ def analyse(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]], settings: P
 
 
 def _record(
-    start: RelaxRecord, phonopy: Phonopy | None, cells: Sequence[RelaxRecord], settings: PhononSettings
+    start: RelaxRecord, phonopy: Phonopy, cells: Sequence[RelaxRecord], settings: PhononSettings
 ) -> PhononRecord:
     """Analyse one material."""
     names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))]
-    error = start.error or fault(cells, names)
-    if error or phonopy is None:
+    if error := fault(cells, names):
         return PhononRecord(start.index, "failed", start.structure, error=error)
     found = analyse(phonopy, [cell.forces for cell in cells if cell.forces is not None], settings)
     warnings = []

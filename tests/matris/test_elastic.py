@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from matris import elastic as elastic_module
 from matris.elastic import elastic, green_lagrange, strained, strained_cells
 from matris.records import GPA
 
@@ -80,6 +81,21 @@ def test_a_broken_material_costs_only_itself():
     assert [r.state for r in records] == ["failed", "failed", "converged"]
     assert [r.index for r in records] == [0, 1, 2]
     assert "NaN" in records[0].error
+
+
+def test_an_analysis_that_breaks_costs_only_its_material(monkeypatch):
+    fit = elastic_module.fit_tensor
+
+    def breaks(plan, *arguments):
+        if len(plan.structure) == 1:
+            raise RuntimeError("no tensor today")
+        return fit(plan, *arguments)
+
+    monkeypatch.setattr(elastic_module, "fit_tensor", breaks)
+    broken, whole = elastic([primitive(), crystal(FCC)], Argon(), relax_first=False)
+    assert broken.state == "failed"
+    assert "no tensor today" in broken.error
+    assert whole.state == "converged"
 
 
 def test_too_large_strains_are_told():
