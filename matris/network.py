@@ -8,6 +8,7 @@ computes for no one is left out.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matris.rows import Chunks
 
 LAYER_NORM_EPS = 1e-5
+_LOG2_E = math.log2(math.e)  # powers of two are quicker than of e, on AMD's processors by three
 
 
 class Norm(nn.Module):
@@ -182,8 +184,8 @@ class Attention(nn.Module):
             message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
             (logits,) = stored or self.logits_of(edge)
             by_target, by_source = _to_copies(logits, copies).chunk(2, 1)
-            by_target = torch.exp(by_target - target_peak)
-            by_source = torch.exp(by_source - source_peak)
+            by_target = torch.exp2(by_target - target_peak)
+            by_source = torch.exp2(by_source - source_peak)
             return (
                 _mean_of_copies(message, copies),
                 by_target * message, by_target, by_source * message, by_source,
@@ -207,8 +209,8 @@ class Attention(nn.Module):
         return new_node, message + self.edge_residual * edge
 
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
-        """Logits of edges by target and by source, side by side, (m, 2 · edge)."""
-        return (functional.linear(edge, self.logits),)
+        """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
+        return (functional.linear(edge, _LOG2_E * self.logits),)
 
 
 class FeedForward(nn.Module):
@@ -376,7 +378,7 @@ class MatRIS(nn.Module):
         unit = vectors / lengths[:, None]
         bond_basis, line_basis = self.bond_basis(lengths), self.line_basis(lengths)
         atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
-        bond = self.bond_norm(self.bond_linear_mid(self.bond_linear_in(bond_basis)))
+        bond = self.bond_norm(functional.linear(bond_basis, self.bond_linear_mid.weight @ self.bond_linear_in.weight))
         bond = functional.silu(self.bond_linear_out(bond))
         to, of = graph.angle_target[None], graph.angle_source[None]
         (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
@@ -397,8 +399,8 @@ class MatRIS(nn.Module):
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
         """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
-        basis = self.angle_basis(sign * (to * of).sum(1))
-        return (functional.silu(self.angle_linear_out(self.angle_linear_in(basis))),)
+        weight = self.angle_linear_out.weight @ self.angle_linear_in.weight
+        return (functional.silu(functional.linear(self.angle_basis(sign * (to * of).sum(1)), weight)),)
 
 
 def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
