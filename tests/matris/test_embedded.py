@@ -101,8 +101,10 @@ def test_jump_at_the_pair_cutoff_is_small(potential, formula):
     assert jump(potential, CRYSTALS[formula], potential.config.pairwise_cutoff) < 0.02
 
 
-@pytest.mark.xfail(strict=True, reason="the demonstrator has not learnt to be smooth where bonds get angles")
-@pytest.mark.parametrize("formula", ["Si", "Cu"])
+_NOT_YET = pytest.mark.xfail(strict=True, reason="the demonstrator has not learnt to be smooth where bonds get angles")
+
+
+@pytest.mark.parametrize("formula", [pytest.param("Si", marks=_NOT_YET), "Cu"])
 def test_jump_at_the_three_body_cutoff_is_small(potential, formula):
     assert jump(potential, CRYSTALS[formula], potential.config.three_body_cutoff) < 0.02
 
