@@ -42,7 +42,7 @@ def trainable(data: Path, name: str, sizes: tuple[int, int] = SIZES) -> Iterator
             yield formula, atoms
 
 
-def literature(data: Path, sizes: tuple[int, int]) -> Iterator[tuple[str, Structure]]:
+def literature(data: Path, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Structure]]:
     """Crystals of the DFT sets that elements of ours may fill, with their source."""
     for name in DFT_SETS:
         for formula, atoms in trainable(data, name, sizes):
