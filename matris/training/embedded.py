@@ -55,8 +55,8 @@ CONFIG = ModelConfig(
 """Small enough for two CPU cores: angles, the cost driver, end at 3.3 Å."""
 
 UNCLAIMED = ("B", "C", "N", "P", "S", "Se", "Te")
-"""Elements of the training structures that the checkpoint does not claim: those whose force errors on materials set aside
-were largest. In their oxo-anions bonds are so short and stiff that a network this small gets the forces there wrong."""
+"""Elements of the training structures that the checkpoint does not claim: those with the largest force errors on
+materials set aside. In their oxo-anions bonds are so short and stiff that a network this small gets the forces wrong."""
 
 SEED = 11
 MIN_FRAMES = 40
