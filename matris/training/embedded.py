@@ -56,7 +56,7 @@ CONFIG = ModelConfig(
 
 UNCLAIMED = ("B", "C", "N", "P", "S", "Se", "Te")
 """Elements of the training structures that the checkpoint does not claim: those with the largest force errors on
-materials set aside. In their oxo-anions bonds are so short and stiff that a network this small gets the forces wrong."""
+materials set aside. In their oxo-anions bonds are so short and stiff that a small network gets the forces wrong."""
 
 SEED = 11
 MIN_FRAMES = 40
