@@ -20,6 +20,7 @@ from pymatgen.core import Element
 from safetensors import SafetensorError, safe_open
 
 from matris import official
+from matris.cache import cache_directory
 from matris.config import MAX_ATOMIC_NUMBER, ModelConfig
 from matris.errors import CheckpointError
 from matris.network import MatRIS
@@ -132,11 +133,6 @@ REGISTRY = {
     )
 }
 """The published checkpoints by key."""
-
-
-def cache_directory() -> Path:
-    """Folder of downloaded checkpoints: ``$MATRIS_CACHE``, else ``~/.cache/matris`` as the published package has it."""
-    return Path(os.environ.get("MATRIS_CACHE") or Path.home() / ".cache" / "matris")
 
 
 def locate(key_or_path: str | Path | None = None) -> Path:

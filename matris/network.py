@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from matris import compiled
 from matris.basis import angular_basis, radial_basis
 from matris.config import MAX_ATOMIC_NUMBER
 from matris.rows import Gather, Sum, by_rows, parts, segment_sum
@@ -170,8 +171,23 @@ class Attention(nn.Module):
         chunks
             How to go through the edges.
         """
+        at_target = Gather(self.edge_mlp.project(1, node), target)
+        at_source = Gather(self.edge_mlp.project(2, node), source)
+        messages = compiled.attention if chunks is not None and chunks.compiled else Attention.messages
+        new_edge, target_sum, target_norm, source_sum, source_norm = messages(self, edge, at_target, at_source, chunks)
+        tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
+        update = self.node_mlp.project(0, node)
+        update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
+        update = update + self.node_mlp.project(2, source_sum / source_norm.clamp(min=tiny))
+        new_node = self.node_mlp.finish(update) + self.node_residual * node
+        return new_node, new_edge
+
+    def messages(
+        self, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks | None
+    ) -> tuple[torch.Tensor, ...]:
+        """New edges, then messages summed with their weights and the weights, by target and by source."""
         mlp, copies = self.edge_mlp, self.copies
-        to_target, to_source = Sum(target, len(node)), Sum(source, len(node))
+        to_target, to_source = (Sum(x.index, len(x.table)) for x in (at_target, at_source))
         rows = [edge]
         if chunks is None or not chunks.recompute:  # else they are cheaper to compute twice than to keep
             rows += by_rows(self.logits_of, [edge], [], [], chunks)
@@ -179,7 +195,7 @@ class Attention(nn.Module):
             self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks
         )
 
-        def messages(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def function(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
             *stored, at_target, at_source, target_peak, source_peak = others
             message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
             (logits,) = stored or self.logits_of(edge)
@@ -191,22 +207,15 @@ class Attention(nn.Module):
                 by_target * message, by_target, by_source * message, by_source,
             )  # fmt: skip
 
-        message, target_sum, target_norm, source_sum, source_norm = by_rows(
-            messages,
+        peak_gathers = [Gather(peaks[0], at_target.index), Gather(peaks[1], at_source.index)]
+        message, *sums = by_rows(
+            function,
             rows,
-            [
-                Gather(mlp.project(1, node), target), Gather(mlp.project(2, node), source),
-                Gather(peaks[0], target), Gather(peaks[1], source),
-            ],
+            [at_target, at_source, *peak_gathers],
             [to_target, to_target, to_source, to_source],
             chunks,
-        )  # fmt: skip
-        tiny = torch.finfo(message.dtype).tiny  # for nodes without edges
-        update = self.node_mlp.project(0, node)
-        update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
-        update = update + self.node_mlp.project(2, source_sum / source_norm.clamp(min=tiny))
-        new_node = self.node_mlp.finish(update) + self.node_residual * node
-        return new_node, message + self.edge_residual * edge
+        )
+        return (message + self.edge_residual * edge, *sums)
 
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
         """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
@@ -273,34 +282,44 @@ class Refinement(nn.Module):
         update_edges
             False in the last block, whose edge features no one reads.
         """
-        mlp, copies, last = self.message_mlp, self.copies, len(self.message_mlp.inputs) - 1
+        mlp, last = self.message_mlp, len(self.message_mlp.inputs) - 1
         envelope = self.envelope(basis)
-        rows = [edge]
         gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
         if center is None:  # edges are the bonds, and have their own envelope
-            rows.append(envelope)
+            entry = torch.arange(len(edge), device=edge.device).repeat(self.copies, 1)
         else:  # nodes are the bonds; the target's envelope is common to its sum
-            gathers += [Gather(envelope, source), Gather(mlp.project(1, center.table), center.index)]
+            entry = source
+            gathers.append(Gather(mlp.project(1, center.table), center.index))
+        messages = compiled.refinement if chunks is not None and chunks.compiled else Refinement.messages
+        *new_edge, pooled = messages(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        if center is not None:
+            pooled = pooled * envelope
+        new_node = self.node_ffn(pooled) + self.node_residual * node
+        return new_node, new_edge[0] if update_edges else edge
 
-        def messages(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            hidden = _to_copies(mlp.project(0, edge), copies)
-            if center is None:
-                scale, at_target, at_source = others
-                scale = _to_copies(scale, copies)
-            else:
-                at_target, at_source, scale, at_center = others
-                hidden = hidden + at_center
-            message = mlp.finish(hidden + at_target + at_source)
+    def messages(
+        self,
+        edge: torch.Tensor,
+        envelope: torch.Tensor,
+        entry: torch.Tensor,
+        gathers: Sequence[Gather],
+        chunks: Chunks | None,
+        *,
+        update_edges: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        """New edges, if wanted, and enveloped messages summed by target."""
+        mlp, copies = self.message_mlp, self.copies
+
+        def function(edge: torch.Tensor, scale: torch.Tensor, *contributions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            message = mlp.finish(sum(contributions, _to_copies(mlp.project(0, edge), copies)))
             smooth = message * scale
             if not update_edges:
                 return (smooth,)
             return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
 
-        *delta, pooled = by_rows(messages, rows, gathers, [Sum(target, len(node))], chunks)
-        if center is not None:
-            pooled = pooled * envelope
-        new_node = self.node_ffn(pooled) + self.node_residual * node
-        return new_node, delta[0] + self.edge_residual * edge if update_edges else edge
+        to_target = Sum(gathers[0].index, len(gathers[0].table))
+        *delta, pooled = by_rows(function, [edge], [Gather(envelope, entry), *gathers], [to_target], chunks)
+        return (*(x + self.edge_residual * edge for x in delta), pooled)
 
 
 class Block(nn.Module):

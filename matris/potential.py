@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from matris import checkpoints
+from matris import checkpoints, compiled
 from matris.errors import CheckpointError, StructureError
 from matris.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.network import MatRIS, evaluate
@@ -140,7 +140,8 @@ class Potential:
         fits = self.bytes_kept(graph.n_bonds, graph.n_angles) <= self.memory
         if self.device.type == "cuda":
             return None if fits else Chunks(_CUDA_ROWS, recompute=True)
-        return Chunks(_CPU_VALUES // self.config.three_body_feat_dim, recompute=not fits)
+        serves = compiled.usable(self.config, self.device, self.dtype)
+        return Chunks(_CPU_VALUES // self.config.three_body_feat_dim, recompute=not fits, compiled=serves)
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """

@@ -29,10 +29,13 @@ class Chunks:
     recompute
         Whether the backward pass computes a chunk's inner values again instead of keeping them: a third more time
         for a fraction of the memory.
+    compiled
+        Whether to use the functions of `matris.compiled`.
     """
 
     rows: int
     recompute: bool
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

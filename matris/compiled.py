@@ -1,0 +1,355 @@
+"""The messages of attention and refinement on a CPU, with frozen weights: matrix products by torch, all else in C.
+
+What lies between the matrix products takes as long as they do when every operation of it goes through memory on its
+own. Here each stretch of it is one pass (compiled.c, built by the machine's compiler when it is first needed), and the
+backward pass is written out. The numbers are those of `matris.network` to rounding; without a compiler, in float64,
+for other kinds of norm and on other devices, that is what runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from matris.cache import cache_directory
+from matris.rows import Gather, parts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matris.config import ModelConfig
+    from matris.network import Attention, GatedMLP, Refinement
+    from matris.rows import Chunks
+
+logger = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("compiled.c")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_LOG2_E = 1.4426950408889634
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """
+    Build the C functions, or find them built: None where there is no compiler.
+
+    The file stands in the cache of checkpoints under a name that says what it was built from, on which processor.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        logger.info("no C compiler: messages are computed by torch, at about two thirds of the speed")
+        return None
+    text = SOURCE.read_bytes()
+    what = hashlib.sha256(b"\0".join([text, " ".join(FLAGS).encode(), _processor().encode()])).hexdigest()[:16]
+    for folder in (cache_directory(), Path(tempfile.gettempdir()) / f"matris-{os.getuid()}"):
+        try:
+            return _build(compiler, folder / f"compiled-{what}.so")
+        except OSError as error:  # a folder that cannot be written, or whose files cannot be run
+            logger.info("%s: %s", folder, error)
+        except subprocess.CalledProcessError as error:
+            logger.warning("%s cannot build %s, torch does its work: %s", compiler, SOURCE.name, error.stderr.strip())
+            return None
+    return None
+
+
+def _build(compiler: str, path: Path) -> ctypes.CDLL:
+    """Build and load; processes that do so at once do not disturb each other."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        try:
+            for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler has threads
+                command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE), "-lm"]
+                done = subprocess.run(command, capture_output=True, text=True, check=not more)
+                if done.returncode == 0:
+                    break
+            unfinished.rename(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    """What code for this machine cannot be moved away from."""
+    flags = Path("/proc/cpuinfo")
+    lines = flags.read_text().splitlines() if flags.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the functions here serve a network; builds them if so."""
+    fitting = config.norm_type == "layer" and config.graph_conv_mlp == "gatemlp"
+    widest = max(config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim)
+    if not fitting or device.type != "cpu" or dtype != torch.float32 or os.name != "posix":
+        return False
+    c = library()
+    return c is not None and widest <= c.widest()
+
+
+def _call(name: str, *arguments: torch.Tensor | int | None) -> None:
+    """Call a C function; the rows of tensors must be contiguous."""
+    converted: list[ctypes.c_void_p | ctypes.c_long] = []
+    for x in arguments:
+        if isinstance(x, int):
+            converted.append(ctypes.c_long(x))
+        else:
+            converted.append(ctypes.c_void_p(None if x is None else x.data_ptr()))
+    getattr(library(), name)(ctypes.c_long(torch.get_num_threads()), *converted)
+
+
+class _Messages:
+    """
+    A gated MLP on a chunk of edges, and what it keeps for the backward pass.
+
+    Parameters
+    ----------
+    mlp
+        The gated MLP.
+    edge
+        Features of all edges, shape (m, edge).
+    gathers
+        What the directed copies of each edge read of their nodes, projected.
+    part
+        Which edges.
+    """
+
+    def __init__(self, mlp: GatedMLP, edge: torch.Tensor, gathers: Sequence[Gather], part: slice) -> None:
+        self.mlp, self.indices = mlp, [gather.index[:, part] for gather in gathers]
+        copies, stride = gathers[0].index.shape
+        self.shape = (part.stop - part.start, copies, stride)
+        rows, width = copies * self.shape[0], 2 * mlp.hidden
+        self.before, hidden = edge.new_empty(rows, width), edge.new_empty(rows, width)
+        entries = self._entries([gather.table for gather in gathers])
+        _call("add_and_silu", *self.shape, width, mlp.project(0, edge[part]), len(gathers), *entries,
+              self.before, hidden)  # fmt: skip
+        self.core, self.gate = (x @ weight.T for x, weight in zip(hidden.chunk(2, 1), mlp.weight_out, strict=True))
+        self.message = torch.empty_like(self.core)
+        _call("gate", *self.message.shape, self.core, self.gate, *self._affine(), self.message)
+
+    def backward(self, gradient: torch.Tensor, tables: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Gradient by the edges of the chunk, given that by their messages; those by the tables are added to."""
+        core, gate = torch.empty_like(self.core), torch.empty_like(self.gate)
+        _call("gate_backward", *core.shape, self.core, self.gate, *self._affine(), gradient, core, gate)
+        hidden = torch.empty_like(self.before)
+        for g, weight, whole in zip((core, gate), self.mlp.weight_out, hidden.chunk(2, 1), strict=True):
+            torch.mm(g, weight, out=whole)
+        projected = hidden.new_empty(self.shape[0], hidden.shape[1])
+        _call("add_and_silu_backward", *self.shape, hidden.shape[1], self.before, hidden, len(tables),
+              *self._entries(tables), projected)  # fmt: skip
+        return projected @ self.mlp.weight_in[:, : self.mlp.inputs[0]]
+
+    def _entries(self, tables: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        """Tables and indices as arguments of a function that takes up to three."""
+        pairs: list[torch.Tensor | None] = [x for pair in zip(tables, self.indices, strict=True) for x in pair]
+        return pairs + [None] * (6 - len(pairs))
+
+    def _affine(self) -> tuple[torch.Tensor, ...]:
+        assert self.mlp.norm.bias is not None  # noqa: S101 - `usable` asked for layer norms
+        return self.mlp.bias_out, self.mlp.norm.weight, self.mlp.norm.bias
+
+
+class _Attention(torch.autograd.Function):
+    """`attention`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: Attention, chunks: Chunks, index: tuple[torch.Tensor, ...], *tensors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        edge, n = tensors[0], len(tensors[1])
+        ctx.layer, ctx.index, ctx.weight = layer, index, _LOG2_E * layer.logits
+        keep = any(ctx.needs_input_grad) and not chunks.recompute
+        peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in index]
+        sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
+        new_edge = torch.empty_like(edge)
+        stored: list[torch.Tensor | None] = []
+        for part in (where := parts(len(edge), chunks)):
+            logits = functional.linear(edge[part], ctx.weight)
+            _call("largest", len(logits), *index[0].shape, edge.shape[1], logits, *(i[:, part] for i in index), *peaks)
+            stored.append(logits if keep else None)
+        ctx.chunks = []
+        for part, known in zip(where, stored, strict=True):
+            messages, logits = _Attention.chunk(ctx, part, tensors, known)
+            _call("attend", *messages.shape, edge.shape[1], logits, messages.message, *messages.indices, *peaks, *sums,
+                  edge[part], layer.edge_residual, new_edge[part])  # fmt: skip
+            ctx.chunks.append((part, (messages, logits) if keep else None))
+        ctx.save_for_backward(*tensors, *peaks)
+        return (new_edge, *sums)
+
+    @staticmethod
+    def chunk(
+        ctx: Any, part: slice, tensors: Sequence[torch.Tensor], logits: torch.Tensor | None = None
+    ) -> tuple[_Messages, torch.Tensor]:
+        """Messages of a chunk, and its logits to the base of two."""
+        edge, *tables = tensors
+        gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
+        messages = _Messages(ctx.layer.edge_mlp, edge, gathers, part)
+        return messages, functional.linear(edge[part], ctx.weight) if logits is None else logits
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        layer, tensors, peaks = ctx.layer, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        g_new, *g_sums = (g.contiguous() for g in gradients)
+        g_edge, *g_tables = (torch.zeros_like(x) for x in tensors)
+        while ctx.chunks:
+            part, kept = ctx.chunks.pop()
+            messages, logits = kept or _Attention.chunk(ctx, part, tensors)
+            g_message, g_logits = torch.empty_like(messages.message), torch.empty_like(logits)
+            _call("attend_backward", *messages.shape, g_new.shape[1], logits, messages.message, *messages.indices,
+                  *peaks, *g_sums, g_new[part], g_message, g_logits)  # fmt: skip
+            gradient = messages.backward(g_message, g_tables).addmm_(g_logits, layer.logits)
+            torch.addcmul(gradient, g_new[part], layer.edge_residual, out=g_edge[part])
+        return (None, None, None, g_edge, *g_tables)
+
+
+class _Refinement(torch.autograd.Function):
+    """`refinement`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layer: Refinement,
+        chunks: Chunks,
+        index: tuple[torch.Tensor, ...],
+        entry: torch.Tensor,
+        update_edges: bool,
+        *tensors: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        edge, envelope, n = tensors[0], tensors[1], len(tensors[2])
+        ctx.layer, ctx.index, ctx.entry, ctx.update_edges = layer, index, entry, update_edges
+        keep = any(ctx.needs_input_grad) and not chunks.recompute
+        pooled, new_edge = edge.new_zeros(n, edge.shape[1]), torch.empty_like(edge)
+        ctx.chunks = []
+        for part in parts(len(edge), chunks):
+            messages = _Refinement.messages(ctx, part, tensors)
+            smooth = torch.empty_like(messages.message)
+            _call("pool", *messages.shape, smooth.shape[1], messages.message, envelope, entry[:, part],
+                  messages.indices[0], smooth, pooled)  # fmt: skip
+            inner = None
+            if update_edges:
+                inner = layer.edge_ffn.first(smooth if layer.smooth_edges else messages.message)
+                mean = edge.new_empty(messages.shape[0], inner.shape[1])
+                _call("mean_silu", *messages.shape[:2], inner.shape[1], inner, mean)
+                torch.addcmul(layer.edge_ffn.second(mean), edge[part], layer.edge_residual, out=new_edge[part])
+            ctx.chunks.append((part, (messages, inner) if keep else None))
+        ctx.save_for_backward(*tensors)
+        return (new_edge, pooled) if update_edges else (pooled,)
+
+    @staticmethod
+    def messages(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> _Messages:
+        """Messages of a chunk."""
+        edge, _, *tables = tensors
+        gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
+        return _Messages(ctx.layer.message_mlp, edge, gathers, part)
+
+    @staticmethod
+    def again(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> tuple[_Messages, torch.Tensor | None]:
+        """What was not kept of a chunk."""
+        messages, layer = _Refinement.messages(ctx, part, tensors), ctx.layer
+        if not ctx.update_edges:
+            return messages, None
+        read = messages.message
+        if layer.smooth_edges:
+            read = read * tensors[1].index_select(0, ctx.entry[:, part].reshape(-1))
+        return messages, layer.edge_ffn.first(read)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        layer, tensors = ctx.layer, ctx.saved_tensors
+        *g_new, g_pooled = (g.contiguous() for g in gradients)
+        g_edge, g_envelope, *g_tables = (torch.zeros_like(x) for x in tensors)
+        while ctx.chunks:
+            part, kept = ctx.chunks.pop()
+            messages, inner = kept or _Refinement.again(ctx, part, tensors)
+            arriving = None
+            if inner is not None:
+                g_inner, g_mean = torch.empty_like(inner), g_new[0][part] @ layer.edge_ffn.second.weight
+                _call("mean_silu_backward", *messages.shape[:2], inner.shape[1], inner, g_mean, g_inner)
+                arriving = g_inner @ layer.edge_ffn.first.weight
+            g_message = torch.empty_like(messages.message)
+            _call("pool_backward", *messages.shape, g_message.shape[1], messages.message, tensors[1],
+                  ctx.entry[:, part], messages.indices[0], g_pooled, arriving, int(layer.smooth_edges),
+                  g_message, g_envelope)  # fmt: skip
+            gradient = messages.backward(g_message, g_tables)
+            if g_new:
+                torch.addcmul(gradient, g_new[0][part], layer.edge_residual, out=g_edge[part])
+            else:
+                g_edge[part] = gradient
+        return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
+
+
+def attention(
+    layer: Attention, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks
+) -> tuple[torch.Tensor, ...]:
+    """
+    Messages of an attention.
+
+    Parameters
+    ----------
+    layer
+        The layer, weights frozen.
+    edge
+        Features, shape (m, edge).
+    at_target, at_source
+        The nodes' contributions to the hidden layer.
+    chunks
+        How to go through the edges.
+
+    Returns
+    -------
+    tuple of Tensor
+        New edges, (m, edge); messages summed by target with their weights and the sum of the weights, (n, edge) each;
+        the same by source.
+    """
+    return _Attention.apply(
+        layer, chunks, (at_target.index, at_source.index), edge, at_target.table, at_source.table
+    )
+
+
+def refinement(
+    layer: Refinement,
+    edge: torch.Tensor,
+    envelope: torch.Tensor,
+    entry: torch.Tensor,
+    gathers: Sequence[Gather],
+    chunks: Chunks,
+    *,
+    update_edges: bool,
+) -> tuple[torch.Tensor, ...]:
+    """
+    Messages of a refinement.
+
+    Parameters
+    ----------
+    layer
+        The layer, weights frozen.
+    edge
+        Features, shape (m, edge).
+    envelope, entry
+        Envelopes, and which one each directed copy has, shape (copies, m).
+    gathers
+        The nodes' contributions to the hidden layer, those of targets first.
+    chunks
+        How to go through the edges.
+    update_edges
+        Whether new edges are wanted.
+
+    Returns
+    -------
+    tuple of Tensor
+        New edges if wanted, (m, edge); enveloped messages summed by target, (n, edge).
+    """
+    index = tuple(gather.index for gather in gathers)
+    tables = (gather.table for gather in gathers)
+    return _Refinement.apply(layer, chunks, index, entry, update_edges, edge, envelope, *tables)
