@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -50,9 +51,9 @@ static inline void share(long width, long *from, long *to) {
 
 long widest(void) { return WIDEST; }
 
-/* hidden = silu(pre), pre = x of the row + entries of up to three tables. */
-void add_and_silu(long threads, long rows, long copies, long stride, long width, in x, long tables, in t0, index_t i0,
-                  in t1, index_t i1, in t2, index_t i2, out pre, out hidden) {
+/* hidden = silu(pre), pre = x of the row + bias + entries of two or three tables. */
+void add_and_silu(long threads, long rows, long copies, long stride, long width, in x, in bias, long tables, in t0,
+                  index_t i0, in t1, index_t i1, in t2, index_t i2, out pre, out hidden) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < rows * copies; k++) {
     long r = k % rows, at = k / rows * stride + r;
@@ -60,9 +61,9 @@ void add_and_silu(long threads, long rows, long copies, long stride, long width,
     in d = tables > 2 ? t2 + i2[at] * width : NULL;
     float *p = pre + k * width, *h = hidden + k * width;
     if (d)
-      EACH(i, 0, width) p[i] = a[i] + b[i] + c[i] + d[i];
+      EACH(i, 0, width) p[i] = a[i] + bias[i] + b[i] + c[i] + d[i];
     else
-      EACH(i, 0, width) p[i] = a[i] + b[i] + c[i];
+      EACH(i, 0, width) p[i] = a[i] + bias[i] + b[i] + c[i];
     EACH(i, 0, width) h[i] = p[i] * sigmoid(p[i]);
   }
 }
@@ -302,4 +303,61 @@ void mean_silu_backward(long threads, long rows, long copies, long width, in x, 
       }
     }
   }
+}
+
+/* Products. A panel of 32 columns of the second factor stays in the first cache; a tile of 12 rows in registers. */
+#define PANEL 32
+#define TILE 12
+#define BLOCK 240
+
+typedef float vector __attribute__((vector_size(64), aligned(4)));
+
+long has_product(void) {
+#ifdef __AVX512F__
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+static inline __attribute__((always_inline)) void tile(const int rows, long k, in x, long lx, in panel, out y, long ly,
+                                                       long add) {
+  vector a[TILE], b[TILE];
+  for (int i = 0; i < rows; i++) a[i] = b[i] = (vector){0};
+  for (long j = 0; j < k; j++) {
+    const vector *w = (const vector *)(panel + PANEL * j);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+      a[i] += x[i * lx + j] * w[0];
+      b[i] += x[i * lx + j] * w[1];
+    }
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < rows; i++) {
+    vector *to = (vector *)(y + i * ly);
+    to[0] = add ? to[0] + a[i] : a[i];
+    to[1] = add ? to[1] + b[i] : b[i];
+  }
+}
+
+/* y (m, n) = x (m, k) w (k, n), or += ; n is a multiple of 32; lx, ly, wk and wn are strides. Non-zero for no memory. */
+int product(long threads, long m, long n, long k, in x, long lx, in w, long wk, long wn, out y, long ly, long add) {
+  float *panels = aligned_alloc(64, ((size_t)n * k * sizeof(float) + 63) & ~(size_t)63);
+  if (!panels) return 1;
+  for (long p = 0; p < n; p += PANEL)
+    for (long j = 0; j < k; j++)
+      for (long i = 0; i < PANEL; i++) panels[p * k + j * PANEL + i] = w[j * wk + (p + i) * wn];
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (long block = 0; block < m; block += BLOCK) {
+    long end = block + BLOCK < m ? block + BLOCK : m;
+    for (long p = 0; p < n; p += PANEL) {
+      long r = block;
+      in panel = panels + p * k;
+      for (; r + TILE <= end; r += TILE) tile(TILE, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+      for (; r + 4 <= end; r += 4) tile(4, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+      for (; r < end; r++) tile(1, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+    }
+  }
+  free(panels);
+  return 0;
 }

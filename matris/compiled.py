@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional
 
 from matris.cache import cache_directory
 from matris.rows import Gather, parts
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("compiled.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_PANEL = 32  # columns: our products take multiples of it
 _LOG2_E = 1.4426950408889634
 
 
@@ -83,9 +83,9 @@ def _build(compiler: str, path: Path) -> ctypes.CDLL:
 
 def _processor() -> str:
     """What code for this machine cannot be moved away from."""
-    flags = Path("/proc/cpuinfo")
-    lines = flags.read_text().splitlines() if flags.exists() else []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
+    return "\n".join(line for line in lines if line.startswith(("vendor", "flags", "Features"))) or platform.processor()
 
 
 def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
@@ -96,6 +96,30 @@ def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> boo
         return False
     c = library()
     return c is not None and widest <= c.widest()
+
+
+def _linear(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """Apply a linear layer."""
+    y = _product(x, layer.weight.T)
+    return y if layer.bias is None else y.add_(layer.bias)
+
+
+@cache
+def _own_products() -> bool:
+    """Whether our matrix products are quicker than torch's, whose library is none of AMD's processors' friends."""
+    c = library()
+    return c is not None and bool(c.has_product()) and "AuthenticAMD" in _processor()
+
+
+def _product(
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None, *, add: bool = False
+) -> torch.Tensor:
+    """Give x · weight, or add it to `out`; only rows of x and of `out` must be contiguous."""
+    y = x.new_empty(len(x), weight.shape[1]) if out is None else out
+    if not _own_products() or y.shape[1] % _PANEL:
+        return y.addmm_(x, weight) if add else torch.mm(x, weight, out=y)
+    _call("product", *y.shape, x.shape[1], x, x.stride(0), weight, *weight.stride(), y, y.stride(0), int(add))
+    return y
 
 
 def _call(name: str, *arguments: torch.Tensor | int | None) -> None:
@@ -132,9 +156,9 @@ class _Messages:
         rows, width = copies * self.shape[0], 2 * mlp.hidden
         self.before, hidden = edge.new_empty(rows, width), edge.new_empty(rows, width)
         entries = self._entries([gather.table for gather in gathers])
-        _call("add_and_silu", *self.shape, width, mlp.project(0, edge[part]), len(gathers), *entries,
-              self.before, hidden)  # fmt: skip
-        self.core, self.gate = (x @ weight.T for x, weight in zip(hidden.chunk(2, 1), mlp.weight_out, strict=True))
+        projected = _product(edge[part], self._weight_in().T)
+        _call("add_and_silu", *self.shape, width, projected, mlp.bias_in, len(gathers), *entries, self.before, hidden)
+        self.core, self.gate = (_product(x, w.T) for x, w in zip(hidden.chunk(2, 1), mlp.weight_out, strict=True))
         self.message = torch.empty_like(self.core)
         _call("gate", *self.message.shape, self.core, self.gate, *self._affine(), self.message)
 
@@ -144,11 +168,15 @@ class _Messages:
         _call("gate_backward", *core.shape, self.core, self.gate, *self._affine(), gradient, core, gate)
         hidden = torch.empty_like(self.before)
         for g, weight, whole in zip((core, gate), self.mlp.weight_out, hidden.chunk(2, 1), strict=True):
-            torch.mm(g, weight, out=whole)
+            _product(g, weight, whole)
         projected = hidden.new_empty(self.shape[0], hidden.shape[1])
         _call("add_and_silu_backward", *self.shape, hidden.shape[1], self.before, hidden, len(tables),
               *self._entries(tables), projected)  # fmt: skip
-        return projected @ self.mlp.weight_in[:, : self.mlp.inputs[0]]
+        return _product(projected, self._weight_in())
+
+    def _weight_in(self) -> torch.Tensor:
+        """Weights of the first layer that edges meet."""
+        return self.mlp.weight_in[:, : self.mlp.inputs[0]]
 
     def _entries(self, tables: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
         """Tables and indices as arguments of a function that takes up to three."""
@@ -168,14 +196,14 @@ class _Attention(torch.autograd.Function):
         ctx: Any, layer: Attention, chunks: Chunks, index: tuple[torch.Tensor, ...], *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         edge, n = tensors[0], len(tensors[1])
-        ctx.layer, ctx.index, ctx.weight = layer, index, _LOG2_E * layer.logits
+        ctx.layer, ctx.index, ctx.weight = layer, index, (_LOG2_E * layer.logits).T
         keep = any(ctx.needs_input_grad) and not chunks.recompute
         peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in index]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
         new_edge = torch.empty_like(edge)
         stored: list[torch.Tensor | None] = []
         for part in (where := parts(len(edge), chunks)):
-            logits = functional.linear(edge[part], ctx.weight)
+            logits = _product(edge[part], ctx.weight)
             _call("largest", len(logits), *index[0].shape, edge.shape[1], logits, *(i[:, part] for i in index), *peaks)
             stored.append(logits if keep else None)
         ctx.chunks = []
@@ -195,7 +223,7 @@ class _Attention(torch.autograd.Function):
         edge, *tables = tensors
         gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
         messages = _Messages(ctx.layer.edge_mlp, edge, gathers, part)
-        return messages, functional.linear(edge[part], ctx.weight) if logits is None else logits
+        return messages, _product(edge[part], ctx.weight) if logits is None else logits
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -208,7 +236,8 @@ class _Attention(torch.autograd.Function):
             g_message, g_logits = torch.empty_like(messages.message), torch.empty_like(logits)
             _call("attend_backward", *messages.shape, g_new.shape[1], logits, messages.message, *messages.indices,
                   *peaks, *g_sums, g_new[part], g_message, g_logits)  # fmt: skip
-            gradient = messages.backward(g_message, g_tables).addmm_(g_logits, layer.logits)
+            gradient = messages.backward(g_message, g_tables)
+            _product(g_logits, layer.logits, gradient, add=True)
             torch.addcmul(gradient, g_new[part], layer.edge_residual, out=g_edge[part])
         return (None, None, None, g_edge, *g_tables)
 
@@ -238,10 +267,10 @@ class _Refinement(torch.autograd.Function):
                   messages.indices[0], smooth, pooled)  # fmt: skip
             inner = None
             if update_edges:
-                inner = layer.edge_ffn.first(smooth if layer.smooth_edges else messages.message)
+                inner = _linear(layer.edge_ffn.first, smooth if layer.smooth_edges else messages.message)
                 mean = edge.new_empty(messages.shape[0], inner.shape[1])
                 _call("mean_silu", *messages.shape[:2], inner.shape[1], inner, mean)
-                torch.addcmul(layer.edge_ffn.second(mean), edge[part], layer.edge_residual, out=new_edge[part])
+                torch.addcmul(_linear(layer.edge_ffn.second, mean), edge[part], layer.edge_residual, out=new_edge[part])
             ctx.chunks.append((part, (messages, inner) if keep else None))
         ctx.save_for_backward(*tensors)
         return (new_edge, pooled) if update_edges else (pooled,)
@@ -262,7 +291,7 @@ class _Refinement(torch.autograd.Function):
         read = messages.message
         if layer.smooth_edges:
             read = read * tensors[1].index_select(0, ctx.entry[:, part].reshape(-1))
-        return messages, layer.edge_ffn.first(read)
+        return messages, _linear(layer.edge_ffn.first, read)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -274,9 +303,9 @@ class _Refinement(torch.autograd.Function):
             messages, inner = kept or _Refinement.again(ctx, part, tensors)
             arriving = None
             if inner is not None:
-                g_inner, g_mean = torch.empty_like(inner), g_new[0][part] @ layer.edge_ffn.second.weight
+                g_inner, g_mean = torch.empty_like(inner), _product(g_new[0][part], layer.edge_ffn.second.weight)
                 _call("mean_silu_backward", *messages.shape[:2], inner.shape[1], inner, g_mean, g_inner)
-                arriving = g_inner @ layer.edge_ffn.first.weight
+                arriving = _product(g_inner, layer.edge_ffn.first.weight)
             g_message = torch.empty_like(messages.message)
             _call("pool_backward", *messages.shape, g_message.shape[1], messages.message, tensors[1],
                   ctx.entry[:, part], messages.indices[0], g_pooled, arriving, int(layer.smooth_edges),
