@@ -307,7 +307,7 @@ void mean_silu_backward(long threads, long rows, long copies, long width, in x, 
 
 /* Products. A panel of 32 columns of the second factor stays in the first cache; a tile of 12 rows in registers. */
 #define PANEL 32
-#define TILE 12
+#define TILE 8
 #define BLOCK 240
 
 typedef float vector __attribute__((vector_size(64), aligned(4)));
@@ -326,13 +326,13 @@ static inline __attribute__((always_inline)) void tile(const int rows, long k, i
   for (int i = 0; i < rows; i++) a[i] = b[i] = (vector){0};
   for (long j = 0; j < k; j++) {
     const vector *w = (const vector *)(panel + PANEL * j);
-#pragma GCC unroll 12
+#pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
       a[i] += x[i * lx + j] * w[0];
       b[i] += x[i * lx + j] * w[1];
     }
   }
-#pragma GCC unroll 12
+#pragma GCC unroll 8
   for (int i = 0; i < rows; i++) {
     vector *to = (vector *)(y + i * ly);
     to[0] = add ? to[0] + a[i] : a[i];

@@ -51,29 +51,30 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         logger.info("no C compiler: messages are computed by torch, at about two thirds of the speed")
         return None
-    text = SOURCE.read_bytes()
-    what = hashlib.sha256(b"\0".join([text, " ".join(FLAGS).encode(), _processor().encode()])).hexdigest()[:16]
-    for folder in (cache_directory(), Path(tempfile.gettempdir()) / f"matris-{os.getuid()}"):
+    what = b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), _processor().encode()])
+    name = f"compiled-{hashlib.sha256(what).hexdigest()[:16]}.so"
+    try:
         try:
-            return _build(compiler, folder / f"compiled-{what}.so")
-        except OSError as error:  # a folder that cannot be written, or whose files cannot be run
-            logger.info("%s: %s", folder, error)
-        except subprocess.CalledProcessError as error:
-            logger.warning("%s cannot build %s, torch does its work: %s", compiler, SOURCE.name, error.stderr.strip())
-            return None
-    return None
+            return _load(compiler, cache_directory() / name)
+        except OSError as error:  # it cannot be written, or nothing may be run from it
+            logger.info("%s: %s", cache_directory(), error)
+            with tempfile.TemporaryDirectory() as folder:
+                return _load(compiler, Path(folder) / name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        logger.warning("%s cannot build %s, torch does its work: %s", compiler, SOURCE.name, reason)
+        return None
 
 
-def _build(compiler: str, path: Path) -> ctypes.CDLL:
-    """Build and load; processes that do so at once do not disturb each other."""
+def _load(compiler: str, path: Path) -> ctypes.CDLL:
+    """Load, after building if need be; processes that do so at once do not disturb each other."""
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}")
         try:
             for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler has threads
                 command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE), "-lm"]
-                done = subprocess.run(command, capture_output=True, text=True, check=not more)
-                if done.returncode == 0:
+                if subprocess.run(command, capture_output=True, text=True, check=not more).returncode == 0:
                     break
             unfinished.rename(path)
         finally:
@@ -98,9 +99,9 @@ def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> boo
     return c is not None and widest <= c.widest()
 
 
-def _linear(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """Apply a linear layer."""
-    y = _product(x, layer.weight.T)
+def _linear(layer: torch.nn.Linear, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Apply a linear layer, or add its results to `out`."""
+    y = _product(x, layer.weight.T, out, add=out is not None)
     return y if layer.bias is None else y.add_(layer.bias)
 
 
@@ -162,8 +163,8 @@ class _Messages:
         self.message = torch.empty_like(self.core)
         _call("gate", *self.message.shape, self.core, self.gate, *self._affine(), self.message)
 
-    def backward(self, gradient: torch.Tensor, tables: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Gradient by the edges of the chunk, given that by their messages; those by the tables are added to."""
+    def backward(self, gradient: torch.Tensor, tables: Sequence[torch.Tensor], g_edge: torch.Tensor) -> None:
+        """Add, to the gradients by tables and by the edges of the chunk, what comes of that by the messages."""
         core, gate = torch.empty_like(self.core), torch.empty_like(self.gate)
         _call("gate_backward", *core.shape, self.core, self.gate, *self._affine(), gradient, core, gate)
         hidden = torch.empty_like(self.before)
@@ -172,7 +173,7 @@ class _Messages:
         projected = hidden.new_empty(self.shape[0], hidden.shape[1])
         _call("add_and_silu_backward", *self.shape, hidden.shape[1], self.before, hidden, len(tables),
               *self._entries(tables), projected)  # fmt: skip
-        return _product(projected, self._weight_in())
+        _product(projected, self._weight_in(), g_edge, add=True)
 
     def _weight_in(self) -> torch.Tensor:
         """Weights of the first layer that edges meet."""
@@ -183,8 +184,7 @@ class _Messages:
         pairs: list[torch.Tensor | None] = [x for pair in zip(tables, self.indices, strict=True) for x in pair]
         return pairs + [None] * (6 - len(pairs))
 
-    def _affine(self) -> tuple[torch.Tensor, ...]:
-        assert self.mlp.norm.bias is not None  # noqa: S101 - `usable` asked for layer norms
+    def _affine(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         return self.mlp.bias_out, self.mlp.norm.weight, self.mlp.norm.bias
 
 
@@ -229,16 +229,16 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layer, tensors, peaks = ctx.layer, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         g_new, *g_sums = (g.contiguous() for g in gradients)
-        g_edge, *g_tables = (torch.zeros_like(x) for x in tensors)
+        g_edge, g_tables = torch.empty_like(tensors[0]), [torch.zeros_like(x) for x in tensors[1:]]
         while ctx.chunks:
             part, kept = ctx.chunks.pop()
             messages, logits = kept or _Attention.chunk(ctx, part, tensors)
             g_message, g_logits = torch.empty_like(messages.message), torch.empty_like(logits)
             _call("attend_backward", *messages.shape, g_new.shape[1], logits, messages.message, *messages.indices,
                   *peaks, *g_sums, g_new[part], g_message, g_logits)  # fmt: skip
-            gradient = messages.backward(g_message, g_tables)
-            _product(g_logits, layer.logits, gradient, add=True)
-            torch.addcmul(gradient, g_new[part], layer.edge_residual, out=g_edge[part])
+            torch.mul(g_new[part], layer.edge_residual, out=g_edge[part])
+            _product(g_logits, layer.logits, g_edge[part], add=True)
+            messages.backward(g_message, g_tables, g_edge[part])
         return (None, None, None, g_edge, *g_tables)
 
 
@@ -270,7 +270,8 @@ class _Refinement(torch.autograd.Function):
                 inner = _linear(layer.edge_ffn.first, smooth if layer.smooth_edges else messages.message)
                 mean = edge.new_empty(messages.shape[0], inner.shape[1])
                 _call("mean_silu", *messages.shape[:2], inner.shape[1], inner, mean)
-                torch.addcmul(_linear(layer.edge_ffn.second, mean), edge[part], layer.edge_residual, out=new_edge[part])
+                torch.mul(edge[part], layer.edge_residual, out=new_edge[part])
+                _linear(layer.edge_ffn.second, mean, new_edge[part])
             ctx.chunks.append((part, (messages, inner) if keep else None))
         ctx.save_for_backward(*tensors)
         return (new_edge, pooled) if update_edges else (pooled,)
@@ -297,7 +298,7 @@ class _Refinement(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layer, tensors = ctx.layer, ctx.saved_tensors
         *g_new, g_pooled = (g.contiguous() for g in gradients)
-        g_edge, g_envelope, *g_tables = (torch.zeros_like(x) for x in tensors)
+        g_edge, (g_envelope, *g_tables) = torch.empty_like(tensors[0]), (torch.zeros_like(x) for x in tensors[1:])
         while ctx.chunks:
             part, kept = ctx.chunks.pop()
             messages, inner = kept or _Refinement.again(ctx, part, tensors)
@@ -310,11 +311,11 @@ class _Refinement(torch.autograd.Function):
             _call("pool_backward", *messages.shape, g_message.shape[1], messages.message, tensors[1],
                   ctx.entry[:, part], messages.indices[0], g_pooled, arriving, int(layer.smooth_edges),
                   g_message, g_envelope)  # fmt: skip
-            gradient = messages.backward(g_message, g_tables)
             if g_new:
-                torch.addcmul(gradient, g_new[0][part], layer.edge_residual, out=g_edge[part])
+                torch.mul(g_new[0][part], layer.edge_residual, out=g_edge[part])
             else:
-                g_edge[part] = gradient
+                g_edge[part].zero_()
+            messages.backward(g_message, g_tables, g_edge[part])
         return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
 
 
@@ -341,9 +342,7 @@ def attention(
         New edges, (m, edge); messages summed by target with their weights and the sum of the weights, (n, edge) each;
         the same by source.
     """
-    return _Attention.apply(
-        layer, chunks, (at_target.index, at_source.index), edge, at_target.table, at_source.table
-    )
+    return _Attention.apply(layer, chunks, (at_target.index, at_source.index), edge, at_target.table, at_source.table)
 
 
 def refinement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 _CPU_ATOMS = 32  # in a batch of `Potential.predict`: beyond, a CPU's caches only lose
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
+_KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
+"""The same where `matris.compiled` serves."""
 
 _CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in a core's cache
-_CPU_BYTES = 1e9  # from here on a chunk's values are computed again
+_CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
 _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # of the device's memory that may be kept
 
@@ -119,16 +122,19 @@ class Potential:
 
     @property
     def memory(self) -> float:
-        """Bytes that a batch may keep: half of a GPU, and a gigabyte otherwise. What needs more is computed twice."""
+        """Bytes that a batch may keep: half of a GPU, or an eighth of a machine. What needs more is computed twice."""
         if self.device.type == "cuda":
             return _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
-        return _CPU_BYTES
+        return min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
     def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
         config = self.config
-        of_angles = _KEPT_OF_ANGLE * config.three_body_feat_dim * n_angles
-        of_bonds = _KEPT_OF_BOND * config.edge_feat_dim * n_bonds
+        per_angle, per_bond = _KEPT_OF_ANGLE, _KEPT_OF_BOND
+        if compiled.usable(config, self.device, self.dtype):
+            per_angle, per_bond = _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED
+        of_angles = per_angle * config.three_body_feat_dim * n_angles
+        of_bonds = per_bond * config.edge_feat_dim * n_bonds
         return self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
 
     def bytes_of(self, geometry: Geometry) -> int:

@@ -6,15 +6,23 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
+from matris import compiled
 from matris.config import ModelConfig
 from matris.graph import Batch, Geometry, build_graph
 from matris.network import MatRIS, evaluate
-from matris.potential import _KEPT_OF_ANGLE, _KEPT_OF_BOND, load
+from matris.potential import (
+    _KEPT_OF_ANGLE,
+    _KEPT_OF_ANGLE_COMPILED,
+    _KEPT_OF_BOND,
+    _KEPT_OF_BOND_COMPILED,
+    load,
+)
 from matris.rows import Chunks, Gather, Sum, by_rows
 
 from .golden import golden_potential, structures
 
 ISOLATED = Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]])
+COMPILED = Chunks(1024, recompute=False, compiled=True)
 CASES = {
     "mixed": [structures()[n] for n in ("Si8", "Cu1_fcc", "CuInSe2_triclinic", "no_angles")] + [ISOLATED],
     "no angles": [structures()["no_angles"]],
@@ -56,8 +64,8 @@ def test_gradients_of_rows_and_of_tables(recompute):
     assert torch.autograd.gradcheck(lambda r: call(r, table.detach())[1], (rows,))  # results that no one reads
 
 
-def kept_bytes(config, cutoff):
-    """Bonds, angles, and what autograd keeps of them for the backward pass, without weights."""
+def kept_bytes(config, cutoff, chunks, monkeypatch):
+    """Bonds, angles, and what is kept of them for the backward pass, without weights."""
     network = MatRIS(ModelConfig(**config, three_body_cutoff=cutoff), magmoms=False).requires_grad_(False)
     graph = build_graph(Batch.of([Geometry.of(structures()["NaCl8"])]), network.config.pairwise_cutoff, cutoff)
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
@@ -67,8 +75,20 @@ def kept_bytes(config, cutoff):
         kept[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no address is used twice
         return tensor
 
+    for function in (compiled._Attention, compiled._Refinement):
+        backward = function.backward
+
+        def noting(ctx, *gradients, backward=backward):
+            for _, (messages, other) in ctx.chunks:
+                for tensor in (messages.before, messages.core, messages.gate, messages.message, other):
+                    if tensor is not None:
+                        note(tensor)
+            return backward(ctx, *gradients)
+
+        monkeypatch.setattr(function, "backward", staticmethod(noting))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        evaluate(network, graph)
+        evaluate(network, graph, chunks=chunks)
+    monkeypatch.undo()
     size = sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
     return graph.n_bonds, graph.n_angles, size
 
@@ -81,11 +101,18 @@ def test_memory_is_known_before_graphs_are_built(tiny_checkpoint):
     assert known == potential.bytes_kept(graph.n_bonds, graph.n_angles) > 0
 
 
-def test_what_is_kept_of_bonds_and_angles():
+@pytest.mark.parametrize(
+    ("chunks", "of_angle", "of_bond"),
+    [(None, _KEPT_OF_ANGLE, _KEPT_OF_BOND), (COMPILED, _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED)],
+    ids=["torch", "compiled"],
+)
+def test_what_is_kept_of_bonds_and_angles(chunks, of_angle, of_bond, monkeypatch):
+    if chunks and not compiled.library():
+        pytest.skip("no C compiler")
     config = {"num_layers": 3, "norm_type": "layer", "three_body_expansion": "fourier", "pairwise_cutoff": 6.0}
-    bonds, few, small = kept_bytes(config, 3.0)
-    _, many, large = kept_bytes(config, 4.5)
+    bonds, few, small = kept_bytes(config, 3.0, chunks, monkeypatch)
+    _, many, large = kept_bytes(config, 4.5, chunks, monkeypatch)
     per_angle = (large - small) / (many - few) / (4 * 3 * 128)
     per_bond = (small / (4 * 3 * 128) - per_angle * few) / bonds
-    assert per_angle == pytest.approx(_KEPT_OF_ANGLE, rel=0.1)
-    assert per_bond == pytest.approx(_KEPT_OF_BOND, rel=0.15)
+    assert per_angle == pytest.approx(of_angle, rel=0.1)
+    assert per_bond == pytest.approx(of_bond, rel=0.15)

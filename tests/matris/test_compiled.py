@@ -1,0 +1,147 @@
+"""The compiled messages give what torch's do, and their absence costs nothing but time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+
+from matris import compiled
+from matris.graph import Geometry
+from matris.network import evaluate
+from matris.rows import Chunks, Gather
+
+from .golden import golden_potential, structures
+
+ISOLATED = Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]])
+CASES = {
+    "mixed": [structures()[n] for n in ("Si8", "Cu1_fcc", "CuInSe2_triclinic", "no_angles")] + [ISOLATED],
+    "no angles": [structures()["no_angles"]],
+    "no bonds": [ISOLATED],
+}
+NAMES = ["released_small", "released_uneven"]
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    if compiled.library() is None:
+        pytest.skip("no C compiler")
+
+
+@pytest.fixture
+def forget():
+    """What is remembered of the library is forgotten before and after."""
+    compiled.library.cache_clear()
+    yield
+    compiled.library.cache_clear()
+
+
+def graph_of(potential, case="mixed"):
+    return potential.graph([Geometry.of(s) for s in CASES[case]])
+
+
+@pytest.mark.parametrize(
+    "chunks", [Chunks(7, True, True), Chunks(64, False, True), Chunks(10**6, False, True)], ids=str
+)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_those_of_torch(name, case, chunks):
+    exact, potential = golden_potential(name, torch.float64), golden_potential(name, torch.float32)
+    wanted = evaluate(exact.network, graph_of(exact, case))
+    plain = evaluate(potential.network, graph_of(potential, case), chunks=Chunks(64, False))
+    found = evaluate(potential.network, graph_of(potential, case), chunks=chunks)
+    for right, torchs, ours, floor in zip(wanted[:3], plain, found, (2e-5, 1e-5, 1e-6), strict=False):
+        error = (ours.double() - right).abs().max()
+        assert error <= 2 * (torchs.double() - right).abs().max() + floor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_chosen_for_float32_only(name):
+    assert compiled.usable(golden_potential(name, torch.float32).config, torch.device("cpu"), torch.float32)
+    assert not compiled.usable(golden_potential(name, torch.float64).config, torch.device("cpu"), torch.float64)
+
+
+@pytest.mark.parametrize("name", ["sh_rms", "gauss_mlp_bias"])
+def test_other_architectures_keep_torch(name):
+    potential = golden_potential(name, torch.float32)
+    assert not compiled.usable(potential.config, potential.device, potential.dtype)
+
+
+def test_threads_do_not_change_a_bit():
+    potential = golden_potential("released_small", torch.float32)
+    graph, layer = graph_of(potential), potential.network.blocks[0].line_attention
+    generator = torch.Generator().manual_seed(0)
+    edge = torch.randn(graph.n_angles, len(layer.edge_residual), generator=generator, requires_grad=True)
+    table = torch.randn(graph.n_bonds, 2 * layer.edge_mlp.hidden, generator=generator)
+    gathers = [Gather(table, index[None]) for index in (graph.angle_target, graph.angle_source)]
+    results, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found = compiled.attention(layer, edge, *gathers, Chunks(100, False, True))
+            (gradient,) = torch.autograd.grad(sum(x.sum() for x in found), edge)
+            results.append([gradient, *(x.detach() for x in found)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_logits_far_apart_do_not_overflow():
+    potential = golden_potential("released_small", torch.float32)
+    graph = graph_of(potential)
+    with torch.no_grad():
+        for block in potential.network.blocks:
+            block.line_attention.logits.mul_(1e4)
+    energies, forces, *_ = evaluate(potential.network, graph, chunks=Chunks(64, False, True))
+    wanted, *_ = evaluate(potential.network, graph, chunks=Chunks(64, False))
+    assert torch.isfinite(energies).all()
+    assert torch.isfinite(forces).all()
+    assert torch.allclose(energies, wanted, atol=1e-3)
+
+
+def test_what_is_not_a_number_stays_so():
+    potential = golden_potential("released_small", torch.float32)
+    graph = graph_of(potential)
+    with torch.no_grad():
+        potential.network.blocks[0].atom_attention.edge_mlp.weight_in[0, 0] = math.nan
+    energies, *_ = evaluate(potential.network, graph, chunks=Chunks(64, False, True))
+    assert torch.isnan(energies[0])
+
+
+@pytest.mark.usefixtures("forget")
+def test_without_a_compiler_torch_does_the_work(monkeypatch, tmp_path):
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    potential = golden_potential("released_small", torch.float32)
+    assert not compiled.usable(potential.config, potential.device, potential.dtype)
+    assert torch.isfinite(potential.evaluate(graph_of(potential))[0]).all()
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_compiler_that_fails_is_told_of(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "false")
+    assert compiled.library() is None
+    assert "false cannot build compiled.c" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path / "file"))
+    assert compiled.library() is not None
+
+
+@pytest.mark.usefixtures("forget")
+def test_it_is_built_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    assert compiled.library() is not None
+    (built,) = tmp_path.iterdir()
+    before = built.stat().st_mtime_ns
+    compiled.library.cache_clear()
+    assert compiled.library() is not None
+    assert built.stat().st_mtime_ns == before
