@@ -368,6 +368,7 @@ def models() -> None:
     """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
     with _clear_errors():
         from matris import checkpoints
+        from matris.cache import cache_directory
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
@@ -382,7 +383,7 @@ def models() -> None:
         out = stdout()
         out.print(table)
         out.print(
-            f"Files are looked for in {escape(str(checkpoints.cache_directory()))}; missing ones are downloaded there.",
+            f"Files are looked for in {escape(str(cache_directory()))}; missing ones are downloaded there.",
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")

@@ -74,7 +74,8 @@ def _load(compiler: str, path: Path) -> ctypes.CDLL:
         try:
             for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler has threads
                 command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE), "-lm"]
-                if subprocess.run(command, capture_output=True, text=True, check=not more).returncode == 0:
+                done = subprocess.run(command, capture_output=True, text=True, check=not more)  # noqa: S603 - our own
+                if done.returncode == 0:
                     break
             unfinished.rename(path)
         finally:
@@ -83,7 +84,7 @@ def _load(compiler: str, path: Path) -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """What code for this machine cannot be moved away from."""
+    """Tell the processor apart from those that cannot run what is built for it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     return "\n".join(line for line in lines if line.startswith(("vendor", "flags", "Features"))) or platform.processor()
@@ -219,7 +220,7 @@ class _Attention(torch.autograd.Function):
     def chunk(
         ctx: Any, part: slice, tensors: Sequence[torch.Tensor], logits: torch.Tensor | None = None
     ) -> tuple[_Messages, torch.Tensor]:
-        """Messages of a chunk, and its logits to the base of two."""
+        """Compute messages of a chunk, and its logits to the base of two."""
         edge, *tables = tensors
         gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
         messages = _Messages(ctx.layer.edge_mlp, edge, gathers, part)
@@ -278,14 +279,14 @@ class _Refinement(torch.autograd.Function):
 
     @staticmethod
     def messages(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> _Messages:
-        """Messages of a chunk."""
+        """Compute messages of a chunk."""
         edge, _, *tables = tensors
         gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
         return _Messages(ctx.layer.message_mlp, edge, gathers, part)
 
     @staticmethod
     def again(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> tuple[_Messages, torch.Tensor | None]:
-        """What was not kept of a chunk."""
+        """Compute what was not kept of a chunk."""
         messages, layer = _Refinement.messages(ctx, part, tensors), ctx.layer
         if not ctx.update_edges:
             return messages, None

@@ -173,8 +173,11 @@ class Attention(nn.Module):
         """
         at_target = Gather(self.edge_mlp.project(1, node), target)
         at_source = Gather(self.edge_mlp.project(2, node), source)
-        messages = compiled.attention if chunks is not None and chunks.compiled else Attention.messages
-        new_edge, target_sum, target_norm, source_sum, source_norm = messages(self, edge, at_target, at_source, chunks)
+        if chunks is not None and chunks.compiled:
+            new_edge, *sums = compiled.attention(self, edge, at_target, at_source, chunks)
+        else:
+            new_edge, *sums = self.messages(edge, at_target, at_source, chunks)
+        target_sum, target_norm, source_sum, source_norm = sums
         tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
         update = self.node_mlp.project(0, node)
         update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
@@ -185,7 +188,7 @@ class Attention(nn.Module):
     def messages(
         self, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks | None
     ) -> tuple[torch.Tensor, ...]:
-        """New edges, then messages summed with their weights and the weights, by target and by source."""
+        """Give new edges, then messages summed with their weights and the weights, by target and by source."""
         mlp, copies = self.edge_mlp, self.copies
         to_target, to_source = (Sum(x.index, len(x.table)) for x in (at_target, at_source))
         rows = [edge]
@@ -290,8 +293,11 @@ class Refinement(nn.Module):
         else:  # nodes are the bonds; the target's envelope is common to its sum
             entry = source
             gathers.append(Gather(mlp.project(1, center.table), center.index))
-        messages = compiled.refinement if chunks is not None and chunks.compiled else Refinement.messages
-        *new_edge, pooled = messages(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        if chunks is not None and chunks.compiled:
+            found = compiled.refinement(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        else:
+            found = self.messages(edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        *new_edge, pooled = found
         if center is not None:
             pooled = pooled * envelope
         new_node = self.node_ffn(pooled) + self.node_residual * node
@@ -307,7 +313,7 @@ class Refinement(nn.Module):
         *,
         update_edges: bool,
     ) -> tuple[torch.Tensor, ...]:
-        """New edges, if wanted, and enveloped messages summed by target."""
+        """Give new edges, if wanted, and enveloped messages summed by target."""
         mlp, copies = self.message_mlp, self.copies
 
         def function(edge: torch.Tensor, scale: torch.Tensor, *contributions: torch.Tensor) -> tuple[torch.Tensor, ...]:
