@@ -1,10 +1,36 @@
-"""Makers: one jobflow job each."""
+"""Makers: one jobflow job each; the names below load on first use."""
 
 from __future__ import annotations
 
-from matris.makers.batch_elastic import BatchElasticMaker
-from matris.makers.batch_eos import BatchEosMaker
-from matris.makers.batch_phonon import BatchPhononMaker
-from matris.makers.batch_relax import BatchRelaxMaker
+from typing import TYPE_CHECKING
 
-__all__ = ["BatchElasticMaker", "BatchEosMaker", "BatchPhononMaker", "BatchRelaxMaker"]
+from matris.lazy import lazily
+
+if TYPE_CHECKING:
+    from matris.makers.batch_elastic import BatchElasticMaker
+    from matris.makers.batch_eos import BatchEosMaker
+    from matris.makers.batch_phonon import BatchPhononMaker
+    from matris.makers.batch_relax import BatchRelaxMaker
+    from matris.makers.relax import RelaxMaker
+    from matris.makers.static import StaticMaker
+
+__all__ = [
+    "BatchElasticMaker",
+    "BatchEosMaker",
+    "BatchPhononMaker",
+    "BatchRelaxMaker",
+    "RelaxMaker",
+    "StaticMaker",
+]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "BatchElasticMaker": "batch_elastic",
+        "BatchEosMaker": "batch_eos",
+        "BatchPhononMaker": "batch_phonon",
+        "BatchRelaxMaker": "batch_relax",
+        "RelaxMaker": "relax",
+        "StaticMaker": "static",
+    },
+)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
-from matris.relax import RelaxSettings, journal_file, relax
+from matris.relaxation import RelaxSettings, journal_file, relax
 from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
 from matris.structures import problem_with
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from matris.potential import Potential
-    from matris.relax import RelaxRecord
+    from matris.relaxation import RelaxRecord
     from matris.stores.candidates import Candidate
 
 logger = logging.getLogger(__name__)

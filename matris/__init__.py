@@ -13,7 +13,7 @@ from matris.lazy import lazily
 if TYPE_CHECKING:
     from matris.calculator import MatRISCalculator
     from matris.potential import Potential, Prediction, load
-    from matris.relax import RelaxRecord, relax
+    from matris.relaxation import RelaxRecord, relax
     from matris.torchsim import MatRISTorchSimModel
 
 __all__ = ["MatRISCalculator", "MatRISTorchSimModel", "Potential", "Prediction", "RelaxRecord", "load", "relax"]
@@ -30,8 +30,8 @@ __getattr__, __dir__ = lazily(
         "MatRISTorchSimModel": "torchsim",
         "Potential": "potential",
         "Prediction": "potential",
-        "RelaxRecord": "relax",
+        "RelaxRecord": "relaxation",
         "load": "potential",
-        "relax": "relax",
+        "relax": "relaxation",
     },
 )

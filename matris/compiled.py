@@ -120,19 +120,22 @@ def _product(
     y = x.new_empty(len(x), weight.shape[1]) if out is None else out
     if not _own_products() or y.shape[1] % _PANEL:
         return y.addmm_(x, weight) if add else torch.mm(x, weight, out=y)
-    _call("product", *y.shape, x.shape[1], x, x.stride(0), weight, *weight.stride(), y, y.stride(0), int(add))
+    size = (*y.shape, x.shape[1])
+    if _call("product", *size, x, x.stride(0), weight, *weight.stride(), y, y.stride(0), int(add)):
+        raise MemoryError("not enough memory for a product of matrices")
     return y
 
 
-def _call(name: str, *arguments: torch.Tensor | int | None) -> None:
-    """Call a C function; the rows of tensors must be contiguous."""
+def _call(name: str, *arguments: torch.Tensor | int | None) -> int:
+    """Call a C function; the rows of tensors must be contiguous. What it returns means something for `product` only."""
     converted: list[ctypes.c_void_p | ctypes.c_long] = []
     for x in arguments:
         if isinstance(x, int):
             converted.append(ctypes.c_long(x))
         else:
             converted.append(ctypes.c_void_p(None if x is None else x.data_ptr()))
-    getattr(library(), name)(ctypes.c_long(torch.get_num_threads()), *converted)
+    returned: int = getattr(library(), name)(ctypes.c_long(torch.get_num_threads()), *converted)
+    return returned
 
 
 class _Messages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matris.relax import relax
+from matris.relaxation import relax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

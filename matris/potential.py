@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from matris.checkpoints import Card
     from matris.config import ModelConfig
 
-_CPU_ATOMS = 32  # in a batch of `Potential.predict`: beyond, a CPU's caches only lose
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
 _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
@@ -36,6 +35,7 @@ _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
 
 _CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in a core's cache
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
+_CPU_BATCH = 6e7  # bytes: a call's fixed costs are small beside so much work, and caches lose by more
 _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # of the device's memory that may be kept
 
@@ -127,6 +127,11 @@ class Potential:
             return _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
         return min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
+    @property
+    def batch_bytes(self) -> float:
+        """Bytes of the structures to compute together: on a GPU what fits, otherwise what makes fixed costs small."""
+        return self.memory if self.device.type == "cuda" else _CPU_BATCH
+
     def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
         config = self.config
@@ -138,7 +143,7 @@ class Potential:
         return self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
 
     def bytes_of(self, geometry: Geometry) -> int:
-        """Bytes kept for one structure: sums of these tell beforehand what fits into `memory` together."""
+        """Bytes kept for one structure: sums of these tell beforehand what makes a batch."""
         return self.bytes_kept(*count_edges(geometry, self.config.pairwise_cutoff, self.config.three_body_cutoff))
 
     def _chunks(self, graph: Graph) -> Chunks | None:
@@ -171,8 +176,7 @@ class Potential:
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
             structures = cast("list[Structure | Atoms]", [structures])
         batch: list[Geometry] = []
-        size, on_cpu = 0, self.device.type == "cpu"
-        limit = _CPU_ATOMS if on_cpu else self.memory
+        size, limit = 0, self.batch_bytes
         for index, item in enumerate(structures):
             try:
                 structure = to_structure(item)
@@ -182,7 +186,7 @@ class Potential:
             if problem:
                 raise StructureError(f"structure {index}: {problem}")
             geometry = Geometry.of(structure)
-            added = len(geometry.numbers) if on_cpu else self.bytes_of(geometry)
+            added = self.bytes_of(geometry)
             if batch and size + added > limit:
                 yield from self._predict_batch(batch)
                 batch, size = [], 0

@@ -16,7 +16,7 @@ from ase.units import fs
 from pymatgen.core import Structure
 
 from matris.calculator import MatRISCalculator
-from matris.relax import relax
+from matris.relaxation import relax
 from matris.structures import problem_with, to_structure
 from matris.training.data import held_out, read_frames
 from matris.training.trainer import validate

@@ -21,7 +21,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from matris.isolation import Budget
 from matris.journal import JournalError
 from matris.potential import load
-from matris.relax import relax
+from matris.relaxation import relax
 from matris.structures import content_id
 from matris.torchsim import MatRISTorchSimModel
 
@@ -445,7 +445,7 @@ def test_killed_run_goes_on_and_ends_as_if_undisturbed(tmp_path):
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from argon import Argon, crystal, dies_at
-from matris.relax import relax
+from matris.relaxation import relax
 inputs = [crystal(5.5, 0.05 * i) for i in range(1, 5)]
 list(relax(inputs, Argon(before=dies_at({done + 3})), fmax=0.05, journal={str(path)!r}))
 """

@@ -51,9 +51,6 @@ def relax(
     A structure that cannot be computed costs only itself: its record has the state ``"failed"`` and the reason.
     Structures of equal content are computed once; each gets its record.
 
-    On a CPU one structure is computed at a time, so that results depend on nothing else, bit for bit. On a GPU many
-    are computed together; there, batch mates change results by rounding.
-
     Parameters
     ----------
     structures
@@ -71,8 +68,9 @@ def relax(
         settings. Run again with the same settings, what it holds is yielded without computing, and the rest is
         computed.
     max_batch_atoms
-        Most atoms computed together. By default one structure at a time on a CPU, and on a GPU as many as fit, known
-        from the numbers of their bonds and angles.
+        Most atoms computed together. By default what the numbers of bonds and angles suggest: on a GPU as many
+        structures as fit, on a CPU as many as make the fixed costs of a step small. What is computed together may
+        differ in the last digits, and with them the path of a relaxation; 1 computes one structure at a time.
 
     Yields
     ------
@@ -258,8 +256,8 @@ def _fingerprint(model: ModelInterface) -> str:
 def _budget(engine: _Engine, max_batch_atoms: int | None) -> tuple[Callable[[Structure], float], str, float]:
     """Find what one structure costs, in which unit, and how much of it may be on the device at once."""
     device, potential = engine.model.device, engine.potential
-    if max_batch_atoms is not None or device.type != "cuda":  # on a CPU one structure at a time
-        return len, "atoms", max_batch_atoms or 0
-    if potential is None:
-        return len, "atoms", torch.cuda.get_device_properties(device).total_memory / 2**30 * _ATOMS_PER_GIB
-    return lambda structure: potential.bytes_of(Geometry.of(structure)), "bytes", potential.memory
+    if max_batch_atoms is None and potential is not None:
+        return lambda structure: potential.bytes_of(Geometry.of(structure)), "bytes", potential.batch_bytes
+    if max_batch_atoms is None and device.type == "cuda":
+        max_batch_atoms = round(torch.cuda.get_device_properties(device).total_memory / 2**30 * _ATOMS_PER_GIB)
+    return len, "atoms", max_batch_atoms or 0  # another model on a CPU: one structure at a time
