@@ -56,7 +56,7 @@ def test_a_relaxation_is_that_of_relax(relaxed, tmp_path):
     assert document.structure.volume == pytest.approx(relaxed.volume, rel=1e-4)
     assert document.state.value == "successful"
     assert document.is_force_converged
-    assert document.checkpoint == matris.load().card.key or document.checkpoint.key == matris.load().card.key
+    assert document.checkpoint.key == matris.load().card.key
     assert document.checkpoint.sha256 == matris.load().card.sha256
     assert (document.dtype, document.device, document.forcefield_version) == ("float64", "cpu", matris.__version__)
     assert document.output.ionic_steps in (None, [])
@@ -110,15 +110,17 @@ def test_elastic_flow(relaxed, tmp_path):
     assert document.derived_properties.g_vrh == pytest.approx(moduli["g_vrh"], rel=5e-3)
 
 
-def test_eos_flow(tmp_path):
+def test_eos_flow(relaxed, tmp_path):
     flow = ForceFieldEosMaker(
-        initial_relax_maker=RelaxMaker(**TIGHT), eos_relax_maker=RelaxMaker(relax_cell=False, **TIGHT),
+        initial_relax_maker=RelaxMaker(**TIGHT),
+        eos_relax_maker=RelaxMaker(relax_cell=False, **TIGHT),
         linear_strain=(-0.02, 0.02),
-    ).make(SI)  # fmt: skip
+    ).make(SI)
     found = next(output for output in run(flow, tmp_path).values() if isinstance(output, dict) and "relax" in output)
-    (record,) = eos([SI], matris.load(dtype="float64"), fmax=1e-4)
+    volumes = [volume / relaxed.volume for volume in found["relax"]["volume"]]
+    (record,) = eos([relaxed], matris.load(dtype="float64"), fmax=1e-4, volumes=volumes)
     modulus = next(fit.b0 for fit in record.fits if fit.equation == "birch_murnaghan")
-    assert float(found["relax"]["EOS"]["birch_murnaghan"]["b0_GPa"]) == pytest.approx(modulus, rel=0.02)
+    assert float(found["relax"]["EOS"]["birch_murnaghan"]["b0 GPa"]) == pytest.approx(modulus, rel=5e-3)
 
 
 def phonon_maker(**options: Any) -> PhononMaker:
@@ -137,15 +139,20 @@ def test_phonon_flow(relaxed, tmp_path):
     assert np.array_equal(np.abs(document.supercell_matrix), np.abs(matrix))
 
 
+@pytest.mark.slow
 def test_qha_flow(tmp_path):
     flow = ForceFieldQhaMaker(
         initial_relax_maker=RelaxMaker(**TIGHT),
         eos_relax_maker=RelaxMaker(relax_cell=False, **TIGHT),
-        phonon_maker=phonon_maker(bulk_relax_maker=None, min_length=5.0),
+        phonon_maker=phonon_maker(bulk_relax_maker=None),
+        min_length=5.0,
         linear_strain=(-0.02, 0.02),
         number_of_frames=5,
         t_max=500,
         ignore_imaginary_modes=True,
     ).make(SI)
     document = next(output for output in run(flow, tmp_path).values() if hasattr(output, "thermal_expansion"))
-    assert np.isfinite(document.thermal_expansion).all()
+    (record,) = eos([SI], matris.load(dtype="float64"), fmax=1e-4)
+    modulus = next(fit.b0 for fit in record.fits if fit.equation == "vinet")
+    assert document.bulk_modulus == pytest.approx(modulus, rel=0.1)  # another range of volumes
+    assert np.isfinite(document.free_energies).all()
