@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from matris.cache import cache_directory
 from matris.rows import Gather, parts
@@ -230,7 +231,10 @@ class _Attention(torch.autograd.Function):
         return messages, _product(edge[part], ctx.weight) if logits is None else logits
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if not ctx.chunks:
+            raise RuntimeError("compiled messages go backward once")
         layer, tensors, peaks = ctx.layer, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         g_new, *g_sums = (g.contiguous() for g in gradients)
         g_edge, g_tables = torch.empty_like(tensors[0]), [torch.zeros_like(x) for x in tensors[1:]]
@@ -299,7 +303,10 @@ class _Refinement(torch.autograd.Function):
         return messages, _linear(layer.edge_ffn.first, read)
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if not ctx.chunks:
+            raise RuntimeError("compiled messages go backward once")
         layer, tensors = ctx.layer, ctx.saved_tensors
         *g_new, g_pooled = (g.contiguous() for g in gradients)
         g_edge, (g_envelope, *g_tables) = torch.empty_like(tensors[0]), (torch.zeros_like(x) for x in tensors[1:])
@@ -346,7 +353,8 @@ def attention(
         New edges, (m, edge); messages summed by target with their weights and the sum of the weights, (n, edge) each;
         the same by source.
     """
-    return _Attention.apply(layer, chunks, (at_target.index, at_source.index), edge, at_target.table, at_source.table)
+    index, tables = _apart([at_target, at_source])
+    return _Attention.apply(layer, chunks, index, edge.contiguous(), *tables)
 
 
 def refinement(
@@ -382,6 +390,11 @@ def refinement(
     tuple of Tensor
         New edges if wanted, (m, edge); enveloped messages summed by target, (n, edge).
     """
-    index = tuple(gather.index for gather in gathers)
-    tables = (gather.table for gather in gathers)
-    return _Refinement.apply(layer, chunks, index, entry, update_edges, edge, envelope, *tables)
+    index, tables = _apart(gathers)
+    tensors = (edge.contiguous(), envelope.contiguous(), *tables)
+    return _Refinement.apply(layer, chunks, index, entry.contiguous(), update_edges, *tensors)
+
+
+def _apart(gathers: Sequence[Gather]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Take indices and tables apart, contiguous, as C wants them."""
+    return tuple(g.index.contiguous() for g in gathers), tuple(g.table.contiguous() for g in gathers)

@@ -145,3 +145,32 @@ def test_it_is_built_once(monkeypatch, tmp_path):
     compiled.library.cache_clear()
     assert compiled.library() is not None
     assert built.stat().st_mtime_ns == before
+
+
+def test_rows_that_do_not_lie_together_are_read_right():
+    potential = golden_potential("released_small", torch.float32)
+    graph, layer = graph_of(potential), potential.network.blocks[0].line_attention
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(graph.n_angles, 2 * len(layer.edge_residual), generator=generator)
+    table = torch.randn(2 * layer.edge_mlp.hidden, graph.n_bonds, generator=generator).T
+    index = torch.stack([graph.angle_target, graph.angle_source], 1)
+    edge = wide[:, ::2]
+    scattered = [Gather(table, index[None, :, i]) for i in (0, 1)]
+    together = [Gather(table.contiguous(), g.index.contiguous()) for g in scattered]
+    chunks = Chunks(100, False, True)
+    for one, other in zip(
+        compiled.attention(layer, edge, *scattered, chunks),
+        compiled.attention(layer, edge.contiguous(), *together, chunks),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_second_way_back_is_refused():
+    potential = golden_potential("released_small", torch.float32)
+    graph = graph_of(potential)
+    vectors = graph.vectors.clone().requires_grad_()
+    energies, _ = potential.network(graph, vectors, chunks=Chunks(100, False, True))
+    torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        torch.autograd.grad(energies.sum(), vectors)
