@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import math
 import os
 import platform
 import shutil
@@ -24,21 +25,22 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from matris.cache import cache_directory
-from matris.rows import Gather, parts
+from matris.rows import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from matris.config import ModelConfig
     from matris.network import Attention, GatedMLP, Refinement
-    from matris.rows import Chunks
+    from matris.rows import Chunks, Gather
 
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("compiled.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _PANEL = 32  # columns: our products take multiples of it
-_LOG2_E = 1.4426950408889634
+LOG2_E = math.log2(math.e)
+"""Logits are kept to the base of two: powers of two are quicker than of e, on AMD's processors by three."""
 
 
 @cache
@@ -149,21 +151,28 @@ class _Messages:
         The gated MLP.
     edge
         Features of all edges, shape (m, edge).
-    gathers
-        What the directed copies of each edge read of their nodes, projected.
+    tables, index
+        What the directed copies of each edge read of their nodes, projected, and which entries.
     part
         Which edges.
     """
 
-    def __init__(self, mlp: GatedMLP, edge: torch.Tensor, gathers: Sequence[Gather], part: slice) -> None:
-        self.mlp, self.indices = mlp, [gather.index[:, part] for gather in gathers]
-        copies, stride = gathers[0].index.shape
+    def __init__(
+        self,
+        mlp: GatedMLP,
+        edge: torch.Tensor,
+        tables: Sequence[torch.Tensor],
+        index: Sequence[torch.Tensor],
+        part: slice,
+    ) -> None:
+        self.mlp, self.indices = mlp, [i[:, part] for i in index]
+        copies, stride = index[0].shape
         self.shape = (part.stop - part.start, copies, stride)
         rows, width = copies * self.shape[0], 2 * mlp.hidden
         self.before, hidden = edge.new_empty(rows, width), edge.new_empty(rows, width)
-        entries = self._entries([gather.table for gather in gathers])
         projected = _product(edge[part], self._weight_in().T)
-        _call("add_and_silu", *self.shape, width, projected, mlp.bias_in, len(gathers), *entries, self.before, hidden)
+        _call("add_and_silu", *self.shape, width, projected, mlp.bias_in, len(tables), *self._entries(tables),
+              self.before, hidden)  # fmt: skip
         self.core, self.gate = (_product(x, w.T) for x, w in zip(hidden.chunk(2, 1), mlp.weight_out, strict=True))
         self.message = torch.empty_like(self.core)
         _call("gate", *self.message.shape, self.core, self.gate, *self._affine(), self.message)
@@ -193,6 +202,14 @@ class _Messages:
         return self.mlp.bias_out, self.mlp.norm.weight, self.mlp.norm.bias
 
 
+def _last_first[T](chunks: list[T]) -> Iterator[T]:
+    """Go backward through chunks, forgetting each as it is used."""
+    if not chunks:
+        raise RuntimeError("compiled messages go backward once")
+    while chunks:
+        yield chunks.pop()
+
+
 class _Attention(torch.autograd.Function):
     """`attention`."""
 
@@ -201,7 +218,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, layer: Attention, chunks: Chunks, index: tuple[torch.Tensor, ...], *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         edge, n = tensors[0], len(tensors[1])
-        ctx.layer, ctx.index, ctx.weight = layer, index, (_LOG2_E * layer.logits).T
+        ctx.layer, ctx.index, ctx.weight = layer, index, (LOG2_E * layer.logits).T
         keep = any(ctx.needs_input_grad) and not chunks.recompute
         peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in index]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
@@ -226,20 +243,16 @@ class _Attention(torch.autograd.Function):
     ) -> tuple[_Messages, torch.Tensor]:
         """Compute messages of a chunk, and its logits to the base of two."""
         edge, *tables = tensors
-        gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
-        messages = _Messages(ctx.layer.edge_mlp, edge, gathers, part)
+        messages = _Messages(ctx.layer.edge_mlp, edge, tables, ctx.index, part)
         return messages, _product(edge[part], ctx.weight) if logits is None else logits
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if not ctx.chunks:
-            raise RuntimeError("compiled messages go backward once")
         layer, tensors, peaks = ctx.layer, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         g_new, *g_sums = (g.contiguous() for g in gradients)
         g_edge, g_tables = torch.empty_like(tensors[0]), [torch.zeros_like(x) for x in tensors[1:]]
-        while ctx.chunks:
-            part, kept = ctx.chunks.pop()
+        for part, kept in _last_first(ctx.chunks):
             messages, logits = kept or _Attention.chunk(ctx, part, tensors)
             g_message, g_logits = torch.empty_like(messages.message), torch.empty_like(logits)
             _call("attend_backward", *messages.shape, g_new.shape[1], logits, messages.message, *messages.indices,
@@ -269,7 +282,7 @@ class _Refinement(torch.autograd.Function):
         pooled, new_edge = edge.new_zeros(n, edge.shape[1]), torch.empty_like(edge)
         ctx.chunks = []
         for part in parts(len(edge), chunks):
-            messages = _Refinement.messages(ctx, part, tensors)
+            messages = _Messages(layer.message_mlp, edge, tensors[2:], index, part)
             smooth = torch.empty_like(messages.message)
             _call("pool", *messages.shape, smooth.shape[1], messages.message, envelope, entry[:, part],
                   messages.indices[0], smooth, pooled)  # fmt: skip
@@ -285,33 +298,24 @@ class _Refinement(torch.autograd.Function):
         return (new_edge, pooled) if update_edges else (pooled,)
 
     @staticmethod
-    def messages(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> _Messages:
-        """Compute messages of a chunk."""
-        edge, _, *tables = tensors
-        gathers = [Gather(table, index) for table, index in zip(tables, ctx.index, strict=True)]
-        return _Messages(ctx.layer.message_mlp, edge, gathers, part)
-
-    @staticmethod
     def again(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> tuple[_Messages, torch.Tensor | None]:
         """Compute what was not kept of a chunk."""
-        messages, layer = _Refinement.messages(ctx, part, tensors), ctx.layer
+        layer, (edge, envelope, *tables) = ctx.layer, tensors
+        messages = _Messages(layer.message_mlp, edge, tables, ctx.index, part)
         if not ctx.update_edges:
             return messages, None
         read = messages.message
         if layer.smooth_edges:
-            read = read * tensors[1].index_select(0, ctx.entry[:, part].reshape(-1))
+            read = read * envelope.index_select(0, ctx.entry[:, part].reshape(-1))
         return messages, _linear(layer.edge_ffn.first, read)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if not ctx.chunks:
-            raise RuntimeError("compiled messages go backward once")
         layer, tensors = ctx.layer, ctx.saved_tensors
         *g_new, g_pooled = (g.contiguous() for g in gradients)
         g_edge, (g_envelope, *g_tables) = torch.empty_like(tensors[0]), (torch.zeros_like(x) for x in tensors[1:])
-        while ctx.chunks:
-            part, kept = ctx.chunks.pop()
+        for part, kept in _last_first(ctx.chunks):
             messages, inner = kept or _Refinement.again(ctx, part, tensors)
             arriving = None
             if inner is not None:

@@ -8,7 +8,6 @@ computes for no one is left out.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from matris.rows import Chunks
 
 LAYER_NORM_EPS = 1e-5
-_LOG2_E = math.log2(math.e)  # powers of two are quicker than of e, on AMD's processors by three
 
 
 class Norm(nn.Module):
@@ -222,7 +220,7 @@ class Attention(nn.Module):
 
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
         """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
-        return (functional.linear(edge, _LOG2_E * self.logits),)
+        return (functional.linear(edge, compiled.LOG2_E * self.logits),)
 
 
 class FeedForward(nn.Module):
