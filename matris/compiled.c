@@ -1,13 +1,18 @@
-/* What lies between the matrix products of the network, forward and backward, one pass each (see compiled.py).
+/* The messages of the network, forward and backward (see compiled.py).
 
-   Arrays are float32, row-major and contiguous. `rows` edges have `copies` directed copies each, the first copies of
-   all rows first; an index of copy j of row r stands at [j * stride + r]. Loops that add up by segment share columns
-   among threads, the others rows: results do not depend on the number of threads. */
+   Arrays are float32, row-major and contiguous. An edge has `copies` directed copies, the first copies of all rows of
+   a chunk first; an index of copy j of row r stands at [j * stride + r]. Loops that add up by segment go through rows,
+   then copies, and share columns among threads; the others share rows: results depend neither on the number of threads
+   nor on the size of chunks. */
 
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -22,6 +27,21 @@
 typedef const float *restrict in;
 typedef float *restrict out;
 typedef const int64_t *restrict index_t;
+
+#define ROWS_AND_COPIES for (long r = 0; r < rows; r++) for (long j = 0; j < copies; j++)
+
+#if defined(__AVX512F__)
+#define LANES 16
+#define TILE 8 /* rows of a product at a time: with two vectors for each, what registers hold */
+#elif defined(__AVX2__) && defined(__FMA__)
+#define LANES 8
+#define TILE 6
+#else
+#define LANES 4
+#define TILE 8
+#endif
+
+typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 /* 2^x to 1e-7 relative, for |x| < 126 and clamped beyond; NaN stays NaN. */
 static inline float power(float x) {
@@ -52,7 +72,7 @@ static inline void share(long width, long *from, long *to) {
 long widest(void) { return WIDEST; }
 
 /* hidden = silu(pre), pre = x of the row + bias + entries of two or three tables. */
-void add_and_silu(long threads, long rows, long copies, long stride, long width, in x, in bias, long tables, in t0,
+static void add_and_silu(long threads, long rows, long copies, long stride, long width, in x, in bias, long tables, in t0,
                   index_t i0, in t1, index_t i1, in t2, index_t i2, out pre, out hidden) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < rows * copies; k++) {
@@ -69,14 +89,14 @@ void add_and_silu(long threads, long rows, long copies, long stride, long width,
 }
 
 /* Gradients of the above, from that of hidden (changed into that of pre). */
-void add_and_silu_backward(long threads, long rows, long copies, long stride, long width, in pre, out gradient,
+static void add_and_silu_backward(long threads, long rows, long copies, long stride, long width, in pre, out gradient,
                            long tables, out g0, index_t i0, out g1, index_t i1, out g2, index_t i2, out gx) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long r = k % rows, at = k / rows * stride + r;
+    ROWS_AND_COPIES {
+      long k = j * rows + r, at = j * stride + r;
       const float *p = pre + k * width;
       float *g = gradient + k * width, *x = gx + r * width;
       float *a = g0 + i0[at] * width, *b = g1 + i1[at] * width, *c = tables > 2 ? g2 + i2[at] * width : NULL;
@@ -87,7 +107,7 @@ void add_and_silu_backward(long threads, long rows, long copies, long stride, lo
       EACH(i, from, to) a[i] += g[i];
       EACH(i, from, to) b[i] += g[i];
       if (c) EACH(i, from, to) c[i] += g[i];
-      if (k < rows)
+      if (j == 0)
         EACH(i, from, to) x[i] = g[i];
       else
         EACH(i, from, to) x[i] += g[i];
@@ -95,22 +115,38 @@ void add_and_silu_backward(long threads, long rows, long copies, long stride, lo
   }
 }
 
+/* Sum of a vector, pair by pair. */
+static inline float total(vector x) {
+  float part[LANES];
+  memcpy(part, &x, sizeof part);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) part[i] += part[i + half];
+  return part[0];
+}
+
 /* Mean and reciprocal deviation of x + bias, which goes to y. */
 static inline void moments(long width, in x, in bias, out y, float *mean, float *scale) {
-  float sum = 0, square = 0;
-#pragma omp simd reduction(+ : sum)
-  for (long i = 0; i < width; i++) {
-    y[i] = x[i] + bias[i];
-    sum += y[i];
+  long whole = width / LANES * LANES;
+  vector sum = {0}, square = {0};
+  for (long i = 0; i < whole; i += LANES) {
+    vector v = *(const vector *)(x + i) + *(const vector *)(bias + i);
+    *(vector *)(y + i) = v;
+    sum += v;
   }
-  *mean = sum / width;
-#pragma omp simd reduction(+ : square)
-  for (long i = 0; i < width; i++) square += (y[i] - *mean) * (y[i] - *mean);
-  *scale = 1.0f / sqrtf(square / width + EPS);
+  float all = total(sum);
+  for (long i = whole; i < width; i++) all += y[i] = x[i] + bias[i];
+  *mean = all / width;
+  for (long i = 0; i < whole; i += LANES) {
+    vector v = *(const vector *)(y + i) - *mean;
+    square += v * v;
+  }
+  all = total(square);
+  for (long i = whole; i < width; i++) all += (y[i] - *mean) * (y[i] - *mean);
+  *scale = 1.0f / sqrtf(all / width + EPS);
 }
 
 /* message = silu(norm(core)) * sigmoid(norm(gate)); biases, weights and shifts have those of core, then of gate. */
-void gate(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, out message) {
+static void gate(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, out message) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < n; k++) {
     float a[WIDEST], b[WIDEST], am, as, bm, bs, *m = message + k * width;
@@ -126,18 +162,21 @@ void gate(long threads, long n, long width, in core, in gate, in bias, in weight
 
 /* Gradient through a norm: x holds normalised values, g what arrives at them. */
 static inline void norm_backward(long width, in x, in g, float scale, out gx) {
-  float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-  for (long i = 0; i < width; i++) {
-    sum += g[i];
-    along += g[i] * x[i];
+  long whole = width / LANES * LANES;
+  vector sum = {0}, along = {0};
+  for (long i = 0; i < whole; i += LANES) {
+    vector v = *(const vector *)(g + i);
+    sum += v;
+    along += v * *(const vector *)(x + i);
   }
-  sum /= width;
-  along /= width;
-  EACH(i, 0, width) gx[i] = scale * (g[i] - sum - x[i] * along);
+  float mean = total(sum), slope = total(along);
+  for (long i = whole; i < width; i++) mean += g[i], slope += g[i] * x[i];
+  mean /= width;
+  slope /= width;
+  EACH(i, 0, width) gx[i] = scale * (g[i] - mean - x[i] * slope);
 }
 
-void gate_backward(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, in gradient,
+static void gate_backward(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, in gradient,
                    out g_core, out g_gate) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < n; k++) {
@@ -159,14 +198,14 @@ void gate_backward(long threads, long n, long width, in core, in gate, in bias, 
 }
 
 /* Largest logits of each segment; a row has width logits by target, then width by source. */
-void largest(long threads, long rows, long copies, long stride, long width, in logits, index_t target, index_t source,
+static void largest(long threads, long rows, long copies, long stride, long width, in logits, index_t target, index_t source,
              out at_target, out at_source) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long r = k % rows, at = k / rows * stride + r;
+    ROWS_AND_COPIES {
+      long at = j * stride + r;
       in l = logits + 2 * r * width, s = l + width;
       float *a = at_target + target[at] * width, *b = at_source + source[at] * width;
       EACH(i, from, to) a[i] = l[i] > a[i] ? l[i] : a[i];
@@ -176,15 +215,15 @@ void largest(long threads, long rows, long copies, long stride, long width, in l
 }
 
 /* Sums of messages weighted by 2^(logit - largest), and of the weights; new edge = mean message + residual * edge. */
-void attend(long threads, long rows, long copies, long stride, long width, in logits, in message, index_t target,
+static void attend(long threads, long rows, long copies, long stride, long width, in logits, in message, index_t target,
             index_t source, in target_peak, in source_peak, out target_sum, out target_norm, out source_sum,
             out source_norm, in edge, in residual, out new_edge) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long r = k % rows, at = k / rows * stride + r, t = target[at] * width, s = source[at] * width;
+    ROWS_AND_COPIES {
+      long k = j * rows + r, at = j * stride + r, t = target[at] * width, s = source[at] * width;
       in by_target = logits + 2 * r * width, by_source = by_target + width;
       in m = message + k * width, pt = target_peak + t, ps = source_peak + s, e = edge + r * width;
       float *ts = target_sum + t, *tn = target_norm + t, *ss = source_sum + s, *sn = source_norm + s;
@@ -199,7 +238,7 @@ void attend(long threads, long rows, long copies, long stride, long width, in lo
         ss[i] += w * m[i];
         sn[i] += w;
       }
-      if (k < rows)
+      if (j == 0)
         EACH(i, from, to) x[i] = part * m[i] + residual[i] * e[i];
       else
         EACH(i, from, to) x[i] += part * m[i];
@@ -208,20 +247,20 @@ void attend(long threads, long rows, long copies, long stride, long width, in lo
 }
 
 /* Gradients by message and by logits, the latter of base e. */
-void attend_backward(long threads, long rows, long copies, long stride, long width, in logits, in message,
+static void attend_backward(long threads, long rows, long copies, long stride, long width, in logits, in message,
                      index_t target, index_t source, in target_peak, in source_peak, in g_target_sum,
                      in g_target_norm, in g_source_sum, in g_source_norm, in g_edge, out g_message, out g_logits) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long r = k % rows, at = k / rows * stride + r, t = target[at] * width, s = source[at] * width;
+    ROWS_AND_COPIES {
+      long k = j * rows + r, at = j * stride + r, t = target[at] * width, s = source[at] * width;
       in by_target = logits + 2 * r * width, by_source = by_target + width;
       in m = message + k * width, pt = target_peak + t, ps = source_peak + s, ge = g_edge + r * width;
       in ts = g_target_sum + t, tn = g_target_norm + t, ss = g_source_sum + s, sn = g_source_norm + s;
       float *g = g_message + k * width, *gt = g_logits + 2 * r * width, *gs = gt + width, part = 1.0f / copies;
-      if (k < rows)
+      if (j == 0)
         EACH(i, from, to) gt[i] = gs[i] = 0;
       EACH(i, from, to) {
         float wt = power(by_target[i] - pt[i]), ws = power(by_source[i] - ps[i]);
@@ -233,34 +272,32 @@ void attend_backward(long threads, long rows, long copies, long stride, long wid
   }
 }
 
-/* smooth = message * entry of a table of envelopes, added up by target. */
-void pool(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
-          index_t target, out smooth, out pooled) {
+/* smooth = message * entry of a table of envelopes, added up by target unless `pooled` is NULL. */
+static void pool(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
+                 index_t target, out smooth, out pooled) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long at = k / rows * stride + k % rows;
+    ROWS_AND_COPIES {
+      long k = j * rows + r, at = j * stride + r;
       in m = message + k * width, e = table + entry[at] * width;
-      float *s = smooth + k * width, *p = pooled + target[at] * width;
-      EACH(i, from, to) {
-        s[i] = m[i] * e[i];
-        p[i] += s[i];
-      }
+      float *s = smooth + k * width, *p = pooled ? pooled + target[at] * width : NULL;
+      EACH(i, from, to) s[i] = m[i] * e[i];
+      if (p) EACH(i, from, to) p[i] += s[i];
     }
   }
 }
 
 /* Gradients by message (g_message) and by the table; `gradient`, or NULL, arrives at smooth or, if not, at message. */
-void pool_backward(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
+static void pool_backward(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
                    index_t target, in g_pooled, in gradient, long at_smooth, out g_message, out g_table) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
     share(width, &from, &to);
-    for (long k = 0; k < rows * copies; k++) {
-      long at = k / rows * stride + k % rows;
+    ROWS_AND_COPIES {
+      long k = j * rows + r, at = j * stride + r;
       in m = message + k * width, e = table + entry[at] * width, p = g_pooled + target[at] * width;
       in arriving = gradient ? gradient + k * width : NULL;
       float *g = g_message + k * width, *ge = g_table + entry[at] * width;
@@ -276,7 +313,7 @@ void pool_backward(long threads, long rows, long copies, long stride, long width
 }
 
 /* Mean over copies of silu(x). */
-void mean_silu(long threads, long rows, long copies, long width, in x, out y) {
+static void mean_silu(long threads, long rows, long copies, long width, in x, out y) {
   float part = 1.0f / copies;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long r = 0; r < rows; r++) {
@@ -289,7 +326,7 @@ void mean_silu(long threads, long rows, long copies, long width, in x, out y) {
   }
 }
 
-void mean_silu_backward(long threads, long rows, long copies, long width, in x, in gradient, out gx) {
+static void mean_silu_backward(long threads, long rows, long copies, long width, in x, in gradient, out gx) {
   float part = 1.0f / copies;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long r = 0; r < rows; r++) {
@@ -305,15 +342,28 @@ void mean_silu_backward(long threads, long rows, long copies, long width, in x, 
   }
 }
 
-/* Products. A panel of 32 columns of the second factor stays in the first cache; a tile of 12 rows in registers. */
-#define PANEL 32
-#define TILE 8
-#define BLOCK 240
+/* y = scale * x, column by column, or zero without x. */
+static void scaled(long threads, long rows, long width, in x, in scale, out y) {
+  if (!x) {
+    memset(y, 0, rows * width * sizeof(float));
+    return;
+  }
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (long r = 0; r < rows; r++) EACH(i, 0, width) y[r * width + i] = scale[i] * x[r * width + i];
+}
 
-typedef float vector __attribute__((vector_size(64), aligned(4)));
+static void add_bias(long threads, long rows, long width, in bias, out y) {
+  if (!bias) return;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (long r = 0; r < rows; r++) EACH(i, 0, width) y[r * width + i] += bias[i];
+}
 
-long has_product(void) {
-#ifdef __AVX512F__
+/* Matrix products. A panel of the second factor, two vectors wide, stays in the first cache; a tile in registers. */
+#define PANEL (2 * LANES)
+
+/* Whether these products can do without a library's. */
+long has_products(void) {
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)) || (defined(__aarch64__) && !defined(__APPLE__))
   return 1;
 #else
   return 0;
@@ -340,24 +390,293 @@ static inline __attribute__((always_inline)) void tile(const int rows, long k, i
   }
 }
 
-/* y (m, n) = x (m, k) w (k, n), or += ; n is a multiple of 32; lx, ly, wk and wn are strides. Non-zero for no memory. */
-int product(long threads, long m, long n, long k, in x, long lx, in w, long wk, long wn, out y, long ly, long add) {
-  float *panels = aligned_alloc(64, ((size_t)n * k * sizeof(float) + 63) & ~(size_t)63);
-  if (!panels) return 1;
+/* A second factor (k, n), cut into panels; the last is filled up with zeros. */
+typedef struct {
+  long k, n;
+  float *panels;
+} factor;
+
+static long panels_of(long n) { return (n + PANEL - 1) / PANEL; }
+
+/* Cut w into panels; its strides by k and by n are wk and wn. */
+static factor cut(long k, long n, in w, long wk, long wn) {
+  factor f = {k, n, aligned_alloc(64, (panels_of(n) * PANEL * k * sizeof(float) + 63) / 64 * 64)};
+  if (!f.panels) return f;
   for (long p = 0; p < n; p += PANEL)
-    for (long j = 0; j < k; j++)
-      for (long i = 0; i < PANEL; i++) panels[p * k + j * PANEL + i] = w[j * wk + (p + i) * wn];
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (long block = 0; block < m; block += BLOCK) {
-    long end = block + BLOCK < m ? block + BLOCK : m;
-    for (long p = 0; p < n; p += PANEL) {
-      long r = block;
-      in panel = panels + p * k;
-      for (; r + TILE <= end; r += TILE) tile(TILE, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
-      for (; r + 4 <= end; r += 4) tile(4, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
-      for (; r < end; r++) tile(1, k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+    for (long i = 0; i < PANEL; i++)
+      for (long j = 0; j < k; j++) f.panels[p * k + j * PANEL + i] = p + i < n ? w[j * wk + (p + i) * wn] : 0.0f;
+  return f;
+}
+
+/* Weights (n, k) of a linear layer as it applies them, and as gradients go back through it. */
+static factor onward(long n, long k, in w, long row) { return cut(k, n, w, 1, row); }
+static factor back(long n, long k, in w, long row) { return cut(n, k, w, row, 1); }
+
+/* y (m, n) = x (m, k) w, or += ; lx and ly are strides of rows. */
+static void multiply(long threads, long m, in x, long lx, const factor w, out y, long ly, long add) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#ifdef _OPENMP
+    long n = omp_get_num_threads(), t = omp_get_thread_num();
+#else
+    long n = 1, t = 0;
+#endif
+    long tiles = (m + TILE - 1) / TILE, begin = tiles * t / n * TILE, end = tiles * (t + 1) / n * TILE;
+    if (end > m) end = m;
+    for (long p = 0; p < w.n; p += PANEL) {
+      const float *panel = w.panels + p * w.k;
+      long whole = p + PANEL <= w.n, r = begin;
+      if (whole)
+        for (; r + TILE <= end; r += TILE) tile(TILE, w.k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+      for (; r < end; r++) {
+        if (whole) {
+          tile(1, w.k, x + r * lx, lx, panel, y + r * ly + p, ly, add);
+        } else {
+          float part[PANEL], *to = y + r * ly + p;
+          tile(1, w.k, x + r * lx, lx, panel, part, PANEL, 0);
+          for (long i = 0; i < w.n - p; i++) to[i] = add ? to[i] + part[i] : part[i];
+        }
+      }
     }
   }
-  free(panels);
+}
+
+/* A gated MLP on edges, and where its values are: of the first `kept` rows in `store`, `stored` floats a row. */
+typedef struct {
+  long threads, rows, copies, edge, hidden, tables, chunk, kept, stored;
+  const float *x, *table[3];
+  const int64_t *index[3];
+  const float *weight_in;
+  long weight_in_row;
+  const float *bias_in, *weight_out, *bias_out, *norm_weight, *norm_shift;
+  float *store;
+} mlp_t;
+
+/* Floats that the values of a row take: those of an MLP and so many more. */
+long stored(long copies, long edge, long hidden, long more) { return copies * (2 * hidden + 3 * edge) + more; }
+
+/* Values of a chunk of `n` rows from `start`: `more` are logits, or the hidden layer of the edges' update. */
+typedef struct {
+  long start, n, copies_n;
+  float *before, *core, *gate, *message, *more;
+} chunk_t;
+
+static chunk_t chunk_at(const mlp_t *a, long start, float *scratch) {
+  chunk_t c = {.start = start, .n = start + a->chunk < a->rows ? a->chunk : a->rows - start};
+  c.copies_n = a->copies * c.n;
+  c.before = start + c.n <= a->kept ? a->store + start * a->stored : scratch;
+  c.core = c.before + c.copies_n * 2 * a->hidden;
+  c.gate = c.core + c.copies_n * a->edge;
+  c.message = c.gate + c.copies_n * a->edge;
+  c.more = c.message + c.copies_n * a->edge;
+  return c;
+}
+
+static int is_kept(const mlp_t *a, chunk_t c) { return c.start + c.n <= a->kept; }
+
+/* Weights of a gated MLP, and scratch space for a chunk. */
+typedef struct {
+  factor in, core, gate;
+} weights_t;
+
+static weights_t weights_of(const mlp_t *a, int backward) {
+  factor (*take)(long, long, in, long) = backward ? back : onward;
+  long e = a->edge, h = a->hidden;
+  return (weights_t){take(2 * h, e, a->weight_in, a->weight_in_row), take(e, h, a->weight_out, h),
+                     take(e, h, a->weight_out + e * h, h)};
+}
+
+static void release(weights_t w) {
+  free(w.in.panels);
+  free(w.core.panels);
+  free(w.gate.panels);
+}
+
+/* Allocate what a chunk needs: its values, then `more` floats a directed copy. */
+static float *scratch_for(const mlp_t *a, long more) {
+  long copies = a->chunk * a->copies, floats = a->chunk * a->stored + copies * more;
+  return aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
+}
+
+/* Messages of a chunk; `scratch` holds 4 * hidden floats a directed copy. */
+static void messages(const mlp_t *a, weights_t w, chunk_t c, float *scratch) {
+  long e = a->edge, h = a->hidden, t = a->threads;
+  float *projected = scratch, *hidden = scratch + c.copies_n * 2 * h;
+  multiply(t, c.n, a->x + c.start * e, e, w.in, projected, 2 * h, 0);
+  add_and_silu(t, c.n, a->copies, a->rows, 2 * h, projected, a->bias_in, a->tables, a->table[0], a->index[0] + c.start,
+               a->table[1], a->index[1] + c.start, a->table[2], a->index[2] + c.start, c.before, hidden);
+  multiply(t, c.copies_n, hidden, 2 * h, w.core, c.core, e, 0);
+  multiply(t, c.copies_n, hidden + h, 2 * h, w.gate, c.gate, e, 0);
+  gate(t, c.copies_n, e, c.core, c.gate, a->bias_out, a->norm_weight, a->norm_shift, c.message);
+}
+
+/* Add what comes of the gradient by messages; `scratch` holds 4 * hidden + 2 * edge floats a directed copy. */
+static void messages_backward(const mlp_t *a, weights_t w, chunk_t c, in g_message, float *const *g_table, out g_x,
+                              float *scratch) {
+  long e = a->edge, h = a->hidden, t = a->threads;
+  float *hidden = scratch, *projected = hidden + c.copies_n * 2 * h;
+  float *core = projected + c.copies_n * 2 * h, *gate = core + c.copies_n * e;
+  gate_backward(t, c.copies_n, e, c.core, c.gate, a->bias_out, a->norm_weight, a->norm_shift, g_message, core, gate);
+  multiply(t, c.copies_n, core, e, w.core, hidden, 2 * h, 0);
+  multiply(t, c.copies_n, gate, e, w.gate, hidden + h, 2 * h, 0);
+  add_and_silu_backward(t, c.n, a->copies, a->rows, 2 * h, c.before, hidden, a->tables, g_table[0],
+                        a->index[0] + c.start, g_table[1], a->index[1] + c.start, g_table[2], a->index[2] + c.start,
+                        projected);
+  multiply(t, c.n, projected, 2 * h, w.in, g_x, e, 1);
+}
+
+/* Ask for large pages from one address to another, where there are such: those of 4 kB are found one by one. */
+int in_large_pages(float *first, float *last) {
+#ifdef MADV_HUGEPAGE
+  uintptr_t page = 1 << 21, from = ((uintptr_t)first + page - 1) & ~(page - 1), to = (uintptr_t)last & ~(page - 1);
+  if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+  (void)first, (void)last;
+#endif
   return 0;
+}
+
+/* All that follows returns 1 where there is not enough memory, else 0. */
+
+/* Messages of an attention. Logits are to the base of two; a row of them has those by target, then by source. */
+int attention(const mlp_t *a, in logits, in residual, out target_peak, out source_peak, out target_sum, out target_norm,
+              out source_sum, out source_norm, out new_edge) {
+  long e = a->edge, t = a->threads;
+  weights_t w = weights_of(a, 0);
+  factor to_logits = onward(2 * e, e, logits, e);
+  float *values = scratch_for(a, 4 * a->hidden), *scratch = values + a->chunk * a->stored;
+  int failed = !(w.in.panels && w.core.panels && w.gate.panels && to_logits.panels && values);
+  for (long start = 0; start < a->rows && !failed; start += a->chunk) {
+    chunk_t c = chunk_at(a, start, values);
+    multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
+    largest(t, c.n, a->copies, a->rows, e, c.more, a->index[0] + start, a->index[1] + start, target_peak, source_peak);
+  }
+  for (long start = 0; start < a->rows && !failed; start += a->chunk) {
+    chunk_t c = chunk_at(a, start, values);
+    if (!is_kept(a, c)) multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
+    messages(a, w, c, scratch);
+    attend(t, c.n, a->copies, a->rows, e, c.more, c.message, a->index[0] + start, a->index[1] + start, target_peak,
+           source_peak, target_sum, target_norm, source_sum, source_norm, a->x + start * e, residual,
+           new_edge + start * e);
+  }
+  release(w);
+  free(to_logits.panels);
+  free(values);
+  return failed;
+}
+
+/* Gradients of the above; `natural` are the logits' weights to the base of e. */
+int attention_backward(const mlp_t *a, in logits, in natural, in residual, in target_peak, in source_peak,
+                       in g_target_sum, in g_target_norm, in g_source_sum, in g_source_norm, in g_new, float *g_target,
+                       float *g_source, out g_x) {
+  long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
+  weights_t w = weights_of(a, 0), v = weights_of(a, 1);
+  factor to_logits = onward(2 * e, e, logits, e), from_logits = back(2 * e, e, natural, e);
+  float *values = scratch_for(a, 4 * a->hidden + 5 * e), *g_tables[3] = {g_target, g_source, NULL};
+  float *g_message = values + a->chunk * a->stored, *g_logits = g_message + copies * e, *scratch = g_logits + copies * 2 * e;
+  int failed = !(w.in.panels && w.core.panels && w.gate.panels && v.in.panels && v.core.panels && v.gate.panels &&
+                 to_logits.panels && from_logits.panels && values);
+  for (long start = 0; start < a->rows && !failed; start += a->chunk) {
+    chunk_t c = chunk_at(a, start, values);
+    if (!is_kept(a, c)) {
+      multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
+      messages(a, w, c, scratch);
+    }
+    attend_backward(t, c.n, a->copies, a->rows, e, c.more, c.message, a->index[0] + start, a->index[1] + start,
+                    target_peak, source_peak, g_target_sum, g_target_norm, g_source_sum, g_source_norm,
+                    g_new + start * e, g_message, g_logits);
+    scaled(t, c.n, e, g_new + start * e, residual, g_x + start * e);
+    multiply(t, c.n, g_logits, 2 * e, from_logits, g_x + start * e, e, 1);
+    messages_backward(a, v, c, g_message, g_tables, g_x + start * e, scratch);
+  }
+  release(w);
+  release(v);
+  free(to_logits.panels);
+  free(from_logits.panels);
+  free(values);
+  return failed;
+}
+
+/* How edges are updated: linear, SiLU, mean over copies, linear; `first` is NULL where they are not. */
+typedef struct {
+  long smooth;
+  const float *first, *first_bias, *second, *second_bias, *residual;
+} update_t;
+
+/* Enveloped messages of a chunk, added up unless `pooled` is NULL, and the hidden layer of the update. */
+static void enveloped(const mlp_t *a, const update_t *u, factor first, chunk_t c, in envelope, index_t entry, out smooth,
+                      out pooled) {
+  long e = a->edge, t = a->threads;
+  if (pooled || (u->first && u->smooth))
+    pool(t, c.n, a->copies, a->rows, e, c.message, envelope, entry + c.start, a->index[0] + c.start, smooth, pooled);
+  if (!u->first) return;
+  multiply(t, c.copies_n, u->smooth ? smooth : c.message, e, first, c.more, e, 0);
+  add_bias(t, c.copies_n, e, u->first_bias, c.more);
+}
+
+/* Messages of a refinement. */
+int refinement(const mlp_t *a, const update_t *u, in envelope, index_t entry, out new_edge, out pooled) {
+  long e = a->edge, t = a->threads;
+  weights_t w = weights_of(a, 0);
+  factor first = {0}, second = {0};
+  if (u->first) first = onward(e, e, u->first, e), second = onward(e, e, u->second, e);
+  float *values = scratch_for(a, 4 * a->hidden + 2 * e), *smooth = values + a->chunk * a->stored;
+  float *mean = smooth + a->chunk * a->copies * e, *scratch = mean + a->chunk * a->copies * e;
+  int failed = !(w.in.panels && w.core.panels && w.gate.panels && values && (!u->first || (first.panels && second.panels)));
+  for (long start = 0; start < a->rows && !failed; start += a->chunk) {
+    chunk_t c = chunk_at(a, start, values);
+    messages(a, w, c, scratch);
+    enveloped(a, u, first, c, envelope, entry, smooth, pooled);
+    if (!u->first) continue;
+    mean_silu(t, c.n, a->copies, e, c.more, mean);
+    scaled(t, c.n, e, a->x + start * e, u->residual, new_edge + start * e);
+    multiply(t, c.n, mean, e, second, new_edge + start * e, e, 1);
+    add_bias(t, c.n, e, u->second_bias, new_edge + start * e);
+  }
+  release(w);
+  free(first.panels);
+  free(second.panels);
+  free(values);
+  return failed;
+}
+
+/* Gradients of the above; g_new is NULL where edges are not updated. */
+int refinement_backward(const mlp_t *a, const update_t *u, in envelope, index_t entry, in g_new, in g_pooled,
+                        float *g_target, float *g_source, float *g_center, out g_envelope, out g_x) {
+  long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
+  weights_t w = weights_of(a, 0), v = weights_of(a, 1);
+  factor first = {0}, first_back = {0}, second_back = {0};
+  if (u->first) {
+    first = onward(e, e, u->first, e);
+    first_back = back(e, e, u->first, e);
+    second_back = back(e, e, u->second, e);
+  }
+  float *values = scratch_for(a, 4 * a->hidden + 6 * e), *g_tables[3] = {g_target, g_source, g_center};
+  float *smooth = values + a->chunk * a->stored, *g_message = smooth + copies * e, *g_inner = g_message + copies * e;
+  float *arriving = g_inner + copies * e, *scratch = arriving + copies * e;
+  int failed = !(w.in.panels && w.core.panels && w.gate.panels && v.in.panels && v.core.panels && v.gate.panels &&
+                 values && (!u->first || (first.panels && first_back.panels && second_back.panels)));
+  for (long start = 0; start < a->rows && !failed; start += a->chunk) {
+    chunk_t c = chunk_at(a, start, values);
+    if (!is_kept(a, c)) {
+      messages(a, w, c, scratch);
+      enveloped(a, u, first, c, envelope, entry, smooth, NULL);
+    }
+    if (u->first) { /* the gradient by the mean stands where that by messages will */
+      multiply(t, c.n, g_new + start * e, e, second_back, g_message, e, 0);
+      mean_silu_backward(t, c.n, a->copies, e, c.more, g_message, g_inner);
+      multiply(t, c.copies_n, g_inner, e, first_back, arriving, e, 0);
+    }
+    pool_backward(t, c.n, a->copies, a->rows, e, c.message, envelope, entry + start, a->index[0] + start, g_pooled,
+                  u->first ? arriving : NULL, u->smooth, g_message, g_envelope);
+    scaled(t, c.n, e, u->first ? g_new + start * e : NULL, u->residual, g_x + start * e);
+    messages_backward(a, v, c, g_message, g_tables, g_x + start * e, scratch);
+  }
+  release(w);
+  release(v);
+  free(first.panels);
+  free(first_back.panels);
+  free(second_back.panels);
+  free(values);
+  return failed;
 }

@@ -1,9 +1,10 @@
-"""The messages of attention and refinement on a CPU, with frozen weights: matrix products by torch, all else in C.
+"""The messages of attention and refinement on a CPU, with frozen weights, in C.
 
 What lies between the matrix products takes as long as they do when every operation of it goes through memory on its
-own. Here each stretch of it is one pass (compiled.c, built by the machine's compiler when it is first needed), and the
-backward pass is written out. The numbers are those of `matris.network` to rounding; without a compiler, in float64,
-for other kinds of norm and on other devices, that is what runs.
+own. Here a chunk of edges stays in a core's cache from its first product to its last (compiled.c, built by the
+machine's compiler when it is first needed), and the backward pass is written out. The numbers are those of
+`matris.network` to rounding; without a compiler, in float64, for other kinds of norm and on other devices, that is what
+runs.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from matris.cache import cache_directory
-from matris.rows import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from matris.config import ModelConfig
     from matris.network import Attention, GatedMLP, Refinement
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("compiled.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-_PANEL = 32  # columns: our products take multiples of it
+_CACHE_LINE = 16  # values
 LOG2_E = math.log2(math.e)
 """Logits are kept to the base of two: powers of two are quicker than of e, on AMD's processors by three."""
 
@@ -100,114 +101,144 @@ def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> boo
     if not fitting or device.type != "cpu" or dtype != torch.float32 or os.name != "posix":
         return False
     c = library()
-    return c is not None and widest <= c.widest()
+    return c is not None and bool(c.has_products()) and widest <= c.widest()
 
 
-def _linear(layer: torch.nn.Linear, x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Apply a linear layer, or add its results to `out`."""
-    y = _product(x, layer.weight.T, out, add=out is not None)
-    return y if layer.bias is None else y.add_(layer.bias)
+def _call(name: str, *arguments: ctypes.Structure | torch.Tensor | None) -> None:
+    """Call a C function with the addresses of what it gets."""
+    function = getattr(library(), name)
+    failed = function(*(ctypes.byref(x) if isinstance(x, ctypes.Structure) else ctypes.c_void_p(_at(x)) for x in arguments))
+    if failed:
+        raise MemoryError(f"not enough memory for the chunks of compiled {name.replace('_', ' ')}: use fewer threads")
 
 
-@cache
-def _own_products() -> bool:
-    """Whether our matrix products are quicker than torch's, whose library is none of AMD's processors' friends."""
-    c = library()
-    return c is not None and bool(c.has_product()) and "AuthenticAMD" in _processor()
+def _at(x: torch.Tensor | None) -> int | None:
+    """Address of a tensor."""
+    return None if x is None else x.data_ptr()
 
 
-def _product(
-    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None = None, *, add: bool = False
-) -> torch.Tensor:
-    """Give x · weight, or add it to `out`; only rows of x and of `out` must be contiguous."""
-    y = x.new_empty(len(x), weight.shape[1]) if out is None else out
-    if not _own_products() or y.shape[1] % _PANEL:
-        return y.addmm_(x, weight) if add else torch.mm(x, weight, out=y)
-    size = (*y.shape, x.shape[1])
-    if _call("product", *size, x, x.stride(0), weight, *weight.stride(), y, y.stride(0), int(add)):
-        raise MemoryError("not enough memory for a product of matrices")
-    return y
+class _MLP(ctypes.Structure):
+    """A gated MLP on edges, `mlp_t` in C."""
 
+    _fields_ = [
+        *((name, ctypes.c_ssize_t) for name in ("threads", "rows", "copies", "edge", "hidden", "n_tables", "chunk")),
+        *((name, ctypes.c_ssize_t) for name in ("kept", "stored")),
+        ("x", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p * 3),
+        ("indices", ctypes.c_void_p * 3),
+        ("weight_in", ctypes.c_void_p),
+        ("weight_in_row", ctypes.c_ssize_t),
+        *((name, ctypes.c_void_p) for name in ("bias_in", "weight_out", "bias_out", "norm_weight", "norm_bias", "store")),
+    ]
 
-def _call(name: str, *arguments: torch.Tensor | int | None) -> int:
-    """Call a C function; the rows of tensors must be contiguous. What it returns means something for `product` only."""
-    converted: list[ctypes.c_void_p | ctypes.c_long] = []
-    for x in arguments:
-        if isinstance(x, int):
-            converted.append(ctypes.c_long(x))
-        else:
-            converted.append(ctypes.c_void_p(None if x is None else x.data_ptr()))
-    returned: int = getattr(library(), name)(ctypes.c_long(torch.get_num_threads()), *converted)
-    return returned
-
-
-class _Messages:
-    """
-    A gated MLP on a chunk of edges, and what it keeps for the backward pass.
-
-    Parameters
-    ----------
-    mlp
-        The gated MLP.
-    edge
-        Features of all edges, shape (m, edge).
-    tables, index
-        What the directed copies of each edge read of their nodes, projected, and which entries.
-    part
-        Which edges.
-    """
-
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         mlp: GatedMLP,
         edge: torch.Tensor,
         tables: Sequence[torch.Tensor],
-        index: Sequence[torch.Tensor],
-        part: slice,
-    ) -> None:
-        self.mlp, self.indices = mlp, [i[:, part] for i in index]
-        copies, stride = index[0].shape
-        self.shape = (part.stop - part.start, copies, stride)
-        rows, width = copies * self.shape[0], 2 * mlp.hidden
-        self.before, hidden = edge.new_empty(rows, width), edge.new_empty(rows, width)
-        projected = _product(edge[part], self._weight_in().T)
-        _call("add_and_silu", *self.shape, width, projected, mlp.bias_in, len(tables), *self._entries(tables),
-              self.before, hidden)  # fmt: skip
-        self.core, self.gate = (_product(x, w.T) for x, w in zip(hidden.chunk(2, 1), mlp.weight_out, strict=True))
-        self.message = torch.empty_like(self.core)
-        _call("gate", *self.message.shape, self.core, self.gate, *self._affine(), self.message)
+        indices: Sequence[torch.Tensor],
+        chunk: int,
+        store: torch.Tensor,
+    ) -> Self:
+        """
+        Describe it to C; what it points to must outlive it.
 
-    def backward(self, gradient: torch.Tensor, tables: Sequence[torch.Tensor], g_edge: torch.Tensor) -> None:
-        """Add, to the gradients by tables and by the edges of the chunk, what comes of that by the messages."""
-        core, gate = torch.empty_like(self.core), torch.empty_like(self.gate)
-        _call("gate_backward", *core.shape, self.core, self.gate, *self._affine(), gradient, core, gate)
-        hidden = torch.empty_like(self.before)
-        for g, weight, whole in zip((core, gate), self.mlp.weight_out, hidden.chunk(2, 1), strict=True):
-            _product(g, weight, whole)
-        projected = hidden.new_empty(self.shape[0], hidden.shape[1])
-        _call("add_and_silu_backward", *self.shape, hidden.shape[1], self.before, hidden, len(tables),
-              *self._entries(tables), projected)  # fmt: skip
-        _product(projected, self._weight_in(), g_edge, add=True)
-
-    def _weight_in(self) -> torch.Tensor:
-        """Weights of the first layer that edges meet."""
-        return self.mlp.weight_in[:, : self.mlp.inputs[0]]
-
-    def _entries(self, tables: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        """Tables and indices as arguments of a function that takes up to three."""
-        pairs: list[torch.Tensor | None] = [x for pair in zip(tables, self.indices, strict=True) for x in pair]
-        return pairs + [None] * (6 - len(pairs))
-
-    def _affine(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        return self.mlp.bias_out, self.mlp.norm.weight, self.mlp.norm.bias
+        Parameters
+        ----------
+        mlp
+            The gated MLP.
+        edge
+            Features of all edges, shape (m, edge).
+        tables, indices
+            What the directed copies of each edge read of their nodes, projected, and which entries, (copies, m).
+        chunk
+            Rows in a chunk.
+        store
+            Where the values of the first rows are, or will be, shape (kept, values of a row).
+        """
+        copies, m = indices[0].shape
+        sizes = (torch.get_num_threads(), m, copies, edge.shape[1], mlp.hidden, len(tables), min(chunk, max(m, 1)),
+                 *store.shape)  # fmt: skip
+        return cls(
+            *sizes, _at(edge), (ctypes.c_void_p * 3)(*map(_at, tables)),
+            (ctypes.c_void_p * 3)(*map(_at, indices)), _at(mlp.weight_in), mlp.weight_in.stride(0), _at(mlp.bias_in),
+            _at(mlp.weight_out), _at(mlp.bias_out), _at(mlp.norm.weight), _at(mlp.norm.bias), _at(store),
+        )  # fmt: skip
 
 
-def _last_first[T](chunks: list[T]) -> Iterator[T]:
-    """Go backward through chunks, forgetting each as it is used."""
-    if not chunks:
-        raise RuntimeError("compiled messages go backward once")
-    while chunks:
-        yield chunks.pop()
+class _Update(ctypes.Structure):
+    """How a refinement updates edges, `update_t` in C."""
+
+    _fields_ = (
+        ("smooth", ctypes.c_ssize_t),
+        *((name, ctypes.c_void_p) for name in ("first", "first_bias", "second", "second_bias", "residual")),
+    )
+
+    @classmethod
+    def of(cls, layer: Refinement, *, wanted: bool) -> Self:
+        """Describe it to C."""
+        if not wanted:
+            return cls()
+        first, second = layer.edge_ffn.first, layer.edge_ffn.second
+        tensors = (first.weight, first.bias, second.weight, second.bias, layer.edge_residual)
+        return cls(layer.smooth_edges, *map(_at, tensors))
+
+
+class Room:
+    """
+    Memory that one call after the other uses for what it keeps: to get it from the system anew takes as long as to fill
+    it several times.
+    """
+
+    def __init__(self) -> None:
+        self._whole = torch.empty(0)
+        self._used = 0
+
+    def clear(self, n: int) -> None:
+        """Make room for n float32 values; what was taken before is lost."""
+        self._used = 0
+        if n > len(self._whole):
+            n = max(n, len(self._whole) * 5 // 4)
+            self._whole = torch.empty(0)  # forget it first
+            self._whole = torch.empty(n)
+            _call("in_large_pages", self._whole[:1], self._whole[-1:])
+
+    def take(self, *shape: int) -> torch.Tensor:
+        """Take a tensor of it, or a new one if it does not fit; not filled."""
+        start, n = self._used, math.prod(shape)
+        if start + n > len(self._whole):
+            return torch.empty(shape)
+        self._used += -(-n // _CACHE_LINE) * _CACHE_LINE
+        return torch.empty(0).set_(self._whole.untyped_storage(), start, shape)
+
+
+class _Rooms(threading.local):
+    """The room of each thread."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+
+
+_rooms = _Rooms()
+
+
+def cleared_room(n_bytes: float) -> Room:
+    """Give this thread's room, with so much space, to a call that is the only one to use it until it ends."""
+    _rooms.room.clear(int(n_bytes / torch.float32.itemsize))
+    return _rooms.room
+
+
+def _store(ctx: Any, mlp: GatedMLP, edge: torch.Tensor, copies: int, chunks: Chunks, more: int) -> torch.Tensor:
+    """Find room for the values of the rows that are kept: those of an MLP and so many more."""
+    kept = chunks.kept_rows(len(edge)) if any(ctx.needs_input_grad) else 0
+    values: int = library().stored(*map(ctypes.c_ssize_t, (copies, edge.shape[1], mlp.hidden, more)))
+    return _room(chunks).take(kept, values)
+
+
+def _room(chunks: Chunks) -> Room:
+    """Where a call keeps its values."""
+    return chunks.room or Room()
 
 
 class _Attention(torch.autograd.Function):
@@ -215,51 +246,28 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Attention, chunks: Chunks, index: tuple[torch.Tensor, ...], *tensors: torch.Tensor
+        ctx: Any, layer: Attention, chunks: Chunks, indices: tuple[torch.Tensor, ...], *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        edge, n = tensors[0], len(tensors[1])
-        ctx.layer, ctx.index, ctx.weight = layer, index, (LOG2_E * layer.logits).T
-        keep = any(ctx.needs_input_grad) and not chunks.recompute
-        peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in index]
+        (edge, *tables), n = tensors, len(tensors[1])
+        store = _store(ctx, layer.edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
+        mlp = _MLP.of(layer.edge_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.layer, ctx.chunks, ctx.indices, ctx.logits = layer, chunks, indices, LOG2_E * layer.logits
+        peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in indices]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
-        new_edge = torch.empty_like(edge)
-        stored: list[torch.Tensor | None] = []
-        for part in (where := parts(len(edge), chunks)):
-            logits = _product(edge[part], ctx.weight)
-            _call("largest", len(logits), *index[0].shape, edge.shape[1], logits, *(i[:, part] for i in index), *peaks)
-            stored.append(logits if keep else None)
-        ctx.chunks = []
-        for part, known in zip(where, stored, strict=True):
-            messages, logits = _Attention.chunk(ctx, part, tensors, known)
-            _call("attend", *messages.shape, edge.shape[1], logits, messages.message, *messages.indices, *peaks, *sums,
-                  edge[part], layer.edge_residual, new_edge[part])  # fmt: skip
-            ctx.chunks.append((part, (messages, logits) if keep else None))
-        ctx.save_for_backward(*tensors, *peaks)
+        new_edge = _room(chunks).take(*edge.shape)
+        _call("attention", mlp, ctx.logits, layer.edge_residual, *peaks, *sums, new_edge)
+        ctx.save_for_backward(*tensors, *peaks, store)
         return (new_edge, *sums)
-
-    @staticmethod
-    def chunk(
-        ctx: Any, part: slice, tensors: Sequence[torch.Tensor], logits: torch.Tensor | None = None
-    ) -> tuple[_Messages, torch.Tensor]:
-        """Compute messages of a chunk, and its logits to the base of two."""
-        edge, *tables = tensors
-        messages = _Messages(ctx.layer.edge_mlp, edge, tables, ctx.index, part)
-        return messages, _product(edge[part], ctx.weight) if logits is None else logits
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, tensors, peaks = ctx.layer, ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        layer, (edge, *tables, to_target, to_source, store) = ctx.layer, ctx.saved_tensors
+        mlp = _MLP.of(layer.edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         g_new, *g_sums = (g.contiguous() for g in gradients)
-        g_edge, g_tables = torch.empty_like(tensors[0]), [torch.zeros_like(x) for x in tensors[1:]]
-        for part, kept in _last_first(ctx.chunks):
-            messages, logits = kept or _Attention.chunk(ctx, part, tensors)
-            g_message, g_logits = torch.empty_like(messages.message), torch.empty_like(logits)
-            _call("attend_backward", *messages.shape, g_new.shape[1], logits, messages.message, *messages.indices,
-                  *peaks, *g_sums, g_new[part], g_message, g_logits)  # fmt: skip
-            torch.mul(g_new[part], layer.edge_residual, out=g_edge[part])
-            _product(g_logits, layer.logits, g_edge[part], add=True)
-            messages.backward(g_message, g_tables, g_edge[part])
+        g_edge, g_tables = torch.empty_like(edge), [torch.zeros_like(x) for x in tables]
+        _call("attention_backward", mlp, ctx.logits, layer.logits, layer.edge_residual, to_target, to_source, *g_sums,
+              g_new, *g_tables, g_edge)  # fmt: skip
         return (None, None, None, g_edge, *g_tables)
 
 
@@ -271,66 +279,30 @@ class _Refinement(torch.autograd.Function):
         ctx: Any,
         layer: Refinement,
         chunks: Chunks,
-        index: tuple[torch.Tensor, ...],
+        indices: tuple[torch.Tensor, ...],
         entry: torch.Tensor,
         update_edges: bool,
         *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        edge, envelope, n = tensors[0], tensors[1], len(tensors[2])
-        ctx.layer, ctx.index, ctx.entry, ctx.update_edges = layer, index, entry, update_edges
-        keep = any(ctx.needs_input_grad) and not chunks.recompute
-        pooled, new_edge = edge.new_zeros(n, edge.shape[1]), torch.empty_like(edge)
-        ctx.chunks = []
-        for part in parts(len(edge), chunks):
-            messages = _Messages(layer.message_mlp, edge, tensors[2:], index, part)
-            smooth = torch.empty_like(messages.message)
-            _call("pool", *messages.shape, smooth.shape[1], messages.message, envelope, entry[:, part],
-                  messages.indices[0], smooth, pooled)  # fmt: skip
-            inner = None
-            if update_edges:
-                inner = _linear(layer.edge_ffn.first, smooth if layer.smooth_edges else messages.message)
-                mean = edge.new_empty(messages.shape[0], inner.shape[1])
-                _call("mean_silu", *messages.shape[:2], inner.shape[1], inner, mean)
-                torch.mul(edge[part], layer.edge_residual, out=new_edge[part])
-                _linear(layer.edge_ffn.second, mean, new_edge[part])
-            ctx.chunks.append((part, (messages, inner) if keep else None))
-        ctx.save_for_backward(*tensors)
+        edge, envelope, *tables = tensors
+        copies, width = len(entry), edge.shape[1]
+        store = _store(ctx, layer.message_mlp, edge, copies, chunks, copies * width if update_edges else 0)
+        mlp = _MLP.of(layer.message_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.layer, ctx.chunks, ctx.indices, ctx.entry, ctx.update_edges = layer, chunks, indices, entry, update_edges
+        pooled, new_edge = edge.new_zeros(len(tables[0]), width), _room(chunks).take(*edge.shape)
+        _call("refinement", mlp, _Update.of(layer, wanted=update_edges), envelope, entry, new_edge, pooled)
+        ctx.save_for_backward(*tensors, store)
         return (new_edge, pooled) if update_edges else (pooled,)
-
-    @staticmethod
-    def again(ctx: Any, part: slice, tensors: Sequence[torch.Tensor]) -> tuple[_Messages, torch.Tensor | None]:
-        """Compute what was not kept of a chunk."""
-        layer, (edge, envelope, *tables) = ctx.layer, tensors
-        messages = _Messages(layer.message_mlp, edge, tables, ctx.index, part)
-        if not ctx.update_edges:
-            return messages, None
-        read = messages.message
-        if layer.smooth_edges:
-            read = read * envelope.index_select(0, ctx.entry[:, part].reshape(-1))
-        return messages, _linear(layer.edge_ffn.first, read)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, tensors = ctx.layer, ctx.saved_tensors
+        layer, (edge, envelope, *tables, store) = ctx.layer, ctx.saved_tensors
+        mlp = _MLP.of(layer.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         *g_new, g_pooled = (g.contiguous() for g in gradients)
-        g_edge, (g_envelope, *g_tables) = torch.empty_like(tensors[0]), (torch.zeros_like(x) for x in tensors[1:])
-        for part, kept in _last_first(ctx.chunks):
-            messages, inner = kept or _Refinement.again(ctx, part, tensors)
-            arriving = None
-            if inner is not None:
-                g_inner, g_mean = torch.empty_like(inner), _product(g_new[0][part], layer.edge_ffn.second.weight)
-                _call("mean_silu_backward", *messages.shape[:2], inner.shape[1], inner, g_mean, g_inner)
-                arriving = _product(g_inner, layer.edge_ffn.first.weight)
-            g_message = torch.empty_like(messages.message)
-            _call("pool_backward", *messages.shape, g_message.shape[1], messages.message, tensors[1],
-                  ctx.entry[:, part], messages.indices[0], g_pooled, arriving, int(layer.smooth_edges),
-                  g_message, g_envelope)  # fmt: skip
-            if g_new:
-                torch.mul(g_new[0][part], layer.edge_residual, out=g_edge[part])
-            else:
-                g_edge[part].zero_()
-            messages.backward(g_message, g_tables, g_edge[part])
+        g_edge, (g_envelope, *g_tables) = torch.empty_like(edge), (torch.zeros_like(x) for x in (envelope, *tables))
+        _call("refinement_backward", mlp, _Update.of(layer, wanted=ctx.update_edges), envelope, ctx.entry,
+              *(g_new or [None]), g_pooled, *g_tables, *[None] * (3 - len(tables)), g_envelope, g_edge)  # fmt: skip
         return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
 
 

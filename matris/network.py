@@ -190,7 +190,7 @@ class Attention(nn.Module):
         mlp, copies = self.edge_mlp, self.copies
         to_target, to_source = (Sum(x.index, len(x.table)) for x in (at_target, at_source))
         rows = [edge]
-        if chunks is None or not chunks.recompute:  # else they are cheaper to compute twice than to keep
+        if chunks is None or chunks.kept >= 1:  # else they are cheaper to compute twice than to keep
             rows += by_rows(self.logits_of, [edge], [], [], chunks)
         peaks = segment_peaks(
             self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks

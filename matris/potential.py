@@ -33,7 +33,7 @@ _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
 """The same where `matris.compiled` serves."""
 
-_CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in a core's cache
+_CPU_VALUES = 2**15  # of a feature in a chunk and thread: with all that belongs to it, what a core's cache holds
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
 _CPU_BATCH = 6e7  # bytes: a call's fixed costs are small beside so much work, and caches lose by more
 _CUDA_ROWS = 2**17
@@ -148,11 +148,14 @@ class Potential:
 
     def _chunks(self, graph: Graph) -> Chunks | None:
         """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
-        fits = self.bytes_kept(graph.n_bonds, graph.n_angles) <= self.memory
+        needed = self.bytes_kept(graph.n_bonds, graph.n_angles)
+        kept = min(1.0, self.memory / needed) if needed else 1.0
         if self.device.type == "cuda":
-            return None if fits else Chunks(_CUDA_ROWS, recompute=True)
-        serves = compiled.usable(self.config, self.device, self.dtype)
-        return Chunks(_CPU_VALUES // self.config.three_body_feat_dim, recompute=not fits, compiled=serves)
+            return None if kept == 1 else Chunks(_CUDA_ROWS, kept)
+        rows = _CPU_VALUES // self.config.three_body_feat_dim
+        if not compiled.usable(self.config, self.device, self.dtype):
+            return Chunks(rows, kept)
+        return Chunks(rows * torch.get_num_threads(), kept, True, compiled.cleared_room(kept * needed))
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """

@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from matris.compiled import Room
+
     RowFunction = Callable[..., tuple[torch.Tensor, ...]]
 
 
@@ -26,16 +28,23 @@ class Chunks:
     ----------
     rows
         Rows in a chunk.
-    recompute
-        Whether the backward pass computes a chunk's inner values again instead of keeping them: a third more time
-        for a fraction of the memory.
+    kept
+        Share of the rows, from 0 to 1, whose inner values are kept for the backward pass. Those of the others are
+        computed again: a third more time for a fraction of the memory.
     compiled
         Whether to use the functions of `matris.compiled`.
+    room
+        Where these keep values; by default in new memory.
     """
 
     rows: int
-    recompute: bool
+    kept: float = 1.0
     compiled: bool = False
+    room: Room | None = None
+
+    def kept_rows(self, m: int) -> int:
+        """Of m rows, so many in the first chunks are kept."""
+        return m if self.kept >= 1 else int(self.kept * m) // self.rows * self.rows
 
 
 @dataclass(frozen=True)
@@ -124,13 +133,13 @@ class _ByRows(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.layout, ctx.kept = layout, []
         differentiated = any(ctx.needs_input_grad)
-        keep = differentiated and not layout.chunks.recompute
         rows = tensors[: layout.n_rows]
+        kept = layout.chunks.kept_rows(len(rows[0])) if differentiated else 0
         by_row: list[torch.Tensor] = []
         added: list[torch.Tensor] = []
         for part in parts(len(rows[0]), layout.chunks):
             inputs = _inputs(layout, part, tensors)
-            if keep:
+            if part.start < kept:
                 results = _with_graph(layout.function, inputs, ctx.needs_input_grad[1:])
                 ctx.kept.append((inputs, results))
             else:
@@ -154,7 +163,7 @@ class _ByRows(torch.autograd.Function):
         totals = {i: torch.zeros_like(tensors[i]) for i in wanted}
         n_by_row = len(gradients) - len(layout.sums)
         for number, part in enumerate(parts(len(tensors[0]), layout.chunks)):
-            if ctx.kept and ctx.kept[number]:
+            if number < len(ctx.kept) and ctx.kept[number]:
                 inputs, results = ctx.kept[number]
                 ctx.kept[number] = None  # a second pass backward computes again
             else:
