@@ -1,6 +1,6 @@
 /* The messages of the network, forward and backward (see compiled.py).
 
-   Arrays are float32, row-major and contiguous. An edge has `copies` directed copies, the first copies of all rows of
+   Arrays are float32, row-major and contiguous, their widths multiples of a cache line. An edge has `copies` directed copies, the first copies of all rows of
    a chunk first; an index of copy j of row r stands at [j * stride + r]. Loops that add up by segment go through rows,
    then copies, and share columns among threads; the others share rows: results depend neither on the number of threads
    nor on the size of chunks. */
@@ -17,12 +17,17 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #define LOG2_E 1.44269504088896341f
 #define LN_2 0.693147180559945309f
 #define EPS 1e-5f
 #define WIDEST 1024 /* channels; the Python side asks */
-#define EACH(i, from, to) _Pragma("omp simd") for (long i = (from); i < (to); i++)
+#define EACH(i, from, to) for (long i = (from); i < (to); i += LANES)
+#define V(x) (*(vector *)(x)) /* the vector that starts at an address */
+#define C(x) (*(const vector *)(x))
 
 typedef const float *restrict in;
 typedef float *restrict out;
@@ -43,17 +48,53 @@ typedef const int64_t *restrict index_t;
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* 2^x to 1e-7 relative, for |x| < 126 and clamped beyond; NaN stays NaN. */
-static inline float power(float x) {
-  x = x > 126.0f ? 126.0f : x;
-  x = x < -126.0f ? -126.0f : x;
-  float whole = rintf(x), t = (x - whole) * LN_2;
-  float series = 1.0f + t * (1.0f + t * (1.0f / 2 + t * (1.0f / 6 + t * (1.0f / 24 + t * (1.0f / 120 + t * (1.0f / 720))))));
-  union { int32_t i; float f; } scale = {.i = ((int32_t)whole + 127) << 23};
-  return series * scale.f;
+/* The larger of two; the second where either is not a number. */
+static inline vector larger(vector a, vector b) {
+#ifdef __AVX512F__
+  return (vector)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  for (int i = 0; i < LANES; i++) b[i] = a[i] > b[i] ? a[i] : b[i];
+  return b;
+#endif
 }
 
-static inline float sigmoid(float x) { return 1.0f / (1.0f + power(-LOG2_E * x)); }
+/* 2^t for |t| <= 1/2. */
+static inline vector series(vector t) {
+  t *= LN_2;
+  return 1.0f + t * (1.0f + t * (1.0f / 2 + t * (1.0f / 6 + t * (1.0f / 24 + t * (1.0f / 120 + t * (1.0f / 720))))));
+}
+
+/* 2^x to 1e-7 relative, for |x| < 126 and clamped beyond; NaN stays NaN. */
+static inline vector power(vector x) {
+  x = -larger((vector){0} - 126.0f, -larger((vector){0} - 126.0f, x));
+#ifdef __AVX512F__
+  vector whole = (vector)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (vector)_mm512_scalef_ps((__m512)series(x - whole), (__m512)whole);
+#else
+  vector whole;
+  union { int32_t i[LANES]; vector v; } scale;
+  for (int i = 0; i < LANES; i++) {
+    whole[i] = rintf(x[i]);
+    scale.i[i] = ((int32_t)whole[i] + 127) << 23;
+  }
+  return series(x - whole) * scale.v;
+#endif
+}
+
+/* Reciprocals, for x from 1 to 2^126. */
+static inline vector inverse(vector x) {
+#ifdef __AVX512F__
+  vector y = (vector)_mm512_rcp14_ps((__m512)x); /* Newton's step doubles its 14 bits */
+  return y * (2.0f - x * y);
+#else
+  return 1.0f / x;
+#endif
+}
+
+static inline vector sigmoid(vector x) { return inverse(1.0f + power(-LOG2_E * x)); }
+
+/* Derivative of x sigmoid(x), with s = sigmoid(x). */
+static inline vector silu_slope(vector x, vector s) { return s * (1.0f + x * (1.0f - s)); }
 
 /* Columns of this thread, in multiples of a cache line. */
 static inline void share(long width, long *from, long *to) {
@@ -80,11 +121,12 @@ static void add_and_silu(long threads, long rows, long copies, long stride, long
     in a = x + r * width, b = t0 + i0[at] * width, c = t1 + i1[at] * width;
     in d = tables > 2 ? t2 + i2[at] * width : NULL;
     float *p = pre + k * width, *h = hidden + k * width;
-    if (d)
-      EACH(i, 0, width) p[i] = a[i] + bias[i] + b[i] + c[i] + d[i];
-    else
-      EACH(i, 0, width) p[i] = a[i] + bias[i] + b[i] + c[i];
-    EACH(i, 0, width) h[i] = p[i] * sigmoid(p[i]);
+    EACH(i, 0, width) {
+      vector sum = C(a + i) + C(bias + i) + C(b + i) + C(c + i);
+      if (d) sum += C(d + i);
+      V(p + i) = sum;
+      V(h + i) = sum * sigmoid(sum);
+    }
   }
 }
 
@@ -101,99 +143,93 @@ static void add_and_silu_backward(long threads, long rows, long copies, long str
       float *g = gradient + k * width, *x = gx + r * width;
       float *a = g0 + i0[at] * width, *b = g1 + i1[at] * width, *c = tables > 2 ? g2 + i2[at] * width : NULL;
       EACH(i, from, to) {
-        float s = sigmoid(p[i]);
-        g[i] *= s * (1.0f + p[i] * (1.0f - s));
+        vector v = C(g + i) * silu_slope(C(p + i), sigmoid(C(p + i)));
+        V(g + i) = v;
+        V(a + i) += v;
+        V(b + i) += v;
+        if (c) V(c + i) += v;
+        V(x + i) = j == 0 ? v : C(x + i) + v;
       }
-      EACH(i, from, to) a[i] += g[i];
-      EACH(i, from, to) b[i] += g[i];
-      if (c) EACH(i, from, to) c[i] += g[i];
-      if (j == 0)
-        EACH(i, from, to) x[i] = g[i];
-      else
-        EACH(i, from, to) x[i] += g[i];
     }
   }
 }
 
-/* Sum of a vector, pair by pair. */
+/* Sum of a vector. */
 static inline float total(vector x) {
-  float part[LANES];
-  memcpy(part, &x, sizeof part);
-  for (int half = LANES / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) part[i] += part[i + half];
-  return part[0];
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps((__m512)x);
+#else
+  float sum = 0;
+  for (int i = 0; i < LANES; i++) sum += x[i];
+  return sum;
+#endif
 }
 
-/* Mean and reciprocal deviation of x + bias, which goes to y. */
-static inline void moments(long width, in x, in bias, out y, float *mean, float *scale) {
-  long whole = width / LANES * LANES;
-  vector sum = {0}, square = {0};
-  for (long i = 0; i < whole; i += LANES) {
-    vector v = *(const vector *)(x + i) + *(const vector *)(bias + i);
-    *(vector *)(y + i) = v;
-    sum += v;
+/* Mean and reciprocal deviation of core and of gate, with their biases, which go to a and b. Both at once: a sum waits. */
+static inline void moments(long width, in core, in gate, in bias, out a, out b, float mean[2], float scale[2]) {
+  vector sum_a = {0}, sum_b = {0}, square_a = {0}, square_b = {0};
+  EACH(i, 0, width) {
+    vector x = C(core + i) + C(bias + i), y = C(gate + i) + C(bias + width + i);
+    V(a + i) = x;
+    V(b + i) = y;
+    sum_a += x;
+    sum_b += y;
   }
-  float all = total(sum);
-  for (long i = whole; i < width; i++) all += y[i] = x[i] + bias[i];
-  *mean = all / width;
-  for (long i = 0; i < whole; i += LANES) {
-    vector v = *(const vector *)(y + i) - *mean;
-    square += v * v;
+  mean[0] = total(sum_a) / width;
+  mean[1] = total(sum_b) / width;
+  EACH(i, 0, width) {
+    vector x = C(a + i) - mean[0], y = C(b + i) - mean[1];
+    square_a += x * x;
+    square_b += y * y;
   }
-  all = total(square);
-  for (long i = whole; i < width; i++) all += (y[i] - *mean) * (y[i] - *mean);
-  *scale = 1.0f / sqrtf(all / width + EPS);
+  scale[0] = 1.0f / sqrtf(total(square_a) / width + EPS);
+  scale[1] = 1.0f / sqrtf(total(square_b) / width + EPS);
 }
 
 /* message = silu(norm(core)) * sigmoid(norm(gate)); biases, weights and shifts have those of core, then of gate. */
 static void gate(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, out message) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < n; k++) {
-    float a[WIDEST], b[WIDEST], am, as, bm, bs, *m = message + k * width;
-    moments(width, core + k * width, bias, a, &am, &as);
-    moments(width, gate + k * width, bias + width, b, &bm, &bs);
+    float a[WIDEST], b[WIDEST], mean[2], scale[2], *m = message + k * width;
+    moments(width, core + k * width, gate + k * width, bias, a, b, mean, scale);
     EACH(i, 0, width) {
-      float x = (a[i] - am) * as * weight[i] + shift[i];
-      float y = (b[i] - bm) * bs * weight[width + i] + shift[width + i];
-      m[i] = x * sigmoid(x) * sigmoid(y);
+      vector x = (C(a + i) - mean[0]) * scale[0] * C(weight + i) + C(shift + i);
+      vector y = (C(b + i) - mean[1]) * scale[1] * C(weight + width + i) + C(shift + width + i);
+      V(m + i) = x * sigmoid(x) * sigmoid(y);
     }
   }
 }
 
 /* Gradient through a norm: x holds normalised values, g what arrives at them. */
 static inline void norm_backward(long width, in x, in g, float scale, out gx) {
-  long whole = width / LANES * LANES;
   vector sum = {0}, along = {0};
-  for (long i = 0; i < whole; i += LANES) {
-    vector v = *(const vector *)(g + i);
-    sum += v;
-    along += v * *(const vector *)(x + i);
+  EACH(i, 0, width) {
+    sum += C(g + i);
+    along += C(g + i) * C(x + i);
   }
-  float mean = total(sum), slope = total(along);
-  for (long i = whole; i < width; i++) mean += g[i], slope += g[i] * x[i];
-  mean /= width;
-  slope /= width;
-  EACH(i, 0, width) gx[i] = scale * (g[i] - mean - x[i] * slope);
+  float mean = total(sum) / width, slope = total(along) / width;
+  EACH(i, 0, width) V(gx + i) = scale * (C(g + i) - mean - C(x + i) * slope);
 }
 
 static void gate_backward(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, in gradient,
                    out g_core, out g_gate) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < n; k++) {
-    float a[WIDEST], b[WIDEST], ga[WIDEST], gb[WIDEST], am, as, bm, bs;
+    float a[WIDEST], b[WIDEST], ga[WIDEST], gb[WIDEST], mean[2], scale[2];
     in g = gradient + k * width;
-    moments(width, core + k * width, bias, a, &am, &as);
-    moments(width, gate + k * width, bias + width, b, &bm, &bs);
+    moments(width, core + k * width, gate + k * width, bias, a, b, mean, scale);
     EACH(i, 0, width) {
-      a[i] = (a[i] - am) * as;
-      b[i] = (b[i] - bm) * bs;
-      float x = a[i] * weight[i] + shift[i], y = b[i] * weight[width + i] + shift[width + i];
-      float sx = sigmoid(x), sy = sigmoid(y);
-      ga[i] = g[i] * sy * sx * (1.0f + x * (1.0f - sx)) * weight[i];
-      gb[i] = g[i] * x * sx * sy * (1.0f - sy) * weight[width + i];
+      vector normal_a = (C(a + i) - mean[0]) * scale[0], normal_b = (C(b + i) - mean[1]) * scale[1];
+      vector x = normal_a * C(weight + i) + C(shift + i);
+      vector y = normal_b * C(weight + width + i) + C(shift + width + i);
+      vector sx = sigmoid(x), sy = sigmoid(y), arriving = C(g + i) * sy;
+      V(a + i) = normal_a;
+      V(b + i) = normal_b;
+      V(ga + i) = arriving * silu_slope(x, sx) * C(weight + i);
+      V(gb + i) = arriving * x * sx * (1.0f - sy) * C(weight + width + i);
     }
-    norm_backward(width, a, ga, as, g_core + k * width);
-    norm_backward(width, b, gb, bs, g_gate + k * width);
+    norm_backward(width, a, ga, scale[0], g_core + k * width);
+    norm_backward(width, b, gb, scale[1], g_gate + k * width);
   }
 }
 
@@ -208,8 +244,10 @@ static void largest(long threads, long rows, long copies, long stride, long widt
       long at = j * stride + r;
       in l = logits + 2 * r * width, s = l + width;
       float *a = at_target + target[at] * width, *b = at_source + source[at] * width;
-      EACH(i, from, to) a[i] = l[i] > a[i] ? l[i] : a[i];
-      EACH(i, from, to) b[i] = s[i] > b[i] ? s[i] : b[i];
+      EACH(i, from, to) {
+        V(a + i) = larger(C(l + i), C(a + i));
+        V(b + i) = larger(C(s + i), C(b + i));
+      }
     }
   }
 }
@@ -229,19 +267,13 @@ static void attend(long threads, long rows, long copies, long stride, long width
       float *ts = target_sum + t, *tn = target_norm + t, *ss = source_sum + s, *sn = source_norm + s;
       float *x = new_edge + r * width, part = 1.0f / copies;
       EACH(i, from, to) {
-        float w = power(by_target[i] - pt[i]);
-        ts[i] += w * m[i];
-        tn[i] += w;
+        vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        V(ts + i) += wt * C(m + i);
+        V(tn + i) += wt;
+        V(ss + i) += ws * C(m + i);
+        V(sn + i) += ws;
+        V(x + i) = part * C(m + i) + (j == 0 ? C(residual + i) * C(e + i) : C(x + i));
       }
-      EACH(i, from, to) {
-        float w = power(by_source[i] - ps[i]);
-        ss[i] += w * m[i];
-        sn[i] += w;
-      }
-      if (j == 0)
-        EACH(i, from, to) x[i] = part * m[i] + residual[i] * e[i];
-      else
-        EACH(i, from, to) x[i] += part * m[i];
     }
   }
 }
@@ -260,13 +292,12 @@ static void attend_backward(long threads, long rows, long copies, long stride, l
       in m = message + k * width, pt = target_peak + t, ps = source_peak + s, ge = g_edge + r * width;
       in ts = g_target_sum + t, tn = g_target_norm + t, ss = g_source_sum + s, sn = g_source_norm + s;
       float *g = g_message + k * width, *gt = g_logits + 2 * r * width, *gs = gt + width, part = 1.0f / copies;
-      if (j == 0)
-        EACH(i, from, to) gt[i] = gs[i] = 0;
       EACH(i, from, to) {
-        float wt = power(by_target[i] - pt[i]), ws = power(by_source[i] - ps[i]);
-        g[i] = part * ge[i] + wt * ts[i] + ws * ss[i];
-        gt[i] += wt * (m[i] * ts[i] + tn[i]);
-        gs[i] += ws * (m[i] * ss[i] + sn[i]);
+        vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        vector to_target = wt * (C(m + i) * C(ts + i) + C(tn + i)), to_source = ws * (C(m + i) * C(ss + i) + C(sn + i));
+        V(g + i) = part * C(ge + i) + wt * C(ts + i) + ws * C(ss + i);
+        V(gt + i) = j == 0 ? to_target : C(gt + i) + to_target;
+        V(gs + i) = j == 0 ? to_source : C(gs + i) + to_source;
       }
     }
   }
@@ -283,8 +314,10 @@ static void pool(long threads, long rows, long copies, long stride, long width, 
       long k = j * rows + r, at = j * stride + r;
       in m = message + k * width, e = table + entry[at] * width;
       float *s = smooth + k * width, *p = pooled ? pooled + target[at] * width : NULL;
-      EACH(i, from, to) s[i] = m[i] * e[i];
-      if (p) EACH(i, from, to) p[i] += s[i];
+      EACH(i, from, to) {
+        V(s + i) = C(m + i) * C(e + i);
+        if (p) V(p + i) += C(s + i);
+      }
     }
   }
 }
@@ -304,9 +337,9 @@ static void pool_backward(long threads, long rows, long copies, long stride, lon
       float to_smooth = arriving && at_smooth ? 1.0f : 0.0f, to_message = arriving && !at_smooth ? 1.0f : 0.0f;
       in more = arriving ? arriving : m; /* times zero */
       EACH(i, from, to) {
-        float s = p[i] + to_smooth * more[i];
-        g[i] = s * e[i] + to_message * more[i];
-        ge[i] += s * m[i];
+        vector s = C(p + i) + to_smooth * C(more + i);
+        V(g + i) = s * C(e + i) + to_message * C(more + i);
+        V(ge + i) += s * C(m + i);
       }
     }
   }
@@ -317,11 +350,13 @@ static void mean_silu(long threads, long rows, long copies, long width, in x, ou
   float part = 1.0f / copies;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long r = 0; r < rows; r++) {
-    float *b = y + r * width;
-    EACH(i, 0, width) b[i] = 0;
-    for (long j = 0; j < copies; j++) {
-      in a = x + (j * rows + r) * width;
-      EACH(i, 0, width) b[i] += part * a[i] * sigmoid(a[i]);
+    EACH(i, 0, width) {
+      vector sum = {0};
+      for (long j = 0; j < copies; j++) {
+        vector v = C(x + (j * rows + r) * width + i);
+        sum += part * v * sigmoid(v);
+      }
+      V(y + r * width + i) = sum;
     }
   }
 }
@@ -334,10 +369,7 @@ static void mean_silu_backward(long threads, long rows, long copies, long width,
     for (long j = 0; j < copies; j++) {
       in a = x + (j * rows + r) * width;
       float *b = gx + (j * rows + r) * width;
-      EACH(i, 0, width) {
-        float s = sigmoid(a[i]);
-        b[i] = part * g[i] * s * (1.0f + a[i] * (1.0f - s));
-      }
+      EACH(i, 0, width) V(b + i) = part * C(g + i) * silu_slope(C(a + i), sigmoid(C(a + i)));
     }
   }
 }
@@ -349,13 +381,13 @@ static void scaled(long threads, long rows, long width, in x, in scale, out y) {
     return;
   }
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (long r = 0; r < rows; r++) EACH(i, 0, width) y[r * width + i] = scale[i] * x[r * width + i];
+  for (long r = 0; r < rows; r++) EACH(i, 0, width) V(y + r * width + i) = C(scale + i) * C(x + r * width + i);
 }
 
 static void add_bias(long threads, long rows, long width, in bias, out y) {
   if (!bias) return;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-  for (long r = 0; r < rows; r++) EACH(i, 0, width) y[r * width + i] += bias[i];
+  for (long r = 0; r < rows; r++) EACH(i, 0, width) V(y + r * width + i) += C(bias + i);
 }
 
 /* Matrix products. A panel of the second factor, two vectors wide, stays in the first cache; a tile in registers. */

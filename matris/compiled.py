@@ -96,12 +96,14 @@ def _processor() -> str:
 
 def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the functions here serve a network; builds them if so."""
+    widths = (config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim)
     fitting = config.norm_type == "layer" and config.graph_conv_mlp == "gatemlp"
-    widest = max(config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim)
-    if not fitting or device.type != "cpu" or dtype != torch.float32 or os.name != "posix":
+    if not fitting or any(width % _CACHE_LINE for width in widths):
+        return False
+    if device.type != "cpu" or dtype != torch.float32 or os.name != "posix":
         return False
     c = library()
-    return c is not None and bool(c.has_products()) and widest <= c.widest()
+    return c is not None and bool(c.has_products()) and max(widths) <= c.widest()
 
 
 def _call(name: str, *arguments: ctypes.Structure | torch.Tensor | None) -> None:
