@@ -40,7 +40,7 @@ CASES: dict[str, tuple[list[Structure], int]] = {
 """Structures of one call, and the number of blocks: with ten, the published package needs too much memory for some."""
 
 
-def compare(name: str, rounds: int, threads: int, device: str, folder: Path) -> None:
+def compare(name: str, rounds: int, threads: int, device: str, memory: float | None, folder: Path) -> None:
     """Run one case in fresh processes and print its line."""
     structures, layers = CASES[name]
     path = folder / f"{layers}.pth.tar"
@@ -55,6 +55,8 @@ def compare(name: str, rounds: int, threads: int, device: str, folder: Path) -> 
         answers: dict[str, dict[str, Any]] = {}
         for peer in (published, ours):
             peer.load(path, structures)
+            if memory is not None and peer is ours:
+                peer.ask("limit", memory=1e9 * memory)
             answers[peer.side] = peer.ask("call", which=which)  # warms up
         for _ in range(rounds):
             for peer in (published, ours):
@@ -81,14 +83,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--memory", type=float, help="GB that ours may keep for the way back, instead of its default")
     options = parser.parse_args()
-    print(f"{machine(options.device, options.threads)}, {options.rounds} rounds, float32\n")
+    print(f"{machine(options.device, options.threads)}, {options.rounds} rounds, float32"
+          + (f", ours keeps {options.memory} GB at most\n" if options.memory is not None else "\n"))  # fmt: skip
     print("| case | blocks | time, published / ours: median (range) | ours, s | peak memory, ratio (ours) | "
           "energy, eV/atom | force, eV/Å |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.case:
-            compare(name, options.rounds, options.threads, options.device, Path(folder))
+            compare(name, options.rounds, options.threads, options.device, options.memory, Path(folder))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ class Ours:
 
         self.potential = load(path, device=device)
 
+    def limit(self, memory: float) -> None:
+        """Set how many bytes a call may keep."""
+        self.potential.memory = memory
+
     def call(self, structures: list[Structure]) -> list[tuple[float, Any, Any]]:
         return [(p.energy, p.forces, p.stress) for p in self.potential.predict(structures)]
 
@@ -136,6 +140,8 @@ def main() -> None:
                 case "load":
                     side.load(request["path"], device)
                     structures = [Structure.from_dict(s) for s in request["structures"]]
+                case "limit":
+                    side.limit(**request)
                 case "call":
                     chosen = [structures[i] for i in request["which"]]
                     if device == "cuda":

@@ -21,7 +21,7 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -108,9 +108,8 @@ def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> boo
 
 def _call(name: str, *arguments: ctypes.Structure | torch.Tensor | None) -> None:
     """Call a C function with the addresses of what it gets."""
-    function = getattr(library(), name)
-    failed = function(*(ctypes.byref(x) if isinstance(x, ctypes.Structure) else ctypes.c_void_p(_at(x)) for x in arguments))
-    if failed:
+    pointers = (ctypes.byref(x) if isinstance(x, ctypes.Structure) else ctypes.c_void_p(_at(x)) for x in arguments)
+    if getattr(library(), name)(*pointers):
         raise MemoryError(f"not enough memory for the chunks of compiled {name.replace('_', ' ')}: use fewer threads")
 
 
@@ -122,16 +121,16 @@ def _at(x: torch.Tensor | None) -> int | None:
 class _MLP(ctypes.Structure):
     """A gated MLP on edges, `mlp_t` in C."""
 
-    _fields_ = [
+    _fields_ = (
         *((name, ctypes.c_ssize_t) for name in ("threads", "rows", "copies", "edge", "hidden", "n_tables", "chunk")),
         *((name, ctypes.c_ssize_t) for name in ("kept", "stored")),
         ("x", ctypes.c_void_p),
-        ("tables", ctypes.c_void_p * 3),
-        ("indices", ctypes.c_void_p * 3),
+        *((name, ctypes.c_void_p * 3) for name in ("tables", "indices")),
         ("weight_in", ctypes.c_void_p),
         ("weight_in_row", ctypes.c_ssize_t),
-        *((name, ctypes.c_void_p) for name in ("bias_in", "weight_out", "bias_out", "norm_weight", "norm_bias", "store")),
-    ]
+        *((name, ctypes.c_void_p) for name in ("bias_in", "weight_out", "bias_out", "norm_weight", "norm_bias")),
+        ("store", ctypes.c_void_p),
+    )
 
     @classmethod
     def of(
@@ -160,13 +159,12 @@ class _MLP(ctypes.Structure):
             Where the values of the first rows are, or will be, shape (kept, values of a row).
         """
         copies, m = indices[0].shape
-        sizes = (torch.get_num_threads(), m, copies, edge.shape[1], mlp.hidden, len(tables), min(chunk, max(m, 1)),
-                 *store.shape)  # fmt: skip
-        return cls(
-            *sizes, _at(edge), (ctypes.c_void_p * 3)(*map(_at, tables)),
-            (ctypes.c_void_p * 3)(*map(_at, indices)), _at(mlp.weight_in), mlp.weight_in.stride(0), _at(mlp.bias_in),
-            _at(mlp.weight_out), _at(mlp.bias_out), _at(mlp.norm.weight), _at(mlp.norm.bias), _at(store),
-        )  # fmt: skip
+        chunk = min(chunk, max(m, 1))
+        sizes = (torch.get_num_threads(), m, copies, edge.shape[1], mlp.hidden, len(tables), chunk, *store.shape)
+        three = ctypes.c_void_p * 3
+        read = (_at(edge), three(*map(_at, tables)), three(*map(_at, indices)))
+        rest = (mlp.bias_in, mlp.weight_out, mlp.bias_out, mlp.norm.weight, mlp.norm.bias, store)
+        return cls(*sizes, *read, _at(mlp.weight_in), mlp.weight_in.stride(0), *map(_at, rest))
 
 
 class _Update(ctypes.Structure):
@@ -188,10 +186,7 @@ class _Update(ctypes.Structure):
 
 
 class Room:
-    """
-    Memory that one call after the other uses for what it keeps: to get it from the system anew takes as long as to fill
-    it several times.
-    """
+    """Memory for one call after the other to keep values in: the system takes longer to give it than we to fill it."""
 
     def __init__(self) -> None:
         self._whole = torch.empty(0)
@@ -212,7 +207,8 @@ class Room:
         if start + n > len(self._whole):
             return torch.empty(shape)
         self._used += -(-n // _CACHE_LINE) * _CACHE_LINE
-        return torch.empty(0).set_(self._whole.untyped_storage(), start, shape)
+        strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+        return torch.empty(0).set_(self._whole.untyped_storage(), start, shape, strides)
 
 
 class _Rooms(threading.local):
@@ -234,7 +230,9 @@ def cleared_room(n_bytes: float) -> Room:
 def _store(ctx: Any, mlp: GatedMLP, edge: torch.Tensor, copies: int, chunks: Chunks, more: int) -> torch.Tensor:
     """Find room for the values of the rows that are kept: those of an MLP and so many more."""
     kept = chunks.kept_rows(len(edge)) if any(ctx.needs_input_grad) else 0
-    values: int = library().stored(*map(ctypes.c_ssize_t, (copies, edge.shape[1], mlp.hidden, more)))
+    values: int = cast("ctypes.CDLL", library()).stored(
+        *map(ctypes.c_ssize_t, (copies, edge.shape[1], mlp.hidden, more))
+    )
     return _room(chunks).take(kept, values)
 
 
@@ -301,10 +299,10 @@ class _Refinement(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layer, (edge, envelope, *tables, store) = ctx.layer, ctx.saved_tensors
         mlp = _MLP.of(layer.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
-        *g_new, g_pooled = (g.contiguous() for g in gradients)
+        *_, g_new, g_pooled = (None, *(g.contiguous() for g in gradients))
         g_edge, (g_envelope, *g_tables) = torch.empty_like(edge), (torch.zeros_like(x) for x in (envelope, *tables))
         _call("refinement_backward", mlp, _Update.of(layer, wanted=ctx.update_edges), envelope, ctx.entry,
-              *(g_new or [None]), g_pooled, *g_tables, *[None] * (3 - len(tables)), g_envelope, g_edge)  # fmt: skip
+              g_new, g_pooled, *g_tables, *(None for _ in range(3 - len(tables))), g_envelope, g_edge)  # fmt: skip
         return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
 
 

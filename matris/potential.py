@@ -32,8 +32,11 @@ _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
 _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
 """The same where `matris.compiled` serves."""
+_ALWAYS_KEPT = 2
+"""Those of them that are kept even of what is computed twice: what each block makes of an angle or a bond."""
 
-_CPU_VALUES = 2**15  # of a feature in a chunk and thread: with all that belongs to it, what a core's cache holds
+_CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in cache
+_COMPILED_VALUES = 2**15  # of a feature in a chunk, for each thread: with all that belongs to it, it stays in cache
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
 _CPU_BATCH = 6e7  # bytes: a call's fixed costs are small beside so much work, and caches lose by more
 _CUDA_ROWS = 2**17
@@ -73,11 +76,22 @@ class Potential:
         The network, on its device.
     card
         What the checkpoint is.
+
+    Attributes
+    ----------
+    memory
+        Bytes that a call may keep for its way back: by default half of a GPU; on a CPU, where calls hand them on to
+        each other, an eighth of the machine's, and 4 GB at most. What needs more is in part computed twice, which
+        takes a third more time at most. Set it to less where memory is scarce.
     """
 
     def __init__(self, network: MatRIS, card: Card) -> None:
         self.network = network
         self.card = card
+        if self.device.type == "cuda":
+            self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+        else:
+            self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
     @property
     def config(self) -> ModelConfig:
@@ -121,26 +135,20 @@ class Potential:
         return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     @property
-    def memory(self) -> float:
-        """Bytes that a batch may keep: half of a GPU, or an eighth of a machine. What needs more is computed twice."""
-        if self.device.type == "cuda":
-            return _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
-        return min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-    @property
     def batch_bytes(self) -> float:
         """Bytes of the structures to compute together: on a GPU what fits, otherwise what makes fixed costs small."""
         return self.memory if self.device.type == "cuda" else _CPU_BATCH
 
     def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
-        config = self.config
-        per_angle, per_bond = _KEPT_OF_ANGLE, _KEPT_OF_BOND
-        if compiled.usable(config, self.device, self.dtype):
-            per_angle, per_bond = _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED
-        of_angles = per_angle * config.three_body_feat_dim * n_angles
-        of_bonds = per_bond * config.edge_feat_dim * n_bonds
-        return self.dtype.itemsize * config.num_layers * (of_angles + of_bonds)
+        if compiled.usable(self.config, self.device, self.dtype):
+            return self._bytes(_KEPT_OF_BOND_COMPILED * n_bonds, _KEPT_OF_ANGLE_COMPILED * n_angles)
+        return self._bytes(_KEPT_OF_BOND * n_bonds, _KEPT_OF_ANGLE * n_angles)
+
+    def _bytes(self, of_bonds: int, of_angles: int) -> int:
+        """Bytes that so many values per channel take in all blocks."""
+        of_bonds, of_angles = of_bonds * self.config.edge_feat_dim, of_angles * self.config.three_body_feat_dim
+        return self.dtype.itemsize * self.config.num_layers * (of_bonds + of_angles)
 
     def bytes_of(self, geometry: Geometry) -> int:
         """Bytes kept for one structure: sums of these tell beforehand what makes a batch."""
@@ -149,13 +157,15 @@ class Potential:
     def _chunks(self, graph: Graph) -> Chunks | None:
         """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
         needed = self.bytes_kept(graph.n_bonds, graph.n_angles)
-        kept = min(1.0, self.memory / needed) if needed else 1.0
+        always = self._bytes(_ALWAYS_KEPT * graph.n_bonds, _ALWAYS_KEPT * graph.n_angles)
+        kept = 1.0 if needed <= self.memory else max(0.0, (self.memory - always) / (needed - always))
         if self.device.type == "cuda":
             return None if kept == 1 else Chunks(_CUDA_ROWS, kept)
-        rows = _CPU_VALUES // self.config.three_body_feat_dim
+        width = self.config.three_body_feat_dim
         if not compiled.usable(self.config, self.device, self.dtype):
-            return Chunks(rows, kept)
-        return Chunks(rows * torch.get_num_threads(), kept, True, compiled.cleared_room(kept * needed))
+            return Chunks(_CPU_VALUES // width, kept)
+        room = compiled.cleared_room(always + kept * (needed - always))
+        return Chunks(_COMPILED_VALUES // width * torch.get_num_threads(), kept, compiled=True, room=room)
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 
 import pytest
 import torch
@@ -43,7 +44,9 @@ def graph_of(potential, case="mixed"):
 
 
 @pytest.mark.parametrize(
-    "chunks", [Chunks(7, 0, compiled=True), Chunks(64, compiled=True), Chunks(10**6, compiled=True)], ids=str
+    "chunks",
+    [Chunks(7, 0, compiled=True), Chunks(64, compiled=True), Chunks(50, 0.6, True), Chunks(10**6, compiled=True)],
+    ids=str,
 )
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
@@ -55,6 +58,53 @@ def test_numbers_are_those_of_torch(name, case, chunks):
     for right, torchs, ours, floor in zip(wanted[:3], plain, found, (2e-5, 1e-5, 1e-6), strict=False):
         error = (ours.double() - right).abs().max()
         assert error <= 2 * (torchs.double() - right).abs().max() + floor
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of another processor")
+@pytest.mark.parametrize("flag", ["-mno-avx512f", "-march=x86-64"])
+@pytest.mark.usefixtures("forget")
+def test_processors_with_shorter_vectors(flag, monkeypatch, tmp_path):
+    potential = golden_potential("released_uneven", torch.float32)
+    graph = graph_of(potential)
+    wanted = evaluate(potential.network, graph, chunks=Chunks(64))
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiled, "FLAGS", (*compiled.FLAGS, flag))
+    compiled.library.cache_clear()
+    found = evaluate(potential.network, graph, chunks=Chunks(64, compiled=True))
+    assert list(tmp_path.iterdir())
+    for right, ours, tolerance in zip(wanted[:3], found, (2e-5, 5e-5, 1e-6), strict=False):
+        assert torch.allclose(ours, right, rtol=1e-5, atol=tolerance)
+
+
+def test_calls_share_memory_and_results_do_not():
+    potential = golden_potential("released_small", torch.float32)
+    first, second = (potential.graph([Geometry.of(s)]) for s in CASES["mixed"][:2])
+    alone = [x.clone() for x in potential.evaluate(first)[:3]]
+    taken = compiled._rooms.room._whole.data_ptr()
+    kept = potential.evaluate(first)[:3]
+    potential.evaluate(second)
+    assert compiled._rooms.room._whole.data_ptr() == taken
+    assert all(torch.equal(a, b) for a, b in zip(alone, kept, strict=True))
+
+
+def test_a_room_that_is_full_gives_new_memory():
+    room = compiled.Room()
+    room.clear(32)
+    inside, outside = room.take(1, 17), room.take(3)
+    assert inside.data_ptr() == room._whole.data_ptr()
+    assert inside.shape == (1, 17)
+    assert outside.shape == (3,)
+    assert outside.data_ptr() not in range(inside.data_ptr(), inside.data_ptr() + 4 * 32)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5])
+def test_less_memory_gives_the_same(share):
+    potential = golden_potential("released_small", torch.float32)
+    graph = graph_of(potential)
+    wanted = potential.evaluate(graph)
+    potential.memory = share * potential.bytes_kept(graph.n_bonds, graph.n_angles)
+    for right, ours in zip(wanted[:3], potential.evaluate(graph), strict=False):
+        assert torch.equal(ours, right)
 
 
 @pytest.mark.parametrize("name", NAMES)
