@@ -25,8 +25,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--memory", type=float, help="GB to keep for the way back, instead of the default; 0: none")
     options = parser.parse_args()
-    print(f"{machine(options.device, options.threads)}, {options.layers} blocks\n")
+    print(f"{machine(options.device, options.threads)}, {options.layers} blocks"
+          + (f", {options.memory} GB kept at most\n" if options.memory is not None else "\n"))  # fmt: skip
     print("| atoms | s, fastest | peak memory, MB |\n|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -37,6 +39,8 @@ def main() -> None:
             structure = silicon(repeats)
             with Peer("ours", threads=options.threads, device=options.device) as ours:
                 ours.load(path, [structure])
+                if options.memory is not None:
+                    ours.ask("limit", memory=1e9 * options.memory)
                 answers = [ours.ask("call", which=[0]) for _ in range(options.rounds)]
             rows.append((len(structure), min(a["seconds"] for a in answers), answers[-1]["peak_megabytes"]))
             print("| {} | {:.3f} | {:.0f} |".format(*rows[-1]), flush=True)
