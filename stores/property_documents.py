@@ -87,6 +87,17 @@ class EosDocument(PropertyDocument):
     fits: list[EosFitDocument] = Field(default_factory=list)
 
 
+class UnstableModeDocument(BaseModel):
+    """The most imaginary mode among those that the supercell holds, and where it leads."""
+
+    qpoint: list[float] = Field(description="In reciprocal vectors of the primitive cell.")
+    frequency: float = Field(description="THz; negative: imaginary.")
+    eigenvector: list[list[list[float]]] = Field(description="(primitive atoms, 3, real and imaginary part).")
+    structure: StructureDict = Field(default=None, description="Distorted along the mode and relaxed, if asked for.")
+    energy_gain: float | None = Field(default=None, description="By distorting and relaxing, eV/atom; negative: lower.")
+    state: str | None = Field(default=None, description="Of that relaxation.")
+
+
 class PhononDocument(PropertyDocument):
     """Harmonic phonons of one material; bands, DOS and force constants are large."""
 
@@ -107,3 +118,30 @@ class PhononDocument(PropertyDocument):
         default=None, description="`frequencies` (THz) and `densities` (states per THz and primitive cell)."
     )
     force_constants: list[Any] | None = Field(default=None, description="eV/Å², (atoms, atoms of supercell, 3, 3).")
+    born: list[list[list[float]]] | None = Field(
+        default=None, description="Born charges given for the non-analytic correction, e, by atom of `structure`."
+    )
+    epsilon_static: list[list[float]] | None = Field(
+        default=None, description="High-frequency dielectric tensor given with them."
+    )
+    unstable_mode: UnstableModeDocument | None = None
+
+
+class QhaDocument(PropertyDocument):
+    """Quasi-harmonic thermodynamics of one material, at zero pressure; all per cell of `structure` unless said."""
+
+    volumes: list[float] = Field(default_factory=list, description="Å³, of the cells whose phonons were used.")
+    energies: list[float] = Field(default_factory=list, description="eV, static, at `volumes`.")
+    bulk_modulus: float | None = Field(default=None, description="GPa, without vibrations.")
+    temperatures: list[float] = Field(default_factory=list, description="K.")
+    helmholtz_volume: list[list[float]] = Field(default_factory=list, description="eV, (temperatures, volumes).")
+    volume_temperature: list[float] = Field(default_factory=list, description="Å³.")
+    thermal_expansion: list[float] = Field(default_factory=list, description="Volumetric, 1/K.")
+    gibbs_temperature: list[float] = Field(default_factory=list, description="eV.")
+    bulk_modulus_temperature: list[float] = Field(default_factory=list, description="GPa.")
+    heat_capacity_p_numerical: list[float] = Field(
+        default_factory=list, description="At constant pressure, J/K/mol of cells."
+    )
+    gruneisen_temperature: list[float] = Field(
+        default_factory=list, description="Mode Grüneisen parameters averaged with the modes' heat capacities."
+    )
