@@ -92,7 +92,8 @@ class PropertyMaker(BatchMaker):
     def documents(
         self,
         candidates: Sequence[Candidate | Structure | dict[str, Any]],
-        compute: Callable[[Sequence[Structure], Potential], Sequence[PropertyRecord]],
+        compute: Callable[..., Sequence[PropertyRecord]],
+        *given: Sequence[Any],
     ) -> list[tuple[dict[str, Any], Any]]:
         """
         Compute what can be computed, and describe every material.
@@ -102,18 +103,29 @@ class PropertyMaker(BatchMaker):
         candidates
             Candidates (or their dictionaries), or bare structures.
         compute
-            Gives a record for each structure.
+            Gives a record for each structure; called with the structures, the potential, and what is `given` for them.
+        *given
+            Further input: a sequence with an entry for each candidate.
 
         Returns
         -------
         list of tuple
             In the order of the candidates: what all properties' documents have in common, and the record (None where
             there was no structure).
+
+        Raises
+        ------
+        ValueError
+            If a sequence `given` has another length than the candidates.
         """
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
+        for entries in given:
+            if len(entries) != len(chunk):
+                raise ValueError(f"{len(entries)} entries for {len(chunk)} candidates: give None where unknown")
         there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None}
-        records = dict(zip(there, compute(list(there.values()), potential), strict=True))
+        more = [[entries[index] for index in there] for entries in given]
+        records = dict(zip(there, compute(list(there.values()), potential, *more), strict=True))
         settings = {key: value for key, value in asdict(self).items() if key not in _NOT_SETTINGS}
         common = {**provenance(potential), "settings": settings}
         return [

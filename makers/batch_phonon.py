@@ -11,14 +11,15 @@ from jobflow import job
 from pydantic import BaseModel
 
 from matris.makers.batch import PropertyMaker
-from matris.phonon import PhononSettings, phonons
-from matris.stores.property_documents import PhononDocument
+from matris.phonon import BornCharges, PhononSettings, phonons
+from matris.stores.property_documents import PhononDocument, UnstableModeDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
+    from matris.instability import UnstableMode
     from matris.phonon import PhononRecord
     from matris.stores.candidates import Candidate
 
@@ -49,6 +50,8 @@ class BatchPhononMaker(PropertyMaker):
         Tolerance for symmetry, Å.
     t_min, t_max, t_step
         Temperatures of the thermal properties, K.
+    follow_instabilities
+        Whether unstable materials are distorted along their worst mode and relaxed.
     """
 
     name: str = "batch phonon"
@@ -58,6 +61,7 @@ class BatchPhononMaker(PropertyMaker):
     t_min: float = 0.0
     t_max: float = 1000.0
     t_step: float = 10.0
+    follow_instabilities: bool = False
 
     @job(
         data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
@@ -67,6 +71,7 @@ class BatchPhononMaker(PropertyMaker):
         self,
         candidates: Sequence[Candidate | Structure | dict[str, Any]],
         prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
+        born: Sequence[dict[str, Any] | None] | None = None,
     ) -> PhononDocuments:
         """
         Compute phonons.
@@ -77,34 +82,72 @@ class BatchPhononMaker(PropertyMaker):
             Candidates (or their dictionaries), or bare structures.
         prev_dir
             Accepted as by every Maker, without effect.
+        born
+            For each candidate, in order, ``{"born": …, "epsilon_static": …}`` for the non-analytic correction (see
+            `matris.phonon.BornCharges`), or None.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many `born` as candidates.
         """
-        count = round((self.t_max - self.t_min) / self.t_step) + 1
         settings = PhononSettings(
             min_length=self.min_length,
             displacement=self.displacement,
             symprec=self.symprec,
-            temperatures=tuple(self.t_min + i * self.t_step for i in range(count)),
+            temperatures=temperatures(self.t_min, self.t_max, self.t_step),
         )
+        given = list(born) if born is not None else [None] * len(candidates)
         found = self.documents(
             candidates,
-            lambda structures, potential: phonons(
+            lambda structures, potential, charges: phonons(
                 structures,
                 potential,
                 fmax=self.fmax,
                 max_steps=self.steps,
                 settings=settings,
+                born=[charge and BornCharges(**charge) for charge in charges],
+                follow_instabilities=self.follow_instabilities,
                 journal_dir=Path(self.journal_dir or "."),
             ),
+            given,
         )
-        return PhononDocuments(documents=[PhononDocument(**common, **_fields(record)) for common, record in found])
+        return PhononDocuments(
+            documents=[
+                PhononDocument(**common, **_fields(record), **(charge or {}))
+                for (common, record), charge in zip(found, given, strict=True)
+            ]
+        )
+
+
+def temperatures(t_min: float, t_max: float, t_step: float) -> tuple[float, ...]:
+    """Temperatures from `t_min` to `t_max`, both included, K."""
+    return tuple(t_min + i * t_step for i in range(round((t_max - t_min) / t_step) + 1))
+
+
+def _mode(mode: UnstableMode | None, energy_per_atom: float | None) -> UnstableModeDocument | None:
+    """Describe an instability."""
+    if mode is None:
+        return None
+    relaxed = mode.relaxed
+    return UnstableModeDocument(
+        qpoint=mode.qpoint.tolist(),
+        frequency=mode.frequency,
+        eigenvector=np.stack([mode.eigenvector.real, mode.eigenvector.imag], axis=-1).tolist(),
+        structure=relaxed.structure if relaxed else None,
+        energy_gain=None if energy_per_atom is None else mode.energy_gain(energy_per_atom),
+        state=relaxed.state if relaxed else None,
+    )
 
 
 def _fields(record: PhononRecord | None) -> dict[str, Any]:
     """Fields of the results; none where there are none."""
-    if record is None or record.phonons is None:
+    if record is None or record.phonons is None or record.structure is None:
         return {}
     found, phonopy = record.phonons, record.phonons.phonopy
+    energy = None if record.energy is None else record.energy / len(record.structure)
     return {
+        "unstable_mode": _mode(found.unstable_mode, energy),
         "supercell_matrix": phonopy.supercell_matrix.tolist(),
         "primitive_matrix": phonopy.primitive_matrix.tolist(),
         "n_displacements": len(phonopy.displacements),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import spglib
 from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
+from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 from pymatgen.core import Structure
 
 from matris.groups import fault, isolated, relax_all, relax_groups
+from matris.instability import UnstableMode, follow, worst_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,9 +30,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.1
 """Imaginary frequencies up to this (THz) count as zero: float32 forces of 1e-6 eV/Å make up to a third of it."""
-
-NAC_FACTOR = 14.399652
-"""e²/4πε₀ in eV Å, phonopy's unit of the non-analytic correction for eV and Å."""
 
 _MESH = 100.0  # length in Å that phonopy divides by lattice vectors to get the mesh of wave vectors
 _BAND_POINTS = 51  # on each segment of the path
@@ -59,6 +59,23 @@ class PhononSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class BornCharges:
+    """
+    How a crystal answers to electric fields, for the non-analytic correction at long waves.
+
+    Attributes
+    ----------
+    born
+        Effective charges of the atoms of the input cell, shape (n, 3, 3), e; row: direction of the field.
+    epsilon_static
+        Dielectric tensor of clamped ions, shape (3, 3).
+    """
+
+    born: NDArray[np.float64]
+    epsilon_static: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Phonons:
     """
     Harmonic phonons of one material.
@@ -80,6 +97,8 @@ class Phonons:
         K; eV, eV/K and eV/K per primitive cell.
     min_frequency
         Lowest frequency on mesh and path, THz.
+    unstable_mode
+        The most imaginary mode among the wave vectors that the supercell holds; None if none is imaginary.
     """
 
     phonopy: Phonopy
@@ -95,6 +114,7 @@ class Phonons:
     entropy: NDArray[np.float64]
     heat_capacity: NDArray[np.float64]
     min_frequency: float
+    unstable_mode: UnstableMode | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -120,6 +140,8 @@ class PhononRecord:
         ``"converged"``; ``"max_steps"`` if its cell was not relaxed below `fmax`; ``"failed"``.
     structure
         The relaxed cell.
+    energy
+        Of `structure`, eV.
     phonons
         The results; None if failed.
     warnings
@@ -131,8 +153,9 @@ class PhononRecord:
     index: int
     state: Literal["converged", "max_steps", "failed"]
     structure: Structure | None = None
+    energy: float | None = None
     phonons: Phonons | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -143,6 +166,8 @@ def phonons(
     fmax: float = 1e-4,
     max_steps: int = 2000,
     settings: PhononSettings | None = None,
+    born: Sequence[BornCharges | None] | None = None,
+    follow_instabilities: bool = False,
     journal_dir: Path | None = None,
 ) -> list[PhononRecord]:
     """
@@ -160,6 +185,10 @@ def phonons(
         Most steps of that.
     settings
         How to compute.
+    born
+        Born charges of each material, in order, for the non-analytic correction; None where there are none.
+    follow_instabilities
+        Whether unstable materials are distorted along their worst mode and relaxed.
     journal_dir
         Folder in which finished cells are kept, so that a killed run goes on.
 
@@ -167,23 +196,34 @@ def phonons(
     -------
     list of PhononRecord
         One for each material, in order.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many `born` as structures.
     """
     chosen = settings or PhononSettings()
+    structures = list(structures)
+    charges = [None] * len(structures) if born is None else list(born)
+    if len(charges) != len(structures):
+        raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
     settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
     plans = [
-        (None, start.error) if start.structure is None else isolated(displaced, start.structure, chosen)
-        for start in settled
+        (None, start.error) if start.structure is None else isolated(_plan, start.structure, chosen, charge)
+        for start, charge in zip(settled, charges, strict=True)
     ]
     groups = [[] if plan is None else plan[1] for plan, _ in plans]
     answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
     records = []
     for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
         record, error = (None, problem) if plan is None else isolated(_record, start, plan[0], cells, chosen)
-        records.append(record or PhononRecord(start.index, "failed", start.structure, error=error))
-    return records
+        records.append(record or PhononRecord(start.index, "failed", start.structure, start.energy, error=error))
+    return _followed(records, potential, fmax, max_steps, journal_dir) if follow_instabilities else records
 
 
-def displaced(structure: Structure, settings: PhononSettings) -> tuple[Phonopy, list[Structure]]:
+def displaced(
+    structure: Structure, settings: PhononSettings, matrix: NDArray[np.int64] | None = None
+) -> tuple[Phonopy, list[Structure]]:
     """
     Make the supercells whose forces are wanted.
 
@@ -193,6 +233,8 @@ def displaced(structure: Structure, settings: PhononSettings) -> tuple[Phonopy, 
         The relaxed cell.
     settings
         How to compute.
+    matrix
+        Of the supercell, shape (3, 3); by default what `supercell_matrix` finds.
 
     Returns
     -------
@@ -201,9 +243,11 @@ def displaced(structure: Structure, settings: PhononSettings) -> tuple[Phonopy, 
     list of Structure
         The perfect supercell, then one for each displacement that symmetry does not make equal to another.
     """
+    if matrix is None:
+        matrix = supercell_matrix(structure, settings.min_length, settings.symprec)
     phonopy = Phonopy(
         _to_phonopy(structure),
-        supercell_matrix=supercell_matrix(structure, settings.min_length, settings.symprec),
+        supercell_matrix=matrix,
         primitive_matrix="auto",
         symprec=settings.symprec,
     )
@@ -242,24 +286,71 @@ def supercell_matrix(structure: Structure, min_length: float, symprec: float) ->
     return (conventional * repeats).round().astype(np.int64)
 
 
-def analyse(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]], settings: PhononSettings) -> Phonons:
+def correct_long_waves(phonopy: Phonopy, charges: BornCharges, symprec: float) -> None:
     """
-    Phonons from forces.
+    Let longitudinal optical modes feel the field they make.
 
-    The forces of the perfect supercell are subtracted from the others; force constants are made symmetric and obey
-    the acoustic sum rule.
+    Charges and dielectric tensor are made to obey the crystal's symmetry and the sum rule of charges. The correction
+    is that of X. Gonze and C. Lee, Phys. Rev. B 55, 10355 (1997), by phonopy.
 
     Parameters
     ----------
     phonopy
-        With its displacements, and `nac_params` if wanted.
+        To be corrected.
+    charges
+        For the atoms of its unit cell.
+    symprec
+        Tolerance for symmetry, Å.
+
+    Raises
+    ------
+    ValueError
+        If charges or tensor have the wrong shape, or are not finite.
+    """
+    born, epsilon = np.asarray(charges.born, dtype=float), np.asarray(charges.epsilon_static, dtype=float)
+    n = len(phonopy.unitcell)
+    if born.shape != (n, 3, 3) or epsilon.shape != (3, 3):
+        raise ValueError(f"Born charges {born.shape} and dielectric tensor {epsilon.shape}, not ({n}, 3, 3) and (3, 3)")
+    if not (np.isfinite(born).all() and np.isfinite(epsilon).all()):
+        raise ValueError("Born charges or dielectric tensor are NaN or infinite")
+    born, epsilon = symmetrize_borns_and_epsilon(
+        born,
+        epsilon,
+        phonopy.unitcell,
+        primitive_matrix=phonopy.primitive_matrix,
+        supercell_matrix=phonopy.supercell_matrix,
+        symprec=symprec,
+    )
+    units = get_physical_units()
+    phonopy.nac_params = {"born": born, "dielectric": epsilon, "factor": units.Hartree * units.Bohr}
+
+
+def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]) -> None:
+    """
+    Force constants from forces: without those of the perfect supercell, symmetric, and with the acoustic sum rule.
+
+    Parameters
+    ----------
+    phonopy
+        With its displacements.
     forces
         Of the perfect supercell, then of the displaced ones (eV/Å), shape (n, 3) each.
-    settings
-        How to compute.
     """
     phonopy.produce_force_constants([f - forces[0] for f in forces[1:]], show_drift=False)
     phonopy.symmetrize_force_constants(show_drift=False)
+
+
+def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
+    """
+    Phonons from force constants.
+
+    Parameters
+    ----------
+    phonopy
+        With force constants, and `nac_params` if wanted.
+    settings
+        How to compute.
+    """
     path, labels, connections = get_band_qpoints_by_seekpath(phonopy.primitive, _BAND_POINTS)
     phonopy.run_band_structure(path, path_connections=connections, labels=labels)
     bands = phonopy.get_band_structure_dict()
@@ -284,7 +375,42 @@ def analyse(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]], settings: P
         entropy=np.asarray(thermal["entropy"]) / kilojoule / 1e3,
         heat_capacity=np.asarray(thermal["heat_capacity"]) / kilojoule / 1e3,
         min_frequency=lowest,
+        unstable_mode=worst_mode(phonopy, TOLERANCE) if lowest < -TOLERANCE else None,
     )
+
+
+def _plan(
+    structure: Structure, settings: PhononSettings, charges: BornCharges | None
+) -> tuple[Phonopy, list[Structure]]:
+    """Prepare one material."""
+    phonopy, cells = displaced(structure, settings)
+    if charges is not None:
+        correct_long_waves(phonopy, charges, settings.symprec)
+    return phonopy, cells
+
+
+def _followed(
+    records: Sequence[PhononRecord],
+    potential: Potential | ModelInterface,
+    fmax: float,
+    max_steps: int,
+    journal_dir: Path | None,
+) -> list[PhononRecord]:
+    """Relax what the unstable ones distort into."""
+    there = [record.phonons for record in records if record.phonons]
+    modes = iter(
+        follow(
+            [(found.phonopy, found.unstable_mode) for found in there],
+            potential,
+            fmax=fmax,
+            max_steps=max_steps,
+            journal_dir=journal_dir,
+        )
+    )
+    return [
+        replace(record, phonons=replace(record.phonons, unstable_mode=next(modes))) if record.phonons else record
+        for record in records
+    ]
 
 
 def _record(
@@ -293,15 +419,21 @@ def _record(
     """Analyse one material."""
     names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))]
     if error := fault(cells, names):
-        return PhononRecord(start.index, "failed", start.structure, error=error)
-    found = analyse(phonopy, [cell.forces for cell in cells if cell.forces is not None], settings)
+        return PhononRecord(start.index, "failed", start.structure, start.energy, error=error)
+    find_force_constants(phonopy, [cell.forces for cell in cells if cell.forces is not None])
+    found = analyse(phonopy, settings)
     warnings = []
-    if found.has_imaginary_modes:
+    if found.unstable_mode:
         warnings.append(f"dynamically unstable: a frequency of {-found.min_frequency:.2f}i THz")
+    elif found.has_imaginary_modes:
+        warnings.append(
+            f"a frequency of {-found.min_frequency:.2f}i THz, but only between the wave vectors that the supercell "
+            "holds: try a larger one"
+        )
     if start.state != "converged":
         warnings.append("the cell is not relaxed to fmax")
     state: Literal["converged", "max_steps"] = "converged" if start.state == "converged" else "max_steps"
-    return PhononRecord(start.index, state, start.structure, found, tuple(warnings))
+    return PhononRecord(start.index, state, start.structure, start.energy, found, tuple(warnings))
 
 
 def _to_phonopy(structure: Structure) -> PhonopyAtoms:

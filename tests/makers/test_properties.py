@@ -105,3 +105,23 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
     assert constants.shape[2:] == (3, 3)
     assert constants.sum(axis=1) == pytest.approx(0, abs=1e-6)  # the acoustic sum rule
     assert len(document.phonon_bandstructure["frequencies"][0][0]) == 6
+
+
+def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
+    """Given charges come back in the document; a list of the wrong length is refused."""
+    maker = BatchPhononMaker(device="cpu", dtype="float32", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
+    born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
+    job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
+    run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
+    document, failed = store.query_one({"uuid": job.uuid}, load=True)["output"]["documents"]
+    assert document["born"] == born["born"]
+    assert document["epsilon_static"] == born["epsilon_static"]
+    assert failed["state"] == "failed"
+    assert failed["born"] is None
+    plain = maker.make([MGO])
+    run_locally(plain, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
+    without = store.query_one({"uuid": plain.uuid}, load=True)["output"]["documents"][0]
+    highest = [np.max([np.max(f) for f in d["phonon_bandstructure"]["frequencies"]]) for d in (without, document)]
+    assert highest[1] > highest[0] + 1  # THz: the longitudinal branch
+    with pytest.raises(ValueError, match="1 entries for 2 candidates"):
+        run_locally(maker.make([MGO, SI], born=[born]), store=store, log=False, raise_immediately=True)

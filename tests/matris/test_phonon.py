@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.phonon import PhononSettings, phonons, supercell_matrix
+from matris.instability import UnstableMode, _holding, distorted
+from matris.phonon import BornCharges, PhononSettings, phonons, supercell_matrix
 
-from .argon import FCC, Argon
+from .argon import FCC, NEIGHBOR, Argon, lennard_jones
 from .test_elastic import STIFFNESS, primitive
 
 MASS = 39.948
@@ -85,3 +89,89 @@ def test_a_broken_material_costs_only_itself():
     assert broken.error
     assert whole.state == "converged"
     assert phonons([], Argon()) == []
+
+
+def rocksalt(a: float = 0.98 * 2 * NEIGHBOR) -> Structure:
+    """Conventional cell; with springs between nearest neighbors alone it is unstable under pressure."""
+    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Ar", "Kr"], [[0, 0, 0], [0.5] * 3])
+
+
+def charged(cell: Structure, z: float = 1.2) -> np.ndarray:
+    return np.array([(z if site.specie.symbol == "Ar" else -z) * np.eye(3) for site in cell])
+
+
+def test_longitudinal_modes_feel_their_field():
+    """In a cubic crystal of two atoms ω²(LO) − ω²(TO) = Z² e² / (ε₀ ε μ V)."""
+    cell, z, epsilon = rocksalt(), 1.2, 2.5
+    uneven = charged(cell, z) + 0.05 * np.eye(3)  # the sum rule takes that off
+    without, with_field = phonons(
+        [cell, cell], Argon(), settings=SETTINGS, max_steps=0, born=[None, BornCharges(uneven, epsilon * np.eye(3))]
+    )
+    transverse = without.phonons.phonopy.run_qpoints([[0, 0, 0]]).frequencies[0]
+    field = with_field.phonons.phonopy.run_qpoints([[0, 0, 0]], nac_q_direction=[1, 0, 0]).frequencies[0]
+    reduced = MASS * 83.798 / (MASS + 83.798)
+    split = THZ**2 * 4 * np.pi * 14.399645 * z**2 / (epsilon * reduced * cell.volume / 4)
+    assert field[5] ** 2 - transverse[5] ** 2 == pytest.approx(split, rel=1e-5)
+    assert field[3:5] == pytest.approx(transverse[3:5], rel=1e-6)
+
+
+def test_wrong_charges_cost_only_their_material():
+    cell = rocksalt()
+    nan = charged(cell)
+    nan[0, 0, 0] = np.nan
+    given = [BornCharges(charged(cell)[:2], np.eye(3)), BornCharges(nan, np.eye(3)), None]
+    short, broken, whole = phonons([cell] * 3, Argon(), settings=SETTINGS, max_steps=0, born=given)
+    assert (short.state, broken.state) == ("failed", "failed")
+    assert "not (8, 3, 3)" in short.error
+    assert "NaN" in broken.error
+    assert whole.phonons is not None
+    with pytest.raises(ValueError, match="1 entries for 2 structures"):
+        phonons([cell] * 2, Argon(), born=[None])
+
+
+def test_worst_instability_is_followed_downhill():
+    (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, fmax=1e-3, max_steps=0, follow_instabilities=True)
+    mode, phonopy = record.phonons.unstable_mode, record.phonons.phonopy
+    assert mode.frequency < -0.5
+    assert phonopy.run_qpoints([mode.qpoint]).frequencies.min() == pytest.approx(mode.frequency)
+    assert np.linalg.norm(mode.eigenvector) == pytest.approx(1)
+    assert len(mode.relaxed.structure) == 4  # a wave vector of the zone's boundary doubles the primitive cell
+    assert mode.energy_gain(record.energy / 8) < -1e-4
+    (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, fmax=1e-3, max_steps=0)
+    assert record.phonons.unstable_mode.relaxed is None
+
+
+@pytest.mark.parametrize("qpoint", [[0, 0, 0], [0.5, 0, 0.5], [1 / 3, 1 / 3, 0], [0.25, 0.5, 0.75], [0.5, 1 / 3, 0]])
+def test_smallest_cell_that_holds_a_wave(qpoint):
+    fractions = [Fraction(x).limit_denominator(12) for x in qpoint]
+    vectors = _holding(np.array(qpoint), 12)
+    assert (vectors @ qpoint).round(9) % 1 == pytest.approx(0)
+    assert round(np.linalg.det(vectors)) == math.lcm(*(x.denominator for x in fractions))
+    assert np.linalg.det(vectors) >= 1
+
+
+@pytest.mark.parametrize("qpoint", [[0.5, 0, 0.5], [1 / 3, 1 / 3, 0]])
+def test_distorted_cell_moves_as_the_mode_does(qpoint):
+    """To second order the energy changes by ½ ω² Σ m u²."""
+    (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, max_steps=0)
+    phonopy = record.phonons.phonopy
+    phonopy.run_qpoints([qpoint], with_eigenvectors=True)
+    found = phonopy.qpoints
+    mode = UnstableMode(np.array(qpoint), found.frequencies[0, 5], found.eigenvectors[0, :, 5].reshape(-1, 3))
+    cell = distorted(phonopy, mode)
+    assert cell.lattice.volume / phonopy.primitive.volume == pytest.approx(len(cell) / 2)
+    perfect = phonopy.primitive
+    lattice = Lattice(perfect.cell)
+    moves = []
+    for site in cell:
+        places = lattice.get_fractional_coords(site.coords) - perfect.scaled_positions
+        near = places - places.round()
+        moves.append(min((lattice.get_cartesian_coords(x) for x in near), key=np.linalg.norm))
+    moves = np.array(moves)
+    assert np.linalg.norm(moves, axis=1).max() == pytest.approx(0.1)
+    masses = np.array([MASS if site.specie.symbol == "Ar" else 83.798 for site in cell])
+    still = Structure(cell.lattice, cell.species, cell.cart_coords - moves, coords_are_cartesian=True)
+    small = Structure(cell.lattice, cell.species, cell.cart_coords - 0.9 * moves, coords_are_cartesian=True)
+    energies = [lennard_jones(s.cart_coords, s.lattice.matrix)[0] for s in (still, small)]
+    expected = 0.5 * (mode.frequency / THZ) ** 2 * (masses[:, None] * (0.1 * moves) ** 2).sum()
+    assert energies[1] - energies[0] == pytest.approx(expected, rel=0.02)
