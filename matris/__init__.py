@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING
 from matris.lazy import lazily
 
 if TYPE_CHECKING:
+    from matris.ase_model import AseModel
     from matris.calculator import MatRISCalculator
     from matris.potential import Potential, Prediction, load
     from matris.relaxation import RelaxRecord, relax
     from matris.torchsim import MatRISTorchSimModel
 
-__all__ = ["MatRISCalculator", "MatRISTorchSimModel", "Potential", "Prediction", "RelaxRecord", "load", "relax"]
+__all__ = [
+    "AseModel",
+    "MatRISCalculator",
+    "MatRISTorchSimModel",
+    "Potential",
+    "Prediction",
+    "RelaxRecord",
+    "load",
+    "relax",
+]
 
 try:
     __version__ = version("matris-flows")
@@ -26,6 +36,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "AseModel": "ase_model",
         "MatRISCalculator": "calculator",
         "MatRISTorchSimModel": "torchsim",
         "Potential": "potential",

@@ -149,6 +149,8 @@ class InFlight:
         fire.velocities.zero_()
         if self.settings.relax_cell:
             fire.cell_velocities.zero_()
+        else:
+            fire.stress.fill_(torch.nan)  # stays so where the model gives none: zero would pass for an answer
         return fire
 
     def _verdicts(self) -> list[tuple[RelaxState, str | None, float] | None]:
