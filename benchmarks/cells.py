@@ -48,3 +48,29 @@ def mixed_sixteen() -> list[Structure]:
     compounds = [("MgO", "rocksalt", 4.25), ("GaAs", "zincblende", 5.75), ("CsCl", "cesiumchloride", 4.2)]
     structures += [_from_ase(bulk(f, t, a=a)) for f, t, a in compounds]
     return [rattled(s, 10 + i) for i, s in enumerate(structures)]
+
+
+PROTOTYPES = (
+    ("Si", "diamond", 5.43), ("NaCl", "rocksalt", 5.69), ("Al", "fcc", 4.05), ("MgO", "rocksalt", 4.25),
+    ("Mg", "hcp", 3.2), ("GaAs", "zincblende", 5.75), ("Cu", "fcc", 3.62), ("W", "bcc", 3.18),
+    ("CaF2", "fluorite", 5.5), ("Ti", "hcp", 2.93), ("AlNi", "cesiumchloride", 2.89), ("ZnO", "wurtzite", 3.28),
+    ("Ge", "diamond", 5.76), ("KBr", "rocksalt", 6.7), ("Nb", "bcc", 3.31), ("TiO2", "rutile", 4.65),
+    ("LiF", "rocksalt", 4.07), ("AlAs", "zincblende", 5.73), ("SrTiO3", "perovskite", 3.94), ("Ag", "fcc", 4.15),
+    ("InAs", "zincblende", 6.2), ("Li", "bcc", 3.44), ("CaO", "rocksalt", 4.84), ("Zr", "hcp", 3.24),
+)  # fmt: skip
+"""Formula, prototype and lattice constant a (Å): elements, binaries and a ternary; mixed, so that parts are alike."""
+
+
+def prototypes() -> dict[str, Structure]:
+    """Primitive cells of `PROTOTYPES`, of 1 to 6 atoms, by formula."""
+    return {formula: _prototype(formula, kind, a) for formula, kind, a in PROTOTYPES}
+
+
+def _prototype(formula: str, kind: str, a: float) -> Structure:
+    if kind == "rutile":
+        sites = [[0, 0, 0], [0.305, 0.305, 0]]
+        return Structure.from_spacegroup("P4_2/mnm", Lattice.tetragonal(a, 0.64 * a), ["Ti", "O"], sites)
+    if kind == "perovskite":
+        sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+        return Structure.from_spacegroup("Pm-3m", Lattice.cubic(a), ["Sr", "Ti", "O"], sites)
+    return _from_ase(bulk(formula, kind, a=a))
