@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from matris.makers.batch_elastic import BatchElasticMaker
     from matris.makers.batch_eos import BatchEosMaker
     from matris.makers.batch_phonon import BatchPhononMaker
+    from matris.makers.batch_qha import BatchQhaMaker
     from matris.makers.batch_relax import BatchRelaxMaker
+    from matris.makers.batch_static import BatchStaticMaker
     from matris.makers.relax import RelaxMaker
     from matris.makers.static import StaticMaker
 
@@ -18,7 +20,9 @@ __all__ = [
     "BatchElasticMaker",
     "BatchEosMaker",
     "BatchPhononMaker",
+    "BatchQhaMaker",
     "BatchRelaxMaker",
+    "BatchStaticMaker",
     "RelaxMaker",
     "StaticMaker",
 ]
@@ -29,7 +33,9 @@ __getattr__, __dir__ = lazily(
         "BatchElasticMaker": "batch_elastic",
         "BatchEosMaker": "batch_eos",
         "BatchPhononMaker": "batch_phonon",
+        "BatchQhaMaker": "batch_qha",
         "BatchRelaxMaker": "batch_relax",
+        "BatchStaticMaker": "batch_static",
         "RelaxMaker": "relax",
         "StaticMaker": "static",
     },

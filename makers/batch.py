@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from matris.eos import EosRecord
     from matris.phonon import PhononRecord
     from matris.potential import Potential
+    from matris.qha import QhaRecord
 
-    type PropertyRecord = ElasticRecord | EosRecord | PhononRecord
+    type PropertyRecord = ElasticRecord | EosRecord | PhononRecord | QhaRecord
+
+JOULE_PER_MOLE = 96485.332
+"""In one eV."""
 
 _NOT_SETTINGS = {
     "name",
@@ -180,3 +184,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # e.g. a source tree on the path, not installed
             found[package] = "unknown"
     return found
+
+
+def temperatures(t_min: float, t_max: float, t_step: float) -> tuple[float, ...]:
+    """Temperatures from `t_min` to `t_max`, both included, K."""
+    return tuple(t_min + i * t_step for i in range(round((t_max - t_min) / t_step) + 1))

@@ -10,7 +10,7 @@ import numpy as np
 from jobflow import job
 from pydantic import BaseModel
 
-from matris.makers.batch import PropertyMaker
+from matris.makers.batch import JOULE_PER_MOLE, PropertyMaker, temperatures
 from matris.phonon import BornCharges, PhononSettings, phonons
 from matris.stores.property_documents import PhononDocument, UnstableModeDocument
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matris.instability import UnstableMode
     from matris.phonon import PhononRecord
     from matris.stores.candidates import Candidate
-
-_JOULE_PER_MOLE = 96485.332  # in one eV
 
 
 class PhononDocuments(BaseModel):
@@ -120,11 +118,6 @@ class BatchPhononMaker(PropertyMaker):
         )
 
 
-def temperatures(t_min: float, t_max: float, t_step: float) -> tuple[float, ...]:
-    """Temperatures from `t_min` to `t_max`, both included, K."""
-    return tuple(t_min + i * t_step for i in range(round((t_max - t_min) / t_step) + 1))
-
-
 def _mode(mode: UnstableMode | None, energy_per_atom: float | None) -> UnstableModeDocument | None:
     """Describe an instability."""
     if mode is None:
@@ -154,9 +147,9 @@ def _fields(record: PhononRecord | None) -> dict[str, Any]:
         "min_frequency": found.min_frequency,
         "has_imaginary_modes": found.has_imaginary_modes,
         "temperatures": found.temperatures.tolist(),
-        "free_energies": (found.free_energy * _JOULE_PER_MOLE).tolist(),
-        "entropies": (found.entropy * _JOULE_PER_MOLE).tolist(),
-        "heat_capacities": (found.heat_capacity * _JOULE_PER_MOLE).tolist(),
+        "free_energies": (found.free_energy * JOULE_PER_MOLE).tolist(),
+        "entropies": (found.entropy * JOULE_PER_MOLE).tolist(),
+        "heat_capacities": (found.heat_capacity * JOULE_PER_MOLE).tolist(),
         "nsites_primitive": found.n_atoms,
         "phonon_bandstructure": {
             "qpoints": [q.tolist() for q in found.qpoints],

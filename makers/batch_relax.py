@@ -108,7 +108,7 @@ class BatchRelaxMaker(BatchMaker):
         )
         for record in records:
             index = accepted[record.index]
-            results[index] = self._result(chunk[index], record.state, record.error, record)
+            results[index] = self._result(chunk[index], self.outcome(record), record.error, record)
             _report(results[index][0])
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
@@ -116,6 +116,10 @@ class BatchRelaxMaker(BatchMaker):
             settings=RelaxTag(**settings.to_dict(), digest=settings.digest()),
             **provenance(potential),
         )
+
+    def outcome(self, record: RelaxRecord) -> State:
+        """State of a candidate that was computed."""
+        return record.state
 
     def settings(self) -> RelaxSettings:
         """Return what decides a result besides the checkpoint and the candidate."""

@@ -143,5 +143,11 @@ class QhaDocument(PropertyDocument):
         default_factory=list, description="At constant pressure, J/K/mol of cells."
     )
     gruneisen_temperature: list[float] = Field(
-        default_factory=list, description="Mode Grüneisen parameters averaged with the modes' heat capacities."
+        default_factory=list, description="Thermal Grüneisen parameter, α B V / C_V."
+    )
+    average_gruneisen: float | None = Field(
+        default=None, description="Of the modes' parameters at the static volume, by their heat capacities at 300 K."
+    )
+    gruneisen_modes: dict[str, list[Any]] | None = Field(
+        default=None, description="`frequencies` (THz) and `parameters`, (q, modes); `weights` (q)."
     )

@@ -12,6 +12,8 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.makers.batch_static import BatchStaticMaker
+from matris.potential import load
 from matris.stores.candidates import Candidate
 from matris.stores.documents import ChunkDocument
 from matris.structures import content_id
@@ -120,3 +122,16 @@ def test_a_second_run_reads_the_journal(
 def test_empty_chunk(tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path) -> None:
     output = run(BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu"), [], job_store, tmp_path)
     assert output["records"] == []
+
+
+def test_static_evaluates_candidates_as_they_are(
+    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
+) -> None:
+    output = run(BatchStaticMaker(checkpoint=str(tiny_checkpoint), device="cpu"), mixed, job_store, tmp_path)
+    assert [r["state"] for r in output["records"]] == ["converged", "rejected", "rejected", "rejected", "converged"]
+    assert (output["settings"]["max_steps"], output["settings"]["relax_cell"]) == (0, False)
+    loaded = job_store.query_one({}, load=True)["output"]
+    (expected,) = load(str(tiny_checkpoint), device="cpu").predict([rock_salt(5.6)])
+    assert output["records"][0]["energy"] == pytest.approx(expected.energy, abs=1e-5)
+    assert np.array(loaded["structures"][0]["stress"]) == pytest.approx(expected.stress, abs=1e-6)
+    assert Structure.from_dict(loaded["structures"][0]["structure"]).matches(rock_salt(5.6))

@@ -13,11 +13,11 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from matris.elastic import elastic
-from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker
+from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker
 from matris.potential import load
 from matris.stores import SQLiteStore
 from matris.stores.candidates import Candidate
-from matris.stores.property_documents import ElasticDocument, EosDocument, PhononDocument
+from matris.stores.property_documents import ElasticDocument, EosDocument, PhononDocument, QhaDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,3 +125,17 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     assert highest[1] > highest[0] + 1  # THz: the longitudinal branch
     with pytest.raises(ValueError, match="1 entries for 2 candidates"):
         run_locally(maker.make([MGO, SI], born=[born]), store=store, log=False, raise_immediately=True)
+
+
+def test_qha(store: JobStore, tmp_path: Path) -> None:
+    maker = BatchQhaMaker(device="cpu", dtype="float32", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    small, whole = run(maker, store, tmp_path)
+    assert [d["state"] == "failed" for d in small] == [False, True, True, False]
+    assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
+    document = QhaDocument.model_validate(whole[0])
+    assert document.temperatures == [0, 100, 200, 300]
+    assert len(document.helmholtz_volume) == 4
+    assert len(document.helmholtz_volume[0]) == len(document.volumes) == 7
+    assert document.volume_temperature[0] == pytest.approx(document.volume, rel=0.05)
+    assert document.average_gruneisen == pytest.approx(document.gruneisen_temperature[-1], rel=0.3)
+    assert np.shape(document.gruneisen_modes["parameters"])[1] == 6
