@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from jobflow import JobStore, run_locally
-from maggma.stores import MemoryStore
+from jobflow import run_locally
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from matris.elastic import elastic
 from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker
 from matris.potential import load
-from matris.stores import SQLiteStore
 from matris.stores.candidates import Candidate
 from matris.stores.property_documents import ElasticDocument, EosDocument, PhononDocument, QhaDocument
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jobflow import JobStore
 
     from matris.makers.batch import PropertyMaker
 
@@ -32,16 +32,6 @@ CANDIDATES = [
     Candidate.from_structure(Structure(Lattice.cubic(4), ["Xe"], [[0, 0, 0]]), "Xe.cif"),
     SI,
 ]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> JobStore:
-    if request.param == "memory":
-        return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
-    path = str(tmp_path / "jobs.sqlite")
-    return JobStore(
-        SQLiteStore(path, "outputs", key="uuid"), additional_stores={"data": SQLiteStore(path, "data", key="blob_uuid")}
-    )
 
 
 def run(maker: PropertyMaker, store: JobStore, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -123,14 +122,12 @@ def test_siblings(tmp_path):
         sibling_store(text, "candidates", key="document_id")
 
 
-@pytest.mark.skipif("MONGO_TEST_URI" not in os.environ, reason="MONGO_TEST_URI names no MongoDB server")
-def test_mongodb(tmp_path, monkeypatch):
-    server = os.environ["MONGO_TEST_URI"].rstrip("/")
+def test_mongodb(tmp_path, monkeypatch, mongo_server):
     database = f"matris-{uuid.uuid4().hex[:8]}"
     try:
-        store = open_job_store(f"{server}/{database}")
+        store = open_job_store(f"{mongo_server}/{database}")
         ids = run_flow(store, tmp_path, monkeypatch)
-        again = open_job_store(f"{server}/{database}")
+        again = open_job_store(f"{mongo_server}/{database}")
         assert again.query_one({"uuid": ids[2]}, load=True)["output"]["forces"] == [[3.0] * 3] * 4
         with pytest.raises(DuplicateKeyError):
             again.docs_store._collection.insert_one({"uuid": ids[2], "index": 1})
@@ -139,4 +136,4 @@ def test_mongodb(tmp_path, monkeypatch):
         candidates.update({"document_id": "x"})
         assert sibling_store(again, "candidates", key="document_id").count({"document_id": "x"}) == 1
     finally:
-        MongoClient(server).drop_database(database)
+        MongoClient(mongo_server).drop_database(database)
