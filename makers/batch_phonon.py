@@ -159,5 +159,5 @@ def _fields(record: PhononRecord | None) -> dict[str, Any]:
             "connections": found.connections,
         },
         "phonon_dos": {"frequencies": found.dos_frequencies.tolist(), "densities": found.dos.tolist()},
-        "force_constants": np.asarray(phonopy.force_constants).tolist(),
+        "force_constants": np.asarray(phonopy.force_constants)[phonopy.primitive.p2s_map].tolist(),
     }

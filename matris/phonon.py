@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.1
 """Imaginary frequencies up to this (THz) count as zero: float32 forces of 1e-6 eV/Å make up to a third of it."""
 
-_MESH = 100.0  # length in Å that phonopy divides by lattice vectors to get the mesh of wave vectors
+_MESH = 60.0  # length in Å that phonopy divides by lattice vectors to get the mesh: free energies to 1e-4 eV at 300 K
 _BAND_POINTS = 51  # on each segment of the path
 
 

@@ -117,7 +117,9 @@ class PhononDocument(PropertyDocument):
     phonon_dos: dict[str, list[float]] | None = Field(
         default=None, description="`frequencies` (THz) and `densities` (states per THz and primitive cell)."
     )
-    force_constants: list[Any] | None = Field(default=None, description="eV/Å², (atoms, atoms of supercell, 3, 3).")
+    force_constants: list[Any] | None = Field(
+        default=None, description="eV/Å², (primitive atoms, atoms of supercell, 3, 3): phonopy's compact form."
+    )
     born: list[list[list[float]]] | None = Field(
         default=None, description="Born charges given for the non-analytic correction, e, by atom of `structure`."
     )
