@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pymatgen.analysis.elasticity import ElasticTensor, Strain
+from pymatgen.analysis.elasticity import ElasticTensor
 from pymatgen.core import Lattice, Structure
-from pymatgen.core.tensors import symmetry_reduce
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from matris.groups import fault, isolated, relax_all, relax_groups
 from matris.records import GPA
@@ -30,6 +30,7 @@ STRAINS = (-0.01, -0.005, 0.005, 0.01)
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 _NONLINEAR = 0.05  # of the largest constant: from here on the strains are too large for what is asked of them
+_SAME = 2e-4  # of a strain's size: what a relaxed lattice leaves of its symmetry
 _MARGIN = 1e-3  # lowest over highest eigenvalue of a tensor that is called stable
 _EXACT = 1e-5  # strain that a cell may differ from the one asked for: rounding of float32 is a hundredth of it
 
@@ -227,13 +228,43 @@ def strained_cells(structure: Structure, strains: Sequence[float] = STRAINS, sym
         for size in sorted(strains):
             strain = np.zeros((3, 3))
             strain[i, j] = strain[j, i] = size
-            wanted.append(Strain(strain))
-    unique = symmetry_reduce(wanted, structure, symprec=symprec)
-    cells, images = [], []
-    for strain, operations in unique.items():
-        cells.append((np.array(strain), strained(structure, np.array(strain))))
-        images.append([np.array(operation.rotation_matrix) for operation in operations])
-    return StrainPlan(structure, cells, images, symprec)
+            wanted.append(strain)
+    operations = SpacegroupAnalyzer(structure, symprec=symprec).get_symmetry_operations(cartesian=True)
+    unique = reduced(wanted, np.array([operation.rotation_matrix for operation in operations]))
+    cells = [(strain, strained(structure, strain)) for strain, _ in unique]
+    return StrainPlan(structure, cells, [images for _, images in unique], symprec)
+
+
+def reduced(
+    strains: Sequence[NDArray[np.float64]], rotations: NDArray[np.float64]
+) -> list[tuple[NDArray[np.float64], list[NDArray[np.float64]]]]:
+    """
+    Leave out strains that a symmetry operation makes of an earlier one.
+
+    Parameters
+    ----------
+    strains
+        Shape (3, 3) each.
+    rotations
+        Of the crystal, in Cartesian axes, shape (n, 3, 3).
+
+    Returns
+    -------
+    list of tuple
+        Each strain that is left, and for each one made of it the rotation that makes it.
+    """
+    left: list[tuple[NDArray[np.float64], list[NDArray[np.float64]]]] = []
+    orbits: list[NDArray[np.float64]] = []  # all images of each strain that is left
+    for strain in strains:
+        for (_, images), orbit in zip(left, orbits, strict=True):
+            off = np.abs(orbit - strain).max(axis=(1, 2))
+            if off.min() < _SAME * np.abs(strain).max():
+                images.append(rotations[off.argmin()])
+                break
+        else:
+            left.append((strain, []))
+            orbits.append(rotations @ strain @ rotations.transpose(0, 2, 1))
+    return left
 
 
 def check_strains(strains: Sequence[float]) -> None:
