@@ -129,14 +129,7 @@ class InFlight:
     def _enter(self, structure: Structure) -> Any:
         """FIRE state of a structure that has not been evaluated."""
         device, dtype = self.model.device, self.model.dtype
-        lattice = structure.lattice.matrix * _handedness(structure)
-        state = ts.SimState(
-            positions=torch.tensor(structure.cart_coords, device=device, dtype=dtype),
-            masses=torch.tensor([float(site.specie.atomic_mass) for site in structure], device=device, dtype=dtype),
-            cell=torch.tensor(lattice.T.copy(), device=device, dtype=dtype)[None],
-            pbc=True,
-            atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
-        )
+        state = state_of(structure, device, dtype)
         # Where no power has been gained, FIRE halves the time step: once on the step that moves nothing, once on the
         # first step from rest, which thus has ASE's first time step. Zero velocities, where torch-sim starts from NaN,
         # make that the same whoever else is in the batch.
@@ -205,7 +198,7 @@ class InFlight:
         """Record of a structure that left, all of its last geometry."""
         assert verdict is not None  # noqa: S101 - only those with a verdict leave
         outcome, error, fmax = verdict
-        structure = None if error else _structure(flight.structure, state)
+        structure = None if error else structure_of(flight.structure, state)
         if structure is not None and (problem := problem_with(structure)):
             outcome, error = "failed", f"relaxed into nonsense: {problem} (after {flight.n_steps} steps)"
         common: dict[str, Any] = {
@@ -251,7 +244,19 @@ def _handedness(structure: Structure) -> float:
     return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
 
 
-def _structure(initial: Structure, state: Any) -> Structure:
+def state_of(structure: Structure, device: torch.device, dtype: torch.dtype) -> ts.SimState:
+    """Put a structure on a device; a left-handed cell is reversed."""
+    lattice = structure.lattice.matrix * _handedness(structure)
+    return ts.SimState(
+        positions=torch.tensor(structure.cart_coords, device=device, dtype=dtype),
+        masses=torch.tensor([float(site.specie.atomic_mass) for site in structure], device=device, dtype=dtype),
+        cell=torch.tensor(lattice.T.copy(), device=device, dtype=dtype)[None],
+        pbc=True,
+        atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
+    )
+
+
+def structure_of(initial: Structure, state: Any) -> Structure:
     """Put lattice and coordinates of a state to the species of the initial structure."""
     lattice = Lattice(_array(state.cell[0]).T * _handedness(initial))
     labels = [site.label for site in initial]

@@ -87,7 +87,7 @@ def relax(
         If the journal belongs to other settings or another checkpoint, or another process uses it.
     """
     settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
-    engine = _engine(potential)
+    engine = engine_of(potential)
     if relax_cell and not engine.model.compute_stress:
         raise ValueError(
             "relax_cell needs stress, which the model does not compute: set its compute_stress, or fix the cell"
@@ -120,7 +120,7 @@ def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str)
 
 
 @dataclass(frozen=True)
-class _Engine:
+class Engine:
     """A torch-sim model, and what identifies it."""
 
     model: ModelInterface
@@ -140,13 +140,13 @@ class _Engine:
 
 def _relax(
     structures: Iterator[Structure | Atoms],
-    engine: _Engine,
+    engine: Engine,
     settings: RelaxSettings,
     path: str | Path | None,
     max_batch_atoms: int | None,
 ) -> Generator[RelaxRecord]:
     """Feed structures to the device and records to the journal and the caller."""
-    cost, unit, limit = _budget(engine, max_batch_atoms)
+    cost, unit, limit = budget_of(engine, max_batch_atoms)
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
     batch = InFlight(IsolatingModel(engine.model, budget), settings)
     if path is not None and Path(path).is_dir():
@@ -226,18 +226,18 @@ def _prepare(
     return RelaxRecord(index, identity, "failed", error=problem)
 
 
-def _engine(potential: Potential | ModelInterface | str | Path | None) -> _Engine:
+def engine_of(potential: Potential | ModelInterface | str | Path | None) -> Engine:
     """Find model, identity and elements of what the user named."""
     if isinstance(potential, ModelInterface):
         inner = getattr(potential, "potential", None)  # a MatRISTorchSimModel knows its potential
         if inner is None:
-            return _Engine(potential, _fingerprint(potential), None)
-        return _Engine(potential, inner.card.sha256, inner)
+            return Engine(potential, _fingerprint(potential), None)
+        return Engine(potential, inner.card.sha256, inner)
     from matris.potential import Potential, load
     from matris.torchsim import MatRISTorchSimModel
 
     loaded = potential if isinstance(potential, Potential) else load(potential)
-    return _Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, loaded)
+    return Engine(MatRISTorchSimModel(loaded), loaded.card.sha256, loaded)
 
 
 def _fingerprint(model: ModelInterface) -> str:
@@ -253,7 +253,7 @@ def _fingerprint(model: ModelInterface) -> str:
     return digest.hexdigest()
 
 
-def _budget(engine: _Engine, max_batch_atoms: int | None) -> tuple[Callable[[Structure], float], str, float]:
+def budget_of(engine: Engine, max_batch_atoms: int | None) -> tuple[Callable[[Structure], float], str, float]:
     """Find what one structure costs, in which unit, and how much of it may be on the device at once."""
     device, potential = engine.model.device, engine.potential
     if max_batch_atoms is None and potential is not None:
