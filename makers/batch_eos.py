@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 from pydantic import BaseModel
 
-from matris.eos import EQUATIONS, VOLUMES, eos
+from matris.eos import VOLUMES, eos
+from matris.equations import EQUATIONS
 from matris.makers.batch import PropertyMaker
 from matris.stores.property_documents import EosDocument, EosFitDocument
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.eos import EQUATIONS, eos, fit_eos
+from matris.eos import eos, fit_eos
+from matris.equations import EQUATIONS
 from matris.records import GPA
 
 from .argon import EPSILON, FCC, Argon
