@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import run_locally
 
 from matris.flows.campaign import local_folder
+from matris.makers.batch import PropertyMaker
 from matris.stores.candidates import read_candidates
 from matris.stores.jobstore import open_job_store
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from matris.makers.batch import PropertyMaker
+    from matris.makers.batch import BatchMaker
 
 
 def compute_properties(
-    sources: Iterable[str | Path], maker: PropertyMaker, location: str | Path | None = None
+    sources: Iterable[str | Path], maker: BatchMaker, location: str | Path | None = None
 ) -> list[dict[str, Any]]:
     """
     Run one job over all structures of some files.
@@ -30,7 +31,7 @@ def compute_properties(
     sources
         Files and folders, as for `matris.stores.candidates.read_candidates`.
     maker
-        Which property, and how.
+        Which property, and how: one whose job gives ``documents``.
     location
         Store, as for `matris.stores.jobstore.open_job_store`.
 
@@ -46,7 +47,7 @@ def compute_properties(
     """
     candidates = list(read_candidates(sources))
     store = open_job_store(location)
-    if maker.journal_dir is None:
+    if isinstance(maker, PropertyMaker) and maker.journal_dir is None:
         maker.journal_dir = str((local_folder(location) / "journal").absolute())
     job = maker.make(candidates)
     run_locally(job, store=store, log=False, raise_immediately=True)

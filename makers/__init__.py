@@ -9,6 +9,7 @@ from matris.lazy import lazily
 if TYPE_CHECKING:
     from matris.makers.batch_elastic import BatchElasticMaker
     from matris.makers.batch_eos import BatchEosMaker
+    from matris.makers.batch_md import BatchMDMaker
     from matris.makers.batch_phonon import BatchPhononMaker
     from matris.makers.batch_qha import BatchQhaMaker
     from matris.makers.batch_relax import BatchRelaxMaker
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchElasticMaker",
     "BatchEosMaker",
+    "BatchMDMaker",
     "BatchPhononMaker",
     "BatchQhaMaker",
     "BatchRelaxMaker",
@@ -32,6 +34,7 @@ __getattr__, __dir__ = lazily(
     {
         "BatchElasticMaker": "batch_elastic",
         "BatchEosMaker": "batch_eos",
+        "BatchMDMaker": "batch_md",
         "BatchPhononMaker": "batch_phonon",
         "BatchQhaMaker": "batch_qha",
         "BatchRelaxMaker": "batch_relax",

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
     import torch
 
+    from matris.dynamics import DynamicsRecord
     from matris.elastic import ElasticRecord
     from matris.eos import EosRecord
     from matris.phonon import PhononRecord
     from matris.potential import Potential
     from matris.qha import QhaRecord
 
-    type PropertyRecord = ElasticRecord | EosRecord | PhononRecord | QhaRecord
+    type PropertyRecord = DynamicsRecord | ElasticRecord | EosRecord | PhononRecord | QhaRecord
 
 JOULE_PER_MOLE = 96485.332
 """In one eV."""
@@ -35,6 +36,7 @@ _NOT_SETTINGS = {
     "device",
     "dtype",
     "journal_dir",
+    "trajectory_dir",
 }  # they do not decide the result, or stand apart
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
 
@@ -62,36 +64,6 @@ class BatchMaker(Maker):
     def potential(self) -> Potential:
         """Load the potential; it stays resident, so that the next job of this process has it at once."""
         return load(self.checkpoint, device=self.device, dtype=self.dtype)
-
-
-@dataclass
-class PropertyMaker(BatchMaker):
-    """
-    A job that computes a property of many materials; each is relaxed first.
-
-    Parameters
-    ----------
-    name
-        Name of the job.
-    checkpoint
-        Registry key or path of a checkpoint; by default the embedded one.
-    device
-        Where the potential computes.
-    dtype
-        In which precision: derivatives of forces and stresses are worth the double one.
-    fmax
-        Bound on forces and on the cell's in all relaxations, eV/Å.
-    steps
-        Most steps of a relaxation.
-    journal_dir
-        Folder in which finished cells are kept; by default the folder the job runs in.
-    """
-
-    name: str = "batch property"
-    dtype: str | None = "float64"
-    fmax: float = 1e-4
-    steps: int = 2000
-    journal_dir: str | None = None
 
     def documents(
         self,
@@ -136,6 +108,36 @@ class PropertyMaker(BatchMaker):
             (common | _outcome(candidate, records.get(index)), records.get(index))
             for index, candidate in enumerate(chunk)
         ]
+
+
+@dataclass
+class PropertyMaker(BatchMaker):
+    """
+    A job that computes a property of many materials; each is relaxed first.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device
+        Where the potential computes.
+    dtype
+        In which precision: derivatives of forces and stresses are worth the double one.
+    fmax
+        Bound on forces and on the cell's in all relaxations, eV/Å.
+    steps
+        Most steps of a relaxation.
+    journal_dir
+        Folder in which finished cells are kept; by default the folder the job runs in.
+    """
+
+    name: str = "batch property"
+    dtype: str | None = "float64"
+    fmax: float = 1e-4
+    steps: int = 2000
+    journal_dir: str | None = None
 
 
 def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, Any]:

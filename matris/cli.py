@@ -1,4 +1,4 @@
-"""The command line: relax, screen, elastic, eos, phonon, query, models."""
+"""The command line: relax, screen, elastic, eos, phonon, md, query, models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matris.flows.campaign import Campaign
-    from matris.makers.batch import PropertyMaker
+    from matris.makers.batch import BatchMaker
     from matris.makers.batch_relax import BatchRelaxMaker
     from matris.terminal import Document
 
@@ -283,7 +283,71 @@ def phonon(
         )
 
 
-def _properties(files: Sequence[Path], maker: PropertyMaker, store: str | None) -> list[dict[str, Any]]:
+@app.command()
+def md(
+    files: Files,
+    ensemble: Annotated[
+        Literal["nve", "nvt", "npt"],
+        typer.Option(help="nvt: Langevin thermostat; npt: with a barostat by which the whole cell fluctuates."),
+    ] = "nvt",
+    temperature: Annotated[
+        float, typer.Option(metavar="K", min=0.0, help="Of initial velocities and thermostat (K).")
+    ] = 300.0,
+    pressure: Annotated[float, typer.Option(metavar="P", help="Of npt (GPa).")] = 0.0,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of each structure.")] = 1000,
+    time_step: Annotated[float, typer.Option(metavar="FS", help="Of the integrator (fs).")] = 1.0,
+    interval: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between frames.")] = 10,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of initial velocities and noise.")] = 0,
+    trajectories: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the trajectories, extended XYZ.")
+    ] = Path("trajectories"),
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    output: Format = "table",
+) -> None:
+    """
+    Molecular dynamics of the cells as they are: mean temperature, pressure, volume and energy, and trajectories.
+
+    Give supercells of some hundred atoms. A structure whose trajectory is complete in the folder is not computed again.
+
+    `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
+    """
+    with _clear_errors():
+        from matris.makers import BatchMDMaker
+
+        maker = BatchMDMaker(
+            checkpoint=checkpoint,
+            device=device,
+            ensemble=ensemble,
+            temperature=temperature,
+            pressure=pressure,
+            time_step=time_step,
+            n_steps=steps,
+            traj_interval=interval,
+            mb_velocity_seed=seed,
+            trajectory_dir=str(trajectories),
+        )
+        try:
+            maker.settings()
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        documents = _properties(files, maker, store)
+        _show_properties(
+            documents,
+            output,
+            {
+                "T\nK": lambda d: d["mean_temperature"],
+                "P\nGPa": lambda d: d["mean_pressure"],
+                "V\nÅ³": lambda d: d["mean_volume"],
+                "Epot\neV/atom": lambda d: d["mean_potential_energy"],
+                "drift\neV/atom/ps": lambda d: "" if d["energy_drift"] is None else d["energy_drift"],
+                "trajectory": lambda d: Path(d["trajectory"]).name,
+            },
+        )
+
+
+def _properties(files: Sequence[Path], maker: BatchMaker, store: str | None) -> list[dict[str, Any]]:
     """Compute a property of all structures in some files."""
     from matris.flows.properties import compute_properties
 
@@ -483,7 +547,7 @@ def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
 
 def _exit(documents: Sequence[Document]) -> None:
     """End with an error code if nothing at all could be computed."""
-    if not any(document["state"] in {"converged", "max_steps"} for document in documents):
+    if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
         raise typer.Exit(NOTHING_COMPUTED)
 

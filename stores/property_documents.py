@@ -19,7 +19,9 @@ class PropertyDocument(BaseModel):
     """
 
     candidate_id: str = Field(description="Hash of the input structure.")
-    state: Literal["converged", "max_steps", "failed"]
+    state: Literal["converged", "max_steps", "completed", "failed"] = Field(
+        description="Molecular dynamics does not converge: it is completed."
+    )
     error: str | None = Field(default=None, description="Why it failed.")
     warnings: list[str] = Field(default_factory=list, description="What to know before using the results.")
 
@@ -152,4 +154,24 @@ class QhaDocument(PropertyDocument):
     )
     gruneisen_modes: dict[str, list[Any]] | None = Field(
         default=None, description="`frequencies` (THz) and `parameters`, (q, modes); `weights` (q)."
+    )
+
+
+class DynamicsDocument(PropertyDocument):
+    """Molecular dynamics of one material; `structure`, `volume` and `symmetry` are those after the last step."""
+
+    state: Literal["completed", "failed"]
+    n_steps: int = Field(default=0, description="Taken, also before a failure.")
+    n_frames: int = Field(default=0, description="Of `series` and of the trajectory.")
+    mean_temperature: float | None = Field(default=None, description="K; means are over the second half of the frames.")
+    mean_potential_energy: float | None = Field(default=None, description="eV/atom.")
+    mean_total_energy: float | None = Field(default=None, description="eV/atom.")
+    mean_volume: float | None = Field(default=None, description="Å³ per cell.")
+    mean_pressure: float | None = Field(default=None, description="GPa, the part of the motion included.")
+    energy_drift: float | None = Field(default=None, description="Of the total energy under NVE, eV/atom/ps.")
+    trajectory: str | None = Field(default=None, description="Extended XYZ file, on the machine that computed.")
+    series: dict[str, list[float] | None] | None = Field(
+        default=None,
+        description="By frame: `time` (fs), `temperature` (K), `potential_energy`, `total_energy` (eV/atom), "
+        "`volume` (Å³), `pressure` (GPa).",
     )
