@@ -11,6 +11,7 @@ from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.cells import guess_primitive_matrix
 from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 from pymatgen.core import Structure
 
@@ -33,6 +34,7 @@ TOLERANCE = 0.1
 
 _MESH = 60.0  # length in Å that phonopy divides by lattice vectors to get the mesh: free energies to 1e-4 eV at 300 K
 _BAND_POINTS = 51  # on each segment of the path
+_SMEARING = 0.01  # of the range of frequencies: tetrahedra miss part of a narrow peak, unless at thousands of points
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Phonons:
     connections
         For each segment, whether the next one starts where it ends.
     dos_frequencies, dos
-        Density of states, THz and states per THz and primitive cell.
+        Density of states, THz and states per THz and primitive cell; a Gaussian for each mode on the mesh.
     temperatures, free_energy, entropy, heat_capacity
         K; eV, eV/K and eV/K per primitive cell.
     min_frequency
@@ -245,10 +247,11 @@ def displaced(
     """
     if matrix is None:
         matrix = supercell_matrix(structure, settings.min_length, settings.symprec)
+    cell = _to_phonopy(structure)
     phonopy = Phonopy(
-        _to_phonopy(structure),
+        cell,
         supercell_matrix=matrix,
-        primitive_matrix="auto",
+        primitive_matrix=guess_primitive_matrix(cell, symprec=settings.symprec),
         symprec=settings.symprec,
     )
     phonopy.generate_displacements(distance=settings.displacement)
@@ -355,7 +358,8 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     phonopy.run_band_structure(path, path_connections=connections, labels=labels)
     bands = phonopy.get_band_structure_dict()
     mesh = phonopy.run_mesh(_MESH)
-    phonopy.run_total_dos()
+    width = _SMEARING * float(np.ptp(mesh.frequencies))
+    phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
     dos, thermal = phonopy.get_total_dos_dict(), phonopy.get_thermal_properties_dict()
     kilojoule = 96.485332  # kJ/mol in one eV
