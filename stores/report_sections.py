@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from matris.stores.prototypes import REFERENCE_SOURCE
 from matris.stores.ranking import PROMISING, Document, Funnel, reason
+from matris.stores.report_parts import badge, definitions, formula_html, number_cell, plural, symbol_html
 from matris.stores.report_plot import drawable_systems, hull_figure, hull_points
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def head(title: str, documents: Sequence[Document], card: Mapping[str, Any]) -> 
     count = sum(document["source"] != REFERENCE_SOURCE for document in documents)
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
-        f'<h1>{escape(title)}</h1><p class="lead">{_plural(count, "candidate")} · checkpoint '
-        f"{escape(str(key))}{_badge(card)}{escape(hull)} · {date}</p>"
+        f'<h1>{escape(title)}</h1><p class="lead">{plural(count, "candidate")} · checkpoint '
+        f"{escape(str(key))}{badge(card)}{escape(hull)} · {date}</p>"
     )
 
 
@@ -39,7 +39,7 @@ def funnel(counts: Funnel) -> str:
     """Show how many candidates were left after each step, and what the others were lost to."""
     steps = [
         ("read", counts.read, ""),
-        ("distinct", counts.distinct, _plural(counts.read - counts.distinct, "duplicate")),
+        ("distinct", counts.distinct, plural(counts.read - counts.distinct, "duplicate")),
         ("sound", counts.sound, counts.loss("rejected")),
         ("relaxed", counts.converged, counts.loss("failed", "max_steps")),
         (f"within {1e3 * PROMISING:.0f} meV/atom of the hull", counts.promising, ""),
@@ -72,7 +72,7 @@ def hulls(documents: Sequence[Document], reference_points: Sequence[HullPoint] |
     told = f'<p class="note">{escape(_hull_sentence(documents))}</p>'
     larger = {d["chemsys"] for d in documents if d.get("hull_state") == "ok" and d["nelements"] > _DRAWABLE}
     if larger:
-        told += f'<p class="note">{_plural(len(larger), "system")} of four or more elements only in the ranking.</p>'
+        told += f'<p class="note">{plural(len(larger), "system")} of four or more elements only in the ranking.</p>'
     if not systems:
         nothing = '<p class="note">No chemical system of two or three elements has a hull to draw.</p>'
         return f'<section id="hulls"><h2>Convex hull</h2>{nothing}{told}</section>', ""
@@ -123,21 +123,14 @@ def _row(place: int, document: Document, link: str | None) -> str:
     stable = ' class="stable"' if distance is not None and distance <= 0 else ""
     file = "" if link is None else f'<a href="{escape(link)}">CIF</a>'
     return (
-        f'<tr{stable}><td class="number">{place}</td><td class="formula">{_formula(document["formula_pretty"])}</td>'
-        f'<td data-value="{symmetry.get("number", "")}">{_symbol(symmetry.get("symbol"))}</td>'
-        f"{_number(None if distance is None else 1e3 * distance, 1)}{_number(formation, 3)}"
+        f'<tr{stable}><td class="number">{place}</td>'
+        f'<td class="formula">{formula_html(document["formula_pretty"])}</td>'
+        f'<td data-value="{symmetry.get("number", "")}">{symbol_html(symmetry.get("symbol"))}</td>'
+        f"{number_cell(None if distance is None else 1e3 * distance, 1)}{number_cell(formation, 3)}"
         f'<td class="formula">{_decomposition(document)}</td><td class="number">{document.get("nsites")}</td>'
         f'<td class="number">{document.get("n_steps")}</td><td class="source">{escape(_source(document))}</td>'
         f"<td>{file}</td></tr>"
     )
-
-
-def _number(value: float | None, digits: int) -> str:
-    """Table cell of a number, sortable by its value."""
-    if value is None:
-        return '<td class="number" data-value="">–</td>'
-    shown = f"{value:.{digits}f}".replace("-", "−")
-    return f'<td class="number" data-value="{value:.6f}">{shown}</td>'
 
 
 def _source(document: Document) -> str:
@@ -152,7 +145,7 @@ def _decomposition(document: Document) -> str:
         return f'<span class="source">{escape(str(document["hull_state"]))}</span>'
     if document.get("is_stable"):
         return ""
-    return " + ".join(_formula(phase["formula"]) for phase in document.get("decomposes_to") or [])
+    return " + ".join(formula_html(phase["formula"]) for phase in document.get("decomposes_to") or [])
 
 
 def failures(documents: Sequence[Document]) -> str:
@@ -161,7 +154,7 @@ def failures(documents: Sequence[Document]) -> str:
         return '<section id="failures"><h2>Failures</h2><p class="note">None: every candidate converged.</p></section>'
     rows = "".join(
         f'<tr><td class="source">{escape(_source(d))}</td>'
-        f'<td class="formula">{_formula(d.get("formula_pretty") or "")}</td>'
+        f'<td class="formula">{formula_html(d.get("formula_pretty") or "")}</td>'
         f'<td class="state-{d["state"]}">{_STATES[d["state"]]}</td><td>{escape(reason(d))}</td></tr>'
         for d in documents[:MAX_ROWS]
     )
@@ -178,12 +171,13 @@ def references(documents: Sequence[Document]) -> str:
     if not elements:
         return ""
     rows = "".join(
-        f'<tr><td class="formula">{_formula(d["formula_pretty"])}</td>'
-        f"<td>{_symbol((d.get('symmetry') or {}).get('symbol'))}</td>{_number(d.get('energy_per_atom'), 4)}</tr>"
+        f'<tr><td class="formula">{formula_html(d["formula_pretty"])}</td>'
+        f"<td>{symbol_html((d.get('symmetry') or {}).get('symbol'))}</td>"
+        f"{number_cell(d.get('energy_per_atom'), 4)}</tr>"
         for d in sorted(elements, key=lambda d: str(d["formula_pretty"]))
     )
     return (
-        f'<section id="references"><details><summary>{_plural(len(elements), "elemental reference")}, computed with '
+        f'<section id="references"><details><summary>{plural(len(elements), "elemental reference")}, computed with '
         'the same checkpoint, not ranked</summary><div class="scroll"><table class="narrow"><thead><tr><th>Element</th>'
         f'<th>Space group</th><th class="number">Energy (eV/atom)</th></tr></thead><tbody>{rows}</tbody></table></div>'
         "</details></section>"
@@ -194,7 +188,7 @@ def checkpoint(card: Mapping[str, Any]) -> str:
     """Show the card of the checkpoint."""
     if not card:
         return ""
-    return f'<section id="checkpoint"><h2>Checkpoint{_badge(card)}</h2>{_definitions(card)}</section>'
+    return f'<section id="checkpoint"><h2>Checkpoint{badge(card)}</h2>{definitions(card)}</section>'
 
 
 def settings(documents: Sequence[Document]) -> str:
@@ -212,47 +206,4 @@ def settings(documents: Sequence[Document]) -> str:
         "device": f"{first['device']}, {first['dtype']}",
         "versions": first["versions"],
     }
-    return f'<section id="settings"><h2>How it was computed</h2>{_definitions(content)}</section>'
-
-
-def _badge(card: Mapping[str, Any]) -> str:
-    """Mark results of a checkpoint that calls itself a demonstrator."""
-    return ' <span class="badge">demonstrator</span>' if "demonstrator" in str(dict(card)).lower() else ""
-
-
-def _definitions(content: Mapping[str, Any]) -> str:
-    """Nested names and values."""
-    rows = []
-    for name, value in content.items():
-        if value not in (None, "", [], {}, ()):
-            style = ' class="mono"' if name == "sha256" else ""
-            rows.append(f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd{style}>{_value(value)}</dd>")
-    return f"<dl>{''.join(rows)}</dl>"
-
-
-def _value(value: Any) -> str:
-    """One value of a card."""
-    if isinstance(value, dict):
-        return _definitions(value)
-    if isinstance(value, (list, tuple)):
-        return escape(", ".join(map(str, value)))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return escape(str(value))
-
-
-def _plural(count: int, noun: str) -> str:
-    """Count with its noun; empty for none."""
-    return "" if count == 0 else f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _formula(formula: str) -> str:
-    """Set the numbers of a formula as subscripts."""
-    return re.sub(r"(\d+(?:\.\d+)?)", r"<sub>\1</sub>", escape(formula))
-
-
-def _symbol(symbol: str | None) -> str:
-    """Space-group symbol with overlined inversions and screw axes as subscripts."""
-    if symbol is None:
-        return ""
-    return re.sub(r"-(\d)", r'<span class="over">\1</span>', re.sub(r"_(\d)", r"<sub>\1</sub>", escape(symbol)))
+    return f'<section id="settings"><h2>How it was computed</h2>{definitions(content)}</section>'

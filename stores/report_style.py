@@ -51,6 +51,9 @@ select, input { font: inherit; padding: 5px 9px; border: 1px solid var(--line); 
                 background: var(--paper); }
 .plot { width: 100%; height: 560px; }
 .plot[hidden] { display: none; }
+.figure { width: 100%; margin-top: 14px; }
+.warning { color: var(--warn); }
+h2 .source { font-weight: 400; font-size: 13.5px; margin-left: 10px; }
 details summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 22px; margin: 0; }
 dt { color: var(--soft); }
@@ -72,9 +75,9 @@ if (systems) {
   systems.addEventListener("change", () => drawHull(systems.value));
   drawHull(systems.value);
 }
-document.querySelectorAll("table.sortable th").forEach((head, column) => {
+document.querySelectorAll("table.sortable th").forEach(head => {
   head.addEventListener("click", () => {
-    const table = head.closest("table"), body = table.tBodies[0];
+    const column = head.cellIndex, table = head.closest("table"), body = table.tBodies[0];
     const up = head.getAttribute("aria-sort") !== "ascending";
     table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
@@ -91,8 +94,23 @@ document.querySelectorAll("table.sortable th").forEach((head, column) => {
 const filter = document.getElementById("filter");
 if (filter) filter.addEventListener("input", () => {
   const wanted = filter.value.trim().toLowerCase();
-  document.querySelectorAll("#ranking tbody tr").forEach(row => {
+  filter.closest("section").querySelectorAll("tbody tr").forEach(row => {
     row.hidden = !row.textContent.toLowerCase().includes(wanted);
   });
 });
 """
+
+FIGURES = """
+const drawn = new IntersectionObserver(entries => entries.forEach(({target, isIntersecting}) => {
+  if (isIntersecting && !target.dataset.drawn) {
+    const figure = JSON.parse(document.getElementById(target.id + "-data").textContent);
+    Plotly.newPlot(target, figure.data, figure.layout, {responsive: true, displaylogo: false});
+    target.dataset.drawn = figure.layout.scene ? "in space" : "flat";
+  } else if (!isIntersecting && target.dataset.drawn === "in space") {
+    Plotly.purge(target);
+    delete target.dataset.drawn;
+  }
+}), {rootMargin: "400px"});
+document.querySelectorAll(".figure").forEach(div => drawn.observe(div));
+"""
+"""Draws a figure when it comes near the window; those in space go again: browsers hold few of them at a time."""

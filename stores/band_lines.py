@@ -1,0 +1,101 @@
+"""Lines and labels of phonon bands, from the segments of a path."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    type Floats = NDArray[np.float64]
+
+_JUMP = 1e-3  # THz; frequencies of two segments that differ by more at the point they share are not joined
+_GREEK = dict(
+    zip(
+        ("Gamma", "Delta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "Pi", "Theta", "Xi"),
+        "ΓΔΛΣΦΨΩΠΘΞ",
+        strict=True,
+    )
+)
+
+
+def joined(segments: Sequence[Floats], breaks: Sequence[bool]) -> Floats:
+    """Join the segments of a path into one array; at breaks, which end a line, with NaN between them."""
+    gap = np.full((1, *segments[0].shape[1:]), np.nan)
+    parts = [segments[0]]
+    for segment, broken in zip(segments[1:], breaks, strict=True):
+        parts += [gap, segment] if broken else [segment]
+    return np.concatenate(parts)
+
+
+def breaks_of(frequencies: Sequence[Floats], connections: Sequence[bool]) -> list[bool]:
+    """
+    Say after which segments but the last a line breaks.
+
+    Where the path goes on elsewhere, and where the non-analytic correction makes frequencies depend on the direction
+    from which a point is reached.
+    """
+    ends = zip(frequencies, frequencies[1:], connections, strict=False)
+    return [not connected or not np.allclose(here[-1], there[0], atol=_JUMP) for here, there, connected in ends]
+
+
+def split_at_zero(x: Floats, y: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats] | None]:
+    """
+    Split a line into its parts above and below zero, each with the points where it crosses.
+
+    Returns
+    -------
+    above, below
+        x and y of the parts, NaN where one ends; no `below` if the line is nowhere negative.
+    """
+    if not (y < 0).any():
+        return (x, y), None
+    crossing = np.flatnonzero(y[:-1] * y[1:] < 0)
+    share = y[crossing] / (y[crossing] - y[crossing + 1])
+    x = np.insert(x, crossing + 1, x[crossing] + share * (x[crossing + 1] - x[crossing]))
+    y = np.insert(y, crossing + 1, 0.0)
+    negative = y < 0
+    beside = np.append(negative[1:], False) | np.append(False, negative[:-1])
+    below = negative | (beside & (y == 0))
+    kept = below | np.append(False, below[:-1])
+    return (x, np.where(negative, np.nan, y)), (x[kept], np.where(below, y, np.nan)[kept])
+
+
+def ticks_of(bands: Mapping[str, Any]) -> list[tuple[float, str]]:
+    """Places along a path and what they are called; two names where the path goes on elsewhere."""
+    labels = iter([point_label(label) for label in bands["labels"]])
+    ticks: list[tuple[float, str]] = []
+    joined = False
+    for distances, connected in zip(bands["distances"], bands["connections"], strict=True):
+        if not joined:
+            start = next(labels)
+            ticks[-1:] = [(ticks[-1][0], f"{ticks[-1][1]}|{start}")] if ticks else [(float(distances[0]), start)]
+        ticks.append((float(distances[-1]), next(labels)))
+        joined = connected
+    return ticks
+
+
+def point_label(label: str) -> str:
+    r"""
+    Write the name of a high-symmetry point as plain text, from LaTeX or from seekpath's own names.
+
+    Parameters
+    ----------
+    label
+        Such as ``$\Gamma$``, ``$\mathrm{C_0}$``, ``GAMMA``, ``SIGMA_0``.
+
+    Returns
+    -------
+    str
+        Such as ``Γ``, ``C<sub>0</sub>``, as plotly shows text.
+    """
+    plain = re.sub(r"\\mathrm|\\text|[${}\\]", "", label)
+    name, _, index = plain.partition("_")
+    name = _GREEK.get(name.capitalize(), name) if len(name) > 1 else name
+    return f"{escape(name)}<sub>{escape(index)}</sub>" if index else escape(name)

@@ -1,0 +1,85 @@
+"""What the pictures of property documents have in common: how a document is read, and how a figure looks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from matris.stores.report_parts import formula_html
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import plotly.graph_objects as go
+
+type Document = Mapping[str, Any] | BaseModel
+
+ACCENT = "#0b6e75"
+BAD = "#b3261e"
+SECOND = "#c07a12"
+THIRD = "#5b4b9a"
+LINE = "#8796a5"
+_GRID = "#eef1f4"
+_FONT = {
+    "family": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
+    "size": 13,
+    "color": "#1b2733",
+}
+
+
+def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
+    """
+    Name of the material for a title, and the fields of a document, some of which must be there.
+
+    Raises
+    ------
+    ValueError
+        Naming the first field that is not there, and why.
+    """
+    fields = dict(document.model_dump() if isinstance(document, BaseModel) else document)
+    material = fields.get("formula_pretty") or fields.get("candidate_id") or "the document"
+    for field in needed:
+        value = fields.get(field)
+        if value is None or (isinstance(value, (list, tuple, dict)) and not value):
+            why = fields.get("error") or ("the material failed" if fields.get("state") == "failed" else None)
+            raise ValueError(f"{material} has no {field}" + (f": {why}" if why else ""))
+        if isinstance(value, dict) and "blob_uuid" in value:
+            raise ValueError(f"{field} of {material} lies in the additional store: read the document with load=True")
+    return formula_html(str(material)), fields
+
+
+def subplots(**layout: Any) -> go.Figure:
+    """Make an empty figure of subplots in the looks of the reports."""
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**layout)
+    figure.update_layout(template="none", font=_FONT, paper_bgcolor="white", plot_bgcolor="white")
+    axis = {"gridcolor": _GRID, "zeroline": False, "showline": True, "linecolor": LINE, "mirror": True}
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def titled(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """Give a figure its title, margins and legend."""
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
+    heading = {"text": title, "x": 0.01, "xanchor": "left", "y": 0.98, "yanchor": "top", "font": {"size": 15}}
+    margin = {"l": 76, "r": 24, "t": 56, "b": 52}
+    figure.update_layout(title=heading, height=height, margin=margin, legend=legend, hovermode="closest")
+    return figure
+
+
+def curve(figure: go.Figure, x: Any, y: Any, name: str, colour: str, hover: str, **place: int) -> None:
+    """Draw a curve."""
+    text = f"{name}<br>%{{x:.4g}}: {hover}<extra></extra>"
+    figure.add_scatter(
+        x=np.asarray(x, dtype=float),
+        y=np.asarray(y, dtype=float),
+        mode="lines",
+        line={"color": colour, "width": 2},
+        name=name,
+        hovertemplate=text,
+        **place,
+    )
