@@ -298,9 +298,9 @@ def md(
     time_step: Annotated[float, typer.Option(metavar="FS", help="Of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of initial velocities and noise.")] = 0,
-    trajectories: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the trajectories, extended XYZ.")
-    ] = Path("trajectories"),
+    trajectories: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the trajectories, extended XYZ.")] = Path(
+        "trajectories"
+    ),
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,

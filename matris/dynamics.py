@@ -432,7 +432,7 @@ def _completed(
     warnings = []
     drift = series.drift() if settings.ensemble == "nve" else None
     if drift and abs(drift[0]) > MAX_DRIFT and abs(drift[0]) > 3 * drift[1]:
-        warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step")
+        warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step, or float64")
     return DynamicsRecord(
         index,
         "completed",

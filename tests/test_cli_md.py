@@ -1,0 +1,57 @@
+"""`matris md`, as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+import ase.io
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from matris.cli import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_md(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]).to(filename="MgO.cif")
+    Structure(Lattice.cubic(4.2), ["U", "O"], [[0, 0, 0], [0.5] * 3]).to(filename="UO.cif")
+    files = ("md", "MgO.cif", "UO.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--store", "store")
+    motion = ("--ensemble", "npt", "--temperature", 50, "--pressure", 1, "--time-step", 0.5, "--steps", 10)
+    done = invoke(*files, *motion, "--interval", 5, "--format", "json")
+    assert done.exit_code == 0, done.output
+    whole, unknown = json.loads(done.stdout)
+    assert whole["state"] == "completed"
+    assert whole["settings"]["pressure"] == 1
+    assert len(whole["series"]["pressure"]) == 3
+    (trajectory,) = (tmp_path / "trajectories").glob("*.extxyz")
+    assert len(ase.io.read(trajectory, ":")) == 3
+    assert unknown["state"] == "failed"
+    assert "U" in unknown["error"]
+
+    written = trajectory.stat().st_mtime_ns
+    again = invoke(*files, *motion, "--interval", 5, "--format", "csv")
+    rows = list(csv.reader(io.StringIO(again.stdout)))
+    assert rows[0][:4] == ["formula", "state", "T [K]", "P [GPa]"]
+    assert float(rows[1][2]) == pytest.approx(whole["mean_temperature"])
+    assert rows[1][-2] == trajectory.name
+    assert trajectory.stat().st_mtime_ns == written
+
+    nothing = invoke(*files[:1], "UO.cif", *files[3:], *motion)
+    assert nothing.exit_code == 1
+    assert "nothing could be computed" in nothing.output
+    cold = invoke(*files, "--temperature", 0)
+    assert cold.exit_code == 2
+    assert "above 0 K" in cold.output
