@@ -17,18 +17,18 @@ from matris.errors import MatrisError
 from matris.terminal import cell, document_table, eV, progress, stderr, stdout, write_columns, write_csv, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from matris.flows.campaign import Campaign
     from matris.makers.batch import BatchMaker
     from matris.makers.batch_relax import BatchRelaxMaker
+    from matris.stores.property_kinds import PropertyKind
     from matris.terminal import Document
 
 NOTHING_COMPUTED = 1
 INTERRUPTED = 130
 
 _TOP = 20
-_AT_300_K = 30  # of temperatures in steps of 10 K
 _NAMED = 3
 
 app = typer.Typer(
@@ -65,6 +65,14 @@ Fmax = Annotated[
 MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Most optimisation steps of a structure.")]
 ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Candidates in one job.")]
 Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="What to print.")]
+Page = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html|DIR",
+        help="Where the page with tables and pictures goes.",
+        show_default="the store's folder",
+    ),
+]
 
 
 def main() -> None:
@@ -198,7 +206,12 @@ def relax(
 
 @app.command()
 def elastic(
-    files: Files, checkpoint: Checkpoint = None, device: Device = None, store: Store = None, output: Format = "table"
+    files: Files,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
 ) -> None:
     """
     Elastic tensors: moduli and mechanical stability (GPa).
@@ -208,25 +221,17 @@ def elastic(
     with _clear_errors():
         from matris.makers import BatchElasticMaker
 
-        documents = _properties(files, BatchElasticMaker(checkpoint=checkpoint, device=device), store)
-        _show_properties(
-            documents,
-            output,
-            {
-                "K\nGPa": lambda d: d["bulk_modulus"]["vrh"],
-                "G\nGPa": lambda d: d["shear_modulus"]["vrh"],
-                "E\nGPa": lambda d: d["young_modulus"],
-                "Poisson": lambda d: d["homogeneous_poisson"],
-                "anisotropy": lambda d: d["universal_anisotropy"],
-                "residual\nGPa": lambda d: d["fit_residual"],
-                "stable": lambda d: d["is_mechanically_stable"],
-            },
-        )
+        _properties("elastic", files, BatchElasticMaker(checkpoint=checkpoint, device=device), store, output, report)
 
 
 @app.command()
 def eos(
-    files: Files, checkpoint: Checkpoint = None, device: Device = None, store: Store = None, output: Format = "table"
+    files: Files,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
 ) -> None:
     """
     Equations of state: equilibrium volume and bulk modulus (third-order Birch–Murnaghan; JSON has others too).
@@ -236,17 +241,7 @@ def eos(
     with _clear_errors():
         from matris.makers import BatchEosMaker
 
-        documents = _properties(files, BatchEosMaker(checkpoint=checkpoint, device=device), store)
-        _show_properties(
-            documents,
-            output,
-            {
-                "V0\nÅ³": lambda d: d["fits"][0]["v0"],
-                "B0\nGPa": lambda d: d["fits"][0]["b0"],
-                "B0'": lambda d: d["fits"][0]["b1"],
-                "residual\nmeV/atom": lambda d: 1e3 * d["fits"][0]["residual"],
-            },
-        )
+        _properties("eos", files, BatchEosMaker(checkpoint=checkpoint, device=device), store, output, report)
 
 
 @app.command()
@@ -259,6 +254,7 @@ def phonon(
     device: Device = None,
     store: Store = None,
     output: Format = "table",
+    report: Page = None,
 ) -> None:
     """
     Harmonic phonons: dynamical stability and thermal properties at 300 K.
@@ -269,18 +265,7 @@ def phonon(
         from matris.makers import BatchPhononMaker
 
         maker = BatchPhononMaker(checkpoint=checkpoint, device=device, min_length=min_length)
-        documents = _properties(files, maker, store)
-        _show_properties(
-            documents,
-            output,
-            {
-                "lowest\nTHz": lambda d: d["min_frequency"],
-                "highest\nTHz": lambda d: max(max(map(max, s)) for s in d["phonon_bandstructure"]["frequencies"]),
-                "F(300 K)\nkJ/mol": lambda d: d["free_energies"][_AT_300_K] / 1e3,
-                "Cv(300 K)\nJ/K/mol": lambda d: d["heat_capacities"][_AT_300_K],
-                "imaginary": lambda d: d["has_imaginary_modes"],
-            },
-        )
+        _properties("phonon", files, maker, store, output, report)
 
 
 @app.command()
@@ -305,6 +290,7 @@ def md(
     device: Device = None,
     store: Store = None,
     output: Format = "table",
+    report: Page = None,
 ) -> None:
     """
     Molecular dynamics of the cells as they are: mean temperature, pressure, volume and energy, and trajectories.
@@ -332,46 +318,44 @@ def md(
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        documents = _properties(files, maker, store)
-        _show_properties(
-            documents,
-            output,
-            {
-                "T\nK": lambda d: d["mean_temperature"],
-                "P\nGPa": lambda d: d["mean_pressure"],
-                "V\nÅ³": lambda d: d["mean_volume"],
-                "Epot\neV/atom": lambda d: d["mean_potential_energy"],
-                "drift\neV/atom/ps": lambda d: "" if d["energy_drift"] is None else d["energy_drift"],
-                "trajectory": lambda d: Path(d["trajectory"]).name,
-            },
-        )
+        _properties("md", files, maker, store, output, report)
 
 
-def _properties(files: Sequence[Path], maker: BatchMaker, store: str | None) -> list[dict[str, Any]]:
-    """Compute a property of all structures in some files."""
+def _properties(
+    name: str, files: Sequence[Path], maker: BatchMaker, store: str | None, output: str, report: Path | None
+) -> None:
+    """Compute a property of all structures in some files, print it, write a page about it."""
+    from matris.flows.campaign import local_folder
     from matris.flows.properties import compute_properties
+    from matris.stores.property_kinds import KINDS
+    from matris.stores.property_report import write_property_report
 
     with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
         maker.potential()
-        return compute_properties(files, maker, store)
+        documents = compute_properties(files, maker, store)
+    kind = KINDS[name]
+    _show_properties(documents, output, kind)
+    if documents:
+        title = f"{kind.title}: {_listed([path.name or str(path) for path in files])}"
+        page = write_property_report(documents, report or local_folder(store), title)
+        stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    _exit(documents)
 
 
-def _show_properties(
-    documents: Sequence[Document], output: str, columns: Mapping[str, Callable[[Document], Any]]
-) -> None:
-    """Print one material a line, or whole documents; end with an error code if there is none."""
-    rows = [(d, ["" if d["state"] == "failed" else read(d) for read in columns.values()]) for d in documents]
+def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
+    """Print one material a line, or whole documents."""
+    rows = [(d, kind.row(d)) for d in documents]
     if output == "json":
         write_json(documents)
     elif output == "csv":
         write_columns(
-            ["formula", "state", *columns, "source"],
+            ["formula", "state", *kind.columns, "source"],
             [[d.get("formula_pretty"), d["state"], *cells, d["source"]] for d, cells in rows],
         )
     else:
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("formula", no_wrap=True)
-        for name in columns:
+        for name in kind.columns:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
         table.add_column("source, reason, warnings", overflow="fold")
@@ -379,7 +363,6 @@ def _show_properties(
             remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
             table.add_row(d.get("formula_pretty") or "–", *map(cell, cells), d["state"], escape(remarks))
         stdout().print(table)
-    _exit(documents)
 
 
 @app.command()
@@ -489,8 +472,12 @@ def _title(sources: Sequence[Path], chemsys: str | None) -> str:
     """Headline of a report."""
     names = [chemsys.replace("-", "–")] if chemsys else []
     names += [path.name or str(path) for path in sources]
-    listed = ", ".join(names[:_NAMED])
-    return f"Screening {listed}" + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"Screening {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name the first few."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _show_ranking(documents: Sequence[Document]) -> None:

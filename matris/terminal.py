@@ -112,7 +112,9 @@ def write_json(documents: Sequence[Document]) -> None:
 
 
 def cell(value: Any) -> str:
-    """Show a number or a yes in a table."""
+    """Show a number or a yes in a table; nothing as a dash."""
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -120,17 +121,16 @@ KINDS: dict[str, PropertyKind] = {
         mark="series",
         columns={
             "T\nK": lambda d: d["mean_temperature"],
-            "E pot\neV/atom": lambda d: d["mean_potential_energy"],
-            "V\nÅ³": lambda d: d["mean_volume"],
             "P\nGPa": lambda d: d["mean_pressure"],
+            "V\nÅ³": lambda d: d["mean_volume"],
+            "Epot\neV/atom": lambda d: d["mean_potential_energy"],
             "drift\neV/atom/ps": lambda d: d["energy_drift"],
-            "steps": lambda d: d["n_steps"],
+            "trajectory": lambda d: d["trajectory"] and Path(d["trajectory"]).name,
         },
         plots=(plots.plot_dynamics,),
     ),
 }
-"""By the name of the command that computes it; the values of the columns are means over the second half of a run in
-dynamics, and those at 300 K where the name says so."""
+"""By the name of the command that computes it, where there is one. Dynamics shows means over the second half."""
 
 
 def kind_of(documents: Sequence[Document]) -> str:

@@ -144,11 +144,13 @@ def _row(number: int, document: Document, kind: PropertyKind, linked: bool) -> s
 
 
 def _cell(value: Any) -> str:
-    """Table cell of a number or a yes, sortable by its value."""
+    """Table cell of a number, a yes or a name, sortable by its value."""
     if value is None:
         return '<td class="number" data-value="">–</td>'
     if isinstance(value, bool):
         return f'<td class="number">{_YES[value]}</td>'
+    if isinstance(value, str):
+        return f'<td class="source">{escape(value)}</td>'
     shown = f"{value:.4g}".replace("-", "−")
     return f'<td class="number" data-value="{value:.8g}">{shown}</td>'
 
