@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import os
@@ -64,7 +65,16 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
     assert broken["state"] == unknown["state"] == "failed"
     assert "nan" in broken["error"]
     assert "U" in unknown["error"]
-    again = invoke("eos", *files, "--device", "cpu", "--store", store, "--format", "csv")
+    assert f"Report: {store / 'eos.html'}" in done.stderr
+    page = (store / "eos.html").read_text(encoding="utf-8")
+    assert "MgO.cif, nan.cif, unknown.cif" in page
+    assert page.count('class="figure"') == 1
+    assert html.escape(unknown["error"]) in page
+    elsewhere = tmp_path / "pages" / "page.html"
+    again = invoke(
+        *("eos", *files, "--device", "cpu", "--store", store, "--format", "csv", "--report", elsewhere),
+    )
+    assert "plotly.js v" in elsewhere.read_text(encoding="utf-8")
     rows = list(csv.reader(io.StringIO(again.stdout)))
     assert rows[0][:3] == ["formula", "state", "V0 [Å³]"]
     assert float(rows[1][2]) == pytest.approx(whole["fits"][0]["v0"])
