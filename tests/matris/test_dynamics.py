@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -245,6 +249,25 @@ def test_run_again(tmp_path):
     (warmer,) = dynamics([supercell()], model, settings=settings(n_steps=5, seed=1), trajectory_dir=tmp_path)
     assert warmer.trajectory != first.trajectory
     assert first.trajectory.read_bytes() == content
+
+
+def test_a_killed_run_leaves_whole_frames(tmp_path):
+    script = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from argon import Argon, crystal, dies_at
+from matris.dynamics import DynamicsSettings, dynamics
+settings = DynamicsSettings(temperature=100, n_steps=20, interval=2)
+dynamics([crystal()], Argon(before=dies_at(12)), settings=settings, trajectory_dir=Path({str(tmp_path)!r}))
+"""
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    (path,) = tmp_path.iterdir()  # and nothing that calls it complete
+    assert [frame.info["step"] for frame in ase.io.read(path, ":")] == [0, 2, 4, 6, 8, 10]
+    given = settings(time_step=1.0, n_steps=20, interval=2)
+    (record,) = dynamics([crystal()], Argon(), settings=given, trajectory_dir=tmp_path)
+    assert record.trajectory == path
+    assert len(ase.io.read(path, ":")) == 11
 
 
 def test_no_trajectory_unless_asked(tmp_path, monkeypatch):
