@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bson
 from maggma.core import DateTimeFormat, Sort, Store
 from maggma.core.validator import Validator  # noqa: TC002 - monty reads the signature
-from mongomock_ng.filtering import (  # type: ignore[attr-defined]
-    NOTHING,
-    filter_applies,
-    iter_key_candidates,
-    resolve_sort_key,
-)
+from mongomock_ng.aggregate import process_pipeline
 from monty.json import jsanitize
 from pydash import get, has, set_
+from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
 from matris.stores.sqlite_file import SQLiteFile
-from matris.stores.sqlite_index import OTHER, Entry, compound, enter, entry, indexes_of, make_index
+from matris.stores.sqlite_index import (
+    OTHER,
+    Entry,
+    compound,
+    enter,
+    entry,
+    indexes_of,
+    make_index,
+    value_of,
+)
+from matris.stores.sqlite_match import EMPTY, MISSING, NULL, matches, order_key, sort_key, values_at
 from matris.stores.sqlite_query import Selection, direction, project, select
 
 if TYPE_CHECKING:
@@ -29,13 +34,15 @@ if TYPE_CHECKING:
 
 type Document = dict[str, Any]
 
+_OTHER_COLLECTIONS = {"$graphLookup", "$lookup", "$merge", "$out", "$unionWith"}
+
 
 class SQLiteStore(Store):  # type: ignore[misc]
     """A collection of documents in a SQLite file that threads and processes of one machine may share.
 
     Each update is one transaction, on disk when the call returns. Criteria follow MongoDB: the indexes answer equality,
     ``$in`` and comparisons on indexed fields, the documents the rest. ``_id`` is a document's number in the file.
-    Several machines must not write the file over a network file system.
+    A file on a network file system is refused, see `matris.stores.sqlite_disk`.
 
     Parameters
     ----------
@@ -109,13 +116,42 @@ class SQLiteStore(Store):  # type: ignore[misc]
 
     def distinct(self, field: str, criteria: Document | None = None, all_exist: bool = False) -> list[Any]:  # noqa: ARG002
         """Collect the different values of a field, an array's elements one by one."""
+        if (known := self._distinct_entries(field, criteria)) is not None:
+            return known
         values: dict[Any, Any] = {}
         for document in self._matches(criteria):
-            for held in iter_key_candidates(field, document):  # type: ignore[no-untyped-call]
+            for held in values_at(field, document):
                 for value in held if isinstance(held, list) else [held]:
-                    if value is not NOTHING:
-                        values.setdefault(_identical(value), value)
+                    if value is not MISSING:
+                        values.setdefault(order_key(value), value)
         return list(values.values())
+
+    def aggregate(self, pipeline: list[Document]) -> Iterator[Document]:
+        """
+        Run an aggregation pipeline over the collection.
+
+        A ``$match`` at the start uses the indexes; mongomock does the other stages in memory, with the documents that
+        are left, so match first.
+
+        Parameters
+        ----------
+        pipeline
+            Stages in MongoDB's language.
+
+        Raises
+        ------
+        StoreError
+            If a stage reads or writes another collection, is unknown to mongomock, or is wrong.
+        """
+        stages = [name for stage in pipeline for name in stage]
+        if refused := _OTHER_COLLECTIONS.intersection(stages):
+            raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore for it")
+        first = 1 if stages[:1] == ["$match"] else 0
+        documents = list(self._matches(pipeline[0]["$match"] if first else None))
+        try:
+            yield from process_pipeline(documents, None, pipeline[first:], None)
+        except (NotImplementedError, PyMongoError) as error:
+            raise StoreError(f"the embedded store cannot run the pipeline: {error}") from error
 
     def groupby(
         self,
@@ -133,7 +169,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         for document in self._matches(criteria, sort, skip, limit):
             if all(has(document, key) for key in keys):
                 values = [get(document, key) for key in keys]
-                group = groups.setdefault(_identical(values), ({}, []))
+                group = groups.setdefault(order_key(values), ({}, []))
                 for key, value in zip(keys, values, strict=True):
                     set_(group[0], key, value)
                 group[1].append(project(document, wanted) if wanted else document)
@@ -150,10 +186,10 @@ class SQLiteStore(Store):  # type: ignore[misc]
         fields = _fields(key or self.key)
         ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
         with self._file.writing() as db:
+            known = {index.fields for index in indexes_of(db, self.collection_name)}
+            for needed in {fields, (self.last_updated_field,)} - known:
+                make_index(db, self.collection_name, needed, unique=False)
             indexes = indexes_of(db, self.collection_name)
-            if fields not in {index.fields for index in indexes}:
-                make_index(db, self.collection_name, fields, unique=False)
-                indexes = indexes_of(db, self.collection_name)
             by = next(index.id for index in indexes if index.fields == fields)
             for document, identity in ready:
                 blob = bson.encode(document)
@@ -210,7 +246,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
             with self._file.reading() as db:
                 row = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
                 document = row and {"_id": rid, **bson.decode(row[0])}
-            if document and (not rest or filter_applies(rest, document)):  # type: ignore[no-untyped-call]
+            if document and (not rest or matches(rest, document)):
                 yield document
 
     def _matches(
@@ -225,17 +261,33 @@ class SQLiteStore(Store):  # type: ignore[misc]
         with self._file.reading() as db:
             rids = [rid for (rid,) in db.execute(chosen.sql, chosen.parameters)]
         stop = skip + limit if limit else None
-        if chosen.complete:
-            return self._documents(rids, {})
-        if not sort:
-            return islice(self._documents(rids, chosen.rest), skip, stop)
+        if chosen.ordered:
+            found = self._documents(rids, chosen.rest)
+            return islice(found, skip, stop) if chosen.rest else found
+        ways = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
         keyed = [
-            (document["_id"], *(resolve_sort_key(field, document) for field in sort))  # type: ignore[no-untyped-call]
+            ([sort_key(field, document, descending=down) for field, down in ways.items()], document["_id"])
             for document in self._documents(rids, chosen.rest)
         ]
-        for position, way in reversed(list(enumerate(sort.values(), start=1))):
-            keyed.sort(key=itemgetter(position), reverse=direction(way) == "DESC")
-        return self._documents([rid for rid, *_ in keyed[skip:stop]], {})
+        for place, down in reversed(list(enumerate(ways.values()))):
+            keyed.sort(key=lambda item, place=place: item[0][place], reverse=down)  # type: ignore[misc]
+        return self._documents([rid for _, rid in keyed[skip:stop]], {})
+
+    def _distinct_entries(self, field: str, criteria: Document | None) -> list[Any] | None:
+        """Different values of an indexed field without reading documents, or None where these must be asked."""
+        chosen = self._select(criteria)
+        with self._file.reading() as db:
+            index = next((i for i in indexes_of(db, self.collection_name) if i.fields == (field,)), None)
+            if index is None or chosen.rest:
+                return None
+            sql, parameters = "SELECT DISTINCT rank, value FROM entries WHERE index_id = ?", [index.id]
+            if criteria:
+                sql += f" AND rid IN (SELECT rid FROM ({chosen.sql}))"  # noqa: S608 - made here
+                parameters += chosen.parameters
+            found = db.execute(sql, parameters).fetchall()
+        if any(rank in {NULL, OTHER} for rank, _ in found):
+            return None
+        return [value_of(*item) for item in found if item[0] != EMPTY]
 
     def _valid(self, docs: list[Document] | Document) -> Iterator[Document]:
         """Plain documents without ``_id``, less those the validator refuses (an error if it is strict)."""
@@ -262,9 +314,3 @@ class SQLiteStore(Store):  # type: ignore[misc]
 
 def _fields(key: list[str] | str) -> tuple[str, ...]:
     return (key,) if isinstance(key, str) else tuple(key)
-
-
-def _identical(value: Any) -> Any:
-    """Something hashable that equal values share."""
-    plain = entry(value)
-    return plain if plain[0] != OTHER else bson.encode({"": value})

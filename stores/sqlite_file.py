@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from bson.errors import BSONError
 
 from matris.errors import StoreError
+from matris.stores.sqlite_disk import on_network_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,58 +38,72 @@ REMEDIES = {
     sqlite3.SQLITE_FULL: "the disk is full; nothing of this update was stored, free some space and run it again",
     sqlite3.SQLITE_READONLY: "read-only; copy it to a place you can write to",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; check that you can write in its folder",
+    sqlite3.SQLITE_TOOBIG: "a document of more than 1 GB; keep large arrays in files, or fewer in one document",
+    sqlite3.SQLITE_IOERR: "the disk failed, or its file system has no locks; choose a folder on a local disk",
 }
-_inherited: list[sqlite3.Connection] = []  # from the parent process: closing one here would harm the parent's
 
 
 class SQLiteFile:
-    """A connection to one results file, handed to one thread at a time and opened anew after a fork."""
+    """A connection to one results file, handed to one thread at a time.
+
+    It is closed while the process forks and opened anew on both sides when it is next used: SQLite's locks belong to
+    a process, and a child that inherits them in memory believes to hold what it does not. (Opening anew in the child
+    alone loses documents: the parent, the last that holds a lock, removes the log that the child goes on writing.)
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
+        self._wanted = False
+        _files.add(self)
 
     def connect(self) -> None:
-        """Open the file and make it if there is none; do nothing if it is open in this process.
+        """Open the file and make it if there is none; do nothing if it is open.
 
         Raises
         ------
         StoreError
-            If the file is something else, of a newer version, damaged, or cannot be opened or written.
+            If the file is something else, of a newer version, damaged, on a network file system, or cannot be opened
+            or written.
         """
-        if self._db is not None and self._pid == os.getpid():
-            return
-        self.close()
-        with self._explained():
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                _prepare(db, self.path)
-            except BaseException:
-                db.close()
-                raise
-        self._db = db
+        with self.lock:
+            if self._db is None:
+                self._db = self._open()
+            self._wanted = True
 
     def close(self) -> None:
         """Close the file."""
-        if self._pid != os.getpid():  # the parent's connection, and a lock one of its threads may have held
-            if self._db is not None:
-                _inherited.append(self._db)
-            self._pid, self._lock, self._db = os.getpid(), threading.RLock(), None
-        with self._lock:
-            if self._db is not None:
-                self._db.close()
-            self._db = None
+        with self.lock:
+            self.pause()
+            self._wanted = False
+
+    def pause(self) -> None:
+        """Close the file until it is used again."""
+        if self._db is not None:
+            self._db.close()
+        self._db = None
+
+    def _open(self) -> sqlite3.Connection:
+        with self._explained():
+            on_network = on_network_disk(self.path)
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                _prepare(db, self.path, "DELETE" if on_network else "WAL")
+            except BaseException:
+                db.close()
+                raise
+            return db
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection to the calling thread."""
-        if self._db is None:
-            raise StoreError(f"{self.path} is not connected; call connect() first")
-        self.connect()  # after a fork
-        with self._lock, self._explained():
+        with self.lock, self._explained():
+            if not self._wanted:
+                raise StoreError(f"{self.path} is not connected; call connect() first")
+            if self._db is None:  # after a fork
+                self._db = self._open()
             yield self._db
 
     @contextmanager
@@ -111,11 +127,30 @@ class SQLiteFile:
             raise StoreError(f"{self.path}: a value that BSON cannot hold or read: {error}") from error
 
 
-def _prepare(db: sqlite3.Connection, path: str) -> None:
+_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
+_held: list[SQLiteFile] = []  # while this process forks; a file's lock is never waited for with another's in hand
+
+
+def _before_fork() -> None:
+    for file in list(_files):
+        file.lock.acquire()
+        _held.append(file)
+        file.pause()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().lock.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
     """Make or check the schema of an opened file."""
     db.execute("PRAGMA synchronous = FULL")
     if _is_empty(db):
-        _write_ahead(db)
+        _set_journal(db, journal)
         with db:
             db.execute("BEGIN IMMEDIATE")
             if _is_empty(db):  # else another process was faster
@@ -130,18 +165,20 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         raise StoreError(
             f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}: upgrade matris-flows"
         )
+    if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved between disks
+        _set_journal(db, journal)
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:
     return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
-def _write_ahead(db: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging, which SQLite refuses without waiting while other processes do the same."""
+def _set_journal(db: sqlite3.Connection, journal: str) -> None:
+    """Choose the journal, which SQLite refuses without waiting while other processes do the same."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA journal_mode = {journal}")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise

@@ -9,13 +9,25 @@ sort as MongoDB sorts values of different types, and a comparison never crosses 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bson
-from mongomock_ng.filtering import NOTHING, iter_key_candidates, resolve_key  # type: ignore[attr-defined]
 
 from matris.errors import StoreError
+from matris.stores.sqlite_match import (
+    BOOLEAN,
+    DATE,
+    EMPTY,
+    MISSING,
+    NAN,
+    NULL,
+    NUMBER,
+    OBJECT_ID,
+    STRING,
+    milliseconds,
+    values_at,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,8 +35,8 @@ if TYPE_CHECKING:
 
 type Entry = tuple[int, Any]
 
-EMPTY, NULL, NAN, NUMBER, STRING, OTHER, OBJECT_ID, BOOLEAN, DATE = 0, 5, 9, 10, 15, 20, 35, 40, 45
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OTHER = 20
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
 
 
 class Index(NamedTuple):
@@ -38,7 +50,7 @@ class Index(NamedTuple):
 
 def entry(value: Any) -> Entry:
     """Rank and SQLite value of one value; ``OTHER`` for what only the document itself can answer for."""
-    if value is None or value is NOTHING:
+    if value is None or value is MISSING:
         return NULL, 0
     if isinstance(value, bool):
         return BOOLEAN, int(value)
@@ -49,9 +61,19 @@ def entry(value: Any) -> Entry:
     if isinstance(value, bson.ObjectId):
         return OBJECT_ID, value.binary
     if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return DATE, (aware - _EPOCH) // timedelta(milliseconds=1)  # BSON's resolution
+        return DATE, milliseconds(value)
     return OTHER, 0
+
+
+def value_of(rank: int, value: Any) -> Any:
+    """Value whose entry this is; not for ``NULL``, ``EMPTY`` and ``OTHER``, which stand for several."""
+    if rank == DATE:
+        return _EPOCH + timedelta(milliseconds=value)
+    if rank == OBJECT_ID:
+        return bson.ObjectId(value)
+    if rank == NAN:
+        return float("nan")
+    return bool(value) if rank == BOOLEAN else value
 
 
 def compound(parts: Iterable[Entry]) -> Entry:
@@ -66,11 +88,12 @@ def entries(document: dict[str, Any], fields: tuple[str, ...]) -> tuple[set[Entr
     An array has one entry per element. A compound index has one, or none where an array or sub-document takes part.
     """
     if len(fields) > 1:
-        parts = [entry(resolve_key(field, document)) for field in fields]  # type: ignore[no-untyped-call]
+        held = [values_at(field, document) for field in fields]
+        parts = [entry(values[0]) if len(values) == 1 else (OTHER, 0) for values in held]
         return (set() if any(rank == OTHER for rank, _ in parts) else {compound(parts)}), False
-    candidates = iter_key_candidates(fields[0], document)  # type: ignore[no-untyped-call]
+    candidates = values_at(fields[0], document)
+    single = len(candidates) == 1 and not isinstance(candidates[0], list) and entry(candidates[0]) != (OTHER, 0)
     found = {entry(v) for held in candidates for v in (held if isinstance(held, list) else [held])}
-    single = len(candidates) == 1 and not isinstance(candidates[0], list) and (OTHER, 0) not in found
     return found or {(EMPTY, 0)}, single
 
 
@@ -111,7 +134,7 @@ def enter(db: sqlite3.Connection, index: Index, rid: int, document: dict[str, An
     if index.is_unique:
         sql = "SELECT 1 FROM entries WHERE index_id = ? AND rank = ? AND value = ? AND rid != ?"
         if any(rank != OTHER and db.execute(sql, [index.id, rank, value, rid]).fetchone() for rank, value in found):
-            values = {field: resolve_key(field, document) for field in index.fields}  # type: ignore[no-untyped-call]
+            values = {field: v for field in index.fields for v in values_at(field, document) if v is not MISSING}
             raise StoreError(
                 f"two documents have {values}, which must be unique; give them the same key, or remove one"
             )

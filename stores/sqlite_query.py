@@ -8,29 +8,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from maggma.core import Sort
 
 from matris.errors import StoreError
-from matris.stores.sqlite_index import DATE, NAN, NUMBER, OBJECT_ID, OTHER, STRING, Index, entry, indexes_of
+from matris.stores.sqlite_index import OTHER, Index, entry, indexes_of
+from matris.stores.sqlite_match import DATE, NAN, NULL, NUMBER, OBJECT_ID, STRING, is_condition
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_FEW = 5000  # documents that are sorted sooner than an index is walked
 
 
 class Selection(NamedTuple):
-    """SQL that yields document numbers; `rest` is the filter left to apply, `complete` if none and sorted and cut."""
+    """SQL that yields document numbers; `rest` is the filter left to apply, `ordered` if they come sorted.
+
+    They are cut to the window if both are settled.
+    """
 
     sql: str
     parameters: list[Any]
     rest: dict[str, Any]
-    complete: bool
+    ordered: bool
 
 
 class _Clause(NamedTuple):
-    """A condition on an entry's columns."""
+    """A condition on the entries of an index; ``{0}`` in it is the table."""
 
+    index_id: int
     sql: str
-    parameters: list[Any]
+    parameters: tuple[Any, ...]
 
 
 def select(
@@ -49,35 +55,34 @@ def select(
     criteria
         A MongoDB filter.
     sort
-        Fields and their directions; answered by an index if it is one field and its index sorts.
+        Fields and their directions; answered by indexes if each field has one that sorts.
     window
         How many documents to skip and to yield (0: all).
     """
     plain = {index.fields[0]: index for index in indexes_of(db, collection) if len(index.fields) == 1}
     clauses, rest = _plan(criteria, plain)
-    if len(clauses) > 1:  # start from the condition that fewest documents meet
-        clauses.sort(key=lambda clause: _hits(db, clause))
-    order = plain.get(next(iter(sort))) if sort and len(sort) == 1 else None
-    by_index = bool(not rest and order and order.sorts)
-    complete = not rest and (by_index or not sort)
-    parameters = [p for clause in clauses for p in clause.parameters]
-    if clauses:
-        probe = " AND EXISTS (SELECT 1 FROM entries AS probe WHERE probe.rid = hit.rid AND {})"
-        conditions = clauses[0].sql + "".join(probe.format(clause.sql) for clause in clauses[1:])
-        sql = f"SELECT DISTINCT rid FROM entries AS hit WHERE {conditions}"  # noqa: S608 - made here, values apart
-    elif not by_index:
-        sql, parameters = "SELECT rid FROM documents WHERE collection = ?", [collection]
-    if by_index and order and sort:
-        found = f"({sql}) AS found CROSS JOIN " if clauses else ""
-        same = "sorted.rid = found.rid AND " if clauses else ""
-        way = direction(next(iter(sort.values())))
-        sql = f"SELECT sorted.rid FROM {found}entries AS sorted WHERE {same}sorted.index_id = ?"  # noqa: S608 - as above
-        sql += f" ORDER BY sorted.rank {way}, sorted.value {way}, sorted.rid"
-        parameters.append(order.id)
-    else:
+    hits = {clause: _hits(db, clause) for clause in clauses} if len(clauses) > 1 or sort else {}
+    clauses.sort(key=lambda clause: hits.get(clause, 0))  # start from the condition that fewest documents meet
+    orders = [plain[field] for field in sort or () if field in plain and plain[field].sorts]
+    ordered = len(orders) == len(sort or ())
+    ways = [direction(way) for way in (sort or {}).values()]
+    if not (sort and ordered):
+        sql, parameters = _found(clauses, collection)
         sql += " ORDER BY rid"
-    skip, limit = window if complete else (0, 0)
-    return Selection(f"{sql} LIMIT ? OFFSET ?", [*parameters, limit or -1, skip], rest, complete)
+    elif clauses and clauses[0].index_id != orders[0].id and hits[clauses[0]] < _FEW:
+        found, parameters = _found(clauses, collection)
+        sql = f"SELECT found.rid FROM ({found}) AS found" + _sorted(orders, ways, "found")  # noqa: S608 - made here
+        parameters += [order.id for order in orders]
+    else:  # go along the index, asking of each document what else it must meet
+        own = [clause for clause in clauses if clause.index_id == orders[0].id]
+        other = [clause for clause in clauses if clause.index_id != orders[0].id]
+        conditions = ["key0.index_id = ?", *(c.sql.format("key0") for c in own), *(_probe(c, "key0") for c in other)]
+        sql = "SELECT key0.rid FROM entries AS key0"
+        sql += _sorted(orders, ways, "key0", " AND ".join(conditions))
+        parameters = [order.id for order in orders[1:]] + [orders[0].id]
+        parameters += [p for clause in (*own, *other) for p in clause.parameters]
+    skip, limit = window if ordered and not rest else (0, 0)
+    return Selection(f"{sql} LIMIT ? OFFSET ?", [*parameters, limit or -1, skip], rest, ordered)
 
 
 def direction(way: Sort | int) -> str:
@@ -85,13 +90,37 @@ def direction(way: Sort | int) -> str:
     return "DESC" if Sort(way) is Sort.Descending else "ASC"
 
 
+def _found(clauses: Sequence[_Clause], collection: str) -> tuple[str, list[Any]]:
+    """Give SQL for the documents that meet all conditions, in any order."""
+    if not clauses:
+        return "SELECT rid FROM documents WHERE collection = ?", [collection]
+    conditions = " AND ".join([clauses[0].sql.format("hit"), *(_probe(clause, "hit") for clause in clauses[1:])])
+    parameters = [p for clause in clauses for p in clause.parameters]
+    return f"SELECT DISTINCT rid FROM entries AS hit WHERE {conditions}", parameters  # noqa: S608 - values apart
+
+
+def _probe(clause: _Clause, table: str) -> str:
+    return f"EXISTS (SELECT 1 FROM entries AS probe WHERE probe.rid = {table}.rid AND {clause.sql.format('probe')})"  # noqa: S608
+
+
+def _sorted(orders: Sequence[Index], ways: Sequence[str], table: str, conditions: str = "1") -> str:
+    """Join the indexes that sort, add what must hold, and the order; `table` may be the first of them."""
+    joins = [
+        f" CROSS JOIN entries AS key{i} ON key{i}.rid = {table}.rid AND key{i}.index_id = ?"
+        for i in range(len(orders))
+        if table != f"key{i}"
+    ]
+    by = [f"key{i}.rank {way}, key{i}.value {way}" for i, way in enumerate(ways)]
+    return f"{''.join(joins)} WHERE {conditions} ORDER BY {', '.join([*by, f'{table}.rid'])}"
+
+
 def _plan(criteria: Mapping[str, Any], plain: Mapping[str, Index]) -> tuple[list[_Clause], dict[str, Any]]:
     """Split criteria into conditions the indexes answer exactly and the remaining filter."""
     clauses: list[_Clause] = []
     rest = []
     for field, search in _pairs(criteria):
-        operators = search if isinstance(search, dict) and any(k.startswith("$") for k in search) else {"$eq": search}
-        found = [_clause(plain[field].id, *item) for item in operators.items()] if field in plain else [None]
+        operators = search if is_condition(search) else {"$eq": search}
+        found = [_clause(plain[field], *item) for item in operators.items()] if field in plain else [None]
         clauses += [clause for clause in found if clause]
         if None in found:
             rest.append({field: search})
@@ -99,34 +128,40 @@ def _plan(criteria: Mapping[str, Any], plain: Mapping[str, Index]) -> tuple[list
 
 
 def _hits(db: sqlite3.Connection, clause: _Clause) -> int:
-    """Count the entries that meet a condition, up to a thousand."""
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM entries WHERE {clause.sql} LIMIT 1000)"  # noqa: S608 - made here
+    """Count the entries that meet a condition, as far as it matters."""
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM entries AS hit WHERE {clause.sql.format('hit')} LIMIT {_FEW})"  # noqa: S608
     hits: int = db.execute(sql, clause.parameters).fetchone()[0]
     return hits
 
 
 def _pairs(criteria: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Pairs of field and condition, with nested ``$and`` unfolded."""
+    """Pairs of field and condition, with nested ``$and`` and ``$all`` unfolded and what all documents meet left out."""
     for field, search in criteria.items():
-        if field == "$and" and search:
+        if field == "$and" and isinstance(search, list) and search:
             for part in search:
                 yield from _pairs(part)
-        else:
+        elif is_condition(search) and list(search) == ["$all"] and search["$all"]:
+            for value in search["$all"]:
+                yield field, value if isinstance(value, dict) else {"$in": [value]}
+        elif field != "_id" or search != {"$exists": True}:
             yield field, search
 
 
-def _clause(index: int, operator: str, value: Any) -> _Clause | None:
+def _clause(index: Index, operator: str, value: Any) -> _Clause | None:
     """Condition for one operator on an indexed field, or None where the index cannot decide."""
+    here = "{0}.index_id = ? AND {0}.rank "
     if operator == "$in" and isinstance(value, list):
         if any(isinstance(v, float) or entry(v)[0] not in {NUMBER, STRING} for v in value):
             return None  # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
-        sql = f"index_id = ? AND rank IN ({NUMBER}, {STRING}) AND value IN (SELECT value FROM json_each(?))"  # noqa: S608
-        return _Clause(sql, [index, json.dumps(value)])
+        sql = f"{here} IN ({NUMBER}, {STRING}) AND {{0}}.value IN (SELECT value FROM json_each(?))"  # noqa: S608
+        return _Clause(index.id, sql, (index.id, json.dumps(value)))
     rank, key = entry(value)
+    if operator == "$ne" and rank == NULL and index.sorts:
+        return _Clause(index.id, f"{here} > ?", (index.id, NULL))
     if operator == "$eq" and rank not in {OTHER, NAN}:
-        return _Clause("index_id = ? AND rank = ? AND value = ?", [index, rank, key])
+        return _Clause(index.id, f"{here} = ? AND {{0}}.value = ?", (index.id, rank, key))
     if operator in _RANGES and rank in {NUMBER, STRING, OBJECT_ID, DATE}:
-        return _Clause(f"index_id = ? AND rank = ? AND value {_RANGES[operator]} ?", [index, rank, key])
+        return _Clause(index.id, f"{here} = ? AND {{0}}.value {_RANGES[operator]} ?", (index.id, rank, key))
     return None
 
 

@@ -1,0 +1,271 @@
+"""MongoDB's filters and sort order over one document, as its manual has them [1]_ [2]_.
+
+mongomock's filters, which maggma's MemoryStore uses, take True for 1 and null for whatever a path does not reach.
+
+.. [1] https://www.mongodb.com/docs/manual/reference/operator/query/
+.. [2] https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import bson
+from mongomock_ng.filtering import filter_applies
+
+from matris.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EMPTY, NULL, NAN, NUMBER, STRING, DOCUMENT, ARRAY, BYTES, OBJECT_ID, BOOLEAN, DATE, REGEX = (
+    0, 5, 9, 10, 15, 20, 25, 30, 35, 40, 45, 55,
+)  # fmt: skip
+"""Places of the types in the sort order; a comparison never crosses them. NaN comes before all numbers."""
+
+MISSING: Final = object()
+"""What a path gives where a document has no such field."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPES = {
+    "double": (1, lambda v: isinstance(v, float)),
+    "string": (2, lambda v: isinstance(v, str)),
+    "object": (3, lambda v: isinstance(v, dict)),
+    "array": (4, lambda v: isinstance(v, list)),
+    "binData": (5, lambda v: isinstance(v, bytes)),
+    "objectId": (7, lambda v: isinstance(v, bson.ObjectId)),
+    "bool": (8, lambda v: isinstance(v, bool)),
+    "date": (9, lambda v: isinstance(v, datetime)),
+    "null": (10, lambda v: v is None),
+    "int": (16, lambda v: _is_integer(v) and not isinstance(v, bson.Int64) and abs(v + 0.5) < 2**31),
+    "long": (18, lambda v: _is_integer(v) and (isinstance(v, bson.Int64) or abs(v + 0.5) > 2**31)),
+    "number": (None, lambda v: _is_integer(v) or isinstance(v, float)),
+}
+_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+
+
+def matches(criteria: Mapping[str, Any], document: Any) -> bool:
+    """
+    Ask whether a document meets a filter.
+
+    Parameters
+    ----------
+    criteria
+        MongoDB's filter, values as BSON gives them back.
+    document
+        The same.
+
+    Raises
+    ------
+    StoreError
+        If the filter has an operator that is unknown, or not offered here (``$where``, ``$text``, geometry, bits).
+    """
+    return all(_meets(field, search, document) for field, search in criteria.items())
+
+
+def values_at(path: str, document: Any) -> list[Any]:
+    """
+    Collect what a dotted path leads to.
+
+    Parameters
+    ----------
+    path
+        Names, or numbers of array elements; arrays on the way are entered.
+    document
+        Where to start.
+
+    Returns
+    -------
+    list
+        Values, arrays at the end whole, and `MISSING` for each place that lacks the last names.
+    """
+    name, _, deeper = path.partition(".")
+    if isinstance(document, dict):
+        found = document.get(name, MISSING)
+        if not deeper or found is MISSING or not isinstance(found, (dict, list)):
+            return [MISSING if deeper else found]
+        return values_at(deeper, found)
+    result = []
+    if name.isdigit() and int(name) < len(document):
+        element = document[int(name)]
+        if not deeper:
+            result.append(element)
+        elif isinstance(element, (dict, list)):
+            result += values_at(deeper, element)
+    for element in document:
+        if isinstance(element, dict):
+            result += values_at(path, element)
+    return result
+
+
+def spread(path: str, document: Any) -> Iterator[Any]:
+    """Yield what a condition on a path is tried on: values, the elements of arrays, then these arrays themselves."""
+    for value in values_at(path, document):
+        if isinstance(value, list):
+            yield from value
+        yield value
+
+
+def order_key(value: Any) -> tuple[Any, ...]:
+    """Give something that compares as MongoDB compares values; equal values have equal keys."""
+    if value is None or value is MISSING:
+        return (NULL,)
+    if isinstance(value, bool):
+        return BOOLEAN, value
+    if isinstance(value, (int, float)):
+        return (NAN,) if math.isnan(value) else (NUMBER, value)
+    if isinstance(value, str):
+        return STRING, value
+    if isinstance(value, datetime):
+        return DATE, milliseconds(value)
+    if isinstance(value, dict):
+        parts = ((order_key(item)[0], name, order_key(item)) for name, item in value.items())
+        return DOCUMENT, tuple(parts)
+    if isinstance(value, list):
+        return ARRAY, tuple(order_key(item) for item in value)
+    if isinstance(value, bytes):
+        return BYTES, len(value), value
+    if isinstance(value, bson.ObjectId):
+        return OBJECT_ID, value.binary
+    return REGEX, repr(value)
+
+
+def sort_key(path: str, document: Any, *, descending: bool) -> tuple[Any, ...]:
+    """Give what a document is sorted by: of an array the smallest element, or the largest if descending."""
+    keys = []
+    for value in values_at(path, document) or [MISSING]:
+        elements = value if isinstance(value, list) else [value]
+        keys += [order_key(element) for element in elements] or [(EMPTY,)]
+    return max(keys) if descending else min(keys)
+
+
+def milliseconds(value: datetime) -> int:
+    """Time since 1970 in BSON's resolution; without a zone it is UTC."""
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // timedelta(milliseconds=1)
+
+
+def is_condition(search: Any) -> bool:
+    """Ask whether what is asked of a field is a document of operators."""
+    return isinstance(search, dict) and bool(search) and next(iter(search)).startswith("$")
+
+
+def _meets(field: str, search: Any, document: Any) -> bool:
+    if field in {"$and", "$or", "$nor"}:
+        if not isinstance(search, list) or not search:
+            raise StoreError(f"{field} needs a list of filters, not {search!r}")
+        found = (matches(part, document) for part in search)
+        return all(found) if field == "$and" else any(found) == (field == "$or")
+    if field == "$comment":
+        return True
+    if field == "$expr":
+        return bool(filter_applies({"$expr": search}, document))
+    if field.startswith("$"):
+        raise StoreError(f"the embedded store has no filter operator {field}; use a MongoStore for it")
+    if is_condition(search):
+        return _meets_all(search, lambda operator, value: _operator(operator, value, search, field, document))
+    return any(_equal(value, search) for value in spread(field, document))
+
+
+def _meets_all(conditions: Mapping[str, Any], ask: Any) -> bool:
+    return all(ask(operator, value) for operator, value in conditions.items() if operator != "$options")
+
+
+def _operator(operator: str, value: Any, search: Mapping[str, Any], field: str, document: Any) -> bool:
+    """One operator on a field."""
+    match operator:
+        case "$ne" | "$nin":
+            return not _operator("$eq" if operator == "$ne" else "$in", value, search, field, document)
+        case "$not":
+            return not _meets(field, value, document)
+        case "$exists":
+            return any(v is not MISSING for v in values_at(field, document)) == bool(value)
+        case "$size":
+            return any(isinstance(v, list) and len(v) == value for v in values_at(field, document))
+        case "$elemMatch":
+            return any(isinstance(v, list) and _any_element(v, value) for v in values_at(field, document))
+        case "$all":
+            parts = [v if isinstance(v, dict) and "$elemMatch" in v else {"$in": [v]} for v in value]
+            return bool(parts) and all(_meets(field, part, document) for part in parts)
+        case _:
+            return any(_holds(operator, value, search, v) for v in spread(field, document))
+
+
+def _any_element(elements: list[Any], query: Mapping[str, Any]) -> bool:
+    """``$elemMatch``: conditions that one element meets together."""
+    if is_condition(query) and next(iter(query)) not in {"$and", "$or", "$nor"}:
+        return any(_meets_all(query, lambda name, v, e=element: _element(name, v, query, e)) for element in elements)
+    return any(isinstance(element, (dict, list)) and matches(query, element) for element in elements)
+
+
+def _element(operator: str, value: Any, search: Mapping[str, Any], element: Any) -> bool:
+    """One operator on one array element, itself not entered if it is an array."""
+    if operator in {"$ne", "$nin"}:
+        return not _element("$eq" if operator == "$ne" else "$in", value, search, element)
+    if operator == "$not":
+        inner = value if is_condition(value) else {"$in": [value]}
+        return not _meets_all(inner, lambda name, v: _element(name, v, inner, element))
+    if operator in {"$exists", "$size", "$elemMatch", "$all"}:
+        return _operator(operator, value, search, "0", {"0": element})
+    return _holds(operator, value, search, element)
+
+
+def _holds(operator: str, value: Any, search: Mapping[str, Any], held: Any) -> bool:
+    """One operator on one value."""
+    match operator:
+        case "$eq":
+            return order_key(held) == order_key(value)
+        case "$in":
+            return any(_equal(held, v) for v in value)
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return _compares(operator, order_key(held), order_key(value))
+        case "$regex":
+            return isinstance(held, str) and bool(_pattern(value, search.get("$options", "")).search(held))
+        case "$type":
+            return held is not MISSING and any(
+                _is_type(held, v) for v in (value if isinstance(value, list) else [value])
+            )
+        case "$mod":
+            divisor, remainder = value
+            return order_key(held)[0] == NUMBER and math.isfinite(held) and math.fmod(int(held), divisor) == remainder
+        case _:
+            raise StoreError(f"the embedded store has no filter operator {operator}; use a MongoStore for it")
+
+
+def _equal(held: Any, value: Any) -> bool:
+    """Equality, or a pattern found."""
+    if isinstance(value, bson.Regex):
+        return isinstance(held, str) and bool(_pattern(value, "").search(held))
+    return order_key(held) == order_key(value)
+
+
+def _compares(operator: str, held: tuple[Any, ...], value: tuple[Any, ...]) -> bool:
+    if held[0] != value[0]:
+        return False
+    if held == value:
+        return operator in {"$gte", "$lte"}
+    return (held > value) == (operator in {"$gt", "$gte"})
+
+
+def _pattern(value: Any, options: str) -> re.Pattern[str]:
+    flags = value.flags if isinstance(value, bson.Regex) else 0
+    for letter in options:
+        flags |= _FLAGS[letter]
+    try:
+        return re.compile(value.pattern if isinstance(value, bson.Regex) else value, flags)
+    except re.error as error:
+        raise StoreError(f"no regular expression: {value!r}: {error}") from error
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_type(held: Any, name: Any) -> bool:
+    known = [test for alias, (code, test) in _TYPES.items() if name in {alias, code}]
+    if not known:
+        raise StoreError(f"no BSON type {name!r}")
+    return bool(known[0](held))
