@@ -337,7 +337,8 @@ def _properties(
     _show_properties(documents, output, kind)
     if documents:
         title = f"{kind.title}: {_listed([path.name or str(path) for path in files])}"
-        page = write_property_report(documents, report or local_folder(store), title)
+        with stderr.status("Writing the page …"):
+            page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
     _exit(documents)
 

@@ -42,13 +42,7 @@ def young_modulus(tensor: Sequence[Sequence[float]] | Floats, directions: Floats
     ValueError
         If the tensor is not positive definite: there is no modulus then.
     """
-    stiffness = np.asarray(tensor, dtype=float)
-    if np.linalg.eigvalsh((stiffness + stiffness.T) / 2)[0] <= 0:
-        raise ValueError("the elastic tensor is not positive definite: Young's modulus has no meaning")
-    compliance = np.linalg.inv(stiffness)
-    n = directions
-    products = np.stack([n[..., i] * n[..., j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))], axis=-1)
-    return 1 / np.einsum("...i,ij,...j->...", products, compliance, products)
+    return _modulus(_compliance(tensor), directions)
 
 
 def extreme_young_moduli(tensor: Sequence[Sequence[float]] | Floats) -> tuple[float, float]:
@@ -71,12 +65,13 @@ def extreme_young_moduli(tensor: Sequence[Sequence[float]] | Floats) -> tuple[fl
         If the tensor is not positive definite.
     """
     theta, phi = sphere()
-    grid = young_modulus(tensor, unit_vectors(theta, phi))
+    compliance = _compliance(tensor)
+    grid = _modulus(compliance, unit_vectors(theta, phi))
 
     def best(sign: float) -> float:
         start = np.unravel_index(np.argmin(sign * grid), grid.shape)
         found = minimize(
-            lambda at: sign * float(young_modulus(tensor, unit_vectors(at[0], at[1]))),
+            lambda at: sign * float(_modulus(compliance, unit_vectors(at[0], at[1]))),
             [theta[start], phi[start]],
             method="Nelder-Mead",
             options={"xatol": 1e-6, "fatol": 1e-9},
@@ -84,6 +79,20 @@ def extreme_young_moduli(tensor: Sequence[Sequence[float]] | Floats) -> tuple[fl
         return sign * float(found.fun)
 
     return best(1.0), best(-1.0)
+
+
+def _compliance(tensor: Sequence[Sequence[float]] | Floats) -> Floats:
+    """Invert elastic constants, in Voigt notation, that are positive definite."""
+    stiffness = np.asarray(tensor, dtype=float)
+    if np.linalg.eigvalsh((stiffness + stiffness.T) / 2)[0] <= 0:
+        raise ValueError("the elastic tensor is not positive definite: Young's modulus has no meaning")
+    return np.linalg.inv(stiffness)
+
+
+def _modulus(compliance: Floats, n: Floats) -> Floats:
+    """Young's modulus along unit vectors n, by the formula of `young_modulus`."""
+    products = np.stack([n[..., i] * n[..., j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))], axis=-1)
+    return 1 / np.sum((products @ compliance) * products, axis=-1)
 
 
 def sphere() -> tuple[Floats, Floats]:
