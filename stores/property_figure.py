@@ -58,7 +58,7 @@ def subplots(**layout: Any) -> go.Figure:
     figure.update_layout(template="none", font=_FONT, paper_bgcolor="white", plot_bgcolor="white")
     axis = {"gridcolor": _GRID, "zeroline": False, "showline": True, "linecolor": LINE, "mirror": True}
     figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
+    figure.update_yaxes(title_standoff=12, **axis)
     return figure
 
 

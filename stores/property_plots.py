@@ -301,8 +301,8 @@ def plot_dynamics(document: Document) -> go.Figure:
         if mean is not None:
             figure.add_hline(y=mean, line={"color": LINE, "width": 1.2, "dash": "dot"}, row=place, col=1)
         figure.update_yaxes(title=title, row=place, col=1)
-    figure.update_traces(line_width=1.2)
-    figure.update_layout(showlegend=False)
+    figure.update_traces(line_width=1.2, showlegend=False)
+    figure.update_traces(selector=lambda trace: trace.name.endswith("energy"), showlegend=True)
     figure.update_xaxes(title="time (ps)", row=len(rows), col=1)
     return titled(figure, f"{name}: molecular dynamics", height=100 + 150 * len(rows))
 
