@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow.core.store import JobStore
 from jobflow.settings import JobflowSettings
-from maggma.stores import GridFSStore, MemoryStore, MongoStore
+from maggma.stores import MemoryStore, MongoStore, MongoURIStore
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
+from matris.stores.mongo import ResultsGridFSStore, ResultsMongoStore
 from matris.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = "matris-results"
 DATABASE_FILE = "matris.sqlite"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
+INDEXED = ("uuid", STAMP, "output.chunk_format")
+"""What jobflow and the builder of candidates look jobs up by, beside (uuid, index)."""
+
+_MONGO = (MongoStore, MongoURIStore, ResultsMongoStore)  # not the stores derived from them, of other kinds
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +47,7 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     """
     settings = JobflowSettings() if location is None else None  # type: ignore[call-arg]
     if settings is not None and "JOB_STORE" in settings.model_fields_set:
-        store = settings.JOB_STORE
+        store = _careful(settings.JOB_STORE)
         if "data" not in _additional(store):
             raise StoreError(
                 'the job store of the jobflow configuration has no additional store "data" for arrays; add one'
@@ -76,10 +81,9 @@ def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
         sibling._coll = docs._collection.database[collection_name]  # noqa: SLF001 - memory is not found by name
     elif isinstance(docs, SQLiteStore):
         sibling = SQLiteStore(docs.path, collection_name, key=key)
-    elif type(docs) is MongoStore:
-        place = {k: v for k, v in docs.as_dict().items() if not k.startswith(("@", "last_updated"))}
-        place |= {"ssh_tunnel": docs.ssh_tunnel, "collection_name": collection_name, "key": key}
-        sibling = MongoStore(**place)
+    elif type(docs) in _MONGO:
+        place = {k: v for k, v in _place(docs).items() if not k.startswith("last_updated")}
+        sibling = ResultsMongoStore(**place | {"collection_name": collection_name, "key": key, "validator": None})
     else:
         raise StoreError(
             f"{type(docs).__name__} cannot hold {collection_name!r} beside the jobs: "
@@ -106,22 +110,35 @@ def _mongo(uri: str) -> JobStore:
         raise StoreError(f"not a MongoDB address: {error}") from error
     if not database:
         raise StoreError("the MongoDB address names no database; write mongodb://HOST:PORT/DATABASE")
-    data = GridFSStore.from_uri(uri, "outputs_blobs", database, key="blob_uuid")
+    data = ResultsGridFSStore.from_uri(uri, "outputs_blobs", database, key="blob_uuid")
     stamp = {"last_updated_field": STAMP, "last_updated_type": "isoformat"}
     return JobStore(
-        MongoStore.from_uri(uri, "outputs", database, key="uuid", **stamp), additional_stores={"data": data}
+        ResultsMongoStore.from_uri(uri, "outputs", database, key="uuid", **stamp), additional_stores={"data": data}
     )
+
+
+def _careful(store: JobStore) -> JobStore:
+    """Put our MongoDB store in the place of maggma's."""
+    if type(store.docs_store) in _MONGO:
+        store.docs_store = ResultsMongoStore(**_place(store.docs_store))
+    return store
+
+
+def _place(store: MongoStore) -> dict[str, Any]:
+    """Give the arguments that open the collection of a store again."""
+    place = {k: v for k, v in store.as_dict().items() if not k.startswith("@")}
+    return place | {"ssh_tunnel": store.ssh_tunnel, "validator": store.validator}
 
 
 def _index(store: JobStore) -> None:
     """Index what jobflow looks up; (uuid, index) is unique, or a job that two processes store could be there twice."""
     docs = store.docs_store
-    if isinstance(docs, SQLiteStore):
+    if isinstance(docs, (SQLiteStore, ResultsMongoStore)):
         if not docs.ensure_index(["uuid", "index"], unique=True):
-            raise StoreError(f"{docs.name} cannot be indexed by (uuid, index): see the warning above")
+            raise StoreError(f"{_shown(docs)} cannot be indexed by (uuid, index): see the warning above")
     elif isinstance(docs, MongoStore):
         docs._collection.create_index([("uuid", 1), ("index", 1)], unique=True)  # noqa: SLF001 - maggma takes one field
-    parts = [(docs, STAMP), *((data, "blob_uuid") for data in _additional(store).values())]
+    parts = [*((docs, field) for field in INDEXED), *((data, "blob_uuid") for data in _additional(store).values())]
     for part, field in parts:
         if not part.ensure_index(field):
             raise StoreError(f"{_shown(part)} cannot be indexed by {field!r}: check the rights of its user")

@@ -19,7 +19,7 @@ from mongomock_ng.filtering import filter_applies
 from matris.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 EMPTY, NULL, NAN, NUMBER, STRING, DOCUMENT, ARRAY, BYTES, OBJECT_ID, BOOLEAN, DATE, REGEX = (
     0, 5, 9, 10, 15, 20, 25, 30, 35, 40, 45, 55,
@@ -30,7 +30,7 @@ MISSING: Final = object()
 """What a path gives where a document has no such field."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TYPES = {
+_TYPES: dict[str, tuple[int | None, Callable[[Any], bool]]] = {
     "double": (1, lambda v: isinstance(v, float)),
     "string": (2, lambda v: isinstance(v, str)),
     "object": (3, lambda v: isinstance(v, dict)),

@@ -1,0 +1,114 @@
+"""MongoDB as this package writes to it: sizes known before anything is sent, writes repeated where that is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import bson
+from bson.errors import BSONError
+from maggma.stores import GridFSStore, MongoStore
+from monty.json import jsanitize
+from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, ServerSelectionTimeoutError
+
+from matris.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST_BYTES = 16 * 2**20
+"""What one document may have: MongoDB's limit."""
+
+_TRIES = 5
+_DUPLICATE = 11000  # MongoDB's DuplicateKey
+
+
+class ResultsMongoStore(MongoStore):  # type: ignore[misc]
+    """
+    A MongoStore that several processes upsert into, and that outlives a restart of its server.
+
+    An update replaces whole documents by key, so it may be repeated: after a lost connection (the driver then waits
+    ``serverSelectionTimeoutMS`` for the server), and where two processes insert the same key at once, which a unique
+    index refuses to the second. Parameters are those of maggma's MongoStore.
+    """
+
+    def update(self, docs: list[dict[str, Any]] | dict[str, Any], key: list[str] | str | None = None) -> None:
+        """Store documents; each replaces the one with the same value or values of `key`.
+
+        Raises
+        ------
+        StoreError
+            If a document is too large for MongoDB or holds what BSON cannot; then none is sent.
+        """
+        plain = [
+            jsanitize(doc, allow_bson=True, recursive_msonable=True)
+            for doc in (docs if isinstance(docs, list) else [docs])
+        ]
+        for document in plain:
+            _check(document, self.collection_name)
+        _repeated(lambda: super(ResultsMongoStore, self).update(plain, key))
+
+    def ensure_index(self, key: str | list[str], unique: bool | None = False) -> bool:
+        """Make an index on one field, or on several together.
+
+        Returns
+        -------
+        bool
+            Whether it exists, and is unique if asked for (maggma's also says so of one that is not); False and a
+            warning if documents have the same value, or the server refuses.
+        """
+        fields = [(field, 1) for field in ([key] if isinstance(key, str) else key)]
+        known = self._collection.index_information().values()
+        if any(index["key"] == fields and index.get("unique", False) >= bool(unique) for index in known):
+            return True
+        try:
+            self._collection.create_index(fields, unique=bool(unique))
+        except OperationFailure as error:
+            self.logger.warning("no index on %s in %s: %s", key, self.collection_name, error)
+            return False
+        return True
+
+
+class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
+    """A GridFSStore, for what is larger than a document, that repeats a write after a lost connection."""
+
+    def update(
+        self,
+        docs: list[dict[str, Any]] | dict[str, Any],
+        key: list[str] | str | None = None,
+        additional_metadata: str | list[str] | None = None,
+    ) -> None:
+        """Store documents as files, each in place of the one with the same `key`; parameters as in maggma."""
+        _repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
+
+
+def _check(document: dict[str, Any], collection: str) -> None:
+    """Refuse a document that the server would."""
+    shown = ", ".join(f"{k}={v!r}" for k, v in document.items() if isinstance(v, (str, int)))[:200]
+    try:
+        size = len(bson.encode(document))
+    except (BSONError, OverflowError) as error:
+        raise StoreError(f"a value that BSON cannot hold, in a document for {collection} ({shown}): {error}") from error
+    if size > MOST_BYTES:
+        raise StoreError(
+            f"a document for {collection} ({shown}) has {size / 2**20:.1f} MB; MongoDB takes {MOST_BYTES // 2**20}, so "
+            "none was sent. Keep its arrays in the data store (`data=[...]` of the Maker or of @job), or put fewer "
+            "structures in a job (chunk_size, max_chunk_bytes)"
+        )
+
+
+def _repeated(write: Callable[[], None]) -> None:
+    """Do an idempotent write, again where another attempt can help."""
+    for left in reversed(range(_TRIES)):
+        try:
+            write()
+        except ServerSelectionTimeoutError:  # the driver has waited for the server already
+            raise
+        except AutoReconnect:
+            if not left:
+                raise
+        except BulkWriteError as error:
+            codes = {problem["code"] for problem in error.details["writeErrors"]}
+            if not left or codes != {_DUPLICATE}:
+                raise
+        else:
+            return
