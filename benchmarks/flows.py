@@ -123,26 +123,28 @@ def their_tensor(structure: Structure, settings: Settings) -> Any:
     return outputs(ElasticMaker(**makers).make(structure)).get("fit_elastic_tensor")
 
 
-def spectrum(structure: Structure, matrix: Any, force_constants: Any) -> Phonopy:
+def spectrum(structure: Structure, matrix: Any, primitive: Any, force_constants: Any) -> Phonopy:
     """Phonopy with force constants as they are."""
     cell = PhonopyAtoms(
         symbols=[site.specie.symbol for site in structure],
         cell=structure.lattice.matrix,
         scaled_positions=structure.frac_coords,
     )
-    phonopy = Phonopy(cell, supercell_matrix=matrix, primitive_matrix="auto", symprec=SYMPREC)
+    phonopy = Phonopy(cell, supercell_matrix=matrix, primitive_matrix=primitive, symprec=SYMPREC)
     phonopy.force_constants = np.array(force_constants)
     return phonopy
 
 
 def ours_of(document: Any) -> Phonopy:
     """Phonopy of our document."""
-    return spectrum(Structure.from_dict(document.structure), document.supercell_matrix, document.force_constants)
+    structure = Structure.from_dict(document.structure)
+    return spectrum(structure, document.supercell_matrix, document.primitive_matrix, document.force_constants)
 
 
 def theirs_of(document: Any) -> Phonopy:
     """Phonopy of atomate2's document."""
-    return spectrum(document.structure, document.supercell_matrix, document.force_constants.force_constants)
+    constants = document.force_constants.force_constants
+    return spectrum(document.structure, document.supercell_matrix, document.primitive_matrix, constants)
 
 
 def qpoints(phonopy: Phonopy) -> dict[str, NDArray[np.float64]]:
@@ -163,12 +165,13 @@ def apart(one: Phonopy, other: Phonopy) -> dict[str, float]:
     Raises
     ------
     ValueError
-        If the primitive cells differ.
+        If the primitive cells have different volumes.
     """
-    if not np.allclose(one.primitive.cell, other.primitive.cell, atol=5e-3):
+    if not np.isclose(one.primitive.volume, other.primitive.volume, rtol=1e-2):
         raise ValueError("the primitive cells differ")
+    turn = np.linalg.inv(one.primitive.cell).T @ other.primitive.cell.T  # the same waves, in the other's vectors
     return {
-        where: float(np.abs(one.run_qpoints(q).frequencies - other.run_qpoints(q).frequencies).max())
+        where: float(np.abs(one.run_qpoints(q).frequencies - other.run_qpoints(q @ turn).frequencies).max())
         for where, q in qpoints(one).items()
     }
 

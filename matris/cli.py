@@ -1,4 +1,4 @@
-"""The command line: relax, screen, elastic, eos, phonon, md, query, models."""
+"""The command line: relax, screen, elastic, eos, phonon, qha, md, query, models."""
 
 from __future__ import annotations
 
@@ -64,6 +64,9 @@ Fmax = Annotated[
 ]
 MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Most optimisation steps of a structure.")]
 ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Candidates in one job.")]
+MinLength = Annotated[
+    float, typer.Option(metavar="A", min=1.0, help="Least distance between faces of the supercell (Å).")
+]
 Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="What to print.")]
 Page = Annotated[
     Path | None,
@@ -247,9 +250,10 @@ def eos(
 @app.command()
 def phonon(
     files: Files,
-    min_length: Annotated[
-        float, typer.Option(metavar="A", min=1.0, help="Least distance between faces of the supercell (Å).")
-    ] = 12.0,
+    min_length: MinLength = 12.0,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Distort unstable crystals along their worst mode, and relax them.")
+    ] = False,
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -264,8 +268,33 @@ def phonon(
     with _clear_errors():
         from matris.makers import BatchPhononMaker
 
-        maker = BatchPhononMaker(checkpoint=checkpoint, device=device, min_length=min_length)
+        maker = BatchPhononMaker(
+            checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
+        )
         _properties("phonon", files, maker, store, output, report)
+
+
+@app.command()
+def qha(
+    files: Files,
+    min_length: MinLength = 12.0,
+    t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Highest temperature (K).")] = 1000.0,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+) -> None:
+    """
+    Quasi-harmonic thermodynamics: thermal expansion, bulk modulus and heat capacity, Grüneisen parameters.
+
+    `matris qha POSCAR --t-max 600`
+    """
+    with _clear_errors():
+        from matris.makers import BatchQhaMaker
+
+        maker = BatchQhaMaker(checkpoint=checkpoint, device=device, min_length=min_length, t_max=t_max)
+        _properties("qha", files, maker, store, output, report)
 
 
 @app.command()

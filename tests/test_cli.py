@@ -83,6 +83,22 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
     assert "nothing could be computed" in nothing.output
 
 
+def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
+    common = ("--device", "cpu", "--store", tmp_path / "store", "--min-length", "3", "--format", "json")
+    done = invoke("phonon", inputs / "MgO.cif", "--follow", *common)
+    assert done.exit_code == 0, done.output
+    (document,) = json.loads(done.stdout)
+    assert document["settings"]["follow_instabilities"]
+    assert document["settings"]["min_length"] == 3
+    assert document["phonon_bandstructure"]["frequencies"]
+    done = invoke("qha", inputs / "MgO.cif", "--t-max", "100", *common)
+    assert done.exit_code == 0, done.output
+    (document,) = json.loads(done.stdout)
+    assert document["temperatures"][-1] == 100
+    assert document["thermal_expansion"][-1] > 0
+    assert (tmp_path / "store" / "qha.html").is_file()
+
+
 @pytest.fixture(scope="module")
 def command(inputs: Path, tiny_checkpoint: Path) -> list[str]:
     return ["screen", str(inputs), "--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60"]
