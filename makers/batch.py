@@ -121,10 +121,9 @@ class PropertyMaker(BatchMaker):
         Name of the job.
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
-    device
-        Where the potential computes.
-    dtype
-        In which precision: derivatives of forces and stresses are worth the double one.
+    device, dtype
+        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on forces and on the cell's in all relaxations, eV/Å.
     steps
@@ -134,7 +133,6 @@ class PropertyMaker(BatchMaker):
     """
 
     name: str = "batch property"
-    dtype: str | None = "float64"
     fmax: float = 1e-4
     steps: int = 2000
     journal_dir: str | None = None

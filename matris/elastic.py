@@ -145,7 +145,7 @@ def elastic(
     structures
         The materials.
     potential
-        A loaded potential (float64 is worth its price here) or any torch-sim model.
+        A loaded potential or any torch-sim model.
     fmax
         Bound on forces, eV/Å, also on the cell's.
     max_steps

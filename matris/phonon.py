@@ -180,7 +180,7 @@ def phonons(
     structures
         The materials.
     potential
-        A loaded potential (float64 is worth its price here) or any torch-sim model.
+        A loaded potential or any torch-sim model.
     fmax
         Bound on forces and on the cell's when the materials are relaxed, eV/Å.
     max_steps

@@ -51,7 +51,7 @@ def check_common(documents: list[dict[str, Any]]) -> None:
     assert "Xe" in documents[2]["error"]
     assert documents[0]["symmetry"]["number"] == 225
     assert documents[3]["symmetry"]["number"] == 227
-    assert all(d["checkpoint"]["energy_scale"] == "mp" and d["dtype"] == "float64" for d in documents)
+    assert all(d["checkpoint"]["energy_scale"] == "mp" and d["dtype"] == "float32" for d in documents)
 
 
 def test_elastic(store: JobStore, tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
     document = ElasticDocument.model_validate(whole[0])
     tensor = np.array(document.elastic_tensor["raw"])
     assert tensor == pytest.approx(tensor.T)
-    assert tensor == pytest.approx(np.array(document.elastic_tensor["ieee_format"]), abs=1e-6)  # cubic, along its axes
+    assert tensor == pytest.approx(np.array(document.elastic_tensor["ieee_format"]), abs=1e-4)  # cubic, along its axes
     assert document.bulk_modulus.vrh == pytest.approx((tensor[0, 0] + 2 * tensor[0, 1]) / 3)
     assert document.settings["strains"] == [-0.005, 0.005]
     relaxed = Structure.from_dict(whole[0]["structure"])
-    (direct,) = elastic([MGO], load(device="cpu", dtype="float64"), fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
-    assert relaxed.volume == pytest.approx(direct.structure.volume)
-    assert tensor == pytest.approx(direct.fit.tensor, abs=1e-6)
+    (direct,) = elastic([MGO], load(device="cpu"), fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
+    assert relaxed.volume == pytest.approx(direct.structure.volume, rel=1e-5)
+    assert tensor == pytest.approx(direct.fit.tensor, abs=0.01)
 
 
 def test_eos(store: JobStore, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
 
 def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     """Given charges come back in the document; a list of the wrong length is refused."""
-    maker = BatchPhononMaker(device="cpu", dtype="float32", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
     born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
     job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
@@ -118,7 +118,7 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchQhaMaker(device="cpu", dtype="float32", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchQhaMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small] == [False, True, True, False]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
