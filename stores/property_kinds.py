@@ -96,7 +96,7 @@ KINDS: dict[str, PropertyKind] = {
         title="Phonons",
         mark="phonon_bandstructure",
         columns={
-            "lowest\nTHz": lambda d: d["min_frequency"],
+            "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes is zero
             "highest\nTHz": _highest,
             "F(300 K)\nkJ/mol": _at_room("free_energies", 1e-3),
             "Cv(300 K)\nJ/K/mol": _at_room("heat_capacities"),
