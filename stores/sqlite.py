@@ -130,8 +130,8 @@ class SQLiteStore(Store):  # type: ignore[misc]
         """
         Run an aggregation pipeline over the collection.
 
-        A ``$match`` at the start uses the indexes; mongomock does the other stages in memory, with the documents that
-        are left, so match first.
+        A ``$match`` at the start uses the indexes, later ones the same filters; mongomock does the other stages in
+        memory, with the documents that are left, so match first.
 
         Parameters
         ----------
@@ -148,10 +148,16 @@ class SQLiteStore(Store):  # type: ignore[misc]
             raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore for it")
         first = 1 if stages[:1] == ["$match"] else 0
         documents = list(self._matches(pipeline[0]["$match"] if first else None))
-        try:
-            yield from process_pipeline(documents, None, pipeline[first:], None)
-        except (NotImplementedError, PyMongoError) as error:
-            raise StoreError(f"the embedded store cannot run the pipeline: {error}") from error
+        for stage in pipeline[first:]:
+            if list(stage) == ["$match"]:
+                criteria = _as_read(stage["$match"])
+                documents = [document for document in documents if matches(criteria, document)]
+                continue
+            try:
+                documents = list(process_pipeline(documents, None, [stage], None))
+            except (NotImplementedError, PyMongoError, LookupError, TypeError, ValueError) as error:
+                raise StoreError(f"the embedded store cannot run the stage {stage}: {error}") from error
+        yield from documents
 
     def groupby(
         self,
@@ -237,8 +243,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
     ) -> Selection:
         """Ask what the indexes can do for a query."""
         with self._file.reading() as db:
-            plain = bson.decode(bson.encode(criteria or {}))  # as a server would read it: UTC, milliseconds, lists
-            return select(db, self.collection_name, plain, sort, window)
+            return select(db, self.collection_name, _as_read(criteria or {}), sort, window)
 
     def _documents(self, rids: Sequence[int], rest: Document) -> Iterator[Document]:
         """Read documents one at a time, without those removed meanwhile or refused by the filter."""
@@ -310,6 +315,12 @@ class SQLiteStore(Store):  # type: ignore[misc]
                     f"{self.name}: no plain value of the key {field!r} in a document with {list(document)}"
                 )
         return parts[0] if len(parts) == 1 else compound(parts)
+
+
+def _as_read(criteria: Document) -> Document:
+    """Criteria as a server reads them: times in UTC and milliseconds, tuples as lists."""
+    plain: Document = bson.decode(bson.encode(criteria))
+    return plain
 
 
 def _fields(key: list[str] | str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from matris.stores.sqlite_match import (
     OBJECT_ID,
     STRING,
     milliseconds,
+    reached,
     values_at,
 )
 
@@ -93,7 +94,8 @@ def entries(document: dict[str, Any], fields: tuple[str, ...]) -> tuple[set[Entr
         return (set() if any(rank == OTHER for rank, _ in parts) else {compound(parts)}), False
     candidates = values_at(fields[0], document)
     single = len(candidates) == 1 and not isinstance(candidates[0], list) and entry(candidates[0]) != (OTHER, 0)
-    found = {entry(v) for held in candidates for v in (held if isinstance(held, list) else [held])}
+    places = reached(fields[0], document)
+    found = {entry(v) for held, whole in places for v in (held if isinstance(held, list) and not whole else [held])}
     return found or {(EMPTY, 0)}, single
 
 

@@ -82,31 +82,36 @@ def values_at(path: str, document: Any) -> list[Any]:
     list
         Values, arrays at the end whole, and `MISSING` for each place that lacks the last names.
     """
-    name, _, deeper = path.partition(".")
-    if isinstance(document, dict):
-        found = document.get(name, MISSING)
-        if not deeper or found is MISSING or not isinstance(found, (dict, list)):
-            return [MISSING if deeper else found]
-        return values_at(deeper, found)
-    result = []
-    if name.isdigit() and int(name) < len(document):
-        element = document[int(name)]
-        if not deeper:
-            result.append(element)
-        elif isinstance(element, (dict, list)):
-            result += values_at(deeper, element)
-    for element in document:
-        if isinstance(element, dict):
-            result += values_at(path, element)
-    return result
+    return [value for value, _ in reached(path, document)]
 
 
 def spread(path: str, document: Any) -> Iterator[Any]:
     """Yield what a condition on a path is tried on: values, the elements of arrays, then these arrays themselves."""
-    for value in values_at(path, document):
-        if isinstance(value, list):
+    for value, numbered in reached(path, document):
+        if isinstance(value, list) and not numbered:
             yield from value
         yield value
+
+
+def reached(path: str, document: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield what a path leads to, and whether as a numbered element: an array that is one is not entered."""
+    name, _, deeper = path.partition(".")
+    if isinstance(document, dict):
+        found = document.get(name, MISSING)
+        if deeper and isinstance(found, (dict, list)):
+            yield from reached(deeper, found)
+        else:
+            yield (MISSING if deeper else found), False
+        return
+    if name.isdigit() and int(name) < len(document):
+        element = document[int(name)]
+        if not deeper:
+            yield element, True
+        elif isinstance(element, (dict, list)):
+            yield from reached(deeper, element)
+    for element in document:
+        if isinstance(element, dict):
+            yield from reached(path, element)
 
 
 def order_key(value: Any) -> tuple[Any, ...]:

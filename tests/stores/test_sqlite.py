@@ -1,4 +1,4 @@
-"""The embedded store against maggma's MemoryStore, and what only a file must withstand: processes, kills, damage."""
+"""What only the embedded store must withstand: processes, forks, kills, damage; test_contract has the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import re
 import signal
 import sqlite3
 import threading
@@ -16,16 +15,15 @@ from pathlib import Path
 
 import pytest
 from jsonschema import ValidationError
-from maggma.stores import MemoryStore
 from maggma.validators import JSONSchemaValidator
 from monty.json import MontyDecoder, MontyEncoder
 
 from matris.errors import StoreError
+from matris.stores import sqlite_disk
 from matris.stores.sqlite import SQLiteStore
 from matris.stores.sqlite_file import SCHEMA_VERSION
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
-KINDS = ["sqlite", "sqlite with indexes", "memory"]
 forked = multiprocessing.get_context("fork")
 
 
@@ -231,6 +229,162 @@ def test_fork(path):
     assert child.exitcode == 0
     assert sorted(ids(store)) == ["after", "child", "parent"]
     assert store.query_one({"task_id": "child"})["seen"] == 1
+
+
+def test_a_child_outlives_the_parents_connection(path):
+    """The parent closes last among those that hold a lock; what the child writes then must not go to a removed log."""
+    store = SQLiteStore(path, "c")
+    store.connect()
+    store.update({"task_id": "parent"})
+    here, there = forked.Pipe()
+
+    def work():
+        store.update({"task_id": "before"})
+        there.send(1)
+        there.recv()
+        store.update({"task_id": "after"})
+
+    child = forked.Process(target=work)
+    child.start()
+    here.recv()
+    store.close()
+    here.send(1)
+    child.join()
+    assert child.exitcode == 0
+    with SQLiteStore(path, "c") as again:
+        assert sorted(ids(again)) == ["after", "before", "parent"]
+
+
+def test_forks_while_threads_write(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    stop = threading.Event()
+    written = []
+
+    def work():
+        while not stop.is_set():
+            store.update({"task_id": len(written)})
+            written.append(len(written))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    children = [forked.Process(target=store.update, args=({"task_id": f"child {i}"},)) for i in range(10)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    stop.set()
+    thread.join()
+    assert [child.exitcode for child in children] == [0] * 10
+    assert set(ids(store)) == {*written, *(f"child {i}" for i in range(10))}
+
+
+MOUNTS = """\
+/dev/vda / ext4 rw 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb /home/local\\040disk xfs rw 0 0
+10.0.0.1@o2ib:/scratch /scratch lustre rw 0 0
+gpfs0 /gpfs gpfs rw 0 0
+//nas/share /mnt/nas cifs rw 0 0
+me@host: /mnt/ssh fuse.sshfs rw 0 0
+auto /auto autofs rw 0 0
+tmpfs /scratchy tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/home/me/results", "nfs4"),
+        ("/scratch/x", "lustre"),
+        ("/gpfs/a/b", "gpfs"),
+        ("/mnt/nas", "cifs"),
+        ("/mnt/ssh/x", "fuse.sshfs"),
+        ("/home/local disk/results", None),
+        ("/scratchy/x", None),
+        ("/data/x", None),
+        ("/auto/x", None),
+    ],
+)
+def test_network_disks_are_refused(folder, kind, tmp_path, monkeypatch):
+    (tmp_path / "mounts").write_text(MOUNTS)
+    monkeypatch.setattr(sqlite_disk, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.delenv(sqlite_disk.ALLOW, raising=False)
+    if kind is None:
+        assert not sqlite_disk.on_network_disk(f"{folder}/matris.sqlite")
+        return
+    with pytest.raises(
+        StoreError, match=rf"network file system \({kind} at .*local disk.*mongodb://.*{sqlite_disk.ALLOW}=1"
+    ):
+        SQLiteStore(f"{folder}/matris.sqlite", "c").connect()
+    assert not Path(folder).exists()
+
+
+def test_a_network_disk_can_be_allowed(path, tmp_path, monkeypatch):
+    with SQLiteStore(path, "c") as store:
+        store.update({"task_id": 1})
+    (tmp_path / "mounts").write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
+    monkeypatch.setattr(sqlite_disk, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setenv(sqlite_disk.ALLOW, "1")
+    with SQLiteStore(path, "c") as store:  # no memory shared by machines: no write-ahead log
+        assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        store.update({"task_id": 2})
+    monkeypatch.setattr(sqlite_disk, "MOUNTS", tmp_path / "no system tells")
+    with SQLiteStore(path, "c") as store:
+        assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert sorted(ids(store)) == [1, 2]
+
+
+def test_aggregate(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    store.update([{"task_id": i, "kind": "ab"[i % 2], "tags": ["x", "y"][: i % 3], "e": i / 2} for i in range(9)])
+    best = [
+        {"$match": {"e": {"$gt": 0.5}}},
+        {"$sort": {"e": 1}},
+        {"$group": {"_id": "$kind", "n": {"$sum": 1}, "best": {"$first": "$task_id"}}},
+        {"$sort": {"_id": 1}},
+    ]
+    assert list(store.aggregate(best)) == [{"_id": "a", "n": 4, "best": 2}, {"_id": "b", "n": 3, "best": 3}]
+    tags = [{"$unwind": "$tags"}, {"$group": {"_id": "$tags", "n": {"$sum": 1}}}, {"$sort": {"_id": 1}}]
+    assert list(store.aggregate(tags)) == [{"_id": "x", "n": 6}, {"_id": "y", "n": 3}]
+    assert list(store.aggregate([{"$count": "n"}])) == [{"n": 9}]
+    assert len(list(store.aggregate([]))) == 9
+    for stage, message in (
+        ({"$lookup": {"from": "d", "localField": "a", "foreignField": "b", "as": "c"}}, r"no \$lookup.*MongoStore"),
+        ({"$out": "d"}, r"no \$out"),
+        ({"$nonsense": 1}, "nonsense"),
+        ({"$group": {"n": {"$sum": 1}}}, "cannot run"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            list(store.aggregate([stage]))
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [{"$where": "true"}, {"$text": {"$search": "a"}}, {"a": {"$near": 1}}, {"a": {"$regex": "("}}, {"$or": []}],
+)
+def test_filters_that_are_not_offered(path, criteria):
+    with SQLiteStore(path, "c") as store:
+        store.update({"task_id": 1, "a": "b"})
+        with pytest.raises(StoreError, match=r"MongoStore|regular expression|list of filters"):
+            store.count(criteria)
+
+
+def test_distinct_and_last_updated_read_few_documents(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    docs = [{"task_id": i, "a": i % 3, "tags": ["x"], "last_updated": START + timedelta(days=i)} for i in range(50)]
+    store.update(docs)
+    assert all(store.ensure_index(field) for field in ("a", "tags"))
+    statements = []
+    store._file._db.set_trace_callback(statements.append)
+    assert sorted(store.distinct("a")) == [0, 1, 2]
+    assert store.distinct("tags", {"a": {"$gte": 1}}) == ["x"]
+    assert sorted(store.distinct("task_id", {"last_updated": {"$gt": START + timedelta(days=47)}})) == [48, 49]
+    assert not any(sql.startswith("SELECT document") for sql in statements)
+    assert store.last_updated == START + timedelta(days=49)
+    assert sum(sql.startswith("SELECT document") for sql in statements) == 1
 
 
 def write_and_tell(path, pipe):
