@@ -1,6 +1,7 @@
 """One contract for the embedded store, maggma's MemoryStore, and a MongoStore on a server of MongoDB's protocol.
 
-Where maggma's mongomock or the tests' server is known to be wrong, the reason stands in `DIFFERENCES`; a server that `MONGO_TEST_URI` names is held to everything.
+Where maggma's mongomock or the tests' server is known to be wrong, the reason stands in `DIFFERENCES`, and only there
+may they differ; a server that `MONGO_TEST_URI` names is held to everything.
 """
 
 from __future__ import annotations
