@@ -17,12 +17,23 @@ from matris.errors import MatrisError
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
-    from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
+    from pymatgen.entries.computed_entries import CompositionEnergyAdjustment, ComputedEntry, ComputedStructureEntry
 
 MP2020 = "MaterialsProject2020Compatibility"
+OMAT24 = "OMat24Compatibility"
 NO_CORRECTION = "none"
 
-_SCHEMES = {"mp": MP2020, "matpes-pbe": NO_CORRECTION, "matpes-r2scan": NO_CORRECTION}
+_SCHEMES = {"mp": MP2020, "omat24": OMAT24, "matpes-pbe": NO_CORRECTION, "matpes-r2scan": NO_CORRECTION}
+
+# Numbers of OMat24's scheme (eV per atom of the element), fitted as MP2020's to the same experiments, on calculations
+# with OMat24's settings. Barroso-Luque et al., arXiv:2410.12771; from fairchem-data-omat 0.2.0 (MIT licence).
+_OMAT24_MIXING = {
+    "V": -1.813, "Cr": -2.037, "Mn": -1.701, "Fe": -2.428, "Co": -2.151, "Ni": -2.58, "W": -4.445, "Mo": -2.972,
+}  # fmt: skip
+_OMAT24_ANIONS = {
+    "oxide": -0.657, "peroxide": -0.433, "superoxide": -0.152, "ozonide": 0.0, "S": -0.487, "F": -0.436, "Cl": -0.6,
+    "Br": -0.317, "I": -0.194, "N": -0.303, "Se": -0.474, "Si": 0.028, "Sb": -0.194, "Te": -0.418, "H": -0.173,
+}  # fmt: skip
 
 
 class CorrectionError(MatrisError):
@@ -44,7 +55,7 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     Returns
     -------
     str
-        ``"MaterialsProject2020Compatibility"`` or ``"none"``.
+        ``"MaterialsProject2020Compatibility"``, ``"OMat24Compatibility"`` or ``"none"``.
 
     Raises
     ------
@@ -53,10 +64,10 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     """
     if energy_scale in _SCHEMES:
         return _SCHEMES[energy_scale]
-    anions = sorted({"O", "S", *_mp2020().comp_correction} & composition.chemical_system_set)
+    anions = sorted({"O", *_OMAT24_ANIONS} & composition.chemical_system_set)
     if anions:
         raise CorrectionError(
-            f"corrections of the energy scale {energy_scale!r} are not supported yet, and "
+            f"no corrections are known for the energy scale {energy_scale!r}, and "
             f"{composition.reduced_formula} may need one for {', '.join(anions)}; "
             f"use a checkpoint on the scale {', '.join(sorted(_SCHEMES))}"
         )
@@ -70,7 +81,8 @@ def corrected_entry(
     Correct the energy of one crystal.
 
     On the scale ``mp`` by MaterialsProject2020Compatibility (Wang et al., Sci. Rep. 11, 15496, 2021), as if VASP had
-    computed it with the settings of MPRelaxSet, whose Hubbard U come from its table. MatPES energies take none.
+    computed it with the settings of MPRelaxSet, whose Hubbard U come from its table. On the scale ``omat24`` by the
+    same rules with OMat24's own numbers; its Hubbard U are the same. MatPES energies take none.
 
     Parameters
     ----------
@@ -97,9 +109,9 @@ def corrected_entry(
 
     scheme = correction_scheme(energy_scale, structure.composition)
     entry = ComputedStructureEntry(structure, energy, entry_id=entry_id)
-    if scheme == MP2020:
+    if scheme != NO_CORRECTION:
         entry.parameters = mp_parameters(structure.composition)
-        apply_mp2020(entry)
+        apply_scheme(entry, scheme)
     return entry
 
 
@@ -115,15 +127,25 @@ def mp_parameters(composition: Composition) -> dict[str, Any]:
     return {"run_type": "GGA+U" if hubbards else "GGA", "is_hubbard": bool(hubbards), "hubbards": hubbards}
 
 
-def apply_mp2020(entry: ComputedEntry) -> None:
+def apply_scheme(entry: ComputedEntry, scheme: str) -> None:
     """
-    Replace the adjustments of an entry by those of MaterialsProject2020Compatibility.
+    Replace the adjustments of an entry by those of a scheme.
+
+    Parameters
+    ----------
+    entry
+        With ``run_type`` and ``hubbards`` among its parameters, unless the scheme is ``"none"``.
+    scheme
+        As `correction_scheme` names it.
 
     Raises
     ------
     CorrectionError
         If the scheme refuses the entry, as for a wrong Hubbard U.
     """
+    entry.energy_adjustments = []
+    if scheme == NO_CORRECTION:
+        return
     from pymatgen.entries.compatibility import CompatibilityError
 
     if "oxidation_states" not in entry.data:
@@ -131,9 +153,20 @@ def apply_mp2020(entry: ComputedEntry) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it says that oxidation states of an alloy cannot be guessed
         try:
-            entry.energy_adjustments = _mp2020().get_adjustments(entry)
+            adjustments = _mp2020().get_adjustments(entry)
         except CompatibilityError as error:
-            raise CorrectionError(f"MP2020 refuses {entry.reduced_formula}: {error}") from error
+            raise CorrectionError(f"{scheme} refuses {entry.reduced_formula}: {error}") from error
+    entry.energy_adjustments = adjustments if scheme == MP2020 else [_of_omat24(found) for found in adjustments]
+
+
+def _of_omat24(adjustment: CompositionEnergyAdjustment) -> CompositionEnergyAdjustment:
+    """Put OMat24's number in the place of MP2020's: the rules, when to correct what, are the same."""
+    from pymatgen.entries.computed_entries import CompositionEnergyAdjustment
+
+    kind = adjustment.name.rpartition("(")[2].rstrip(")")
+    table = _OMAT24_MIXING if "mixing" in adjustment.name else _OMAT24_ANIONS
+    name = adjustment.name.replace("MP2020", "OMat24")
+    return CompositionEnergyAdjustment(table[kind], adjustment.n_atoms, name=name)
 
 
 @cache

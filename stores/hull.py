@@ -14,20 +14,23 @@ reference
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
-from itertools import combinations
+from functools import lru_cache
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
+from matris.stores.phase_space import Phase, PhaseSpace, Place, System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from matris.stores.references import References
+
+type Document = Mapping[str, Any]
 
 SELF_CONSISTENT = "self-consistent"
 REFERENCE = "reference"
@@ -72,10 +75,11 @@ class HullResult:
 
 
 def hull_results(
-    documents: Iterable[Mapping[str, Any]],
+    documents: Iterable[Document],
     references: References | None = None,
     *,
     wanted: Callable[[str], bool] | None = None,
+    processes: int = 1,
 ) -> dict[str, HullResult]:
     """
     Place documents on a hull.
@@ -90,6 +94,9 @@ def hull_results(
         Competing phases. By default the documents themselves.
     wanted
         Tells from a chemical system whether to place its documents. By default all are.
+    processes
+        Among how many processes the chemical systems are divided. It pays from some ten thousand systems on; a script
+        that asks for more than one guards its start by ``if __name__ == "__main__"``.
 
     Returns
     -------
@@ -106,50 +113,55 @@ def hull_results(
         return {}
     hull_type, name = _describe(documents, references)
     results: dict[str, HullResult] = {}
-    systems: dict[str, list[Mapping[str, Any]]] = {}  # of those that take part
+    systems: dict[System, list[Phase]] = {}  # of those that take part
     for document in documents:
         reason = _why_not(document)
         if reason is None:
-            systems.setdefault(document["chemsys"], []).append(document)
+            systems.setdefault(_system(document["chemsys"]), []).append(_phase(document))
         elif wanted is None or wanted(document["chemsys"] or ""):
             results[document["document_id"]] = HullResult(hull_type, name, reason)
-
-    @cache
-    def phases(chemsys: str) -> list[Any]:
-        return [_phase(document) for document in systems.get(chemsys, ())]
-
-    competing = phases if references is None else _by_system(references)
-    for chemsys in systems:
-        if wanted is None or wanted(chemsys):
-            for phase, result in _of_system(chemsys, phases(chemsys), competing, hull_type, name):
-                results[phase.attribute[1]] = result
+    space = PhaseSpace(systems) if references is None else references.space
+    asked: list[tuple[System, list[Phase]]] = []
+    for system, phases in systems.items():
+        if wanted is not None and not wanted("-".join(system)):
+            continue
+        if missing := space.missing(system):
+            state = f"missing reference: {', '.join(missing)}"
+            results |= {phase.identity: HullResult(hull_type, name, state) for phase in phases}
+        else:
+            asked.append((system, phases))
+    for phase, place in _places(space, asked, processes):
+        results[phase.identity] = _result(place, hull_type, name)
     return results
 
 
-def missing_elements(chemsys: str, documents: Iterable[Mapping[str, Any]]) -> list[str]:
+def missing_elements(chemsys: str, documents: Iterable[Document]) -> list[str]:
     """Elements of a chemical system that no converged document stands for as a pure phase."""
     pure = {document["chemsys"] for document in documents if _why_not(document) is None}
     return sorted(set(chemsys.split("-")) - pure)
 
 
-def _describe(documents: Sequence[Mapping[str, Any]], references: References | None) -> tuple[str, str]:
+def _describe(documents: Sequence[Document], references: References | None) -> tuple[str, str]:
     """Hull type and name of the reference set."""
     origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in documents}
     if len(origins) > 1:
         raise MatrisError("one hull takes documents of one checkpoint and one set of settings; compare them apart")
     checkpoint, settings = documents[0]["checkpoint"], documents[0]["settings"]
     if references is None:
-        label = f"{checkpoint['key']} (sha256 {checkpoint['sha256'][:12]}, settings {settings['digest']})"
+        label = (
+            f"{checkpoint['key']} ({checkpoint['energy_scale']}, sha256 {checkpoint['sha256'][:12]}, "
+            f"settings {settings['digest']})"
+        )
         return SELF_CONSISTENT, label
     if references.energy_scale != checkpoint["energy_scale"]:
         raise MatrisError(
             f"the references {references.name} are corrected for the energy scale {references.energy_scale!r}, the "
             f"checkpoint {checkpoint['key']} is on {checkpoint['energy_scale']!r}; load them for that scale"
         )
-    return REFERENCE, references.name
+    return REFERENCE, references.label
 
 
-def _why_not(document: Mapping[str, Any]) -> str | None:
+def _why_not(document: Document) -> str | None:
     """Reason why a document takes no part in a hull."""
     if document["state"] != "converged":
         return f"not converged: {document['state']}"
@@ -158,62 +170,67 @@ def _why_not(document: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _by_system(references: References) -> Callable[[str], list[Any]]:
-    """Look up reference phases by chemical system."""
-    systems: dict[str, list[Any]] = {}
-    for entry in references.entries:
-        phase = PDEntry(entry.composition, entry.energy, attribute=("entry_id", entry.entry_id))
-        systems.setdefault(entry.composition.chemical_system, []).append(phase)
-    return lambda chemsys: systems.get(chemsys, [])
+def _system(chemsys: str) -> System:
+    return tuple(sorted(chemsys.split("-")))
 
 
-def _phase(document: Mapping[str, Any]) -> Any:
-    """Entry of a phase diagram; its attribute tells what it stands for."""
-    composition = Composition(document["composition"])
-    energy = document["energy_per_atom"] * composition.num_atoms
-    return PDEntry(composition, energy, attribute=("document_id", document["document_id"]))
+def _phase(document: Document) -> Phase:
+    return Phase(document["document_id"], document["composition"], document["energy_per_atom"])
 
 
-def _of_system(
-    chemsys: str, phases: list[Any], competing: Callable[[str], list[Any]], hull_type: str, name: str
-) -> list[tuple[Any, HullResult]]:
-    """Results for the phases of one chemical system."""
-    symbols = sorted(chemsys.split("-"))
-    pure = {symbol for symbol in symbols if competing(symbol)}
-    if missing := sorted(set(symbols) - pure):
-        state = f"missing reference: {', '.join(missing)}"
-        return [(phase, HullResult(hull_type, name, state)) for phase in phases]
-    subsystems = ("-".join(part) for size in range(1, len(symbols) + 1) for part in combinations(symbols, size))
-    diagram = PhaseDiagram([phase for subsystem in subsystems for phase in competing(subsystem)])
-    return [(phase, _place(phase, diagram, hull_type, name)) for phase in phases]
+def _places(
+    space: PhaseSpace, asked: list[tuple[System, list[Phase]]], processes: int
+) -> Iterator[tuple[Phase, Place]]:
+    """Measure the phases of many systems, in one process or several."""
+    if processes == 1:
+        shares: Iterable[list[list[Place]]] = [_share(space, asked)]
+        yield from _paired(asked, shares)
+        return
+    asked = sorted(asked, key=lambda item: item[0])  # neighbours have subsystems in common
+    size = len(asked) // (4 * processes) + 1
+    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        spaces = (space.reduced_to(system for system, _ in part) for part in parts)
+        yield from _paired(asked, pool.map(_share, spaces, parts))
 
 
-def _place(phase: Any, diagram: PhaseDiagram, hull_type: str, name: str) -> HullResult:
-    """Distance and decomposition of one phase."""
-    decomposition: Any
-    decomposition, distance = diagram.get_decomp_and_e_above_hull(phase, allow_negative=True, on_error="ignore")
-    if decomposition is None or distance is None:
+def _share(space: PhaseSpace, asked: list[tuple[System, list[Phase]]]) -> list[list[Place]]:
+    """Measure what falls to one process."""
+    return [space.place(system, phases) for system, phases in asked]
+
+
+def _paired(
+    asked: list[tuple[System, list[Phase]]], shares: Iterable[list[list[Place]]]
+) -> Iterator[tuple[Phase, Place]]:
+    """Join phases and their places, system by system."""
+    places = (places for share in shares for places in share)
+    for (_, phases), found in zip(asked, places, strict=True):
+        yield from zip(phases, found, strict=True)
+
+
+def _result(place: Place, hull_type: str, name: str) -> HullResult:
+    """Fields of a document."""
+    if place.above_hull != place.above_hull:  # NaN
         return HullResult(hull_type, name, "no decomposition found: the hull is degenerate at this composition")
-    if abs(distance) < _NOISE:
-        distance = 0.0
+    distance = 0.0 if abs(place.above_hull) < _NOISE else place.above_hull
     itself = hull_type == SELF_CONSISTENT and distance == 0
+    kind = "document_id" if hull_type == SELF_CONSISTENT else "entry_id"
+    parts = [
+        {"formula": _formula(tuple(phase.amounts.items())), "amount": amount, kind: phase.identity}
+        for phase, amount in place.parts
+    ]
     return HullResult(
         hull_type,
         name,
         OK,
-        formation_energy_per_atom=float(diagram.get_form_energy_per_atom(phase)),
-        energy_above_hull=float(distance),
-        is_stable=bool(distance <= 0),
-        decomposes_to=[]
-        if itself
-        else [_part(part, amount) for part, amount in sorted(decomposition.items(), key=_name)],
+        formation_energy_per_atom=place.formation_energy,
+        energy_above_hull=distance,
+        is_stable=distance <= 0,
+        decomposes_to=[] if itself else sorted(parts, key=lambda part: (part["formula"], part[kind])),
     )
 
 
-def _name(item: tuple[Any, float]) -> tuple[str, str]:
-    return item[0].composition.reduced_formula, str(item[0].attribute[1])
-
-
-def _part(phase: Any, amount: float) -> dict[str, Any]:
-    kind, identity = phase.attribute
-    return {"formula": phase.composition.reduced_formula, "amount": float(amount), kind: identity}
+@lru_cache(maxsize=100_000)
+def _formula(amounts: tuple[tuple[str, float], ...]) -> str:
+    """Reduced formula; pymatgen takes a while, and the phases of decompositions come again and again."""
+    return Composition(dict(amounts)).reduced_formula

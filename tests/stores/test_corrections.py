@@ -8,11 +8,16 @@ import pytest
 from monty.json import MontyDecoder
 from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
-from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 from pymatgen.io.vasp.sets import MPRelaxSet
 
-from matris.errors import MatrisError
-from matris.stores.corrections import CorrectionError, corrected_entry, mp_parameters
+from matris.stores.corrections import (
+    _OMAT24_ANIONS,
+    _OMAT24_MIXING,
+    CorrectionError,
+    corrected_entry,
+    correction_scheme,
+    mp_parameters,
+)
 from matris.stores.references import load_references
 
 LI_FE_O = Path(__file__).parents[3] / "shared/data/li_fe_o_entries.json.gz"
@@ -57,11 +62,31 @@ def test_matpes_energies_are_not_corrected(scale):
     assert corrected_entry(rock_salt("Fe", "O"), -50.0, scale).energy == -50.0
 
 
-@pytest.mark.parametrize("scale", ["omat24", "my-own"])
-def test_an_unknown_scale_is_refused_only_where_a_correction_may_be_needed(scale):
-    with pytest.raises(CorrectionError, match=rf"'{scale}' are not supported yet, and FeO may need one for O"):
-        corrected_entry(rock_salt("Fe", "O"), -50.0, scale)
-    assert corrected_entry(rock_salt("Fe", "Al"), -50.0, scale).energy == -50.0
+def test_an_unknown_scale_is_refused_only_where_a_correction_may_be_needed():
+    with pytest.raises(CorrectionError, match="known for the energy scale 'my-own', and FeO may need one for O"):
+        corrected_entry(rock_salt("Fe", "O"), -50.0, "my-own")
+    assert corrected_entry(rock_salt("Fe", "Al"), -50.0, "my-own").energy == -50.0
+
+
+def test_omat24_takes_its_own_numbers_and_leaves_pymatgens_alone():
+    # OMat24Compatibility.yaml of fairchem-data-omat 0.2.0: oxide -0.657 eV/O, Fe -2.428 eV/Fe
+    entry = corrected_entry(rock_salt("Fe", "O"), -50.0, "omat24")
+    assert entry.correction == pytest.approx(4 * (-0.657 - 2.428))
+    assert {a.name for a in entry.energy_adjustments} == {
+        "OMat24 anion correction (oxide)",
+        "OMat24 GGA/GGA+U mixing correction (Fe)",
+    }
+    assert correction_scheme("omat24", Composition("FeO")) == "OMat24Compatibility"
+    assert corrected_entry(rock_salt("Fe", "S"), -50.0, "omat24").correction == pytest.approx(4 * -0.487)
+    assert corrected_entry(rock_salt("Fe", "Al"), -50.0, "omat24").correction == 0
+    again = corrected_entry(rock_salt("Fe", "O"), -50.0, "mp")
+    assert again.correction == pytest.approx(4 * (-0.687 - 2.256))
+
+
+def test_omat24_has_a_number_for_all_that_mp2020_corrects():
+    peer = MaterialsProject2020Compatibility(check_potcar=False)
+    assert set(_OMAT24_ANIONS) == set(peer.comp_correction)
+    assert all(set(_OMAT24_MIXING) == set(table) for table in peer.u_corrections.values())
 
 
 @pytest.mark.filterwarnings("ignore:Failed to guess oxidation states")
@@ -84,45 +109,3 @@ def test_li_fe_o_of_the_materials_project_is_corrected_as_by_pymatgen():
     for entry in some:
         again = corrected_entry(entry.structure, entry.uncorrected_energy, "mp")
         assert again.energy == pytest.approx(entry.energy, abs=1e-10), entry.entry_id
-
-
-def write(path, entries):
-    path.write_text(json.dumps([e.as_dict() for e in entries]))
-    return path
-
-
-def test_references_must_belong_on_the_scale(tmp_path):
-    oxide = rock_salt("Fe", "O")
-    plain = ComputedEntry("FeO", -10.0, entry_id="plain")
-    without_u = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "GGA", "hubbards": {}}, entry_id="no-u")
-    good = ComputedStructureEntry(oxide, -50.0, parameters=mp_parameters(oxide.composition), entry_id="good")
-    r2scan = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "R2SCAN"}, entry_id="r2")
-    everything = write(tmp_path / "all.json", [plain, without_u, good, r2scan])
-    found = load_references(everything, "mp")
-    assert [e.entry_id for e in found.entries] == ["good"]
-    assert found.left_out == 3
-    assert found.name.startswith("all.json (sha256 ")
-    assert [e.entry_id for e in load_references(everything, "matpes-r2scan").entries] == ["plain", "r2"]
-    assert [e.energy for e in load_references(everything, "matpes-r2scan").entries] == [-10.0, -50.0]
-    with pytest.raises(
-        MatrisError, match=r"none of the 1 entries .* run types R2SCAN, and this scale takes GGA or GGA\+U"
-    ):
-        load_references(write(tmp_path / "r2.json", [r2scan]), "mp")
-    with pytest.raises(MatrisError, match="no corrections are known"):
-        load_references(everything, "omat24")
-
-
-def test_a_correction_that_a_file_carries_is_not_applied_twice(tmp_path):
-    oxide = rock_salt("Fe", "O")
-    entry = corrected_entry(oxide, -50.0, "mp", "feo")
-    (again,) = load_references(write(tmp_path / "a.json", [entry]), "mp").entries
-    assert again.energy == pytest.approx(entry.energy)
-
-
-def test_files_that_hold_no_entries_are_named(tmp_path):
-    path = tmp_path / "bad.json"
-    with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
-        load_references(path, "mp")
-    path.write_text("[{}]")
-    with pytest.raises(MatrisError, match="no ComputedEntry"):
-        load_references(path, "mp")

@@ -43,7 +43,7 @@ def test_a_binary_hull_known_by_hand():
     results = hull_results(LI_CL)
     assert {r.hull_state for r in results.values()} == {"ok"}
     assert {r.hull_type for r in results.values()} == {"self-consistent"}
-    assert results["li"].hull_reference == "demo (sha256 aaaaaaaaaaaa, settings 0123456789ab)"
+    assert results["li"].hull_reference == "demo (matpes-pbe, sha256 aaaaaaaaaaaa, settings 0123456789ab)"
     above = {i: r.energy_above_hull for i, r in results.items()}
     assert above == pytest.approx({"li": 0, "li high": 0.1, "cl": 0, "licl": 0, "licl high": 0.2, "li3cl": 0.25})
     formation = {i: r.formation_energy_per_atom for i, r in results.items()}
@@ -88,7 +88,7 @@ def test_what_is_not_converged_or_not_comparable_takes_no_part(change, state):
 def references(scale="matpes-pbe"):
     entries = [("Li", -1.0), ("Cl2", -2.0), ("LiCl", -2.5), ("Li3Cl", -1.0)]
     computed = [ComputedEntry(f, e * Composition(f).num_atoms, entry_id=f"ref-{f}") for f, e in entries]
-    return References("toy", scale, tuple(computed))
+    return References("toy", scale, tuple(computed), date="2025-01-31")
 
 
 def test_a_reference_hull_leaves_the_candidate_out_and_lets_it_undercut():
@@ -101,7 +101,8 @@ def test_a_reference_hull_leaves_the_candidate_out_and_lets_it_undercut():
     assert results["old"].is_stable
     assert results["high"].energy_above_hull == pytest.approx(0.1)
     assert not results["high"].is_stable
-    assert {(r.hull_type, r.hull_reference) for r in results.values()} == {("reference", "toy")}
+    assert {(r.hull_type, r.hull_reference) for r in results.values()} == {("reference", references().label)}
+    assert references().label.startswith("toy (matpes-pbe, 2025-01-31, sha256 ")
     assert hull_results([document("x", "LiF", -3.0)], references())["x"].hull_state == "missing reference: F"
 
 
