@@ -1,0 +1,200 @@
+"""Latencies of queries over candidate documents, embedded and on a server: ``python benchmarks/stores.py --help``.
+
+Documents have a real one's fields and 2 to 5 kB, in chemical systems of very different sizes, as in the Materials
+Project; collection and indexes are those of `matris.stores.CandidateStore`. Every query reads all documents it finds.
+Both stores answer in alternation. The server is the tests' own, or the one that ``--uri`` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import ExitStack
+from datetime import timedelta
+from itertools import batched
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+import bson
+from cells import rocksalt
+from maggma.stores import MongoStore
+from peers import machine
+from pymongo import MongoClient
+
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ELEMENTS = "O Li Fe Mn P S Si Mg Na Co Ni F Cl K Ca Ti V Cu Zn Al N C H B Sr Ba Zr Nb Mo La".split()  # noqa: SIM905
+PAGE = 50
+
+
+def template() -> dict[str, Any]:
+    """Make the document of one candidate the way a build does."""
+    structure = rocksalt()
+    record = {"candidate_id": "c", "source": "generated", "state": "converged", "energy": -4.0 * len(structure)}
+    chunk = ChunkDocument.model_validate(
+        {
+            "chunk_format": CHUNK_FORMAT,
+            "records": [record | {"n_steps": 40, "fmax": 0.04, "nsites": len(structure), "seconds": 1.5}],
+            "structures": [{"candidate_id": "c", "structure": structure.as_dict()}],
+            "checkpoint": {"key": "matris_10m_oam", "sha256": "ab" * 32, "energy_scale": "omat24"},
+            "settings": {"fmax": 0.05, "max_steps": 500, "relax_cell": True, "digest": "cd" * 32},
+            "versions": {"matris-flows": "0.1.0", "torch": "2.11.0", "pymatgen": "2026.1.1"},
+            "device": "cpu",
+            "dtype": "float32",
+        }
+    )
+    document, _ = next(iter(unwind(chunk, "job")))
+    return document.model_dump()
+
+
+def documents(number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Vary the document: chemical system, distance above the hull, state, size."""
+    plain = template()
+    now = utc_now()
+    weights = [1 / (i + 2) for i in range(len(ELEMENTS))]
+    for i in range(number):
+        elements = sorted(set(rng.choices(ELEMENTS, weights, k=rng.choice([2, 3, 3, 3, 4, 4, 5]))))
+        energy = round(rng.expovariate(8), 6) if rng.random() < 0.97 else None
+        notes = {f"parameter {k}": rng.random() for k in range(rng.randint(20, 90))}
+        yield plain | {
+            "document_id": f"{i:016x}-abababab-cdcdcdcd",
+            "candidate_id": f"{i:016x}",
+            "formula_pretty": "".join(f"{symbol}{rng.randint(2, 9)}" for symbol in elements),
+            "chemsys": "-".join(elements),
+            "elements": elements,
+            "nelements": len(elements),
+            "energy_above_hull": energy,
+            "is_stable": energy is not None and energy < 0.001,
+            "state": "failed" if energy is None else "converged",
+            "decomposes_to": [{"document_id": f"{rng.randint(0, number):016x}", "amount": 0.25} for _ in range(4)],
+            "provenance": {"source_file": f"inputs/{i}.cif", "notes": notes},
+            "last_updated": now + timedelta(seconds=i),
+        }
+
+
+def questions(chemical_systems: list[str], number: int, rng: random.Random) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Name what is asked, each with a way to choose a query; systems are drawn as often as they have documents."""
+    hull = {"energy_above_hull": 1}
+    return {
+        "by id": lambda: {"criteria": {"document_id": f"{rng.randrange(number):016x}-abababab-cdcdcdcd"}},
+        "chemical system, at most 50 meV above the hull": lambda: {
+            "criteria": {"chemsys": rng.choice(chemical_systems), "energy_above_hull": {"$lte": 0.05}},
+            "sort": hull,
+            "limit": PAGE,
+        },
+        f"first {PAGE} of all, by hull distance": lambda: {
+            "criteria": {"energy_above_hull": {"$gte": -math.inf}},
+            "sort": hull,
+            "limit": PAGE,
+        },
+        f"{PAGE} after 1000 of a state and checkpoint, by hull distance": lambda: {
+            "criteria": {"state": "converged", "checkpoint.key": "matris_10m_oam"},
+            "sort": hull,
+            "skip": 1000,
+            "limit": PAGE,
+        },
+        f"{PAGE} with two elements, within 50 meV, by hull distance": lambda: {
+            "criteria": {"elements": {"$all": rng.sample(ELEMENTS[:12], 2)}, "energy_above_hull": {"$lte": 0.05}},
+            "sort": hull,
+            "limit": PAGE,
+        },
+        f"latest {PAGE}": lambda: {"criteria": {}, "sort": {"last_updated": -1}, "limit": PAGE},
+    }
+
+
+def start_server(folder: Path, stack: ExitStack) -> str | None:
+    """Start the tests' server of MongoDB's protocol, each commit on disk; None where it is not installed."""
+    program = shutil.which("secantusd-rs", path=str(Path(sys.executable).parent))
+    if program is None:
+        return None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "server"), "--standalone"]
+    options = ["--sync-on-commit", "--log-file-max", "64MB", "--cache-size", "256M", "--log-level", "WARNING"]
+    server = subprocess.Popen([program, *place, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stack.callback(server.wait)
+    stack.callback(server.kill)
+    return f"mongodb://127.0.0.1:{port}"
+
+
+def fill(store: CandidateStore, number: int) -> float:
+    """Store documents by the thousand; seconds. A server gets them without upserts, which are not measured here."""
+    start = time.perf_counter()
+    for batch in batched(documents(number, random.Random(0)), 1000, strict=False):
+        if isinstance(store.docs, MongoStore):
+            store.docs._collection.insert_many(batch)  # noqa: SLF001
+        else:
+            store.docs.update(list(batch))
+    return time.perf_counter() - start
+
+
+def ask(store: CandidateStore, query: dict[str, Any]) -> tuple[float, list[str]]:
+    """Milliseconds to answer, and the ids."""
+    start = time.perf_counter()
+    found = list(store.docs.query(**query))
+    return 1000 * (time.perf_counter() - start), [document["document_id"] for document in found]
+
+
+def row(name: str, times: Sequence[float], found: float) -> str:
+    """Format a row of the table."""
+    p95 = quantiles(times, n=20)[-1]
+    return f"| {name} | {median(times):.1f} | {p95:.1f} | {max(times):.1f} | {found:.0f} |"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--uri", help="mongodb://HOST of a server; by default the tests' own is started")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stores = {"embedded": CandidateStore.open(folder / "embedded")}
+        if uri := options.uri or start_server(folder, stack):
+            database = f"matris-benchmark-{uuid.uuid4().hex[:8]}"
+            stack.callback(MongoClient(uri).drop_database, database)
+            stores["server"] = CandidateStore.open(f"{uri}/{database}")
+        size = median(len(bson.encode(document)) for document in documents(100, random.Random(0)))
+        print(
+            f"{machine('cpu', 1)}; {options.documents} documents, median {size / 1000:.1f} kB, {options.rounds} rounds"
+        )
+        filled = {name: fill(store, options.documents) for name, store in stores.items()}
+        systems = [document["chemsys"] for document in documents(options.documents, random.Random(0))]
+        print("\n| store, question | p50, ms | p95, ms | worst, ms | documents found, mean |\n|---|---|---|---|---|")
+        for question, choose in questions(systems, options.documents, random.Random(1)).items():
+            times: dict[str, list[float]] = {name: [] for name in stores}
+            found = 0
+            for _ in range(options.rounds):
+                query = choose()
+                answers = {name: ask(store, query) for name, store in stores.items()}
+                for name, (milliseconds, _) in answers.items():
+                    times[name].append(milliseconds)
+                ids = [set(answer) for _, answer in answers.values()]
+                assert all(len(answer) == len(ids[0]) for answer in ids), f"the stores differ about {query}"
+                found += len(ids[0])
+            for name, taken in times.items():
+                print(row(f"{name}: {question}", taken, found / options.rounds), flush=True)
+        for name, seconds in filled.items():
+            print(
+                f"\n{name}: stored {options.documents / seconds:.0f} documents/s, by the thousand, all indexes kept",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
