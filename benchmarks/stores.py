@@ -134,7 +134,7 @@ def start_server(folder: Path, stack: ExitStack) -> str | None:
 def fill(store: CandidateStore, number: int) -> float:
     """Store documents by the thousand; seconds. A server gets them without upserts, which are not measured here."""
     start = time.perf_counter()
-    for batch in batched(documents(number, random.Random(0)), 1000, strict=False):
+    for batch in batched(documents(number, random.Random(0)), 1000):
         if isinstance(store.docs, MongoStore):
             store.docs._collection.insert_many(batch)  # noqa: SLF001
         else:
