@@ -10,11 +10,14 @@ import uuid
 import pytest
 from jobflow import Flow, JobStore, job, run_locally
 from maggma.stores import JSONStore, MemoryStore, MongoStore
+from monty.json import MontyDecoder, MontyEncoder
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
+from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
 from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.mongo import ResultsMongoStore
 from matris.stores.sqlite import SQLiteStore
 
 
@@ -135,5 +138,34 @@ def test_mongodb(tmp_path, monkeypatch, mongo_server):
         assert isinstance(candidates, MongoStore)
         candidates.update({"document_id": "x"})
         assert sibling_store(again, "candidates", key="document_id").count({"document_id": "x"}) == 1
+    finally:
+        MongoClient(mongo_server).drop_database(database)
+
+
+def test_a_configured_mongodb_is_opened_with_care(tmp_path, monkeypatch, mongo_server):
+    """The user's MongoStore, by host or by address, keeps its settings and gains retries and the guard of sizes."""
+    database = f"matris-{uuid.uuid4().hex[:8]}"
+    host, port = parse_uri(mongo_server)["nodelist"][0]
+    by_host = {"type": "MongoStore", "database": database, "host": host, "port": port, "collection_name": "mine"}
+    by_uri = {"type": "MongoStore", "database": database, "uri": mongo_server, "collection_name": "mine"}
+    stamp = {"last_updated_field": "completed_at", "last_updated_type": "isoformat", "key": "uuid"}
+    monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "jobflow.yaml"))
+    try:
+        for place in (by_host, by_uri) if "@" not in mongo_server else (by_uri,):
+            data = {"data": {"type": "MemoryStore"}}
+            settings = {"JOB_STORE": {"docs_store": place | stamp, "additional_stores": data}}
+            (tmp_path / "jobflow.yaml").write_text(json.dumps(settings))
+            store = open_job_store()
+            store.update({"uuid": "u", "index": 1, "completed_at": "2026-01-01T00:00:00"})
+            docs = store.docs_store
+            assert isinstance(docs, ResultsMongoStore)
+            assert (docs.collection_name, docs.key, store.last_updated.year) == ("mine", "uuid", 2026)
+            with pytest.raises(StoreError, match=r"16\.0 MB"):
+                store.update({"uuid": "v", "index": 1, "output": "x" * 2**24})
+            again = MontyDecoder().decode(MontyEncoder().encode(store))
+            again.connect()
+            assert isinstance(again.docs_store, ResultsMongoStore)
+            assert again.count({"uuid": "u"}) == 1
+            assert sibling_store(store, "candidates", key="document_id").database == database
     finally:
         MongoClient(mongo_server).drop_database(database)
