@@ -196,7 +196,7 @@ def _places(
 
 def _share(space: PhaseSpace, asked: list[tuple[System, list[Phase]]]) -> list[list[Place]]:
     """Measure what falls to one process."""
-    return [space.place(system, phases) for system, phases in asked]
+    return list(space.places(asked))
 
 
 def _paired(

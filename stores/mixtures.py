@@ -5,18 +5,20 @@ The hull at a composition x is the optimum of a small linear programme: the ener
 min Σ w·e with Σ w·f = x and w ≥ 0, where f are the atomic fractions of the phases. Its dual variables are the
 chemical potentials of the elements. Akbarzadeh, Ozoliņš and Wolverton, Adv. Mater. 19, 3233 (2007).
 
-The programme is solved by the simplex method (Dantzig, *Linear Programming and Extensions*, 1963), for many
-compositions at once: with n elements a basis is n phases, and a step is the inverse of an n × n matrix. No facet is
-listed, of which there are millions where there are six elements and more.
+The programme is solved by the simplex method (Dantzig, *Linear Programming and Extensions*, 1963), for compositions of
+many chemical systems at once: with n elements a basis is n phases, and a step is the inverse of an n × n matrix. No
+facet is listed, of which there are millions where there are six elements and more.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
 TOLERANCE = 1e-11
@@ -28,6 +30,29 @@ _CAREFUL = 60  # steps after which the rule of Bland is followed, with which no 
 _STEPS = 3000
 _CELLS = 2_000_000  # numbers in the largest array of one batch
 _BLOCK = 64  # phases that are added at once to what may be a hull
+
+
+class Table(NamedTuple):
+    """
+    Phases of one system of n elements.
+
+    Attributes
+    ----------
+    fractions
+        Shape (m, n): atomic fractions. A table to mix from begins with the n pure elements, in order.
+    energies
+        Shape (m,): eV/atom, best as formation energies: smaller numbers are more precise.
+    """
+
+    fractions: NDArray[np.float64]
+    energies: NDArray[np.float64]
+
+    def __getitem__(self, rows: Any) -> Table:
+        return Table(self.fractions[rows], self.energies[rows])
+
+    def joined(self, other: Table) -> Table:
+        """Phases of both."""
+        return Table(np.concatenate([self.fractions, other.fractions]), np.append(self.energies, other.energies))
 
 
 class Mixtures(NamedTuple):
@@ -49,106 +74,144 @@ class Mixtures(NamedTuple):
     amounts: NDArray[np.float64]
 
 
-def lowest_mixtures(
-    fractions: NDArray[np.float64], energies: NDArray[np.float64], targets: NDArray[np.float64]
-) -> Mixtures:
+def lowest_mixtures(tables: Sequence[Table], targets: Sequence[NDArray[np.float64]]) -> list[Mixtures]:
     """
     Find the mixtures of phases that have the lowest energies.
 
     Parameters
     ----------
-    fractions
-        Shape (m, n): atomic fractions of the phases. The first n phases are the pure elements, in order.
-    energies
-        Shape (m,): of the phases (eV/atom), best as formation energies: smaller numbers are more precise.
+    tables
+        Phases to mix: one table for each system, all of n elements.
     targets
-        Shape (k, n): atomic fractions of the mixtures.
+        For each table, shape (k, n): atomic fractions of the mixtures.
 
     Returns
     -------
-    Mixtures
+    list of Mixtures
+        One for each table.
     """
-    step = max(1, _CELLS // len(fractions))
-    parts = [_solve(fractions, energies, targets[i : i + step]) for i in range(0, max(len(targets), 1), step)]
-    return parts[0] if len(parts) == 1 else Mixtures(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    counts = [len(rows) for rows in targets]
+    if not tables or not sum(counts):
+        return [Mixtures(np.zeros(0), np.zeros(np.shape(rows), dtype=np.intp), np.zeros_like(rows)) for rows in targets]
+    order = np.argsort(np.repeat([len(table.energies) for table in tables], counts), kind="stable")
+    owners = np.repeat(np.arange(len(tables)), counts)[order]
+    stacked = np.concatenate(list(targets))
+    energies = np.empty(len(stacked))
+    phases = np.empty(stacked.shape, dtype=np.intp)
+    amounts = np.empty(stacked.shape)
+    start = 0
+    for stop in _stops(tables, owners):
+        rows = order[start:stop]
+        used, own = np.unique(owners[start:stop], return_inverse=True)
+        energies[rows], phases[rows], amounts[rows] = _solve(*_padded([tables[i] for i in used]), own, stacked[rows])
+        start = stop
+    ends = np.cumsum(counts)[:-1]
+    columns = (np.split(column, ends) for column in (energies, phases, amounts))
+    return [Mixtures(*parts) for parts in zip(*columns, strict=True)]
 
 
-def on_hull(
-    known: NDArray[np.float64],
-    known_energies: NDArray[np.float64],
-    fractions: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    noise: float,
-) -> NDArray[np.bool_]:
+def on_hull(known: Sequence[Table], new: Sequence[Table], noise: float) -> list[NDArray[np.bool_]]:
     """
     Tell which new phases lie on the hull of known and new ones.
 
-    Phases are added in blocks, those furthest below the hull so far first. What lies above a hull of few phases lies
-    above the hull of all, and is left out early.
-
     Parameters
     ----------
-    known, known_energies
-        Shapes (m, n) and (m,): phases, the pure elements first.
-    fractions, energies
-        Shapes (k, n) and (k,): new phases.
+    known
+        Phases of each system, the pure elements first.
+    new
+        Further phases of the same systems.
     noise
         A phase up to this far above the hull (eV/atom) lies on it.
 
     Returns
     -------
     :
-        Shape (k,).
+        For each system, a value for each new phase.
     """
-    chosen = np.zeros(len(fractions), dtype=bool)
-    left = np.arange(len(fractions))
-    while len(left) > _BLOCK:
-        table = np.concatenate([known, fractions[chosen]])
-        below = energies[left] - lowest_mixtures(table, np.append(known_energies, energies[chosen]), fractions[left])[0]
-        order = np.argsort(below, kind="stable")
-        possible = left[order[below[order] <= noise]]
-        chosen[possible[:_BLOCK]] = True
-        left = possible[_BLOCK:]
-    chosen[left] = True
-    table = np.concatenate([known, fractions[chosen]])
-    hull = lowest_mixtures(table, np.append(known_energies, energies[chosen]), fractions[chosen]).energies
-    chosen[chosen] = ~(energies[chosen] > hull + noise)
+    chosen = [_possible(old, table, noise) for old, table in zip(known, new, strict=True)]
+    fewer = [table[rows] for table, rows in zip(new, chosen, strict=True)]
+    tables = [old.joined(table) for old, table in zip(known, fewer, strict=True)]
+    hulls = lowest_mixtures(tables, [table.fractions for table in fewer])
+    for rows, table, hull in zip(chosen, fewer, hulls, strict=True):
+        rows[rows] = ~(table.energies > hull.energies + noise)
     return chosen
 
 
-def _solve(fractions: NDArray[np.float64], energies: NDArray[np.float64], targets: NDArray[np.float64]) -> Mixtures:
-    """Simplex method from the pure elements downwards."""
-    n = fractions.shape[1]
-    bases = np.tile(np.arange(n), (len(targets), 1))
-    running = np.arange(len(targets))
-    lost: list[NDArray[np.intp]] = []
+def _possible(known: Table, new: Table, noise: float) -> NDArray[np.bool_]:
+    """
+    Leave out, of very many phases, most of those above the hull.
+
+    Phases are added in blocks, those furthest below the hull so far first. What lies above a hull of few phases lies
+    above the hull of all.
+    """
+    chosen = np.zeros(len(new.energies), dtype=bool)
+    left = np.arange(len(chosen))
+    while len(left) > _BLOCK:
+        (hull,) = lowest_mixtures([known.joined(new[chosen])], [new.fractions[left]])
+        above = new.energies[left] - hull.energies
+        order = np.argsort(above, kind="stable")
+        possible = left[order[above[order] <= noise]]
+        chosen[possible[:_BLOCK]] = True
+        left = possible[_BLOCK:]
+    chosen[left] = True
+    return chosen
+
+
+def _stops(tables: Sequence[Table], owners: NDArray[np.intp]) -> Iterator[int]:
+    """Where batches of targets end; the tables grow from target to target."""
+    n = tables[0].fractions.shape[1]
+    start = 0
+    for stop, owner in enumerate(owners):
+        if (stop - start + 1) * len(tables[owner].energies) * n > _CELLS and stop > start:
+            yield stop
+            start = stop
+    yield len(owners)
+
+
+def _padded(tables: Sequence[Table]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Stack tables of different lengths: shapes (s, m, n) and (s, m). What is missing has an infinite energy."""
+    m, n = max(len(table.energies) for table in tables), tables[0].fractions.shape[1]
+    fractions, energies = np.zeros((len(tables), m, n)), np.full((len(tables), m), np.inf)
+    for i, table in enumerate(tables):
+        fractions[i, : len(table.energies)], energies[i, : len(table.energies)] = table
+    return fractions, energies
+
+
+def _solve(
+    fractions: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    owners: NDArray[np.intp],
+    targets: NDArray[np.float64],
+) -> Mixtures:
+    """Simplex method from the pure elements downwards; `owners` are the tables of the targets."""
+    n = fractions.shape[2]
+    found = Mixtures(np.full(len(targets), np.nan), np.tile(np.arange(n), (len(targets), 1)), np.zeros_like(targets))
+    rows, basis = np.arange(len(targets)), found.phases
     for n_steps in range(_STEPS):
-        if not len(running):
+        if not len(rows):
             break
-        basis = bases[running]
-        inverse = np.linalg.inv(fractions[basis])
-        potentials = (inverse @ energies[basis][:, :, None])[:, :, 0]
-        gains = energies - potentials @ fractions.T
+        own, column = owners[rows], owners[rows][:, None]
+        inverse = np.linalg.inv(fractions[column, basis])
+        amounts = (targets[rows][:, None, :] @ inverse)[:, 0, :]
+        potentials = inverse @ energies[column, basis][:, :, None]
+        gains = energies[own] - (fractions[own] @ potentials)[:, :, 0]
         if n_steps < _CAREFUL:
             entering = gains.argmin(axis=1)
-            more = gains[np.arange(len(running)), entering] < -TOLERANCE
+            more = gains[np.arange(len(rows)), entering] < -TOLERANCE
         else:
             lower = gains < -TOLERANCE
             entering, more = lower.argmax(axis=1), lower.any(axis=1)
-        running, basis, inverse, entering = running[more], basis[more], inverse[more], entering[more]
-        if not len(running):
-            break
-        amounts = (targets[running][:, None, :] @ inverse)[:, 0, :].clip(min=0)
-        replaced = (fractions[entering][:, None, :] @ inverse)[:, 0, :]
-        ratios = np.divide(amounts, replaced, out=np.full_like(amounts, np.inf), where=replaced > _PIVOT)
+        if not more.all():
+            end, done = ~more, rows[~more]
+            found.energies[done] = (amounts[end] * energies[column[end], basis[end]]).sum(axis=1)
+            found.phases[done], found.amounts[done] = basis[end], amounts[end]
+            rows, own, basis, entering = rows[more], own[more], basis[more], entering[more]
+            inverse, amounts = inverse[more], amounts[more]
+        replaced = (fractions[own, entering][:, None, :] @ inverse)[:, 0, :]
+        # of a phase that the entering one replaces, there may be less than none by rounding
+        ratios = np.where(replaced > _PIVOT, np.maximum(amounts, 0) / np.maximum(replaced, _PIVOT), np.inf)
         ties = ratios <= ratios.min(axis=1, keepdims=True) + _TIE
-        leaving = np.where(ties, basis, len(fractions)).argmin(axis=1)
-        bases[running, leaving] = entering
-    else:
-        lost.append(running)
-    inverse = np.linalg.inv(fractions[bases]) if len(bases) else np.zeros((0, n, n))
-    amounts = (targets[:, None, :] @ inverse)[:, 0, :]
-    found = (amounts * energies[bases]).sum(axis=1)
-    for rows in lost:
-        found[rows] = np.nan
-    return Mixtures(found, bases, amounts)
+        leaving = np.where(ties, basis, energies.shape[1]).argmin(axis=1)
+        basis = basis.copy()
+        basis[np.arange(len(rows)), leaving] = entering
+    return found

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import combinations
+from functools import cache, cached_property
+from itertools import batched, combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from matris.stores.mixtures import lowest_mixtures, on_hull
+from matris.stores.mixtures import Table, lowest_mixtures, on_hull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ type System = tuple[str, ...]
 _NOISE = 1e-9  # eV/atom: a phase this far above the hull stays in the running
 _BOUND = 1e-11  # eV/atom: formation energies above are those of mixtures of elements; pymatgen's formation_energy_tol
 _DIGITS = 10  # of atomic fractions that are one composition
+_BATCH = 2000  # systems whose tables are in memory at once
 _PART = 1e-8  # fraction of the atoms: less is not named; pymatgen's numerical_tol
 
 
@@ -80,11 +81,10 @@ class Place(NamedTuple):
     parts: list[tuple[Phase, float]]
 
 
-class _Table(NamedTuple):
-    """Phases of one system: fractions (m, n), formation energies (m,; eV/atom), and the phases."""
+class _Known(NamedTuple):
+    """Phases of one system with their formation energies."""
 
-    fractions: NDArray[np.float64]
-    energies: NDArray[np.float64]
+    table: Table
     phases: list[Phase]
 
 
@@ -135,49 +135,63 @@ class PhaseSpace:
         return [symbol for symbol in system if not self.phases.get((symbol,))]
 
     def place(self, system: System, phases: Sequence[Phase]) -> list[Place]:
+        """Measure phases of one system against the competing ones; see `places`."""
+        return next(self.places([(system, phases)]))
+
+    def places(self, asked: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
         """
-        Measure phases of one system against the competing ones.
+        Measure phases against the competing ones.
 
         Parameters
         ----------
-        system
-            Of all the phases; none of its elements may be `missing`.
-        phases
-            To be measured. They do not become competitors.
+        asked
+            Systems, none of whose elements may be `missing`, and phases of them. These do not become competitors.
 
-        Returns
-        -------
+        Yields
+        ------
         list of Place
+            Of the phases of each system.
         """
-        table = self._competitors(system)
-        fractions = np.array([phase.fractions(system) for phase in phases])
-        formation = np.array([phase.energy for phase in phases]) - fractions @ self._elements(system)
-        mixtures = lowest_mixtures(table.fractions, table.energies, fractions)
-        above = formation - mixtures.energies
-        return [
-            Place(own, distance, [(table.phases[i], part) for i, part in zip(rows, parts, strict=True) if part > _PART])
-            for own, distance, rows, parts in zip(
-                formation.tolist(), above.tolist(), mixtures.phases.tolist(), mixtures.amounts.tolist(), strict=True
-            )
-        ]
+        for part in batched(asked, _BATCH):
+            self._prepare([system for system, _ in part])
+            found: dict[int, list[Place]] = {}
+            for size in {len(system) for system, _ in part}:
+                chosen = [i for i, (system, _) in enumerate(part) if len(system) == size]
+                found |= zip(chosen, self._measured([part[i] for i in chosen]), strict=True)
+            yield from (found[i] for i in range(len(part)))
 
     def stable(self, system: System) -> list[Phase]:
         """Phases of exactly these elements that lie on the hull."""
-        return list(self._table(system).phases)
+        self._prepare([system])
+        return list(self._stable[system].phases) if system in self._stable else []
 
     def reduced_to(self, systems: Iterable[System]) -> PhaseSpace:
         """Make a space of the phases that compete in some systems, as another process needs it."""
-        wanted = {part for system in systems for _, part in _subsystems(system)}
+        wanted = {part for system in systems for part in _subsystems(system)}
         return PhaseSpace(defaultdict(list, {system: self.phases[system] for system in wanted & self.phases.keys()}))
 
     @cached_property
-    def _stable(self) -> dict[System, _Table]:
-        """Stable phases of the systems that were asked for."""
+    def _stable(self) -> dict[System, _Known]:
+        """Stable phases of exactly these elements, for the systems that were asked for."""
         return {}
 
-    def _elements(self, system: System) -> NDArray[np.float64]:
-        """Energies of the pure elements (eV/atom)."""
-        return np.array([self._table((symbol,)).phases[0].energy for symbol in system])
+    def _measured(self, asked: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
+        """Measure phases of systems of one size."""
+        known = [self._competitors(system) for system, _ in asked]
+        targets = [self._table(system, phases) for system, phases in asked]
+        mixtures = lowest_mixtures([table for table, _ in known], [table.fractions for table in targets])
+        for (_, names), own, found in zip(known, targets, mixtures, strict=True):
+            columns = (own.energies, own.energies - found.energies, found.phases, found.amounts)
+            yield [
+                Place(formation, above, [(names[i], x) for i, x in zip(rows, parts, strict=True) if x > _PART])
+                for formation, above, rows, parts in zip(*(column.tolist() for column in columns), strict=True)
+            ]
+
+    def _table(self, system: System, phases: Sequence[Phase]) -> Table:
+        """Fractions and formation energies of phases of one system."""
+        elements = np.array([self._stable[symbol,].phases[0].energy for symbol in system])
+        fractions = np.array([phase.fractions(system) for phase in phases]).reshape(len(phases), len(system))
+        return Table(fractions, np.array([phase.energy for phase in phases]) - fractions @ elements)
 
     def _matter(self, system: System, phases: list[Phase]) -> bool:
         """Whether phases may change a hull that is known."""
@@ -186,53 +200,68 @@ class PhaseSpace:
         known = self.phases.get(system)
         return not known or len(system) > 1 or min(p.energy for p in phases) <= min(p.energy for p in known)
 
-    def _table(self, system: System) -> _Table:
-        """Stable phases of exactly these elements."""
-        if (known := self._stable.get(system)) is None:
-            known = self._stable[system] = self._element(system) if len(system) == 1 else self._compound(system)
-        return known
+    def _prepare(self, systems: Iterable[System]) -> None:
+        """Find the stable phases of systems and of all their subsystems, the small ones first."""
+        needed = {part for system in systems for part in _subsystems(system)} & self.phases.keys() - self._stable.keys()
+        for size in sorted({len(system) for system in needed}):
+            group = sorted(system for system in needed if len(system) == size)
+            if size == 1:
+                for system in group:
+                    lowest = min(self.phases[system], key=_energy_and_name)
+                    self._stable[system] = _Known(Table(np.ones((1, 1)), np.zeros(1)), [lowest])
+            else:
+                for part in batched(group, _BATCH):
+                    self._stable |= zip(part, self._compounds(part), strict=True)
 
-    def _element(self, system: System) -> _Table:
-        lowest = min(self.phases[system], key=_energy_and_name)
-        return _Table(np.ones((1, 1)), np.zeros(1), [lowest])
+    def _compounds(self, systems: Sequence[System]) -> Iterator[_Known]:
+        """Stable phases of systems of one size, whose subsystems are prepared."""
+        own = [self._candidates(system) for system in systems]
+        some = [i for i, known in enumerate(own) if known.phases]
+        below = [self._competitors(systems[i]).table for i in some]
+        for i, kept in zip(some, on_hull(below, [own[i].table for i in some], _NOISE), strict=True):
+            own[i] = _chosen(own[i], kept)
+        return iter(own)
 
-    def _compound(self, system: System) -> _Table:
-        lowest: dict[tuple[float, ...], tuple[Phase, tuple[float, ...]]] = {}
+    def _candidates(self, system: System) -> _Known:
+        """Of each composition the lowest phase, if it is lower than the elements."""
+        lowest: dict[tuple[float, ...], Phase] = {}
         for phase in self.phases[system]:
-            row = phase.fractions(system)
-            key = tuple(round(fraction, _DIGITS) for fraction in row)
-            if key not in lowest or _energy_and_name(phase) < _energy_and_name(lowest[key][0]):
-                lowest[key] = phase, row
-        phases = [phase for phase, _ in lowest.values()]
-        fractions = np.array([row for _, row in lowest.values()])
-        energies = np.array([phase.energy for phase in phases]) - fractions @ self._elements(system)
-        kept = energies < -_BOUND
-        if kept.any():
-            known = self._competitors(system, whole=False)
-            kept[kept] = on_hull(known.fractions, known.energies, fractions[kept], energies[kept], _NOISE)
-        return _Table(fractions[kept], energies[kept], [p for p, keep in zip(phases, kept, strict=True) if keep])
+            key = tuple(round(fraction, _DIGITS) for fraction in phase.fractions(system))
+            if key not in lowest or _energy_and_name(phase) < _energy_and_name(lowest[key]):
+                lowest[key] = phase
+        phases = list(lowest.values())
+        table = self._table(system, phases)
+        return _chosen(_Known(table, phases), table.energies < -_BOUND)
 
-    def _competitors(self, system: System, *, whole: bool = True) -> _Table:
-        """Stable phases of a system's subsystems, elements first, and of itself if it is taken as a whole."""
+    def _competitors(self, system: System) -> _Known:
+        """Stable phases, as far as they are found, of a system and its subsystems, elements first."""
         tables = [
-            (columns, self._table(part))
-            for columns, part in _subsystems(system)
-            if part in self.phases and (whole or part != system)
+            (columns, self._stable[part])
+            for columns in _places(len(system))
+            if (part := tuple([system[column] for column in columns])) in self._stable
         ]
-        phases = [phase for _, table in tables for phase in table.phases]
+        phases = [phase for _, known in tables for phase in known.phases]
         fractions = np.zeros((len(phases), len(system)))
         row = 0
-        for columns, table in tables:
-            fractions[row : row + len(table.phases), columns] = table.fractions
-            row += len(table.phases)
-        return _Table(fractions, np.concatenate([table.energies for _, table in tables]), phases)
+        for columns, known in tables:
+            fractions[row : row + len(known.phases), columns] = known.table.fractions
+            row += len(known.phases)
+        return _Known(Table(fractions, np.concatenate([known.table.energies for _, known in tables])), phases)
 
 
-def _subsystems(system: System) -> Iterator[tuple[list[int], System]]:
-    """Parts of a system with their places in it, elements first, the system last."""
-    for size in range(1, len(system) + 1):
-        for columns in combinations(range(len(system)), size):
-            yield list(columns), tuple(system[column] for column in columns)
+def _chosen(known: _Known, kept: NDArray[np.bool_]) -> _Known:
+    return _Known(known.table[kept], [phase for phase, keep in zip(known.phases, kept, strict=True) if keep])
+
+
+@cache
+def _places(size: int) -> list[list[int]]:
+    """Places of the elements of all subsystems, elements first, the system last."""
+    return [list(columns) for part in range(1, size + 1) for columns in combinations(range(size), part)]
+
+
+def _subsystems(system: System) -> Iterator[System]:
+    """Parts of a system and itself."""
+    return (tuple([system[column] for column in columns]) for columns in _places(len(system)))
 
 
 def _energy_and_name(phase: Phase) -> tuple[float, str]:

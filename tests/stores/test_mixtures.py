@@ -5,7 +5,7 @@ import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
-from matris.stores.mixtures import lowest_mixtures, on_hull
+from matris.stores.mixtures import Table, lowest_mixtures, on_hull
 
 SYMBOLS = ("Fe", "Li", "Mn", "Na", "O", "P")
 
@@ -28,11 +28,12 @@ def compare(amounts, energies):
     peer = np.array([diagram.get_hull_energy_per_atom(entry.composition) for entry in entries])
     fractions, formation, elements = table(amounts, energies)
     n = len(elements)
-    found = lowest_mixtures(fractions, formation, fractions[n:])
+    everything = Table(fractions, formation)
+    (found,) = lowest_mixtures([everything], [fractions[n:]])
     assert found.amounts.min() >= -1e-12
     rebuilt = (found.amounts[:, :, None] * fractions[found.phases]).sum(axis=1)
     assert np.abs(rebuilt - fractions[n:]).max() < 1e-12  # the mixture has the composition
-    stable = on_hull(fractions[:n], formation[:n], fractions[n:], formation[n:], 1e-9)
+    (stable,) = on_hull([everything[:n]], [everything[n:]], 1e-9)
     assert (stable == (formation[n:] - found.energies <= 1e-9)).all()
     return np.abs(found.energies + fractions[n:] @ elements - peer).max()
 
@@ -66,7 +67,24 @@ def test_compositions_that_nearly_coincide():
     assert compare(amounts, energies) < 1e-9
 
 
+def test_systems_solved_together_are_those_solved_alone():
+    rng = np.random.default_rng(3)
+    tables, targets = [], []
+    for size, count in ((0, 2), (40, 5), (7, 0), (200, 30), (3, 1)):
+        x = rng.dirichlet(np.ones(4), size)
+        tables.append(Table(np.vstack([np.eye(4), x]), np.append(np.zeros(4), -rng.random(size))))
+        targets.append(rng.dirichlet(np.ones(4), count))
+    together = lowest_mixtures(tables, targets)
+    for table, rows, found in zip(tables, targets, together, strict=True):
+        (alone,) = lowest_mixtures([table], [rows])
+        assert found.energies == pytest.approx(alone.energies, abs=1e-12)
+        assert found.energies.shape == (len(rows),)
+        assert (found.phases == alone.phases).all()
+
+
 def test_nothing_to_place_gives_nothing():
-    found = lowest_mixtures(np.eye(3), np.zeros(3), np.zeros((0, 3)))
+    elements = Table(np.eye(3), np.zeros(3))
+    (found,) = lowest_mixtures([elements], [np.zeros((0, 3))])
     assert [part.shape for part in found] == [(0,), (0, 3), (0, 3)]
-    assert on_hull(np.eye(3), np.zeros(3), np.zeros((0, 3)), np.zeros(0), 1e-9).shape == (0,)
+    assert lowest_mixtures([], []) == []
+    assert [mask.shape for mask in on_hull([elements], [elements[:0]], 1e-9)] == [(0,)]
