@@ -47,7 +47,8 @@ class Table(NamedTuple):
     fractions: NDArray[np.float64]
     energies: NDArray[np.float64]
 
-    def __getitem__(self, rows: Any) -> Table:
+    def take(self, rows: Any) -> Table:
+        """Some of the phases."""
         return Table(self.fractions[rows], self.energies[rows])
 
     def joined(self, other: Table) -> Table:
@@ -129,7 +130,7 @@ def on_hull(known: Sequence[Table], new: Sequence[Table], noise: float) -> list[
         For each system, a value for each new phase.
     """
     chosen = [_possible(old, table, noise) for old, table in zip(known, new, strict=True)]
-    fewer = [table[rows] for table, rows in zip(new, chosen, strict=True)]
+    fewer = [table.take(rows) for table, rows in zip(new, chosen, strict=True)]
     tables = [old.joined(table) for old, table in zip(known, fewer, strict=True)]
     hulls = lowest_mixtures(tables, [table.fractions for table in fewer])
     for rows, table, hull in zip(chosen, fewer, hulls, strict=True):
@@ -147,7 +148,7 @@ def _possible(known: Table, new: Table, noise: float) -> NDArray[np.bool_]:
     chosen = np.zeros(len(new.energies), dtype=bool)
     left = np.arange(len(chosen))
     while len(left) > _BLOCK:
-        (hull,) = lowest_mixtures([known.joined(new[chosen])], [new.fractions[left]])
+        (hull,) = lowest_mixtures([known.joined(new.take(chosen))], [new.fractions[left]])
         above = new.energies[left] - hull.energies
         order = np.argsort(above, kind="stable")
         possible = left[order[above[order] <= noise]]

@@ -250,7 +250,7 @@ class PhaseSpace:
 
 
 def _chosen(known: _Known, kept: NDArray[np.bool_]) -> _Known:
-    return _Known(known.table[kept], [phase for phase, keep in zip(known.phases, kept, strict=True) if keep])
+    return _Known(known.table.take(kept), [phase for phase, keep in zip(known.phases, kept, strict=True) if keep])
 
 
 @cache

@@ -33,7 +33,7 @@ def compare(amounts, energies):
     assert found.amounts.min() >= -1e-12
     rebuilt = (found.amounts[:, :, None] * fractions[found.phases]).sum(axis=1)
     assert np.abs(rebuilt - fractions[n:]).max() < 1e-12  # the mixture has the composition
-    (stable,) = on_hull([everything[:n]], [everything[n:]], 1e-9)
+    (stable,) = on_hull([everything.take(slice(n))], [everything.take(slice(n, None))], 1e-9)
     assert (stable == (formation[n:] - found.energies <= 1e-9)).all()
     return np.abs(found.energies + fractions[n:] @ elements - peer).max()
 
@@ -87,4 +87,4 @@ def test_nothing_to_place_gives_nothing():
     (found,) = lowest_mixtures([elements], [np.zeros((0, 3))])
     assert [part.shape for part in found] == [(0,), (0, 3), (0, 3)]
     assert lowest_mixtures([], []) == []
-    assert [mask.shape for mask in on_hull([elements], [elements[:0]], 1e-9)] == [(0,)]
+    assert [mask.shape for mask in on_hull([elements], [elements.take(slice(0))], 1e-9)] == [(0,)]
