@@ -3,7 +3,7 @@
 Every entry of ``li_fe_o_entries.json.gz`` and every crystal of ``wbm_equilibrium.json.gz`` is corrected by
 `matris.stores.corrections`, from tables, and by pymatgen's MaterialsProject2020Compatibility, with the Hubbard U of the
 VASP input set that MPRelaxSet makes for the crystal. Where ``fairchem-data-omat`` is installed
-(``pip install --no-deps fairchem-data-omat==0.2.0``), the same crystals are corrected for OMat24 by its own function.
+(``pip install --no-deps fairchem-data-omat==0.2.0``), the same crystals are corrected for OMat24 by its own scheme.
 """
 
 from __future__ import annotations
@@ -42,10 +42,19 @@ def by_input_set(structure: Structure, energy: float) -> float:
 
 
 def by_fairchem(structure: Structure, energy: float) -> float:
-    """Correct by fairchem's own function; corrected energy (eV)."""
-    from fairchem.data.omat.entries.compatibility import generate_computed_structure_entry
+    """
+    Correct by fairchem's class, with the parameters of its input set; corrected energy (eV).
 
-    return float(generate_computed_structure_entry(structure, energy, "OMat24", check_potcar=False).energy)
+    Its function ``generate_computed_structure_entry`` guesses oxidation states of the whole cell, so that they depend on
+    its number of formula units; the class guesses those of the formula, as pymatgen does.
+    """
+    from fairchem.data.omat.entries.compatibility import OMat24Compatibility, generate_cse_parameters
+    from fairchem.data.omat.vasp.sets import OMat24StaticSet
+
+    entry = ComputedStructureEntry(structure, energy, parameters=generate_cse_parameters(OMat24StaticSet(structure)))
+    done = OMat24Compatibility(check_potcar=False).process_entry(entry, clean=True)
+    assert done is not None, structure.formula
+    return float(done.energy)
 
 
 def entries_of_a_file(path: Path) -> str:
