@@ -45,8 +45,8 @@ def by_fairchem(structure: Structure, energy: float) -> float:
     """
     Correct by fairchem's class, with the parameters of its input set; corrected energy (eV).
 
-    Its function ``generate_computed_structure_entry`` guesses oxidation states of the whole cell, so that they depend on
-    its number of formula units; the class guesses those of the formula, as pymatgen does.
+    Its function ``generate_computed_structure_entry`` guesses oxidation states of the whole cell, so that they depend
+    on its number of formula units; the class guesses those of the formula, as pymatgen does.
     """
     from fairchem.data.omat.entries.compatibility import OMat24Compatibility, generate_cse_parameters
     from fairchem.data.omat.vasp.sets import OMat24StaticSet

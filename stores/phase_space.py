@@ -126,7 +126,7 @@ class PhaseSpace:
         for system, new in arriving.items():
             self.phases[system] += new
         for system in changed:
-            for known in [known for known in self._stable if set(system) <= set(known)]:
+            for known in [known for known in self._stable if all(symbol in known for symbol in system)]:
                 del self._stable[known]
         return changed
 
@@ -202,7 +202,8 @@ class PhaseSpace:
 
     def _prepare(self, systems: Iterable[System]) -> None:
         """Find the stable phases of systems and of all their subsystems, the small ones first."""
-        needed = {part for system in systems for part in _subsystems(system)} & self.phases.keys() - self._stable.keys()
+        parts = {part for system in systems for part in _subsystems(system)}
+        needed = {part for part in parts if part in self.phases and part not in self._stable}
         for size in sorted({len(system) for system in needed}):
             group = sorted(system for system in needed if len(system) == size)
             if size == 1:
