@@ -48,7 +48,7 @@ class Table(NamedTuple):
     energies: NDArray[np.float64]
 
     def take(self, rows: Any) -> Table:
-        """Some of the phases."""
+        """Pick some of the phases."""
         return Table(self.fractions[rows], self.energies[rows])
 
     def joined(self, other: Table) -> Table:

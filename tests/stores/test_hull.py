@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pymatgen.analysis.phase_diagram import PhaseDiagram
 from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 
@@ -132,7 +133,14 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
         for e in phases.entries
     ]
     own = hull_results(documents)
-    assert sum(r.is_stable for r in own.values()) == 11
+    stable = sorted(e.reduced_formula for e in phases.entries if own[str(e.entry_id)].is_stable)
+    print(f"stable phases of Li-Fe-O: {', '.join(stable)}")  # noqa: T201 - the answer, with `pytest -s`
+    names = ["Fe", "Fe2O3", "FeO", "Li", "Li2FeO3", "Li2O", "Li2O2", "Li5FeO4", "LiFeO2", "LiO8", "O2"]
+    assert stable == names
+    diagram = PhaseDiagram(phases.entries)
+    assert {i for i, r in own.items() if r.is_stable} == {e.entry_id for e in diagram.stable_entries}
+    peer = {e.entry_id: diagram.get_e_above_hull(e) for e in phases.entries}
+    assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(peer, abs=1e-8)  # below it counts as none
     against_itself = hull_results(documents, phases)
     assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
         {i: r.energy_above_hull for i, r in against_itself.items()}, abs=1e-8
