@@ -145,3 +145,9 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
     assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
         {i: r.energy_above_hull for i, r in against_itself.items()}, abs=1e-8
     )
+
+
+def test_several_processes_find_what_one_does():
+    documents = [*LI_CL, document("fe", "Fe", -3.0), document("fecl3", "FeCl3", -3.5), document("ag", "AgCl", -1.0)]
+    assert hull_results(documents, processes=2) == hull_results(documents)
+    assert hull_results(documents, references(), processes=2) == hull_results(documents, references())
