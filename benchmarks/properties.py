@@ -89,9 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of alexandria_phonon_cv and mp_elasticity")
     parser.add_argument("--checkpoint", help="key or file; by default the embedded one")
-    parser.add_argument("--phonons", type=int, default=40)
-    parser.add_argument("--elastic", type=int, default=60)
-    parser.add_argument("--min-length", type=float, default=10.0, help="of the supercells, Å")
+    parser.add_argument("--phonons", type=int, default=40, help="materials for heat capacities; 0: none")
+    parser.add_argument("--elastic", type=int, default=60, help="materials for moduli; 0: none")
+    parser.add_argument("--min-length", type=float, default=8.0, help="of the supercells, Å")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -101,11 +101,12 @@ def main() -> None:
     print(f"{potential.card.key}, {machine(options.device, options.threads)}, {options.dtype}\n")
     print("| property | computed and stable | mean absolute error | median | mean error | mean of references | s |")
     print("|---|---|---|---|---|---|---|")
-    for row in moduli(options.data / "mp_elasticity.json.gz", potential, options.elastic):
-        print(row, flush=True)
-    print(
-        heat_capacities(options.data / "alexandria_phonon_cv.json.gz", potential, options.phonons, options.min_length)
-    )
+    if options.elastic:
+        for row in moduli(options.data / "mp_elasticity.json.gz", potential, options.elastic):
+            print(row, flush=True)
+    if options.phonons:
+        reference = options.data / "alexandria_phonon_cv.json.gz"
+        print(heat_capacities(reference, potential, options.phonons, options.min_length))
 
 
 if __name__ == "__main__":
