@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchStaticMaker": {},
     "BatchElasticMaker": FEW | {"strains": (-0.01, 0.01)},
     "BatchEosMaker": FEW,
+    "BatchMDMaker": {"n_steps": 2, "traj_interval": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
 }

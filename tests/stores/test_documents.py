@@ -70,11 +70,19 @@ def test_a_converged_record_becomes_a_document_with_emmets_fields():
     assert arrays.structure["lattice"]["a"] == pytest.approx(3.0)
 
 
-def test_scales_without_a_scheme_say_so_instead_of_giving_a_number():
+def test_omat24_has_corrections_of_its_own():
     ((document, _),) = unwind(chunk(CONVERGED, scale="omat24"))
     assert document.uncorrected_energy_per_atom == -7.0
+    assert document.energy_per_atom == pytest.approx(-7.0 + sum(document.corrections.values()) / 2)
+    assert sum(document.corrections.values()) == pytest.approx(-0.657 - 2.428)
+    assert document.correction_scheme == "OMat24Compatibility"
+
+
+def test_scales_without_a_scheme_say_so_instead_of_giving_a_number():
+    ((document, _),) = unwind(chunk(CONVERGED, scale="my-own"))
+    assert document.uncorrected_energy_per_atom == -7.0
     assert document.energy_per_atom is None
-    assert "'omat24' are not supported yet" in document.correction_scheme
+    assert "no corrections are known for the energy scale 'my-own'" in document.correction_scheme
 
 
 def test_failures_keep_their_formula_and_reason_but_no_energy():
