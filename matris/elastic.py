@@ -10,8 +10,9 @@ from pymatgen.analysis.elasticity import ElasticTensor
 from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from matris.groups import fault, isolated, relax_all, relax_groups
+from matris.groups import fault, isolated, relax_all
 from matris.records import GPA
+from matris.relaxed_ions import relax_strained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,7 +179,14 @@ def elastic(
         for start in settled
     ]
     groups = [[cell for _, cell in plan.cells] if plan else [] for plan, _ in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
+    answers = relax_strained(
+        [start.structure for start in settled],
+        groups,
+        potential,
+        fmax=fmax,
+        max_steps=max_steps,
+        journal_dir=journal_dir,
+    )
     records = []
     for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
         record, error = (None, problem) if plan is None else isolated(_record, start, plan, cells, relax_first)
