@@ -14,6 +14,7 @@ from matris.errors import MatrisError, StoreError
 from matris.stores.documents import CHUNK_FORMAT, CandidateDocument, ChunkDocument, unwind, utc_now
 from matris.stores.hull import hull_results
 from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.mongo import ResultsMongoStore
 from matris.stores.references import References, load_references
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class CandidateStore:
         _index(chunks, "chunk_id", unique=True)
         for name in INDEXED:
             _index(docs, name)
+        if isinstance(docs, ResultsMongoStore):  # a window of one chemical system without reading all of either
+            _index(docs, ["chemsys", "energy_above_hull"])
 
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
@@ -383,7 +386,7 @@ class CandidateStore:
         return found
 
 
-def _index(store: Store, name: str, *, unique: bool = False) -> None:
+def _index(store: Store, name: str | list[str], *, unique: bool = False) -> None:
     if not store.ensure_index(name, unique=unique):
         raise StoreError(f"cannot index {name!r} of {store.name}: check the rights on this store, and for duplicates")
 

@@ -1,5 +1,7 @@
 """From outputs of chunk jobs to documents people query, on each kind of store."""
 
+import uuid
+
 import pytest
 from jobflow import Flow, JobStore, job, run_locally
 from maggma.stores import MemoryStore
@@ -226,3 +228,11 @@ def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):
     monkeypatch.setattr(store.docs, "ensure_index", lambda *_, **__: False)
     with pytest.raises(StoreError, match="cannot index 'document_id'"):
         CandidateStore(store.docs, store.data, store.chunks)
+
+
+def test_windows_of_a_chemical_system_have_an_index_on_a_server(mongo_server):
+    store = open_job_store(f"{mongo_server}/candidates-{uuid.uuid4().hex[:8]}")
+    documents = CandidateStore.beside(store).docs
+    keys = [index["key"] for index in documents._collection.index_information().values()]
+    assert [("chemsys", 1), ("energy_above_hull", 1)] in keys
+    assert [("state", 1)] in keys
