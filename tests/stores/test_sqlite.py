@@ -10,6 +10,7 @@ import random
 import signal
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -423,8 +424,9 @@ def other_program(path):
 
 
 def from_the_future(path):
-    SQLiteStore(path, "c").connect()
-    with sqlite3.connect(path) as db:
+    with SQLiteStore(path, "c"):
+        pass
+    with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
 
 
