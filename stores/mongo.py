@@ -44,8 +44,8 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
             for doc in (docs if isinstance(docs, list) else [docs])
         ]
         for document in plain:
-            _check(document, self.collection_name)
-        _repeated(lambda: super(ResultsMongoStore, self).update(plain, key))
+            check_size(document, self.collection_name)
+        repeated(lambda: super(ResultsMongoStore, self).update(plain, key))
 
     def ensure_index(self, key: str | list[str], unique: bool | None = False) -> bool:
         """Make an index on one field, or on several together.
@@ -78,10 +78,10 @@ class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
         additional_metadata: str | list[str] | None = None,
     ) -> None:
         """Store documents as files, each in place of the one with the same `key`; parameters as in maggma."""
-        _repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
+        repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
 
 
-def _check(document: dict[str, Any], collection: str) -> None:
+def check_size(document: dict[str, Any], collection: str) -> None:
     """Refuse a document that the server would."""
     shown = ", ".join(f"{k}={v!r}" for k, v in document.items() if isinstance(v, (str, int)))[:200]
     try:
@@ -96,11 +96,11 @@ def _check(document: dict[str, Any], collection: str) -> None:
         )
 
 
-def _repeated(write: Callable[[], None]) -> None:
+def repeated[T](write: Callable[[], T]) -> T:
     """Do an idempotent write, again where another attempt can help."""
     for left in reversed(range(_TRIES)):
         try:
-            write()
+            return write()
         except ServerSelectionTimeoutError:  # the driver has waited for the server already
             raise
         except AutoReconnect:
@@ -110,5 +110,4 @@ def _repeated(write: Callable[[], None]) -> None:
             codes = {problem["code"] for problem in error.details["writeErrors"]}
             if not left or codes != {_DUPLICATE}:
                 raise
-        else:
-            return
+    raise AssertionError("unreachable")

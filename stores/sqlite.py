@@ -19,18 +19,21 @@ from matris.stores.sqlite_file import SQLiteFile
 from matris.stores.sqlite_index import (
     OTHER,
     Entry,
+    Index,
     compound,
     enter,
     entry,
+    held_by,
     indexes_of,
     make_index,
     value_of,
 )
 from matris.stores.sqlite_match import EMPTY, MISSING, NULL, matches, order_key, sort_key, values_at
-from matris.stores.sqlite_query import Selection, direction, project, select
+from matris.stores.sqlite_query import Selection, direction, project, select, with_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 type Document = dict[str, Any]
 
@@ -192,23 +195,48 @@ class SQLiteStore(Store):  # type: ignore[misc]
         fields = _fields(key or self.key)
         ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
         with self._file.writing() as db:
-            known = {index.fields for index in indexes_of(db, self.collection_name)}
-            for needed in {fields, (self.last_updated_field,)} - known:
-                make_index(db, self.collection_name, needed, unique=False)
-            indexes = indexes_of(db, self.collection_name)
-            by = next(index.id for index in indexes if index.fields == fields)
+            indexes = self._indexes(db, fields)
             for document, identity in ready:
-                blob = bson.encode(document)
-                sql = "SELECT rid FROM entries WHERE index_id = ? AND rank = ? AND value = ? LIMIT 1"
-                if row := db.execute(sql, [by, *identity]).fetchone():
-                    (rid,) = row
-                    db.execute("UPDATE documents SET document = ? WHERE rid = ?", [blob, rid])
-                    db.execute("DELETE FROM entries WHERE rid = ?", [rid])
+                rid = self._held(db, indexes[fields], identity)
+                if rid is None:
+                    self._insert(db, indexes.values(), document)
                 else:
-                    sql = "INSERT INTO documents (collection, document) VALUES (?, ?)"
-                    rid = db.execute(sql, [self.collection_name, blob]).lastrowid or 0
-                for index in indexes:
-                    enter(db, index, rid, document)
+                    _replace(db, indexes.values(), rid, document)
+
+    def add_missing(self, docs: list[Document]) -> None:
+        """Store the documents whose key no document has, see `matris.stores.atomic.add_missing`."""
+        fields = _fields(self.key)
+        ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
+        with self._file.writing() as db:
+            indexes = self._indexes(db, fields)
+            for document, identity in ready:
+                if self._held(db, indexes[fields], identity) is None:
+                    self._insert(db, indexes.values(), document)
+
+    def set_fields(self, changes: Mapping[Any, Document]) -> int:
+        """Set fields of documents named by key, all or none, see `matris.stores.atomic.set_fields`."""
+        key = _fields(self.key)
+        ready = [(self._identity({self.key: value}, key), _plain(fields)) for value, fields in changes.items()]
+        found = 0
+        with self._file.writing() as db:
+            indexes = self._indexes(db, key)
+            for identity, fields in ready:
+                rid = self._held(db, indexes[key], identity)
+                if rid is not None:
+                    _replace(db, indexes.values(), rid, with_fields(_read(db, rid), fields))
+                    found += 1
+        return found
+
+    def set_if(self, criteria: Document, fields: Document) -> bool:
+        """Set fields of a document that meets `criteria`, see `matris.stores.atomic.set_if`."""
+        plain = _plain(fields)
+        with self._file.writing() as db:
+            found = next(iter(self._matches(criteria, limit=1)), None)
+            if found is None:
+                return False
+            rid = found.pop("_id")
+            _replace(db, indexes_of(db, self.collection_name), rid, with_fields(found, plain))
+            return True
 
     def ensure_index(self, key: str | list[str], unique: bool = False) -> bool:
         """Make an index on one field, or on several together.
@@ -294,10 +322,29 @@ class SQLiteStore(Store):  # type: ignore[misc]
             return None
         return [value_of(*item) for item in found if item[0] != EMPTY]
 
+    def _indexes(self, db: sqlite3.Connection, key: tuple[str, ...]) -> dict[tuple[str, ...], Index]:
+        """Indexes by their fields; those on the key and on the time of update are made if they are not there."""
+        known = {index.fields for index in indexes_of(db, self.collection_name)}
+        for needed in {key, (self.last_updated_field,)} - known:
+            make_index(db, self.collection_name, needed, unique=False)
+        return {index.fields: index for index in indexes_of(db, self.collection_name)}
+
+    def _held(self, db: sqlite3.Connection, by: Index, identity: Entry) -> int | None:
+        """Give the number of the document that has a key."""
+        sql = "SELECT rid FROM entries WHERE index_id = ? AND rank = ? AND value = ? LIMIT 1"
+        row = db.execute(sql, [by.id, *identity]).fetchone()
+        return row and row[0]
+
+    def _insert(self, db: sqlite3.Connection, indexes: Iterable[Index], document: Document) -> None:
+        sql = "INSERT INTO documents (collection, document) VALUES (?, ?)"
+        rid = db.execute(sql, [self.collection_name, bson.encode(document)]).lastrowid or 0
+        for index in indexes:
+            enter(db, index, rid, document)
+
     def _valid(self, docs: list[Document] | Document) -> Iterator[Document]:
         """Plain documents without ``_id``, less those the validator refuses (an error if it is strict)."""
         for doc in docs if isinstance(docs, list) else [docs]:
-            document = jsanitize(doc, allow_bson=True, recursive_msonable=True)
+            document = _plain(doc)
             document.pop("_id", None)
             if not self.validator or self.validator.is_valid(document):
                 yield document
@@ -315,6 +362,25 @@ class SQLiteStore(Store):  # type: ignore[misc]
                     f"{self.name}: no plain value of the key {field!r} in a document with {list(document)}"
                 )
         return parts[0] if len(parts) == 1 else compound(parts)
+
+
+def _read(db: sqlite3.Connection, rid: int) -> Document:
+    (blob,) = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
+    document: Document = bson.decode(blob)
+    return document
+
+
+def _replace(db: sqlite3.Connection, indexes: Iterable[Index], rid: int, document: Document) -> None:
+    db.execute("UPDATE documents SET document = ? WHERE rid = ?", [bson.encode(document), rid])
+    held = held_by(db, rid)
+    for index in indexes:
+        enter(db, index, rid, document, held.get(index.id, frozenset()))
+
+
+def _plain(document: Document) -> Document:
+    """Document with nothing in it but what BSON holds."""
+    plain: Document = jsanitize(document, allow_bson=True, recursive_msonable=True)
+    return plain
 
 
 def _as_read(criteria: Document) -> Document:

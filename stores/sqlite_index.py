@@ -124,8 +124,10 @@ def make_index(db: sqlite3.Connection, collection: str, fields: tuple[str, ...],
         enter(db, index, rid, bson.decode(blob))
 
 
-def enter(db: sqlite3.Connection, index: Index, rid: int, document: dict[str, Any]) -> None:
-    """Enter a document into an index.
+def enter(
+    db: sqlite3.Connection, index: Index, rid: int, document: dict[str, Any], held: frozenset[Entry] = frozenset()
+) -> None:
+    """Enter a document into an index, where it has the entries `held` so far.
 
     Raises
     ------
@@ -133,14 +135,25 @@ def enter(db: sqlite3.Connection, index: Index, rid: int, document: dict[str, An
         If the index is unique and another document has the value.
     """
     found, single = entries(document, index.fields)
+    added = found - held
     if index.is_unique:
         sql = "SELECT 1 FROM entries WHERE index_id = ? AND rank = ? AND value = ? AND rid != ?"
-        if any(rank != OTHER and db.execute(sql, [index.id, rank, value, rid]).fetchone() for rank, value in found):
+        if any(rank != OTHER and db.execute(sql, [index.id, rank, value, rid]).fetchone() for rank, value in added):
             values = {field: v for field in index.fields for v in values_at(field, document) if v is not MISSING}
             raise StoreError(
                 f"two documents have {values}, which must be unique; give them the same key, or remove one"
             )
-    rows = [(index.id, rank, value, rid) for rank, value in found]
-    db.executemany("INSERT INTO entries (index_id, rank, value, rid) VALUES (?, ?, ?, ?)", rows)
+    sql = "DELETE FROM entries WHERE index_id = ? AND rank = ? AND value = ? AND rid = ?"
+    db.executemany(sql, [(index.id, rank, value, rid) for rank, value in held - found])
+    sql = "INSERT INTO entries (index_id, rank, value, rid) VALUES (?, ?, ?, ?)"
+    db.executemany(sql, [(index.id, rank, value, rid) for rank, value in added])
     if index.sorts and not single:
         db.execute("UPDATE indexes SET sorts = 0 WHERE id = ?", [index.id])
+
+
+def held_by(db: sqlite3.Connection, rid: int) -> dict[int, frozenset[Entry]]:
+    """Read a document's entries, by index."""
+    held: dict[int, set[Entry]] = {}
+    for number, rank, value in db.execute("SELECT index_id, rank, value FROM entries WHERE rid = ?", [rid]):
+        held.setdefault(number, set()).add((rank, value))
+    return {number: frozenset(found) for number, found in held.items()}

@@ -1,4 +1,4 @@
-"""MongoDB's criteria as SQL over index entries, as far as these decide, and its projections."""
+"""MongoDB's criteria as SQL over index entries, as far as these decide, its projections, and its way to set fields."""
 
 from __future__ import annotations
 
@@ -191,6 +191,28 @@ def project(document: dict[str, Any], properties: Mapping[str, Any] | Sequence[s
     elif "_id" in document:
         result["_id"] = document["_id"]
     return result
+
+
+def with_fields(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Set fields, those in sub-documents by dotted names; sub-documents that lack are made.
+
+    Raises
+    ------
+    StoreError
+        If a name leads through what is no sub-document.
+    """
+    changed = dict(document)
+    for path, value in fields.items():
+        *parents, leaf = path.split(".")
+        place = changed
+        for name in parents:
+            below = place.get(name, {})
+            if not isinstance(below, dict):
+                raise StoreError(f"cannot set {path!r}: {name!r} is {type(below).__name__}, not a sub-document")
+            place[name] = dict(below)
+            place = place[name]
+        place[leaf] = value
+    return changed
 
 
 def _walk(value: Any, tree: Mapping[str, Any], *, keep: bool) -> Any:

@@ -20,6 +20,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
+from matris.stores.atomic import add_missing, set_fields, set_if
 from matris.stores.mongo import ResultsMongoStore
 from matris.stores.sqlite import SQLiteStore
 
@@ -41,6 +42,7 @@ DIFFERENCES = {
     ("memory", "sort arrays"): "mongomock-ng sorts arrays as arrays, not by their smallest element",
     ("memory", "groupby"): "maggma's MemoryStore groups only the named properties",
     ("memory", "unique index"): "maggma's MemoryStore fails on its own error handling: it has no safe_update",
+    ("memory", "paths set"): "mongomock-ng sets nothing where a path leads through a number, and says so of none",
     ("memory", "int64"): "mongomock-ng keeps Python's integers, of any size",
 }
 
@@ -294,6 +296,57 @@ def test_a_document_without_its_key_is_refused(store):
     with pytest.raises((KeyError, StoreError)):
         store.update([{"task_id": "whole"}, {"n": 1}])
     assert store.count() == 0
+
+
+def content(store):
+    return {d.pop("task_id"): {k: v for k, v in d.items() if k != "_id"} for d in store.query()}
+
+
+def test_set_fields(store):
+    store.update([{"task_id": i, "n": i, "hulls": {"one": {"e": 0.5}}, "tags": ["a"]} for i in range(3)])
+    changes = {0: {"n": 7, "new": START}, 1: {"hulls.two.e": 0.1, "hulls.one": None, "tags": []}, 99: {"n": 1}}
+    assert set_fields(store, changes) == 2
+    assert content(store) == {
+        0: {"n": 7, "new": START, "hulls": {"one": {"e": 0.5}}, "tags": ["a"]},
+        1: {"n": 1, "hulls": {"one": None, "two": {"e": 0.1}}, "tags": []},
+        2: {"n": 2, "hulls": {"one": {"e": 0.5}}, "tags": ["a"]},
+    }
+    assert (ids(store, {"n": 7}), ids(store, {"n": 0}), ids(store, {"hulls.two.e": 0.1})) == ([0], [], [1])
+    assert sorted(ids(store, {"tags": "a"})) == [0, 2]
+    assert set_fields(store, {}) == 0
+
+
+def test_fields_that_cannot_be_set(store, known):
+    known("paths set")
+    store.update({"task_id": 1, "n": 1, "none": None})
+    for path in ("n.deeper", "none.deeper"):
+        with pytest.raises(StoreError, match="deeper"):
+            set_fields(store, {1: {path: 2}})
+        with pytest.raises(StoreError, match="deeper"):
+            set_if(store, {"task_id": 1}, {path: 2})
+    assert content(store) == {1: {"n": 1, "none": None}}
+
+
+def test_set_if(store):
+    store.update([{"task_id": i, "state": "waiting", "beat": 0, "payload": [1, 2]} for i in range(2)])
+    assert set_if(store, {"task_id": 0, "state": "waiting"}, {"state": "taken", "beat": 1})
+    assert not set_if(store, {"task_id": 0, "state": "waiting"}, {"state": "taken", "beat": 2})
+    assert not set_if(store, {"task_id": 5, "state": "waiting"}, {"state": "taken"})
+    assert content(store) == {
+        0: {"state": "taken", "beat": 1, "payload": [1, 2]},
+        1: {"state": "waiting", "beat": 0, "payload": [1, 2]},
+    }
+    assert (ids(store, {"state": "taken"}), ids(store, {"beat": 0})) == ([0], [1])
+
+
+def test_add_missing(store):
+    store.update({"task_id": 1, "n": 1})
+    add_missing(store, [{"task_id": 1, "n": 2}, {"task_id": 2, "n": 2}])
+    add_missing(store, [{"task_id": 2, "n": 3}, {"task_id": 3, "n": 3, "_id": "of another store"}])
+    add_missing(store, [])
+    assert content(store) == {1: {"n": 1}, 2: {"n": 2}, 3: {"n": 3}}
+    with pytest.raises(StoreError, match="task_id"):
+        add_missing(store, [{"n": 4}])
 
 
 def test_empty(store):
