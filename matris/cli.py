@@ -14,7 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from matris.errors import MatrisError
-from matris.terminal import cell, document_table, eV, progress, stderr, stdout, write_columns, write_csv, write_json
+from matris.terminal import (
+    cell,
+    columns_table,
+    document_table,
+    eV,
+    progress,
+    stderr,
+    stdout,
+    write_columns,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
     from matris.flows.campaign import Campaign
     from matris.makers.batch import BatchMaker
     from matris.makers.batch_relax import BatchRelaxMaker
+    from matris.stores.candidate_query import CandidateQuery
     from matris.stores.property_kinds import PropertyKind
     from matris.terminal import Document
 
@@ -29,6 +40,7 @@ NOTHING_COMPUTED = 1
 INTERRUPTED = 130
 
 _TOP = 20
+_PAGE = 50
 _NAMED = 3
 
 app = typer.Typer(
@@ -397,24 +409,41 @@ def _show_properties(documents: Sequence[Document], output: str, kind: PropertyK
 
 @app.command()
 def query(
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="FILTER", help="Such as 'has Fe, O and ehull <= 50 meV'.", show_default="all"),
+    ] = None,
     formula: Annotated[str | None, typer.Option(metavar="FORMULA", help="Reduced formula, such as Fe2O3.")] = None,
     chemsys: Annotated[str | None, typer.Option(metavar="A-B-C", help="Exactly these elements.")] = None,
     elements: Annotated[str | None, typer.Option(metavar="A,B", help="At least these elements.")] = None,
     below: Annotated[float | None, typer.Option(metavar="EV", help="Above the hull by at most this (eV/atom).")] = None,
-    state: Annotated[
-        Literal["converged", "max_steps", "failed", "rejected"] | None, typer.Option(help="What became of it.")
-    ] = None,
+    state: Annotated[str | None, typer.Option(help="What became of it: converged, max_steps, failed, …")] = None,
     sort: Annotated[
-        str, typer.Option(metavar="FIELD", help="Field to sort by; -FIELD for the largest first.")
+        str, typer.Option(metavar="A,-B", help="Fields to sort by; -FIELD for the largest first.")
     ] = "energy_above_hull",
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most results.", show_default="all")] = None,
-    output: Format = "table",
+    best_per: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Only the first by --sort of each, such as chemsys.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Most results.", show_default=f"{_PAGE} in a table, else all")
+    ] = None,
+    page: Annotated[int, typer.Option(metavar="N", min=1, help="Which page of --limit results.")] = 1,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B.C", help="Fields of a table or CSV, dotted in sub-documents.")
+    ] = None,
+    output: Annotated[
+        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="What to print.")
+    ] = "table",
+    structures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the relaxed structures there, as CIF.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
     store: Store = None,
 ) -> None:
     """
-    Find results in the store.
+    Find results in the store. The language of FILTER, with examples, is in docs/queries.md.
 
-    `matris query --chemsys Li-Fe-O --below 0.05`
+    `matris query 'has Fe, O and ehull <= 50 meV and not phonon.has_imaginary_modes'`
 
     `matris query --elements Fe,O --format csv > iron-oxides.csv`
     """
@@ -422,22 +451,16 @@ def query(
         from matris.stores.candidate_store import CandidateStore
 
         _check_there(store)
-        found = CandidateStore.open(store).query(
-            formula=formula,
-            chemsys=chemsys,
-            elements=[symbol.strip() for symbol in elements.split(",")] if elements else None,
-            below=below,
-            state=state,
-            sort=sort,
-            limit=limit,
+        asked = CandidateStore.open(store).query(
+            formula=formula, chemsys=chemsys, elements=_names(elements), below=below, state=state
         )
-        if output == "json":
-            write_json(found)
-        elif output == "csv":
-            write_csv(found)
+        asked = (asked if text is None else asked.where(text)).sort(*_names(sort) or ())
+        if best_per is not None:
+            asked = asked.best_of(best_per)
+        if count:
+            stdout().print(asked.count())
         else:
-            stdout().print(document_table(found))
-            stderr.print(f"{len(found)} found")
+            _show_found(asked, page, limit, output, _names(columns), structures)
 
 
 @app.command()
@@ -464,6 +487,36 @@ def models() -> None:
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")
+
+
+def _names(listed: str | None) -> list[str] | None:
+    """Split what an option lists."""
+    return [name.strip() for name in listed.split(",")] if listed else None
+
+
+def _show_found(
+    asked: CandidateQuery, page: int, limit: int | None, output: str, columns: list[str] | None, folder: Path | None
+) -> None:
+    """Print a page of what was found, and write its structures if there is a folder for them."""
+    from matris.stores.query_tables import COLUMNS, expanded, json_ready, row, write_cif
+
+    size = limit or (_PAGE if output == "table" or page > 1 else None)
+    shown = asked if size is None else asked.page(page, size)
+    if output == "json":
+        write_json(map(json_ready, shown))
+    elif output == "jsonl":
+        shown.to_jsonl(sys.stdout)
+    elif output == "csv":
+        shown.to_csv(sys.stdout, columns or COLUMNS)
+    else:
+        found = list(shown)
+        names = expanded(columns) if columns else []
+        table = columns_table(names, [row(d, names) for d in found]) if columns else document_table(found)
+        stdout().print(table)
+        total = asked.count() if page > 1 or len(found) == size else len(found)
+        stderr.print(f"{total} found" if total == len(found) else f"{len(found)} of {total} found, page {page}")
+    if folder is not None:
+        stderr.print(f"{write_cif(shown.structures(), folder)} structures in {escape(str(folder))}")
 
 
 def _check_there(location: str | None) -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.progress import Task
 
@@ -34,27 +34,6 @@ _RATE_WINDOW = 300.0  # seconds over which the rate is taken: a structure may we
 stderr = Console(stderr=True, highlight=False)
 
 type Document = Mapping[str, Any]
-
-FIELDS: dict[str, Callable[[Document], Any]] = {
-    "formula_pretty": lambda d: d.get("formula_pretty"),
-    "chemsys": lambda d: d.get("chemsys"),
-    "spacegroup": lambda d: (d.get("symmetry") or {}).get("symbol"),
-    "nsites": lambda d: d.get("nsites"),
-    "state": lambda d: d["state"],
-    "energy_above_hull": lambda d: d.get("energy_above_hull"),
-    "is_stable": lambda d: d.get("is_stable"),
-    "formation_energy_per_atom": lambda d: d.get("formation_energy_per_atom"),
-    "energy_per_atom": lambda d: d.get("energy_per_atom"),
-    "uncorrected_energy_per_atom": lambda d: d.get("uncorrected_energy_per_atom"),
-    "hull_type": lambda d: d.get("hull_type"),
-    "hull_reference": lambda d: d.get("hull_reference"),
-    "hull_state": lambda d: d.get("hull_state"),
-    "checkpoint": lambda d: d["checkpoint"]["key"],
-    "source": lambda d: d["source"],
-    "error": lambda d: d.get("error"),
-    "document_id": lambda d: d["document_id"],
-}
-"""Columns of a CSV file."""
 
 
 def stdout() -> Console:
@@ -105,10 +84,23 @@ def origin(document: Document) -> str:
     return f"{prototype} type" if prototype else str(document["source"])
 
 
-def write_json(documents: Sequence[Document]) -> None:
-    """Write whole documents to standard output."""
-    json.dump(list(documents), sys.stdout, indent=1, default=_plain)
-    sys.stdout.write("\n")
+def columns_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Lay out chosen columns."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in names:
+        table.add_column(name.replace(".", ".\n"), overflow="fold")
+    for values in rows:
+        table.add_row(*(Text(cell(value)) for value in values))
+    return table
+
+
+def write_json(documents: Iterable[Document]) -> None:
+    """Write whole documents to standard output, one at a time."""
+    separator = "[\n"
+    for document in documents:
+        sys.stdout.write(separator + json.dumps(document, indent=1, default=_plain))
+        separator = ",\n"
+    sys.stdout.write("\n]\n" if separator == ",\n" else "[]\n")
 
 
 def cell(value: Any) -> str:
@@ -125,13 +117,6 @@ def write_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([name.replace("\n", " [") + "]" if "\n" in name else name for name in names])
     writer.writerows(rows)
-
-
-def write_csv(documents: Sequence[Document]) -> None:
-    """Write the fields of `FIELDS` to standard output."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([read(document) for read in FIELDS.values()] for document in documents)
 
 
 def _plain(value: Any) -> str:

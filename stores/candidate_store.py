@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pymatgen.core.composition import Composition
 from pymatgen.core.structure import Structure
 
-from matris.errors import MatrisError, StoreError
+from matris.errors import StoreError
+from matris.stores.candidate_query import CandidateQuery
 from matris.stores.documents import CHUNK_FORMAT, CandidateDocument, ChunkDocument, unwind, utc_now
 from matris.stores.hull import hull_results
 from matris.stores.jobstore import open_job_store, sibling_store
 from matris.stores.mongo import ResultsMongoStore
+from matris.stores.query_terms import query_terms
 from matris.stores.references import References, load_references
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from jobflow.core.store import JobStore
@@ -236,62 +237,64 @@ class CandidateStore:
         self,
         *,
         formula: str | None = None,
-        chemsys: str | None = None,
+        chemsys: str | Sequence[str] | None = None,
+        within: str | None = None,
         elements: Sequence[str] | None = None,
+        exclude_elements: Sequence[str] | None = None,
+        spacegroup: str | int | None = None,
         below: float | None = None,
-        state: str | None = None,
+        stable: bool | None = None,
+        state: str | Sequence[str] | None = None,
         checkpoint: str | None = None,
-        sort: str | None = None,
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
+        since: datetime | None = None,
+    ) -> CandidateQuery:
         """
-        Find documents.
+        Ask for documents; all that is given must be met. See `CandidateQuery` for filters, order, pages and tables.
 
         Parameters
         ----------
         formula
             Formula in any order and multiple.
         chemsys
-            Exactly these elements, as ``"Li-Fe-O"`` in any order.
+            Exactly these elements, as ``"Li-Fe-O"`` in any order; or one of several such systems.
+        within
+            No elements but these, as ``"Li-Fe-O"``: the system and all its subsystems.
         elements
             At least these elements.
+        exclude_elements
+            None of these elements.
+        spacegroup
+            Number or symbol.
         below
             Largest energy above the hull (eV/atom).
+        stable
+            Whether it is on the hull.
         state
-            ``converged``, ``max_steps``, ``failed`` or ``rejected``.
+            ``converged``, ``max_steps``, ``failed``, …; or one of several.
         checkpoint
             Key, or the first eight digits or more of the hash.
-        sort
-            Field, with a leading ``-`` for the largest first; documents without the field come last.
-        limit
-            Most documents.
-
-        Returns
-        -------
-        list of dict
-            Documents, without arrays.
+        since
+            Documents that were updated then or later; UTC if it has no zone.
 
         Raises
         ------
         MatrisError
-            If a formula cannot be read or a field to sort by does not exist.
+            If there is no such element, formula, space group or state.
         """
-        criteria: dict[str, Any] = {}
-        if formula is not None:
-            criteria["formula_pretty"] = _reduced(formula)
-        if chemsys is not None:
-            criteria["chemsys"] = "-".join(sorted(symbol.strip() for symbol in chemsys.split("-")))
-        if elements:
-            criteria["elements"] = {"$all": list(elements)}
-        if below is not None:
-            criteria["energy_above_hull"] = {"$lte": below}
-        if state is not None:
-            criteria["state"] = state
-        if checkpoint is not None:
-            criteria |= _of_checkpoint(checkpoint)
-        if sort is None:
-            return [_plain(document) for document in self.docs.query(criteria, limit=limit or 0)]
-        return self._sorted(criteria, sort.removeprefix("-"), -1 if sort.startswith("-") else 1, limit)
+        terms = query_terms(
+            formula=formula,
+            chemsys=chemsys,
+            within=within,
+            elements=elements,
+            exclude_elements=exclude_elements,
+            spacegroup=spacegroup,
+            below=below,
+            stable=stable,
+            state=state,
+            checkpoint=checkpoint,
+            since=since,
+        )
+        return CandidateQuery(self.docs, self.data).meeting(*terms)
 
     def documents(self, document_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Documents by id, in the order given, without those that do not exist."""
@@ -372,19 +375,6 @@ class CandidateStore:
             for digest in digests:
                 yield criteria | {"settings.digest": digest}
 
-    def _sorted(self, criteria: dict[str, Any], name: str, way: int, limit: int | None) -> list[dict[str, Any]]:
-        """Documents in order, those without the field last."""
-        if name.split(".", maxsplit=1)[0] not in CandidateDocument.model_fields:
-            fields = ", ".join(sorted(CandidateDocument.model_fields))
-            raise MatrisError(f"cannot sort by {name!r}; fields are {fields}")
-        having = {"$and": [criteria, {name: {"$ne": None}}]}
-        found = [_plain(document) for document in self.docs.query(having, sort={name: way}, limit=limit or 0)]
-        if limit is None or len(found) < limit:
-            rest = {"$and": [criteria, {name: None}]}
-            more = self.docs.query(rest, sort={"document_id": 1}, limit=limit - len(found) if limit else 0)
-            found += [_plain(document) for document in more]
-        return found
-
 
 def _index(store: Store, name: str | list[str], *, unique: bool = False) -> None:
     if not store.ensure_index(name, unique=unique):
@@ -408,16 +398,3 @@ def _plain(document: dict[str, Any]) -> dict[str, Any]:
 
 def _batches(items: list[str]) -> Iterator[list[str]]:
     return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
-
-
-def _reduced(formula: str) -> str:
-    try:
-        return str(Composition(formula).reduced_formula)
-    except ValueError as error:
-        raise MatrisError(f"cannot read the formula {formula!r}: {error}") from error
-
-
-def _of_checkpoint(name: str) -> dict[str, Any]:
-    if re.fullmatch(r"[0-9a-f]{8,64}", name):
-        return {"$or": [{"checkpoint.key": name}, {"checkpoint.sha256": {"$regex": f"^{name}"}}]}
-    return {"checkpoint.key": name}
