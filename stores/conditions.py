@@ -27,7 +27,7 @@ type Condition = Comparison | Among | Contains | Missing | Has | Only | Not | An
 _OPERATORS = {"=": "$eq", "!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 _OPPOSITES = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _LEAST: dict[str, Value] = {"text": "", "date": datetime.min, "number": -math.inf}  # noqa: DTZ901 - UTC, as in BSON
-_EMPTY: dict[str, Any] = {"list": [], "group": {}}
+_EMPTY: dict[str, list[Any]] = {"list": [[]], "group": [{}], "anything": []}
 _RANGES = {"$lt", "$lte", "$gt", "$gte"}
 _MOST_LISTED = 8  # elements whose subsystems, 2^n - 1, are looked up one by one
 
@@ -130,10 +130,10 @@ def to_criteria(condition: Condition, *, holds: bool = True) -> Criteria:
             among = list(values)
             return {field: {"$in": among} if holds else {"$nin": among} | _of_type(values[0])}
         case Contains(field, text):
-            pattern = {"$regex": re.escape(text), "$options": "i"}
+            pattern = {"$regex": f"(?i){re.escape(text)}"}
             return {field: pattern if holds else {"$not": pattern} | _of_type(text)}
         case Missing(field):
-            return _missing(field) if holds else _known(field)
+            return _known(field, holds=not holds)
         case Has(symbols):
             if holds:
                 return {"elements": {"$all": list(symbols)}}
@@ -156,18 +156,14 @@ def _of_type(value: Value) -> Criteria:
     return {"$gte": next(least for least in _LEAST.values() if isinstance(value, type(least)) or least == -math.inf)}
 
 
-def _missing(field: str) -> Criteria:
-    kind = field_named(field).kind
-    if kind == "number":
-        return {field: {"$not": {"$gte": -math.inf}}}
-    return {field: {"$in": [None, _EMPTY[kind]]} if kind in _EMPTY else None}
-
-
-def _known(field: str) -> Criteria:
+def _known(field: str, *, holds: bool) -> Criteria:
+    """Whether a field has a value; as the opposite of what any value meets, for stores agree on that."""
     kind = field_named(field).kind
     if kind in _LEAST:
-        return {field: _of_type(_LEAST[kind])}
-    return {field: {"$nin": [None, _EMPTY[kind]]} if kind in _EMPTY else {"$ne": None}}
+        return {field: _of_type(_LEAST[kind]) if holds else {"$not": _of_type(_LEAST[kind])}}
+    if kind == "boolean":
+        return {field: {"$in" if holds else "$nin": [True, False]}}
+    return {field: {"$nin" if holds else "$in": [None, *_EMPTY[kind]]}}
 
 
 def _only(symbols: tuple[str, ...], *, holds: bool) -> Criteria:

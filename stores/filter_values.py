@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import Element
-from pymatgen.symmetry.groups import SpaceGroup, sg_symbol_from_int_number
+from pymatgen.symmetry.groups import SpaceGroup
 
 from matris.errors import MatrisError
 from matris.stores.document_fields import UNITS, Field
@@ -152,4 +152,6 @@ def space_group(name: str | int) -> int:
 
 @cache
 def _space_groups() -> dict[str, int]:
-    return {sg_symbol_from_int_number(n).replace("_", ""): n for n in range(1, SPACE_GROUPS + 1)}
+    numbers = {symbol: group["int_number"] for symbol, group in SpaceGroup.sg_encoding.items()}
+    short = {symbol: numbers[full] for symbol, full in SpaceGroup.abbrev_sg_mapping.items() if full in numbers}
+    return {symbol.replace("_", ""): number for symbol, number in (numbers | short).items()}
