@@ -49,7 +49,7 @@ def set_fields(store: Store, changes: Mapping[Any, Mapping[str, Any]]) -> int:
     if not changes:
         return 0
     if isinstance(store, SQLiteStore):
-        return store.set_fields(changes)
+        return store.set_fields({key: dict(fields) for key, fields in changes.items()})
     writes = [UpdateOne({store.key: key}, {"$set": _plain(fields)}) for key, fields in changes.items()]
     return _bulk(store, writes)
 

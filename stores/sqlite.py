@@ -273,13 +273,13 @@ class SQLiteStore(Store):  # type: ignore[misc]
         with self._file.reading() as db:
             return select(db, self.collection_name, _as_read(criteria or {}), sort, window)
 
-    def _documents(self, rids: Sequence[int], rest: Document) -> Iterator[Document]:
-        """Read documents one at a time, without those removed meanwhile or refused by the filter."""
+    def _documents(self, rids: Sequence[int], criteria: Document) -> Iterator[Document]:
+        """Read documents one at a time, without those that another process removed or changed meanwhile."""
         for rid in rids:
             with self._file.reading() as db:
                 row = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
                 document = row and {"_id": rid, **bson.decode(row[0])}
-            if document and (not rest or matches(rest, document)):
+            if document and matches(criteria, document):
                 yield document
 
     def _matches(
@@ -290,21 +290,22 @@ class SQLiteStore(Store):  # type: ignore[misc]
         limit: int = 0,
     ) -> Iterator[Document]:
         """Documents that match, in order; keeps their numbers and sort keys in memory, never all of them."""
+        criteria = _as_read(criteria or {})
         chosen = self._select(criteria, sort, (skip, limit))
         with self._file.reading() as db:
             rids = [rid for (rid,) in db.execute(chosen.sql, chosen.parameters)]
         stop = skip + limit if limit else None
         if chosen.ordered:
-            found = self._documents(rids, chosen.rest)
+            found = self._documents(rids, criteria)
             return islice(found, skip, stop) if chosen.rest else found
         ways = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
         keyed = [
             ([sort_key(field, document, descending=down) for field, down in ways.items()], document["_id"])
-            for document in self._documents(rids, chosen.rest)
+            for document in self._documents(rids, criteria)
         ]
         for place, down in reversed(list(enumerate(ways.values()))):
             keyed.sort(key=lambda item, place=place: item[0][place], reverse=down)  # type: ignore[misc]
-        return self._documents([rid for _, rid in keyed[skip:stop]], {})
+        return self._documents([rid for _, rid in keyed[skip:stop]], criteria)
 
     def _distinct_entries(self, field: str, criteria: Document | None) -> list[Any] | None:
         """Different values of an indexed field without reading documents, or None where these must be asked."""
