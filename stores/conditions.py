@@ -133,7 +133,7 @@ def to_criteria(condition: Condition, *, holds: bool = True) -> Criteria:
             pattern = {"$regex": f"(?i){re.escape(text)}"}
             return {field: pattern if holds else {"$not": pattern} | _of_type(text)}
         case Missing(field):
-            return _known(field, holds=not holds)
+            return {"$nor": [_known(field)]} if holds else _known(field)
         case Has(symbols):
             if holds:
                 return {"elements": {"$all": list(symbols)}}
@@ -156,14 +156,11 @@ def _of_type(value: Value) -> Criteria:
     return {"$gte": next(least for least in _LEAST.values() if isinstance(value, type(least)) or least == -math.inf)}
 
 
-def _known(field: str, *, holds: bool) -> Criteria:
-    """Whether a field has a value; as the opposite of what any value meets, for stores agree on that."""
+def _known(field: str) -> Criteria:
     kind = field_named(field).kind
     if kind in _LEAST:
-        return {field: _of_type(_LEAST[kind]) if holds else {"$not": _of_type(_LEAST[kind])}}
-    if kind == "boolean":
-        return {field: {"$in" if holds else "$nin": [True, False]}}
-    return {field: {"$nin" if holds else "$in": [None, *_EMPTY[kind]]}}
+        return {field: _of_type(_LEAST[kind])}
+    return {field: {"$in": [True, False]} if kind == "boolean" else {"$nin": [None, *_EMPTY[kind]]}}
 
 
 def _only(symbols: tuple[str, ...], *, holds: bool) -> Criteria:

@@ -36,8 +36,8 @@ def in_order(
     Yield documents.
 
     Sorted by one field, the store's indexes give a page without reading the rest. By several, ids and these fields are
-    read as far as the page needs, and sorted here. Equals come by id. Without an order, a window is taken from the
-    documents by id; all of them come as they are stored.
+    read as far as the page needs, and sorted here. Equals come by id, in the way of a single field. Without an order,
+    a window is taken from the documents by id; all of them come as they are stored.
 
     Parameters
     ----------
@@ -65,10 +65,7 @@ def in_order(
 def _by_one(
     store: Store, criteria: Criteria, name: str, way: int, skip: int, most: int | None, names: Sequence[str] | None
 ) -> Iterator[Document]:
-    sort = {name: way, KEY: way} if name != KEY else {KEY: way}
-    if way < 0 or name == KEY:  # what is null or NaN comes last by itself
-        yield from _read(store, criteria, names, sort, skip, most)
-        return
+    sort = {name: way, KEY: way}  # both one way, as one index has them
     known = _both(criteria, to_criteria(Missing(name), holds=False))
     n = 0
     for document in _read(store, known, names, sort, skip, most):
@@ -107,7 +104,7 @@ def _keys(store: Store, criteria: Criteria, order: Order, stop: int | None) -> l
             keys += _read(store, _both(criteria, same), names)
     keys.sort(key=lambda key: str(key[KEY]))
     for name, direction in reversed(order):
-        keys.sort(key=lambda key, name=name: order_key(value_of(key, name)), reverse=direction < 0)  # type: ignore[misc]
+        keys.sort(key=lambda key, name=name: order_key(_sortable(key, name)), reverse=direction < 0)  # type: ignore[misc]
         keys.sort(key=lambda key, name=name: _sortable(key, name) is None)  # type: ignore[misc]
     return keys
 

@@ -1,11 +1,14 @@
-"""The language of filters: what is understood, what is refused and where, and that stores answer as the filter reads."""
+"""The language of filters: what is understood, what is refused and where, and that stores answer as it reads."""
 
 import math
 import random
 import uuid
 from datetime import datetime, timedelta
+from operator import eq, ge, gt, le, lt, ne
 
 import pytest
+from jobflow import JobStore
+from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
 from matris.stores import filter_values
@@ -238,6 +241,9 @@ def random_filter(rng, depth=3):
 FIELDS = ["ehull", "error", "elements", "symmetry", "phonon", "symmetry.number", "is_stable", "provenance.x", "updated"]
 
 
+COMPARE = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
 def truth(condition, document):
     """Three-valued, straight from what the language promises; None: unknown."""
     match condition:
@@ -252,28 +258,33 @@ def truth(condition, document):
             return set(symbols) <= set(document["elements"]) if document.get("elements") else None
         case Only(symbols):
             return set(document["elements"]) <= set(symbols) if document.get("elements") else None
-        case Missing(field):
-            value = value_of(document, field)
-            return value is None or value in ([], {}) or value != value
     value = value_of(document, condition.field)
-    if value is None or value != value:
+    missing = value in (None, [], {}) or (isinstance(value, float) and math.isnan(value))
+    if isinstance(condition, Missing):
+        return missing
+    return None if missing else said(condition, value)
+
+
+def said(condition, value):
+    """What a condition says of a value; None if that is of another type."""
+    other = {Comparison: "value", Contains: "text", Among: "values"}[type(condition)]
+    other = getattr(condition, other)
+    if isinstance(value, str) != isinstance(other[0] if isinstance(other, tuple) else other, str):
         return None
     match condition:
         case Contains(_, text):
-            return text.lower() in value.lower() if isinstance(value, str) else None
+            return text.lower() in value.lower()
         case Among(_, values):
-            return value in values if isinstance(value, str) == isinstance(values[0], str) else None
-        case Comparison(_, relation, other):
-            if isinstance(value, str) != isinstance(other, str):
-                return None
-            holds = {"=": value == other, "!=": value != other}
-            return holds[relation] if relation in holds else eval(f"value {relation} other")
+            return value in values
+    return COMPARE[condition.relation](value, other)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "server"])
+@pytest.fixture(scope="module", params=["sqlite", "memory", "server"])
 def store(request, tmp_path_factory):
-    """Not a MemoryStore: mongomock has ideas of its own on paths that lead through null, see test_contract.py."""
-    if request.param == "sqlite":
+    if request.param == "memory":
+        jobs = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        jobs.connect()
+    elif request.param == "sqlite":
         jobs = open_job_store(tmp_path_factory.mktemp("store"))
     else:
         jobs = open_job_store(f"{request.getfixturevalue('mongo_server')}/filters-{uuid.uuid4().hex[:8]}")
