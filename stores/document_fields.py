@@ -128,15 +128,16 @@ def value_of(document: Mapping[str, Any], name: str) -> Any:
 
 
 def _suggestion(name: str) -> str:
-    """Say which fields have a similar name, or end in the same one."""
+    """Say which fields end in the same name, or have a similar one."""
     names = [known for known in _fields() if not known.endswith("*")]
-    last = name.rpartition(".")[2]
-    near = [known for known in names if known.rpartition(".")[2] == last]
-    near += get_close_matches(name, [*names, *ALIASES], n=_NEAREST)
-    by_end: dict[str, str] = {}
+    by_end: dict[str, list[str]] = {}
     for known in names:
-        by_end.setdefault(known.rpartition(".")[2], known)
-    near += [by_end[end] for end in get_close_matches(last, by_end, n=_NEAREST)]
+        by_end.setdefault(known.rpartition(".")[2], []).append(known)
+    last = name.rpartition(".")[2]
+    near = by_end.get(last, [])
+    if not near:
+        near = get_close_matches(name, [*names, *ALIASES], n=_NEAREST)
+        near += [by_end[end][0] for end in get_close_matches(last, by_end, n=_NEAREST)]
     if near:
         return f"; did you mean {' or '.join(list(dict.fromkeys(near))[:_NEAREST])}?"
     return f"; there are {', '.join(known for known in names if '.' not in known)}"

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+import re
 import uuid
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
@@ -260,3 +261,37 @@ def test_the_first_page_is_read_alone(store, monkeypatch):
     read = 0
     assert len(list(store.query().sort("energy_above_hull", "-nsites").limit(10))) == 10
     assert read < 40  # the keys, those equal to the last, the documents
+
+
+def answers(namespace):
+    """What the page's examples found."""
+    return {
+        "formulas": namespace["formulas"],
+        "structures": {name.partition("-")[0] for name in namespace["structures"]},
+        "moduli": namespace["moduli"],
+        "reasons": dict(namespace["reasons"]),
+        "table": set(namespace["table"]["candidate_id"]),
+        "differences": {name: round(value, 6) for name, value in namespace["differences"].items()},
+    }
+
+
+def test_the_examples_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = open_job_store("campaign")
+    fill(CandidateStore.beside(jobs))
+    namespace = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, namespace)  # noqa: S102 - our own page
+    assert answers(namespace) == {
+        "formulas": ["Fe2O3", "Fe3O4"],
+        "structures": {"hematite", "lithia", "ferrite"},
+        "moduli": {"Fe-O": 201, "Fe-Li-O": 151, "Li-O": 81},
+        "reasons": {
+            ("rejected", "overlapping atoms"): 2,
+            ("failed", "out of memory"): 1,
+            ("rejected", "the file is empty"): 1,
+        },
+        "table": {"hematite", "ferrite"},
+        "differences": {row[0]: 0.01 for row in COMPUTED},
+    }
+    jobs.close()
