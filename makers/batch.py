@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Maker
 from pymatgen.core import Structure
 
+from matris.checkpoints import locate, read_file
 from matris.potential import load
 from matris.stores.candidates import Candidate
 from matris.stores.documents import CheckpointTag, describe
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from matris.checkpoints import Card
     from matris.dynamics import DynamicsRecord
     from matris.elastic import ElasticRecord
     from matris.eos import EosRecord
@@ -60,6 +62,10 @@ class BatchMaker(Maker):
     checkpoint: str | None = None
     device: str | None = None
     dtype: str | None = None
+
+    def card(self) -> Card:
+        """Read what the checkpoint is, without loading it onto a device."""
+        return read_file(locate(self.checkpoint))[1]
 
     def potential(self) -> Potential:
         """Load the potential; it stays resident, so that the next job of this process has it at once."""

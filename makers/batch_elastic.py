@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
-from pydantic import BaseModel
 from pymatgen.analysis.elasticity import ElasticTensor
 
 from matris.elastic import STRAINS, elastic
 from matris.makers.batch import PropertyMaker
-from matris.stores.property_documents import Averages, ElasticDocument
+from matris.stores.property_documents import Averages, ElasticDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
 
 
-class ElasticDocuments(BaseModel):
+class ElasticDocuments(PropertyOutput):
     """Output of one job: a document per material, in the order given."""
 
+    kind: Literal["elastic"] = "elastic"
     documents: list[ElasticDocument]
 
 

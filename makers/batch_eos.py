@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
-from pydantic import BaseModel
 
 from matris.eos import VOLUMES, eos
 from matris.equations import EQUATIONS
 from matris.makers.batch import PropertyMaker
-from matris.stores.property_documents import EosDocument, EosFitDocument
+from matris.stores.property_documents import EosDocument, EosFitDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +22,10 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
 
 
-class EosDocuments(BaseModel):
+class EosDocuments(PropertyOutput):
     """Output of one job: a document per material, in the order given."""
 
+    kind: Literal["eos"] = "eos"
     documents: list[EosDocument]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
-from pydantic import BaseModel
 
 from matris.dynamics import dynamics
 from matris.ensembles import DynamicsSettings
 from matris.makers.batch import BatchMaker
-from matris.stores.property_documents import DynamicsDocument
+from matris.stores.property_documents import DynamicsDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
 
 
-class DynamicsDocuments(BaseModel):
+class DynamicsDocuments(PropertyOutput):
     """Output of one job: a document per material, in the order given."""
 
+    kind: Literal["md"] = "md"
     documents: list[DynamicsDocument]
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jobflow import job
-from pydantic import BaseModel
 
 from matris.makers.batch import JOULE_PER_MOLE, PropertyMaker, temperatures
 from matris.phonon import BornCharges, PhononSettings, phonons
-from matris.stores.property_documents import PhononDocument, UnstableModeDocument
+from matris.stores.property_documents import PhononDocument, PropertyOutput, UnstableModeDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
 
 
-class PhononDocuments(BaseModel):
+class PhononDocuments(PropertyOutput):
     """Output of one job: a document per material, in the order given."""
 
+    kind: Literal["phonon"] = "phonon"
     documents: list[PhononDocument]
 
 

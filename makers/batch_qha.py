@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jobflow import job
-from pydantic import BaseModel
 
 from matris.makers.batch import JOULE_PER_MOLE, PropertyMaker, temperatures
 from matris.phonon import PhononSettings
 from matris.qha import VOLUMES, quasi_harmonic
-from matris.stores.property_documents import QhaDocument
+from matris.stores.property_documents import PropertyOutput, QhaDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
 _ROOM = 300.0  # K
 
 
-class QhaDocuments(BaseModel):
+class QhaDocuments(PropertyOutput):
     """Output of one job: a document per material, in the order given."""
 
+    kind: Literal["qha"] = "qha"
     documents: list[QhaDocument]
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from pymatgen.core.structure import Structure
 
 from matris.errors import StoreError
+from matris.stores.atomic import set_fields
+from matris.stores.builder import Built, Collections, build
 from matris.stores.candidate_query import CandidateQuery
-from matris.stores.documents import CHUNK_FORMAT, CandidateDocument, ChunkDocument, unwind, utc_now
-from matris.stores.hull import hull_results
+from matris.stores.documents import utc_now
+from matris.stores.hull_builder import place_on_hulls, systems_to_place
 from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.migrations import migrate
 from matris.stores.mongo import ResultsMongoStore
 from matris.stores.query_terms import query_terms
 from matris.stores.references import References, load_references
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from jobflow.core.store import JobStore
     from maggma.core import Store
+
+    from matris.stores.documents import CandidateDocument
 
 INDEXED = (
     "candidate_id",
@@ -35,51 +38,20 @@ INDEXED = (
     "state",
     "checkpoint.key",
     "checkpoint.sha256",
+    "hull_state",
+    "elastic.bulk_modulus",
+    "phonon.has_imaginary_modes",
+    "schema_version",
     "last_updated",
 )
 """Fields people and builders query by."""
 
-_HULL_INPUT = (
-    "document_id",
-    "state",
-    "chemsys",
-    "composition",
-    "energy_per_atom",
-    "correction_scheme",
-    "checkpoint",
-    "settings",
-    "hull_type",
-    "hull_reference",
-    "hull_state",
-    "formation_energy_per_atom",
-    "energy_above_hull",
-    "is_stable",
-    "decomposes_to",
-)
 _BATCH = 1000  # ids in one query
-
-
-@dataclass(frozen=True)
-class Built:
-    """
-    What a build added.
-
-    Attributes
-    ----------
-    n_chunks, n_documents
-        How many outputs of chunk jobs were unwound, and into how many documents.
-    chemical_systems
-        Systems whose hulls may have changed.
-    """
-
-    n_chunks: int = 0
-    n_documents: int = 0
-    chemical_systems: frozenset[str] = field(default_factory=frozenset)
 
 
 class CandidateStore:
     """
-    Documents of candidates, and what is too large for them.
+    Documents of candidates, and what is too large for them. Older documents are brought up to date on opening.
 
     Parameters
     ----------
@@ -87,26 +59,30 @@ class CandidateStore:
         Connected store of `matris.stores.documents.CandidateDocument`, key ``document_id``.
     data
         Connected store of structures and per-atom arrays, key ``document_id``.
+    properties
+        Connected store of documents of properties, key ``property_id``.
     chunks
         Connected store that remembers which job outputs were unwound, key ``chunk_id``.
 
     Raises
     ------
     StoreError
-        If an index cannot be made.
+        If an index cannot be made, or documents are of a newer version than this package knows.
     """
 
-    def __init__(self, docs: Store, data: Store, chunks: Store) -> None:
+    def __init__(self, docs: Store, data: Store, properties: Store, chunks: Store) -> None:
         self.docs = docs
         self.data = data
+        self.properties = properties
         self.chunks = chunks
-        _index(docs, "document_id", unique=True)
-        _index(data, "document_id", unique=True)
-        _index(chunks, "chunk_id", unique=True)
+        for store in (docs, data, properties, chunks):
+            _index(store, store.key, unique=True)
         for name in INDEXED:
             _index(docs, name)
+        _index(properties, "candidate_id")
         if isinstance(docs, ResultsMongoStore):  # a window of one chemical system without reading all of either
             _index(docs, ["chemsys", "energy_above_hull"])
+        migrate(docs)
 
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
@@ -126,43 +102,53 @@ class CandidateStore:
         return cls(
             sibling_store(job_store, "candidates", "document_id"),
             sibling_store(job_store, "candidate_data", "document_id"),
+            sibling_store(job_store, "properties", "property_id"),
             sibling_store(job_store, "candidate_chunks", "chunk_id"),
         )
 
-    def build(self, job_store: JobStore) -> Built:
+    def build(self, job_store: JobStore, only: Collection[str] | None = None) -> Built:
         """
-        Unwind the outputs of chunk jobs that are new since the last build.
-
-        An output is marked only after its documents are stored, so that a build that was interrupted is repeated and
-        loses nothing; a repeated one changes nothing.
+        Unwind the outputs of jobs that are new since the last build, see `matris.stores.builder.build`.
 
         Parameters
         ----------
         job_store
-            Connected store with the outputs of `matris.makers.BatchRelaxMaker`.
+            Connected store with the outputs of the batch Makers.
+        only
+            Jobs to look at; by default all.
 
         Returns
         -------
         Built
             What was added.
-
-        Raises
-        ------
-        StoreError
-            If an output says it is a chunk and is not.
         """
-        known = set(self.chunks.distinct("chunk_id"))
-        found = job_store.query(
-            {"output.chunk_format": CHUNK_FORMAT}, properties=["uuid", "index", "completed_at"], load=False
-        )
-        new = [job for job in found if _chunk_id(job) not in known]
-        n_documents = 0
-        systems: set[str] = set()
-        for job in sorted(new, key=lambda job: str(job.get("completed_at"))):
-            documents = self._unwind(job_store, job)
-            n_documents += len(documents)
-            systems |= {document.chemsys for document in documents if document.chemsys}
-        return Built(len(new), n_documents, frozenset(systems))
+        return build(Collections(self.docs, self.data, self.properties, self.chunks), job_store, only)
+
+    def refused(self) -> dict[str, str]:
+        """Name the outputs of jobs that could not be unwound, and why."""
+        return {each["chunk_id"]: each["error"] for each in self.chunks.query({"error": {"$ne": None}})}
+
+    def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
+        """Store documents of candidates that no job has computed, unless one has computed them meanwhile."""
+        by_id = {document.document_id: document.model_dump() for document in documents}
+        for ids in _batches(list(by_id)):
+            criteria = {"document_id": {"$in": ids}, "job_uuid": {"$ne": None}}
+            computed = {each["document_id"] for each in self.docs.query(criteria, properties=["document_id"])}
+            fresh = [by_id[each] for each in ids if each not in computed]
+            if fresh:
+                self.docs.update(fresh, key="document_id")
+
+    def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """
+        Set fields of documents.
+
+        Parameters
+        ----------
+        changes
+            New values by name, by document id.
+        """
+        now = utc_now()
+        set_fields(self.docs, {identity: {**fields, "last_updated": now} for identity, fields in changes.items()})
 
     def upsert(self, documents: Iterable[CandidateDocument]) -> None:
         """Store documents, each in place of the one with its id."""
@@ -174,19 +160,16 @@ class CandidateStore:
         self,
         references: str | Path | References | None = None,
         *,
-        changed: Iterable[str] | None = None,
         checkpoint_sha256: str | None = None,
         settings_digest: str | None = None,
     ) -> int:
         """
-        Place the documents on their hulls.
+        Place the documents on their hulls: those that are new, and those whose hulls the new ones change.
 
         Parameters
         ----------
         references
             Entries to compare with, or a file of them. By default the documents of the same checkpoint and settings.
-        changed
-            Chemical systems with new documents; only hulls they may have changed are taken again. By default all are.
         checkpoint_sha256, settings_digest
             Only documents of this checkpoint and these settings. By default all, each combination by itself.
 
@@ -200,23 +183,19 @@ class CandidateStore:
         MatrisError
             If the references cannot be read or are on another energy scale.
         """
-        touched = None if changed is None else [set(chemsys.split("-")) for chemsys in changed]
-
-        def wanted(chemsys: str) -> bool:
-            return touched is None or not chemsys or any(symbols <= set(chemsys.split("-")) for symbols in touched)
-
         n_changed = 0
         for criteria in self._origins(checkpoint_sha256, settings_digest):
-            documents = list(self.docs.query(criteria, properties=list(_HULL_INPUT)))
-            if documents:
-                loaded = _load(references, documents[0]["checkpoint"]["energy_scale"])
-                results = hull_results(documents, loaded, wanted=wanted)
-                n_changed += self._write_hulls(documents, {i: result.to_dict() for i, result in results.items()})
+            one = self.docs.query_one(criteria, properties=["checkpoint"])
+            if one is not None:
+                loaded = _load(references, one["checkpoint"]["energy_scale"])
+                changed = systems_to_place(self.docs, criteria, loaded)
+                if changed is None or changed:
+                    n_changed += place_on_hulls(self.docs, criteria, loaded, changed)
         return n_changed
 
-    def done_ids(self, checkpoint_sha256: str, settings_digest: str) -> set[str]:
+    def computed_ids(self, checkpoint_sha256: str, settings_digest: str) -> set[str]:
         """
-        Candidates that need not be computed again, whatever became of them.
+        Candidates that a job has computed, whatever became of them.
 
         Parameters
         ----------
@@ -230,7 +209,11 @@ class CandidateStore:
         set of str
             Candidate ids.
         """
-        criteria = {"checkpoint.sha256": checkpoint_sha256, "settings.digest": settings_digest}
+        criteria = {
+            "checkpoint.sha256": checkpoint_sha256,
+            "settings.digest": settings_digest,
+            "job_uuid": {"$ne": None},
+        }
         return {document["candidate_id"] for document in self.docs.query(criteria, properties=["candidate_id"])}
 
     def query(
@@ -296,12 +279,22 @@ class CandidateStore:
         )
         return CandidateQuery(self.docs, self.data).meeting(*terms)
 
-    def documents(self, document_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Documents by id, in the order given, without those that do not exist."""
+    def documents(self, document_ids: Sequence[str], properties: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """
+        Documents by id, in the order given, without those that do not exist.
+
+        Parameters
+        ----------
+        document_ids
+            Any number.
+        properties
+            Fields to read, ``document_id`` always; by default all.
+        """
+        fields = None if properties is None else list({"document_id", *properties})
         found = {
             document["document_id"]: _plain(document)
             for batch in _batches(list(document_ids))
-            for document in self.docs.query({"document_id": {"$in": batch}})
+            for document in self.docs.query({"document_id": {"$in": batch}}, properties=fields)
         }
         return [found[identity] for identity in document_ids if identity in found]
 
@@ -330,42 +323,6 @@ class CandidateStore:
         known = arrays.get("initial_structure" if initial else "structure")
         return Structure.from_dict(known) if known else None
 
-    def _unwind(self, job_store: JobStore, job: dict[str, Any]) -> list[CandidateDocument]:
-        """Store the documents and arrays of one chunk, then remember it."""
-        uuid, index = job["uuid"], job["index"]
-        try:
-            found = job_store.query_one({"uuid": uuid, "index": index}, load=True) or {}
-        except KeyError:  # its arrays are not there: jobflow stores them last, and was killed in between
-            return []
-        try:
-            chunk = ChunkDocument.model_validate(found.get("output"))
-        except ValidationError as error:
-            raise StoreError(f"the output of job {uuid} ({index}) is no chunk that can be unwound: {error}") from error
-        documents: dict[str, CandidateDocument] = {}
-        arrays: dict[str, dict[str, Any]] = {}
-        for document, large in unwind(chunk, uuid):
-            documents[document.document_id] = document
-            arrays[document.document_id] = {"document_id": document.document_id} | large.model_dump()
-        if arrays:
-            self.data.update(list(arrays.values()), key="document_id")
-        self.upsert(documents.values())
-        mark = {"chunk_id": _chunk_id(job), "n_documents": len(documents), "last_updated": utc_now()}
-        self.chunks.update([mark], key="chunk_id")
-        return list(documents.values())
-
-    def _write_hulls(self, documents: list[dict[str, Any]], results: dict[str, dict[str, Any]]) -> int:
-        """Write the results that differ from what the documents say, and count them."""
-        stale = [
-            document["document_id"]
-            for document in documents
-            if any(document.get(name) != value for name, value in results.get(document["document_id"], {}).items())
-        ]
-        for batch in _batches(stale):
-            found = self.docs.query({"document_id": {"$in": batch}})
-            stamp = {"last_updated": utc_now()}
-            self.docs.update([_plain(document) | results[document["document_id"]] | stamp for document in found])
-        return len(stale)
-
     def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, str]]:
         """Criteria of each checkpoint and settings whose documents share a hull."""
         checkpoints = [checkpoint_sha256] if checkpoint_sha256 else sorted(self.docs.distinct("checkpoint.sha256"))
@@ -385,10 +342,6 @@ def _load(references: str | Path | References | None, energy_scale: str) -> Refe
     if references is None or isinstance(references, References):
         return references
     return load_references(references, energy_scale)
-
-
-def _chunk_id(job: dict[str, Any]) -> str:
-    return f"{job['uuid']}-{job['index']}"
 
 
 def _plain(document: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,24 @@ from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
 from matris.stores.corrections import CorrectionError, corrected_entry, correction_scheme
+from matris.stores.property_summaries import (  # noqa: TC001 - pydantic needs them
+    DynamicsSummary,
+    ElasticSummary,
+    EosSummary,
+    PhononSummary,
+    QhaSummary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matris.stores.candidates import Candidate
+
 CHUNK_FORMAT = "matris-chunk-1"
 """Marks a job output as a chunk, so that a builder finds it among the other outputs of a job store."""
+
+SCHEMA_VERSION = 1
+"""Of `CandidateDocument`; `matris.stores.migrations` brings older documents up to it."""
 
 SYMPREC = 0.1
 """Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
@@ -23,7 +35,7 @@ SYMPREC = 0.1
 _ID_PART = 8
 _ERROR_LENGTH = 1000  # characters; a document stays small
 
-type State = Literal["converged", "max_steps", "failed", "rejected"]
+type State = Literal["converged", "max_steps", "failed", "rejected", "duplicate"]
 
 
 def _plain_structure(value: Any) -> Any:
@@ -49,6 +61,7 @@ class RelaxTag(BaseModel):
     max_steps: int = Field(description="Most optimisation steps.")
     relax_cell: bool = Field(description="Whether the cell moved too.")
     digest: str = Field(description="Hash of the settings.")
+    first: dict[str, Any] | None = Field(default=None, description="Checkpoint and settings of a relaxation before.")
 
 
 class ChunkRecord(BaseModel):
@@ -61,6 +74,7 @@ class ChunkRecord(BaseModel):
     error: str | None = Field(default=None, description="Why it failed or was rejected.")
     energy: float | None = Field(default=None, description="Total energy (eV) on the energy scale of the checkpoint.")
     n_steps: int | None = None
+    first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
     fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
     smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
     nsites: int | None = None
@@ -113,21 +127,36 @@ class Symmetry(BaseModel):
     symprec: float = Field(SYMPREC, description="Tolerance (Å).")
 
 
+class HullPlace(BaseModel):
+    """Where a candidate lies on one hull; empty from `formation_energy_per_atom` on unless `hull_state` is ``"ok"``."""
+
+    hull_reference: str = Field(description="Set of competing phases, with its hash.")
+    hull_state: str = Field(description="'ok', or why there is no hull distance.")
+    formation_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
+    energy_above_hull: float | None = Field(default=None, description="eV/atom.")
+    is_stable: bool | None = None
+    decomposes_to: list[dict[str, Any]] | None = None
+    taken_at: datetime | None = Field(default=None, description="UTC.")
+
+
 class CandidateDocument(BaseModel):
     """
     One candidate computed by one checkpoint with one set of settings.
 
     Field names follow emmet where emmet has the field. `energy_per_atom` is corrected,
     `uncorrected_energy_per_atom` is what the potential gave. Arrays and structures are kept apart, under the
-    same `document_id`. The fields below `hull_state` are empty unless `hull_state` is ``"ok"``.
+    same `document_id`. The hull fields are those of the hull that was taken last; `hulls` has both kinds.
     """
 
+    schema_version: int = SCHEMA_VERSION
     document_id: str
     candidate_id: str
     source: str
     provenance: dict[str, Any] = Field(default_factory=dict)
     state: State
-    error: str | None = None
+    error: str | None = Field(default=None, description="Why it failed or was rejected.")
+    stage: str | None = Field(default=None, description="Stage of the campaign at which it was dropped.")
+    duplicate_of: str | None = Field(default=None, description="Candidate it equals.")
 
     formula_pretty: str | None = None
     chemsys: str | None = None
@@ -155,17 +184,26 @@ class CandidateDocument(BaseModel):
     )
     is_stable: bool | None = None
     decomposes_to: list[dict[str, Any]] | None = None
+    hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(default_factory=dict)
+
+    elastic: ElasticSummary | None = None
+    eos: EosSummary | None = None
+    phonon: PhononSummary | None = None
+    qha: QhaSummary | None = None
+    md: DynamicsSummary | None = None
 
     n_steps: int | None = None
-    fmax: float | None = None
-    smax: float | None = None
+    first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
+    fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
+    smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
     seconds: float | None = None
     checkpoint: CheckpointTag
     settings: RelaxTag
     versions: dict[str, str] = Field(default_factory=dict)
-    device: str
-    dtype: str
+    device: str | None = Field(default=None, description="None if it was not computed.")
+    dtype: str | None = Field(default=None, description="None if it was not computed.")
     job_uuid: str | None = Field(default=None, description="Job whose output this is; its structures are in `data`.")
+    computed_at: str | None = Field(default=None, description="ISO 8601, UTC.")
     last_updated: datetime = Field(description="UTC.")
 
 
@@ -225,10 +263,60 @@ def make_document(
         device=chunk.device,
         dtype=chunk.dtype,
         job_uuid=job_uuid,
+        computed_at=chunk.created,
         last_updated=utc_now(),
         **kept,
         **crystal,
         **energy,
+    )
+
+
+def make_dropped(
+    candidate: Candidate,
+    stage: str,
+    reason: str,
+    *,
+    checkpoint: CheckpointTag,
+    settings: RelaxTag,
+    state: State = "rejected",
+    duplicate_of: str | None = None,
+) -> CandidateDocument:
+    """
+    Document a candidate that no job has computed.
+
+    Parameters
+    ----------
+    candidate
+        With a structure or without.
+    stage, reason
+        Where and why it was dropped.
+    checkpoint, settings
+        With which it would have been computed.
+    state
+        What became of it.
+    duplicate_of
+        Candidate it equals.
+
+    Returns
+    -------
+    CandidateDocument
+    """
+    crystal: dict[str, Any] = {}
+    if candidate.structure is not None and len(candidate.structure):
+        crystal = describe(candidate.structure, relaxed=False)
+    return CandidateDocument(
+        document_id=document_id(candidate.candidate_id, checkpoint.sha256, settings.digest),
+        candidate_id=candidate.candidate_id,
+        source=candidate.source,
+        provenance=candidate.provenance,
+        state=state,
+        error=reason[:_ERROR_LENGTH],
+        stage=stage,
+        duplicate_of=duplicate_of,
+        checkpoint=checkpoint,
+        settings=settings,
+        last_updated=utc_now(),
+        **crystal,
     )
 
 

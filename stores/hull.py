@@ -146,19 +146,33 @@ def _describe(documents: Sequence[Document], references: References | None) -> t
     origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in documents}
     if len(origins) > 1:
         raise MatrisError("one hull takes documents of one checkpoint and one set of settings; compare them apart")
-    checkpoint, settings = documents[0]["checkpoint"], documents[0]["settings"]
-    if references is None:
-        label = (
-            f"{checkpoint['key']} ({checkpoint['energy_scale']}, sha256 {checkpoint['sha256'][:12]}, "
-            f"settings {settings['digest']})"
-        )
-        return SELF_CONSISTENT, label
-    if references.energy_scale != checkpoint["energy_scale"]:
+    checkpoint = documents[0]["checkpoint"]
+    if references is not None and references.energy_scale != checkpoint["energy_scale"]:
         raise MatrisError(
             f"the references {references.name} are corrected for the energy scale {references.energy_scale!r}, the "
             f"checkpoint {checkpoint['key']} is on {checkpoint['energy_scale']!r}; load them for that scale"
         )
-    return REFERENCE, references.label
+    return SELF_CONSISTENT if references is None else REFERENCE, hull_label(documents[0], references)
+
+
+def hull_label(document: Document, references: References | None) -> str:
+    """
+    Name the set of competing phases.
+
+    Parameters
+    ----------
+    document
+        Any of those that are placed.
+    references
+        None: the documents themselves.
+    """
+    if references is not None:
+        return references.label
+    checkpoint, settings = document["checkpoint"], document["settings"]
+    return (
+        f"{checkpoint['key']} ({checkpoint['energy_scale']}, sha256 {checkpoint['sha256'][:12]}, "
+        f"settings {settings['digest']})"
+    )
 
 
 def _why_not(document: Document) -> str | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = "matris-results"
 DATABASE_FILE = "matris.sqlite"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
-INDEXED = ("uuid", STAMP, "output.chunk_format")
+INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format")
 """What jobflow and the builder of candidates look jobs up by, beside (uuid, index)."""
 
 _MONGO = (MongoStore, MongoURIStore, ResultsMongoStore)  # not the stores derived from them, of other kinds

@@ -9,6 +9,16 @@ from pydantic import BaseModel, Field
 
 from matris.stores.documents import CheckpointTag, StructureDict, Symmetry  # noqa: TC001 - pydantic needs them
 
+PROPERTY_FORMAT = "matris-properties-1"
+"""Marks a job output as properties, so that a builder finds it among the other outputs of a job store."""
+
+
+class PropertyOutput(BaseModel):
+    """Output of one job: a document per material, in the order given."""
+
+    property_format: Literal["matris-properties-1"] = "matris-properties-1"
+    kind: str = Field(description="Key of matris.stores.property_summaries.SUMMARIES.")
+
 
 class PropertyDocument(BaseModel):
     """

@@ -9,8 +9,17 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError, StoreError
+from matris.stores import hull_builder
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.documents import ChunkDocument
+from matris.stores.candidates import Candidate
+from matris.stores.documents import (
+    SCHEMA_VERSION,
+    CandidateDocument,
+    CheckpointTag,
+    ChunkDocument,
+    RelaxTag,
+    make_dropped,
+)
 from matris.stores.jobstore import open_job_store
 from matris.stores.references import References
 
@@ -107,8 +116,8 @@ def test_chunks_are_unwound_once_and_only_once(job_store):
     again = CandidateStore.beside(job_store)
     assert again.build(job_store).n_documents == 3
     assert store.docs.count() == 7
-    assert store.done_ids(SHA, DIGEST) == {"li", "cl", "licl", "high", "slow", "lif", "bad"}
-    assert store.done_ids(SHA, "other") == set()
+    assert store.computed_ids(SHA, DIGEST) == {"li", "cl", "licl", "high", "slow", "lif", "bad"}
+    assert store.computed_ids(SHA, "other") == set()
 
 
 def test_an_interrupted_build_is_made_good(job_store, monkeypatch):
@@ -139,12 +148,26 @@ def test_hulls_are_in_the_documents(store):
     assert "demo" in found["li"]["hull_reference"]
 
 
-def test_hulls_that_did_not_change_are_not_written(job_store, store):
+def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store, monkeypatch):
     assert store.update_hulls() == 0
     before = by_candidate(store)
     run(job_store, [("better", ["Li", "Cl"], -2.6, "converged"), ("worse", None, None, "rejected")])
     built = store.build(job_store)
-    assert store.update_hulls(changed=built.chemical_systems) == 4  # the new ones, and two that are now above one
+    assert built.chemical_systems == {"Cl-Li"}
+    read = []
+    monkeypatch.setattr(hull_builder, "hull_results", lambda documents, *_, **__: read.extend(documents) or {})
+    store.update_hulls()
+    assert {d["document_id"].split("-")[0] for d in read} == {
+        "li",
+        "cl",
+        "licl",
+        "high",
+        "slow",
+        "better",
+        "worse",
+    }  # no LiF
+    monkeypatch.undo()
+    assert store.update_hulls() == 4  # the new ones, and two that are now above one
     after = by_candidate(store)
     assert after["worse"]["hull_state"] == "not converged: rejected"
     assert after["licl"]["energy_above_hull"] == pytest.approx(0.1)
@@ -153,14 +176,107 @@ def test_hulls_that_did_not_change_are_not_written(job_store, store):
 
 def test_a_reference_hull_replaces_the_self_consistent_one(store):
     entries = (ComputedEntry("Li", -1.0), ComputedEntry("Cl", -2.0), ComputedEntry("LiCl", -4.8, entry_id="ref"))
-    assert store.update_hulls(References("toy", "matpes-pbe", entries)) == 7
+    references = References("toy", "matpes-pbe", entries)
+    own = by_candidate(store)
+    assert store.update_hulls(references) == 7
+    assert store.update_hulls(references) == 0
     found = by_candidate(store)
     assert found["licl"]["energy_above_hull"] == pytest.approx(-0.1)
     assert found["licl"]["hull_type"] == "reference"
     assert found["licl"]["hull_reference"].startswith("toy (matpes-pbe, sha256 ")
     assert found["licl"]["decomposes_to"] == [{"formula": "LiCl", "amount": 1.0, "entry_id": "ref"}]
+    assert set(found["licl"]["hulls"]) == {"reference", "self-consistent"}
+    for kind, document in (("reference", found["licl"]), ("self-consistent", own["licl"])):
+        place = found["licl"]["hulls"][kind]
+        assert {name: document[name] for name in place if name != "taken_at"} == {
+            name: value for name, value in place.items() if name != "taken_at"
+        }
     with pytest.raises(MatrisError, match="energy scale 'mp'"):
         store.update_hulls(References("toy", "mp", entries))
+    store.update_hulls()
+    assert by_candidate(store)["licl"]["energy_above_hull"] == 0
+
+
+def test_properties_join_their_candidates_in_either_order(job_store):
+    moduli = {"voigt": 51.0, "reuss": 49.0, "vrh": 50.0}
+    common = {"checkpoint": {"key": "demo", "sha256": SHA, "energy_scale": "matpes-pbe"}, "settings": {"fmax": 1e-4}}
+    common |= {"state": "converged", "versions": {}, "device": "cpu", "dtype": "float32"}
+
+    def compute_properties(name, kind, **fields):
+        document = {"candidate_id": "licl", "created": "2026-11-23T10:00:00+00:00", **common, **fields}
+        output = {"property_format": "matris-properties-1", "kind": kind, "documents": [document]}
+        job_store.update([{"uuid": name, "index": 1, "output": output, "completed_at": "2026-11-23T10:00:00"}])
+
+    store = CandidateStore.beside(job_store)
+    compute_properties("e", "elastic", bulk_modulus=moduli, shear_modulus=moduli, is_mechanically_stable=True)
+    assert store.build(job_store).n_properties == 1
+    run(job_store, FIRST)
+    store.build(job_store)
+    thermal = {"temperatures": [200.0, 400.0], "heat_capacities": [40.0, 60.0], "nsites_primitive": 2}
+    compute_properties("p", "phonon", has_imaginary_modes=False, min_frequency=-0.01, **thermal)
+    store.build(job_store)
+    assert store.build(job_store).n_properties == 0
+    document = by_candidate(store)["licl"]
+    assert document["elastic"]["bulk_modulus"] == 50
+    assert document["elastic"]["job_uuid"] == "e"
+    assert document["elastic"]["is_mechanically_stable"] is True
+    assert document["phonon"]["heat_capacity"] == pytest.approx(25)
+    assert document["phonon"]["has_imaginary_modes"] is False
+    assert document["phonon"]["free_energy"] is None
+    assert by_candidate(store)["high"]["elastic"] is None
+    assert store.properties.count() == 2
+    assert CandidateDocument.model_validate(document).phonon.state == "converged"
+
+
+def test_a_build_that_is_repeated_keeps_what_was_added_since(job_store, store):
+    store.set_fields({by_candidate(store)["licl"]["document_id"]: {"stage": "hull window"}})
+    before = by_candidate(store)
+    store.chunks.remove_docs({})
+    assert store.build(job_store).n_documents == 7
+    assert by_candidate(store) == before
+
+
+def test_dropped_candidates_do_not_replace_computed_ones(store):
+    checkpoint = CheckpointTag(key="demo", sha256=SHA, energy_scale="matpes-pbe")
+    settings = RelaxTag(fmax=0.05, max_steps=500, relax_cell=True, digest=DIGEST)
+    dropped = [
+        make_dropped(
+            Candidate(candidate_id=name, structure=crystal(["Li", "Cl"]), source="file"),
+            "duplicates",
+            "equal to candidate licl",
+            checkpoint=checkpoint,
+            settings=settings,
+            state="duplicate",
+            duplicate_of="licl",
+        )
+        for name in ("licl", "twin")
+    ]
+    store.add_dropped(dropped)
+    found = by_candidate(store)
+    assert found["licl"]["state"] == "converged"
+    assert (found["twin"]["state"], found["twin"]["duplicate_of"]) == ("duplicate", "licl")
+    assert found["twin"]["formula_pretty"] == "LiCl"
+    assert "twin" not in store.computed_ids(SHA, DIGEST)
+    store.update_hulls()
+    assert by_candidate(store)["twin"]["hull_state"] == "not converged: duplicate"
+
+
+def test_older_documents_are_brought_up_to_date(store):
+    old = by_candidate(store)["high"]
+    gone = ("schema_version", "hulls", "stage", "duplicate_of", "elastic", "phonon", "eos", "qha", "md", "computed_at")
+    ancient = {name: value for name, value in old.items() if name not in gone}
+    store.docs.remove_docs({"candidate_id": "high"})
+    store.docs.update([ancient])
+    again = CandidateStore(store.docs, store.data, store.properties, store.chunks)
+    new = by_candidate(again)["high"]
+    assert new["schema_version"] == SCHEMA_VERSION
+    assert CandidateDocument.model_validate(new).hulls["self-consistent"].energy_above_hull == pytest.approx(0.2)
+    assert {name: new[name] for name in ancient if name != "settings"} == {
+        name: value for name, value in ancient.items() if name != "settings"
+    }
+    store.docs.update([new | {"schema_version": SCHEMA_VERSION + 1}])
+    with pytest.raises(StoreError, match=f"schema version {SCHEMA_VERSION + 1}, .* knows up to {SCHEMA_VERSION}"):
+        CandidateStore(store.docs, store.data, store.properties, store.chunks)
 
 
 def test_checkpoints_do_not_mix(job_store, store):
@@ -216,17 +332,22 @@ def test_results_are_found_again_by_a_second_store(tmp_path):
     assert set(ids(CandidateStore.open(tmp_path).query())) == {"li", "cl", "licl", "high"}
 
 
-def test_an_output_that_only_says_it_is_a_chunk_is_named(job_store):
+def test_an_output_that_only_says_it_is_a_chunk_costs_only_itself(job_store):
     job_store.update([{"uuid": "u1", "index": 1, "output": {"chunk_format": "matris-chunk-1", "records": 3}}])
-    with pytest.raises(StoreError, match=r"job u1 \(1\) is no chunk"):
-        CandidateStore.beside(job_store).build(job_store)
+    run(job_store, FIRST)
+    store = CandidateStore.beside(job_store)
+    built = store.build(job_store)
+    assert built.n_documents == 4
+    assert list(built.refused) == ["u1-1"]
+    assert "ValidationError" in store.refused()["u1-1"]
+    assert store.build(job_store).refused == {}
 
 
 def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):
     store = CandidateStore.beside(job_store)
     monkeypatch.setattr(store.docs, "ensure_index", lambda *_, **__: False)
     with pytest.raises(StoreError, match="cannot index 'document_id'"):
-        CandidateStore(store.docs, store.data, store.chunks)
+        CandidateStore(store.docs, store.data, store.properties, store.chunks)
 
 
 def test_windows_of_a_chemical_system_have_an_index_on_a_server(mongo_server):
