@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from matris import cli_optimade
 from matris.errors import MatrisError
 from matris.terminal import (
     cell,
@@ -52,6 +53,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_optimade.app, name="optimade")
 Files = Annotated[
     list[Path],
     typer.Argument(metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."),

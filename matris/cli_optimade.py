@@ -1,0 +1,82 @@
+"""Commands that hand results on in OPTIMADE's terms."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the signature
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from matris.terminal import stderr
+
+if TYPE_CHECKING:
+    from matris.stores.candidate_store import CandidateStore
+
+app = typer.Typer(no_args_is_help=True, help="Serve or export the relaxed candidates for OPTIMADE's clients.")
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URI",
+        help="Where results are kept: a folder, or mongodb://HOST/DATABASE.",
+        show_default="your jobflow configuration, else ./matris-results",
+    ),
+]
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", dir_okay=False, help="An older one is replaced.")],
+    store: Store = None,
+) -> None:
+    """
+    Write the relaxed candidates to one file, with which any OPTIMADE server can be filled.
+
+    `matris optimade export candidates.jsonl`
+    """
+    from matris.cli import _check_there, _clear_errors
+
+    with _clear_errors():
+        from matris.stores.candidate_store import CandidateStore
+        from matris.stores.optimade_export import export_optimade
+
+        _check_there(store)
+        candidates = CandidateStore.open(store)
+        with stderr.status("Writing …"):
+            n_structures = export_optimade(candidates, file)
+        _say(n_structures, candidates, "exported")
+
+
+@app.command("serve")
+def serve_command(
+    store: Store = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 5000,
+) -> None:
+    """
+    Answer OPTIMADE queries on the relaxed candidates, until interrupted.
+
+    Results that come meanwhile are served after a restart, which writes only what is new.
+
+    `matris optimade serve --port 5000`
+    """
+    from matris.cli import _check_there, _clear_errors
+
+    with _clear_errors():
+        from matris.stores.optimade_server import listen, open_published, publish, serve
+
+        _check_there(store)
+        with listen(host, port) as listener:
+            candidates, published = open_published(store)
+            with stderr.status("Publishing what is new …"):
+                publish(candidates, published)
+            _say(published.count(), candidates, "served")
+            stderr.print("OPTIMADE at http://{}:{}, until Ctrl-C".format(*listener.getsockname()[:2]))
+            serve(published, listener)
+
+
+def _say(n_structures: int, candidates: CandidateStore, done: str) -> None:
+    """Say how many structures there are, and how many candidates have none."""
+    rest = candidates.docs.count() - n_structures
+    without = f"; {rest} without a relaxed structure are not" if rest else ""
+    stderr.print(f"{n_structures} structures {done}{without}")
