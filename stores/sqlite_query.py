@@ -135,11 +135,13 @@ def _hits(db: sqlite3.Connection, clause: _Clause) -> int:
 
 
 def _pairs(criteria: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Pairs of field and condition, with nested ``$and`` and ``$all`` unfolded and what all documents meet left out."""
+    """Pairs of field and condition, ``$and``, ``$nor`` and ``$all`` unfolded and what all documents meet left out."""
     for field, search in criteria.items():
         if field == "$and" and isinstance(search, list) and search:
             for part in search:
                 yield from _pairs(part)
+        elif field == "$nor" and isinstance(search, list) and all(_is_plain(part) for part in search):
+            yield from ((name, {"$not": condition}) for part in search for name, condition in part.items())
         elif is_condition(search) and list(search) == ["$all"] and search["$all"]:
             for value in search["$all"]:
                 yield field, value if isinstance(value, dict) else {"$in": [value]}
@@ -147,9 +149,20 @@ def _pairs(criteria: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield field, search
 
 
+def _is_plain(criteria: Any) -> bool:
+    """Ask whether criteria are a single operator on a single field."""
+    if not isinstance(criteria, dict) or len(criteria) != 1:
+        return False
+    ((field, search),) = criteria.items()
+    return not field.startswith("$") and is_condition(search) and len(search) == 1
+
+
 def _clause(index: Index, operator: str, value: Any) -> _Clause | None:
     """Condition for one operator on an indexed field, or None where the index cannot decide."""
     here = "{0}.index_id = ? AND {0}.rank "
+    if operator == "$not" and index.sorts and is_condition(value) and len(value) == 1:  # one entry for each document
+        met = _clause(index, *next(iter(value.items())))
+        return met and _Clause(index.id, f"{{0}}.index_id = ? AND NOT ({met.sql})", (index.id, *met.parameters))
     if operator == "$in" and isinstance(value, list):
         if any(isinstance(v, float) or entry(v)[0] not in {NUMBER, STRING} for v in value):
             return None  # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
