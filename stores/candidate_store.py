@@ -80,8 +80,10 @@ class CandidateStore:
         for name in INDEXED:
             _index(docs, name)
         _index(properties, "candidate_id")
-        if isinstance(docs, ResultsMongoStore):  # a window of one chemical system without reading all of either
+        if isinstance(docs, ResultsMongoStore):  # a window of one chemical system, and pages, without reading the rest
             _index(docs, ["chemsys", "energy_above_hull"])
+            _index(docs, ["energy_above_hull", "document_id"])
+            _index(docs, ["last_updated", "document_id"])
         migrate(docs)
 
     @classmethod
