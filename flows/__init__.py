@@ -1,8 +1,8 @@
-"""Flows: jobs put together."""
+"""Jobs put together into workflows."""
 
-from __future__ import annotations
-
-from matris.flows.campaign import Campaign, Intake
+from matris.flows.campaign import Campaign
+from matris.flows.funnel import Funnel
+from matris.flows.runner import run
 from matris.flows.screening import ScreeningFlowMaker
 
-__all__ = ["Campaign", "Intake", "ScreeningFlowMaker"]
+__all__ = ["Campaign", "Funnel", "ScreeningFlowMaker", "run"]

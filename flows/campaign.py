@@ -1,222 +1,189 @@
-"""A screening campaign on one machine: from inputs to ranked documents, safe to interrupt and to repeat."""
+"""A campaign: candidates on their way through one checkpoint into one store."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import hashlib
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from jobflow import run_locally
+from monty.json import MontyDecoder, jsanitize
 
-from matris.flows.screening import ScreeningFlowMaker, with_elements
+from matris.errors import StoreError
+from matris.flows.funnel import Funnel
+from matris.flows.stages import stage_maker
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.candidates import Candidate, read_candidates
-from matris.stores.documents import document_id
-from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store
-from matris.stores.prototypes import generate_candidates
+from matris.stores.documents import CheckpointTag, RelaxTag, document_id, utc_now
+from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.references import References, load_references
-from matris.stores.report import Report, write_report
-from matris.stores.report_plot import reference_points
+from matris.stores.work_queue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from jobflow import JobStore
+    from matris.makers.batch import BatchMaker
 
-    from matris.potential import Potential
-
-
-@dataclass(frozen=True)
-class Intake:
-    """
-    What a campaign is asked to compute.
-
-    Parameters
-    ----------
-    candidates
-        Distinct candidates, in the order they were read.
-    n_read
-        How many were read, identical ones included.
-    """
-
-    candidates: list[Candidate]
-    n_read: int
-
-    @classmethod
-    def of(cls, candidates: Iterable[Candidate]) -> Intake:
-        """Drop identical candidates; the first of each stays."""
-        distinct: dict[str, Candidate] = {}
-        n_read = 0
-        for candidate in candidates:
-            n_read += 1
-            distinct.setdefault(candidate.candidate_id, candidate)
-        return cls(list(distinct.values()), n_read)
-
-    @classmethod
-    def gather(cls, sources: Sequence[str | Path] = (), chemsys: str | None = None, **generate: Any) -> Intake:
-        """
-        Read files and generate candidates.
-
-        Parameters
-        ----------
-        sources
-            Files and folders for `matris.stores.candidates.read_candidates`.
-        chemsys
-            Chemical system to fill from prototypes, such as ``"Li-Fe-O"``.
-        **generate
-            Keywords of `matris.stores.prototypes.generate_candidates`.
-
-        Raises
-        ------
-        MatrisError
-            If a source does not exist, or an element of the chemical system.
-        """
-        read = read_candidates(sources) if sources else ()
-        made = generate_candidates(chemsys, **generate) if chemsys else ()
-        return cls.of(candidate for origin in (read, made) for candidate in origin)
+PAGE = 1000
+"""Candidates in a page of a campaign's list of members."""
 
 
-@dataclass
 class Campaign:
     """
-    Candidates on their way through one checkpoint into one store.
+    Candidates on their way through one checkpoint in one store, where everything about them is kept.
 
-    Whatever the store holds for the same checkpoint and settings is not computed again, and what an interrupted run
-    had finished is taken from its journal.
+    The same title, checkpoint and settings are the same campaign, on any machine that sees the store. Whatever the
+    store holds for the checkpoint and the settings is not computed again, whichever campaign it was computed for.
 
     Parameters
     ----------
-    intake
-        What to compute.
     location
         Store, as for `matris.stores.jobstore.open_job_store`.
     maker
-        Job that computes a chunk. Without a journal folder of its own it keeps its journal with the results.
+        Job that relaxes a chunk.
+    funnel
+        Which candidates go on.
+    title
+        Headline; what the campaign is known by.
     chunk_size
-        Candidates in a job.
+        Most candidates in a job.
+    references
+        File of computed entries that the hull is taken from. By default competing phases are the candidates, and the
+        elements they contain, which are computed too.
 
     Raises
     ------
     MatrisError
-        If the checkpoint cannot be loaded or the store cannot be opened.
+        If the checkpoint or the references cannot be read, or the store cannot be opened.
     """
 
-    intake: Intake
-    location: str | Path | None = None
-    maker: BatchRelaxMaker = field(default_factory=BatchRelaxMaker)
-    chunk_size: int = 500
-
-    def __post_init__(self) -> None:
-        """Load the potential and open the store."""
-        self.potential: Potential = self.maker.potential()
-        self.job_store: JobStore = open_job_store(self.location)
-        self.store = CandidateStore.beside(self.job_store)
-        self.candidates = self.intake.candidates
+    def __init__(
+        self,
+        location: str | Path | None = None,
+        maker: BatchRelaxMaker | None = None,
+        funnel: Funnel | None = None,
+        *,
+        title: str = "Screening",
+        chunk_size: int = 500,
+        references: str | Path | None = None,
+    ) -> None:
+        self.location = location
+        self.maker = maker or BatchRelaxMaker()
+        self.funnel = funnel or Funnel()
+        self.title = title
+        self.chunk_size = chunk_size
+        self.card = self.maker.card()
         self.references: References | None = None
-        if self.maker.journal_dir is None:
-            self.maker.journal_dir = str((local_folder(self.location) / "journal").absolute())
+        self._references_file = None if references is None else str(Path(references).absolute())
+        if references is not None:
+            self.references = load_references(references, self.card.energy_scale)
+        card, settings = self.card, self.maker.settings()
+        self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
+        self.settings = RelaxTag(**settings.to_dict(), digest=settings.digest())
+        self.origin = (card.sha256, self.settings.digest)
+        self.name = hashlib.sha256("\n".join([title, *self.origin]).encode()).hexdigest()[:12]
+        self.job_store = open_job_store(location)
+        self.store = CandidateStore.beside(self.job_store)
+        self.queue = WorkQueue(sibling_store(self.job_store, "work_queue", "work_id"))
+        self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
+        self._members = sibling_store(self.job_store, "campaign_members", "page_id")
 
-    def compete_with(self, references: str | Path | None) -> None:
+    @classmethod
+    def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:
         """
-        Choose the competing phases of the hull.
+        Open a campaign that a store knows.
 
         Parameters
         ----------
-        references
-            File of computed entries. None: the candidates, and the elements they contain, which are computed too.
+        location
+            Store.
+        name
+            Of the campaign, or its first letters. By default the one that was worked on last.
 
         Raises
         ------
-        MatrisError
-            If the file cannot be read or its entries are on another energy scale.
+        StoreError
+            If there is no such campaign.
         """
-        if references is None:
-            self.candidates = with_elements(self.intake.candidates, self.potential.elements)
-        else:
-            self.references = load_references(references, self.potential.card.energy_scale)
+        records = sibling_store(open_job_store(location), "campaigns", "campaign_id")
+        criteria = {} if name is None else {"campaign_id": {"$regex": f"^{name}"}}
+        record = next(iter(records.query(criteria, sort={"last_updated": -1}, limit=1)), None)
+        if record is None:
+            raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        return cls(
+            location,
+            MontyDecoder().process_decoded(record["maker"]),
+            Funnel.from_dict(record["funnel"]),
+            title=record["title"],
+            chunk_size=record["chunk_size"],
+            references=record["references"],
+        )
 
-    def pending(self) -> list[Candidate]:
-        """Candidates without a document, after outputs of earlier jobs were picked up."""
-        self.store.build(self.job_store)
-        done = self.store.done_ids(*self._origin)
-        return [candidate for candidate in self.candidates if candidate.candidate_id not in done]
+    def record(self) -> dict[str, Any]:
+        """What the store knows about the campaign; without candidates yet, what it is made of."""
+        found = self._records.query_one({"campaign_id": self.name}) or {}
+        return {key: value for key, value in found.items() if key != "_id"}
 
-    def compute(self, candidates: Sequence[Candidate]) -> None:
-        """Run the jobs of candidates here and now, and build their documents."""
-        if not candidates:
-            return
-        flow_maker = ScreeningFlowMaker(relax_maker=self.maker, chunk_size=self.chunk_size, add_elements=False)
-        run_locally(flow_maker.make(candidates), store=self.job_store, log=False, raise_immediately=True)
-        self.store.build(self.job_store)
-        self._drop_journal()
+    def keep(self, **about: Any) -> None:
+        """Write what the campaign is made of, and something about it, into the store."""
+        made_of = {
+            "campaign_id": self.name,
+            "title": self.title,
+            "maker": jsanitize(self.maker.as_dict(), strict=True),
+            "funnel": self.funnel.to_dict(),
+            "chunk_size": self.chunk_size,
+            "references": self._references_file,
+            "checkpoint": self.checkpoint.model_dump(),
+            "settings": self.settings.model_dump(),
+            "last_updated": utc_now(),
+        }
+        self._records.update([{"created": utc_now(), **self.record(), **made_of, **about}], key="campaign_id")
+
+    def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
+        """Maker of a chunk's job, which keeps its journal in a folder of the chunk's own."""
+        maker = stage_maker(stage, self.maker, self.journal(work_id))
+        if device is not None:
+            maker.device = device
+        return maker
+
+    def journal(self, work_id: str) -> Path:
+        """Folder in which the job of a chunk keeps what is finished."""
+        return (local_folder(self.location) / "journal" / work_id).absolute()
+
+    def drop_journal(self, work_id: str) -> None:
+        """Remove the journal of a chunk whose output is stored."""
+        shutil.rmtree(self.journal(work_id), ignore_errors=True)
+
+    def write_members(self, number: int, candidate_ids: Sequence[str]) -> None:
+        """Keep a page of the candidates that belong to the campaign."""
+        page = {"page_id": f"{self.name}-{number:06d}", "campaign_id": self.name, "candidate_ids": list(candidate_ids)}
+        self._members.update([page | {"last_updated": utc_now()}], key="page_id")
+
+    def cut_members(self, n_pages: int) -> None:
+        """Forget pages after the last, which an earlier and longer list left."""
+        self._members.remove_docs({"campaign_id": self.name, "page_id": {"$gte": f"{self.name}-{n_pages:06d}"}})
+
+    def document_ids(self) -> Iterator[list[str]]:
+        """Ids of the documents of all members, page by page, in the order of reading."""
+        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
+            yield [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+
+    def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """
+        Documents of the campaign's candidates that are in the store, in the order of reading.
+
+        Parameters
+        ----------
+        properties
+            Fields to read; by default all.
+        """
+        for page in self.document_ids():
+            yield from self.store.documents(page, properties)
 
     def rank(self) -> None:
         """Place the store's documents of this checkpoint and these settings on their hulls."""
-        sha256, digest = self._origin
+        sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
-
-    def documents(self) -> list[dict[str, Any]]:
-        """Documents of the campaign's candidates that are in the store, in the order of the candidates."""
-        ids = [document_id(candidate.candidate_id, *self._origin) for candidate in self.candidates]
-        return self.store.documents(ids)
-
-    def report(self, directory: str | Path, title: str) -> Path:
-        """Write the HTML report; its path."""
-        documents = self.documents()
-        return write_report(
-            Report(
-                documents,
-                self.store.structure,
-                card=self.potential.card.to_dict(),
-                title=title,
-                n_read=self.intake.n_read,
-                reference_points=None if self.references is None else reference_points(self.references.entries),
-            ),
-            directory,
-        )
-
-    def write_structures(self, directory: str | Path) -> dict[str, Path]:
-        """
-        Write relaxed structures as CIF files named after their sources.
-
-        Returns
-        -------
-        dict
-            Path by document id.
-        """
-        directory = Path(directory)
-        written: dict[str, Path] = {}
-        for document in self.documents():
-            structure = self.store.structure(document["document_id"])
-            if structure is None:
-                continue
-            directory.mkdir(parents=True, exist_ok=True)
-            stem = Path(document["source"]).name.split(".")[0] or "structure"
-            path = directory / f"{stem}.cif"
-            if path in written.values():
-                path = directory / f"{stem}-{document['candidate_id'][:8]}.cif"
-            structure.to(filename=str(path), fmt="cif")
-            written[document["document_id"]] = path
-        return written
-
-    def _drop_journal(self) -> None:
-        """Remove the journal, unless it holds what another campaign was interrupted in."""
-        journal = self.maker.journal(self.potential)
-        if not journal.exists():
-            return
-        done = self.store.done_ids(*self._origin)
-        with journal.open(encoding="utf-8") as lines:
-            next(lines, None)  # the header
-            left = any(json.loads(line)["structure_id"] not in done for line in lines)
-        if not left:
-            journal.unlink(missing_ok=True)
-
-    @property
-    def _origin(self) -> tuple[str, str]:
-        """Hash of the checkpoint and digest of the settings, which a document belongs to."""
-        return self.potential.card.sha256, self.maker.settings().digest()
 
 
 def local_folder(location: str | Path | None) -> Path:

@@ -1,22 +1,22 @@
-"""Screening: relax candidates chunk by chunk and rank them by distance to the convex hull."""
+"""Screening as one flow, for any of jobflow's managers."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobflow import Flow, Maker, OnMissing
-from monty.json import MontyEncoder
+from monty.json import jsanitize
 
-from matris.flows.ranking import rank_candidates
+from matris.flows.chunks import MAX_BYTES, chunked
+from matris.flows.ranking import add_properties, rank_candidates
 from matris.makers.batch import as_candidate
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.prototypes import elemental_references
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from pymatgen.core import Structure
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @dataclass
 class ScreeningFlowMaker(Maker):
     """
-    Chunk jobs that relax candidates, and one job that ranks what converged.
+    Chunk jobs that relax candidates, one job that ranks what converged, and jobs for properties of what survives.
+
+    On one machine `matris.flows.run` does the same for campaigns of any size, resumes, and isolates what breaks.
 
     Parameters
     ----------
@@ -35,18 +37,24 @@ class ScreeningFlowMaker(Maker):
     relax_maker
         Maker of the chunk jobs.
     chunk_size
-        Most candidates in a job.
+        Most candidates in a job, of ordinary cells; fewer of large ones.
     max_chunk_bytes
         Most bytes of candidates, as JSON, in a job: a document of a MongoDB may not pass 16 MB.
     add_elements
         Whether to compute the elements of the candidates too, without which there is no self-consistent hull.
+    window
+        Candidates up to this energy above the hull (eV/atom) survive.
+    properties
+        What is computed of them, in jobs that the flow adds to itself: ``"phonon"``, ``"elastic"``.
     """
 
     name: str = "screening"
     relax_maker: BatchRelaxMaker = field(default_factory=BatchRelaxMaker)
     chunk_size: int = 500
-    max_chunk_bytes: int = 8_000_000
+    max_chunk_bytes: int = MAX_BYTES
     add_elements: bool = True
+    window: float = 0.1
+    properties: tuple[str, ...] = ()
 
     def make(self, candidates: Iterable[Candidate | Structure], references: str | None = None) -> Flow:
         """
@@ -69,32 +77,30 @@ class ScreeningFlowMaker(Maker):
         listed = [as_candidate(candidate) for candidate in candidates]
         if self.add_elements and references is None:
             listed = with_elements(listed)
-        chunks = list(self._chunks(listed))
+        chunks = list(chunked(listed, self.chunk_size, self.max_chunk_bytes))
         jobs = []
         for number, chunk in enumerate(chunks, start=1):
-            relax = self.relax_maker.make(chunk)
+            relax = self.relax_maker.make([jsanitize(candidate.model_dump(), strict=True) for candidate in chunk])
             if len(chunks) > 1:
                 relax.append_name(f" {number}/{len(chunks)}")
             jobs.append(relax)
-        rank = rank_candidates([relax.output for relax in jobs], references)
+        rank = rank_candidates(
+            [job.output.records for job in jobs],
+            [job.output.checkpoint for job in jobs],
+            [job.output.settings for job in jobs],
+            references,
+            self.window,
+        )
         rank.name = "rank"
         rank.config.on_missing_references = OnMissing.NONE  # a chunk that broke does not cost the others their ranking
-        return Flow([*jobs, rank], output=rank.output, name=self.name)
-
-    def _chunks(self, candidates: Iterable[Candidate]) -> Iterator[list[dict[str, Any]]]:
-        """Cut candidates into job inputs bounded by count and bytes."""
-        chunk: list[dict[str, Any]] = []
-        size = 0
-        for candidate in candidates:
-            item = candidate.model_dump()
-            n_bytes = len(json.dumps(item, cls=MontyEncoder))
-            if chunk and (len(chunk) == self.chunk_size or size + n_bytes > self.max_chunk_bytes):
-                yield chunk
-                chunk, size = [], 0
-            chunk.append(item)
-            size += n_bytes
-        if chunk:
-            yield chunk
+        more = []
+        for relax in jobs if self.properties else []:
+            survivors = add_properties(
+                relax.output.structures, rank.output["survivors"], self.relax_maker, self.properties
+            )
+            survivors.config.on_missing_references = OnMissing.NONE
+            more.append(survivors)
+        return Flow([*jobs, rank, *more], output=rank.output, name=self.name)
 
 
 def with_elements(candidates: Iterable[Candidate], known: Collection[str] | None = None) -> list[Candidate]:

@@ -105,7 +105,7 @@ class BatchMaker(Maker):
         for entries in given:
             if len(entries) != len(chunk):
                 raise ValueError(f"{len(entries)} entries for {len(chunk)} candidates: give None where unknown")
-        there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None}
+        there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None}
         more = [[entries[index] for index in there] for entries in given]
         records = dict(zip(there, compute(list(there.values()), potential, *more), strict=True))
         settings = {key: value for key, value in asdict(self).items() if key not in _NOT_SETTINGS}

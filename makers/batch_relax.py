@@ -11,7 +11,7 @@ from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
 from matris.relaxation import RelaxSettings, journal_file, relax
-from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
+from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class BatchRelaxMaker(BatchMaker):
         """
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
-        settings = self.settings()
+        settings, scale = self.settings(), potential.card.energy_scale
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
         for index, candidate in enumerate(chunk):
@@ -96,7 +96,7 @@ class BatchRelaxMaker(BatchMaker):
             if reason is None:
                 accepted.append(index)
             else:
-                results[index] = self._result(candidate, "rejected", reason)
+                results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
         records = relax(
             (chunk[index].structure for index in accepted),
@@ -108,7 +108,7 @@ class BatchRelaxMaker(BatchMaker):
         )
         for record in records:
             index = accepted[record.index]
-            results[index] = self._result(chunk[index], self.outcome(record), record.error, record)
+            results[index] = self._result(chunk[index], self.outcome(record), record.error, scale, record)
             _report(results[index][0])
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
@@ -132,7 +132,7 @@ class BatchRelaxMaker(BatchMaker):
         return journal_file(folder, potential.card.sha256, self.settings(), dtype_name(potential.dtype))
 
     def _result(
-        self, candidate: Candidate, state: State, error: str | None, record: RelaxRecord | None = None
+        self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
         """Small and large part of one candidate's result."""
         start = candidate.structure
@@ -149,6 +149,7 @@ class BatchRelaxMaker(BatchMaker):
             seconds=record.seconds if record else None,
             nsites=len(start) if start is not None else None,
             formula=start.composition.reduced_formula if start is not None and len(start) else None,
+            hull=hull_fields(record.structure, record.energy, scale) if record and record.structure else None,
         )
         large = ChunkArrays(
             candidate_id=candidate.candidate_id,
@@ -161,11 +162,14 @@ class BatchRelaxMaker(BatchMaker):
         return small, large
 
 
-def _rejection(candidate: Candidate, potential: Potential) -> str | None:
-    """Why a candidate is not worth the device, or None."""
-    if candidate.error is not None or candidate.structure is None:
-        return candidate.error or "no structure"
-    return problem_with(candidate.structure, potential.elements)
+def _rejection(candidate: Candidate, potential: Potential) -> tuple[State, str] | None:
+    """State and reason of a candidate that is not worth the device, or None."""
+    if candidate.structure is None:
+        return "rejected", candidate.error or "no structure"
+    if candidate.error is not None:  # it was tried before
+        return "failed", candidate.error
+    reason = problem_with(candidate.structure, potential.elements)
+    return None if reason is None else ("rejected", reason)
 
 
 def _report(record: ChunkRecord) -> None:

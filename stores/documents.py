@@ -80,6 +80,7 @@ class ChunkRecord(BaseModel):
     nsites: int | None = None
     formula: str | None = Field(default=None, description="Reduced formula of the input; None if it could not be read.")
     seconds: float | None = None
+    hull: dict[str, Any] | None = Field(default=None, description="What a hull takes of it, see `hull_fields`.")
 
 
 class ChunkArrays(BaseModel):
@@ -253,7 +254,7 @@ def make_document(
     energy = {}
     if relaxed and structure is not None and record.energy is not None:
         energy = _energy(structure, record.energy, chunk.checkpoint.energy_scale)
-    kept = record.model_dump(exclude={"nsites", "formula", "error"})
+    kept = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
         error=record.error[:_ERROR_LENGTH] if record.error else None,
@@ -324,6 +325,33 @@ def unwind(chunk: ChunkDocument, job_uuid: str | None = None) -> Iterator[tuple[
     """Yield the document and the arrays of each candidate of a chunk."""
     for record, arrays in zip(chunk.records, chunk.structures, strict=True):
         yield make_document(record, arrays, chunk, job_uuid), arrays
+
+
+def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:
+    """
+    Give what a hull takes of a relaxed structure.
+
+    Parameters
+    ----------
+    structure, energy
+        Relaxed structure and its total energy (eV).
+    energy_scale
+        Of the checkpoint.
+
+    Returns
+    -------
+    dict
+        ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected) and ``correction_scheme``, as in
+        `CandidateDocument`.
+    """
+    composition = structure.composition
+    known = _energy(structure, energy, energy_scale)
+    return {
+        "chemsys": composition.chemical_system,
+        "composition": composition.get_el_amt_dict(),
+        "energy_per_atom": known.get("energy_per_atom"),
+        "correction_scheme": known["correction_scheme"],
+    }
 
 
 def _energy(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:

@@ -221,6 +221,10 @@ class WorkQueue:
         for state in (WAITING, TAKEN):
             yield from self._store.query({"campaign": campaign, "stage": stage, "state": state})
 
+    def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:
+        """Yield what was given up, as stored, payload and all."""
+        yield from self._store.query({"campaign": campaign, "state": BROKEN})
+
     def swept(self, campaign: str) -> Iterator[str]:
         """Yield the ids of what is done, for the caller to clear up after it; once each, if that does not raise."""
         for found in list(self._query({"campaign": campaign, "state": DONE, "swept": False})):

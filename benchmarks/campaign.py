@@ -1,0 +1,164 @@
+"""
+What a campaign costs beside its model: time, memory, documents: ``python benchmarks/campaign.py --help``.
+
+With the stand-in (`standin.py`) everything but the model remains. With ``--embedded`` the embedded checkpoint relaxes
+the candidates in this process, and the time outside its calls is what counts as overhead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers import machine
+from pymatgen.core import Lattice, Structure
+from standin import ELEMENTS, StandInMaker
+
+from matris.flows.campaign import Campaign
+from matris.flows.funnel import Funnel
+from matris.flows.runner import run
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.potential import Potential
+from matris.stores.candidates import Candidate
+from matris.stores.prototypes import generate_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SYSTEMS = ("Li-Mg-O", "Na-Fe-O", "K-Mn-F", "Ca-Ti-O", "Mg-Al-Si", "Li-Co-O", "Sr-Ti-O", "Na-Cl-K", "Li-Al-F")
+
+
+def tiny(number: int) -> Iterator[Candidate]:
+    """Distinct binary compounds of two atoms."""
+    n = len(ELEMENTS)
+    for i in range(number):
+        first, second = ELEMENTS[i % n], ELEMENTS[(i // n + i % n + 1) % n]
+        a = (5.2 + (i // (n * (n - 1))) * 0.02 + i % 7 * 1e-3) / 2
+        cell = Lattice([[0, a, a], [a, 0, a], [a, a, 0]])
+        kinds = [first, second if second != first else "O"]
+        yield Candidate.from_structure(Structure(cell, kinds, [[0, 0, 0], [0.5, 0.5, 0.5]]), f"tiny {i}")
+
+
+def generated(number: int) -> Iterator[Candidate]:
+    """Prototypes filled with the elements of several chemical systems, then the same with small strains."""
+    strain, count = 0.0, 0
+    while count < number:
+        for system in SYSTEMS:
+            for candidate in generate_candidates(system):
+                structure = candidate.structure
+                assert structure is not None
+                if strain:
+                    structure = structure.copy()
+                    structure.apply_strain(strain)
+                    candidate = Candidate.from_structure(structure, candidate.source, **candidate.provenance)  # noqa: PLW2901
+                yield candidate
+                count += 1
+                if count == number:
+                    return
+        strain += 0.01
+
+
+class Memory:
+    """Resident memory of this process and of its children, sampled in the background."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float, float]] = []
+        self._over = threading.Event()
+        self._start = time.monotonic()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(2.0):
+            own = resident(os.getpid())
+            pids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            self.samples.append((time.monotonic() - self._start, own, max([resident(int(p)) for p in pids], default=0)))
+
+    def table(self, rows: int = 10) -> str:
+        """Lay out some of the samples."""
+        step = max(1, len(self.samples) // rows)
+        lines = ["| time, s | runner, MB | largest worker, MB |", "|---|---|---|"]
+        return "\n".join(lines + [f"| {t:.0f} | {a:.0f} | {b:.0f} |" for t, a, b in self.samples[::step]])
+
+
+def resident(pid: int) -> float:
+    """Resident memory, MB."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Stopwatch:
+    """Time spent in the calls of the model."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        original = Potential.evaluate
+
+        def timed(potential: Potential, *args: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return original(potential, *args)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        Potential.evaluate = timed  # type: ignore[method-assign]
+
+
+def report(campaign: Campaign, number: int, wall: float) -> None:
+    """Print what became of the candidates."""
+    states = Counter(document["state"] for document in campaign.documents(["state"]))
+    size = sum(f.stat().st_size for f in Path(str(campaign.location)).rglob("*") if f.is_file())
+    print(
+        f"{wall:.0f} s, {1000 * wall / number:.1f} ms for a candidate; documents: {dict(states)}; {size / 1e6:.0f} MB"
+    )
+
+
+def main() -> None:
+    """Print wall time, memory over time, documents and overhead."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=5000)
+    parser.add_argument("--tiny", action="store_true", help="two atoms each, instead of filled prototypes")
+    parser.add_argument("--embedded", action="store_true", help="relax with the embedded checkpoint, in this process")
+    parser.add_argument("--chunk-size", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    )  # workers
+    source: Iterable[Candidate] = tiny(options.candidates) if options.tiny else generated(options.candidates)
+    source = islice(source, options.candidates)
+    with tempfile.TemporaryDirectory() as folder, Memory() as memory:
+        maker = BatchRelaxMaker(device="cpu") if options.embedded else StandInMaker()
+        funnel = Funnel(duplicates=not options.tiny, sanity=not options.tiny)
+        campaign = Campaign(folder, maker, funnel, chunk_size=options.chunk_size)
+        print(f"{machine('cpu', 1)}; {options.candidates} candidates, chunks of {options.chunk_size}", flush=True)
+        watch = Stopwatch()
+        start = time.perf_counter()
+        run(campaign, source, [] if options.embedded else ["cpu"] * options.workers)
+        wall = time.perf_counter() - start
+        report(campaign, options.candidates, wall)
+        if options.embedded:
+            rest = wall - watch.seconds
+            print(f"in the model {watch.seconds:.0f} s, beside it {rest:.1f} s: {100 * rest / watch.seconds:.1f} %")
+        print(memory.table())
+
+
+if __name__ == "__main__":
+    main()

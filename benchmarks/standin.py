@@ -1,0 +1,93 @@
+"""A potential that costs next to nothing, and faults to inject: what measures everything but the model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch_sim.models.interface import ModelInterface
+
+from matris.checkpoints import Card
+from matris.makers.batch_relax import BatchRelaxMaker
+
+if TYPE_CHECKING:
+    from torch_sim.state import SimState
+
+ELEMENTS = tuple(
+    "H Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Rb Sr Y Zr Nb Mo Ru Rh Pd Ag "  # noqa: SIM905
+    "Cd In Sn Sb Te I Cs Ba La Ce Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi".split()
+)
+
+
+class StandIn(ModelInterface):
+    """
+    Every structure is at rest; its energy is a number for each pair of element and volume.
+
+    Parameters
+    ----------
+    seconds
+        That each structure takes, asleep.
+    poison
+        Energy is asked of a structure with this element: the process dies.
+    """
+
+    def __init__(self, seconds: float = 0.0, poison: str | None = None) -> None:
+        super().__init__()
+        self._device, self._dtype = torch.device("cpu"), torch.float64
+        self._compute_forces, self._compute_stress = True, True
+        self._memory_scales_with = "n_atoms"
+        self.seconds = float(seconds)
+        self.poison = 0 if poison is None else _number(poison)
+        self.potential = None
+        self.elements = ELEMENTS
+        self.card = Card("stand-in", "matpes-pbe", "efs", ELEMENTS, sha256="0" * 64, description="Not a potential.")
+
+    def forward(self, state: SimState, **_: Any) -> dict[str, torch.Tensor]:
+        """Energy -Z/100 - 4 eV for each atom, forces and stress of zero."""
+        if self.poison and bool((state.atomic_numbers == self.poison).any()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        systems = int(state.system_idx.max()) + 1
+        if self.seconds:
+            time.sleep(self.seconds * systems)
+        energies = torch.zeros(systems, dtype=torch.float64)
+        per_atom = -4.0 - state.atomic_numbers.to(torch.float64) / 100
+        energies.index_add_(0, state.system_idx, per_atom)
+        return {
+            "energy": energies,
+            "forces": torch.zeros_like(state.positions),
+            "stress": torch.zeros(systems, 3, 3, dtype=state.positions.dtype),
+        }
+
+
+@dataclass
+class StandInMaker(BatchRelaxMaker):
+    """
+    `BatchRelaxMaker` with the stand-in.
+
+    Parameters
+    ----------
+    seconds, poison
+        As of `StandIn`.
+    """
+
+    name: str = "stand-in relax"
+    seconds: float = 0.0
+    poison: str | None = None
+
+    def card(self) -> Card:
+        """Card of the stand-in."""
+        return self.potential().card
+
+    def potential(self) -> Any:
+        """Make the stand-in."""
+        return StandIn(self.seconds, self.poison)
+
+
+def _number(symbol: str) -> int:
+    from ase.data import atomic_numbers
+
+    return int(atomic_numbers[symbol])

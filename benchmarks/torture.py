@@ -1,0 +1,172 @@
+"""
+A campaign that is killed at random, beside the same one left alone: ``python benchmarks/torture.py --help``.
+
+The potential is a stand-in (`standin.py`). Runner and workers get kill -9 at random moments, a worker is stopped for
+longer than others wait for it, the store is locked; one candidate kills every process that computes it. At the end each
+candidate has exactly one document, equal to the undisturbed run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers import machine
+from pymatgen.core import Lattice, Structure
+from standin import ELEMENTS, StandInMaker
+
+from matris.flows.campaign import Campaign
+from matris.flows.funnel import Funnel
+from matris.flows.runner import run
+from matris.stores.candidates import Candidate
+from matris.stores.jobstore import DATABASE_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POISON = "Pb"
+IGNORED = {"last_updated", "computed_at", "seconds", "job_uuid", "error", "hulls"}
+"""Fields that tell of the run, not of the candidate. A reason names the signal, and how often; hulls carry times."""
+
+
+def candidates(number: int) -> Iterator[Candidate]:
+    """Binary compounds in the rock salt structure, each a little larger than the last; one of them with the poison."""
+    rng = random.Random(0)
+    clean = [symbol for symbol in ELEMENTS if symbol != POISON]
+    for i in range(number):
+        pair = [POISON, "O"] if i == number // 3 else rng.sample(clean, 2)
+        a = (5.5 + i * 1e-3) / 2
+        cell = Lattice([[0, a, a], [a, 0, a], [a, a, 0]])
+        yield Candidate.from_structure(Structure(cell, pair, [[0, 0, 0], [0.5, 0.5, 0.5]]), f"generated {i}")
+
+
+def campaign(store: Path, seconds: float) -> Campaign:
+    """Open the campaign in a store."""
+    return Campaign(store, StandInMaker(seconds=seconds, poison=POISON), Funnel(sanity=False), chunk_size=25)
+
+
+def start(store: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """Start a runner in a process group of its own."""
+    here = Path(__file__).resolve()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])}
+    arguments = ["--run", str(store), "--candidates", str(options.candidates), "--seconds", str(options.seconds)]
+    return subprocess.Popen(
+        [sys.executable, str(here), *arguments, "--workers", str(options.workers)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the workers of a runner."""
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
+    """Kill and hinder until enough was done, then let the campaign end."""
+    rng = random.Random(options.seed)
+    done: Counter[str] = Counter()
+    runner = start(store, options)
+    while done["kill -9 of the runner"] + done["kill -9 of a worker"] < options.kills:
+        time.sleep(rng.uniform(0.5, options.pause))
+        if runner.poll() is not None:
+            if runner.returncode == 0:
+                print("the campaign ended before all faults were injected: more candidates, or more seconds for each")
+                break
+            done[f"the runner ended with {runner.returncode}"] += 1
+            runner = start(store, options)
+            continue
+        workers = children(runner.pid)
+        fault = rng.choice(["runner", "worker", "worker", "worker", "lock", "stop"])
+        if fault == "runner":
+            runner.kill()
+            runner.wait()
+            done["kill -9 of the runner"] += 1
+            runner = start(store, options)
+        elif fault == "lock" and (store / DATABASE_FILE).exists():
+            with sqlite3.connect(store / DATABASE_FILE, timeout=30, isolation_level=None) as database:
+                database.execute("BEGIN IMMEDIATE")
+                time.sleep(rng.uniform(1, 4))
+                database.execute("ROLLBACK")
+            done["store locked"] += 1
+        elif workers:
+            victim = rng.choice(workers)
+            try:
+                if fault == "stop":
+                    os.kill(victim, signal.SIGSTOP)
+                    time.sleep(rng.uniform(1, 4))
+                    os.kill(victim, signal.SIGCONT)
+                    done["worker stopped for a while"] += 1
+                else:
+                    os.kill(victim, signal.SIGKILL)
+                    done["kill -9 of a worker"] += 1
+            except ProcessLookupError:
+                continue
+    while runner.wait() != 0:
+        done["the runner ended with an error"] += 1
+        runner = start(store, options)
+    return done
+
+
+def documents(store: Path, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Documents by candidate, without what tells of the run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for document in campaign(store, options.seconds).store.docs.query({}):
+        kept = {k: v for k, v in document.items() if k not in IGNORED and k != "_id"}
+        found.setdefault(document["candidate_id"], []).append(json.loads(json.dumps(kept, default=str)))
+    return found
+
+
+def main() -> None:
+    """Print what was done to the campaign, and what became of its documents."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=0.3, help="that a candidate takes")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--pause", type=float, default=12.0, help="longest time between two faults, seconds")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run:
+        run(campaign(options.run, options.seconds), candidates(options.candidates), ["cpu"] * options.workers)
+        return
+    print(f"{machine('cpu', 1)}; {options.candidates} candidates, {options.workers} workers, seed {options.seed}")
+    with tempfile.TemporaryDirectory() as folder:
+        calm, rough = Path(folder) / "calm", Path(folder) / "rough"
+        begun = time.perf_counter()
+        assert start(calm, options).wait() == 0, "the undisturbed run failed"
+        print(f"undisturbed: {time.perf_counter() - begun:.0f} s", flush=True)
+        begun = time.perf_counter()
+        done = disturb(rough, options)
+        print(
+            f"disturbed: {time.perf_counter() - begun:.0f} s; " + ", ".join(f"{n} × {what}" for what, n in done.items())
+        )
+        expected, found = documents(calm, options), documents(rough, options)
+        several = sum(len(each) != 1 for each in found.values())
+        differing = [name for name, each in expected.items() if found.get(name) != each]
+        states = Counter(each[0]["state"] for each in found.values())
+        print(f"candidates with a document: {len(found)} of {len(expected)}; with several: {several}")
+        print(f"documents that differ from the undisturbed run's: {len(differing)}; states: {dict(states)}")
+        print(f"journals and chunks left behind: {sum(1 for _ in rough.glob('journal/*'))}")
+        assert not several, "a candidate has several documents"
+        assert not differing, f"they differ: {differing[:3]}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Which job does what is asked of a chunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from matris.makers.batch_elastic import BatchElasticMaker
+from matris.makers.batch_phonon import BatchPhononMaker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matris.makers.batch import BatchMaker
+    from matris.makers.batch_relax import BatchRelaxMaker
+
+RELAX = "relax"
+CHUNK_SIZES = {"elastic": 50, "phonon": 20}
+"""Survivors in a job; one of them takes many times as long as a relaxation."""
+
+_MAKERS = {"elastic": BatchElasticMaker, "phonon": BatchPhononMaker}
+
+
+def stage_maker(stage: str, relax_maker: BatchRelaxMaker, journal: Path | None = None) -> BatchMaker:
+    """
+    Give the Maker of a stage's jobs.
+
+    Parameters
+    ----------
+    stage
+        ``"relax"`` or a property.
+    relax_maker
+        Of the campaign; properties take its checkpoint and device.
+    journal
+        Folder in which the job keeps what is finished.
+    """
+    folder = None if journal is None else str(journal)
+    if stage == RELAX:
+        return replace(relax_maker, journal_dir=folder)
+    return _MAKERS[stage](checkpoint=relax_maker.checkpoint, device=relax_maker.device, journal_dir=folder)
