@@ -6,6 +6,7 @@ import logging
 import math
 from datetime import UTC, datetime
 from itertools import batched
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,6 @@ SERVED = {"state": {"$in": ["converged", "max_steps"]}}
 """Candidates with a relaxed structure; what was rejected or failed has none and is not served."""
 
 _BATCH = 200  # structures read at once
-_LETTERS = 26
 
 logger = logging.getLogger(__name__)
 
@@ -196,24 +196,19 @@ def _formulas(symbols: list[str]) -> dict[str, Any]:
     amounts = {symbol: symbols.count(symbol) for symbol in sorted(set(symbols))}
     divisor = math.gcd(*amounts.values())
     reduced = {symbol: amount // divisor for symbol, amount in amounts.items()}
-    letters = (_letters(place) for place in range(len(reduced)))
+    by_amount = dict(zip(ascii_uppercase, sorted(reduced.values(), reverse=True), strict=False))
     return {
         "elements": list(amounts),
         "nelements": len(amounts),
         "elements_ratios": [amount / len(symbols) for amount in amounts.values()],
         "chemical_formula_reduced": _formula(reduced),
-        "chemical_formula_anonymous": _formula(dict(zip(letters, sorted(reduced.values(), reverse=True), strict=True))),
+        # beyond Z, OPTIMADE's tools refuse what its specification asks for
+        "chemical_formula_anonymous": _formula(by_amount) if len(by_amount) == len(reduced) else None,
     }
 
 
 def _formula(amounts: dict[str, int]) -> str:
     return "".join(f"{symbol}{amount if amount > 1 else ''}" for symbol, amount in amounts.items())
-
-
-def _letters(place: int) -> str:
-    """Name an element by its place: A, B, …, Z, Aa, Ba, …, Za, Ab, and so on."""
-    turn, letter = divmod(place, _LETTERS)
-    return chr(ord("A") + letter) + (chr(ord("a") + turn - 1) if turn else "")
 
 
 def _value(document: dict[str, Any], source: str) -> Any:
