@@ -15,18 +15,14 @@ from pydash import get, has, set_
 from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
+from matris.stores.sqlite_entry import OTHER, Entry, compound, entry, value_of
 from matris.stores.sqlite_file import SQLiteFile
 from matris.stores.sqlite_index import (
-    OTHER,
-    Entry,
     Index,
-    compound,
     enter,
-    entry,
     held_by,
     indexes_of,
     make_index,
-    value_of,
 )
 from matris.stores.sqlite_match import EMPTY, MISSING, NULL, matches, order_key, sort_key, values_at
 from matris.stores.sqlite_query import Selection, direction, project, select, with_fields
@@ -111,7 +107,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
     def count(self, criteria: Document | None = None) -> int:
         """Count the documents that match `criteria`."""
         chosen = self._select(criteria)
-        if chosen.rest:
+        if not chosen.exact:
             return sum(1 for _ in self._matches(criteria))
         with self._file.reading() as db:
             total: int = db.execute(f"SELECT count(*) FROM ({chosen.sql})", chosen.parameters).fetchone()[0]  # noqa: S608
@@ -297,7 +293,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         stop = skip + limit if limit else None
         if chosen.ordered:
             found = self._documents(rids, criteria)
-            return islice(found, skip, stop) if chosen.rest else found
+            return found if chosen.exact else islice(found, skip, stop)
         ways = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
         keyed = [
             ([sort_key(field, document, descending=down) for field, down in ways.items()], document["_id"])
@@ -312,7 +308,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         chosen = self._select(criteria)
         with self._file.reading() as db:
             index = next((i for i in indexes_of(db, self.collection_name) if i.fields == (field,)), None)
-            if index is None or chosen.rest:
+            if index is None or not chosen.exact:
                 return None
             sql, parameters = "SELECT DISTINCT rank, value FROM entries WHERE index_id = ?", [index.id]
             if criteria:

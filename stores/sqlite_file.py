@@ -15,6 +15,7 @@ from bson.errors import BSONError
 
 from matris.errors import StoreError
 from matris.stores.sqlite_disk import on_network_disk
+from matris.stores.sqlite_index import make_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 60
 CACHE_KIBIBYTES = 65536  # the index pages of some 100,000 documents
 APPLICATION_ID = 0x4D745253  # "MtRS" in the file's header
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # entries of several fields sort
 SCHEMA = """
 CREATE TABLE documents (rid INTEGER PRIMARY KEY AUTOINCREMENT, collection TEXT NOT NULL, document BLOB NOT NULL);
 CREATE INDEX documents_of ON documents (collection);
@@ -167,12 +168,25 @@ def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
         raise StoreError(
             f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}: upgrade matris-flows"
         )
+    if version < SCHEMA_VERSION:
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            _upgrade(db)
     if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved between disks
         _set_journal(db, journal)
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:
     return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Make the indexes on several fields again; another process may have been faster."""
+    if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+        sql = "SELECT collection, fields, is_unique FROM indexes WHERE instr(fields, char(10))"
+        for collection, fields, unique in db.execute(sql).fetchall():
+            make_index(db, collection, tuple(fields.split("\n")), unique=bool(unique))
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _set_journal(db: sqlite3.Connection, journal: str) -> None:

@@ -1,86 +1,31 @@
-"""Indexes of the embedded store: what of a document is entered, and how it is found again.
-
-An entry is a pair ``(rank, value)``. The rank is the BSON type's place in MongoDB's sort order [1]_, so that entries
-sort as MongoDB sorts values of different types, and a comparison never crosses types.
-
-.. [1] https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
-"""
+"""Indexes of the embedded store: what of a document is entered."""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bson
 
 from matris.errors import StoreError
+from matris.stores.sqlite_entry import OTHER, Entry, compound, entry
 from matris.stores.sqlite_match import (
-    BOOLEAN,
-    DATE,
     EMPTY,
     MISSING,
-    NAN,
-    NULL,
-    NUMBER,
-    OBJECT_ID,
-    STRING,
-    milliseconds,
     reached,
     values_at,
 )
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
-
-type Entry = tuple[int, Any]
-
-OTHER = 20
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
 
 
 class Index(NamedTuple):
-    """An index of a collection; `sorts` is true as long as every document has one plain value in it."""
+    """An index of a collection; `sorts` is true as long as every document has one plain value of each of its fields."""
 
     id: int
     fields: tuple[str, ...]
     is_unique: bool
     sorts: bool
-
-
-def entry(value: Any) -> Entry:
-    """Rank and SQLite value of one value; ``OTHER`` for what only the document itself can answer for."""
-    if value is None or value is MISSING:
-        return NULL, 0
-    if isinstance(value, bool):
-        return BOOLEAN, int(value)
-    if isinstance(value, (int, float)):
-        return (NUMBER, value) if value == value else (NAN, 0)  # noqa: PLR0124 - only NaN differs from itself
-    if isinstance(value, str) and "\0" not in value:
-        return STRING, value
-    if isinstance(value, bson.ObjectId):
-        return OBJECT_ID, value.binary
-    if isinstance(value, datetime):
-        return DATE, milliseconds(value)
-    return OTHER, 0
-
-
-def value_of(rank: int, value: Any) -> Any:
-    """Value whose entry this is; not for ``NULL``, ``EMPTY`` and ``OTHER``, which stand for several."""
-    if rank == DATE:
-        return _EPOCH + timedelta(milliseconds=value)
-    if rank == OBJECT_ID:
-        return bson.ObjectId(value)
-    if rank == NAN:
-        return float("nan")
-    return bool(value) if rank == BOOLEAN else value
-
-
-def compound(parts: Iterable[Entry]) -> Entry:
-    """One entry for the values of several fields; equal numbers are equal whatever their type."""
-    exact = [(r, int(v) if isinstance(v, float) and v.is_integer() else v) for r, v in parts]
-    return EMPTY, json.dumps(exact, default=bytes.hex)
 
 
 def entries(document: dict[str, Any], fields: tuple[str, ...]) -> tuple[set[Entry], bool]:
@@ -91,7 +36,8 @@ def entries(document: dict[str, Any], fields: tuple[str, ...]) -> tuple[set[Entr
     if len(fields) > 1:
         held = [values_at(field, document) for field in fields]
         parts = [entry(values[0]) if len(values) == 1 else (OTHER, 0) for values in held]
-        return (set() if any(rank == OTHER for rank, _ in parts) else {compound(parts)}), False
+        single = all(rank != OTHER for rank, _ in parts)
+        return ({compound(parts)} if single else set()), single
     candidates = values_at(fields[0], document)
     single = len(candidates) == 1 and not isinstance(candidates[0], list) and entry(candidates[0]) != (OTHER, 0)
     places = reached(fields[0], document)

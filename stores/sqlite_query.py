@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from maggma.core import Sort
 
 from matris.errors import StoreError
-from matris.stores.sqlite_index import OTHER, Index, entry, indexes_of
-from matris.stores.sqlite_match import DATE, NAN, NULL, NUMBER, OBJECT_ID, STRING, is_condition
+from matris.stores.sqlite_entry import OTHER, entry
+from matris.stores.sqlite_index import Index, indexes_of
+from matris.stores.sqlite_match import DATE, EMPTY, NAN, NULL, NUMBER, OBJECT_ID, STRING, is_condition
+from matris.stores.sqlite_window import Condition, window
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,17 +19,15 @@ if TYPE_CHECKING:
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _FEW = 5000  # documents that are sorted sooner than an index is walked
+_PART = f"{{0}}.index_id = ? AND {{0}}.rank = {EMPTY} AND {{0}}.value >= ? AND {{0}}.value < ?"
 
 
 class Selection(NamedTuple):
-    """SQL that yields document numbers; `rest` is the filter left to apply, `ordered` if they come sorted.
-
-    They are cut to the window if both are settled.
-    """
+    """SQL that yields document numbers: `exact` if of no others, `ordered` if as sorted; then also cut to the page."""
 
     sql: str
     parameters: list[Any]
-    rest: dict[str, Any]
+    exact: bool
     ordered: bool
 
 
@@ -39,12 +39,19 @@ class _Clause(NamedTuple):
     parameters: tuple[Any, ...]
 
 
+class _Order(NamedTuple):
+    """An index to go along, and which way."""
+
+    index_id: int
+    way: str
+
+
 def select(
     db: sqlite3.Connection,
     collection: str,
     criteria: Mapping[str, Any],
     sort: Mapping[str, Sort | int] | None = None,
-    window: tuple[int, int] = (0, 0),
+    page: tuple[int, int] = (0, 0),
 ) -> Selection:
     """Choose documents through the indexes.
 
@@ -55,34 +62,33 @@ def select(
     criteria
         A MongoDB filter.
     sort
-        Fields and their directions; answered by indexes if each field has one that sorts.
-    window
+        Fields and their directions; answered by indexes on each of them, or by one on several together.
+    page
         How many documents to skip and to yield (0: all).
     """
-    plain = {index.fields[0]: index for index in indexes_of(db, collection) if len(index.fields) == 1}
-    clauses, rest = _plan(criteria, plain)
-    hits = {clause: _hits(db, clause) for clause in clauses} if len(clauses) > 1 or sort else {}
-    clauses.sort(key=lambda clause: hits.get(clause, 0))  # start from the condition that fewest documents meet
-    orders = [plain[field] for field in sort or () if field in plain and plain[field].sorts]
-    ordered = len(orders) == len(sort or ())
-    ways = [direction(way) for way in (sort or {}).values()]
-    if not (sort and ordered):
+    plan = _plan(criteria, indexes_of(db, collection), sort or {})
+    clauses, orders = plan.clauses, plan.orders
+    ordered = orders is not None
+    if len(clauses) > 1 or (orders and clauses and clauses[0].index_id != orders[0].index_id):
+        hits = {clause: _hits(db, clause) for clause in clauses}
+        clauses = sorted(clauses, key=lambda clause: hits[clause])  # start from what fewest documents meet
+    if not orders:
         sql, parameters = _found(clauses, collection)
         sql += " ORDER BY rid"
-    elif clauses and clauses[0].index_id != orders[0].id and hits[clauses[0]] < _FEW:
+    elif clauses and clauses[0].index_id != orders[0].index_id and hits[clauses[0]] < _FEW:
         found, parameters = _found(clauses, collection)
-        sql = f"SELECT found.rid FROM ({found}) AS found" + _sorted(orders, ways, "found")  # noqa: S608 - made here
-        parameters += [order.id for order in orders]
+        sql = f"SELECT found.rid FROM ({found}) AS found" + _sorted(orders, "found")  # noqa: S608 - made here
+        parameters += [order.index_id for order in orders]
     else:  # go along the index, asking of each document what else it must meet
-        own = [clause for clause in clauses if clause.index_id == orders[0].id]
-        other = [clause for clause in clauses if clause.index_id != orders[0].id]
+        own = [clause for clause in clauses if clause.index_id == orders[0].index_id]
+        other = [clause for clause in clauses if clause.index_id != orders[0].index_id]
         conditions = ["key0.index_id = ?", *(c.sql.format("key0") for c in own), *(_probe(c, "key0") for c in other)]
         sql = "SELECT key0.rid FROM entries AS key0"
-        sql += _sorted(orders, ways, "key0", " AND ".join(conditions))
-        parameters = [order.id for order in orders[1:]] + [orders[0].id]
+        sql += _sorted(orders, "key0", " AND ".join(conditions))
+        parameters = [order.index_id for order in orders[1:]] + [orders[0].index_id]
         parameters += [p for clause in (*own, *other) for p in clause.parameters]
-    skip, limit = window if ordered and not rest else (0, 0)
-    return Selection(f"{sql} LIMIT ? OFFSET ?", [*parameters, limit or -1, skip], rest, ordered)
+    skip, limit = page if ordered and plan.exact else (0, 0)
+    return Selection(f"{sql} LIMIT ? OFFSET ?", [*parameters, limit or -1, skip], plan.exact, ordered)
 
 
 def direction(way: Sort | int) -> str:
@@ -103,28 +109,70 @@ def _probe(clause: _Clause, table: str) -> str:
     return f"EXISTS (SELECT 1 FROM entries AS probe WHERE probe.rid = {table}.rid AND {clause.sql.format('probe')})"  # noqa: S608
 
 
-def _sorted(orders: Sequence[Index], ways: Sequence[str], table: str, conditions: str = "1") -> str:
+def _sorted(orders: Sequence[_Order], table: str, conditions: str = "1") -> str:
     """Join the indexes that sort, add what must hold, and the order; `table` may be the first of them."""
     joins = [
         f" CROSS JOIN entries AS key{i} ON key{i}.rid = {table}.rid AND key{i}.index_id = ?"
         for i in range(len(orders))
         if table != f"key{i}"
     ]
-    by = [f"key{i}.rank {way}, key{i}.value {way}" for i, way in enumerate(ways)]
+    by = [f"key{i}.rank {order.way}, key{i}.value {order.way}" for i, order in enumerate(orders)]
     return f"{''.join(joins)} WHERE {conditions} ORDER BY {', '.join([*by, f'{table}.rid'])}"
 
 
-def _plan(criteria: Mapping[str, Any], plain: Mapping[str, Index]) -> tuple[list[_Clause], dict[str, Any]]:
-    """Split criteria into conditions the indexes answer exactly and the remaining filter."""
+class _Plan(NamedTuple):
+    """Conditions the indexes answer, whether these are all, and the indexes that sort; None if documents must tell."""
+
+    clauses: list[_Clause]
+    exact: bool
+    orders: list[_Order] | None
+
+
+def _plan(criteria: Mapping[str, Any], indexes: Sequence[Index], sort: Mapping[str, Sort | int]) -> _Plan:
+    """Take the index on several fields that answers most, and indexes on one field for the rest."""
+    asked = [
+        (field, operator, value)
+        for field, search in _pairs(criteria)
+        for operator, value in (search if is_condition(search) else {"$eq": search}).items()
+    ]
+    plain = {index.fields[0]: index for index in indexes if len(index.fields) == 1}
     clauses: list[_Clause] = []
-    rest = []
-    for field, search in _pairs(criteria):
-        operators = search if is_condition(search) else {"$eq": search}
-        found = [_clause(plain[field], *item) for item in operators.items()] if field in plain else [None]
-        clauses += [clause for clause in found if clause]
-        if None in found:
-            rest.append({field: search})
-    return clauses, {"$and": rest} if rest else {}
+    orders = _along((), sort, plain)
+    used: frozenset[int] = frozenset()
+    best = (0, False)
+    for index in indexes:
+        several = len(index.fields) > 1 and index.sorts
+        part = window(index.fields, [Condition(f, o, entry(v)) for f, o, v in asked]) if several else None
+        along = part and _along(index.fields[part.depth :], sort, plain, index)
+        if part and (len(part.used), bool(along)) > best:
+            best = (len(part.used), bool(along))
+            clauses = [_Clause(index.id, _PART, (index.id, part.low, part.high))]
+            used = part.used
+            chosen = along
+    if used and chosen:
+        orders = chosen
+    exact = True
+    for i, (field, operator, value) in enumerate(asked):
+        if i not in used:
+            clause = _clause(plain[field], operator, value) if field in plain else None
+            clauses += [clause] if clause else []
+            exact = exact and clause is not None
+    return _Plan(clauses, exact, orders)
+
+
+def _along(
+    fields: tuple[str, ...], sort: Mapping[str, Sort | int], plain: Mapping[str, Index], index: Index | None = None
+) -> list[_Order] | None:
+    """Indexes that sort: one whose last `fields` are sorted by first, if any are, and those on one field."""
+    names = list(sort)
+    ways = {direction(sort[name]) for name in names[: len(fields)]}
+    if tuple(names[: len(fields)]) != fields or (index and len(ways) != 1):
+        return None
+    first = [_Order(index.id, *ways)] if index else []
+    rest = [(plain.get(name), sort[name]) for name in names[len(fields) :]]
+    if not all(each and each.sorts for each, _ in rest):
+        return None
+    return first + [_Order(each.id, direction(way)) for each, way in rest if each]
 
 
 def _hits(db: sqlite3.Connection, clause: _Clause) -> int:

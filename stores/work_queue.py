@@ -34,7 +34,12 @@ PATIENCE = 300.0
 
 WAITING, TAKEN, DONE, BROKEN = STATES = ("waiting", "taken", "done", "broken")
 
-_INDEXES = (["campaign", "state", "cost"], ["campaign", "stage", "state", "cost"], ["campaign", "state", "swept"])
+_INDEXES = (
+    "stage",
+    ["campaign", "state", "cost"],
+    ["campaign", "stage", "state", "cost"],
+    ["campaign", "state", "swept"],
+)
 _TRIES = 5
 _BATCH = 500
 

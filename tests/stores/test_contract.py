@@ -568,6 +568,7 @@ def test_random_pages_are_the_servers_pages(make):
     docs = [doc for doc in docs if not re.search(r"\{|\[.*\[", str([doc.get("a"), doc.get("b")])[1:])]
     plain, indexed, singles, server = make("sqlite"), make("sqlite"), make("sqlite"), make("mongo")
     assert all(store.ensure_index(field) for field in ("a", "b", "task_id") for store in (indexed, singles))
+    assert all(singles.ensure_index(fields) for fields in (["a", "b"], ["b", "a", "task_id"]))
     scalar = [doc for doc in docs if not any(isinstance(value, list) for value in doc.values())]
     for store in (plain, indexed, server):
         store.update(docs)
@@ -575,7 +576,16 @@ def test_random_pages_are_the_servers_pages(make):
     assert len(docs) > len(scalar) > 100
     few = {doc["task_id"] for doc in scalar}
     for _ in range(150):
-        criteria = rng.choice([{}, {"b": {"$ne": None}}, {"a": {"$gte": 0}}, {"b": {"$in": ["a", "b", 1, 2]}}])
+        criteria = rng.choice(
+            [
+                {},
+                {"b": {"$ne": None}},
+                {"a": 1},
+                {"b": "a", "a": {"$ne": None}},
+                {"a": {"$gte": 0}},
+                {"b": {"$in": ["a", "b", 1, 2]}},
+            ]
+        )
         sort = {field: rng.choice([1, -1]) for field in rng.sample("ab", rng.randint(1, 2))}
         sort["task_id"] = 1
         skip, limit = rng.choice([(0, 0), (3, 0), (0, 7), (5, 9), (1000, 5)])

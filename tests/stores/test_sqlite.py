@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import bson
 import pytest
 from jsonschema import ValidationError
 from maggma.validators import JSONSchemaValidator
@@ -90,6 +91,103 @@ def test_an_index_sorts_as_documents_do(path):
     assert [ids(store, {}, sort={"v": way}) for way in (1, -1)] == unsorted
     store.update({"task_id": 100, "v": [0, 9]})  # now the index no longer sorts
     assert ids(store, {}, sort={"v": 1}) == [1, 99, 8, 100, 4, 0, 5, 2, 7, 3, 9, 6]
+
+
+SCALARS = [
+    None, True, False, 0, -0.0, 1, 1.0, -1, 2.5, -2.5, 1e-300, -1e300, 2**53, 2**53 + 1, float(2**53), 2**63 - 1,
+    -(2**63), float("inf"), -float("inf"), float("nan"), "", "a", "ab", "a\x01", "b", "\U0001f642", "\uffff", START,
+    START - timedelta(days=30_000), START + timedelta(milliseconds=1), bson.ObjectId("0" * 24), bson.ObjectId("f" * 24),
+]  # fmt: skip
+
+
+def test_indexes_on_several_fields_change_no_answer(path):
+    """Equality on the first fields, ranges of the next, both ways, cut: as without indexes."""
+    rng = random.Random(2)
+    plain, indexed = SQLiteStore(path, "plain"), SQLiteStore(path, "indexed")
+    for store in (plain, indexed):
+        store.connect()
+    for fields in (["a", "b"], ["b", "c.d", "a"], ["c.d", "a", "task_id"]):
+        assert indexed.ensure_index(fields)
+    stock = {"a": SCALARS[::6], "b": SCALARS, "c.d": SCALARS[1::3]}
+    docs = [
+        {"task_id": i, "b": rng.choice(SCALARS), "c": {"d": rng.choice(stock["c.d"])}}
+        | ({"a": rng.choice(stock["a"])} if i % 11 else {})
+        for i in range(150)
+    ]
+    plain.update(docs)
+    indexed.update(docs)
+    lengths = []
+    for _ in range(250):
+        first, second, third = rng.sample(list(stock), 3)
+        criteria = {first: rng.choice(stock[first])}
+        match rng.randrange(4):
+            case 0:
+                criteria[second] = rng.choice(stock[second])
+            case 1:
+                criteria[third] = {"$ne": None}
+            case _:
+                operators = rng.sample(["$gt", "$gte", "$lt", "$lte", "$eq", "$ne"], 2)
+                criteria[second] = {operator: rng.choice(stock[second]) for operator in operators}
+        sort = {name: rng.choice([1, -1]) for name in rng.sample(list(stock), rng.randint(0, 2))} | {"task_id": 1}
+        skip, limit = rng.choice([(0, 0), (0, 3), (2, 5)])
+        expected = ids(plain, criteria, sort=sort, skip=skip, limit=limit)
+        assert ids(indexed, criteria, sort=sort, skip=skip, limit=limit) == expected, (criteria, sort)
+        lengths.append(plain.count(criteria))
+        assert indexed.count(criteria) == lengths[-1]
+    assert sum(length > 3 for length in lengths) > 60
+
+
+def test_a_page_in_order_reads_only_its_documents(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    assert store.ensure_index(["system", "distance"])
+    store.update([{"task_id": i, "system": "AB"[i % 2], "distance": (i * 7) % 100 / 10} for i in range(100)])
+    statements = []
+    store._file._db.set_trace_callback(statements.append)
+    page = {"criteria": {"system": "A", "distance": {"$lte": 5.0}}, "sort": {"distance": -1}, "skip": 1, "limit": 3}
+    assert [d["distance"] for d in store.query(**page)] == [4.8, 4.6, 4.4]
+    assert store.count(page["criteria"]) == 26
+    assert sum(sql.startswith("SELECT document") for sql in statements) == 3
+
+
+def test_an_array_in_an_index_on_several_fields(path):
+    """It has no entry there; other ways must find it."""
+    store = SQLiteStore(path, "c")
+    store.connect()
+    assert store.ensure_index(["a", "b"])
+    store.update([{"task_id": 1, "a": 1, "b": 1}, {"task_id": 2, "a": [1, 2], "b": 2}, {"task_id": 3, "a": 2, "b": 3}])
+    assert ids(store, {"a": 1}, sort={"b": -1}) == [2, 1]
+    assert ids(store, {"a": 2, "b": {"$gt": 1}}) == [2, 3]
+
+
+def test_a_document_that_changes_while_it_is_read(path):
+    """What no longer matches is not yielded."""
+    reader, writer = SQLiteStore(path, "c"), SQLiteStore(path, "c")
+    reader.connect()
+    writer.connect()
+    writer.update([{"task_id": i, "state": "waiting"} for i in range(3)])
+    assert writer.ensure_index("state")
+    found = reader.query({"state": "waiting"})
+    assert next(found)["task_id"] == 0
+    writer.update({"task_id": 1, "state": "taken"})
+    assert [document["task_id"] for document in found] == [2]
+
+
+def test_a_file_of_the_first_version(path):
+    """Its indexes on several fields do not sort; they are made again."""
+    with SQLiteStore(path, "c") as store:
+        assert store.ensure_index(["uuid", "index"], unique=True)
+        store.update([{"task_id": i, "uuid": "u", "index": i} for i in range(3)], key=["uuid", "index"])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE entries SET value = value || 'old' WHERE typeof(value) = 'blob'")
+        db.execute("UPDATE indexes SET sorts = 0")
+        db.execute("PRAGMA user_version = 1")
+    with SQLiteStore(path, "c") as store:
+        store.update({"task_id": 9, "uuid": "u", "index": 1}, key=["uuid", "index"])
+        assert ids(store, {"uuid": "u", "index": {"$gte": 1}}, sort={"index": -1}) == [2, 9]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("SELECT count(*) FROM entries WHERE CAST(value AS TEXT) LIKE '%old'").fetchone() == (0,)
 
 
 def test_an_index_spares_reading(path):
