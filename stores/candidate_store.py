@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from maggma.stores import MemoryStore
 from pymatgen.core.structure import Structure
 
 from matris.errors import StoreError
@@ -14,7 +15,6 @@ from matris.stores.documents import utc_now
 from matris.stores.hull_builder import place_on_hulls, systems_to_place
 from matris.stores.jobstore import open_job_store, sibling_store
 from matris.stores.migrations import migrate
-from matris.stores.mongo import ResultsMongoStore
 from matris.stores.query_terms import query_terms
 from matris.stores.references import References, load_references
 
@@ -80,7 +80,7 @@ class CandidateStore:
         for name in INDEXED:
             _index(docs, name)
         _index(properties, "candidate_id")
-        if isinstance(docs, ResultsMongoStore):  # a window of one chemical system, and pages, without reading the rest
+        if not isinstance(docs, MemoryStore):  # pages, also of one chemical system, without reading the rest
             _index(docs, ["chemsys", "energy_above_hull"])
             _index(docs, ["energy_above_hull", "document_id"])
             _index(docs, ["last_updated", "document_id"])
@@ -131,12 +131,17 @@ class CandidateStore:
         return {each["chunk_id"]: each["error"] for each in self.chunks.query({"error": {"$ne": None}})}
 
     def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
-        """Store documents of candidates that no job has computed, unless one has computed them meanwhile."""
+        """Store documents of candidates that no job has computed, unless one has, or they are there already."""
         by_id = {document.document_id: document.model_dump() for document in documents}
+        said = ("state", "stage", "error", "duplicate_of")
         for ids in _batches(list(by_id)):
-            criteria = {"document_id": {"$in": ids}, "job_uuid": {"$ne": None}}
-            computed = {each["document_id"] for each in self.docs.query(criteria, properties=["document_id"])}
-            fresh = [by_id[each] for each in ids if each not in computed]
+            found = self.docs.query({"document_id": {"$in": ids}}, properties=["document_id", "job_uuid", *said])
+            there = {
+                each["document_id"]
+                for each in found
+                if each.get("job_uuid") or all(each.get(name) == by_id[each["document_id"]][name] for name in said)
+            }
+            fresh = [by_id[each] for each in ids if each not in there]
             if fresh:
                 self.docs.update(fresh, key="document_id")
 

@@ -137,20 +137,20 @@ def _plan(criteria: Mapping[str, Any], indexes: Sequence[Index], sort: Mapping[s
     ]
     plain = {index.fields[0]: index for index in indexes if len(index.fields) == 1}
     clauses: list[_Clause] = []
-    orders = _along((), sort, plain)
+    chosen: list[_Order] | None = None
     used: frozenset[int] = frozenset()
-    best = (0, False)
+    best = (0, False)  # how many conditions an index on several fields answers, and whether it sorts as well
     for index in indexes:
-        several = len(index.fields) > 1 and index.sorts
-        part = window(index.fields, [Condition(f, o, entry(v)) for f, o, v in asked]) if several else None
-        along = part and _along(index.fields[part.depth :], sort, plain, index)
-        if part and (len(part.used), bool(along)) > best:
+        if len(index.fields) == 1 or not index.sorts:
+            continue
+        part = window(index.fields, [Condition(f, o, entry(v)) for f, o, v in asked])
+        along = _along(index.fields[part.depth :], sort, plain, index)
+        if (len(part.used), bool(along)) > best:
             best = (len(part.used), bool(along))
-            clauses = [_Clause(index.id, _PART, (index.id, part.low, part.high))]
+            clauses = [_Clause(index.id, _PART, (index.id, part.low, part.high))] if part.used else []
             used = part.used
             chosen = along
-    if used and chosen:
-        orders = chosen
+    orders = chosen or _along((), sort, plain)
     exact = True
     for i, (field, operator, value) in enumerate(asked):
         if i not in used:

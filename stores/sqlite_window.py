@@ -30,7 +30,7 @@ class Window(NamedTuple):
     depth: int
 
 
-def window(fields: Sequence[str], conditions: Sequence[Condition]) -> Window | None:
+def window(fields: Sequence[str], conditions: Sequence[Condition]) -> Window:
     """
     Find the part of an index that conditions leave.
 
@@ -40,11 +40,6 @@ def window(fields: Sequence[str], conditions: Sequence[Condition]) -> Window | N
         Of the index, in which every document has one plain value of each.
     conditions
         That all hold.
-
-    Returns
-    -------
-    Window or None
-        None if the first field may have any value.
     """
     used = []
     for field in fields:
@@ -52,8 +47,6 @@ def window(fields: Sequence[str], conditions: Sequence[Condition]) -> Window | N
         if found is None:
             break
         used.append(found)
-    if not used:
-        return None
     depth = len(used)
     start = b"".join(key(conditions[i].entry) for i in used)
     low, high = start, _after(start)
@@ -90,5 +83,5 @@ def _bounds(start: bytes, condition: Condition) -> tuple[bytes, bytes] | None:
 
 def _after(start: bytes) -> bytes:
     """First key after all that begin with `start`."""
-    kept = start.rstrip(b"\xff")
+    kept = start.rstrip(b"\xff") or b"\xfe"
     return kept[:-1] + bytes([kept[-1] + 1])
