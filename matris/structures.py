@@ -25,7 +25,7 @@ MIN_DISTANCE = 0.5
 _FAR = 1e6
 """Cells away from the origin beyond which the digits of a coordinate say nothing about its place in the cell."""
 
-_LONGEST = 1e5
+_LONGEST = 1e3
 """Longest edge of a cell (Å) that is taken for a structure and not for a mistake."""
 
 _DECIMALS = 5
