@@ -18,6 +18,7 @@ from matris.stores.optimade import PREFIX, SERVED, resources
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # else it writes to /var/log and stdout
     import uvicorn
+    from lark import v_args
     from optimade.filtertransformers.mongo import MongoTransformer
     from optimade.models import StructureResource
     from optimade.server.create_app import create_app
@@ -193,7 +194,9 @@ class PublishedStructures(EntryCollection):
         raise NotImplementedError("structures come from the candidate store")
 
     def _run_db_query(
-        self, criteria: dict[str, Any], single_entry: bool = False
+        self,
+        criteria: dict[str, Any],
+        single_entry: bool = False,  # noqa: ARG002 - a page of one
     ) -> tuple[list[dict[str, Any]], int, bool]:
         """Give a page of structures, how many there are in all, and whether more follow."""
         if "page_above" in criteria:
@@ -207,12 +210,23 @@ class PublishedStructures(EntryCollection):
             limit=criteria["limit"],
         )
         page = [_read(entry) for entry in found]
-        n_found = len(page) if single_entry else self.count(filter=criteria["filter"])
-        return page, n_found, skip + len(page) < n_found
+        n_seen = skip + len(page)
+        at_end = len(page) < criteria["limit"] and (page or not skip)
+        n_found = n_seen if at_end else self.count(filter=criteria["filter"])
+        return page, n_found, n_seen < n_found
 
 
 class _Filters(MongoTransformer):
     """OPTIMADE filters as MongoDB's."""
+
+    @v_args(inline=True)
+    def property_first_comparison(self, quantity: str, query: dict[str, Any]) -> dict[str, Any]:
+        """Let an index find what HAS ONLY some values, as it has any of them; OPTIMADE's own fails under a NOT."""
+        if "#only" in query:
+            values = query["#only"]
+            return {"$and": [{quantity: {"$in": values}}, {quantity: {"$not": {"$elemMatch": {"$nin": values}}}}]}
+        found: dict[str, Any] = super().property_first_comparison(quantity, query)
+        return found
 
     def fuzzy_string_op_rhs(self, arg: list[Any]) -> dict[str, Any]:
         """CONTAINS, STARTS WITH and ENDS WITH take their text literally; OPTIMADE's own reads patterns in it."""
@@ -234,7 +248,7 @@ def _entry(document: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]
 
 
 def _read(entry: dict[str, Any]) -> dict[str, Any]:
-    """Give the time of a stored resource a zone: OPTIMADE's server takes times without one for local."""
+    """Give the time of a stored resource the zone that OPTIMADE asks for."""
     return {key: value for key, value in entry.items() if key != "_id"} | {
         "last_modified": entry["last_modified"].replace(tzinfo=UTC)
     }

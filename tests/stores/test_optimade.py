@@ -192,10 +192,8 @@ def test_what_cannot_be_served_costs_only_itself(folder, caplog):
 
 
 def test_export_is_read_by_optimades_own_server(folder, tmp_path):
-    from optimade.server.create_app import create_app
-
-    from matris.stores.optimade_export import export_optimade
-    from matris.stores.optimade_server import server_config
+    from matris.stores.optimade_export import export_optimade, server_config
+    from matris.stores.optimade_server import create_app
 
     candidates = CandidateStore.open(folder)
     path = tmp_path / "candidates.jsonl"
@@ -243,6 +241,7 @@ FILTERS = {
     'elements HAS ALL "Fe","O" AND nelements=2': {"hematite", "corundum-again", "wustite"},
     'elements HAS ANY "Na","Mg"': {"salt", "nan"},
     'elements HAS ONLY "Fe","O"': {"hematite", "corundum-again", "wustite", "one-atom"},
+    'NOT elements HAS ONLY "Fe","O"': {"layered", "salt", "unplaced", "nan"},
     "elements LENGTH 3": {"layered"},
     "_matris_energy_above_hull<0.05": {"hematite", "corundum-again", "wustite", "one-atom", "salt"},
     "_matris_energy_above_hull IS UNKNOWN": {"unplaced", "nan"},
