@@ -17,9 +17,11 @@ from matris.makers.batch_relax import BatchRelaxMaker
 if TYPE_CHECKING:
     from torch_sim.state import SimState
 
-ELEMENTS = tuple(
-    "H Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Rb Sr Y Zr Nb Mo Ru Rh Pd Ag "  # noqa: SIM905
-    "Cd In Sn Sb Te I Cs Ba La Ce Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi".split()
+ELEMENTS = (
+    *("H", "Li", "Be", "B", "C", "N", "O", "F", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "K", "Ca", "Sc", "Ti", "V"),
+    *("Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Rb", "Sr", "Y", "Zr", "Nb", "Mo", "Ru"),
+    *("Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Cs", "Ba", "La", "Ce", "Hf", "Ta", "W", "Re", "Os", "Ir"),
+    *("Pt", "Au", "Hg", "Tl", "Pb", "Bi"),
 )
 
 

@@ -17,6 +17,8 @@ from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents import CheckpointTag, RelaxTag, document_id, utc_now
 from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.references import References, load_references
+from matris.stores.report import Report, write_report
+from matris.stores.report_plot import reference_points
 from matris.stores.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ class Campaign:
         )
 
     def record(self) -> dict[str, Any]:
-        """What the store knows about the campaign; without candidates yet, what it is made of."""
+        """Read what the store knows about the campaign; nothing before candidates were read."""
         found = self._records.query_one({"campaign_id": self.name}) or {}
         return {key: value for key, value in found.items() if key != "_id"}
 
@@ -184,6 +186,63 @@ class Campaign:
         """Place the store's documents of this checkpoint and these settings on their hulls."""
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
+
+    def report(self, directory: str | Path) -> Path:
+        """
+        Write the HTML report.
+
+        Parameters
+        ----------
+        directory
+            Folder, made if need be.
+
+        Returns
+        -------
+        Path
+            Of the page.
+        """
+        return write_report(
+            Report(
+                list(self.documents()),
+                self.store.structure,
+                card=self.card.to_dict(),
+                title=self.title,
+                n_read=self.record()["intake"]["read"],
+                reference_points=None if self.references is None else reference_points(self.references.entries),
+            ),
+            directory,
+        )
+
+    def write_structures(self, directory: str | Path) -> dict[str, Path]:
+        """
+        Write relaxed structures as CIF files named after their sources.
+
+        Parameters
+        ----------
+        directory
+            Folder, made if need be.
+
+        Returns
+        -------
+        dict
+            Path by document id.
+        """
+        directory = Path(directory)
+        written: dict[str, Path] = {}
+        taken: set[Path] = set()
+        for document in self.documents(["source", "candidate_id"]):
+            structure = self.store.structure(document["document_id"])
+            if structure is None:
+                continue
+            directory.mkdir(parents=True, exist_ok=True)
+            stem = Path(document["source"]).name.split(".")[0] or "structure"
+            path = directory / f"{stem}.cif"
+            if path in taken:
+                path = directory / f"{stem}-{document['candidate_id'][:8]}.cif"
+            structure.to(filename=str(path), fmt="cif")
+            taken.add(path)
+            written[document["document_id"]] = path
+        return written
 
 
 def local_folder(location: str | Path | None) -> Path:

@@ -35,6 +35,8 @@ class Funnel:
     duplicates
         Compare structures before relaxing, and again after it. Of equal ones the first, then the lowest in energy, goes
         on. Inputs that are identical are computed once in any case.
+    hull
+        Take hulls, and compute the elements that are their corners where there are no references.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
@@ -50,6 +52,7 @@ class Funnel:
     max_sites: int | None = None
     charge_balance: bool = False
     duplicates: bool = True
+    hull: bool = True
     window: float = 0.1
     properties: tuple[str, ...] = ()
 

@@ -114,7 +114,7 @@ class _Reader:
         yield self.counts
 
     def _sound(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-        """What is to be computed; the rest is counted and recorded."""
+        """Yield what is to be computed; the rest is counted and recorded."""
         for candidate in candidates:
             self.counts.read += 1
             if self._first(candidate) and self._passes(candidate):
@@ -122,7 +122,7 @@ class _Reader:
 
     def _references(self) -> Iterator[Candidate]:
         """Elements of what passed, the corners of the hull."""
-        if self.campaign.references is None:
+        if self.campaign.funnel.hull and self.campaign.references is None:
             for candidate in elemental_references(sorted(self._elements)):
                 if self._first(candidate, count=False) and self._new(candidate):
                     yield candidate

@@ -40,7 +40,7 @@ def run(
     campaign: Campaign,
     candidates: Iterable[Candidate] = (),
     devices: Sequence[str | None] = (None,),
-    watch: Watch = lambda event: None,
+    watch: Watch = lambda _: None,
 ) -> None:
     """
     Run a campaign to its end: read, relax, rank, compute properties of what survives.
@@ -58,8 +58,8 @@ def run(
         process computes, and dies of what a candidate may do to it.
     watch
         Called with every event: ``{"event": "candidate", "state": …}``, ``"took"``, ``"done"``, ``"failed"``,
-        ``"died"``, ``"waiting"``; with ``{"event": "read", …}`` and the counts of `matris.flows.intake.Intake`; and with
-        ``{"event": "stage", "stage": …, "n": …}``.
+        ``"died"``, ``"waiting"``; with ``{"event": "read", …}`` and the counts of `matris.flows.intake.Intake`; and
+        with ``{"event": "stage", "stage": …, "n": …}``.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _record_given_up(campaign: Campaign) -> None:
 @dataclass
 class Here:
     """
-    This process in the place of `Workers`.
+    The calling process in the place of `Workers`.
 
     Parameters
     ----------

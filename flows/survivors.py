@@ -54,7 +54,8 @@ def advance(campaign: Campaign) -> dict[str, int]:
         Candidates queued, by stage; empty at the end of the campaign.
     """
     with turn(campaign, "ranking"):
-        campaign.rank()
+        if campaign.funnel.hull:
+            campaign.rank()
         representatives = _equal(campaign) if campaign.funnel.duplicates else {}
         _record_stages(campaign, representatives)
         return {stage: n for stage in campaign.funnel.properties if (n := _queue(campaign, stage))}
@@ -103,7 +104,7 @@ def _record_stages(campaign: Campaign, representatives: dict[str, str]) -> None:
             wanted["stage"] = UNFINISHED
         elif wanted["duplicate_of"]:
             wanted["stage"] = DUPLICATE
-        elif (distance := document.get("energy_above_hull")) is None or distance > campaign.funnel.window:
+        elif campaign.funnel.hull and not _within(document.get("energy_above_hull"), campaign.funnel.window):
             wanted["stage"] = WINDOW
         if any(document.get(name) != value for name, value in wanted.items()):
             changes[document["document_id"]] = wanted
@@ -111,6 +112,10 @@ def _record_stages(campaign: Campaign, representatives: dict[str, str]) -> None:
             campaign.store.set_fields(changes)
             changes = {}
     campaign.store.set_fields(changes)
+
+
+def _within(distance: float | None, window: float) -> bool:
+    return distance is not None and distance <= window
 
 
 def _queue(campaign: Campaign, stage: str) -> int:

@@ -191,7 +191,10 @@ def main() -> None:
     finish = threading.Event()
 
     def tell(event: str, **about: Any) -> None:
-        events.write(json.dumps({"event": event, **about}) + "\n")
+        try:
+            events.write(json.dumps({"event": event, **about}) + "\n")
+        except BrokenPipeError:  # nobody listens any more
+            raise Stopped from None
 
     def stop(*_: object) -> None:
         raise Stopped
@@ -210,8 +213,6 @@ def main() -> None:
         work(campaign, task["device"], tell, lambda: not finish.is_set())
     except Stopped:
         sys.exit(0)
-    except BrokenPipeError:
-        sys.exit(1)
     except (MatrisError, OSError, PyMongoError) as error:
         tell("error", error=str(error) or type(error).__name__)
         sys.exit(1)

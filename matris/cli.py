@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_optimade
-from matris.errors import MatrisError
+from matris import cli_optimade, cli_screen
+from matris.cli_options import (
+    Checkpoint,
+    Device,
+    Files,
+    Format,
+    MinLength,
+    Page,
+    Store,
+    check_there,
+    clear_errors,
+    exit_by_states,
+    listed,
+)
 from matris.terminal import (
     cell,
     columns_table,
     document_table,
-    eV,
-    progress,
     stderr,
     stdout,
     write_columns,
@@ -28,11 +36,9 @@ from matris.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from matris.flows.campaign import Campaign
     from matris.makers.batch import BatchMaker
-    from matris.makers.batch_relax import BatchRelaxMaker
     from matris.stores.candidate_query import CandidateQuery
     from matris.stores.property_kinds import PropertyKind
     from matris.terminal import Document
@@ -53,43 +59,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(cli_screen.screen)
+app.command()(cli_screen.relax)
 app.add_typer(cli_optimade.app, name="optimade")
-Files = Annotated[
-    list[Path],
-    typer.Argument(metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."),
-]
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(metavar="KEY|FILE", help="A key, as 'matris models' lists them, or a file.", show_default="embedded"),
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, …", show_default="a GPU if there is one")
-]
-Store = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR|URI",
-        help="Where results are kept: a folder, or mongodb://HOST/DATABASE.",
-        show_default="your jobflow configuration, else ./matris-results",
-    ),
-]
-Fmax = Annotated[
-    float, typer.Option(metavar="F", min=1e-9, help="Converged below this force on atoms and cell (eV/Å).")
-]
-MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Most optimisation steps of a structure.")]
-ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Candidates in one job.")]
-MinLength = Annotated[
-    float, typer.Option(metavar="A", min=1.0, help="Least distance between faces of the supercell (Å).")
-]
-Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="What to print.")]
-Page = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.html|DIR",
-        help="Where the page with tables and pictures goes.",
-        show_default="the store's folder",
-    ),
-]
 
 
 def main() -> None:
@@ -97,128 +69,6 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other packages' deprecations are no business of a user's terminal
     app()
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turn what goes wrong on purpose into one line and an exit code."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (MatrisError, OSError) as error:  # of the system: disk full, no rights
-        stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(NOTHING_COMPUTED) from None
-    except KeyboardInterrupt:
-        stderr.print("Interrupted. What is finished is kept; run the same command again to go on.")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@app.command()
-def screen(
-    sources: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="SOURCE",
-            exists=True,
-            help="Folders or files: CIF, POSCAR, extended XYZ, pymatgen JSON.",
-            show_default=False,
-        ),
-    ] = None,
-    chemsys: Annotated[
-        str | None,
-        typer.Option(metavar="A-B-C", help="Generate candidates of a chemical system from prototypes."),
-    ] = None,
-    max_sites: Annotated[int, typer.Option(metavar="N", min=1, help="Most atoms in a generated cell.")] = 14,
-    references: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Take the hull against these computed entries (pymatgen JSON) on the checkpoint's energy scale.",
-            show_default="a hull of candidates and elements, all computed here",
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the HTML report.", show_default="report, in the store's folder"),
-    ] = None,
-    checkpoint: Checkpoint = None,
-    device: Device = None,
-    store: Store = None,
-    fmax: Fmax = 0.05,
-    max_steps: MaxSteps = 500,
-    chunk_size: ChunkSize = 500,
-) -> None:
-    """
-    Relax candidates, rank them by distance to the convex hull, write an HTML report.
-
-    Candidates come from files, from --chemsys, or both. Interrupt it at any time: the same command goes on where it
-    stopped, and what the store already holds is not computed again.
-
-    `matris screen structures/ --store campaign`
-
-    `matris screen --chemsys Li-Fe-O`
-    """
-    if not sources and not chemsys:
-        raise typer.BadParameter("name files or folders to screen, or a chemical system with --chemsys")
-    with _clear_errors():
-        from matris.flows.campaign import Campaign, Intake, local_folder
-
-        with stderr.status("Loading the checkpoint …"):
-            maker = _maker(checkpoint=checkpoint, device=device, steps=max_steps, relax_kwargs={"fmax": fmax})
-        with stderr.status("Reading candidates …"):
-            intake = Intake.gather(sources or [], chemsys, max_sites=max_sites)
-            campaign = Campaign(intake, store, maker, chunk_size)
-            campaign.compete_with(references)
-        _compute(campaign)
-        with stderr.status("Taking the hull, writing the report …"):
-            campaign.rank()
-            documents = campaign.documents()
-            page = campaign.report(report or local_folder(store) / "report", _title(sources or [], chemsys))
-        _show_ranking(documents)
-        _summarise(campaign, documents)
-        stdout().print(f"Report: {page}", soft_wrap=True)
-        _exit(documents)
-
-
-@app.command()
-def relax(
-    files: Files,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the relaxed CIF files.")
-    ] = Path("relaxed"),
-    relax_cell: Annotated[bool, typer.Option("--relax-cell/--fixed-cell", help="Whether the cell relaxes too.")] = True,
-    checkpoint: Checkpoint = None,
-    device: Device = None,
-    store: Store = None,
-    fmax: Fmax = 0.05,
-    max_steps: MaxSteps = 500,
-    chunk_size: ChunkSize = 500,
-) -> None:
-    """
-    Relax structures, write them as CIF files, print energies, keep everything in the store.
-
-    `matris relax POSCAR other.cif --output relaxed`
-    """
-    with _clear_errors():
-        from matris.flows.campaign import Campaign, Intake
-
-        with stderr.status("Loading the checkpoint …"):
-            maker = _maker(
-                checkpoint=checkpoint,
-                device=device,
-                relax_cell=relax_cell,
-                steps=max_steps,
-                relax_kwargs={"fmax": fmax},
-            )
-        with stderr.status("Reading structures …"):
-            campaign = Campaign(Intake.gather(files), store, maker, chunk_size)
-        _compute(campaign)
-        documents = campaign.documents()
-        _show_relaxed(campaign, documents, campaign.write_structures(output))
-        _exit(documents)
 
 
 @app.command()
@@ -235,7 +85,7 @@ def elastic(
 
     `matris elastic POSCAR other.cif`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.makers import BatchElasticMaker
 
         _properties("elastic", files, BatchElasticMaker(checkpoint=checkpoint, device=device), store, output, report)
@@ -255,7 +105,7 @@ def eos(
 
     `matris eos POSCAR other.cif --format json > eos.json`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.makers import BatchEosMaker
 
         _properties("eos", files, BatchEosMaker(checkpoint=checkpoint, device=device), store, output, report)
@@ -279,7 +129,7 @@ def phonon(
 
     `matris phonon POSCAR --min-length 15`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.makers import BatchPhononMaker
 
         maker = BatchPhononMaker(
@@ -304,7 +154,7 @@ def qha(
 
     `matris qha POSCAR --t-max 600`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.makers import BatchQhaMaker
 
         maker = BatchQhaMaker(checkpoint=checkpoint, device=device, min_length=min_length, t_max=t_max)
@@ -342,7 +192,7 @@ def md(
 
     `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.makers import BatchMDMaker
 
         maker = BatchMDMaker(
@@ -379,11 +229,11 @@ def _properties(
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:
-        title = f"{kind.title}: {_listed([path.name or str(path) for path in files])}"
+        title = f"{kind.title}: {listed([path.name or str(path) for path in files])}"
         with stderr.status("Writing the page …"):
             page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
-    _exit(documents)
+    exit_by_states(documents)
 
 
 def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
@@ -449,10 +299,10 @@ def query(
 
     `matris query --elements Fe,O --format csv > iron-oxides.csv`
     """
-    with _clear_errors():
+    with clear_errors():
         from matris.stores.candidate_store import CandidateStore
 
-        _check_there(store)
+        check_there(store)
         asked = CandidateStore.open(store).query(
             formula=formula, chemsys=chemsys, elements=_names(elements), below=below, state=state
         )
@@ -468,7 +318,7 @@ def query(
 @app.command()
 def models() -> None:
     """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
-    with _clear_errors():
+    with clear_errors():
         from matris import checkpoints
         from matris.cache import cache_directory
 
@@ -519,109 +369,6 @@ def _show_found(
         stderr.print(f"{total} found" if total == len(found) else f"{len(found)} of {total} found, page {page}")
     if folder is not None:
         stderr.print(f"{write_cif(shown.structures(), folder)} structures in {escape(str(folder))}")
-
-
-def _check_there(location: str | None) -> None:
-    """Refuse to look for results in a folder that holds none: opening it would make a store there."""
-    from matris.errors import StoreError
-    from matris.stores.jobstore import DATABASE_FILE
-
-    if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
-        raise StoreError(f"{location} holds no results: there is no {DATABASE_FILE} in it")
-
-
-def _maker(**settings: Any) -> BatchRelaxMaker:
-    """Job that computes a chunk, its checkpoint loaded: a wrong key shall not cost the time of reading candidates."""
-    from matris.makers.batch_relax import BatchRelaxMaker
-
-    maker = BatchRelaxMaker(**settings)
-    maker.potential()
-    return maker
-
-
-def _compute(campaign: Campaign) -> None:
-    """Compute what the store lacks, under a progress bar."""
-    from matris.makers.batch_relax import logger
-
-    with stderr.status("Looking what is done already …"):
-        pending = campaign.pending()
-    done = len(campaign.candidates) - len(pending)
-    if done:
-        stderr.print(f"{done} of {len(campaign.candidates)} are in the store already")
-    if pending:
-        with progress(logger, len(pending)):
-            campaign.compute(pending)
-
-
-def _title(sources: Sequence[Path], chemsys: str | None) -> str:
-    """Headline of a report."""
-    names = [chemsys.replace("-", "–")] if chemsys else []
-    names += [path.name or str(path) for path in sources]
-    return f"Screening {_listed(names)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Name the first few."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-
-def _show_ranking(documents: Sequence[Document]) -> None:
-    """Print the head of the ranking."""
-    from matris.stores.ranking import ranked
-
-    ranking = ranked(documents)
-    if ranking:
-        title = f"Best {_TOP} of {len(ranking)}" if len(ranking) > _TOP else "Ranking"
-        stdout().print(document_table(ranking[:_TOP], title=title, numbered=True))
-    without = Counter(d["hull_state"] for d in ranking if d.get("energy_above_hull") is None)
-    for why, count in without.most_common():
-        stdout().print(f"{count} without a distance to the hull: {escape(str(why))}", soft_wrap=True)
-
-
-def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
-    """Print what relaxing gave, one structure a line."""
-    from matris.stores.ranking import Funnel, reason
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("formula", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("steps", "energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file or reason", overflow="fold")
-    for d in documents:
-        table.add_row(
-            d.get("formula_pretty") or "–",
-            d["state"],
-            str(d.get("n_steps") if d.get("n_steps") is not None else "–"),
-            eV(d.get("uncorrected_energy_per_atom"), 4),
-            eV(d.get("fmax"), 4),
-            eV(d.get("volume"), 2),
-            escape(str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}")),
-        )
-    stdout().print(table)
-    stdout().print(Funnel.of(documents, campaign.intake.n_read).summary(hull=False), soft_wrap=True)
-
-
-def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
-    """Print what became of the candidates, and why some are lost."""
-    from matris.stores.prototypes import REFERENCE_SOURCE
-    from matris.stores.ranking import Funnel, lost, reason
-
-    out = stdout()
-    failures = [d for d in lost(documents) if d["state"] != "max_steps" or d["source"] == REFERENCE_SOURCE]
-    for d in failures[:_TOP]:
-        what = f"{d['source']} {d['formula_pretty']}" if d["source"] == REFERENCE_SOURCE else d["source"]
-        out.print(f"[red]{d['state']}[/red] {escape(what)}: {escape(reason(d))}", soft_wrap=True)
-    if len(failures) > _TOP:
-        out.print(f"… and {len(failures) - _TOP} more: matris query --state failed, --state rejected")
-    out.print(Funnel.of(documents, campaign.intake.n_read).summary(), soft_wrap=True)
-
-
-def _exit(documents: Sequence[Document]) -> None:
-    """End with an error code if nothing at all could be computed."""
-    if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
-        stderr.print("[red]Error:[/red] nothing could be computed")
-        raise typer.Exit(NOTHING_COMPUTED)
 
 
 if __name__ == "__main__":

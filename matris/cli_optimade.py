@@ -7,21 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matris.cli_options import Store, check_there, clear_errors
 from matris.terminal import stderr
 
 if TYPE_CHECKING:
     from matris.stores.candidate_store import CandidateStore
 
 app = typer.Typer(no_args_is_help=True, help="Serve or export the relaxed candidates for OPTIMADE's clients.")
-
-Store = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR|URI",
-        help="Where results are kept: a folder, or mongodb://HOST/DATABASE.",
-        show_default="your jobflow configuration, else ./matris-results",
-    ),
-]
 
 
 @app.command()
@@ -34,13 +26,11 @@ def export(
 
     `matris optimade export candidates.jsonl`
     """
-    from matris.cli import _check_there, _clear_errors
-
-    with _clear_errors():
+    with clear_errors():
         from matris.stores.candidate_store import CandidateStore
         from matris.stores.optimade_export import export_optimade
 
-        _check_there(store)
+        check_there(store)
         candidates = CandidateStore.open(store)
         with stderr.status("Writing …"):
             n_structures = export_optimade(candidates, file)
@@ -60,12 +50,10 @@ def serve_command(
 
     `matris optimade serve --port 5000`
     """
-    from matris.cli import _check_there, _clear_errors
-
-    with _clear_errors():
+    with clear_errors():
         from matris.stores.optimade_server import listen, open_published, publish, serve
 
-        _check_there(store)
+        check_there(store)
         with listen(host, port) as listener:
             candidates, published = open_published(store)
             with stderr.status("Publishing what is new …"):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import sys
-from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.progress import Task
+    from rich.progress import Task, TaskID
 
 _PIPED_WIDTH = 160
 _RATE_WINDOW = 300.0  # seconds over which the rate is taken: a structure may well need a minute
@@ -137,48 +136,72 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.speed * seconds:.1f}/{unit}", no_wrap=True)
 
 
-class _Advance(logging.Handler):
-    """Move a progress bar for each candidate that a chunk job announces."""
+class CampaignProgress:
+    """
+    Progress of a campaign on standard error: how many candidates are finished, with rate and remaining time.
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        super().__init__(logging.INFO)
-        self._progress = progress
+    Attributes
+    ----------
+    known
+        Candidates that were computed before.
+    """
+
+    def __init__(self) -> None:
+        self.known = 0
         self._lost = 0
-        self._task = progress.add_task("relaxing", total=total, lost="")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            SpinnerColumn(),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[lost]}"),
+            console=stderr,
+            expand=True,
+            speed_estimate_period=_RATE_WINDOW,
+        )
+        self._tasks: dict[str, TaskID] = {}
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Count one finished candidate."""
-        result = getattr(record, "record", None)
-        if result is None:
-            return
-        self._lost += result.state != "converged"
-        lost = f"[red]{self._lost} lost[/red]" if self._lost else ""
-        self._progress.update(self._task, advance=1, lost=lost)
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
-@contextmanager
-def progress(logger: logging.Logger, total: int) -> Iterator[None]:
-    """Show how many of `total` candidates are finished, with rate and remaining time, on standard error."""
-    bar = Progress(
-        SpinnerColumn(),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[lost]}"),
-        console=stderr,
-        expand=True,
-        speed_estimate_period=_RATE_WINDOW,
-    )
-    level, propagate = logger.level, logger.propagate
-    with bar:
-        handler = _Advance(bar, total)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
+    def watch(self, event: Mapping[str, Any]) -> None:
+        """
+        Show an event.
+
+        Parameters
+        ----------
+        event
+            As `matris.flows.runner.run` tells it.
+        """
+        what = event["event"]
+        if what == "read":
+            self.known = event["known"]
+            self._bar.update(self._task("relax"), total=event["queued"])
+        elif what == "stage":
+            self._bar.update(self._task(event["stage"]), total=event["n"])
+        elif what == "candidate":
+            self._lost += event["state"] != "converged"
+            lost = f"[red]{self._lost} lost[/red]" if self._lost else ""
+            self._bar.update(self._task("relax"), advance=1, lost=lost)
+        elif what == "done" and event["stage"] != "relax":
+            self._bar.update(self._task(event["stage"]), advance=event["n"])
+        elif what == "died":
+            self._bar.console.print(f"A process died ({event['cause']}); another goes on.")
+        elif what == "failed":
+            after = "given up" if event["given_up"] else "it is tried again"
+            self._bar.console.print(
+                f"A chunk of {event['n']} breaks, {after}: {escape(event['error'])}", soft_wrap=True
+            )
+        elif what == "waiting":
+            self._bar.console.print(f"The store does not answer; waiting: {escape(event['error'])}", soft_wrap=True)
+
+    def _task(self, stage: str) -> TaskID:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=None, lost="")
+        return self._tasks[stage]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from maggma.stores import MemoryStore
@@ -12,7 +13,7 @@ from matris.stores.atomic import set_fields
 from matris.stores.builder import Built, Collections, build
 from matris.stores.candidate_query import CandidateQuery
 from matris.stores.documents import utc_now
-from matris.stores.hull_builder import place_on_hulls, systems_to_place
+from matris.stores.hull_builder import place_on_hulls
 from matris.stores.jobstore import open_job_store, sibling_store
 from matris.stores.migrations import migrate
 from matris.stores.query_terms import query_terms
@@ -38,6 +39,7 @@ INDEXED = (
     "state",
     "checkpoint.key",
     "checkpoint.sha256",
+    "settings.digest",
     "hull_state",
     "elastic.bulk_modulus",
     "phonon.has_imaginary_modes",
@@ -84,6 +86,7 @@ class CandidateStore:
             _index(docs, ["chemsys", "energy_above_hull"])
             _index(docs, ["energy_above_hull", "document_id"])
             _index(docs, ["last_updated", "document_id"])
+            _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # what lies on which hull
         migrate(docs)
 
     @classmethod
@@ -191,13 +194,12 @@ class CandidateStore:
             If the references cannot be read or are on another energy scale.
         """
         n_changed = 0
-        for criteria in self._origins(checkpoint_sha256, settings_digest):
-            one = self.docs.query_one(criteria, properties=["checkpoint"])
-            if one is not None:
-                loaded = _load(references, one["checkpoint"]["energy_scale"])
-                changed = systems_to_place(self.docs, criteria, loaded)
-                if changed is None or changed:
-                    n_changed += place_on_hulls(self.docs, criteria, loaded, changed)
+        loaded: dict[str, References | None] = {}
+        for one in self._origins(checkpoint_sha256, settings_digest):
+            scale = one["checkpoint"]["energy_scale"]
+            if scale not in loaded:
+                loaded[scale] = _load(references, scale)
+            n_changed += place_on_hulls(self.docs, one, loaded[scale])
         return n_changed
 
     def computed_ids(self, checkpoint_sha256: str, settings_digest: str) -> set[str]:
@@ -330,14 +332,13 @@ class CandidateStore:
         known = arrays.get("initial_structure" if initial else "structure")
         return Structure.from_dict(known) if known else None
 
-    def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, str]]:
-        """Criteria of each checkpoint and settings whose documents share a hull."""
+    def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, Any]]:
+        """Give ``checkpoint`` and ``settings`` of one document of each pair of them."""
         checkpoints = [checkpoint_sha256] if checkpoint_sha256 else sorted(self.docs.distinct("checkpoint.sha256"))
-        for sha256 in checkpoints:
-            criteria = {"checkpoint.sha256": sha256}
-            digests = [settings_digest] if settings_digest else sorted(self.docs.distinct("settings.digest", criteria))
-            for digest in digests:
-                yield criteria | {"settings.digest": digest}
+        digests = [settings_digest] if settings_digest else sorted(self.docs.distinct("settings.digest"))
+        for sha256, digest in product(checkpoints, digests):
+            criteria = {"checkpoint.sha256": sha256, "settings.digest": digest}
+            yield from self.docs.query(criteria, properties=["checkpoint", "settings"], limit=1)
 
 
 def _index(store: Store, name: str | list[str], *, unique: bool = False) -> None:
