@@ -64,7 +64,7 @@ def serve_command(
 
 
 def _say(n_structures: int, candidates: CandidateStore, done: str) -> None:
-    """Say how many structures there are, and how many candidates have none."""
+    """Say how many structures there are, and how many candidates are not among them."""
     rest = candidates.docs.count() - n_structures
-    without = f"; {rest} without a relaxed structure are not" if rest else ""
+    without = f"; {rest} rejected, failed, duplicate or damaged ones are not" if rest else ""
     stderr.print(f"{n_structures} structures {done}{without}")
