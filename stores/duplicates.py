@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import gcd
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._matcher = StructureMatcher()
-        self._seen: dict[bytes, list[_Kept]] = {}
+        self._seen: dict[tuple[tuple[int, int], ...], list[_Kept]] = {}
 
     def first_like(self, candidate_id: str, structure: Structure, energy: float | None = None) -> str | None:
         """
@@ -71,13 +72,17 @@ class Duplicates:
         """
         kept = _Kept(candidate_id, energy, _packed(structure))
         others = self._seen.setdefault(_formula(structure), [])
-        found = self._like(kept, others) if others else None
+        found = self._like(kept, others)
         if found is None:
             others.append(kept)
         return found
 
+    def remember(self, candidate_id: str, structure: Structure, energy: float | None = None) -> None:
+        """Keep a structure, whether there is an equal one or not."""
+        self._seen.setdefault(_formula(structure), []).append(_Kept(candidate_id, energy, _packed(structure)))
+
     def like(self, structure: Structure, energy: float | None = None) -> str | None:
-        """Name a remembered structure that equals this one, as `first_like`, but do not remember this one."""
+        """Name the most similar among the kept structures that equal this one; None if there is none."""
         return self._like(_Kept("", energy, _packed(structure)), self._seen.get(_formula(structure), []))
 
     def _like(self, kept: _Kept, others: Iterable[_Kept]) -> str | None:
@@ -147,10 +152,11 @@ def _alike(kept: _Kept, others: Iterable[_Kept]) -> Iterator[_Kept]:
         yield near[index]
 
 
-def _formula(structure: Structure) -> bytes:
+def _formula(structure: Structure) -> tuple[tuple[int, int], ...]:
     """Reduced formula: atomic numbers, and how often each occurs."""
-    numbers, counts = np.unique([site.specie.Z for site in structure], return_counts=True)
-    return np.concatenate([numbers, counts // gcd(*counts.tolist())]).astype(np.uint16).tobytes()
+    counts = Counter(site.specie.Z for site in structure)
+    largest = gcd(*counts.values())
+    return tuple((number, counts[number] // largest) for number in sorted(counts))
 
 
 def _packed(structure: Structure) -> bytes:

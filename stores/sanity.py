@@ -19,14 +19,16 @@ class SanityLimits:
     """
     What is taken for a crystal.
 
-    The defaults reject none of some 5,000 crystals of the Materials Project, WBM and Alexandria at equilibrium.
+    The defaults reject none of 5,386 frames of the Materials Project, WBM and Alexandria that are not compressed.
 
     Attributes
     ----------
     closest
         Shortest distance of two atoms, in sums of their covalent radii (Cordero et al., Dalton Trans. 2008, 2832).
-    emptiest, fullest
-        Volume of the atoms as spheres of their covalent radii, over the volume of the cell.
+    roomiest
+        Largest volume per atom (Å³).
+    fullest
+        Largest volume of the atoms as spheres of their covalent radii, over the volume of the cell.
     sharpest
         Smallest angle between two edges of the cell, or between one and the continuation of the other (degrees).
     max_sites
@@ -36,7 +38,7 @@ class SanityLimits:
     """
 
     closest: float = 0.5
-    emptiest: float = 0.02
+    roomiest: float = 800.0
     fullest: float = 3.0
     sharpest: float = 2.0
     max_sites: int | None = None
@@ -63,10 +65,7 @@ def sanity_problem(structure: Structure, limits: SanityLimits = SanityLimits()) 
         return f"{len(structure)} atoms, of which at most {limits.max_sites} are asked for"
     if reason := problem_with(structure):
         return reason
-    numbers = np.array([site.specie.Z for site in structure])
-    if (odd := np.flatnonzero(numbers >= len(covalent_radii))).size:
-        return f"element {structure[int(odd[0])].specie.symbol} has no known radius"
-    radii = covalent_radii[numbers]
+    radii = covalent_radii[[site.specie.Z for site in structure]]
     return _shape(structure, radii, limits) or _distances(structure, radii, limits)
 
 
@@ -76,12 +75,12 @@ def _shape(structure: Structure, radii: np.ndarray, limits: SanityLimits) -> str
     sharpest = min(*angles, 180 - max(angles))
     if sharpest < limits.sharpest:
         return f"degenerate cell: two edges are {sharpest:.2g}° from parallel"
-    filling = float((4 / 3 * np.pi * radii**3).sum()) / structure.volume
-    volume = f"{structure.volume / len(structure):.3g} Å³ per atom, the atoms fill {filling:.2g} of the cell"
-    if filling < limits.emptiest:
-        return f"volume too large: {volume}"
+    volume = structure.volume / len(structure)
+    if volume > limits.roomiest:
+        return f"volume too large: {volume:.3g} Å³ per atom"
+    filling = float((4 / 3 * np.pi * radii**3).mean()) / volume
     if filling > limits.fullest:
-        return f"volume too small: {volume}"
+        return f"volume too small: {volume:.3g} Å³ per atom, of which atoms would fill {filling:.2g} times as much"
     return None
 
 
