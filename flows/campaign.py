@@ -14,7 +14,7 @@ from matris.flows.funnel import Funnel
 from matris.flows.stages import stage_maker
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.documents import CheckpointTag, RelaxTag, document_id, utc_now
+from matris.stores.documents import CheckpointTag, document_id, utc_now
 from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.references import References, load_references
 from matris.stores.report import Report, write_report
@@ -79,9 +79,9 @@ class Campaign:
         self._references_file = None if references is None else str(Path(references).absolute())
         if references is not None:
             self.references = load_references(references, self.card.energy_scale)
-        card, settings = self.card, self.maker.settings()
+        card = self.card
         self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
-        self.settings = RelaxTag(**settings.to_dict(), digest=settings.digest())
+        self.settings = self.maker.tag()
         self.origin = (card.sha256, self.settings.digest)
         self.name = hashlib.sha256("\n".join([title, *self.origin]).encode()).hexdigest()[:12]
         self.job_store = open_job_store(location)
@@ -143,10 +143,7 @@ class Campaign:
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
         """Maker of a chunk's job, which keeps its journal in a folder of the chunk's own."""
-        maker = stage_maker(stage, self.maker, self.journal(work_id))
-        if device is not None:
-            maker.device = device
-        return maker
+        return stage_maker(stage, self.maker, self.journal(work_id), device)
 
     def journal(self, work_id: str) -> Path:
         """Folder in which the job of a chunk keeps what is finished."""

@@ -21,7 +21,9 @@ CHUNK_SIZES = {"elastic": 50, "phonon": 20}
 _MAKERS = {"elastic": BatchElasticMaker, "phonon": BatchPhononMaker}
 
 
-def stage_maker(stage: str, relax_maker: BatchRelaxMaker, journal: Path | None = None) -> BatchMaker:
+def stage_maker(
+    stage: str, relax_maker: BatchRelaxMaker, journal: Path | None = None, device: str | None = None
+) -> BatchMaker:
     """
     Give the Maker of a stage's jobs.
 
@@ -30,11 +32,15 @@ def stage_maker(stage: str, relax_maker: BatchRelaxMaker, journal: Path | None =
     stage
         ``"relax"`` or a property.
     relax_maker
-        Of the campaign; properties take its checkpoint and device.
+        Of the campaign; properties take its checkpoint.
     journal
         Folder in which the job keeps what is finished.
+    device
+        Where it computes; by default where `relax_maker` says.
     """
     folder = None if journal is None else str(journal)
+    where = device or relax_maker.device
     if stage == RELAX:
-        return replace(relax_maker, journal_dir=folder)
-    return _MAKERS[stage](checkpoint=relax_maker.checkpoint, device=relax_maker.device, journal_dir=folder)
+        first = relax_maker.first and replace(relax_maker.first, device=where)
+        return replace(relax_maker, journal_dir=folder, device=where, first=first)
+    return _MAKERS[stage](checkpoint=relax_maker.checkpoint, device=where, journal_dir=folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, Rel
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pymatgen.core import Structure
 
@@ -52,6 +54,8 @@ class BatchRelaxMaker(BatchMaker):
         Most optimisation steps of a candidate.
     relax_kwargs
         Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
+    first
+        Maker of a relaxation that comes before, with a cheaper checkpoint. What it cannot compute starts as it is.
     journal_dir
         Folder of the journal; by default the folder the job runs in.
     tags
@@ -62,6 +66,7 @@ class BatchRelaxMaker(BatchMaker):
     relax_cell: bool = True
     steps: int = 500
     relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
+    first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
     tags: list[str] | None = None
 
@@ -88,7 +93,7 @@ class BatchRelaxMaker(BatchMaker):
         """
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
-        settings, scale = self.settings(), potential.card.energy_scale
+        scale = potential.card.energy_scale
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
         for index, candidate in enumerate(chunk):
@@ -98,22 +103,19 @@ class BatchRelaxMaker(BatchMaker):
             else:
                 results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
-        records = relax(
-            (chunk[index].structure for index in accepted),
-            potential,
-            max_steps=self.steps,
-            relax_cell=self.relax_cell,
-            journal=self.journal(potential),
-            **self.relax_kwargs,
-        )
-        for record in records:
-            index = accepted[record.index]
-            results[index] = self._result(chunk[index], self.outcome(record), record.error, scale, record)
-            _report(results[index][0])
+        starts = [chunk[index].structure for index in accepted]
+        before = self._first_records(starts)
+        starts = [before[i].structure if i in before else start for i, start in enumerate(starts)]
+        for record in self._relax(starts, potential):
+            index, known = accepted[record.index], before.get(record.index)
+            small, large = self._result(chunk[index], self.outcome(record), record.error, scale, record)
+            small.first_steps = known.n_steps if known else None
+            results[index] = small, large
+            _report(small)
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
-            settings=RelaxTag(**settings.to_dict(), digest=settings.digest()),
+            settings=self.tag(),
             **provenance(potential),
         )
 
@@ -126,10 +128,39 @@ class BatchRelaxMaker(BatchMaker):
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
         return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
 
+    def tag(self) -> RelaxTag:
+        """Give the settings as documents name them, with those of the relaxation before."""
+        settings = self.settings()
+        digest, first = settings.digest(), None
+        if self.first is not None:
+            card = self.first.card()
+            first = {"checkpoint": card.key, "sha256": card.sha256, **self.first.settings().to_dict()}
+            digest = hashlib.sha256(json.dumps([digest, first], sort_keys=True).encode()).hexdigest()[: len(digest)]
+        return RelaxTag(**settings.to_dict(), digest=digest, first=first)
+
     def journal(self, potential: Potential) -> Path:
         """File of what a potential finished with these settings."""
         folder = Path(self.journal_dir or ".")
         return journal_file(folder, potential.card.sha256, self.settings(), dtype_name(potential.dtype))
+
+    def _relax(self, structures: Sequence[Structure], potential: Potential) -> Iterator[RelaxRecord]:
+        """Relax with these settings and this journal."""
+        return relax(
+            structures,
+            potential,
+            max_steps=self.steps,
+            relax_cell=self.relax_cell,
+            journal=self.journal(potential),
+            **self.relax_kwargs,
+        )
+
+    def _first_records(self, structures: Sequence[Structure]) -> dict[int, RelaxRecord]:
+        """Relax with the cheaper checkpoint; the records, by place, of what it could compute."""
+        if self.first is None:
+            return {}
+        first = replace(self.first, journal_dir=self.journal_dir)
+        records = first._relax(structures, first.potential())  # noqa: SLF001 - of the same kind
+        return {record.index: record for record in records if record.structure is not None}
 
     def _result(
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,8 @@ def test_each_candidate_has_its_record_in_order(
     assert records[4]["candidate_id"] == content_id(rock_salt(4.3, "Mg", "O"))
     assert records[0]["n_steps"] == 3
     assert output["checkpoint"]["key"] == "tiny"
-    assert output["settings"] == {"fmax": 1e-6, "max_steps": 3, "relax_cell": True, "digest": maker.settings().digest()}
+    assert output["settings"] == maker.tag().model_dump()
+    assert output["settings"]["digest"] == maker.settings().digest()
     assert (output["device"], output["dtype"]) == ("cpu", "float32")
     assert output["versions"]["torch"]
 
@@ -135,3 +137,25 @@ def test_static_evaluates_candidates_as_they_are(
     assert output["records"][0]["energy"] == pytest.approx(expected.energy, abs=1e-5)
     assert np.array(loaded["structures"][0]["stress"]) == pytest.approx(expected.stress, abs=1e-6)
     assert Structure.from_dict(loaded["structures"][0]["structure"]).matches(rock_salt(5.6))
+
+
+def test_a_cheap_relaxation_comes_first(tiny_checkpoint, tmp_path, monkeypatch):
+    cell = rock_salt(4.8, "Na", "O").make_supercell([2, 1, 1], in_place=False).perturb(0.1)
+    candidates = [Candidate.from_structure(cell, "MgO"), Candidate.unreadable("empty.cif", "empty", b"")]
+    common = {"checkpoint": str(tiny_checkpoint), "device": "cpu"}
+    plain = BatchRelaxMaker(**common, steps=300, relax_kwargs={"fmax": 0.02}, journal_dir=str(tmp_path / "plain"))
+    first = BatchRelaxMaker(**common, steps=300, relax_kwargs={"fmax": 0.02})
+    cascade = replace(plain, first=first, journal_dir=str(tmp_path / "cascade"))
+    alone, after = (maker.make.original(maker, candidates) for maker in (plain, cascade))
+    assert alone.records[0].first_steps is None
+    assert after.records[0].first_steps == alone.records[0].n_steps > 0
+    assert after.records[0].n_steps < alone.records[0].n_steps
+    assert after.records[0].energy == pytest.approx(alone.records[0].energy, abs=1e-3)
+    assert after.structures[0].initial_structure == alone.structures[0].initial_structure
+    assert after.records[1].state == "rejected"
+    assert after.settings.digest != alone.settings.digest
+    assert after.settings.first["sha256"] == after.checkpoint.sha256
+    again = MontyDecoder().process_decoded(json.loads(json.dumps(cascade, cls=MontyEncoder)))
+    assert again.tag() == cascade.tag()
+    monkeypatch.setattr("matris.potential.Potential.evaluate", None)  # all is in the journals
+    assert cascade.make.original(cascade, candidates).records[0].energy == after.records[0].energy
