@@ -127,7 +127,7 @@ def add_properties(
 def _document(record: dict[str, Any], checkpoint: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Take from a record what the hull and the ranking need."""
     identity = document_id(record["candidate_id"], checkpoint["sha256"], settings["digest"])
-    hull = {"chemsys": None, "composition": {}, "energy_per_atom": None, "correction_scheme": None}
+    hull: dict[str, Any] = {"chemsys": None, "composition": {}, "energy_per_atom": None, "correction_scheme": None}
     hull |= record["hull"] or {}
     formula = {"formula_pretty": record["formula"]}
     return {**record, **hull, **formula, "document_id": identity, "checkpoint": checkpoint, "settings": settings}

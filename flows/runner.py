@@ -98,8 +98,17 @@ def _record_given_up(campaign: Campaign) -> None:
         stage, reason = item["stage"], f"the job of its chunk breaks: {item['error']}"
         if stage == RELAX:
             kept = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item["work_id"])]
-            about = {"checkpoint": campaign.checkpoint, "settings": campaign.settings, "state": "failed"}
-            campaign.store.add_dropped(make_dropped(each, UNFINISHED, reason, **about) for each in kept)
+            campaign.store.add_dropped(
+                make_dropped(
+                    each,
+                    UNFINISHED,
+                    reason,
+                    checkpoint=campaign.checkpoint,
+                    settings=campaign.settings,
+                    state="failed",
+                )
+                for each in kept
+            )
         else:
             ids = [document_id(each, *campaign.origin) for each in item["payload"]["candidate_ids"]]
             campaign.store.set_fields({each: {stage: {"state": "failed", "error": reason}} for each in ids})

@@ -136,7 +136,7 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
     for candidate in candidates:
         if candidate.error is None and candidate.structure is not None:
             item = campaign.queue.note(item, suspect=candidate.candidate_id, blamed=blamed)
-            maker.make.original(maker, [candidate])  # type: ignore[attr-defined] - the function beneath the job
+            maker.make.original(maker, [candidate])  # the function beneath the job
     campaign.queue.note(item, suspect=None, blamed=blamed)
 
 

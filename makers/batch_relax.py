@@ -103,9 +103,9 @@ class BatchRelaxMaker(BatchMaker):
             else:
                 results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
-        starts = [chunk[index].structure for index in accepted]
+        starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
         before = self._first_records(starts)
-        starts = [before[i].structure if i in before else start for i, start in enumerate(starts)]
+        starts = [(i in before and before[i].structure) or start for i, start in enumerate(starts)]
         for record in self._relax(starts, potential):
             index, known = accepted[record.index], before.get(record.index)
             small, large = self._result(chunk[index], self.outcome(record), record.error, scale, record)
@@ -180,7 +180,9 @@ class BatchRelaxMaker(BatchMaker):
             seconds=record.seconds if record else None,
             nsites=len(start) if start is not None else None,
             formula=start.composition.reduced_formula if start is not None and len(start) else None,
-            hull=hull_fields(record.structure, record.energy, scale) if record and record.structure else None,
+            hull=None
+            if record is None or record.structure is None or record.energy is None
+            else hull_fields(record.structure, record.energy, scale),
         )
         large = ChunkArrays(
             candidate_id=candidate.candidate_id,
