@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -170,7 +170,7 @@ def _unpacked(content: bytes) -> Structure:
     """Structure that was packed."""
     n = (len(content) - 36) // 13
     numeric = np.frombuffer(content, dtype=np.float32, offset=n).reshape(n + 3, 3).astype(float)
-    return Structure(Lattice(numeric[:3]), list(content[:n]), numeric[3:])
+    return Structure(Lattice(numeric[:3]), [Element.from_Z(number) for number in content[:n]], numeric[3:])
 
 
 def _reduced(structure: Structure) -> Structure:
