@@ -6,13 +6,15 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from matris.stores.atomic import set_fields
+from matris.stores.atomic import add_missing, set_fields
 from matris.stores.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
+from matris.stores.hull import HullResult
 from matris.stores.property_documents import PROPERTY_FORMAT
 from matris.stores.property_summaries import SUMMARIES, summarise
 
@@ -25,8 +27,24 @@ if TYPE_CHECKING:
     from matris.stores.documents import CandidateDocument
 
 _BATCH = 200  # documents in one write
-_KEPT = ("candidate_id", "state", "error", "warnings", "formula_pretty", "chemsys", "elements", "nelements", "nsites")
-_KEPT += ("checkpoint", "settings", "versions", "device", "dtype")
+_TOLD_APART = ("job_uuid", "computed_at", "state", "energy")
+_ADDED = {each.name for each in dataclass_fields(HullResult)} | {"hulls", "stage", "duplicate_of"}  # by others
+_KEPT = (
+    "candidate_id",
+    "state",
+    "error",
+    "warnings",
+    "formula_pretty",
+    "chemsys",
+    "elements",
+    "nelements",
+    "nsites",
+    "checkpoint",
+    "settings",
+    "versions",
+    "device",
+    "dtype",
+)
 _ERROR_LENGTH = 1000
 
 logger = logging.getLogger(__name__)
@@ -82,8 +100,12 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
     Unwind the outputs of jobs that are new.
 
     An output is marked only after its documents are stored, so that a build that was interrupted is repeated and loses
-    nothing; a repeated one changes nothing. An output that is not what it says it is costs only itself: it is
-    marked with the reason.
+    nothing; a repeated one changes nothing. A job that was run again is unwound again. An output that is not what it
+    says it is costs only itself: it is marked with the reason.
+
+    Several processes may build at once, and take hulls meanwhile: what is there is changed by field, so that nobody
+    undoes what another has added. A document's places on hulls go when its energy changes, the summaries of its
+    properties stay. What has failed does not replace what has not.
 
     Parameters
     ----------
@@ -125,87 +147,111 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
             logger.warning("job %s (%s): %s", job["uuid"], job["index"], reason)
             refused[name] = reason
             mark = {"n_documents": 0, "error": reason}
-        into.chunks.update([{"chunk_id": name, "last_updated": utc_now(), **mark}], key="chunk_id")
+        about = {"chunk_id": name, "completed_at": job.get("completed_at"), "last_updated": utc_now()}
+        into.chunks.update([about | mark], key="chunk_id")
     return Built(n_chunks, n_documents, n_properties, frozenset(systems), refused)
 
 
 def _new(into: Collections, job_store: JobStore, only: Collection[str] | None) -> Iterator[tuple[dict[str, Any], str]]:
     """Jobs whose outputs are not unwound, in the order they ended, each with the format of its output."""
-    known = set(into.chunks.distinct("chunk_id"))
+    marked = into.chunks.query({}, properties=["chunk_id", "completed_at"])
+    known = {(each["chunk_id"], each.get("completed_at")) for each in marked}
     found = []
     for name, what in (("output.chunk_format", CHUNK_FORMAT), ("output.property_format", PROPERTY_FORMAT)):
         criteria: dict[str, Any] = {name: what}
         if only is not None:
             criteria["uuid"] = {"$in": list(only)}
         jobs = job_store.query(criteria, properties=["uuid", "index", "completed_at"], load=False)
-        found += [(job, what) for job in jobs if _chunk_id(job) not in known]
+        found += [(job, what) for job in jobs if (_chunk_id(job), job.get("completed_at")) not in known]
     yield from sorted(found, key=lambda each: str(each[0].get("completed_at")))
 
 
 def _unwind_chunk(into: Collections, chunk: ChunkDocument, uuid: str) -> list[CandidateDocument]:
-    """Store the documents and arrays of one chunk, with what is known of its candidates' properties already."""
-    documents: dict[str, CandidateDocument] = {}
-    arrays: dict[str, dict[str, Any]] = {}
-    for document, large in unwind(chunk, uuid):
-        documents[document.document_id] = document
-        arrays[document.document_id] = {"document_id": document.document_id} | large.model_dump()
-    for ids in batched(documents, _BATCH):
-        into.data.update([arrays[each] for each in ids], key="document_id")
-        stored = _stored(into.docs, ids, uuid)  # by a build that was interrupted; hulls may have been taken since
-        fresh = [documents[each] for each in ids if each not in stored]
-        if fresh:
-            summaries = _summaries(into.properties, fresh)
-            into.docs.update(
-                [document.model_dump() | summaries.get(document.candidate_id, {}) for document in fresh],
-                key="document_id",
-            )
-    return list(documents.values())
+    """Store the documents and arrays of one chunk, with what is known of its candidates' properties."""
+    unwound = {document.document_id: (document, large) for document, large in unwind(chunk, uuid)}
+    for ids in batched(unwound, _BATCH):
+        documents = [unwound[each][0] for each in ids]
+        arrays = {each: {"document_id": each} | unwound[each][1].model_dump() for each in ids}
+        add_missing(into.data, arrays.values())
+        add_missing(into.docs, [document.model_dump() for document in documents])
+        found = into.docs.query({"document_id": {"$in": list(ids)}}, properties=["document_id", *_TOLD_APART])
+        again = {
+            each["document_id"]: _news(unwound[each["document_id"]][0], each)
+            for each in found
+            if _replaces(unwound[each["document_id"]][0], each)
+        }
+        if again:
+            into.data.update([arrays[each] for each in again], key="document_id")
+            set_fields(into.docs, again)
+        _add_summaries(into, [document.candidate_id for document in documents], chunk.checkpoint.sha256)
+    return [document for document, _ in unwound.values()]
 
 
-def _stored(docs: Store, ids: Sequence[str], uuid: str) -> set[str]:
-    found = docs.query({"document_id": {"$in": list(ids)}}, properties=["document_id", "job_uuid"])
-    return {each["document_id"] for each in found if each.get("job_uuid") == uuid}
+def _replaces(new: CandidateDocument, old: Mapping[str, Any]) -> bool:
+    """Whether a result is another than the one stored, and not a failure where there was none."""
+    if (old.get("job_uuid"), old.get("computed_at")) == (new.job_uuid, new.computed_at):
+        return False
+    return new.state == "converged" or old["state"] != "converged"
 
 
-def _summaries(properties: Store, documents: Sequence[CandidateDocument]) -> dict[str, dict[str, Any]]:
-    """Summaries by kind of what was computed before for some candidates, all of one checkpoint."""
-    criteria = {
-        "candidate_id": {"$in": [document.candidate_id for document in documents]},
-        "checkpoint.sha256": documents[0].checkpoint.sha256,
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for each in properties.query(criteria, sort={"last_updated": 1}):
-        found.setdefault(each["candidate_id"], {})[each["kind"]] = each["summary"]
-    return found
+def _news(new: CandidateDocument, old: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields to set in a document that is there: not what others added to it, as long as that holds."""
+    kept = set(SUMMARIES)
+    if (new.state, new.energy) == (old["state"], old.get("energy")):
+        kept |= _ADDED
+    return new.model_dump(exclude=kept)
 
 
-def _unwind_properties(into: Collections, output: dict[str, Any], uuid: str, completed_at: str | None) -> int:
+def _add_summaries(into: Collections, candidate_ids: Sequence[str], sha256: str) -> None:
+    """
+    Let the documents of candidates say what is known of their properties.
+
+    What a chunk stores first and looks up then, a property's job does the other way round: whichever comes second
+    finds the first. Of results with several settings, the last that has not failed is taken.
+    """
+    criteria = {"candidate_id": {"$in": list(candidate_ids)}, "checkpoint.sha256": sha256}
+    known = list(
+        into.properties.query(criteria, properties=["candidate_id", "kind", "state", "computed_at", "summary"])
+    )
+    if not known:
+        return
+    known.sort(key=lambda each: (each["state"] != "failed", each["computed_at"] or ""))
+    summaries: dict[str, dict[str, Any]] = {}
+    for each in known:
+        summaries.setdefault(each["candidate_id"], {})[each["kind"]] = each["summary"]
+    documents = into.docs.query(criteria, properties=["document_id", "candidate_id", *SUMMARIES])
+    changes = {}
+    for document in documents:
+        told = summaries.get(document["candidate_id"], {})
+        if news := {kind: summary for kind, summary in told.items() if document.get(kind) != summary}:
+            changes[document["document_id"]] = news | {"last_updated": utc_now()}
+    set_fields(into.docs, changes)
+
+
+def _unwind_properties(into: Collections, output: Any, uuid: str, completed_at: str | None) -> int:
     """Store the documents of one property job, and their summaries with the candidates."""
     kind = output["kind"]
     if kind not in SUMMARIES:
         raise ValueError(f"unknown kind of property {kind!r}")
-    documents = []
+    documents = {}
     for each in output["documents"]:
         digest = hashlib.sha256(json.dumps(each["settings"], sort_keys=True, default=str).encode()).hexdigest()[:12]
         computed_at = each.get("created") or completed_at
         about = {"job_uuid": uuid, "settings_digest": digest, "computed_at": computed_at}
         identity = f"{each['candidate_id']}-{each['checkpoint']['sha256'][:8]}-{kind}-{digest[:8]}"
-        documents.append(
+        documents[identity] = (
             {"property_id": identity, "kind": kind, "job_uuid": uuid, "computed_at": computed_at}
             | {name: each.get(name) for name in _KEPT}
             | {"summary": summarise(kind, each, **about), "last_updated": utc_now()}
         )
-    for batch in batched(documents, _BATCH):
-        into.properties.update(list(batch), key="property_id")
-        by_origin = {(each["candidate_id"], each["checkpoint"]["sha256"]): each["summary"] for each in batch}
-        criteria = {"candidate_id": {"$in": [candidate_id for candidate_id, _ in by_origin]}}
-        found = into.docs.query(criteria, properties=["document_id", "candidate_id", "checkpoint.sha256"])
-        changes = {
-            each["document_id"]: {kind: summary, "last_updated": utc_now()}
-            for each in found
-            if (summary := by_origin.get((each["candidate_id"], each["checkpoint"]["sha256"])))
-        }
-        set_fields(into.docs, changes)
+    for ids in batched(documents, _BATCH):
+        found = into.properties.query({"property_id": {"$in": list(ids)}}, properties=["property_id", "state"])
+        sound = {each["property_id"] for each in found if each["state"] != "failed"}
+        batch = [documents[each] for each in ids if documents[each]["state"] != "failed" or each not in sound]
+        if batch:
+            into.properties.update(batch, key="property_id")
+        for sha256 in {each["checkpoint"]["sha256"] for each in batch}:
+            _add_summaries(into, [each["candidate_id"] for each in batch], sha256)
     return len(documents)
 
 

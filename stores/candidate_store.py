@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import batched, product
 from typing import TYPE_CHECKING, Any
 
 from maggma.stores import MemoryStore
 from pymatgen.core.structure import Structure
 
 from matris.errors import StoreError
-from matris.stores.atomic import set_fields
+from matris.stores.atomic import add_missing, set_fields, set_if
 from matris.stores.builder import Built, Collections, build
 from matris.stores.candidate_query import CandidateQuery
 from matris.stores.documents import utc_now
 from matris.stores.hull_builder import place_on_hulls
 from matris.stores.jobstore import open_job_store, sibling_store
 from matris.stores.migrations import migrate
+from matris.stores.property_summaries import SUMMARIES
 from matris.stores.query_terms import query_terms
 from matris.stores.references import References, load_references
 
@@ -48,7 +49,8 @@ INDEXED = (
 )
 """Fields people and builders query by."""
 
-_BATCH = 1000  # ids in one query
+_BATCH = 100  # ids in one query
+_SAID = ("state", "stage", "error", "duplicate_of")  # of a candidate that was dropped
 
 
 class CandidateStore:
@@ -134,19 +136,27 @@ class CandidateStore:
         return {each["chunk_id"]: each["error"] for each in self.chunks.query({"error": {"$ne": None}})}
 
     def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
-        """Store documents of candidates that no job has computed, unless one has, or they are there already."""
-        by_id = {document.document_id: document.model_dump() for document in documents}
-        said = ("state", "stage", "error", "duplicate_of")
-        for ids in _batches(list(by_id)):
-            found = self.docs.query({"document_id": {"$in": ids}}, properties=["document_id", "job_uuid", *said])
-            there = {
-                each["document_id"]
-                for each in found
-                if each.get("job_uuid") or all(each.get(name) == by_id[each["document_id"]][name] for name in said)
-            }
-            fresh = [by_id[each] for each in ids if each not in there]
-            if fresh:
-                self.docs.update(fresh, key="document_id")
+        """
+        Store documents of candidates that no job has computed, in batches.
+
+        What a job has computed stays, also if it does so meanwhile; what was dropped before says why it is now.
+
+        Parameters
+        ----------
+        documents
+            As `matris.stores.documents.make_dropped` makes them.
+        """
+        for batch in batched(documents, _BATCH):
+            by_id = {document.document_id: document.model_dump() for document in batch}
+            found = self.docs.query(
+                {"document_id": {"$in": list(by_id)}}, properties=["document_id", "job_uuid", *_SAID]
+            )
+            there = {each["document_id"]: each for each in found}
+            add_missing(self.docs, [document for identity, document in by_id.items() if identity not in there])
+            for identity, old in there.items():
+                news = {name: value for name, value in by_id[identity].items() if name not in SUMMARIES}
+                if not old.get("job_uuid") and any(old.get(name) != news[name] for name in _SAID):
+                    set_if(self.docs, {"document_id": identity, "job_uuid": None}, news)
 
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """
@@ -302,8 +312,8 @@ class CandidateStore:
         fields = None if properties is None else list({"document_id", *properties})
         found = {
             document["document_id"]: _plain(document)
-            for batch in _batches(list(document_ids))
-            for document in self.docs.query({"document_id": {"$in": batch}}, properties=fields)
+            for batch in batched(document_ids, _BATCH)
+            for document in self.docs.query({"document_id": {"$in": list(batch)}}, properties=fields)
         }
         return [found[identity] for identity in document_ids if identity in found]
 
@@ -355,7 +365,3 @@ def _load(references: str | Path | References | None, energy_scale: str) -> Refe
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
     """Document without the store's own id."""
     return {key: value for key, value in document.items() if key != "_id"}
-
-
-def _batches(items: list[str]) -> Iterator[list[str]]:
-    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))

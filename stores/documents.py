@@ -32,6 +32,9 @@ SCHEMA_VERSION = 1
 SYMPREC = 0.1
 """Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
 
+DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
+"""Stage of a campaign at which a job's result of some state leaves it."""
+
 _ID_PART = 8
 _ERROR_LENGTH = 1000  # characters; a document stays small
 
@@ -137,6 +140,7 @@ class HullPlace(BaseModel):
     energy_above_hull: float | None = Field(default=None, description="eV/atom.")
     is_stable: bool | None = None
     decomposes_to: list[dict[str, Any]] | None = None
+    references_sha256: str | None = Field(default=None, description="Hash of the reference set, on a reference hull.")
     taken_at: datetime | None = Field(default=None, description="UTC.")
 
 
@@ -258,6 +262,7 @@ def make_document(
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
         error=record.error[:_ERROR_LENGTH] if record.error else None,
+        stage=DROPPED_AT.get(record.state),
         checkpoint=chunk.checkpoint,
         settings=chunk.settings,
         versions=chunk.versions,

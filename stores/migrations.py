@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import StoreError
-from matris.stores.documents import SCHEMA_VERSION
+from matris.stores.atomic import set_fields
+from matris.stores.documents import DROPPED_AT, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,8 @@ def migrate(store: Store) -> int:
     """
     Bring the candidate documents of a store up to the present schema version.
 
-    Killed in between, it goes on the next time; of two processes that do it at once, both write the same.
+    Only what a step adds or changes is written. Killed in between, it goes on the next time; of two processes that do
+    it at once, both write the same.
 
     Parameters
     ----------
@@ -38,17 +40,24 @@ def migrate(store: Store) -> int:
     StoreError
         If there are documents of a version that this package does not know.
     """
-    newer = store.query_one({"schema_version": {"$gt": SCHEMA_VERSION}}, properties=["schema_version"])
-    if newer:
+    newer = store.query({"schema_version": {"$gt": SCHEMA_VERSION}}, properties=["schema_version"], limit=1)
+    for document in newer:
         raise StoreError(
-            f"{store.name} holds documents of schema version {newer['schema_version']}, and this version of "
+            f"{store.name} holds documents of schema version {document['schema_version']}, and this version of "
             f"matris-flows knows up to {SCHEMA_VERSION}: update the package"
         )
     changed = 0
-    while old := list(store.query({"schema_version": {"$in": [None, *range(SCHEMA_VERSION)]}}, limit=_BATCH)):
-        store.update([upgraded(document) for document in old])
-        changed += len(old)
+    for version in (None, *range(SCHEMA_VERSION)):
+        while old := list(store.query({"schema_version": version}, limit=_BATCH)):
+            set_fields(store, {document[store.key]: _changes(document) for document in old})
+            changed += len(old)
     return changed
+
+
+def _changes(document: Document) -> Document:
+    return {
+        name: value for name, value in upgraded(document).items() if name not in document or document[name] != value
+    }
 
 
 def upgraded(document: Document) -> Document:
@@ -74,13 +83,12 @@ def upgraded(document: Document) -> Document:
 
 def _stages_and_hulls(old: Document) -> Document:
     """0 to 1: both hulls are kept, and the stage at which a candidate was dropped."""
-    dropped = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
-    new = old | {"stage": dropped.get(old["state"]), "duplicate_of": None, "hulls": {}, "first_steps": None}
+    new = old | {"stage": DROPPED_AT.get(old["state"]), "duplicate_of": None, "hulls": {}, "first_steps": None}
     new |= {"computed_at": None, "elastic": None, "eos": None, "phonon": None, "qha": None, "md": None}
     if old.get("hull_type") and old.get("hull_state"):
         names = ("hull_reference", "hull_state", "formation_energy_per_atom", "energy_above_hull", "is_stable")
         place = {name: old.get(name) for name in (*names, "decomposes_to")}
-        new["hulls"] = {old["hull_type"]: place | {"taken_at": old["last_updated"]}}
+        new["hulls"] = {old["hull_type"]: place | {"references_sha256": None, "taken_at": old["last_updated"]}}
     new["settings"] = {"first": None, **old["settings"]}
     return new
 

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError, StoreError
-from matris.stores import hull_builder
+from matris.stores import builder, hull_builder
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.candidates import Candidate
 from matris.stores.documents import (
@@ -20,6 +20,7 @@ from matris.stores.documents import (
     RelaxTag,
     make_dropped,
 )
+from matris.stores.hull import hull_results
 from matris.stores.jobstore import open_job_store
 from matris.stores.references import References
 
@@ -155,19 +156,17 @@ def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store
     built = store.build(job_store)
     assert built.chemical_systems == {"Cl-Li"}
     read = []
-    monkeypatch.setattr(hull_builder, "hull_results", lambda documents, *_, **__: read.extend(documents) or {})
-    store.update_hulls()
-    assert {d["document_id"].split("-")[0] for d in read} == {
-        "li",
-        "cl",
-        "licl",
-        "high",
-        "slow",
-        "better",
-        "worse",
-    }  # no LiF
-    monkeypatch.undo()
+    monkeypatch.setattr(
+        hull_builder,
+        "hull_results",
+        lambda documents, *more, **about: read.append(documents) or hull_results(documents, *more, **about),
+    )
     assert store.update_hulls() == 4  # the new ones, and two that are now above one
+    assert [
+        {d["candidate_id"] for d in store.documents([r["document_id"] for r in documents])} for documents in read
+    ] == [
+        {"li", "cl", "licl", "high", "slow", "better", "worse"}  # no LiF
+    ]
     after = by_candidate(store)
     assert after["worse"]["hull_state"] == "not converged: rejected"
     assert after["licl"]["energy_above_hull"] == pytest.approx(0.1)
@@ -188,9 +187,8 @@ def test_a_reference_hull_replaces_the_self_consistent_one(store):
     assert set(found["licl"]["hulls"]) == {"reference", "self-consistent"}
     for kind, document in (("reference", found["licl"]), ("self-consistent", own["licl"])):
         place = found["licl"]["hulls"][kind]
-        assert {name: document[name] for name in place if name != "taken_at"} == {
-            name: value for name, value in place.items() if name != "taken_at"
-        }
+        about = {"taken_at": place["taken_at"], "references_sha256": references.sha256 if kind == "reference" else None}
+        assert place == {name: document[name] for name in place if name not in about} | about
     with pytest.raises(MatrisError, match="energy scale 'mp'"):
         store.update_hulls(References("toy", "mp", entries))
     store.update_hulls()
@@ -236,6 +234,103 @@ def test_a_build_that_is_repeated_keeps_what_was_added_since(job_store, store):
     assert by_candidate(store) == before
 
 
+def test_the_same_result_of_another_job_keeps_places_and_another_one_does_not(job_store, store):
+    before = by_candidate(store)
+    elastic = {"elastic": {"state": "converged", "bulk_modulus": 50.0}}
+    store.set_fields({before[name]["document_id"]: elastic | {"stage": "hull window"} for name in ("licl", "high")})
+    run(job_store, [("licl", ["Li", "Cl"], -2.5, "converged"), ("high", ["Li", "Cl"], -2.2, "converged")])
+    assert store.build(job_store).n_documents == 2
+    after = by_candidate(store)
+    assert all(after[name]["job_uuid"] != before[name]["job_uuid"] for name in ("licl", "high"))
+    assert (after["licl"]["energy_above_hull"], after["licl"]["stage"]) == (0, "hull window")
+    assert after["licl"]["hulls"] == before["licl"]["hulls"]
+    assert (after["high"]["energy_above_hull"], after["high"]["stage"], after["high"]["hulls"]) == (None, None, {})
+    assert after["licl"]["elastic"] == after["high"]["elastic"] == elastic["elastic"]
+    store.update_hulls()
+    assert by_candidate(store)["high"]["energy_above_hull"] == pytest.approx(0.3)
+
+
+def test_a_failure_does_not_replace_a_result(job_store, store):
+    before = by_candidate(store)["licl"]
+    run(job_store, [("licl", ["Li", "Cl"], None, "failed")], [("slow", ["Li", "Cl"], -2.4, "converged")])
+    store.build(job_store)
+    after = by_candidate(store)
+    assert after["licl"] == before
+    assert store.structure(before["document_id"]) == crystal(["Li", "Cl"])
+    assert (after["slow"]["state"], after["slow"]["stage"], after["slow"]["error"]) == ("converged", None, None)
+
+
+def test_a_job_that_was_run_again_is_unwound_again(job_store, store):
+    before = by_candidate(store)["licl"]
+    output = job_store.query_one({"uuid": before["job_uuid"]}, load=True)
+    output["completed_at"] = "2099-01-01T00:00:00"
+    output["output"]["created"] = "2099-01-01T00:00:00+00:00"
+    output["output"]["records"][2]["energy"] = -6.0
+    job_store.update([output], save={"data": ["structures"]})
+    assert store.build(job_store).n_chunks == 1
+    assert by_candidate(store)["licl"]["energy"] == -6
+    assert store.build(job_store).n_chunks == 0
+
+
+def test_one_candidate_that_two_builds_add_at_once_is_there_once(job_store, monkeypatch):
+    """Another build, and its hulls, come between reading and writing of this one."""
+    run(job_store, FIRST)
+    store, other = CandidateStore.beside(job_store), CandidateStore.beside(job_store)
+    wrapped = builder.add_missing
+
+    def add_after_the_other(where, documents):
+        monkeypatch.setattr(builder, "add_missing", wrapped)
+        other.build(job_store)
+        other.update_hulls()
+        wrapped(where, documents)
+
+    monkeypatch.setattr(builder, "add_missing", add_after_the_other)
+    store.build(job_store)
+    assert store.docs.count() == 4
+    assert by_candidate(store)["high"]["energy_above_hull"] == pytest.approx(0.2)
+    assert store.data.count() == 4
+
+
+def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, monkeypatch):
+    """While one process places documents, another adds a phase below theirs and places all; the first writes last."""
+    run(job_store, [("new", ["Li", "Cl"], -2.3, "converged")])
+    store.build(job_store)
+    wrapped = hull_builder.hull_results
+
+    def overtaken(*args, **kwargs):
+        monkeypatch.setattr(hull_builder, "hull_results", wrapped)
+        results = wrapped(*args, **kwargs)
+        run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
+        store.build(job_store)
+        store.update_hulls()
+        return results
+
+    monkeypatch.setattr(hull_builder, "hull_results", overtaken)
+    store.update_hulls()
+    distances = {name: by_candidate(store)[name]["energy_above_hull"] for name in ("best", "licl", "high", "new")}
+    assert distances == pytest.approx({"best": 0, "licl": 0.5, "high": 0.7, "new": 0.7})
+    assert [name for name, document in by_candidate(store).items() if document["is_stable"]].count("licl") == 0
+
+
+def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, monkeypatch):
+    run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
+    store.build(job_store)
+    wrapped = hull_builder.set_fields
+
+    def killed_after_the_first(docs, changes):
+        wrapped(docs, dict(list(changes.items())[:1]))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hull_builder, "set_fields", killed_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            store.update_hulls()
+    store.update_hulls()
+    found = by_candidate(store)
+    distances = {name: found[name]["energy_above_hull"] for name in ("best", "licl", "high")}
+    assert distances == pytest.approx({"best": 0, "licl": 0.5, "high": 0.7})
+
+
 def test_dropped_candidates_do_not_replace_computed_ones(store):
     checkpoint = CheckpointTag(key="demo", sha256=SHA, energy_scale="matpes-pbe")
     settings = RelaxTag(fmax=0.05, max_steps=500, relax_cell=True, digest=DIGEST)
@@ -259,6 +354,24 @@ def test_dropped_candidates_do_not_replace_computed_ones(store):
     assert "twin" not in store.computed_ids(SHA, DIGEST)
     store.update_hulls()
     assert by_candidate(store)["twin"]["hull_state"] == "not converged: duplicate"
+    again = [document.model_copy(update={"error": "equal to candidate high"}) for document in dropped]
+    store.add_dropped(again)
+    assert by_candidate(store)["twin"]["error"] == "equal to candidate high"
+    assert by_candidate(store)["licl"] == found["licl"]
+
+
+def test_a_dropped_candidate_that_is_computed_after_all_has_its_result(job_store):
+    store = CandidateStore.beside(job_store)
+    checkpoint = CheckpointTag(key="demo", sha256=SHA, energy_scale="matpes-pbe")
+    settings = RelaxTag(fmax=0.05, max_steps=500, relax_cell=True, digest=DIGEST)
+    candidate = Candidate(candidate_id="licl", structure=crystal(["Li", "Cl"]), source="file")
+    store.add_dropped([make_dropped(candidate, "sanity", "too flat", checkpoint=checkpoint, settings=settings)])
+    assert by_candidate(store)["licl"]["state"] == "rejected"
+    run(job_store, FIRST)
+    store.build(job_store)
+    found = by_candidate(store)["licl"]
+    assert (found["state"], found["stage"], found["error"], found["energy"]) == ("converged", None, None, -5.0)
+    assert store.structure(found["document_id"]) is not None
 
 
 def test_older_documents_are_brought_up_to_date(store):
