@@ -225,7 +225,7 @@ def _holds(operator: str, value: Any, search: Mapping[str, Any], held: Any) -> b
         case "$eq":
             return order_key(held) == order_key(value)
         case "$in":
-            return any(_equal(held, v) for v in value)
+            return (type(held) is str and held in value) or any(_equal(held, v) for v in value)  # ids, a thousand
         case "$gt" | "$gte" | "$lt" | "$lte":
             return _compares(operator, order_key(held), order_key(value))
         case "$regex":
