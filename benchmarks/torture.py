@@ -168,6 +168,8 @@ def main() -> None:
         several = sum(len(each) != 1 for each in found.values())
         differing = [name for name, each in expected.items() if found.get(name) != each]
         states = Counter(each[0]["state"] for each in found.values())
+        reasons = Counter(str(d["error"])[:120] for d in campaign(rough, options.seconds).store.query(state="failed"))
+        print(f"reasons of failures: {dict(reasons)}")
         print(f"candidates with a document: {len(found)} of {len(expected)}; with several: {several}")
         print(f"documents that differ from the undisturbed run's: {len(differing)}; states: {dict(states)}")
         print(f"journals and chunks left behind: {sum(1 for _ in rough.glob('journal/*'))}")

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
@@ -24,6 +24,7 @@ from pymongo.errors import PyMongoError
 from matris.errors import MatrisError
 from matris.flows.chunks import chunk_job, keep_candidates, kept_candidates
 from matris.flows.pulse import Pulse
+from matris.journal import JournalInUseError
 from matris.stores.candidates import Candidate
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ ATTEMPTS = 3
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no other chunk would fare better
 _IDLE = 0.3  # seconds between looks into an empty queue
 _AWAY = 600.0  # seconds that a store may be away
+_ENDING = 60.0  # seconds in which a process that ends lets go of its journal
+_PAUSES = (2.0, 10.0, 30.0)  # seconds before a job is tried again that raised an error
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
         try:
             if item.deaths >= CAREFUL:
                 _one_by_one(campaign, item, maker)
-            _patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), tell)
+            _run_job(campaign, item, maker, tell)
         except (KeyboardInterrupt, SystemExit, Stopped):
             campaign.queue.give_back(item)
             raise
@@ -108,11 +111,23 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
     tell("done" if kept else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
+def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, tell: Tell) -> None:
+    """Run the job of a chunk; with a journal of its own if another process does not let go of the chunk's."""
+    try:
+        _patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), tell)
+    except JournalInUseError:  # the former holder of the chunk is suspended
+        own = campaign.journal(item.work_id) / str(os.getpid())
+        apart = replace(maker, journal_dir=str(own))  # type: ignore[call-arg]
+        _patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), tell)
+
+
 def _failed(campaign: Campaign, item: WorkItem, error: Exception, tell: Tell) -> None:
     """Give a chunk back, or up."""
     reason = f"{type(error).__name__}: {error}"
     logger.warning("chunk %s: %s", item.work_id, reason, exc_info=error)
     given_up = item.attempts >= ATTEMPTS
+    if not given_up:
+        time.sleep(_PAUSES[min(item.attempts, len(_PAUSES)) - 1])
     (campaign.queue.give_up if given_up else campaign.queue.give_back)(item, reason)
     tell("failed", work_id=item.work_id, stage=item.stage, n=item.n, error=reason, given_up=given_up)
 
@@ -141,14 +156,14 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
 
 
 def _patiently[T](action: Callable[[], T], tell: Tell) -> T:
-    """Do something with the store, again and again while it is away."""
+    """Do something with the store, again and again while it is away, or while a process that ends holds the journal."""
     start = time.monotonic()
     pause = 1.0
     while True:
         try:
             return action()
-        except PyMongoError as error:
-            if time.monotonic() - start > _AWAY:
+        except (PyMongoError, JournalInUseError) as error:
+            if time.monotonic() - start > (_AWAY if isinstance(error, PyMongoError) else _ENDING):
                 raise
             tell("waiting", error=str(error))
             time.sleep(pause)

@@ -25,6 +25,10 @@ class JournalError(MatrisError):
     """A journal that cannot be used for this run."""
 
 
+class JournalInUseError(JournalError):
+    """A journal that another process writes to."""
+
+
 class Journal:
     """
     Records by structure identity, one JSON line each, after a header line that says how they were computed.
@@ -127,7 +131,7 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JournalError(
+            raise JournalInUseError(
                 f"journal {self.path} is in use by another process: wait for it, or name another"
             ) from None
         except OSError:  # a file system without locks: nothing to hold
