@@ -255,9 +255,11 @@ def make_document(
     known = arrays.structure or arrays.initial_structure
     structure = Structure.from_dict(known) if known else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
-    energy = {}
+    energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
-        energy = _energy(structure, record.energy, chunk.checkpoint.energy_scale)
+        known = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)
+        energy = {name: known[name] for name in ("energy_per_atom", "corrections", "correction_scheme")}
+        energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     kept = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
@@ -346,22 +348,16 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
     Returns
     -------
     dict
-        ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected) and ``correction_scheme``, as in
-        `CandidateDocument`.
+        ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
+        ``corrections`` and ``correction_scheme``, as in `CandidateDocument`.
     """
     composition = structure.composition
-    known = _energy(structure, energy, energy_scale)
-    return {
+    fields: dict[str, Any] = {
         "chemsys": composition.chemical_system,
         "composition": composition.get_el_amt_dict(),
-        "energy_per_atom": known.get("energy_per_atom"),
-        "correction_scheme": known["correction_scheme"],
+        "energy_per_atom": None,
+        "corrections": {},
     }
-
-
-def _energy(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:
-    """Energy fields; where no correction is known, without a comparable energy but with the reason."""
-    fields: dict[str, Any] = {"uncorrected_energy_per_atom": energy / len(structure)}
     try:
         entry = corrected_entry(structure, energy, energy_scale)
     except CorrectionError as error:
@@ -369,7 +365,7 @@ def _energy(structure: Structure, energy: float, energy_scale: str) -> dict[str,
     return fields | {
         "energy_per_atom": entry.energy_per_atom,
         "corrections": {adjustment.name: float(adjustment.value) for adjustment in entry.energy_adjustments},
-        "correction_scheme": correction_scheme(energy_scale, structure.composition),
+        "correction_scheme": correction_scheme(energy_scale, composition),
     }
 
 
