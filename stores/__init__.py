@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate, read_candidates
     from matris.stores.jobstore import open_job_store
     from matris.stores.prototypes import elemental_references, generate_candidates
+    from matris.stores.reference_phases import known_phases
     from matris.stores.references import load_references
     from matris.stores.sqlite import SQLiteStore
 
@@ -20,6 +21,7 @@ __all__ = [
     "SQLiteStore",
     "elemental_references",
     "generate_candidates",
+    "known_phases",
     "load_references",
     "open_job_store",
     "read_candidates",
@@ -33,6 +35,7 @@ __getattr__, __dir__ = lazily(
         "SQLiteStore": "sqlite",
         "elemental_references": "prototypes",
         "generate_candidates": "prototypes",
+        "known_phases": "reference_phases",
         "load_references": "references",
         "open_job_store": "jobstore",
         "read_candidates": "candidates",

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
-from itertools import batched, chain, combinations
+from itertools import batched, chain
 from typing import TYPE_CHECKING, Any
 
 from matris.stores.atomic import set_fields
+from matris.stores.chemical_systems import containing, within
 from matris.stores.documents import utc_now
 from matris.stores.hull import HullResult, hull_label, hull_results
 
@@ -122,7 +123,7 @@ def _place_together(origin: _Origin, *, anew: bool) -> int:
         if changed is None:
             placed, documents = None, list(origin.read())
         else:
-            placed = {"", *_containing(changed, origin.systems())}
+            placed = {"", *containing(changed, origin.systems())}
             documents = list(_competing(origin, changed, placed))
         results = hull_results(documents, wanted=placed.__contains__ if placed else None)
         n_changed += _write(origin, documents, results)
@@ -142,7 +143,7 @@ def _competing(origin: _Origin, changed: Collection[str], placed: Collection[str
         yield from origin.read(chemsys=None, hull_reference=None)
     for batch in batched(placed, _ASKED):
         yield from origin.read(chemsys={"$in": list(batch)})
-    for batch in batched(_within(placed, origin.systems()) - set(placed), _ASKED):
+    for batch in batched(within(placed, origin.systems()) - set(placed), _ASKED):
         yield from origin.read(chemsys={"$in": list(batch)}, energy_above_hull={"$lte": 0})
 
 
@@ -161,7 +162,7 @@ def _overtaken(
     else:
         found = chain.from_iterable(
             origin.query(["document_id", "chemsys"], chemsys={"$in": list(batch)}, **stable)
-            for batch in batched(_within(placed, origin.systems()), _ASKED)
+            for batch in batched(within(placed, origin.systems()), _ASKED)
         )
     there = {(document["document_id"], document["chemsys"]) for document in found}
     return {chemsys for _, chemsys in counted_on ^ there}
@@ -199,20 +200,3 @@ def _fields(place: dict[str, Any], references: References | None) -> dict[str, A
     about = {"references_sha256": None if references is None else references.sha256, "taken_at": now}
     kept = {name: value for name, value in place.items() if name != "hull_type"}
     return place | {f"hulls.{place['hull_type']}": kept | about, "last_updated": now}
-
-
-def _containing(parts: Collection[str], systems: Iterable[str]) -> set[str]:
-    """Those of the systems that contain one of some others, or equal it."""
-    wanted = {frozenset(part.split("-")) for part in parts}
-    return {each for each in systems if not wanted.isdisjoint(_subsystems(each))}
-
-
-def _within(wholes: Iterable[str], systems: Iterable[str]) -> set[str]:
-    """Those of the systems that are within one of some others, or equal it."""
-    wanted = {part for whole in wholes for part in _subsystems(whole)}
-    return {each for each in systems if frozenset(each.split("-")) in wanted}
-
-
-def _subsystems(system: str) -> Iterator[frozenset[str]]:
-    elements = system.split("-")
-    return (frozenset(part) for n in range(1, len(elements) + 1) for part in combinations(elements, n))

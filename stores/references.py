@@ -125,22 +125,16 @@ def load_references(path: str | Path, energy_scale: str) -> References:
         If the file cannot be read, or no entry belongs on this energy scale.
     """
     path = Path(path)
-    try:
-        with zopen(path, "rb") as stream:
-            items = json.loads(stream.read())
-        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise MatrisError(f"cannot read reference entries from {path}: {error}") from error
+    items, changed = _content(path)
     about: dict[str, Any] = {}
     if isinstance(items, dict) and SCALE in items:
-        about, items = items, items.get("entries", ())
+        about, items = items, items.get("entries", [])
         if about[SCALE] != energy_scale:
             raise MatrisError(
                 f"the references in {path} are on the energy scale {about[SCALE]!r}, and are to be compared with "
                 f"energies on {energy_scale!r}"
             )
-    if isinstance(items, dict):
-        items = [items] if "composition" in items else list(items.values())
+    items = _listed(items)
     try:
         entries = [_entry(item, about.get(SCALE)) for item in items]
         dates = [day for item in items if (day := _day(item.get("data", {}).get("last_updated")))]
@@ -242,6 +236,24 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     return References(name, checkpoint[SCALE], tuple(kept), len(listed) - len(kept), max(dates, default=None))
 
 
+def read_entries(path: str | Path) -> list[dict[str, Any]]:
+    """
+    Read the dictionaries of entries, of whatever energy scale.
+
+    Parameters
+    ----------
+    path
+        As for `load_references`.
+
+    Raises
+    ------
+    MatrisError
+        If the file cannot be read.
+    """
+    items, _ = _content(Path(path))
+    return _listed(items.get("entries", []) if isinstance(items, dict) and SCALE in items else items)
+
+
 def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> list[ComputedEntry]:
     """
     Apply the corrections of an energy scale, and leave out what does not belong on it.
@@ -274,6 +286,22 @@ def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> l
             continue
         kept.append(entry)
     return kept
+
+
+def _content(path: Path) -> tuple[Any, str]:
+    """Read a file, and the day it was changed."""
+    try:
+        with zopen(path, "rb") as stream:
+            content = json.loads(stream.read())
+        return content, datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise MatrisError(f"cannot read reference entries from {path}: {error}") from error
+
+
+def _listed(items: Any) -> list[Any]:
+    if isinstance(items, dict):
+        return [items] if "composition" in items else list(items.values())
+    return items if isinstance(items, list) else [items]
 
 
 def _belongs(entry: ComputedEntry, energy_scale: str) -> bool:
