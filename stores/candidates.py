@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from lzma import LZMAError
 from pathlib import Path
@@ -100,14 +101,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(file: Path) -> Iterator[Candidate]:
-    source = str(file)
+    source = os.fsencode(file).decode(errors="replace")  # a name need not be text, but the document of it is
     try:
         with zopen(file, "rb") as stream:
             content: bytes = stream.read()
     except (OSError, EOFError, zlib.error, LZMAError) as error:
         yield Candidate.unreadable(source, f"unreadable file: {error}", b"")
         return
-    for parsed in parse_file(name_without_compression(file), content.decode("utf-8", errors="replace")):
+    for parsed in parse_file(name_without_compression(file), content.decode("utf-8-sig", errors="replace")):
         yield _candidate(parsed, source)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -12,17 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import ase.io
 from ase.io.extxyz import XYZError
-from pymatgen.core.periodic_table import DummySpecies, Element
-from pymatgen.core.structure import Structure
+from pymatgen.core.periodic_table import DummySpecies
+from pymatgen.core.structure import Structure, StructureError
 from pymatgen.io.cif import CifParser
 
+from matris.stores.structure_defects import check_cif, check_poscar
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-_PARSE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, AssertionError)
+_PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    StructureError,
+)
 """What the parsers of pymatgen and ASE raise on malformed text; numpy's LinAlgError is a ValueError."""
 
 _CIF_DEFECTS = ("Missing elements", "Incorrect stoichiometry", "implicit hydrogens")
@@ -42,9 +52,12 @@ _ODD_MESSAGES = {
     "NaN to integer": "a coordinate is not a number",
     "exceeded tolerance": "two atoms on one site, their occupancies sum to more than 1",
     "no structures": "it holds no structure",
-    "_atom_site_label": "it lists no atom sites",
+    "at least 1 site": "it lists no atom sites",
+    "_atom_site_label": "it lists no atom sites; is the file truncated?",
     "below threshold": "the cell is flat",
     "Singular matrix": "the cell has no volume",
+    "could not convert string to float: ''": "a number is missing; is the file truncated?",
+    "list index out of range": "a line or a column is missing; is the file truncated?",
     "into shape (3,3)": "the cell parameters are incomplete",
 }
 
@@ -164,7 +177,7 @@ def _cif_blocks(text: str) -> list[tuple[str, str]]:
 def _cif_structure(block: str) -> Structure:
     parser: Any = CifParser.from_str(block)
     (data,) = parser.as_dict().values()
-    _check_sites(data)
+    check_cif(data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         structures = parser.parse_structures(primitive=False, on_error="raise")
@@ -175,21 +188,6 @@ def _cif_structure(block: str) -> Structure:
             raise ValueError(f"unknown space group {group!r}, and no symmetry operations")
     structure: Structure = structures[0]
     return structure
-
-
-def _check_sites(data: dict[str, Any]) -> None:
-    """Refuse what the parser would drop or rename silently."""
-    for symbol in data.get("_atom_site_type_symbol", ()):
-        letters = re.match(r"[A-Za-z]*", symbol)
-        if letters and not Element.is_valid_symbol(letters[0].title()):
-            raise ValueError(f"unknown element {symbol!r} in _atom_site_type_symbol")
-    labels = data.get("_atom_site_label", ())
-    for label, value in zip(labels, data.get("_atom_site_occupancy", ()), strict=False):
-        if value in {"?", "."}:
-            continue
-        occupancy = float(value.split("(")[0])
-        if not math.isfinite(occupancy) or occupancy < 0:
-            raise ValueError(f"site {label} has the occupancy {value}")
 
 
 def _space_group(data: dict[str, Any]) -> str | None:
@@ -205,6 +203,7 @@ def _parse_poscar(text: str) -> Iterator[Parsed]:
 
 
 def _poscar_structure(text: str) -> Structure:
+    check_poscar(text)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         structure: Structure = Structure.from_str(text, fmt="poscar")
@@ -221,8 +220,11 @@ def _parse_xyz(text: str) -> Iterator[Parsed]:
             start += 1
             continue
         try:
-            stop = start + int(lines[start]) + 2
+            n = int(lines[start])
         except ValueError:
+            n = -1
+        stop = start + n + 2
+        if n < 0:
             reason = f"line {start + 1} is {lines[start][:40]!r}, expected a number of atoms; the rest is not read"
             yield Parsed(None, f"unreadable XYZ: {reason}", {"frame": frame}, "\n".join(lines[start:]))
             return
@@ -249,6 +251,11 @@ def _parse_json(text: str) -> Iterator[Parsed]:
     except ValueError as error:
         yield Parsed(None, f"unreadable JSON: {error}", text=text)
         return
+    except RecursionError:
+        yield Parsed(None, "unreadable JSON: it is nested too deeply", text=text)
+        return
+    if content in ([], {}):
+        yield Parsed(None, "unreadable JSON: it holds no structure", text=text)
     for where, item in _json_items(content):
         yield _attempt(lambda item=item: _json_structure(item), where, json.dumps(item), "JSON")  # type: ignore[misc]
 
