@@ -42,7 +42,7 @@ class Duplicates:
     formula, one number of atoms in the primitive cell, like energies where both are known, and like distributions of
     neighbors. A structure without another of its formula is neither reduced nor compared.
 
-    Kept in memory are some 0.6 kB for a structure of ten atoms, in single precision.
+    Kept in memory are some 0.7 kB for a structure of ten atoms, in single precision.
     """
 
     def __init__(self) -> None:
