@@ -9,7 +9,7 @@ from matris.flows.chunks import chunk_id, keep_candidates
 from matris.flows.pulse import turn
 from matris.flows.stages import CHUNK_SIZES
 from matris.stores.candidates import Candidate
-from matris.stores.duplicates import group_equal
+from matris.stores.duplicates import ENERGY_TOLERANCE, group_equal
 from matris.stores.prototypes import REFERENCE_SOURCE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _READ = (
     "phonon.state",
 )
 _WRITTEN = 1000  # documents in one write
-_ENERGY = 0.02  # eV/atom: equal structures have equal energies, up to how far they are relaxed
+
 
 
 def advance(campaign: Campaign) -> dict[str, int]:
@@ -84,7 +84,7 @@ def _of_like_energy(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tup
     """Rows in groups with no gap in energy; those that stand alone need no comparing."""
     group: list[tuple[str, str, float]] = []
     for row in sorted(rows, key=lambda row: (row[2], row[1])):
-        if group and row[2] - group[-1][2] > _ENERGY:
+        if group and row[2] - group[-1][2] > ENERGY_TOLERANCE:
             if len(group) > 1:
                 yield group
             group = []
