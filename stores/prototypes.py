@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
 from matris.errors import MatrisError
 from matris.stores.candidates import Candidate
+from matris.stores.sources.sizes import atomic_volume, ionic_radius
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ REFERENCE_SOURCE = "elemental reference"
 
 PROTOTYPE_SOURCE = "prototype"
 
-_ANGSTROM3_PER_CM3_MOL = 1.0 / 0.602214076  # cm³/mol to Å³/atom, from Avogadro's number
 _CLOSE_PACKED = ("A_cF4_225_a", "A_cI2_229_a", "A_hP2_194_c")  # fcc, bcc, hcp
 _DOUBLE_HCP = "A_hP4_194_ac"
 _COULOMB = 14.399645  # e²/(4πε₀), eV Å (CODATA 2018)
@@ -207,19 +207,13 @@ def _metallic(entry: dict[str, Any], elements: tuple[str, ...], source: str = PR
     accepted: list[Structure] = []
     matcher = StructureMatcher()
     for filled, mapping in _fillings(entry, elements):
-        volumes = [_atomic_volume(site.specie.symbol) for site in filled]
+        volumes = [atomic_volume(site.specie.symbol) for site in filled]
         if None in volumes:
             return
         filled.scale_lattice(sum(volume for volume in volumes if volume))
         if not any(matcher.fit(filled, other) for other in accepted):
             accepted.append(filled)
             yield Candidate.from_structure(filled, source, **_tags(entry, mapping))
-
-
-def _atomic_volume(symbol: str) -> float | None:
-    """Volume of an element per atom (Å³), from its molar volume."""
-    volume = Element(symbol).data.get("Molar volume")
-    return float(str(volume).split()[0]) * _ANGSTROM3_PER_CM3_MOL if volume and volume != "no data" else None
 
 
 def _ionic(entry: dict[str, Any], elements: tuple[str, ...]) -> Iterator[tuple[_Ionic, Candidate]]:
@@ -300,7 +294,7 @@ def _ionic_model(structure: Structure, charges: dict[str, float]) -> _Ionic | No
     """
     symbols = [site.specie.symbol for site in structure]
     charge = np.array([charges[symbol] for symbol in symbols])
-    radii = [_ionic_radius(symbol, charges[symbol]) for symbol in symbols]
+    radii = [ionic_radius(symbol, charges[symbol]) for symbol in symbols]
     if None in radii:
         radii = [Element(symbol).atomic_radius for symbol in symbols]
     if None in radii:
@@ -331,12 +325,6 @@ def _ionic_model(structure: Structure, charges: dict[str, float]) -> _Ionic | No
     species = np.array(symbols)
     coordination = {symbol: round(float(number[species == symbol].mean())) for symbol in sorted(charges)}
     return _Ionic(float(found.x), float(found.fun), tuple(coordination.values()))
-
-
-def _ionic_radius(symbol: str, charge: float) -> float | None:
-    """Shannon's radius (Å) in the nearest charge that is tabulated."""
-    radii: dict[int, float] = {q: r for q, r in Element(symbol).ionic_radii.items() if r and q * charge > 0}
-    return radii[min(radii, key=lambda q: (abs(q - charge), q))] if radii else None
 
 
 def _best(ranked: list[tuple[_Ionic, Candidate]], count: int) -> list[Candidate]:

@@ -1,0 +1,49 @@
+"""Oxidation states of the sites of a crystal, as whole numbers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.analysis.bond_valence import BVAnalyzer
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure import Structure
+
+
+def site_charges(structure: Structure) -> list[int] | None:
+    """
+    Guess the oxidation states.
+
+    From the lengths of the bonds, which tells the valences of one element apart; where that fails, from the formula.
+
+    Parameters
+    ----------
+    structure
+        Ordered, of n sites.
+
+    Returns
+    -------
+    list of int or None
+        Of the n sites (e), with the sum zero; None if nothing balances, as in an alloy.
+
+    References
+    ----------
+    O'Keeffe and Brese, J. Am. Chem. Soc. 113, 3226 (1991), as implemented in pymatgen.
+    """
+    if len(structure.composition) == 1:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            charges = [float(q) for q in BVAnalyzer().get_valences(structure)]
+        except (ValueError, IndexError, KeyError):  # what it raises if it finds none
+            charges = _by_formula(structure)
+    if not charges or sum(charges) or not any(charges) or any(q != round(q) for q in charges):
+        return None
+    return [round(q) for q in charges]
+
+
+def _by_formula(structure: Structure) -> list[float]:
+    guesses: Any = structure.composition.oxi_state_guesses(max_sites=-1)
+    return [guesses[0].get(site.specie.symbol, 0.0) for site in structure] if guesses else []
