@@ -85,7 +85,8 @@ class CandidateStore:
             _index(docs, name)
         _index(properties, "candidate_id")
         if not isinstance(docs, MemoryStore):  # pages, also of one chemical system, without reading the rest
-            _index(docs, ["chemsys", "energy_above_hull"])
+            _index(docs, ["chemsys", "energy_above_hull", "document_id"])
+            _index(docs, ["checkpoint.key", "state", "energy_above_hull", "document_id"])
             _index(docs, ["energy_above_hull", "document_id"])
             _index(docs, ["last_updated", "document_id"])
             _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # what lies on which hull

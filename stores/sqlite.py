@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
 from matris.stores.sqlite_entry import OTHER, Entry, compound, entry, value_of
-from matris.stores.sqlite_file import SQLiteFile
+from matris.stores.sqlite_file import SQLiteFile, Version, version
 from matris.stores.sqlite_index import (
     Index,
     enter,
@@ -262,20 +262,19 @@ class SQLiteStore(Store):  # type: ignore[misc]
             db.executemany("DELETE FROM entries WHERE rid = ?", rids)
             db.executemany("DELETE FROM documents WHERE rid = ?", rids)
 
-    def _select(
-        self, criteria: Document | None, sort: dict[str, Sort | int] | None = None, window: tuple[int, int] = (0, 0)
-    ) -> Selection:
+    def _select(self, criteria: Document | None) -> Selection:
         """Ask what the indexes can do for a query."""
         with self._file.reading() as db:
-            return select(db, self.collection_name, _as_read(criteria or {}), sort, window)
+            return select(db, self.collection_name, _as_read(criteria or {}))
 
-    def _documents(self, rids: Sequence[int], criteria: Document) -> Iterator[Document]:
-        """Read documents one at a time, without those that another process removed or changed meanwhile."""
+    def _documents(self, rids: Sequence[int], criteria: Document, known: Version | None) -> Iterator[Document]:
+        """Read documents one at a time; all matched when the file had the version `known`, since then each is asked."""
         for rid in rids:
             with self._file.reading() as db:
                 row = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
                 document = row and {"_id": rid, **bson.decode(row[0])}
-            if document and matches(criteria, document):
+                sure = known is not None and version(db) == known
+            if document and (sure or matches(criteria, document)):
                 yield document
 
     def _matches(
@@ -287,21 +286,23 @@ class SQLiteStore(Store):  # type: ignore[misc]
     ) -> Iterator[Document]:
         """Documents that match, in order; keeps their numbers and sort keys in memory, never all of them."""
         criteria = _as_read(criteria or {})
-        chosen = self._select(criteria, sort, (skip, limit))
         with self._file.reading() as db:
+            now = version(db)
+            chosen = select(db, self.collection_name, criteria, sort, (skip, limit))
             rids = [rid for (rid,) in db.execute(chosen.sql, chosen.parameters)]
         stop = skip + limit if limit else None
+        known = now if chosen.exact else None
         if chosen.ordered:
-            found = self._documents(rids, criteria)
+            found = self._documents(rids, criteria, known)
             return found if chosen.exact else islice(found, skip, stop)
         ways = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
         keyed = [
             ([sort_key(field, document, descending=down) for field, down in ways.items()], document["_id"])
-            for document in self._documents(rids, criteria)
+            for document in self._documents(rids, criteria, known)
         ]
         for place, down in reversed(list(enumerate(ways.values()))):
             keyed.sort(key=lambda item, place=place: item[0][place], reverse=down)  # type: ignore[misc]
-        return self._documents([rid for _, rid in keyed[skip:stop]], criteria)
+        return self._documents([rid for _, rid in keyed[skip:stop]], criteria, now)
 
     def _distinct_entries(self, field: str, criteria: Document | None) -> list[Any] | None:
         """Different values of an indexed field without reading documents, or None where these must be asked."""

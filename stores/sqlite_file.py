@@ -20,6 +20,8 @@ from matris.stores.sqlite_index import make_index
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+type Version = tuple[sqlite3.Connection, int, int]
+
 BUSY_SECONDS = 60
 CACHE_KIBIBYTES = 65536  # the index pages of some 100,000 documents
 APPLICATION_ID = 0x4D745253  # "MtRS" in the file's header
@@ -127,6 +129,11 @@ class SQLiteFile:
             raise StoreError(f"{self.path}: {error.strerror}; choose another place for the results") from error
         except (BSONError, OverflowError) as error:
             raise StoreError(f"{self.path}: a value that BSON cannot hold or read: {error}") from error
+
+
+def version(db: sqlite3.Connection) -> Version:
+    """Give what differs after every change of the file, through this connection or another one."""
+    return db, db.total_changes, db.execute("PRAGMA data_version").fetchone()[0]
 
 
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _FEW = 5000  # documents that are sorted sooner than an index is walked
+_VERY_FEW = 200  # no other condition needs to be looked at to begin with these
 _PART = f"{{0}}.index_id = ? AND {{0}}.rank = {EMPTY} AND {{0}}.value >= ? AND {{0}}.value < ?"
 
 
@@ -69,9 +70,13 @@ def select(
     plan = _plan(criteria, indexes_of(db, collection), sort or {})
     clauses, orders = plan.clauses, plan.orders
     ordered = orders is not None
+    hits: dict[_Clause, int] = {}
     if len(clauses) > 1 or (orders and clauses and clauses[0].index_id != orders[0].index_id):
-        hits = {clause: _hits(db, clause) for clause in clauses}
-        clauses = sorted(clauses, key=lambda clause: hits[clause])  # start from what fewest documents meet
+        for clause in clauses:
+            hits[clause] = _hits(db, clause)
+            if hits[clause] < _VERY_FEW:
+                break
+        clauses = sorted(clauses, key=lambda clause: hits.get(clause, _FEW))  # start from what fewest documents meet
     if not orders:
         sql, parameters = _found(clauses, collection)
         sql += " ORDER BY rid"
@@ -144,13 +149,13 @@ def _plan(criteria: Mapping[str, Any], indexes: Sequence[Index], sort: Mapping[s
         if len(index.fields) == 1 or not index.sorts:
             continue
         part = window(index.fields, [Condition(f, o, entry(v)) for f, o, v in asked])
-        along = _along(index.fields[part.depth :], sort, plain, index)
+        along = _along(index, part.depth, sort, plain)
         if (len(part.used), bool(along)) > best:
             best = (len(part.used), bool(along))
             clauses = [_Clause(index.id, _PART, (index.id, part.low, part.high))] if part.used else []
             used = part.used
             chosen = along
-    orders = chosen or _along((), sort, plain)
+    orders = chosen or _singly(sort, plain)
     exact = True
     for i, (field, operator, value) in enumerate(asked):
         if i not in used:
@@ -160,19 +165,22 @@ def _plan(criteria: Mapping[str, Any], indexes: Sequence[Index], sort: Mapping[s
     return _Plan(clauses, exact, orders)
 
 
-def _along(
-    fields: tuple[str, ...], sort: Mapping[str, Sort | int], plain: Mapping[str, Index], index: Index | None = None
-) -> list[_Order] | None:
-    """Indexes that sort: one whose last `fields` are sorted by first, if any are, and those on one field."""
-    names = list(sort)
-    ways = {direction(sort[name]) for name in names[: len(fields)]}
-    if tuple(names[: len(fields)]) != fields or (index and len(ways) != 1):
+def _along(index: Index, depth: int, sort: Mapping[str, Sort | int], plain: Mapping[str, Index]) -> list[_Order] | None:
+    """Indexes that sort documents with the same first `depth` fields of an index: that one, then any on one field."""
+    fields = index.fields[depth:]
+    names = tuple(sort)[: len(fields)]
+    ways = {direction(sort[name]) for name in names}
+    rest = _singly({name: way for name, way in sort.items() if name not in names}, plain)
+    if names != fields[: len(names)] or len(ways) != 1 or rest is None:
         return None
-    first = [_Order(index.id, *ways)] if index else []
-    rest = [(plain.get(name), sort[name]) for name in names[len(fields) :]]
-    if not all(each and each.sorts for each, _ in rest):
+    return [_Order(index.id, *ways), *rest]
+
+
+def _singly(sort: Mapping[str, Sort | int], plain: Mapping[str, Index]) -> list[_Order] | None:
+    """Indexes on one field that sort, if each field has one."""
+    if not all(name in plain and plain[name].sorts for name in sort):
         return None
-    return first + [_Order(each.id, direction(way)) for each, way in rest if each]
+    return [_Order(plain[name].id, direction(way)) for name, way in sort.items()]
 
 
 def _hits(db: sqlite3.Connection, clause: _Clause) -> int:
@@ -213,7 +221,10 @@ def _clause(index: Index, operator: str, value: Any) -> _Clause | None:
         return met and _Clause(index.id, f"{{0}}.index_id = ? AND NOT ({met.sql})", (index.id, *met.parameters))
     if operator == "$in" and isinstance(value, list):
         if any(isinstance(v, float) or entry(v)[0] not in {NUMBER, STRING} for v in value):
-            return None  # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
+            return None
+        if len(value) == 1:
+            return _clause(index, "$eq", value[0])
+        # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
         sql = f"{here} IN ({NUMBER}, {STRING}) AND {{0}}.value IN (SELECT value FROM json_each(?))"  # noqa: S608
         return _Clause(index.id, sql, (index.id, json.dumps(value)))
     rank, key = entry(value)

@@ -463,9 +463,9 @@ def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):
         CandidateStore(store.docs, store.data, store.properties, store.chunks)
 
 
-def test_windows_of_a_chemical_system_have_an_index_on_a_server(mongo_server):
+def test_pages_have_an_index_on_a_server(mongo_server):
     store = open_job_store(f"{mongo_server}/candidates-{uuid.uuid4().hex[:8]}")
     documents = CandidateStore.beside(store).docs
     keys = [index["key"] for index in documents._collection.index_information().values()]
-    assert [("chemsys", 1), ("energy_above_hull", 1)] in keys
+    assert [("chemsys", 1), ("energy_above_hull", 1), ("document_id", 1)] in keys
     assert [("state", 1)] in keys
