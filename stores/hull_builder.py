@@ -56,8 +56,9 @@ class _Origin:
         """Documents as `hull_results` takes them."""
         return ({**document, **self.about} for document in self.query(_READ, **criteria))
 
-    def systems(self, **criteria: Any) -> set[str]:
-        return set(self.docs.distinct("chemsys", {**self.criteria, "chemsys": {"$ne": None}, **criteria}))
+    def systems(self) -> set[str]:
+        """Chemical systems of all documents, of whatever origin: an index knows them without reading any."""
+        return set(self.docs.distinct("chemsys", {"chemsys": {"$ne": None}}))
 
     @property
     def criteria(self) -> dict[str, Any]:
@@ -133,8 +134,9 @@ def _place_together(origin: _Origin, *, anew: bool) -> int:
 
 def _new_systems(origin: _Origin) -> set[str]:
     """Chemical systems of the documents that have no place; the empty one stands for those without a system."""
-    without = any(origin.query(["document_id"], limit=1, chemsys=None, hull_reference=None))
-    return origin.systems(hull_reference=None) | ({""} if without else set())
+    new = origin.criteria | {"hull_reference": None}
+    without = any(origin.docs.query({**new, "chemsys": None}, properties=["document_id"], limit=1))
+    return {*origin.docs.distinct("chemsys", {**new, "chemsys": {"$ne": None}}), *([""] if without else [])}
 
 
 def _competing(origin: _Origin, changed: Collection[str], placed: Collection[str]) -> Iterator[Document]:
