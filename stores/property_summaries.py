@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,12 +98,15 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     Returns
     -------
     dict
-        A document of the kind's summary.
+        A document of the kind's summary. What is not finite is None.
     """
     known = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
     error = document.get("error")
     common = {"state": document["state"], "error": error[:_ERROR_LENGTH] if error else None, **about}
-    return SUMMARIES[kind].model_validate({**known, **common}).model_dump()
+    summary = SUMMARIES[kind].model_validate({**known, **common}).model_dump()
+    return {
+        name: None if isinstance(value, float) and not isfinite(value) else value for name, value in summary.items()
+    }
 
 
 def _elastic(document: Mapping[str, Any]) -> dict[str, Any]:
