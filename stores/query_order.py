@@ -21,6 +21,7 @@ type Document = dict[str, Any]
 type Order = tuple[tuple[str, int], ...]
 
 KEY = "document_id"
+_RANGES = {"$gt", "$gte", "$lt", "$lte"}
 _BATCH = 1000  # documents read by their ids at once
 
 
@@ -66,12 +67,13 @@ def _by_one(
     store: Store, criteria: Criteria, name: str, way: int, skip: int, most: int | None, names: Sequence[str] | None
 ) -> Iterator[Document]:
     sort = {name: way, KEY: way}  # both one way, as one index has them
-    known = _both(criteria, to_criteria(Missing(name), holds=False))
+    all_have_it = _compares(criteria.get(name))
+    known = criteria if all_have_it else _both(criteria, to_criteria(Missing(name), holds=False))
     n = 0
     for document in _read(store, known, names, sort, skip, most):
         yield document
         n += 1
-    if n == most:
+    if n == most or all_have_it:
         return
     skip = max(skip - store.count(known), 0) if skip and not n else 0
     rest = _both(criteria, to_criteria(Missing(name)))
@@ -115,8 +117,14 @@ def _sortable(document: Document, name: str) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def _compares(search: Any) -> bool:
+    """Ask whether a condition on a field is met by values in an order alone."""
+    return isinstance(search, dict) and not _RANGES.isdisjoint(search)
+
+
 def _both(one: Criteria, other: Criteria) -> Criteria:
-    return {"$and": [one, other]} if one else other
+    """One filter for two, flat where it can be, which some servers need to use an index."""
+    return {"$and": [one, other]} if set(one) & set(other) else {**one, **other}
 
 
 def _read(
