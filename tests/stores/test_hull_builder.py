@@ -1,6 +1,7 @@
 """Hulls taken again and again as documents arrive are those of all documents at once."""
 
 import random
+import uuid
 
 import pytest
 from maggma.stores import MemoryStore
@@ -10,6 +11,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 from matris.stores import hull_builder
 from matris.stores.hull import hull_results
 from matris.stores.hull_builder import place_on_hulls
+from matris.stores.mongo import ResultsMongoStore
 from matris.stores.references import References
 from matris.stores.sqlite import SQLiteStore
 
@@ -22,10 +24,15 @@ WORDS = ("hull_type", "hull_reference", "hull_state", "is_stable")
 NUMBERS = ("energy_above_hull", "formation_energy_per_atom")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "server"])
 def docs(request, tmp_path):
-    store = MemoryStore(key="document_id") if request.param == "memory" else SQLiteStore(tmp_path / "d.sqlite", "d")
-    store.key = "document_id"
+    if request.param == "server":
+        uri = request.getfixturevalue("mongo_server")
+        store = ResultsMongoStore.from_uri(uri, uuid.uuid4().hex, "hulls", key="document_id")
+    elif request.param == "sqlite":
+        store = SQLiteStore(tmp_path / "d.sqlite", "d", key="document_id")
+    else:
+        store = MemoryStore(key="document_id")
     store.connect()
     for field in ("document_id", "chemsys", "energy_above_hull", "hull_reference"):
         store.ensure_index(field)
