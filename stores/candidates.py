@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
-from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monty.io import zopen
 from pydantic import BaseModel, Field
 from pymatgen.core.structure import Structure  # noqa: TC002 - pydantic needs it
 
 from matris.errors import MatrisError
-from matris.stores.structure_files import KNOWN, Parsed, name_without_compression, parse_file, parser_for
+from matris.stores.sources.files import KNOWN, files_in, read_file
 from matris.structures import content_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from matris.stores.sources.parsed import Parsed
 
 
 class Candidate(BaseModel):
@@ -58,61 +57,50 @@ class Candidate(BaseModel):
 
 def read_candidates(paths: str | Path | Iterable[str | Path]) -> Iterator[Candidate]:
     """
-    Read structure files one after the other.
+    Read structure files one after the other, and each crystal by crystal.
 
-    A file or frame that cannot be read becomes a candidate with an error; a structure that can be read but not
-    computed (disorder, overlapping atoms) stays a candidate with a structure, and
+    A file, block, frame, line, row or archive member that cannot be read becomes a candidate with an error; a
+    structure that can be read but not computed (disorder, overlapping atoms) stays a candidate with a structure, and
     `matris.structures.problem_with` gives the reason.
 
     Parameters
     ----------
     paths
-        Files, or folders that are searched through; CIF (also of many blocks), POSCAR, extended XYZ (many
-        frames) and pymatgen JSON, also compressed. In folders, files of other types are passed over.
+        Files, or folders that are searched through: CIF (also of many blocks), POSCAR, extended XYZ (many frames),
+        pymatgen JSON and JSON lines, all also compressed or in a zip archive; ASE databases. In folders, files of
+        other types are passed over.
 
     Returns
     -------
     Iterator of Candidate
-        In the order of `paths`, files of a folder sorted by name.
+        In the order of `paths`, files of a folder sorted by name. The provenance tells the place in the file.
 
     Raises
     ------
     MatrisError
         If a path does not exist, or a folder holds no structure file.
     """
-    listed = [paths] if isinstance(paths, str | Path) else list(paths)
-    files = [file for path in listed for file in _files(Path(path))]
-    return (candidate for file in files for candidate in _read(file))
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise MatrisError(f"{path}: no such file or folder")
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not file.name.startswith(".") and parser_for(name_without_compression(file))
-    ]
-    if not files:
-        raise MatrisError(f"{path}: no structure files in this folder; known are {KNOWN}")
-    return files
-
-
-def _read(file: Path) -> Iterator[Candidate]:
-    source = os.fsencode(file).decode(errors="replace")  # a name need not be text, but the document of it is
-    try:
-        with zopen(file, "rb") as stream:
-            content: bytes = stream.read()
-    except (OSError, EOFError, zlib.error, LZMAError) as error:
-        yield Candidate.unreadable(source, f"unreadable file: {error}", b"")
-        return
-    for parsed in parse_file(name_without_compression(file), content.decode("utf-8-sig", errors="replace")):
-        yield _candidate(parsed, source)
+    listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    for path in listed:
+        if not path.is_file() and not path.is_dir():
+            raise MatrisError(f"{path}: no such file or folder")
+        if path.is_dir() and next(files_in(path), None) is None:
+            raise MatrisError(f"{path}: no structure files in this folder; known are {KNOWN}")
+    files = (file for path in listed for file in (files_in(path) if path.is_dir() else [path]))
+    return (_candidate(parsed, _text(os.fsencode(file))) for file in files for parsed in read_file(file))
 
 
 def _candidate(parsed: Parsed, source: str) -> Candidate:
+    where = {
+        key: _text(value.encode(errors="surrogatepass")) if isinstance(value, str) else value
+        for key, value in parsed.where.items()
+    }
     if parsed.structure is None:
-        return Candidate.unreadable(source, parsed.error or "no structure", parsed.text.encode(), **parsed.where)
-    return Candidate.from_structure(parsed.structure, source, **parsed.where)
+        content = parsed.text.encode(errors="surrogatepass")
+        return Candidate.unreadable(source, parsed.error or "no structure", content, **where)
+    return Candidate.from_structure(parsed.structure, source, **where)
+
+
+def _text(name: bytes) -> str:
+    """Name as text; it need not be one, but the document of it is."""
+    return name.decode(errors="replace")

@@ -1,4 +1,4 @@
-from io import StringIO
+from io import BytesIO, StringIO
 
 import ase.io
 import numpy as np
@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
-from matris.stores.structure_files import parse_file
+from matris.stores.sources.files import read_stream
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 POSCAR = "salt\n1.0\n4 0 0\n0 4 0\n0 0 4\nNa Cl\n1 1\ndirect\n0 0 0\n0.5 0.5 0.5\n"
@@ -34,7 +34,7 @@ loop_
 
 
 def read(name, text):
-    (parsed,) = parse_file(name, text)
+    (parsed,) = read_stream(name, BytesIO(text.encode()), len(text))
     return parsed
 
 
