@@ -101,9 +101,8 @@ def main() -> None:
         found = discovery(
             documents.values(), campaign.store.structure, [phase.structure for phase in known if phase.structure]
         )
-        print(
-            f"{found.n_candidates} candidates, {found.n_converged} converged, {found.n_unique} unique, {found.n_novel} novel"
-        )
+        print(f"{found.n_candidates} candidates, {found.n_converged} converged, ", end="")
+        print(f"{found.n_unique} unique, {found.n_novel} novel")
         intruders = sorted(
             (place(d, "self-consistent"), d["formula_pretty"], d["symmetry"]["symbol"])
             for d in documents.values()
