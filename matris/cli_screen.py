@@ -194,11 +194,11 @@ def relax(
 
 def _candidates(sources: Sequence[str], chemsys: str | None, max_sites: int) -> Iterator[Candidate]:
     """Read and generate, one candidate after the other."""
-    from matris.stores.candidates import read_candidates
     from matris.stores.prototypes import generate_candidates
+    from matris.stores.sources.opening import open_source
 
     for source in sources:
-        yield from read_candidates(source)
+        yield from open_source(source)
     if chemsys:
         yield from generate_candidates(chemsys, max_sites=max_sites)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matris.stores.prototypes import elemental_references, generate_candidates
     from matris.stores.reference_phases import known_phases
     from matris.stores.references import load_references
+    from matris.stores.sources.opening import open_source
     from matris.stores.sqlite import SQLiteStore
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "known_phases",
     "load_references",
     "open_job_store",
+    "open_source",
     "read_candidates",
 ]
 
@@ -38,6 +40,7 @@ __getattr__, __dir__ = lazily(
         "known_phases": "reference_phases",
         "load_references": "references",
         "open_job_store": "jobstore",
+        "open_source": "sources.opening",
         "read_candidates": "candidates",
     },
 )
