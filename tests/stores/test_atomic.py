@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
 
 import pytest
 from maggma.stores import MongoStore
@@ -13,19 +12,8 @@ from matris.stores.atomic import set_fields, set_if
 from matris.stores.mongo import ResultsMongoStore
 from matris.stores.sqlite import SQLiteStore
 
-COUNTER = """
-import sys
-from tests.stores.test_atomic import open_store
-from matris.stores.atomic import set_fields, set_if
-where, name, rounds = sys.argv[1:]
-store = open_store(where)
-for _ in range(int(rounds)):
-    while True:
-        n = store.query_one({"task_id": "counter"})["n"]
-        if set_if(store, {"task_id": "counter", "n": n}, {"n": n + 1}):
-            break
-    set_fields(store, {"everyone's": {f"by.{name}": n}})
-"""
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
 ROUNDS = 50
 
 
@@ -40,6 +28,16 @@ def open_store(where):
     return store
 
 
+def count(where, name):
+    store = open_store(where)
+    for _ in range(ROUNDS):
+        while True:
+            n = store.query_one({"task_id": "counter"})["n"]
+            if set_if(store, {"task_id": "counter", "n": n}, {"n": n + 1}):
+                break
+        set_fields(store, {"everyone's": {f"by.{name}": n}})
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "server"])
 def test_four_processes_count_together(tmp_path, request, kind):
     """Each increment by compare and swap is there, and so is each process's field of a document they share."""
@@ -47,10 +45,12 @@ def test_four_processes_count_together(tmp_path, request, kind):
     store = open_store(where)
     assert store.ensure_index("task_id", unique=True)
     store.update([{"task_id": "counter", "n": 0}, {"task_id": "everyone's"}])
-    command = [sys.executable, "-c", COUNTER, str(where)]
-    processes = [subprocess.Popen([*command, name, str(ROUNDS)], stderr=subprocess.PIPE) for name in "abcd"]
-    errors = [process.communicate()[1].decode() for process in processes]
-    assert not any(errors), errors
+    processes = [PROCESSES.Process(target=count, args=(where, name)) for name in "abcd"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
     assert store.query_one({"task_id": "counter"})["n"] == 4 * ROUNDS
     assert set(store.query_one({"task_id": "everyone's"})["by"]) == set("abcd")
     store.close()
