@@ -7,10 +7,14 @@ import gzip
 import io
 import json
 import os
+import sqlite3
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ase.db
+from ase.build import bulk
 from pymatgen.core import Lattice, Molecule, Structure
 
 if TYPE_CHECKING:
@@ -119,6 +123,21 @@ def folder_with_loops(path: Path) -> None:
 def secret(path: Path) -> None:
     path.write_bytes(cif())
     path.chmod(0)
+
+
+def other_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE crystals (formula TEXT)")
+
+
+def cut_database(path: Path) -> None:
+    with ase.db.connect(path, type="db") as database:
+        database.write(bulk("Fe"))
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def bomb(path: Path) -> None:
+    path.write_bytes(gzip.compress(bytes(300 << 20), 1))
 
 
 EITHER = UNREADABLE + REJECTED
@@ -278,11 +297,19 @@ BAD_CONTAINERS = [
     Bad("not_gz.json.bz2", gzip.compress(as_json()), UNREADABLE, ("unreadable file",)),
     Bad("cut.json.bz2", bz2.compress(as_json())[:-10], UNREADABLE, ("unreadable file",)),
     Bad("not_xz.cif.xz", cif(), UNREADABLE, ("unreadable file",)),
-    Bad("escaping.zip", zipped(**{"../../outside.cif": cif("Qq1 Qq 0 0 0 1")}), UNREADABLE, ("unknown type", "qq")),
-    Bad("nothing.zip", zipped(), UNREADABLE + REFUSED, ("unknown type", "no structure", "empty")),
-    Bad("broken.zip", zipped(**{"a.cif": cif()})[:40], UNREADABLE + REFUSED, ("unknown type", "zip")),
+    Bad("bomb.cif.gz", bomb, UNREADABLE, ("unpacks to more than",)),
+    Bad("line.jsonl.gz", gzip.compress(b"[" * (20 << 20), 1), UNREADABLE, ("a line of more than",)),
+    Bad("escaping.zip", zipped(**{"../../outside.cif": cif("Qq1 Qq 0 0 0 1"), "a.cif": cif()}), UNREADABLE, ("qq",), 1),
+    Bad("nothing.zip", zipped(), UNREADABLE + REFUSED, ("no structure files",)),
+    Bad("broken.zip", zipped(**{"a.cif": cif()})[:40], UNREADABLE + REFUSED, ("zip",)),
+    Bad("nested.zip", zipped(**{"in.zip": zipped(**{"a.cif": cif()})}), UNREADABLE, ("no structure files",)),
+    Bad("checksum.zip", zipped(**{"a.cif": cif()}).replace(b"Na1", b"Ca1"), UNREADABLE, ("crc",)),
+    Bad("cut_line.jsonl", as_json() + b"\n" + as_json()[:-9] + b"\n" + as_json(), UNREADABLE, JSON, n_fine=2),
+    Bad("deep_line.jsonl", as_json() + b"\n" + b"[" * 100_000 + b"\n" + as_json(), UNREADABLE, ("nested",), n_fine=2),
+    Bad("other_tables.db", other_database, UNREADABLE, ("no such table",)),
+    Bad("cut.db", cut_database, UNREADABLE, ("malformed", "not a database")),
+    Bad("broken.db", b"SQLite format 3\0 and then nothing", UNREADABLE, ("database",)),
     Bad("notes.docx", b"words", UNREADABLE, ("unknown type",)),
-    Bad("broken.db", b"SQLite format 3\0 and then nothing", UNREADABLE + REFUSED, ("unknown type", "database")),
     Bad("pickle.pkl", b"\x80\x04cos\nsystem\n(S'true'\ntR.", UNREADABLE, ("unknown type",)),
     Bad("folder.cif", lambda path: path.mkdir(), REFUSED, ("no structure files",)),
     Bad("texts", folder_with({"notes.txt": b"x", ".hidden.cif": cif()}), REFUSED, ("no structure files",)),
