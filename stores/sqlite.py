@@ -226,6 +226,8 @@ class SQLiteStore(Store):  # type: ignore[misc]
     def set_if(self, criteria: Document, fields: Document) -> bool:
         """Set fields of a document that meets `criteria`, see `matris.stores.atomic.set_if`."""
         plain = _plain(fields)
+        if not self.count(criteria):  # so that who comes late waits for nobody
+            return False
         with self._file.writing() as db:
             found = next(iter(self._matches(criteria, limit=1)), None)
             if found is None:
