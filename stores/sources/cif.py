@@ -44,7 +44,9 @@ class _Block:
 
     def is_metadata(self) -> bool:
         """Whether it holds no crystal, as the first block of many publications."""
-        return not any("_atom_site_" in line or "_cell_length_" in line for line in self.lines)
+        return self.length <= MAX_TEXT and not any(
+            "_atom_site_" in line or "_cell_length_" in line for line in self.lines
+        )
 
 
 def read_cif(stream: TextIO) -> Iterator[Parsed]:
