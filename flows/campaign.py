@@ -52,6 +52,9 @@ class Campaign:
     references
         File of computed entries that the hull is taken from. By default competing phases are the candidates, and the
         elements they contain, which are computed too.
+    known_phases
+        File of computed entries with structures. Those of the candidates' chemical systems are computed too, and
+        compete.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class Campaign:
         title: str = "Screening",
         chunk_size: int = 500,
         references: str | Path | None = None,
+        known_phases: str | Path | None = None,
     ) -> None:
         self.location = location
         self.maker = maker or BatchRelaxMaker()
@@ -77,6 +81,7 @@ class Campaign:
         self.card = self.maker.card()
         self.references: References | None = None
         self._references_file = None if references is None else str(Path(references).absolute())
+        self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
         if references is not None:
             self.references = load_references(references, self.card.energy_scale)
         card = self.card
@@ -119,6 +124,7 @@ class Campaign:
             title=record["title"],
             chunk_size=record["chunk_size"],
             references=record["references"],
+            known_phases=record["known_phases"],
         )
 
     def record(self) -> dict[str, Any]:
@@ -135,6 +141,7 @@ class Campaign:
             "funnel": self.funnel.to_dict(),
             "chunk_size": self.chunk_size,
             "references": self._references_file,
+            "known_phases": self.known_phases,
             "checkpoint": self.checkpoint.model_dump(),
             "settings": self.settings.model_dump(),
             "last_updated": utc_now(),

@@ -15,6 +15,7 @@ from matris.stores.documents import make_dropped
 from matris.stores.duplicates import Duplicates
 from matris.stores.prototypes import elemental_references
 from matris.stores.ranking import kind
+from matris.stores.reference_phases import known_phases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,6 +99,7 @@ class _Reader:
         self._dropped: list[CandidateDocument] = []
         self._duplicates = Duplicates() if campaign.funnel.duplicates else None
         self._elements: set[str] = set()
+        self._systems: set[str] = set()
         self._known = campaign.store.computed_ids(*campaign.origin) | set(_queued(campaign))
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
@@ -121,8 +123,15 @@ class _Reader:
                 yield candidate
 
     def _references(self) -> Iterator[Candidate]:
-        """Elements of what passed, the corners of the hull."""
-        if self.campaign.funnel.hull and self.campaign.references is None:
+        """Yield what competes with what passed: known phases, and the elements, the corners of the hull."""
+        campaign = self.campaign
+        if not campaign.funnel.hull:
+            return
+        if campaign.known_phases is not None:
+            for candidate in known_phases(campaign.known_phases, self._systems):
+                if self._first(candidate, count=False) and self._passes(candidate):
+                    yield candidate
+        if campaign.references is None:
             for candidate in elemental_references(sorted(self._elements)):
                 if self._first(candidate, count=False) and self._new(candidate):
                     yield candidate
@@ -148,6 +157,7 @@ class _Reader:
         structure = candidate.structure
         assert structure is not None  # noqa: S101 - or there would be a problem
         self._elements |= structure.composition.chemical_system_set
+        self._systems.add(structure.composition.chemical_system)
         if self._duplicates is not None:
             first = self._duplicates.first_like(candidate.candidate_id, structure)
             if first is not None and candidate.candidate_id not in self._known:

@@ -10,7 +10,7 @@ from matris.flows.pulse import turn
 from matris.flows.stages import CHUNK_SIZES
 from matris.stores.candidates import Candidate
 from matris.stores.duplicates import ENERGY_TOLERANCE, group_equal
-from matris.stores.prototypes import REFERENCE_SOURCE
+from matris.stores.reference_phases import REFERENCE_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,6 @@ _READ = (
     "phonon.state",
 )
 _WRITTEN = 1000  # documents in one write
-
 
 
 def advance(campaign: Campaign) -> dict[str, int]:
@@ -97,7 +96,7 @@ def _record_stages(campaign: Campaign, representatives: dict[str, str]) -> None:
     """Write the stage at which each candidate was dropped, where it is not what the document says."""
     changes: dict[str, dict[str, Any]] = {}
     for document in campaign.documents(_READ):
-        if document["source"] == REFERENCE_SOURCE or document["state"] in {"rejected", "duplicate"}:
+        if document["source"] in REFERENCE_SOURCES or document["state"] in {"rejected", "duplicate"}:
             continue
         wanted = {"stage": None, "duplicate_of": representatives.get(document["candidate_id"])}
         if document["state"] != "converged":
@@ -144,7 +143,7 @@ def _survivors(campaign: Campaign, stage: str) -> Iterator[Candidate]:
     """Relaxed candidates of which a property is to be computed, under their own ids."""
     for document in campaign.documents(_READ):
         survives = document["state"] == "converged" and document.get("stage") is None
-        if not survives or document["source"] == REFERENCE_SOURCE or (document.get(stage) or {}).get("state"):
+        if not survives or document["source"] in REFERENCE_SOURCES or (document.get(stage) or {}).get("state"):
             continue
         structure = campaign.store.structure(document["document_id"])
         if structure is not None:

@@ -80,6 +80,15 @@ def screen(
             show_default="a hull of candidates and elements, all computed here",
         ),
     ] = None,
+    known_phases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Compute the phases of these entries (pymatgen JSON, with structures) too: they compete on the hull.",
+        ),
+    ] = None,
     largest: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Drop cells of more atoms.", show_default="any size")
     ] = None,
@@ -142,6 +151,7 @@ def screen(
                 title=_title(sources or [], chemsys),
                 chunk_size=chunk_size,
                 references=references,
+                known_phases=known_phases,
             )
         _run(campaign, _candidates(sources or [], chemsys, max_sites), device)
         with stderr.status("Writing the report …"):
@@ -274,13 +284,13 @@ def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapp
 
 def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
     """Print what became of the candidates, and why some are lost."""
-    from matris.stores.prototypes import REFERENCE_SOURCE
     from matris.stores.ranking import lost, reason
+    from matris.stores.reference_phases import REFERENCE_SOURCES
 
     out = stdout()
-    failures = [d for d in lost(documents) if d["state"] != "max_steps" or d["source"] == REFERENCE_SOURCE]
+    failures = [d for d in lost(documents) if d["state"] != "max_steps" or d["source"] in REFERENCE_SOURCES]
     for d in failures[:_TOP]:
-        what = f"{d['source']} {d['formula_pretty']}" if d["source"] == REFERENCE_SOURCE else d["source"]
+        what = f"{d['source']} {d['formula_pretty']}" if d["source"] in REFERENCE_SOURCES else d["source"]
         out.print(f"[red]{d['state']}[/red] {escape(what)}: {escape(reason(d))}", soft_wrap=True)
     if len(failures) > _TOP:
         out.print(f"… and {len(failures) - _TOP} more: matris query --state failed, --state rejected")

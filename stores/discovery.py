@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
 from matris.stores.duplicates import Duplicates, group_equal
-from matris.stores.prototypes import REFERENCE_SOURCE
+from matris.stores.reference_phases import REFERENCE_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ BIN = 0.025
 @dataclass(frozen=True)
 class Discovery:
     """
-    Counts of a campaign; elemental references do not count.
+    Counts of a campaign; elemental references and known phases do not count.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ def discovery(
     MatrisError
         If a candidate has two documents, or a relaxed one no structure.
     """
-    candidates = by_candidate(d for d in documents if d["source"] != REFERENCE_SOURCE)
+    candidates = by_candidate(d for d in documents if d["source"] not in REFERENCE_SOURCES)
     converged = {name: d for name, d in candidates.items() if d["state"] == "converged"}
     stable = {name for name, d in converged.items() if _is_within(d, stable_within)}
     unique = _unique(converged, structure_of)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.prototypes import REFERENCE_SOURCE
+from matris.stores.reference_phases import REFERENCE_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ def ranked(documents: Iterable[Document]) -> list[Document]:
     """
     Sort converged candidates by distance to the hull.
 
-    Elemental references are left out: they are the hull's end members, not discoveries. Candidates without a hull
+    Elemental references and known phases are left out: they compete, and are no discoveries. Candidates without a hull
     distance come last, by formula.
 
     Parameters
@@ -32,7 +32,7 @@ def ranked(documents: Iterable[Document]) -> list[Document]:
     documents
         Candidate documents.
     """
-    taking_part = [d for d in documents if d["state"] == "converged" and d["source"] != REFERENCE_SOURCE]
+    taking_part = [d for d in documents if d["state"] == "converged" and d["source"] not in REFERENCE_SOURCES]
 
     def place(document: Document) -> tuple[bool, float, str, float, str]:
         distance, energy = document.get("energy_above_hull"), document.get("energy_per_atom")
@@ -112,7 +112,7 @@ class Funnel:
         n_read
             Structures read; by default as many as there are documents.
         """
-        candidates = [document for document in documents if document["source"] != REFERENCE_SOURCE]
+        candidates = [document for document in documents if document["source"] not in REFERENCE_SOURCES]
         states = Counter(document["state"] for document in candidates)
         distances = [d["energy_above_hull"] for d in ranked(candidates) if d.get("energy_above_hull") is not None]
         return cls(

@@ -12,6 +12,7 @@ from pymatgen.core.structure import Structure
 from matris.errors import MatrisError
 from matris.stores.candidates import Candidate
 from matris.stores.chemical_systems import within
+from matris.stores.prototypes import REFERENCE_SOURCE
 from matris.stores.references import read_entries
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 KNOWN_PHASE_SOURCE = "references"
 """`Candidate.source` of a known phase."""
+
+REFERENCE_SOURCES = frozenset({REFERENCE_SOURCE, KNOWN_PHASE_SOURCE})
+"""Sources of what only competes on hulls, and is no discovery."""
 
 
 def known_phases(entries: str | Path | Iterable[ComputedStructureEntry], systems: Iterable[str]) -> Iterator[Candidate]:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.prototypes import REFERENCE_SOURCE
 from matris.stores.ranking import PROMISING, Document, Funnel, reason
+from matris.stores.reference_phases import REFERENCE_SOURCES
 from matris.stores.report_parts import badge, definitions, formula_html, number_cell, plural, symbol_html
 from matris.stores.report_plot import drawable_systems, hull_figure, hull_points
 
@@ -27,7 +27,7 @@ def head(title: str, documents: Sequence[Document], card: Mapping[str, Any]) -> 
     key = card.get("key") or next((d["checkpoint"]["key"] for d in documents), "unknown")
     kinds = sorted({d["hull_type"] for d in documents if d.get("hull_type")})
     hull = f" · {' and '.join(kinds)} convex hull" if kinds else ""
-    count = sum(document["source"] != REFERENCE_SOURCE for document in documents)
+    count = sum(document["source"] not in REFERENCE_SOURCES for document in documents)
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<h1>{escape(title)}</h1><p class="lead">{plural(count, "candidate")} · checkpoint '
@@ -167,7 +167,7 @@ def failures(documents: Sequence[Document]) -> str:
 
 def references(documents: Sequence[Document]) -> str:
     """List the elements that were computed as end members."""
-    elements = [d for d in documents if d["source"] == REFERENCE_SOURCE and d["state"] == "converged"]
+    elements = [d for d in documents if d["source"] in REFERENCE_SOURCES and d["state"] == "converged"]
     if not elements:
         return ""
     rows = "".join(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymatgen.core import Lattice, Structure
-from pymatgen.entries.computed_entries import ComputedEntry
+from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from matris.errors import MatrisError, StoreError
 from matris.flows.campaign import Campaign, local_folder
@@ -15,6 +15,8 @@ from matris.flows.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidates import Candidate
 from matris.stores.prototypes import REFERENCE_SOURCE
+from matris.stores.ranking import ranked
+from matris.stores.reference_phases import KNOWN_PHASE_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +141,19 @@ def test_where_files_go(tmp_path: Path) -> None:
     assert local_folder(tmp_path) == tmp_path
     assert str(local_folder(None)) == "matris-results"
     assert str(local_folder("mongodb://host/database")) == "matris-results"
+
+
+def test_known_phases_compete_and_are_no_discoveries(
+    campaign: Callable[..., Campaign], candidates: list[Candidate], tmp_path: Path
+) -> None:
+    file = tmp_path / "known.json"
+    crystals = {"known": rock_salt(4.25, "Mg", "O"), "elsewhere": rock_salt(4.8, "Li", "O")}
+    entries = [ComputedStructureEntry(crystal, -9.0, entry_id=name) for name, crystal in crystals.items()]
+    file.write_text(json.dumps([entry.as_dict() for entry in entries]))
+    one = campaign(known_phases=file)
+    run(one, candidates[:1], ())
+    documents = list(one.documents())
+    assert [d["source"] for d in documents] == ["MgO", KNOWN_PHASE_SOURCE, REFERENCE_SOURCE, REFERENCE_SOURCE]
+    assert documents[1]["provenance"]["entry_id"] == "known"
+    assert [d["source"] for d in ranked(documents)] in ([], ["MgO"])
+    assert Campaign.open(one.location).known_phases == str(file)
