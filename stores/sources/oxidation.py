@@ -39,7 +39,7 @@ def site_charges(structure: Structure) -> list[int] | None:
             charges = [float(q) for q in BVAnalyzer().get_valences(structure)]
         except (ValueError, IndexError, KeyError):  # what it raises if it finds none
             charges = _by_formula(structure)
-    if not charges or sum(charges) or not any(charges) or any(q != round(q) for q in charges):
+    if not charges or abs(sum(charges)) > 0 or not any(charges) or any(q != round(q) for q in charges):
         return None
     return [round(q) for q in charges]
 

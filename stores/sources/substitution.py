@@ -72,7 +72,7 @@ def substitute_ions(
             mapping = dict(zip(kinds, ions, strict=True))
             new = [mapping[ion] for ion in old]
             symbols = [ion.symbol for ion in new]
-            if not _is_sound(mapping) or sum(q for _, q in _sizes(new)):
+            if not _is_sound(mapping) or abs(sum(q for _, q in _sizes(new))) > 0:
                 continue
             if only is not None and not set(symbols) <= set(only):
                 continue

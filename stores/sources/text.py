@@ -46,7 +46,7 @@ def open_text(name: str, packed: BinaryIO, size: int) -> TextIO:
     """
     suffix = name.lower()[len(without_packing(name)) :]
     stream = cast("BinaryIO", _UNPACK[suffix](packed)) if suffix else packed
-    bounded = io.BufferedReader(_Bounded(stream, max(_ALWAYS_ALLOWED, _MOST_EXPANSION * size)))
+    bounded = io.BufferedReader(_Bounded(stream, max(_ALWAYS_ALLOWED, _MOST_EXPANSION * size)))  # type: ignore[type-var]
     return io.TextIOWrapper(bounded, encoding="utf-8-sig", errors="replace")
 
 
