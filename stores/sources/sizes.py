@@ -19,9 +19,16 @@ def atomic_volume(symbol: str) -> float | None:
 
 
 def ionic_radius(symbol: str, charge: float) -> float | None:
-    """Shannon's radius (Å) in the nearest charge of this sign that is tabulated; None if there is none."""
-    radii: dict[int, float] = {q: r for q, r in Element(symbol).ionic_radii.items() if r and q * charge > 0}
-    return radii[min(radii, key=lambda q: (abs(q - charge), q))] if radii else None
+    """
+    Shannon's radius (Å) in the nearest charge of this sign that is tabulated; None if there is none.
+
+    Of ions with two spin states the high-spin one. Where pymatgen lists only low spin, as of Ni2+, Cr3+ and Mn4+, which
+    have no other, that.
+    """
+    low_spin = {int(q): r for q, r in Element(symbol).data.get("Ionic radii ls", {}).items()}
+    radii: dict[int, float] = low_spin | Element(symbol).ionic_radii
+    known = [q for q, r in radii.items() if r and q * charge > 0]
+    return radii[min(known, key=lambda q: (abs(q - charge), q))] if known else None
 
 
 def volume_factor(old: Sequence[tuple[str, float]], new: Sequence[tuple[str, float]]) -> float | None:

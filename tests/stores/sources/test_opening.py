@@ -19,12 +19,13 @@ from matris.stores.sources.opening import open_source
 from matris.structures import content_id
 from tests.stores.question_documents import document
 
-FEO = Structure.from_spacegroup(
-    "Fm-3m", Lattice.cubic(4.33), ["Fe", "O"], [[0, 0, 0], [0.5] * 3]
-).get_primitive_structure()
-MGO = Structure.from_spacegroup(
-    "Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]
-).get_primitive_structure()
+
+def rock_salt(a, cation):
+    h = a / 2
+    return Structure(Lattice([[0, h, h], [h, 0, h], [h, h, 0]]), [cation, "O"], [[0, 0, 0], [0.5] * 3])
+
+
+FEO, MGO = rock_salt(4.33, "Fe"), rock_salt(4.21, "Mg")
 DOCS = Path(__file__).parents[3] / "docs" / "sources.md"
 
 
