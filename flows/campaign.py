@@ -14,15 +14,18 @@ from matris.flows.funnel import Funnel
 from matris.flows.stages import stage_maker
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
+from matris.stores.discovery import COMPARED, discovery
 from matris.stores.documents import CheckpointTag, document_id, utc_now
 from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.property_outputs import property_output
 from matris.stores.references import References, load_references
-from matris.stores.report import Report, write_report
-from matris.stores.report_plot import reference_points
+from matris.stores.report import FIELDS, Report, reference_points, write_report
 from matris.stores.work_queue import WorkQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pymatgen.core import Structure
 
     from matris.makers.batch import BatchMaker
 
@@ -191,7 +194,7 @@ class Campaign:
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
-    def report(self, directory: str | Path) -> Path:
+    def report(self, directory: str | Path, known: Sequence[Structure] | None = None) -> Path:
         """
         Write the HTML report.
 
@@ -199,6 +202,8 @@ class Campaign:
         ----------
         directory
             Folder, made if need be.
+        known
+            Crystals that are no news, for counting what is stable, unique and novel; by default nobody counts.
 
         Returns
         -------
@@ -207,15 +212,22 @@ class Campaign:
         """
         return write_report(
             Report(
-                list(self.documents()),
+                self.documents(FIELDS),
                 self.store.structure,
                 card=self.card.to_dict(),
                 title=self.title,
-                n_read=self.record()["intake"]["read"],
+                intake=self.record()["intake"],
+                window=self.funnel.window if self.funnel.hull else None,
                 reference_points=None if self.references is None else reference_points(self.references.entries),
+                phonons=self._phonons,
+                discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
             ),
             directory,
         )
+
+    def _phonons(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Phonons of a candidate, with what is drawn of them."""
+        return property_output(self.job_store, "phonon", document, ["phonon_bandstructure", "phonon_dos"])
 
     def write_structures(self, directory: str | Path) -> dict[str, Path]:
         """

@@ -40,6 +40,7 @@ _SHOWN = (
     "provenance",
     "state",
     "stage",
+    "duplicate_of",
     "error",
     "formula_pretty",
     "symmetry",
@@ -302,4 +303,4 @@ def _summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = 
     from matris.stores.ranking import Funnel
 
     intake: dict[str, Any] = campaign.record()["intake"]
-    return Funnel.of(documents, intake["read"]).summary(hull=hull)
+    return Funnel.of(documents, intake, campaign.funnel.window if hull else None).summary()

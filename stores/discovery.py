@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 type Document = Mapping[str, Any]
 
+COMPARED = (
+    "document_id",
+    "candidate_id",
+    "source",
+    "state",
+    "duplicate_of",
+    "formula_pretty",
+    "energy_per_atom",
+    "uncorrected_energy_per_atom",
+    "energy_above_hull",
+)
+"""Fields of a candidate document that are read."""
+
 BIN = 0.025
 """Width of the bins of the histogram, eV/atom."""
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
@@ -171,6 +172,7 @@ class CandidateDocument(BaseModel):
     composition: dict[str, float] = Field(default_factory=dict)
     composition_reduced: dict[str, float] = Field(default_factory=dict)
     volume: float | None = Field(default=None, description="Of the cell (Å³).")
+    volume_change: float | None = Field(default=None, description="On relaxing, relative.")
     density: float | None = Field(default=None, description="g/cm³.")
     symmetry: Symmetry | None = Field(default=None, description="Of the relaxed structure.")
 
@@ -255,6 +257,9 @@ def make_document(
     known = arrays.structure or arrays.initial_structure
     structure = Structure.from_dict(known) if known else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
+    if relaxed and structure is not None and arrays.initial_structure is not None:
+        before = Lattice(arrays.initial_structure["lattice"]["matrix"]).volume
+        crystal["volume_change"] = float(structure.volume / before - 1)
     energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
         known = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)

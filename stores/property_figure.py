@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from matris.stores.report_parts import formula_html
+from matris.stores.report.parts import formula_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from matris.stores.property_kinds import KINDS, kind_of
-from matris.stores.report_parts import definitions, formula_html, plural, symbol_html
-from matris.stores.report_style import FIGURES, SCRIPT, STYLE
+from matris.stores.query_tables import whole_file
+from matris.stores.report.assets import data_script, page_of
+from matris.stores.report.parts import definitions, formula_html, plural, symbol_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,11 +58,6 @@ def write_property_report(
     name = kind_of(plain)
     kind = KINDS[name]
     drawn, left_out = _pictures(plain, kind)
-    plotly = ""
-    if drawn:
-        from plotly.offline import get_plotlyjs
-
-        plotly = f"<script>{get_plotlyjs()}</script>"
     body = "\n".join(
         (
             _head(title, plain),
@@ -72,16 +68,10 @@ def write_property_report(
             _origin(plain),
         )
     )
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style>{plotly}</head>\n<body><main>\n{body}\n</main>"
-        f"<script>{SCRIPT}</script><script>{FIGURES if drawn else ''}</script></body></html>\n"
-    )
     path = Path(directory_or_path)
     path = path if path.suffix.lower() == ".html" else path / f"{name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with whole_file(path) as stream:
+        stream.write(page_of(title, body, "page.js", "figures.js", plotly=bool(drawn)))
     return path
 
 
@@ -205,10 +195,9 @@ def _section(number: int, document: Document, kind: PropertyKind) -> str:
                 parts.append(f'<p class="note">No picture: {escape(str(error))}.</p>')
             continue
         name = f"figure-{number}-{len(parts)}"
-        data = figure.to_json().replace("<", "\\u003c")  # nothing in it can end the script
         parts.append(
             f'<div class="figure" id="{name}" style="height: {figure.layout.height}px"></div>'
-            f'<script type="application/json" id="{name}-data">{data}</script>'
+            f"{data_script(f'{name}-data', figure.to_json())}"
         )
     if not parts:
         return ""

@@ -81,7 +81,7 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
     columns
         Dotted names.
     """
-    with _writing(target) as stream:
+    with whole_file(target) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(row(document, columns) for document in documents)
@@ -89,7 +89,7 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
 
 def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> None:
     """Write whole documents, one a line; `target` as for `write_csv`."""
-    with _writing(target) as stream:
+    with whole_file(target) as stream:
         stream.writelines(json.dumps(json_ready(document), ensure_ascii=False) + "\n" for document in documents)
 
 
@@ -100,7 +100,8 @@ def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Pa
     n = 0
     for document, structure in structures:
         name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}")
-        structure.to(filename=str(folder / f"{name}.cif"), fmt="cif")
+        with whole_file(folder / f"{name}.cif") as stream:
+            stream.write(structure.to(fmt="cif"))
         n += 1
     return n
 
@@ -125,7 +126,7 @@ def _cell(value: Any) -> Any:
 
 
 @contextmanager
-def _writing(target: str | Path | TextIO) -> Iterator[TextIO]:
+def whole_file(target: str | Path | TextIO) -> Iterator[TextIO]:
     """Open a file that gets its name when it is whole; a stream is used as it is."""
     if not isinstance(target, (str, Path)):
         yield target

@@ -1,219 +1,254 @@
+"""The page about a campaign: what it tells, and that it needs nothing else."""
+
 from __future__ import annotations
 
 import json
+import re
+import tracemalloc
 from html.parser import HTMLParser
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.core import Structure
 
-from matris.stores.ranking import Funnel, kind, lost, ranked
-from matris.stores.report import Report, write_report
-from matris.stores.report_plot import HullPoint, drawable_systems, hull_figure, hull_points
+from matris.stores.discovery import Discovery
+from matris.stores.ranking import Funnel
+from matris.stores.report import FIELDS, Report, write_report
+from matris.stores.report.tally import Tally
+
+from .campaign_documents import campaign_documents, document, lost, structure
+from .test_property_plots import phonon_document
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-FORMATION = {
-    "Li": 0.0,
-    "Fe": 0.0,
-    "O": 0.0,
-    "Li2O": -2.0,
-    "FeO": -1.2,
-    "Fe2O3": -1.7,
-    "LiFeO2": -1.95,
-    "LiFe": 0.3,
-    "Na": 0.0,
-    "Cl": 0.0,
-    "NaCl": -2.0,
-}
-"""Formation energies (eV/atom), made up."""
-
-
-def document(number: int, formula: str, **changes: Any) -> dict[str, Any]:
-    composition = Composition(formula)
-    entries = {f: PDEntry(Composition(f), e * Composition(f).num_atoms) for f, e in FORMATION.items()}
-    elements = sorted(element.symbol for element in composition.elements)
-    near = [entry for f, entry in entries.items() if entry.composition.chemical_system_set <= set(elements)]
-    phases, distance = PhaseDiagram(near).get_decomp_and_e_above_hull(entries[formula])
-    return {
-        "document_id": f"{number:020d}-a-b",
-        "candidate_id": f"{number:020d}",
-        "source": "elemental reference" if len(elements) == 1 else f"in/<{formula}>.cif",
-        "provenance": {},
-        "state": "converged",
-        "error": None,
-        "formula_pretty": formula,
-        "chemsys": "-".join(elements),
-        "elements": elements,
-        "nelements": len(elements),
-        "nsites": int(composition.num_atoms),
-        "composition_reduced": composition.get_el_amt_dict(),
-        "symmetry": {"crystal_system": "Cubic", "symbol": "Fm-3m", "number": 225, "symprec": 0.1},
-        "energy_per_atom": FORMATION[formula] - 4,
-        "correction_scheme": "none",
-        "hull_type": "self-consistent",
-        "hull_reference": "11 entries",
-        "hull_state": "ok",
-        "formation_energy_per_atom": FORMATION[formula],
-        "energy_above_hull": max(0.0, distance),
-        "is_stable": distance <= 0,
-        "decomposes_to": [{"formula": p.composition.reduced_formula, "amount": x} for p, x in phases.items()],
-        "n_steps": 12,
-        "fmax": 0.01,
-        "checkpoint": {"key": "tiny", "sha256": "ab" * 32, "energy_scale": "mp"},
-        "settings": {"fmax": 0.05, "max_steps": 500, "relax_cell": True, "digest": "0" * 12},
-        "versions": {"torch": "2"},
-        "device": "cpu",
-        "dtype": "float32",
-        **changes,
-    }
-
-
-@pytest.fixture(scope="module")
-def documents() -> list[dict[str, Any]]:
-    nothing = {"hull_state": "not converged", "energy_above_hull": None, "formation_energy_per_atom": None}
-    good = [document(number, formula) for number, formula in enumerate(FORMATION)]
-    bad = [
-        {"state": "rejected", "error": "overlapping atoms: sites 0 and 1 are 0.20 Å apart"},
-        {"state": "rejected", "error": "the file is empty", "formula_pretty": None},
-        {"state": "failed", "error": "the cell exploded: volume 5 times larger"},
-        {"state": "max_steps", "n_steps": 500, "fmax": 0.31},
-    ]
-    return good + [
-        document(100 + n, "NaCl", **{**nothing, "source": f"bad-{n}.cif", **changes}) for n, changes in enumerate(bad)
-    ]
 
 
 class Page(HTMLParser):
-    """Text by element id of the section, links, and balance of tags."""
+    """Text by id of the section, data of scripts, and what a browser would load; tags must balance."""
 
-    def __init__(self, html: str) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.stack: list[tuple[str, str | None]] = []
+        self.stack: list[tuple[str, str]] = []
         self.sections: dict[str, str] = {}
-        self.links: list[str] = []
-        self.outside: list[str] = []
-        self.data: dict[str, str] = {}
-        self.rows = 0
-        self.feed(html)
+        self.data: dict[str, Any] = {}
+        self.loaded: list[str] = []
+        self.rows: dict[str, int] = {}
+        self.options: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
         assert self.stack == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        at = dict(attrs)
-        if tag == "a":
-            self.links.append(at["href"] or "")
-        self.outside += [value or "" for name, value in attrs if name == "src"]
-        if tag == "link":
-            self.outside.append(at.get("href") or "")
-        if tag == "tr" and any(name == "ranking" for _, name in self.stack):
-            self.rows += 1
+        at = {name: value or "" for name, value in attrs}
+        if "src" in at or tag in {"link", "a"}:
+            self.loaded.append(str(at))
+        if tag == "tr":
+            self.rows[self._section] = self.rows.get(self._section, 0) + 1
         if tag not in {"meta", "br", "input"}:
-            self.stack.append((tag, at.get("id")))
+            self.stack.append((tag, at.get("id", "")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
 
     def handle_endtag(self, tag: str) -> None:
         assert self.stack.pop()[0] == tag
 
     def handle_data(self, data: str) -> None:
-        if self.stack and self.stack[-1][0] == "script":
-            self.data[self.stack[-1][1] or ""] = data
-            return
-        for tag, name in self.stack:
-            if tag == "section" and name:
-                self.sections[name] = self.sections.get(name, "") + data
+        tag, name = self.stack[-1] if self.stack else ("", "")
+        if tag == "script":
+            if name:
+                self.data[name] = json.loads(data)
+        elif tag != "style":
+            if tag == "option":
+                self.options.append(data)
+            self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    @property
+    def _section(self) -> str:
+        return next((name for tag, name in self.stack if tag == "section"), "")
 
 
-def test_report_tells_everything(documents: list[dict[str, Any]], tmp_path: Path) -> None:
-    structure = Structure(Lattice.cubic(4), ["Fe"], [[0, 0, 0]])
-    card = {"key": "tiny", "sha256": "ab" * 32, "description": "A demonstrator.", "details": {"force MAE": 0.123456}}
-    path = write_report(Report(documents, lambda _: structure, card, "Li–Fe–O & <more>", n_read=14), tmp_path / "r")
-    page = Page(path.read_text(encoding="utf-8"))
-    assert page.outside == []  # nothing is loaded from anywhere
-    assert "14" in page.sections["funnel"]
-    for told in ("1 overlapping atoms", "1 the file is empty", "1 the cell exploded", "1 not converged"):
+def phonons(found: Any) -> dict[str, Any]:
+    return phonon_document(-2.0 if found["phonon"]["has_imaginary_modes"] else 1.0)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    documents = list(campaign_documents(400))
+    formulas = {d["document_id"]: d["formula_pretty"] for d in documents}
+    card = {"key": "tiny", "sha256": "ab" * 32, "description": "A <demonstrator>.", "details": {"force MAE": 0.123456}}
+    found = Discovery(400, 300, 40, 200, 100, tuple("abcd"), {0.0: 40})
+    report = Report(
+        iter(documents),
+        lambda identity: structure(formulas[identity]),
+        card,
+        "Li–Fe–O & <script>alert(1)</script>",
+        intake={"read": 450, "identical": 50},
+        phonons=phonons,
+        discovery=found,
+    )
+    return Page(write_report(report, tmp_path_factory.mktemp("report") / "deep"))
+
+
+def test_nothing_is_loaded(page: Page) -> None:
+    assert page.loaded == []
+    assert "<script>alert" not in page.source
+    assert "url(" not in page.source.partition("</style>")[0]
+    assert page.source.count("plotly.js v") == 1
+    assert len(page.source) < 8_000_000
+
+
+def test_head_and_funnel(page: Page) -> None:
+    assert "<script>alert(1)</script>" in page.sections[""]
+    assert "demonstrator" in page.sections[""]
+    for told in ("450", "50 identical", "unreadable CIF", "atoms too close", "no charge balance", "out of steps"):
         assert told in page.sections["funnel"]
-    assert page.rows == 1 + 6  # header; elements are not ranked
-    places = [page.sections["ranked"].index(f"<{formula}>") for formula in ("Fe2O3", "Li2O", "LiFeO2", "NaCl", "FeO")]
-    assert places == sorted(places)
-    for reason in ("0.20 Å apart", "the file is empty", "volume 5 times", "500 steps, largest force 0.31 eV/Å"):
-        assert reason in page.sections["failures"]
-    assert "demonstrator" in page.sections["checkpoint"]
+    assert "dynamically stable" in page.sections["funnel"]
+    assert "not finished" not in page.sections["funnel"]
+
+
+def test_crystals_can_be_drawn(page: Page) -> None:
+    held = page.data["crystals"]
+    assert len(held["crystals"]) == 40
+    for crystal in held["crystals"]:
+        rebuilt = Structure(crystal["lattice"], [s[0] for s in crystal["sites"]], [s[1:] for s in crystal["sites"]])
+        assert rebuilt.composition.reduced_formula == crystal["name"].partition("-")[0]
+        assert {site[0] for site in crystal["sites"]} <= held["elements"].keys()
+    assert all(re.fullmatch("#[0-9a-f]{6}", look["colour"]) for look in held["elements"].values())
+    assert held["elements"]["O"]["radius"] == 0.66
+    assert "no imaginary modes" in page.sections["top"]
+    assert "imaginary modes down to −2.10 THz" in page.sections["top"]
+    assert "GPa" in page.sections["top"]
+    assert sum(name.startswith("phonons-") for name in page.data) == 15
+
+
+def test_hulls(page: Page) -> None:
+    assert page.options[0] == "Fe–Li–O"
+    assert len(page.options) == 60
+    assert "all of <them>" in page.sections["hulls"]
+    assert "further chemical systems are not drawn" in page.sections["hulls"]
+    assert page.data["hull-0-data"]["data"][0]["type"] == "scatterternary"
+    assert all({"data", "layout"} <= page.data[f"hull-{n}-data"].keys() for n in range(60))
+    assert "Fe–Li–O" in page.sections["hulls"]
+
+
+def test_elements_and_distributions(page: Page) -> None:
+    counts = Tally.of(campaign_documents(400), Funnel()).with_element
+    for name in ("hits", "failures", "candidates"):
+        assert f'<i class="{name}">{counts[name]["Fe"]}</i>' in page.source
+    assert sum(counts["hits"].values()) > 0
+    assert f"Iron: {counts['candidates']['Fe']} candidates" in page.source
+    assert page.source.count("<svg viewBox") == 5
+    assert "Change of volume" in page.sections["distributions"]
+
+
+def test_tables(page: Page) -> None:
+    assert page.rows["ranked"] == 1 + Funnel.of(campaign_documents(400)).left("duplicates after relaxing")
+    for told in (
+        "the cell exploded: volume 5.31 times larger",
+        "500 steps, largest force 0.31",
+        "no <block> & nothing",
+    ):
+        assert told in page.sections["failures"]
+    assert "Bulk modulus" in page.sections["ranked"]
+    assert "3 competing phases" in page.sections["references"]
+
+
+def test_origin(page: Page) -> None:
+    assert "A <demonstrator>." in page.sections["checkpoint"]
     assert "0.1235" in page.sections["checkpoint"]
-    assert "5 elemental references" in page.sections["references"]
-    assert len(page.links) == 6
-    for link in page.links:
-        assert Structure.from_file(path.parent / link).composition.reduced_formula == "Fe"
-    for number in range(5):  # Fe-Li-O and the binaries
-        figure = json.loads(page.data[f"hull-{number}-data"])
-        assert {"data", "layout"} <= set(figure)
-    assert path.read_text(encoding="utf-8").count("plotly.js v") == 1
+    assert "cuda:0, float32" in page.sections["settings"]
+    assert "MaterialsProject2020Compatibility" in page.sections["settings"]
+    for told in ("40 of 300", "200 of 300", "100 of 200", "4 of 400 candidates (1.0%)"):
+        assert told in page.sections["discovery"]
 
 
-def test_report_of_nothing(tmp_path: Path) -> None:
-    page = Page(write_report(Report([], lambda _: None), tmp_path).read_text(encoding="utf-8"))
-    assert "None converged" in page.sections["ranked"]
-    assert "every candidate converged" in page.sections["failures"]
+def make(
+    documents: list[dict[str, Any]], folder: Path, find: Callable[[str], Any] = lambda _: None, **more: Any
+) -> Page:
+    return Page(write_report(Report(documents, find, **more), folder))
 
 
-def test_report_without_a_picture_has_no_plotly(documents: list[dict[str, Any]], tmp_path: Path) -> None:
-    only_bad = [d for d in documents if d["state"] != "converged"]
-    path = write_report(Report(only_bad, lambda _: None), tmp_path)
-    assert path.stat().st_size < 50_000
-    assert "No chemical system" in Page(path.read_text(encoding="utf-8")).sections["hulls"]
+def test_nothing(tmp_path: Path) -> None:
+    empty = make([], tmp_path)
+    assert "None converged" in empty.sections["ranked"]
+    assert "every candidate converged" in empty.sections["failures"]
+    assert "No chemical system" in empty.sections["hulls"]
+    assert len(empty.source) < 60_000
 
 
-def test_systems_drawn(documents: list[dict[str, Any]]) -> None:
-    systems = drawable_systems(hull_points(documents))
-    assert systems[0] == ("Fe", "Li", "O")
-    assert sorted(systems[1:]) == [("Cl", "Na"), ("Fe", "Li"), ("Fe", "O"), ("Li", "O")]
-    binaries = [HullPoint("LiO", {"Li": 1, "O": 1}, -1, 0.0), HullPoint("FeO", {"Fe": 1, "O": 1}, -1, 0.0)]
-    assert drawable_systems(binaries) == [("Fe", "Li", "O"), ("Fe", "O"), ("Li", "O")]
-    assert drawable_systems([]) == []
-    assert drawable_systems([HullPoint("LiFeNaO2", {"Li": 1, "Fe": 1, "Na": 1, "O": 2}, -1, 0.0)]) == []
+def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
+    broken = [lost(1, "FeO", state="rejected", stage="reading", error="empty", chemsys=None, elements=[])]
+    found = make(broken, tmp_path)
+    assert "empty" in found.sections["failures"]
+    assert "plotly.js v" not in found.source
 
 
-def test_binary_hull_runs_through_the_stable_phases(documents: list[dict[str, Any]]) -> None:
-    figure = json.loads(hull_figure(("Fe", "O"), hull_points(documents)))
-    line, *groups = figure["data"]
-    corners = sorted({(round(x, 3), y) for x, y in zip(line["x"], line["y"], strict=True) if x is not None})
-    assert corners == [(0.0, 0.0), (0.6, -1.7), (1.0, 0.0)]
-    names = {group["name"]: group for group in groups}
-    assert names["above the hull"]["x"] == [0.5]
-    assert names["above the hull"]["text"] == [""]  # only corners are labelled
-    assert "Fe<sub>2</sub>O<sub>3</sub>" in names["stable"]["text"]
-    assert names["above the hull"]["marker"]["color"][0] == pytest.approx(1e3 * (1.7 * 0.5 / 0.6 - 1.2))
+def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
+    nan = float("nan")
+    odd = [
+        document(1, "FeO", 0.0, seconds=nan, volume_change=float("inf"), n_steps=None, symmetry=None, nsites=1),
+        document(2, "Li2O", 0.0, energy_above_hull=None, formation_energy_per_atom=None, hull_state="missing: O"),
+        document(3, "FeO", -0.3, seconds=0.0),
+        document(4, "Fe", 0.2),
+    ]
+    found = make(odd, tmp_path, lambda _: None)
+    assert "missing: O" in found.sections["ranked"]
+    assert "−300.0" in found.sections["ranked"]
+    assert "top" not in found.sections
 
 
-def test_ternary_hull_joins_coexisting_phases(documents: list[dict[str, Any]]) -> None:
-    figure = json.loads(hull_figure(("Fe", "Li", "O"), hull_points(documents)))
-    line = figure["data"][0]
-    ends = [tuple(round(line[k][n], 3) for k in "abc") for n in range(0, len(line["a"]), 3)]
-    ends += [tuple(round(line[k][n], 3) for k in "abc") for n in range(1, len(line["a"]), 3)]
-    assert (0.25, 0.25, 0.5) in ends  # LiFeO2
-    assert (0.5, 0.5, 0.0) not in ends  # LiFe is unstable
+def test_running_campaign_and_no_hull(tmp_path: Path) -> None:
+    found = make([document(1, "FeO", 3.0)], tmp_path, intake={"read": 10, "identical": 2}, window=None)
+    assert "7 not finished yet" in found.sections["funnel"]
+    assert "on the hull" not in found.sections["funnel"]
 
 
-def test_ranking(documents: list[dict[str, Any]]) -> None:
-    order = ["Fe2O3", "Li2O", "LiFeO2", "NaCl", "FeO", "LiFe"]
-    assert [d["formula_pretty"] for d in ranked(documents)] == order
-    unknown = document(50, "FeO", energy_above_hull=None, hull_state="missing reference: O")
-    assert [d["formula_pretty"] for d in ranked([unknown, *documents])] == [*order, "FeO"]
-    assert [d["state"] for d in lost(documents)] == ["rejected", "rejected", "failed", "max_steps"]
-    funnel = Funnel.of(documents, 20)
-    assert (funnel.read, funnel.distinct, funnel.sound, funnel.converged, funnel.stable) == (20, 10, 8, 6, 4)
-    assert funnel.summary() == "20 read, 10 identical, 6 ranked (4 on the hull), 2 rejected, 1 failed, 1 not converged"
-    assert funnel.summary(hull=False).startswith("20 read, 10 identical, 6 converged, 2 rejected")
+def test_mixed_origins_are_told(tmp_path: Path) -> None:
+    other = document(2, "FeO", 0.0, checkpoint={"key": "other", "sha256": "c", "energy_scale": "mp"})
+    found = make([document(1, "FeO", 0.0), other], tmp_path)
+    assert "2 pairs of checkpoint and settings" in found.sections[""]
 
 
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("overlapping atoms: sites 0 and 1", "overlapping atoms"),
-        ("disordered site 3 (Fe:0.5)", "disordered"),
-        ("unsupported element U, Pu: the checkpoint", "unsupported element"),
-        ("site 2 (O) has a NaN or infinite coordinate", "NaN or infinite coordinate"),
-    ],
-)
-def test_kinds_of_reasons(message: str, expected: str) -> None:
-    assert kind(message) == expected
+def test_too_large_crystals_are_left_out(tmp_path: Path) -> None:
+    large = structure("FeO").make_supercell([4, 4, 4])
+    assert len(large) > 300
+    found = make([document(1, "FeO", 0.0)], tmp_path, lambda _: large)
+    assert "top" not in found.sections
+
+
+def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make([], tmp_path)
+    before = (tmp_path / "index.html").read_bytes()
+
+    def break_off(_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matris.stores.report.page.page_of", lambda *_, **__: break_off(None))
+    with pytest.raises(OSError, match="No space"):
+        make([document(1, "FeO", 0.0)], tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_all_fields_that_are_read_are_asked_for(tmp_path: Path) -> None:
+    """A document that has nothing but `FIELDS` makes the same page as the whole one."""
+    outermost = {name.partition(".")[0] for name in FIELDS}
+    whole = [*islice(campaign_documents(30), 30)]
+    cut = [{name: value for name, value in d.items() if name in outermost} for d in whole]
+    pages = [make(documents, tmp_path).source for documents in (whole, cut)]
+    date = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+    assert date.sub("", pages[0]) == date.sub("", pages[1])
+
+
+def test_memory_does_not_grow_with_the_documents() -> None:
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Funnel())
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(7_000) < 1.2 * peak(2_500)

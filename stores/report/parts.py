@@ -44,9 +44,14 @@ def _value(value: Any) -> str:
     return escape(str(value))
 
 
+def number(count: int) -> str:
+    """Count with its digits in groups of three."""
+    return f"{count:,}".replace(",", "\u202f")
+
+
 def plural(count: int, noun: str) -> str:
     """Count with its noun; empty for none."""
-    return "" if count == 0 else f"{count} {noun}{'' if count == 1 else 's'}"
+    return "" if count == 0 else f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def formula_html(formula: str) -> str:
