@@ -1,4 +1,4 @@
-"""The command line: relax, screen, elastic, eos, phonon, qha, md, query, models."""
+"""The command line: screen, relax, status, report, export, elastic, eos, phonon, qha, md, query, models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_optimade, cli_screen
+from matris import cli_campaign, cli_optimade, cli_screen
 from matris.cli_options import (
     Checkpoint,
     Device,
@@ -61,6 +61,9 @@ app = typer.Typer(
 )
 app.command()(cli_screen.screen)
 app.command()(cli_screen.relax)
+app.command()(cli_campaign.status)
+app.command()(cli_campaign.report)
+app.command()(cli_campaign.export)
 app.add_typer(cli_optimade.app, name="optimade")
 
 

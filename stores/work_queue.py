@@ -226,6 +226,11 @@ class WorkQueue:
         for state in (WAITING, TAKEN):
             yield from self._store.query({"campaign": campaign, "stage": stage, "state": state})
 
+    def items(self, campaign: str) -> Iterator[dict[str, Any]]:
+        """Yield all items as stored but for what is to be done, in the order in which they were added."""
+        known = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at"]
+        yield from self._store.query({"campaign": campaign}, properties=known, sort={"added_at": 1})
+
     def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:
         """Yield what was given up, as stored, payload and all."""
         yield from self._store.query({"campaign": campaign, "state": BROKEN})
