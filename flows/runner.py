@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STILLBORN = 3
 """So often in a row a process may die before it takes a chunk."""
 
+_WORKER = "from matris.flows.worker import main; main()"
 _GRACE = 20.0  # seconds in which a process that is told to stop gives back what it has
 _LOOK = 1.0  # seconds between looks at the queue
 
@@ -222,7 +223,7 @@ class Workers:
         location = None if campaign.location is None else str(campaign.location)
         task = {"location": location, "campaign": campaign.name, "device": device, "events": writing}
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "matris.flows.worker", json.dumps(task)],
+            [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps(task)],
             stdin=subprocess.PIPE,
             stdout=2,  # the pipe is for events
             pass_fds=[writing],

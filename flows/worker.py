@@ -1,5 +1,5 @@
 """
-A process that works through the chunks of a campaign on one device: ``python -m matris.flows.worker``.
+A process that works through the chunks of a campaign on one device; `matris.flows.runner` starts it.
 
 It takes chunk after chunk from the queue, runs its job, and tells what happens in JSON lines to whoever started it. It
 ends when it is told that there is nothing more to come, or when whoever started it is gone.
@@ -231,7 +231,3 @@ def main() -> None:
     except (MatrisError, OSError, PyMongoError) as error:
         tell("error", error=str(error) or type(error).__name__)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
