@@ -45,7 +45,8 @@ def top(
     section, drawn
         The section, and whether it holds figures.
     """
-    crystals, buttons, facts = [], [], []
+    crystals: list[dict[str, Any]] = []
+    buttons, facts = [], []
     n_bands = 0
     for document in ranking[:MAX_CRYSTALS]:
         structure = structures(document["document_id"])
