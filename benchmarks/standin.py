@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,6 +77,7 @@ class StandInMaker(BatchRelaxMaker):
     """
 
     name: str = "stand-in relax"
+    relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05, "max_batch_atoms": 1000})
     seconds: float = 0.0
     poison: str | None = None
 

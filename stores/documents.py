@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+from moyopy import Cell, MoyoDataset, SpaceGroupType
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pymatgen.core.lattice import Lattice
+from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+from scipy.constants import atomic_mass
 
 from matris.stores.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.property_summaries import (  # noqa: TC001 - pydantic needs them
@@ -36,6 +39,7 @@ SYMPREC = 0.1
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
 """Stage of a campaign at which a job's result of some state leaves it."""
 
+_DENSITY = atomic_mass * 1e3 / 1e-24  # g/cm³ of 1 u/Å³
 _ID_PART = 8
 _ERROR_LENGTH = 1000  # characters; a document stays small
 
@@ -401,19 +405,30 @@ def describe(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
         "composition_reduced": composition.reduced_composition.get_el_amt_dict(),
     }
     if relaxed:
-        fields |= {"volume": structure.volume, "density": float(structure.density), "symmetry": _symmetry(structure)}
+        volume = structure.volume
+        mass = sum(amount * _mass(symbol) for symbol, amount in fields["composition"].items())
+        fields |= {"volume": volume, "density": _DENSITY * mass / volume, "symmetry": _symmetry(structure)}
     return fields
 
 
+@cache
+def _mass(symbol: str) -> float:
+    """Of an atom (u); pymatgen's carries its unit along, which takes longer than all else here."""
+    return float(Element(symbol).atomic_mass)
+
+
 def _symmetry(structure: Structure) -> Symmetry | None:
-    """Space group; None where spglib finds none, as in a cell that has collapsed."""
+    """Space group; None where moyo finds none, as in a cell that has collapsed."""
+    cell = Cell(
+        structure.lattice.matrix.tolist(), structure.frac_coords.tolist(), [specie.Z for specie in structure.species]
+    )
     try:
-        analyzer = SpacegroupAnalyzer(structure, symprec=SYMPREC)
-    except SymmetryUndeterminedError:
+        group = SpaceGroupType(MoyoDataset(cell, symprec=SYMPREC).number)
+    except ValueError:
         return None
     return Symmetry(
-        crystal_system=analyzer.get_crystal_system().capitalize(),
-        symbol=analyzer.get_space_group_symbol(),
-        number=analyzer.get_space_group_number(),
+        crystal_system=group.crystal_system,
+        symbol=group.hm_short.replace(" ", ""),
+        number=group.number,
         symprec=SYMPREC,
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +15,7 @@ from ase.collections import dcdft
 from pymatgen.analysis.ewald import EwaldSummation
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core.periodic_table import Element
+from pymatgen.core.structure import Structure
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
 from matris.errors import MatrisError
@@ -19,10 +24,9 @@ from matris.stores.sources.sizes import atomic_volume, ionic_radius
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pymatgen.core.composition import Composition
-    from pymatgen.core.structure import Structure
 
 REFERENCE_SOURCE = "elemental reference"
 """Source of the candidates that only serve as corners of a hull."""
@@ -134,7 +138,7 @@ def _references(symbol: str) -> Iterator[Candidate]:
         )
         return
     for label in (*_CLOSE_PACKED, _DOUBLE_HCP):
-        yield from _metallic(_prototypes(label), (symbol,), source=REFERENCE_SOURCE)
+        yield from _metallic(_prototype(label), (symbol,), source=REFERENCE_SOURCE)
 
 
 def _elements(chemsys: str | Iterable[str]) -> list[str]:
@@ -145,16 +149,41 @@ def _elements(chemsys: str | Iterable[str]) -> list[str]:
     return sorted(set(symbols))
 
 
-def _library() -> list[dict[str, Any]]:
-    """Entries ``{"tags": …, "snl": a StructureNL}``; a label may occur more than once, with other parameters."""
-    from pymatgen.analysis import prototypes
+@dataclass(frozen=True)
+class Prototype:
+    """
+    A crystal structure type of the AFLOW library.
 
-    library: list[dict[str, Any]] = prototypes.AFLOW_PROTOTYPE_LIBRARY  # type: ignore[attr-defined]
-    return library
+    Attributes
+    ----------
+    tags
+        ``aflow``, ``mineral``, ``pearson`` and ``strukturbericht``, its names.
+    structure
+        A crystal of this type.
+    """
+
+    tags: Mapping[str, str]
+    structure: Structure
 
 
-def _prototypes(label: str) -> dict[str, Any]:
-    return next(entry for entry in _library() if entry["tags"]["aflow"] == label)
+@cache
+def library() -> tuple[Prototype, ...]:
+    """
+    Read the AFLOW library that pymatgen ships; a label may occur more than once, with other parameters.
+
+    The file is read as it is: pymatgen's own loading checks the literature of every entry, which takes seconds.
+
+    References
+    ----------
+    Mehl et al., Comput. Mater. Sci. 136, S1 (2017).
+    """
+    packed = files("pymatgen.analysis") / "prototypes" / "aflow_prototypes.json.gz"
+    entries = json.loads(gzip.decompress(packed.read_bytes()))
+    return tuple(Prototype(entry["tags"], Structure.from_dict(entry["snl"])) for entry in entries)
+
+
+def _prototype(label: str) -> Prototype:
+    return next(prototype for prototype in library() if prototype.tags["aflow"] == label)
 
 
 def _of_subsystem(elements: tuple[str, ...], max_sites: int, per_formula: int) -> Iterator[Candidate]:
@@ -162,27 +191,27 @@ def _of_subsystem(elements: tuple[str, ...], max_sites: int, per_formula: int) -
     if len(elements) == 1:
         if Element(elements[0]).is_metal:
             for label in _CLOSE_PACKED:
-                yield from _metallic(_prototypes(label), elements)
+                yield from _metallic(_prototype(label), elements)
         return
     fitting = [
-        entry
-        for entry in _library()
-        if len(entry["snl"].structure) <= max_sites and len(entry["snl"].structure.composition) == len(elements)
+        prototype
+        for prototype in library()
+        if len(prototype.structure) <= max_sites and len(prototype.structure.composition) == len(elements)
     ]
     ionic: dict[str, list[tuple[_Ionic, Candidate]]] = {}
-    for entry in fitting:
-        for model, candidate in _ionic(entry, elements):
+    for prototype in fitting:
+        for model, candidate in _ionic(prototype, elements):
             formula = candidate.structure.composition.reduced_formula  # type: ignore[union-attr]
             ionic.setdefault(formula, []).append((model, candidate))
     for formula in sorted(ionic):
         yield from _best(ionic[formula], per_formula)
     if not any(_forms_anions(Element(symbol)) for symbol in elements):
         seen: set[str] = set()
-        for entry in fitting:
-            label = entry["tags"]["aflow"]
+        for prototype in fitting:
+            label = prototype.tags["aflow"]
             if label in _INTERMETALLIC and label not in seen:
                 seen.add(label)
-                yield from _metallic(entry, elements)
+                yield from _metallic(prototype, elements)
 
 
 def _forms_anions(element: Element) -> bool:
@@ -191,9 +220,9 @@ def _forms_anions(element: Element) -> bool:
     return not (element.is_metal or element.is_metalloid)
 
 
-def _fillings(entry: dict[str, Any], elements: tuple[str, ...]) -> Iterator[tuple[Structure, dict[str, str]]]:
+def _fillings(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[Structure, dict[str, str]]]:
     """Put the elements on the sites of a prototype, in every order."""
-    structure: Structure = entry["snl"].structure
+    structure = prototype.structure
     old = sorted(element.symbol for element in structure.composition.elements)
     for new in permutations(elements):
         mapping = dict(zip(old, new, strict=True))
@@ -202,23 +231,23 @@ def _fillings(entry: dict[str, Any], elements: tuple[str, ...]) -> Iterator[tupl
         yield filled, mapping
 
 
-def _metallic(entry: dict[str, Any], elements: tuple[str, ...], source: str = PROTOTYPE_SOURCE) -> Iterator[Candidate]:
+def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str = PROTOTYPE_SOURCE) -> Iterator[Candidate]:
     """Fill a prototype and give the cell the volume of its elements; nothing if a volume is not known."""
     accepted: list[Structure] = []
     matcher = StructureMatcher()
-    for filled, mapping in _fillings(entry, elements):
+    for filled, mapping in _fillings(prototype, elements):
         volumes = [atomic_volume(site.specie.symbol) for site in filled]
         if None in volumes:
             return
         filled.scale_lattice(sum(volume for volume in volumes if volume))
         if not any(matcher.fit(filled, other) for other in accepted):
             accepted.append(filled)
-            yield Candidate.from_structure(filled, source, **_tags(entry, mapping))
+            yield Candidate.from_structure(filled, source, **_tags(prototype, mapping))
 
 
-def _ionic(entry: dict[str, Any], elements: tuple[str, ...]) -> Iterator[tuple[_Ionic, Candidate]]:
+def _ionic(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[_Ionic, Candidate]]:
     """Fill a prototype in the ways that balance."""
-    for filled, mapping in _fillings(entry, elements):
+    for filled, mapping in _fillings(prototype, elements):
         charges = _charges(filled.composition)
         if charges is None:
             continue
@@ -226,7 +255,7 @@ def _ionic(entry: dict[str, Any], elements: tuple[str, ...]) -> Iterator[tuple[_
         if model is None:
             continue
         filled.scale_lattice(filled.volume * model.scale**3)
-        tags = _tags(entry, mapping) | {"oxidation_states": charges}
+        tags = _tags(prototype, mapping) | {"oxidation_states": charges}
         yield model, Candidate.from_structure(filled, PROTOTYPE_SOURCE, **tags)
 
 
@@ -368,8 +397,8 @@ def _different(candidates: list[Candidate], count: int) -> list[Candidate]:
     return kept
 
 
-def _tags(entry: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:
-    tags = entry["tags"]
+def _tags(prototype: Prototype, mapping: dict[str, str]) -> dict[str, Any]:
+    tags = prototype.tags
     names = [tags["strukturbericht"], tags["mineral"]]
     named = ", ".join(name for name in names if name and name != "None")
     return {"prototype": named or tags["aflow"], "aflow": tags["aflow"], "mapping": mapping}

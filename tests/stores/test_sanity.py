@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 from pymatgen.core import Lattice, Structure
 
-from matris.stores.prototypes import elemental_references
+from matris.stores.prototypes import elemental_references, library
 from matris.stores.sanity import SanityLimits, sanity_problem
 
 FACES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
@@ -52,7 +51,7 @@ def test_size_and_loneliness_are_limited_if_asked():
 
 
 def test_known_prototypes_pass_but_for_two_that_are_no_crystals():
-    structures = [entry["snl"].structure for entry in AFLOW_PROTOTYPE_LIBRARY]
+    structures = [prototype.structure for prototype in library()]
     rejected = {s.reduced_formula: sanity_problem(s) for s in structures if sanity_problem(s)}
     assert len(structures) > 250
     assert set(rejected) == {"Cr4Fe4Ni4PdRh2", "NiSbS"}
