@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import tempfile
 import threading
 import time
 from collections import Counter
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,7 +33,8 @@ from matris.stores.prototypes import generate_candidates
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SYSTEMS = ("Li-Mg-O", "Na-Fe-O", "K-Mn-F", "Ca-Ti-O", "Mg-Al-Si", "Li-Co-O", "Sr-Ti-O", "Na-Cl-K", "Li-Al-F")
+METALS = "Li Na K Rb Mg Ca Sr Ba Al Ga Sc Y Ti Zr Mn Fe Co Ni Cu Zn"
+ANIONS = "O F S Cl"
 
 
 def tiny(number: int) -> Iterator[Candidate]:
@@ -47,22 +49,17 @@ def tiny(number: int) -> Iterator[Candidate]:
 
 
 def generated(number: int) -> Iterator[Candidate]:
-    """Prototypes filled with the elements of several chemical systems, then the same with small strains."""
-    strain, count = 0.0, 0
-    while count < number:
-        for system in SYSTEMS:
-            for candidate in generate_candidates(system):
-                structure = candidate.structure
-                assert structure is not None
-                if strain:
-                    structure = structure.copy()
-                    structure.apply_strain(strain)
-                    candidate = Candidate.from_structure(structure, candidate.source, **candidate.provenance)  # noqa: PLW2901
+    """Prototypes filled with the elements of ternary systems, each crystal once."""
+    systems = [(*metals, anion) for metals in combinations(METALS.split(), 2) for anion in ANIONS.split()]
+    random.Random(0).shuffle(systems)
+    seen: set[str] = set()
+    for system in systems:
+        for candidate in generate_candidates(system):
+            if candidate.candidate_id not in seen:
+                seen.add(candidate.candidate_id)
                 yield candidate
-                count += 1
-                if count == number:
+                if len(seen) == number:
                     return
-        strain += 0.01
 
 
 class Memory:

@@ -41,6 +41,10 @@ def stage_maker(
     folder = None if journal is None else str(journal)
     where = device or relax_maker.device
     if stage == RELAX:
-        first = relax_maker.first and replace(relax_maker.first, device=where)
-        return replace(relax_maker, journal_dir=folder, device=where, first=first)
+        return replace(_on(relax_maker, where), journal_dir=folder)
     return _MAKERS[stage](checkpoint=relax_maker.checkpoint, device=where, journal_dir=folder)
+
+
+def _on(maker: BatchRelaxMaker, device: str | None) -> BatchRelaxMaker:
+    """Make a Maker compute on a device, with what comes before it."""
+    return replace(maker, device=device, first=maker.first and _on(maker.first, device))

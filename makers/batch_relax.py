@@ -104,11 +104,9 @@ class BatchRelaxMaker(BatchMaker):
                 results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
-        before = self._first_records(starts)
-        starts = [(i in before and before[i].structure) or start for i, start in enumerate(starts)]
-        for record in self._relax(starts, potential):
-            index, known = accepted[record.index], before.get(record.index)
-            small, large = self._result(chunk[index], self.outcome(record), record.error, scale, record)
+        for result, known in self._computed(starts, potential):
+            index = accepted[result.index]
+            small, large = self._result(chunk[index], result.state, result.error, scale, result)
             small.first_steps = known.n_steps if known else None
             results[index] = small, large
             _report(small)
@@ -119,9 +117,9 @@ class BatchRelaxMaker(BatchMaker):
             **provenance(potential),
         )
 
-    def outcome(self, record: RelaxRecord) -> State:
-        """State of a candidate that was computed."""
-        return record.state
+    def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:  # noqa: ARG002
+        """Give the result of what was computed, after another relaxation or without."""
+        return record
 
     def settings(self) -> RelaxSettings:
         """Return what decides a result besides the checkpoint and the candidate."""
@@ -133,8 +131,9 @@ class BatchRelaxMaker(BatchMaker):
         settings = self.settings()
         digest, first = settings.digest(), None
         if self.first is not None:
-            card = self.first.card()
+            card, tag = self.first.card(), self.first.tag()
             first = {"checkpoint": card.key, "sha256": card.sha256, **self.first.settings().to_dict()}
+            first |= {"first": tag.first} if tag.first else {}
             digest = hashlib.sha256(json.dumps([digest, first], sort_keys=True).encode()).hexdigest()[: len(digest)]
         return RelaxTag(**settings.to_dict(), digest=digest, first=first)
 
@@ -154,13 +153,18 @@ class BatchRelaxMaker(BatchMaker):
             **self.relax_kwargs,
         )
 
-    def _first_records(self, structures: Sequence[Structure]) -> dict[int, RelaxRecord]:
-        """Relax with the cheaper checkpoint; the records, by place, of what it could compute."""
-        if self.first is None:
-            return {}
-        first = replace(self.first, journal_dir=self.journal_dir)
-        records = first._relax(structures, first.potential())  # noqa: SLF001 - of the same kind
-        return {record.index: record for record in records if record.structure is not None}
+    def _computed(
+        self, structures: Sequence[Structure], potential: Potential
+    ) -> Iterator[tuple[RelaxRecord, RelaxRecord | None]]:
+        """Relax, after the relaxation before if there is one; its record stands beside the result."""
+        before: dict[int, RelaxRecord] = {}
+        if self.first is not None:
+            first = replace(self.first, journal_dir=self.journal_dir)
+            before = {record.index: record for record, _ in first._computed(structures, first.potential())}  # noqa: SLF001 - of the same kind
+        starts = [(i in before and before[i].structure) or start for i, start in enumerate(structures)]
+        for record in self._relax(starts, potential):
+            known = before.get(record.index)
+            yield self.outcome(record, known), known
 
     def _result(
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from matris.makers.batch_relax import BatchRelaxMaker
 
 if TYPE_CHECKING:
     from matris.records import RelaxRecord
-    from matris.stores.documents import State
 
 
 @dataclass
@@ -18,7 +17,8 @@ class BatchStaticMaker(BatchRelaxMaker):
     Evaluate a chunk of candidates as they are; in all else as `BatchRelaxMaker`, whose documents it gives.
 
     Nothing has to converge: what could be computed has the state ``converged``. How far it is from a minimum, its
-    forces tell.
+    forces tell. With a relaxation before (`first`), its state is that of the relaxation: so are energies of relaxed
+    crystals had in double precision, or from a better checkpoint.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class BatchStaticMaker(BatchRelaxMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+    first
+        Maker of a relaxation, whose crystals are evaluated.
     journal_dir
         Folder of the journal; by default the folder the job runs in.
     tags
@@ -39,6 +41,10 @@ class BatchStaticMaker(BatchRelaxMaker):
     steps: int = field(default=0, init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
 
-    def outcome(self, record: RelaxRecord) -> State:
-        """State of a candidate that was evaluated."""
-        return "failed" if record.state == "failed" else "converged"
+    def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:
+        """Give the result of an evaluation, with the state of the relaxation before."""
+        if first is not None and first.structure is None:
+            return first
+        if record.state == "failed":
+            return record
+        return replace(record, state="converged" if first is None else first.state)

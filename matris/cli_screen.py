@@ -102,6 +102,9 @@ def screen(
     window: Annotated[
         float, typer.Option(metavar="EV", min=0.0, help="Survivors are at most so far above the hull (eV/atom).")
     ] = 0.1,
+    static: Annotated[
+        bool, typer.Option("--static", help="Compute energies of what is relaxed once more, in double precision.")
+    ] = False,
     then: Annotated[
         str | None,
         typer.Option(metavar="phonon,elastic", help="Properties to compute of the survivors.", show_default="none"),
@@ -133,6 +136,7 @@ def screen(
         from matris.flows.campaign import Campaign, local_folder
         from matris.flows.funnel import Funnel
         from matris.makers.batch_relax import BatchRelaxMaker
+        from matris.makers.batch_static import BatchStaticMaker
 
         with stderr.status("Opening the store …"):
             try:
@@ -145,9 +149,10 @@ def screen(
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
+            maker = BatchRelaxMaker(checkpoint=checkpoint, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,
-                BatchRelaxMaker(checkpoint=checkpoint, steps=max_steps, relax_kwargs={"fmax": fmax}),
+                BatchStaticMaker(checkpoint=checkpoint, dtype="float64", first=maker) if static else maker,
                 funnel,
                 title=_title(sources or [], chemsys),
                 chunk_size=chunk_size,

@@ -16,6 +16,7 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from matris.cli import app
+from matris.stores.candidate_store import CandidateStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,6 +150,16 @@ def test_screen_again_computes_nothing(
     assert again.exit_code == 0, again.output
     assert again.stdout == first.stdout
     assert found(store) == before
+
+
+def test_screen_with_energies_in_double_precision(inputs: Path, tmp_path: Path) -> None:
+    files = (inputs / "MgO.cif", inputs / "disordered.cif")
+    done = invoke("screen", *files, "--static", "--device", "cpu", "--store", tmp_path)
+    assert done.exit_code == 0, done.output
+    (found,) = CandidateStore.open(tmp_path).query(formula="MgO")
+    assert found["dtype"] == "float64"
+    assert found["n_steps"] == 0 < found["first_steps"]
+    assert found["energy_above_hull"] == 0
 
 
 def test_query_formats(screened: tuple[Path, Result]) -> None:

@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.batch_static import BatchStaticMaker
 from matris.potential import load
+from matris.records import RelaxRecord
 from matris.stores.candidates import Candidate
 from matris.stores.documents import ChunkDocument
 from matris.structures import content_id
@@ -159,3 +160,40 @@ def test_a_cheap_relaxation_comes_first(tiny_checkpoint, tmp_path, monkeypatch):
     assert again.tag() == cascade.tag()
     monkeypatch.setattr("matris.potential.Potential.evaluate", None)  # all is in the journals
     assert cascade.make.original(cascade, candidates).records[0].energy == after.records[0].energy
+
+
+def test_energies_of_relaxed_crystals_in_double_precision(tiny_checkpoint, tmp_path):
+    cell = rock_salt(4.8, "Na", "O").make_supercell([2, 1, 1], in_place=False).perturb(0.1, seed=3)
+    candidates = [Candidate.from_structure(cell, "NaO"), Candidate.from_structure(rock_salt(5.6), "NaCl")]
+    common = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "journal_dir": str(tmp_path)}
+    relax = BatchRelaxMaker(**common, steps=20, relax_kwargs={"fmax": 0.05})
+    cheap = replace(relax, steps=3)
+    static = BatchStaticMaker(**common, dtype="float64", first=replace(relax, first=cheap))
+    relaxed, found = (maker.make.original(maker, candidates) for maker in (replace(relax, first=cheap), static))
+    assert found.dtype == "float64" != relaxed.dtype
+    assert [record.state for record in found.records] == [record.state for record in relaxed.records]
+    assert "max_steps" in [record.state for record in found.records]
+    for one, other, structure in zip(found.records, relaxed.records, relaxed.structures, strict=True):
+        assert (one.n_steps, one.first_steps) == (0, other.n_steps)
+        (expected,) = load(str(tiny_checkpoint), device="cpu", dtype="float64").predict(
+            [Structure.from_dict(structure.structure)]
+        )
+        assert one.energy == pytest.approx(expected.energy, abs=1e-9)
+        assert one.energy != other.energy
+        assert one.energy == pytest.approx(other.energy, abs=1e-3)  # random weights step at a cutoff
+    assert found.settings.first["first"]["max_steps"] == 3
+    assert len({maker.tag().digest for maker in (relax, replace(relax, first=cheap), static)}) == 3
+
+
+def test_what_does_not_relax_has_no_energy_afterwards(tiny_checkpoint, tmp_path, monkeypatch):
+    common = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "journal_dir": str(tmp_path)}
+    static = BatchStaticMaker(**common, first=BatchRelaxMaker(**common))
+    lost = RelaxRecord(0, "0" * 20, "failed", error="the cell exploded", n_steps=7)
+    original = BatchRelaxMaker._relax
+    monkeypatch.setattr(
+        BatchRelaxMaker,
+        "_relax",
+        lambda maker, *given: original(maker, *given) if isinstance(maker, BatchStaticMaker) else iter([lost]),
+    )
+    (record,) = static.make.original(static, [rock_salt(5.6)]).records
+    assert (record.state, record.error, record.energy, record.n_steps) == ("failed", "the cell exploded", None, 7)
