@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import tempfile
 import threading
 import time
 from collections import Counter
-from itertools import combinations, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,12 +28,12 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.potential import Potential
 from matris.stores.candidates import Candidate
 from matris.stores.prototypes import generate_candidates
+from matris.stores.sources.swap import swap_elements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-METALS = "Li Na K Rb Mg Ca Sr Ba Al Ga Sc Y Ti Zr Mn Fe Co Ni Cu Zn"
-ANIONS = "O F S Cl"
+SYSTEMS = ("Li-Mg-O", "Na-Fe-O", "K-Mn-F", "Ca-Ti-O", "Al-Si-O", "Li-Co-O", "Na-Zr-S", "Sc-Ni-Al", "Li-Al-F")
 
 
 def tiny(number: int) -> Iterator[Candidate]:
@@ -49,17 +48,9 @@ def tiny(number: int) -> Iterator[Candidate]:
 
 
 def generated(number: int) -> Iterator[Candidate]:
-    """Prototypes filled with the elements of ternary systems, each crystal once."""
-    systems = [(*metals, anion) for metals in combinations(METALS.split(), 2) for anion in ANIONS.split()]
-    random.Random(0).shuffle(systems)
-    seen: set[str] = set()
-    for system in systems:
-        for candidate in generate_candidates(system):
-            if candidate.candidate_id not in seen:
-                seen.add(candidate.candidate_id)
-                yield candidate
-                if len(seen) == number:
-                    return
+    """Prototypes filled with the elements of ternary systems, and what other elements of their groups make of them."""
+    prototypes = chain.from_iterable(map(generate_candidates, SYSTEMS))
+    return islice(swap_elements(prototypes, "group", at_once=3), number)
 
 
 class Memory:
