@@ -1,8 +1,9 @@
 """
 What a campaign costs beside its model: time, memory, documents: ``python benchmarks/campaign.py --help``.
 
-With the stand-in (`standin.py`) everything but the model remains. With ``--embedded`` the embedded checkpoint relaxes
-the candidates in this process, and the time outside its calls is what counts as overhead.
+With the stand-in (`standin.py`) everything but the model remains. With ``--checkpoint`` that relaxes rattled candidates
+in this process, and the time of the chunks' jobs outside the model's calls counts as overhead: reading and hulls wait
+for no device.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from matris.flows.campaign import Campaign
 from matris.flows.funnel import Funnel
 from matris.flows.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.potential import Potential
 from matris.stores.candidates import Candidate
 from matris.stores.prototypes import generate_candidates
 from matris.stores.sources.swap import swap_elements
+from matris.stores.sources.variants import rattle
+from matris.torchsim import MatRISTorchSimModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
 SYSTEMS = ("Li-Mg-O", "Na-Fe-O", "K-Mn-F", "Ca-Ti-O", "Al-Si-O", "Li-Co-O", "Na-Zr-S", "Sc-Ni-Al", "Li-Al-F")
 
@@ -47,10 +49,10 @@ def tiny(number: int) -> Iterator[Candidate]:
         yield Candidate.from_structure(Structure(cell, kinds, [[0, 0, 0], [0.5, 0.5, 0.5]]), f"tiny {i}")
 
 
-def generated(number: int) -> Iterator[Candidate]:
+def generated(elements: Collection[str] | None = None) -> Iterator[Candidate]:
     """Prototypes filled with the elements of ternary systems, and what other elements of their groups make of them."""
     prototypes = chain.from_iterable(map(generate_candidates, SYSTEMS))
-    return islice(swap_elements(prototypes, "group", at_once=3), number)
+    return swap_elements(prototypes, "group", at_once=3, only=elements)
 
 
 class Memory:
@@ -97,16 +99,16 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        original = Potential.evaluate
+        original = MatRISTorchSimModel.forward
 
-        def timed(potential: Potential, *args: Any) -> Any:
+        def timed(model: MatRISTorchSimModel, *args: Any) -> Any:
             start = time.perf_counter()
             try:
-                return original(potential, *args)
+                return original(model, *args)
             finally:
                 self.seconds += time.perf_counter() - start
 
-        Potential.evaluate = timed  # type: ignore[method-assign]
+        MatRISTorchSimModel.forward = timed  # type: ignore[method-assign]
 
 
 def report(campaign: Campaign, number: int, wall: float) -> None:
@@ -123,28 +125,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=5000)
     parser.add_argument("--tiny", action="store_true", help="two atoms each, instead of filled prototypes")
-    parser.add_argument("--embedded", action="store_true", help="relax with the embedded checkpoint, in this process")
+    parser.add_argument("--checkpoint", help="a key or file, as matris_embedded: relax with it, in this process")
+    parser.add_argument("--max-steps", type=int, default=500)
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     )  # workers
-    source: Iterable[Candidate] = tiny(options.candidates) if options.tiny else generated(options.candidates)
-    source = islice(source, options.candidates)
     with tempfile.TemporaryDirectory() as folder, Memory() as memory:
-        maker = BatchRelaxMaker(device="cpu") if options.embedded else StandInMaker()
+        maker: BatchRelaxMaker = StandInMaker()
+        if options.checkpoint:
+            maker = BatchRelaxMaker(checkpoint=options.checkpoint, device="cpu", steps=options.max_steps)
+        if options.tiny:
+            source = tiny(options.candidates)
+        elif options.checkpoint:
+            source = rattle(generated(maker.card().elements), amplitude=0.1, strain=0.03)
+        else:
+            source = generated()
         funnel = Funnel(duplicates=not options.tiny, sanity=not options.tiny)
         campaign = Campaign(folder, maker, funnel, chunk_size=options.chunk_size)
         print(f"{machine('cpu', 1)}; {options.candidates} candidates, chunks of {options.chunk_size}", flush=True)
         watch = Stopwatch()
+        jobs: list[float] = []
         start = time.perf_counter()
-        run(campaign, source, [] if options.embedded else ["cpu"] * options.workers)
-        wall = time.perf_counter() - start
-        report(campaign, options.candidates, wall)
-        if options.embedded:
-            rest = wall - watch.seconds
-            print(f"in the model {watch.seconds:.0f} s, beside it {rest:.1f} s: {100 * rest / watch.seconds:.1f} %")
+        run(
+            campaign,
+            islice(source, options.candidates),
+            [] if options.checkpoint else ["cpu"] * options.workers,
+            lambda event: jobs.append(event["seconds"]) if event["event"] == "done" else None,
+        )
+        report(campaign, options.candidates, time.perf_counter() - start)
+        if options.checkpoint:
+            beside = sum(jobs) - watch.seconds
+            print(f"{sum(jobs):.0f} s in {len(jobs)} jobs, of which {watch.seconds:.0f} s in the model; ", end="")
+            print(f"beside it {beside:.1f} s: {100 * beside / watch.seconds:.1f} % of the model's time")
         print(memory.table())
 
 

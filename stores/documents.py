@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -38,6 +39,8 @@ SYMPREC = 0.1
 
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
 """Stage of a campaign at which a job's result of some state leaves it."""
+
+logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns about orbits, which nobody asks for here
 
 _DENSITY = atomic_mass * 1e3 / 1e-24  # g/cm³ of 1 u/Å³
 _ID_PART = 8
