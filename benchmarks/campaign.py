@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from peers import machine
 from pymatgen.core import Lattice, Structure
+from single_call import CONFIG
 from standin import ELEMENTS, StandInMaker
+from weights import write_random
 
+from matris import load
 from matris.flows.campaign import Campaign
 from matris.flows.funnel import Funnel
 from matris.flows.runner import run
@@ -125,7 +128,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=5000)
     parser.add_argument("--tiny", action="store_true", help="two atoms each, instead of filled prototypes")
-    parser.add_argument("--checkpoint", help="a key or file, as matris_embedded: relax with it, in this process")
+    parser.add_argument(
+        "--checkpoint",
+        help="relax with it, in this process: a key or a file; random: random weights of the 10M configuration",
+    )
     parser.add_argument("--max-steps", type=int, default=500)
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
@@ -135,6 +141,9 @@ def main() -> None:
     )  # workers
     with tempfile.TemporaryDirectory() as folder, Memory() as memory:
         maker: BatchRelaxMaker = StandInMaker()
+        if options.checkpoint == "random":
+            options.checkpoint = str(Path(folder) / "random.safetensors")
+            write_random(Path(options.checkpoint), CONFIG, load(device="cpu").card.elements)
         if options.checkpoint:
             maker = BatchRelaxMaker(checkpoint=options.checkpoint, device="cpu", steps=options.max_steps)
         if options.tiny:

@@ -1,12 +1,15 @@
-"""The embedded checkpoint in the published layout, so that both packages run the same weights."""
+"""Checkpoints to measure with: the embedded one in the published layout, and random weights of the published size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from matris import load
+from matris.checkpoints import Card, save
+from matris.config import ModelConfig
+from matris.network import MatRIS
 from matris.official import names
 
 if TYPE_CHECKING:
@@ -29,3 +32,20 @@ def write_published(path: Path) -> None:
     state |= {f"{head}.3.weight": torch.zeros(1, 2 * d), f"{head}.3.bias": torch.zeros(1)}
     config = {**network.config.to_dict(), "reference_energy": None}
     torch.save({"config": config, "state_dict": state}, path)
+
+
+def write_random(path: Path, config: dict[str, Any], elements: tuple[str, ...]) -> None:
+    """
+    Write random weights as a checkpoint of our own.
+
+    Parameters
+    ----------
+    path
+        To write.
+    config
+        Of the network, as published.
+    elements
+        That it shall be said to know.
+    """
+    torch.manual_seed(0)
+    save(path, MatRIS(ModelConfig.from_dict(config), magmoms=False), Card("random", "matpes-pbe", "efs", elements))
