@@ -133,6 +133,7 @@ def main() -> None:
         help="relax with it, in this process: a key or a file; random: random weights of the 10M configuration",
     )
     parser.add_argument("--max-steps", type=int, default=500)
+    parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
@@ -145,7 +146,12 @@ def main() -> None:
             options.checkpoint = str(Path(folder) / "random.safetensors")
             write_random(Path(options.checkpoint), CONFIG, load(device="cpu").card.elements)
         if options.checkpoint:
-            maker = BatchRelaxMaker(checkpoint=options.checkpoint, device="cpu", steps=options.max_steps)
+            maker = BatchRelaxMaker(
+                checkpoint=options.checkpoint,
+                device="cpu",
+                steps=options.max_steps,
+                relax_kwargs={"fmax": options.fmax},
+            )
         if options.tiny:
             source = tiny(options.candidates)
         elif options.checkpoint:
