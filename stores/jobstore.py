@@ -138,7 +138,8 @@ def _index(store: JobStore) -> None:
             raise StoreError(f"{_shown(docs)} cannot be indexed by (uuid, index): see the warning above")
     elif isinstance(docs, MongoStore):
         docs._collection.create_index([("uuid", 1), ("index", 1)], unique=True)  # noqa: SLF001 - maggma takes one field
-    parts = [*((docs, field) for field in INDEXED), *((data, "blob_uuid") for data in _additional(store).values())]
+    of_data = [(data, field) for data in _additional(store).values() for field in ("blob_uuid", "job_uuid")]
+    parts = [*((docs, field) for field in INDEXED), *of_data]
     for part, field in parts:
         if not part.ensure_index(field):
             raise StoreError(f"{_shown(part)} cannot be indexed by {field!r}: check the rights of its user")
