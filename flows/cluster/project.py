@@ -25,6 +25,7 @@ CACHES = {
 }
 """Variables for checkpoints and compiled kernels, and their folders."""
 
+_DELAY = 10.0  # seconds between the runner's looks at its own database
 _LAST_START = 0.8  # of its time, after which a whole node takes no further job
 _IDLE = 300.0  # seconds that a whole node waits for the next job
 
@@ -138,6 +139,7 @@ def project_spec(answers: ClusterAnswers) -> dict[str, Any]:
 
     return {
         "name": answers.name,
+        "runner": {"delay_checkout": _DELAY, "delay_advance_status": _DELAY},
         "queue": {
             "store": store("PrivateMongoStore", f"{answers.name}_jobs"),
             "flows_collection": f"{answers.name}_flows",

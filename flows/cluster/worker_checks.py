@@ -70,7 +70,8 @@ def _check_scheduler(
     what, kind = f"{name}: scheduler", worker.scheduler_type
     manager = QueueManager(scheduler_io=worker.get_scheduler_io(), host=host)
     try:
-        manager.get_jobs_list(user=worker.scheduler_username)
+        process = ["1"] if kind == "shell" else None  # of all, qtoolkit chokes on those of the kernel
+        manager.get_jobs_list(process, user=worker.scheduler_username)
         script = manager.get_submission_script("true", options=worker.resources)
         if kind == "slurm" and writable:
             path = worker.work_dir / ".matris-check.sh"
