@@ -14,6 +14,7 @@ from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
 from matris.stores.mongo import ResultsGridFSStore, ResultsMongoStore
+from matris.stores.private_mongo import PrivateMongoStore
 from matris.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
         sibling._coll = docs._collection.database[collection_name]  # noqa: SLF001 - memory is not found by name
     elif isinstance(docs, SQLiteStore):
         sibling = SQLiteStore(docs.path, collection_name, key=key)
+    elif isinstance(docs, PrivateMongoStore):
+        sibling = PrivateMongoStore(docs.uri_file, docs.database, collection_name, key=key)
     elif type(docs) in _MONGO:
         place = {k: v for k, v in _place(docs).items() if not k.startswith("last_updated")}
         sibling = ResultsMongoStore(**place | {"collection_name": collection_name, "key": key, "validator": None})

@@ -1,0 +1,46 @@
+"""A job that tells where it runs, and that the checkpoint computes there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from jobflow import job
+from pymatgen.core import Lattice, Structure
+
+
+@job(name="matris cluster check")
+def probe(checkpoint: str | None = None) -> dict[str, Any]:
+    """
+    Load a checkpoint and compute a small crystal.
+
+    Parameters
+    ----------
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+
+    Returns
+    -------
+    dict
+        Host, device, its name, the GPUs that torch sees, CUDA_VISIBLE_DEVICES, and the checkpoint's key and SHA-256.
+    """
+    import torch
+
+    from matris.potential import load
+
+    potential = load(checkpoint)
+    crystal = Structure(Lattice.cubic(2.6), ["Mg", "O"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    (prediction,) = potential.predict([crystal])
+    device = potential.device
+    return {
+        "host": socket.gethostname(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "n_gpus": torch.cuda.device_count(),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "torch": torch.__version__,
+        "checkpoint": potential.card.key,
+        "sha256": potential.card.sha256,
+        "energy": float(prediction.energy),
+    }
