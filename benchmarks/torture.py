@@ -71,9 +71,15 @@ def start(store: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, str(here), *arguments, "--workers", str(options.workers)],
         env=environment,
-        stderr=subprocess.DEVNULL,
+        stderr=(store.parent / "stderr.txt").open("ab"),
         start_new_session=True,
     )
+
+
+def last_error(store: Path) -> str:
+    """Last line that a runner or one of its workers wrote to its standard error."""
+    lines = (store.parent / "stderr.txt").read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if "Error" in line), "no message")[:200]
 
 
 def children(pid: int) -> list[int]:
@@ -95,7 +101,7 @@ def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
             if runner.returncode == 0:
                 print("the campaign ended before all faults were injected: more candidates, or more seconds for each")
                 break
-            done[f"the runner ended with {runner.returncode}"] += 1
+            done[f"the runner ended: {last_error(store)}"] += 1
             runner = start(store, options)
             continue
         workers = children(runner.pid)
@@ -125,7 +131,7 @@ def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
             except ProcessLookupError:
                 continue
     while runner.wait() != 0:
-        done["the runner ended with an error"] += 1
+        done[f"the runner ended: {last_error(store)}"] += 1
         runner = start(store, options)
     return done
 
