@@ -175,7 +175,9 @@ def _gpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
     if resources:
         worker["resources"] = resources
     if answers.whole_node:
-        step = f"srun --exact -N1 -n1 -c{answers.cpus_per_gpu} --gpus=1 --mem={answers.memory or 0}"
+        key, _, gpu = _gpus(answers, 1).partition("=")  # as the node's are asked for: kinds of request do not mix
+        gpu = f"--{key.replace('_', '-')}={gpu}"
+        step = f"srun --exact -N1 -n1 -c{answers.cpus_per_gpu} {gpu} --mem={answers.memory or 0}"
         worker["execution_cmd"] = f"{step} jf -fe execution run {{}}"
         worker["batch"] = {
             "jobs_handle_dir": f"{answers.work_dir}/{answers.name}-handles",

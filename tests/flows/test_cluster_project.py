@@ -88,12 +88,21 @@ def test_every_project_is_valid(folder, scheduler, host):
     assert collections == ["hull_jobs", "hull_flows"]
 
 
-def test_whole_node_feeds_each_gpu(folder):
-    worker = validated(project_spec(answers(folder, gpus_per_node=4, walltime="1-00:00:00", whole_node=True)))
-    gpu = worker.workers["gpu"]
+@pytest.mark.parametrize(
+    ("request_", "of_node", "of_job"),
+    [
+        (None, ("gres", "gpu:4"), "--gres=gpu:1"),
+        ("gres=gpu:a100:{n}", ("gres", "gpu:a100:4"), "--gres=gpu:a100:1"),
+        ("gpus_per_node={n}", ("gpus_per_node", "4"), "--gpus-per-node=1"),
+    ],
+)
+def test_whole_node_feeds_each_gpu(folder, request_, of_node, of_job):
+    given = answers(folder, gpus_per_node=4, walltime="1-00:00:00", whole_node=True, gpu_request=request_)
+    gpu = validated(project_spec(given)).workers["gpu"]
+    assert gpu.resources[of_node[0]] == of_node[1]
     assert gpu.batch.parallel_jobs == 4
     assert gpu.batch.max_time == 0.8 * 86400
-    assert gpu.execution_cmd.startswith("srun --exact -N1 -n1 -c4 --gpus=1 ")
+    assert gpu.execution_cmd.startswith(f"srun --exact -N1 -n1 -c4 {of_job} --mem=0 ")
     assert gpu.execution_cmd.format("/there").endswith("jf -fe execution run /there")
     assert validated(project_spec(answers(folder, gpus_per_node=4))).workers["gpu"].batch is None
 
