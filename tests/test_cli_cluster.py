@@ -175,6 +175,36 @@ def test_check_of_an_unknown_host(folder: Path) -> None:
     assert str(folder / "hull.yaml") in told
 
 
+def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ssh: commands in a login shell there, files by sftp."""
+    from matris.flows.cluster.files import write_project
+    from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.worker_checks import check_worker
+    from tests.ssh_server import PASSWORD, login_node
+
+    activate = f'export PATH={Path(sys.executable).parent}:"$PATH"'
+    place = {"work_dir": str(folder.parent / "work"), "folder": folder, "executables": Path(sys.executable).parent}
+    there = {"host": "127.0.0.1", "user": "me", "python": activate, "environment": {"PYTHONPATH": str(REPOSITORY)}}
+    answers = ClusterAnswers(name="hull", scheduler="shell", database="d", **place, **there)
+    worker = write_project(answers, "mongodb://h/d").workers["gpu"]
+    with login_node() as port, Path(os.devnull).open() as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)  # which fabric hands on
+        login = {"port": port, "password": PASSWORD, "connect_kwargs": {"allow_agent": False, "look_for_keys": False}}
+        found = list(check_worker("gpu", worker.model_copy(update=login), answers.file))
+        assert not any(finding.wrong for finding in found), found
+        assert [finding.what for finding in found] == [
+            f"gpu: {what}" for what in ("host", "folder", "scheduler", "environment")
+        ]
+        assert not any(finding.wrong for finding in found), found
+        assert all("127.0.0.1" in finding.told for finding in found)
+        nowhere = {"work_dir": Path("/proc/nowhere")}
+        wrong = list(check_worker("gpu", worker.model_copy(update=login | nowhere), answers.file))[1]
+        assert "/proc/nowhere on 127.0.0.1 cannot be written" in wrong.told
+        (refused,) = check_worker("gpu", worker.model_copy(update=login | {"password": "shut"}), answers.file)
+        assert "127.0.0.1 cannot be reached (AuthenticationException: " in refused.told
+    assert list((folder.parent / "work").iterdir()) == []
+
+
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs", "sge"])
 def test_check_without_a_scheduler(folder: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str) -> None:
     commands = folder.parent / "commands"
