@@ -25,6 +25,7 @@ CACHES = {
 }
 """Variables for checkpoints and compiled kernels, and their folders."""
 
+_CONNECT = 30  # seconds
 _DELAY = 10.0  # seconds between the runner's looks at its own database
 _LAST_START = 0.8  # of its time, after which a whole node takes no further job
 _IDLE = 300.0  # seconds that a whole node waits for the next job
@@ -159,9 +160,9 @@ def project_spec(answers: ClusterAnswers) -> dict[str, Any]:
 
 
 def _gpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
-    place = {"type": "local"}
+    place: dict[str, Any] = {"type": "local"}
     if answers.host:
-        place = {"type": "remote", "host": answers.host} | ({"user": answers.user} if answers.user else {})
+        place = _given(type="remote", host=answers.host, user=answers.user, connect_timeout=_CONNECT)
     worker: dict[str, Any] = {
         **place,
         "scheduler_type": answers.scheduler,
