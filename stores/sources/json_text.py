@@ -9,7 +9,8 @@ import numpy as np
 from ase import Atoms
 from pymatgen.core.structure import Structure
 
-from matris.json_stream import PIECE, JsonStream, TooLongError
+from matris import json_stream
+from matris.json_stream import JsonStream, TooLongError
 from matris.stores.sources.parsed import MAX_SITES, MAX_TEXT, Parsed, attempt
 from matris.stores.sources.text import lines_of
 from matris.structures import to_structure
@@ -58,7 +59,7 @@ def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
             items = list(_within((), json.loads(line)))
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            yield Parsed(None, f"unreadable JSON: {reason}", where, line[:PIECE])
+            yield Parsed(None, f"unreadable JSON: {reason}", where, line[: json_stream.PIECE])
             continue
         if not items:
             yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
@@ -71,7 +72,7 @@ def _streamed(text: JsonStream, path: Path) -> Iterator[tuple[Path, Any]]:
     opening = text.peek()
     if opening == "{":
         try:
-            value = text.value(PIECE)
+            value = text.value(json_stream.PIECE)
         except TooLongError:
             key = text.first_key()
             if key.startswith("@") or key in _FIRST_KEYS:
