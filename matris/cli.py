@@ -65,6 +65,7 @@ app.command()(cli_campaign.status)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
 app.command()(cli_training.data)
+app.command()(cli_training.evaluate)
 app.add_typer(cli_optimade.app, name="optimade")
 app.add_typer(cli_cluster.app, name="cluster")
 

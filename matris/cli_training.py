@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
-from matris.cli_options import clear_errors
-from matris.terminal import stderr, stdout
+from matris.cli_options import Device, Format, clear_errors, listed
+from matris.terminal import stderr, stdout, write_columns, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from matris.training.assess import Assessment
     from matris.training.labelled import Reading, Taken
+    from matris.training.reading import LabelledFiles
 
 Sources = Annotated[
     list[Path],
@@ -79,6 +82,7 @@ def data(
     with clear_errors():
         from matris.checkpoints import locate, read_file
         from matris.errors import MatrisError
+        from matris.potential import load
         from matris.terminal_data import data_view
         from matris.training.dataset import DataSet
         from matris.training.dataset_writer import SetOptions, write_set
@@ -93,11 +97,90 @@ def data(
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
             config = read_file(locate(checkpoint))[0].config if checkpoint else None
             with stderr.status("Reading …") as status:
-                made = write_set(output, _sources(files, reading), options, _teller(status))
+                made = write_set(output, _sources(files, reading), options, _teller(status), load() if check else None)
             if config is not None:
                 with stderr.status("Counting angles …"):
                     made.edges(config)
         stdout().print(data_view(made))
+
+
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A key, as 'matris models' lists them, or a file.")
+    ],
+    files: Sources,
+    part: Annotated[
+        Literal["validation", "training", "all"],
+        typer.Option(help="Of sets of 'matris data'; of other files all frames count."),
+    ] = "validation",
+    elements: Annotated[bool, typer.Option("--elements", help="Print the errors of each element too.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with parity plots and all errors.")
+    ] = None,
+    max_force: MaxForce = 100.0,
+    stress_unit: StressUnit = None,
+    flip_stress: FlipStress = False,
+    device: Device = None,
+    output: Format = "table",
+) -> None:
+    """
+    Errors of a checkpoint against labels: energies, forces, stresses, magnetic moments, by set and by element.
+
+    `matris evaluate matris_10m_mp dft.extxyz --report errors.html`
+    """
+    with clear_errors():
+        from matris.errors import MatrisError
+        from matris.potential import load
+        from matris.terminal_data import error_table
+        from matris.training.assess import assess
+        from matris.training.labelled import Reading
+        from matris.training.reading import LabelledFiles
+
+        potential = load(checkpoint, device=device)
+        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress), part)
+        with stderr.status("Evaluating …") as status:
+            found = assess(potential, _told(read.frames(), status))
+        rows, remarks = found.rows(), _remarks(read, found, potential.card.energy_scale)
+        for remark in remarks:
+            stderr.print(f"[yellow]Note:[/yellow] {escape(remark)}", soft_wrap=True)
+        if not rows:
+            raise MatrisError("nothing to compare with: no frame could be used")
+        shown = rows if elements or output != "table" else [row for row in rows if row["kind"] != "element"]
+        if output == "json":
+            write_json(shown)
+        elif output == "csv":
+            write_columns(list(shown[0]), [list(row.values()) for row in shown])
+        else:
+            stdout().print(error_table(shown))
+        if report is not None:
+            from matris.training.parity import parity_figure, write_parity_page
+
+            title = f"{potential.card.key} against {listed([path.name or str(path) for path in files])}"
+            write_parity_page(report, title, rows, parity_figure(found.points(), found.sets), remarks)
+            stderr.print(f"Report: {escape(str(report))}", soft_wrap=True)
+
+
+def _remarks(read: LabelledFiles, found: Assessment, scale: str) -> list[str]:
+    """Tell what a reader of errors must know: what was left out, and energy scales that differ."""
+    left_out = read.left_out + found.left_out
+    remarks = [f"{n} frames left out: {reason}" for reason, n in left_out.most_common()]
+    if found.unknown:
+        remarks.append("unknown elements: " + ", ".join(f"{s} ({n})" for s, n in found.unknown.most_common()))
+    other = sorted(read.scales - {scale})
+    if other and scale != "unknown":
+        remarks.append(
+            f"the labels are on the energy scale {', '.join(other)}, the checkpoint is on {scale}: "
+            "energy errors mean little but after the shift"
+        )
+    return remarks + ([remark] if (remark := found.remark()) else [])
+
+
+def _told[T](items: Iterable[T], status: Any) -> Iterator[T]:
+    """Say now and then how far it is."""
+    for number, item in enumerate(items, 1):
+        if not number % 20:
+            status.update(f"Evaluating … {number} frames")
+        yield item
 
 
 def _sources(files: Iterable[Path], reading: Reading) -> Iterator[tuple[str, Iterator[Taken]]]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matris.terminal import cell
+from matris.training.assess import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +49,20 @@ def data_view(data: DataSet) -> RenderableType:
     return Group(*parts)
 
 
+def error_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Lay out errors, a set or an element a line; columns that are empty throughout are left out."""
+    known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
+    heads = [f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}" for name in known]
+    table = _table(("", *heads))
+    for row in rows:
+        table.add_row(escape(row["name"]), *(cell(row[name]) for name in known))
+    return table
+
+
 def _table(names: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(names):
-        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
     return table
 
 

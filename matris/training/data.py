@@ -165,23 +165,31 @@ def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 
 class ElementRegression:
-    """Ridge regression of energies per atom on composition, frame by frame."""
+    """
+    Ridge regression of energies per atom on composition, frame by frame.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    ridge
+        What is added to the squared fractions of each element.
+    """
+
+    def __init__(self, ridge: float = 1e-3) -> None:
+        self._ridge = ridge
         self._xx = np.zeros((MAX_ATOMIC_NUMBER, MAX_ATOMIC_NUMBER))
         self._xy = np.zeros(MAX_ATOMIC_NUMBER)
 
-    def add(self, numbers: NDArray[np.integer], energy: float) -> None:
+    def add(self, numbers: NDArray[np.integer], energy: float, weight: float = 1.0) -> None:
         """Learn from a frame of total energy `energy` (eV)."""
         elements, counts = np.unique(numbers, return_counts=True)
         fractions = counts / len(numbers)
-        self._xx[np.ix_(elements - 1, elements - 1)] += np.outer(fractions, fractions)
-        self._xy[elements - 1] += fractions * (energy / len(numbers))
+        self._xx[np.ix_(elements - 1, elements - 1)] += weight * np.outer(fractions, fractions)
+        self._xy[elements - 1] += weight * fractions * (energy / len(numbers))
 
     def energies(self) -> NDArray[np.float64]:
         """Energies per element (eV/atom), shape (94,); zero for elements that did not occur."""
         seen = self._xx.diagonal() > 0
         energies = np.zeros(MAX_ATOMIC_NUMBER)
         xx = self._xx[np.ix_(seen, seen)]
-        energies[seen] = np.linalg.solve(xx + 1e-3 * np.eye(len(xx)), self._xy[seen])
+        energies[seen] = np.linalg.solve(xx + self._ridge * np.eye(len(xx)), self._xy[seen])
         return energies

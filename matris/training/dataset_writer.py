@@ -21,6 +21,7 @@ from matris.training.data import ElementRegression
 from matris.training.dataset import ARRAYS, FORMAT, META, OUTLIER, TRAINING, VALIDATION, WHERE, DataSet
 from matris.training.label_statistics import describe
 from matris.training.labelled import Rejected, reduced_formula
+from matris.training.pressures import Pressures
 from matris.training.work import WorkCheck
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from matris.potential import Potential
     from matris.training.labelled import Split, Taken
 
 REJECTED = "rejected.csv"
@@ -76,6 +78,7 @@ def write_set(
     sources: Iterable[tuple[str, Iterable[Taken]]],
     options: SetOptions | None = None,
     watch: Callable[[int, int], None] | None = None,
+    potential: Potential | None = None,
 ) -> DataSet:
     """
     Write labelled frames into a folder.
@@ -90,6 +93,8 @@ def write_set(
         How.
     watch
         Called after every frame with the numbers of frames taken and rejected.
+    potential
+        What to ask for signs and units of stresses that no two frames tell.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def write_set(
     """
     options = options or SetOptions()
     with _partial(output) as folder:
-        with _Spool(folder) as spool:
+        with _Spool(folder, potential) as spool:
             for name, taken in sources:
                 spool.begin(name)
                 for item in taken:
@@ -173,12 +178,13 @@ class _Source:
 class _Spool:
     """Arrays on disk that grow."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, potential: Potential | None) -> None:
         self._folder = folder
+        self._potential = potential
         self._stack = ExitStack()
         self._files: dict[str, BinaryIO] = {}
         self._rows: Counter[str] = Counter()
-        self._check = WorkCheck()
+        self._begin_checks()
         self.n_frames = self.n_atoms = 0
         self.sources: list[_Source] = []
         self.materials: dict[tuple[str, str], int] = {}  # by name and reduced formula
@@ -203,13 +209,22 @@ class _Spool:
     def begin(self, name: str) -> None:
         """Go on to a source."""
         self.sources.append(_Source(name))
+        self._begin_checks()
+
+    def _begin_checks(self) -> None:
         self._check = WorkCheck()
+        self._pressures = Pressures(() if self._potential is None else self._potential.elements)
 
     def end(self, *, check: bool) -> None:
         """Judge the labels of a source."""
         source = self.sources[-1]
         source.work = {name: {"ratio": ratio, "pairs": n} for name, (ratio, _, n) in self._check.ratios().items()}
-        if check and (problem := self._check.problem()) is not None:
+        if not check:
+            return
+        problem = self._check.problem()
+        if problem is None and self._potential is not None and "stress" not in source.work:
+            problem = self._pressures.problem(self._potential)
+        if problem is not None:
             raise MatrisError(f"{source.name}: {problem}; or --no-check to take them as they are")
 
     def add(self, item: Taken) -> None:
@@ -229,6 +244,7 @@ class _Spool:
         n_atoms = len(geometry.numbers)
         self.n_frames, self.n_atoms, source.n_frames = self.n_frames + 1, self.n_atoms + n_atoms, source.n_frames + 1
         self._check.add(frame)
+        self._pressures.add(frame)
         self._where.write(" ".join(item.where.split()) + "\n")
         self._append("offsets", np.array(self.n_atoms))
         self._append("cells", geometry.cell)

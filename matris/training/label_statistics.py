@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 from ase.units import GPa
 
 from matris.config import MAX_ATOMIC_NUMBER
+from matris.training.thinned import Thinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +27,7 @@ class _Values:
     def __init__(self) -> None:
         self.n, self._sum, self._squares = 0, 0.0, 0.0
         self._least, self._most = np.inf, -np.inf
-        self._kept: list[NDArray[np.float64]] = []
-        self._n_kept, self._stride = 0, 1
+        self._sample = Thinned(_SAMPLE)
 
     def add(self, found: NDArray[Any]) -> None:
         values: NDArray[np.float64] = np.asarray(found, dtype=float).ravel()
@@ -37,23 +37,19 @@ class _Values:
         self.n += len(values)
         self._sum, self._squares = self._sum + float(values.sum()), self._squares + float((values**2).sum())
         self._least, self._most = min(self._least, float(values.min())), max(self._most, float(values.max()))
-        self._kept.append(values[:: self._stride])
-        self._n_kept += len(self._kept[-1])
-        if self._n_kept > 2 * _SAMPLE:
-            self._kept = [np.concatenate(self._kept)[::2]]
-            self._n_kept, self._stride = len(self._kept[0]), 2 * self._stride
+        self._sample.add(values)
 
     def summary(self) -> dict[str, float] | None:
         if not self.n:
             return None
-        kept, mean = np.concatenate(self._kept), self._sum / self.n
+        sample, mean = self._sample.rows(), self._sum / self.n
         return {
             "n": self.n,
             "mean": mean,
             "std": float(np.sqrt(max(0.0, self._squares / self.n - mean**2))),
             "min": self._least,
             "max": self._most,
-            **{name: float(np.quantile(kept, q)) for name, q in _QUANTILES.items()},
+            **{name: float(np.quantile(sample, q)) for name, q in _QUANTILES.items()},
         }
 
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from matris.errors import MatrisError
@@ -16,10 +17,12 @@ from matris.training.from_xyz import read_xyz_frames
 from matris.training.labelled import Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from typing import TextIO
 
+    from matris.training.data import Frame
+    from matris.training.dataset import Part
     from matris.training.labelled import Reading, Taken
 
 KNOWN = "*.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; ASE's *.db; sets of 'matris data'"
@@ -50,6 +53,51 @@ def files_of(path: Path) -> list[Path]:
     if not found:
         raise MatrisError(f"{path}: no labelled frames in this folder; known are {KNOWN}")
     return found
+
+
+class LabelledFiles:
+    """
+    Frames of files or sets to compare with.
+
+    Parameters
+    ----------
+    paths
+        Files, sets, or folders of files.
+    reading
+        How to read stresses, and limits.
+    part
+        Of sets.
+
+    Attributes
+    ----------
+    left_out
+        After reading: why frames were left out, and how many.
+    scales
+        After reading: energy scales that sources named.
+    """
+
+    def __init__(self, paths: Iterable[Path], reading: Reading, part: Part = "all") -> None:
+        self._paths = [file for path in paths for file in files_of(path)]
+        self._reading = reading
+        self._part = part
+        self.left_out: Counter[str] = Counter()
+        self.scales: set[str] = set()
+
+    def frames(self) -> Iterator[tuple[str, Frame]]:
+        """Yield name of the source, and frame."""
+        for path in self._paths:
+            if path.is_dir():
+                data = DataSet(path, self._part)
+                self.scales |= {data.meta["energy_scale"]} - {None}
+                for source, frame in zip(data.sources().tolist(), data, strict=True):
+                    yield data.source_names[source], frame
+                continue
+            for taken in read_labelled(path, self._reading):
+                if isinstance(taken, Rejected):
+                    self.left_out[taken.reason] += 1
+                    continue
+                self.scales |= {taken.scale} - {None}  # type: ignore[arg-type]
+                yield path.name, taken.frame
 
 
 def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:

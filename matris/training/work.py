@@ -17,10 +17,9 @@ _FEWEST = 8  # pairs that a verdict needs
 _FURTHEST, _STRAIN = 0.3, 0.08  # Å, and relative: beyond, the trapezoidal rule is no rule
 _NOTICEABLE = 1e-3  # eV/atom of work, above the noise of energies
 _MOVED = 1e-6  # Å, and relative: below, nothing has
-_NEAR = 1.4  # ratio of what is taken for equal
 _SMALL = 0.3  # of the work
 _HARTREE, _RYDBERG = 27.211386245988, 13.605693122994  # eV
-_STRESS_RATIOS = {
+STRESS_RATIOS = {
     "stresses in GPa instead of eV/Å³": GPa,
     "stresses in kbar instead of eV/Å³": 0.1 * GPa,
     "stresses in eV/Å³ instead of GPa": 1 / GPa,
@@ -28,6 +27,7 @@ _STRESS_RATIOS = {
     "stresses in GPa instead of kbar": 10.0,
     "stresses in kbar instead of GPa": 0.1,
 }
+"""Mistakes, and energy rise over work that they lead to."""
 _FORCE_RATIOS = {"energies in Hartree instead of eV": 1 / _HARTREE, "energies in Rydberg instead of eV": 1 / _RYDBERG}
 
 
@@ -84,16 +84,16 @@ class WorkCheck:
     def problem(self) -> str | None:
         """Say what is wrong with the labels; None if nothing is, or too few frames could be compared."""
         for name, (ratio, per_atom, n_pairs) in self.ratios().items():
-            if _near(ratio, 1):
+            if near(ratio, 1):
                 continue
             said = f"energies change by {ratio:.3g} times the work of the {name} ({n_pairs} pairs of frames)"
-            if _near(per_atom, 1):
+            if near(per_atom, 1):
                 return f"the energies look like those of one atom, not of the cell: {said}; multiply them"
-            if _near(-ratio, 1):
-                way_out = "give --flip-stress" if name == "stress" else "turn the forces round"
+            if near(-ratio, 1):
+                way_out = "give --flip-stress, or leave it out" if name == "stress" else "turn the forces round"
                 return f"the {name} have the wrong sign: {said}; {way_out}"
-            for words, factor in (_STRESS_RATIOS if name == "stress" else _FORCE_RATIOS).items():
-                if _near(abs(ratio), factor):
+            for words, factor in (STRESS_RATIOS if name == "stress" else _FORCE_RATIOS).items():
+                if near(abs(ratio), factor):
                     also = ", and the sign is wrong" if ratio < 0 else ""
                     way_out = "give --stress-unit, or convert them" if name == "stress" else "convert them"
                     return f"a unit is wrong, perhaps {words}{also}: {said}; {way_out}"
@@ -126,5 +126,6 @@ def _work(a: Frame, b: Frame) -> tuple[float, float] | None:
     return of_forces, float((mean * strain).sum())
 
 
-def _near(value: float, target: float) -> bool:
-    return target / _NEAR < value < target * _NEAR
+def near(value: float, target: float, within: float = 1.4) -> bool:
+    """Whether two numbers are the same but for a factor."""
+    return target / within < value < target * within

@@ -15,8 +15,8 @@ from ase.io import write
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from matris.stores.candidates import read_candidates
 from matris import json_stream
+from matris.stores.candidates import read_candidates
 from matris.stores.sources import json_text, text
 from matris.structures import content_id
 
