@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli_options import Device, Format, clear_errors, listed
+from matris.cli_options import Device, Format, Store, check_there, clear_errors, listed
 from matris.terminal import stderr, stdout, write_columns, write_json
 
 if TYPE_CHECKING:
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from matris.training.labelled import Reading, Taken
     from matris.training.reading import LabelledFiles
 
-Sources = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE",
-        exists=True,
-        help="Extended XYZ, ASE databases, JSON (MPtrj, MatPES, pymatgen), sets, or folders of them.",
-    ),
+_SOURCES = "Extended XYZ, ASE databases, JSON (MPtrj, MatPES, pymatgen), sets, or folders of them."
+Sources = Annotated[list[Path], typer.Argument(metavar="FILE", exists=True, help=_SOURCES)]
+OptionalSources = Annotated[
+    list[Path] | None, typer.Argument(metavar="FILE", exists=True, help=_SOURCES, show_default=False)
 ]
 MaxForce = Annotated[float, typer.Option(metavar="F", min=0.0, help="Leave out frames with a larger force (eV/Å).")]
 StressUnit = Annotated[
@@ -37,7 +34,7 @@ FlipStress = Annotated[
 
 
 def data(
-    files: Sources,
+    files: OptionalSources = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="SET", help="Folder to make.", show_default="show a set")
     ] = None,
@@ -49,6 +46,10 @@ def data(
     scale: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Energy scale: mp, omat24, matpes-pbe, …", show_default="as the files say"),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URI", help="Take the labels that 'matris label' put there.", show_default=False),
     ] = None,
     max_force: MaxForce = 100.0,
     max_residual: Annotated[
@@ -88,8 +89,10 @@ def data(
         from matris.training.dataset_writer import SetOptions, write_set
         from matris.training.labelled import Reading
 
+        if not files and store is None:
+            raise MatrisError("name files with labels, or a store that holds some: --store DIR")
         if output is None:
-            if len(files) > 1:
+            if store is not None or not files or len(files) > 1:
                 raise MatrisError("name the folder to make: --output SET")
             made = DataSet(files[0])
         else:
@@ -97,7 +100,9 @@ def data(
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
             config = read_file(locate(checkpoint))[0].config if checkpoint else None
             with stderr.status("Reading …") as status:
-                made = write_set(output, _sources(files, reading), options, _teller(status), load() if check else None)
+                made = write_set(
+                    output, _sources(files or [], store, reading), options, _teller(status), load() if check else None
+                )
             if config is not None:
                 with stderr.status("Counting angles …"):
                     made.edges(config)
@@ -160,6 +165,59 @@ def evaluate(
             stderr.print(f"Report: {escape(str(report))}", soft_wrap=True)
 
 
+def label(
+    files: Sources,
+    code: Annotated[str, typer.Option(metavar="NAME", help="Program that calculated them, such as VASP.")],
+    functional: Annotated[str, typer.Option(metavar="NAME", help="Such as PBE, PBE+U or r2SCAN.")],
+    scale: Annotated[
+        str, typer.Option(metavar="NAME", help="Energy scale: mp, omat24, matpes-pbe, … or a name of your own.")
+    ],
+    max_force: MaxForce = 100.0,
+    stress_unit: StressUnit = None,
+    flip_stress: FlipStress = False,
+    store: Store = None,
+) -> None:
+    """
+    Put first-principles results of candidates into their store, to train on: energies, forces, stresses, moments.
+
+    Frames name their candidate by candidate_id, as 'matris export' writes it; geometries may be any.
+
+    `matris label done.extxyz --code VASP --functional PBE --scale mp`
+
+    `matris data --store matris-results --output mine`
+    """
+    with clear_errors():
+        from matris.errors import MatrisError
+        from matris.stores.dft_labels import DftLabel, DftLabels, DftResult
+        from matris.training.labelled import Reading
+        from matris.training.reading import LabelledFiles
+
+        check_there(store)
+        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress))
+        labels = (
+            DftLabel.of(
+                frame.material,
+                frame.geometry.structure(),
+                DftResult(
+                    energy=frame.energy,
+                    forces=frame.forces.tolist(),
+                    stress=None if frame.stress is None else frame.stress.tolist(),
+                    magmoms=None if frame.magmoms is None else frame.magmoms.tolist(),
+                    code=code,
+                    functional=functional,
+                    energy_scale=scale,
+                ),
+            )
+            for _, frame in read.frames()
+        )
+        n = DftLabels(store).add(labels)
+        for reason, n_left_out in read.left_out.most_common():
+            stderr.print(f"[yellow]Note:[/yellow] {n_left_out} frames left out: {escape(reason)}", soft_wrap=True)
+        if not n:
+            raise MatrisError("no frame could be used")
+        stderr.print(f"{n} labels in the store")
+
+
 def _remarks(read: LabelledFiles, found: Assessment, scale: str) -> list[str]:
     """Tell what a reader of errors must know: what was left out, and energy scales that differ."""
     left_out = read.left_out + found.left_out
@@ -183,13 +241,20 @@ def _told[T](items: Iterable[T], status: Any) -> Iterator[T]:
         yield item
 
 
-def _sources(files: Iterable[Path], reading: Reading) -> Iterator[tuple[str, Iterator[Taken]]]:
+def _sources(files: Iterable[Path], store: str | None, reading: Reading) -> Iterator[tuple[str, Iterator[Taken]]]:
     """Yield the name of each source and its frames."""
+    from matris.training.from_json import from_document
     from matris.training.reading import files_of, read_labelled
 
     for path in files:
         for file in files_of(path):
             yield file.name, read_labelled(file, reading)
+    if store is not None:
+        from matris.stores.dft_labels import DftLabels
+
+        check_there(store)
+        labels = DftLabels(store).documents()
+        yield "labelled candidates", (from_document(identity, document, reading) for identity, document in labels)
 
 
 def _teller(status: Any) -> Any:

@@ -41,7 +41,7 @@ def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Ta
     try:
         while text.peek():
             for path, document in _documents(text, (str(number),) if number else ()):
-                yield _taken(":".join([name, "/".join(path)]) if path else name, path, document, reading)
+                yield from_document(":".join([name, "/".join(path)]) if path else name, document, reading, path)
             number += 1
     except (ValueError, RecursionError) as error:
         yield Rejected(name, "unreadable", f"{' '.join(str(error).split())[:200]}; the rest of the file is not read")
@@ -59,7 +59,7 @@ def read_json_lines(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
             yield unreadable(where, error)
             continue
         for path, document in found:
-            yield _taken(where, path, document, reading)
+            yield from_document(where, document, reading, path)
 
 
 def _documents(text: JsonStream, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -102,7 +102,21 @@ def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
             yield from _within((*path, str(step)), part)
 
 
-def _taken(where: str, path: tuple[str, ...], document: dict[str, Any], reading: Reading) -> Taken:
+def from_document(where: str, document: dict[str, Any], reading: Reading, path: tuple[str, ...] = ()) -> Taken:
+    """
+    Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
+
+    Parameters
+    ----------
+    where
+        Source and place.
+    document
+        With ``structure``, a pymatgen structure as a dictionary.
+    reading
+        How to read its stress, and limits.
+    path
+        Names of the mappings around it.
+    """
     try:
         structure = document["structure"]
         if "force" in document and ("uncorrected_total_energy" in document or "energy_per_atom" in document):
