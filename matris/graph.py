@@ -165,7 +165,7 @@ class Graph:
     @property
     def n_systems(self) -> int:
         """Number of structures."""
-        return len(self.n_atoms)
+        return self.n_atoms.shape[0]
 
     @property
     def n_bonds(self) -> int:

@@ -121,7 +121,7 @@ def segment_peaks(
         Shapes (n, d); −∞ for an empty segment.
     """
     peaks: list[torch.Tensor] = []
-    for part in parts(len(rows), chunks):
+    for part in parts(rows.shape[0], chunks):
         (values,) = function(rows[part])
         blocks = values.chunk(len(sums), 1)
         peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, sums, strict=True)]
@@ -188,7 +188,7 @@ class Attention(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """Give new edges, then messages summed with their weights and the weights, by target and by source."""
         mlp, copies = self.edge_mlp, self.copies
-        to_target, to_source = (Sum(x.index, len(x.table)) for x in (at_target, at_source))
+        to_target, to_source = (Sum(x.index, x.table.shape[0]) for x in (at_target, at_source))
         rows = [edge]
         if chunks is None or chunks.kept >= 1:  # else they are cheaper to compute twice than to keep
             rows += by_rows(self.logits_of, [edge], [], [], chunks)
@@ -287,7 +287,7 @@ class Refinement(nn.Module):
         envelope = self.envelope(basis)
         gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
         if center is None:  # edges are the bonds, and have their own envelope
-            entry = torch.arange(len(edge), device=edge.device).repeat(self.copies, 1)
+            entry = torch.arange(edge.shape[0], device=edge.device).repeat(self.copies, 1)
         else:  # nodes are the bonds; the target's envelope is common to its sum
             entry = source
             gathers.append(Gather(mlp.project(1, center.table), center.index))
@@ -321,7 +321,7 @@ class Refinement(nn.Module):
                 return (smooth,)
             return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
 
-        to_target = Sum(gathers[0].index, len(gathers[0].table))
+        to_target = Sum(gathers[0].index, gathers[0].table.shape[0])
         *delta, pooled = by_rows(function, [edge], [Gather(envelope, entry), *gathers], [to_target], chunks)
         return (*(x + self.edge_residual * edge for x in delta), pooled)
 
@@ -433,7 +433,7 @@ def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
 
 def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
     """Average directed copies: (copies · m, d) to (m, d)."""
-    return x if copies == 1 else x.view(copies, len(x) // copies, x.shape[1]).mean(0)
+    return x if copies == 1 else x.view(copies, x.shape[0] // copies, x.shape[1]).mean(0)
 
 
 def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
@@ -520,7 +520,7 @@ def evaluate(
         vectors = vectors.detach()
     energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
     energies = energies + reference_energy(network.reference_energies, graph)
-    n = len(graph.numbers)
+    n = graph.numbers.shape[0]
     forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)

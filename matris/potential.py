@@ -143,7 +143,7 @@ class Potential:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
         if compiled.usable(self.config, self.device, self.dtype):
             return self._bytes(_KEPT_OF_BOND_COMPILED * n_bonds, _KEPT_OF_ANGLE_COMPILED * n_angles)
-        return self._bytes(_KEPT_OF_BOND * n_bonds, _KEPT_OF_ANGLE * n_angles)
+        return bytes_kept(self.config, n_bonds, n_angles, self.dtype)
 
     def _bytes(self, of_bonds: int, of_angles: int) -> int:
         """Bytes that so many values per channel take in all blocks."""
@@ -228,6 +228,12 @@ class Potential:
             Prediction(float(energy), force, stress, magmom)
             for energy, force, stress, magmom in zip(energies.tolist(), per_force, per_stress, per_magmom, strict=True)
         ]
+
+
+def bytes_kept(config: ModelConfig, n_bonds: int, n_angles: int, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes that torch keeps of so many bonds and angles for the backward pass of a network."""
+    of_bonds, of_angles = _KEPT_OF_BOND * config.edge_feat_dim, _KEPT_OF_ANGLE * config.three_body_feat_dim
+    return dtype.itemsize * config.num_layers * (of_bonds * n_bonds + of_angles * n_angles)
 
 
 def load(

@@ -43,19 +43,22 @@ class Frame:
     forces
         eV/Å, shape (n, 3).
     stress
-        eV/Å³, shape (3, 3), positive under tension.
+        eV/Å³, shape (3, 3), positive under tension; None if it is not known.
     material
         Frames of one material are never split between training and validation.
     validation
         Whether it is set aside.
+    magmoms
+        Magnetic moments (μB), shape (n,), with or without their signs; None if they are not known.
     """
 
     geometry: Geometry
     energy: float
     forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
+    stress: NDArray[np.float64] | None
     material: str
     validation: bool = False
+    magmoms: NDArray[np.float64] | None = None
 
     @property
     def formula(self) -> str:
@@ -70,17 +73,35 @@ class Frame:
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A batch of frames: its graph and labels (energies eV, forces eV/Å, stresses eV/Å³)."""
+    """
+    A batch of frames, of S structures and N atoms. What is not known is NaN, and to be left out of a loss.
+
+    Parameters
+    ----------
+    graph
+        Its graph.
+    energies
+        Total energies (eV), float64, shape (S,).
+    forces
+        eV/Å, shape (N, 3).
+    stresses
+        eV/Å³, shape (S, 3, 3); those of a structure are known or not.
+    magmoms
+        Absolute magnetic moments (μB), as networks predict them, shape (N,).
+    """
 
     graph: Graph
     energies: torch.Tensor
     forces: torch.Tensor
     stresses: torch.Tensor
+    magmoms: torch.Tensor
 
 
 def read_frames(paths: Iterable[Path], elements: Collection[str] | None = None) -> Iterator[Frame]:
     """
-    Read labelled frames from extended XYZ files with energy, forces and stress (eV, eV/Å, eV/Å³).
+    Read labelled frames from extended XYZ files with energy, forces and, if known, stress and magnetic moments.
+
+    Units are ASE's: eV, eV/Å, eV/Å³, μB.
 
     The keys ``material`` and ``split`` ("val" sets a frame aside) are used where present.
 
@@ -109,31 +130,36 @@ def read_frames(paths: Iterable[Path], elements: Collection[str] | None = None) 
 def _frame(atoms: object, name: str) -> Frame:
     """Turn ASE atoms with stored results into a frame."""
     info, calc = atoms.info, atoms.calc  # type: ignore[attr-defined]
-    if calc is None or not {"energy", "forces", "stress"} <= set(calc.results):
-        raise MatrisError(f"{name} lacks energy, forces or stress")
-    stress = atoms.get_stress(voigt=False)  # type: ignore[attr-defined]
+    if calc is None or not {"energy", "forces"} <= set(calc.results):
+        raise MatrisError(f"{name} lacks energy or forces")
     energy, forces = calc.results["energy"], calc.results["forces"]
-    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
+    stress = atoms.get_stress(voigt=False) if "stress" in calc.results else None  # type: ignore[attr-defined]
+    magmoms = calc.results.get("magmoms")
+    if not all(np.isfinite(label).all() for label in (energy, forces, stress, magmoms) if label is not None):
         raise MatrisError(f"{name} has a NaN label")
     return Frame(
         geometry=Geometry.of(atoms),  # type: ignore[arg-type]
         energy=float(energy),
         forces=np.asarray(forces, dtype=float),
-        stress=np.asarray(stress, dtype=float),
+        stress=None if stress is None else np.asarray(stress, dtype=float),
         material=str(info.get("material", name)),
         validation=info.get("split") in ("val", "validation"),
+        magmoms=None if magmoms is None else np.asarray(magmoms, dtype=float),
     )
 
 
 def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device | str = "cpu") -> LabelledBatch:
-    """Join frames into one batch, float32."""
+    """Join frames into one batch, float32; labels that are not known become NaN."""
     together = Batch.of([f.geometry for f in frames], device)
     graph = build_graph(together, config.pairwise_cutoff, config.three_body_cutoff)
+    stresses = [np.full((3, 3), np.nan) if f.stress is None else f.stress for f in frames]
+    magmoms = [np.full(len(f.forces), np.nan) if f.magmoms is None else f.magmoms for f in frames]
     return LabelledBatch(
         graph,
         torch.tensor([f.energy for f in frames], dtype=torch.float64, device=device),
         torch.tensor(np.concatenate([f.forces for f in frames]), dtype=torch.float32, device=device),
-        torch.tensor(np.array([f.stress for f in frames]), dtype=torch.float32, device=device),
+        torch.tensor(np.array(stresses), dtype=torch.float32, device=device),
+        torch.tensor(np.abs(np.concatenate(magmoms)), dtype=torch.float32, device=device),
     )
 
 

@@ -133,11 +133,11 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
     training, validation = read_labels(labels, calm=initial is not None)
     logger.info("%d training and %d validation frames", len(training), len(validation))
     torch.manual_seed(SEED)
-    network = MatRIS(CONFIG, magmoms=False)
+    network = MatRIS(CONFIG, magmoms=any(frame.magmoms is not None for frame in training))
     if initial is None:
         network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
     else:
-        network.load_state_dict(checkpoints.load_plain(initial / STATE)["network"])
+        network.load_state_dict(checkpoints.load_plain(initial / STATE)["average"])
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
@@ -160,14 +160,15 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
     """
     training, validation = read_labels(labels)
     state = checkpoints.load_plain(output / STATE)
-    network = MatRIS(CONFIG, magmoms=False)
-    network.load_state_dict(state["network"])
+    magnetic = any(name.startswith("magmom_head") for name in state["average"])
+    network = MatRIS(CONFIG, magmoms=magnetic)
+    network.load_state_dict(state["average"])
     network.requires_grad_(False).eval()
     counts = Counter(symbol for frame in training for symbol in frame.symbols)
     card = Card(
         key=checkpoints.EMBEDDED,
         energy_scale="mp",
-        predicts="efs",
+        predicts="efsm" if magnetic else "efs",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
             "Demonstrator: a small MatRIS trained on SevenNet-0's answers for generated crystals and on DFT frames, "

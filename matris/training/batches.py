@@ -1,0 +1,89 @@
+"""Which frames come together: batches of like cost, the shares of processes, and pieces that fit a cache."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matris.graph import count_edges
+from matris.potential import bytes_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from matris.config import ModelConfig
+    from matris.training.data import Frame
+
+_WINDOW = 32  # batches that are balanced together: enough to be equal, few enough to be random
+
+
+def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
+    """Bytes that the network keeps of each frame's bonds and angles for the way back: what a step's time grows with."""
+    counts = [count_edges(f.geometry, config.pairwise_cutoff, config.three_body_cutoff) for f in frames]
+    return np.array([bytes_kept(config, *c) for c in counts], dtype=float)
+
+
+def balanced(indices: NDArray[np.int64], costs: NDArray[np.float64], n: int) -> list[NDArray[np.int64]]:
+    """
+    Divide among n so that all cost about the same: the most expensive first, each to whoever has least.
+
+    Parameters
+    ----------
+    indices
+        What to divide.
+    costs
+        Cost of everything that indices may point to.
+    n
+        Number of parts; some are empty where there is not enough.
+    """
+    parts: list[list[int]] = [[] for _ in range(n)]
+    loads = [(0.0, i) for i in range(n)]
+    for index in np.asarray(indices)[np.argsort(-costs[indices], kind="stable")]:
+        load, part = loads[0]
+        parts[part].append(int(index))
+        heapq.heapreplace(loads, (load + costs[index], part))
+    return [np.array(part, dtype=np.int64) for part in parts]
+
+
+def per_epoch(n: int, batch_size: int) -> int:
+    """Batches of one pass over n frames."""
+    return max(1, n // batch_size)
+
+
+def epoch(costs: NDArray[np.float64], batch_size: int, seed: Sequence[int]) -> list[NDArray[np.int64]]:
+    """
+    Batches of one pass over all frames, in random order.
+
+    They cost about the same, and so have unequal numbers of frames: `batch_size` on average.
+
+    Parameters
+    ----------
+    costs
+        Of all frames.
+    batch_size
+        Mean number of frames.
+    seed
+        Of the order.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(costs))
+    n = per_epoch(len(costs), batch_size)
+    windows = np.array_split(np.arange(n), math.ceil(n / _WINDOW))
+    ends = [round(len(order) * (window[-1] + 1) / n) for window in windows]
+    batches = []
+    for window, members in zip(windows, np.split(order, ends[:-1]), strict=True):
+        batches += balanced(members, costs, len(window))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pieces(indices: NDArray[np.int64], costs: NDArray[np.float64], largest: float) -> list[NDArray[np.int64]]:
+    """Divide a batch into as few parts as cost no more than `largest` each on average; a gradient adds up over them."""
+    if not len(indices):
+        return []
+    n = min(len(indices), math.ceil(float(costs[indices].sum()) / largest))
+    return balanced(indices, costs, n)
