@@ -1,9 +1,9 @@
 """The loss of a batch and its gradient by the weights as one compiled function.
 
-Forces are a gradient already, so that training differentiates twice; autograd then strings thousands of small operations
-together, most of them passes through memory. Here the whole step, both ways, is recorded once as a plain list of
-operations, which torch's inductor fuses and compiles, on a CPU with the machine's C++ compiler. It takes a minute or
-more for a small network, in proportion to its blocks, and is then kept in torch's own cache.
+Forces are a gradient already, so that training differentiates twice; autograd then strings thousands of small
+operations together, most of them passes through memory. Here the whole step, both ways, is recorded once as a plain
+list of operations, which torch's inductor fuses and compiles, on a CPU with the machine's C++ compiler. It takes
+minutes for a small network, in proportion to its blocks, and is then kept in torch's own cache.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class FusedLoss:
             gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True, allow_unused=True)
             return losses.detach(), *gradients
 
+        self._parameters = list(network.parameters())
         self._state = [p.detach() for p in chain(network.parameters(), network.buffers())]
         mode = FakeTensorMode(shape_env=ShapeEnv())
         fakes = [_fake(mode, t, dynamic=False) for t in self._state]
@@ -69,11 +70,18 @@ class FusedLoss:
         with torch.no_grad():
             self._step = standalone_compile(recorded, [*self._state, *_flat(example)])
 
+    @staticmethod
+    def takes(batch: LabelledBatch) -> bool:
+        """Whether a batch is of the kind that was compiled: sizes of zero and one are their own kinds."""
+        return min(t.shape[0] for t in _flat(batch)) > 1
+
     @torch.no_grad()
-    def __call__(self, batch: LabelledBatch) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Losses, shape (S,), and gradients of their sum by all parameters."""
+    def backward(self, batch: LabelledBatch, scale: float) -> torch.Tensor:
+        """Add the gradient of the losses' sum times `scale` to the weights'; give the losses, shape (S,)."""
         losses, *gradients = self._step(*self._state, *_flat(batch))
-        return losses, gradients
+        pairs = [(p.grad, g) for p, g in zip(self._parameters, gradients, strict=True) if p.grad is not None]
+        torch._foreach_add_([g for g, _ in pairs], [g for _, g in pairs], alpha=scale)
+        return losses
 
 
 class _Loss(nn.Module):

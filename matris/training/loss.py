@@ -97,7 +97,8 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     """
     graph = batch.graph
     magnetic = network.magmom_head is not None
-    energies, forces, stresses, moments = evaluate(network, graph, magmoms=magnetic, differentiable=differentiable)
+    found = evaluate(network, graph, magmoms=magnetic, differentiable=differentiable)
+    energies, forces, stresses, moments = found[:4]
     n_atoms = graph.n_atoms
     difference = forces - batch.forces
     # a tiny offset keeps the gradient of the length finite at zero

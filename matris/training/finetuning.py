@@ -1,0 +1,247 @@
+"""From a checkpoint and a few labels of one's own to a checkpoint for them: ``matris finetune``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers, chemical_symbols
+
+from matris import checkpoints
+from matris.checkpoints import Card
+from matris.config import MAX_ATOMIC_NUMBER
+from matris.errors import MatrisError
+from matris.network import MatRIS, evaluate
+from matris.training import batches
+from matris.training.curve import write_curve
+from matris.training.data import collate
+from matris.training.dataset import DataSet
+from matris.training.dataset_writer import SetOptions, write_set
+from matris.training.labelled import Reading
+from matris.training.processes import together
+from matris.training.reading import files_of, read_labelled
+from matris.training.recipe import describe_set, has_magmoms, provenance
+from matris.training.trainer import LOG, TrainSettings, train, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matris.training.data import Frame
+
+GENTLE = TrainSettings(
+    epochs=20, batch_size=16, learning_rate=3e-4, warmup=20, weight_decay=1e-3, ema=0.99, validate_every=50, patience=10
+)
+"""Settings for some hundred to some thousand frames."""
+
+_ASIDE = 0.1  # of the frames of files
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """
+    What fine-tuning came to.
+
+    Attributes
+    ----------
+    path
+        The new checkpoint.
+    before, after
+        Errors on the frames set aside, of `matris.training.loss.ERRORS`.
+    old_before, old_after
+        The same on old frames that were set aside; empty if there are none.
+    """
+
+    path: Path
+    before: dict[str, float]
+    after: dict[str, float]
+    old_before: dict[str, float]
+    old_after: dict[str, float]
+
+
+def finetune(
+    parent: str | Path | None,
+    data: DataSet,
+    output: Path,
+    settings: TrainSettings = GENTLE,
+    *,
+    key: str | None = None,
+    replay: DataSet | None = None,
+    refit_energies: bool = False,
+    energy_scale: str | None = None,
+    device: str | None = None,
+) -> Tuned | None:
+    """
+    Go on training a checkpoint; called again, go on where it stopped.
+
+    Parameters
+    ----------
+    parent
+        A key, a file, or nothing: the embedded checkpoint.
+    data
+        What to learn.
+    output
+        Folder of the state, the log, and the new checkpoint, ``KEY.safetensors``.
+    settings
+        How; `frozen_blocks` and `layer_decay` keep it close to what it was, and so does a share of `replay`.
+    key
+        Name of the new checkpoint.
+    replay
+        Frames of the kind that the parent was trained on, on its energy scale. Those of its validation part tell how
+        much was forgotten.
+    refit_energies
+        Fit the element energies to what the parent gets wrong, as labels of another functional or other corrections
+        ask for. The scale must then be named.
+    energy_scale
+        Of the labels. By default the parent's, which those of the set must be on.
+    device
+        Where to train.
+
+    Returns
+    -------
+    Tuned
+        None in processes that write nothing.
+
+    Raises
+    ------
+    MatrisError
+        If the labels are on another scale than the parent, and nothing is done about it.
+    """
+    network, card = checkpoints.read_file(checkpoints.locate(parent))
+    key = key or f"{card.key}-finetuned"
+    scale = _scale(card, data, replay, energy_scale, refit=refit_energies)
+    training, validation = data.part("training"), data.part("validation")
+    old, old_aside = ((), ()) if replay is None else (replay.part("training"), replay.part("validation"))
+    with together(device) as (where, is_first):
+        torch.manual_seed(settings.seed)
+        network = _with_head(network, magmoms=has_magmoms(training)).to(where)
+        before, old_before = validate(network, validation), validate(network, old_aside)
+        new = sorted(set(data.meta["elements"]) - set(card.elements))
+        if refit_energies or new:
+            shift_energies(network, training, None if refit_energies else new)
+        after = train(network, training, validation, settings, output, replay=old)
+        if not is_first:
+            return None
+        tuned = Tuned(output / f"{key}.safetensors", before, after, old_before, validate(network, old_aside))
+        details: dict[str, Any] = {
+            **provenance(where),
+            "parent": {"key": card.key, "sha256": card.sha256, "energy_scale": card.energy_scale},
+            "data": describe_set(data),
+            "replay": None if replay is None else describe_set(replay),
+            "refitted_energies": "all" if refit_energies else new,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "training": asdict(settings),
+            "errors": {
+                "validation": after,
+                "validation, parent": before,
+                "old data": tuned.old_after,
+                "old data, parent": old_before,
+            },
+            "parent_details": card.details,
+        }
+        limits = f"{card.key}, fine-tuned on {data.path.name}; outside of that chemistry use its parent"
+        checkpoints.save(
+            tuned.path,
+            network,
+            Card(
+                key=key,
+                energy_scale=scale,
+                predicts="efsm" if network.magmom_head is not None else "efs",
+                elements=tuple(sorted({*card.elements, *data.meta["elements"]})),
+                description=limits,
+                details=details,
+            ),
+        )
+        write_curve(output / LOG, output / "log.html", f"Fine-tuning of {card.key} to {key}")
+        return tuned
+
+
+def set_of(files: Sequence[Path], folder: Path) -> DataSet:
+    """
+    Make a set of files with labels; one that is there is opened, if it was made of the same files.
+
+    Raises
+    ------
+    MatrisError
+        If a file cannot be used, or the set was made of others.
+    """
+    sources = [file for path in files for file in files_of(path)]
+    if folder.exists():
+        data = DataSet(folder)
+        if data.source_names != [file.name for file in sources]:
+            raise MatrisError(f"{folder} was made of {', '.join(data.source_names)}: name another output folder")
+        return data
+    return write_set(
+        folder, ((file.name, read_labelled(file, Reading())) for file in sources), SetOptions(validation=_ASIDE)
+    )
+
+
+def _scale(card: Card, data: DataSet, replay: DataSet | None, named: str | None, *, refit: bool) -> str:
+    """Energy scale of the new checkpoint."""
+    if refit:
+        if named is None:
+            raise MatrisError(
+                "re-fitted element energies make another energy scale: name it (--energy-scale), as it decides which "
+                "corrections and reference phases are legal"
+            )
+        if replay is not None:
+            raise MatrisError(
+                f"old frames are on the scale {card.energy_scale}, re-fitted energies are not: leave one of them out"
+            )
+        return named
+    said = named or data.meta["energy_scale"] or card.energy_scale
+    if said != card.energy_scale:
+        raise MatrisError(
+            f"the labels are on the energy scale {said}, and {card.key} is on {card.energy_scale}: re-fit the element "
+            f"energies (--refit-energies --energy-scale {said})"
+        )
+    return said
+
+
+def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
+    """Give the network a head for magnetic moments, if there are labels for one."""
+    if not magmoms or network.magmom_head is not None:
+        return network
+    headed = MatRIS(network.config, magmoms=True)
+    headed.load_state_dict({**headed.state_dict(), **network.state_dict()})
+    return headed
+
+
+def shift_energies(network: MatRIS, frames: Sequence[Frame], elements: Sequence[str] | None = None) -> dict[str, float]:
+    """
+    Add to the element energies what explains the network's errors of energy best.
+
+    Parameters
+    ----------
+    network
+        The network, changed in place.
+    frames
+        With the energies to meet.
+    elements
+        Only the energies of these; by default of all in the frames.
+
+    Returns
+    -------
+    dict
+        By element, what was added (eV/atom).
+    """
+    device = network.reference_energies.device
+    counts, residuals = [], []
+    costs = batches.costs(frames, network.config)
+    for piece in batches.pieces(np.arange(len(frames)), costs, batches.largest_piece(device)):
+        batch = collate([frames[i] for i in piece], network.config, device)
+        n_atoms = batch.graph.n_atoms
+        residuals.append(((batch.energies - evaluate(network, batch.graph)[0]) / n_atoms).cpu().numpy())
+        counts += [np.bincount(frames[i].geometry.numbers, minlength=MAX_ATOMIC_NUMBER + 1)[1:] for i in piece]
+    fractions = np.array(counts) / np.sum(counts, axis=1, keepdims=True)
+    free = fractions.any(axis=0)
+    if elements is not None:
+        free &= np.isin(np.arange(1, MAX_ATOMIC_NUMBER + 1), [atomic_numbers[symbol] for symbol in elements])
+    # of all that explain as much, the smallest: in one chemistry, compositions tell elements hardly apart
+    shifts, *_ = np.linalg.lstsq(fractions[:, free], np.concatenate(residuals), rcond=1e-6)
+    network.reference_energies[torch.from_numpy(free).to(device)] += torch.tensor(
+        shifts, dtype=network.reference_energies.dtype, device=device
+    )
+    return {chemical_symbols[z]: float(e) for z, e in zip(np.flatnonzero(free) + 1, shifts, strict=True)}
