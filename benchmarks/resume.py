@@ -1,7 +1,7 @@
 """A training left alone, killed and resumed, and shared by two processes: ``python benchmarks/resume.py --help``.
 
-Prints the loss curves beside each other, and how far the weights end apart. Killed (-9) and resumed must be the same bits;
-two processes add gradients in another order, so that theirs are the same up to rounding.
+Prints the loss curves beside each other, and how far the weights end apart. Killed (-9) and resumed must be the same
+bits; two processes add gradients in another order, so that theirs are the same up to rounding.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from matris.potential import bytes_kept
 from matris.training.dataset import DataSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ _WINDOW = 32  # batches that are balanced together: enough to be equal, few enou
 
 def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
     """Bytes that the network keeps of each frame's bonds and angles for the way back: what a step's time grows with."""
+    counts: Iterable[Sequence[int]]
     if isinstance(frames, DataSet):
         counts = zip(*(edges.tolist() for edges in frames.edges(config)), strict=True)
     else:

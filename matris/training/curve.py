@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _UNITS = {
@@ -19,6 +21,16 @@ _UNITS = {
     "learning_rate": "learning rate",
     "skipped": "skipped batches",
 }
+
+
+@contextmanager
+def drawn(log: Path, page: Path, title: str, *, wanted: bool) -> Iterator[None]:
+    """Draw the log in the end, also of a training that fails or is interrupted."""
+    try:
+        yield
+    finally:
+        if wanted and log.exists():
+            write_curve(log, page, title)
 
 
 def write_curve(log: Path, page: Path, title: str) -> None:

@@ -15,7 +15,7 @@ from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
 from matris.network import MatRIS, evaluate
 from matris.training import batches
-from matris.training.curve import write_curve
+from matris.training.curve import drawn
 from matris.training.data import collate
 from matris.training.dataset import DataSet
 from matris.training.dataset_writer import SetOptions, write_set
@@ -121,7 +121,9 @@ def finetune(
         new = sorted(set(data.meta["elements"]) - set(card.elements))
         if refit_energies or new:
             shift_energies(network, training, None if refit_energies else new)
-        after = train(network, training, validation, settings, output, replay=old)
+        title = f"Fine-tuning of {card.key} to {key}"
+        with drawn(output / LOG, output / "log.html", title, wanted=is_first):
+            after = train(network, training, validation, settings, output, replay=old)
         if not is_first:
             return None
         tuned = Tuned(output / f"{key}.safetensors", before, after, old_before, validate(network, old_aside))
@@ -154,7 +156,6 @@ def finetune(
                 details=details,
             ),
         )
-        write_curve(output / LOG, output / "log.html", f"Fine-tuning of {card.key} to {key}")
         return tuned
 
 

@@ -21,7 +21,7 @@ from matris.checkpoints import Card
 from matris.config import ModelConfig
 from matris.errors import CheckpointError, MatrisError
 from matris.network import MatRIS
-from matris.training.curve import write_curve
+from matris.training.curve import drawn
 from matris.training.data import regress_reference_energies
 from matris.training.dataset import META, DataSet
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
@@ -196,7 +196,9 @@ def train_checkpoint(config: TrainConfig) -> Path | None:
         network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
         if config.denoising is not None:
             pretrain(network, training, validation, config.training, config.denoising, config.output / "denoising")
-        errors = train(network, training, validation, config.training, config.output)
+        page = config.output / "log.html"
+        with drawn(config.output / LOG, page, f"Training of {config.key}", wanted=is_first):
+            errors = train(network, training, validation, config.training, config.output)
         if not is_first:
             return None
         card = Card(
@@ -216,7 +218,6 @@ def train_checkpoint(config: TrainConfig) -> Path | None:
         )
         path = config.output / f"{config.key}.safetensors"
         checkpoints.save(path, network, card)
-        write_curve(config.output / LOG, config.output / "log.html", f"Training of {config.key}")
         return path
 
 

@@ -195,7 +195,7 @@ def train(
         raise MatrisError(f"a share of {settings.replay} of old frames was asked for, and {len(replay)} were given")
     directory.mkdir(parents=True, exist_ok=True)
     objective = objective or LabelObjective(network, settings.weights)
-    run = _Run(objective, settings, directory, settings.total(len(training)))
+    run = _Run(network, objective, settings, directory, settings.total(len(training)))
     run.resume()
     frames = _Joined(training, replay)
     costs = np.concatenate([batches.costs(part, network.config) for part in (training, replay)])
@@ -251,12 +251,17 @@ def _old_batch(costs: NDArray[np.float64], size: int, seed: int, step: int) -> N
 class _Run:
     """A training under way: what learns, its optimiser and average, and how far it is."""
 
-    def __init__(self, objective: Objective, settings: TrainSettings, directory: Path, total: int) -> None:
+    def __init__(
+        self, network: MatRIS, objective: Objective, settings: TrainSettings, directory: Path, total: int
+    ) -> None:
         self.objective, self.settings, self.directory, self.total = objective, settings, directory, total
         self.rank, self.world = _rank()
         self.module = objective.module
         self.module.requires_grad_(True).train()
-        factors = _factors([name for name, _ in self.module.named_parameters()], settings)
+        names = [name for name, _ in self.module.named_parameters()]
+        factors = _factors(names, settings)
+        if not network.config.learnable_basis:
+            factors = [0.0 if name.endswith("frequencies") else f for name, f in zip(names, factors, strict=True)]
         self.parameters: list[torch.nn.Parameter] = []
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for p, factor in zip(self.module.parameters(), factors, strict=True):
@@ -429,8 +434,8 @@ class _Run:
                 _cut_log(self.directory / LOG, 0)
             return
         state: dict[str, Any] = load_plain(path)
-        if state["settings"] != asdict(self.settings):
-            changed = [name for name, value in asdict(self.settings).items() if state["settings"].get(name) != value]
+        changed = [name for name, value in asdict(self.settings).items() if state["settings"].get(name) != value]
+        if changed and changed != ["compile"]:  # which does not change what is learnt
             raise MatrisError(
                 f"{path} was written with other settings ({', '.join(changed)}): "
                 "train in another directory, or remove it"

@@ -168,7 +168,7 @@ def test_patience_ends_with_the_best_weights(data, tmp_path):
     torch.manual_seed(1)
     network = MatRIS(CONFIG, magmoms=False)
     training = data["old"].part("training")
-    settings = TrainSettings(steps=40, batch_size=4, learning_rate=1e6, warmup=1, validate_every=1, patience=3, ema=0)
+    settings = TrainSettings(steps=40, batch_size=4, learning_rate=0.3, warmup=1, validate_every=1, patience=3, ema=0)
     summary = train(network, training, data["old"].part("validation"), settings, tmp_path)
     rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
     losses = [float(row.split(",")[4]) for row in rows]
