@@ -17,7 +17,7 @@ from pymatgen.core import Element
 from torch import nn
 
 from matris.errors import MatrisError
-from matris.network import Attention, GatedMLP, MatRIS, evaluate
+from matris.network import Attention, GatedMLP, MatRIS, reference_energy
 from matris.training.data import collate, regress_reference_energies
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _distance(one: str, other: str) -> float:
 
 
 @torch.no_grad()
-def refit_reference_energies(network: MatRIS, frames: Sequence[Frame], batch_size: int = 32) -> None:
+def refit_reference_energies(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> None:
     """
     Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
 
@@ -165,6 +165,9 @@ def refit_reference_energies(network: MatRIS, frames: Sequence[Frame], batch_siz
     rest = []
     for start in range(0, len(frames), batch_size):
         chosen = frames[start : start + batch_size]
-        energies = evaluate(network, collate(chosen, network.config).graph)[0].tolist()
-        rest += [replace(f, energy=f.energy - energy) for f, energy in zip(chosen, energies, strict=True)]
+        graph = collate(chosen, network.config).graph
+        atomic = network(graph, graph.vectors)[0].double()
+        energies = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
+        energies += reference_energy(network.reference_energies, graph)
+        rest += [replace(f, energy=f.energy - energy) for f, energy in zip(chosen, energies.tolist(), strict=True)]
     network.reference_energies += torch.from_numpy(regress_reference_energies(rest))
