@@ -2,8 +2,8 @@
 Share of a chunk's time that is not the model's: ``python benchmarks/overhead.py --help``.
 
 Rattled candidates go through a campaign in this process; a job counts from its taking to its finishing in the queue.
-Wall and processor time are printed: on a machine that is shared, the latter is what to read. What a process pays once is
-measured apart: imports and loading in a process that is thrown away, the rest by a first campaign of a few candidates.
+Wall and processor time are printed: on a machine that is shared, the latter is what to read. What a process pays once
+is measured apart: imports and loading in a process that is thrown away, the rest by a first campaign of a few.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Stopwatch:
 
 
 def relax(maker: BatchRelaxMaker, candidates: Iterable[Candidate], chunk_size: int, watch: Stopwatch) -> Counter[str]:
-    """Run a campaign of its own, without duplicates' and sanity's rejections; states of its documents."""
+    """Run a campaign of its own; states of its documents."""
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(folder, maker, chunk_size=chunk_size)
         run(campaign, candidates, [], watch.hear)
@@ -153,11 +153,11 @@ def main() -> None:
         print(f"| {name} | {wall:.2f} | {spent:.2f} |")
     for name, k in (("wall", 0), ("processor", 1)):
         once = start[k] + first[k]
+        each, model_each = beside[k] / number, model[k] / number
+        shares = [each / model_each, (each + once / 1000) / model_each]
         print(
-            f"{name}: beside the model {100 * beside[k] / model[k]:.1f} % of its time "
-            f"({1000 * beside[k] / number:.2f} of {1000 * model[k] / number:.1f} ms a candidate); with all that a process "
-            f"pays once {100 * (beside[k] + once) / model[k]:.1f} %, "
-            f"at 1,000 candidates {100 * (beside[k] / number * 1000 + once) / (model[k] / number * 1000):.1f} %"
+            f"{name}: {1000 * each:.2f} ms beside {1000 * model_each:.1f} ms in the model for a candidate, "
+            f"{100 * shares[0]:.1f} %; {100 * shares[1]:.1f} % for a process that computes 1,000 and ends"
         )
 
 

@@ -1,9 +1,9 @@
 """
 FIRE for the atoms and cells of many systems, each at its own pace.
 
-FIRE is that of E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), in the form that ASE gave it. What it moves is what
-ASE's ``FrechetCellFilter`` shows it: the atoms in the undeformed cell, and three rows n·L for the cell, which is deformed
-by exp(L); n is the number of atoms.
+FIRE is that of E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), in the form that ASE gave it. It moves what ASE's
+``FrechetCellFilter`` shows it: the atoms in the undeformed cell, and for the cell, which is deformed by exp(L), three
+rows n·L; n is the number of atoms. L is kept from step to step, so that no logarithm is taken.
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ class Fire:
         else:
             forces[self._atoms] = self.forces
         products = torch.stack([forces * velocities, velocities * velocities, forces * forces]).sum(2)
-        sums = torch.segment_reduce(products, "sum", lengths=self._n_rows.expand(3, -1), axis=1)
+        sums = torch.segment_reduce(products, "sum", lengths=self._n_rows.expand(3, -1), axis=1, unsafe=True)
         seen = [
-            torch.segment_reduce(self.forces.norm(dim=1), "max", lengths=self._n_rows - 3),
+            torch.segment_reduce(self.forces.norm(dim=1), "max", lengths=self._n_rows - 3, unsafe=True),
             virial.norm(dim=2).amax(1),
             growth,
             log.abs().amax((1, 2)),
@@ -209,16 +209,18 @@ def stride(pace: NDArray[np.float64], sums: NDArray[np.float64]) -> tuple[NDArra
 
 def exponential(matrices: Tensor) -> Tensor:
     """Exponentials of matrices of shape (S, 3, 3), of norm 2 at most."""
-    return _series(matrices, torch.eye(3).to(matrices).expand_as(matrices), 1)
+    one = torch.eye(3, device=matrices.device, dtype=matrices.dtype)
+    return _series(matrices, one.expand_as(matrices), 1)
 
 
 def log_gradient(logs: Tensor, virials: Tensor) -> Tensor:
     """
-    Forces on the logarithms L of deformations.
+    Give the forces on the logarithms L of deformations.
 
-    The filter's force is the Fréchet derivative of exp at Lᵀ along W exp(-Lᵀ), with W the virial: the derivative at Lᵀ
-    is the adjoint of that at L (N. J. Higham, Functions of Matrices, 2008, section 3.2). As an integral (there, 10.15),
-    it is ∫ exp(sB) W exp(-sB) ds over s from 0 to 1, B = Lᵀ; its series is Σ adᵏ(W) / (k + 1)!, with ad(W) = BW - WB.
+    The filter's force is the adjoint of exp's Fréchet derivative at L, applied to W exp(-Lᵀ), with W the virial. The
+    adjoint at L is the derivative at B = Lᵀ, along E ∫ exp((1 - s)B) E exp(sB) ds with s from 0 to 1 (N. J. Higham,
+    Functions of Matrices, SIAM 2008, chapters 3 and 10). Together that is ∫ exp(sB) W exp(-sB) ds, whose series in the
+    commutator ad(W) = BW - WB is Σ adᵏ(W) / (k + 1)!
 
     Parameters
     ----------
@@ -232,14 +234,14 @@ def log_gradient(logs: Tensor, virials: Tensor) -> Tensor:
     Tensor
         eV, shape (S, 3, 3).
     """
-    one = torch.eye(3).to(logs)
+    one = torch.eye(3, device=logs.device, dtype=logs.dtype)
     left = logs.mT[:, :, None, :, None] * one[:, None, :]
     right = one[:, None, :, None] * logs[:, None, :, None, :]
     return _series((left - right).reshape(-1, 9, 9), virials.reshape(-1, 9, 1), 2).view(-1, 3, 3)
 
 
 def _series(matrix: Tensor, start: Tensor, first: int) -> Tensor:
-    """Evaluate (1 + M/k (1 + M/(k + 1) (1 + ...))) X, k the first divisor."""
+    """Evaluate X + M/k (X + M/(k + 1) (X + ...)), k the first divisor."""
     result = start
     for divisor in range(first + _TERMS - 1, first - 1, -1):
         result = torch.baddbmm(start, matrix, result, alpha=1 / divisor)
