@@ -1,4 +1,4 @@
-"""The command line: screen, relax, status, report, export, elastic, eos, phonon, qha, md, query, models, cluster."""
+"""The command line: screen, relax, status, report, export, elastic, …, query, models, training, cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen
+from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_training
 from matris.cli_options import (
     Checkpoint,
     Device,
@@ -64,6 +64,9 @@ app.command()(cli_screen.relax)
 app.command()(cli_campaign.status)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
+app.command()(cli_training.label)
+app.command()(cli_training.data)
+app.command()(cli_training.evaluate)
 app.add_typer(cli_optimade.app, name="optimade")
 app.add_typer(cli_cluster.app, name="cluster")
 

@@ -72,6 +72,14 @@ class Geometry:
             np.asarray(obj.lattice.pbc, dtype=bool),
         )
 
+    def structure(self) -> Structure:
+        """Give it as a pymatgen ``Structure``."""
+        from pymatgen.core import Element, Lattice, Structure
+
+        lattice = Lattice(self.cell, pbc=tuple(self.pbc.tolist()))
+        species = [Element.from_Z(z) for z in self.numbers.tolist()]
+        return Structure(lattice, species, self.positions, coords_are_cartesian=True)
+
     @property
     def volume(self) -> float:
         """Cell volume (Å³)."""

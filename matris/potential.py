@@ -188,8 +188,9 @@ class Potential:
         """
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
             structures = cast("list[Structure | Atoms]", [structures])
-        batch: list[Geometry] = []
-        size, limit = 0, self.batch_bytes
+        return self.predict_geometries(self._checked(structures))
+
+    def _checked(self, structures: Iterable[Structure | Atoms]) -> Iterator[Geometry]:
         for index, item in enumerate(structures):
             try:
                 structure = to_structure(item)
@@ -198,7 +199,24 @@ class Potential:
                 problem = str(error)
             if problem:
                 raise StructureError(f"structure {index}: {problem}")
-            geometry = Geometry.of(structure)
+            yield Geometry.of(structure)
+
+    def predict_geometries(self, geometries: Iterable[Geometry]) -> Iterator[Prediction]:
+        """
+        Predict structures that are known to be computable, in the order given, batched within memory.
+
+        Parameters
+        ----------
+        geometries
+            Of elements that the checkpoint knows; read as they are needed.
+
+        Yields
+        ------
+        Prediction
+        """
+        batch: list[Geometry] = []
+        size, limit = 0, self.batch_bytes
+        for geometry in geometries:
             added = self.bytes_of(geometry)
             if batch and size + added > limit:
                 yield from self._predict_batch(batch)
