@@ -112,15 +112,14 @@ class InFlight:
         leaving = [number for number, verdict in enumerate(verdicts) if verdict is not None]
         if not leaving:
             return []
-        magmoms: Sequence[Tensor | None] = [None] * len(self.flights)
-        if self.model.magmoms is not None:
-            magmoms = torch.split(self.model.magmoms, self._state.n_atoms_per_system.tolist())
+        sizes = self._state.n_atoms_per_system.tolist()
+        magmoms, extrapolation = _split(self.model.magmoms, sizes), _split(self.model.extrapolation, sizes)
         if len(leaving) == len(self.flights):
             states, self._state = self._state.split(), None
         else:
             states = self._state.pop(leaving)
         records = [
-            self._record(self.flights[number], verdicts[number], state, magmoms[number])
+            self._record(self.flights[number], verdicts[number], state, magmoms[number], extrapolation[number])
             for number, state in zip(leaving, states, strict=True)
         ]
         self.flights = [flight for flight, verdict in zip(self.flights, verdicts, strict=True) if verdict is None]
@@ -193,7 +192,12 @@ class InFlight:
         return virial.norm(dim=2).amax(dim=1).tolist(), growth.tolist(), strain.tolist()
 
     def _record(
-        self, flight: Flight, verdict: tuple[RelaxState, str | None, float] | None, state: Any, magmoms: Tensor | None
+        self,
+        flight: Flight,
+        verdict: tuple[RelaxState, str | None, float] | None,
+        state: Any,
+        magmoms: Tensor | None,
+        extrapolation: Tensor | None,
     ) -> RelaxRecord:
         """Record of a structure that left, all of its last geometry."""
         assert verdict is not None  # noqa: S101 - only those with a verdict leave
@@ -212,6 +216,7 @@ class InFlight:
         if error:
             return RelaxRecord(**common)
         stress = _numbers(state.stress[0])
+        far = None if extrapolation is None else _numbers(extrapolation)
         return RelaxRecord(
             **common,
             structure=structure,
@@ -219,9 +224,16 @@ class InFlight:
             forces=_array(state.forces),
             stress=stress,
             magmoms=None if magmoms is None else _numbers(magmoms.reshape(-1)),
+            extrapolation=None if far is None else float(far.max()),
+            mean_extrapolation=None if far is None else float(far.mean()),
             fmax=fmax,
             smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
         )
+
+
+def _split(values: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
+    """Values of atoms by structure; None for each if there are none."""
+    return [None] * len(sizes) if values is None else torch.split(values, sizes)
 
 
 class _Silent:

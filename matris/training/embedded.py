@@ -28,6 +28,7 @@ from matris.network import MatRIS
 from matris.potential import Potential
 from matris.training import batches
 from matris.training.data import read_frames
+from matris.training.domain import fit_domain, label_ranges
 from matris.training.evaluate import evaluate
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
@@ -185,7 +186,9 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
             "on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
-    errors = evaluate(Potential(network, card), data)
+    potential = Potential(network, card)
+    domain = fit_domain(potential, [*training, *validation])
+    errors = evaluate(potential, data)
     aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {
@@ -198,6 +201,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_on": label_ranges(training),
+        "domain": domain,
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
         "errors": errors,
     }
