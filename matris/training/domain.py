@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 LEARNT = 0.2
 """Mean absolute error of a force component (eV/Å) up to which a frame counts as learnt."""
 
+WRONG = 0.3
+"""Mean absolute error of a force component (eV/Å) from which on a frame is one to be warned of."""
+
 _FRAMES = 4000  # at most, drawn at random
 _PROTOTYPES = 8  # of an element: between 4 and 32, errors are told apart equally well
 _ATOMS = 10_000  # of an element, at most, drawn at random for the prototypes
@@ -106,7 +109,8 @@ def fit_domain(potential: Potential, frames: Sequence[Frame], *, seed: int = 0) 
     Returns
     -------
     dict
-        For the card: ``frames`` and ``atoms`` that gave prototypes, ``frames_set_aside``, and the settings.
+        For the card: ``frames`` and ``atoms`` that gave prototypes, ``frames_set_aside`` that gave the reach, the
+        settings, and ``flagged_of_wrong``: the share beyond the reach of frames set aside of a large error (`WRONG`).
 
     Raises
     ------
@@ -121,10 +125,11 @@ def fit_domain(potential: Potential, frames: Sequence[Frame], *, seed: int = 0) 
         training, aside = [f for f in chosen if not f.validation], [f for f in chosen if f.validation]
     seen = list(judge(potential, training))
     learnt = [j for j in seen if j.force_error < LEARNT]
-    within = [j for j in judge(potential, aside) if j.force_error < LEARNT]
+    judged = list(judge(potential, aside))
+    within = [j for j in judged if j.force_error < LEARNT]
     if not learnt or not within:
         raise MatrisError(
-            f"no domain: of {len(seen)} training frames {len(learnt)} were learnt, of {len(aside)} set aside "
+            f"no domain: of {len(seen)} training frames {len(learnt)} were learnt, of {len(judged)} set aside "
             f"{len(within)} (force errors below {LEARNT} eV/Å); train longer"
         )
     numbers = np.unique(np.concatenate([j.frame.geometry.numbers for j in seen]))
@@ -138,12 +143,9 @@ def fit_domain(potential: Potential, frames: Sequence[Frame], *, seed: int = 0) 
         domain.prototypes[row] = torch.from_numpy(_prototypes(random.permutation(atoms)[:_ATOMS], seed))
     common = float(np.average(spreads, weights=counts))
     domain.reach.copy_(torch.from_numpy(np.sqrt((counts * spreads + _PRIOR * common) / (counts + _PRIOR))))
-    distances = [
-        float(domain(torch.as_tensor(j.frame.geometry.numbers, dtype=torch.long), torch.from_numpy(j.features)).max())
-        for j in within
-    ]
-    finite = [distance for distance in distances if np.isfinite(distance)]
-    domain.reach *= float(np.quantile(finite, _QUANTILE))
+    distances = [far for far in _farthest(domain, within) if np.isfinite(far)]
+    domain.reach *= float(np.quantile(distances, _QUANTILE))
+    wrong = [far > 1 for far in _farthest(domain, [j for j in judged if j.force_error > WRONG])]
     potential.network.domain = domain.to(device=potential.device, dtype=potential.dtype)
     logger.info("domain: %d elements, %d of %d frames were learnt", len(numbers), len(learnt), len(seen))
     return {
@@ -152,8 +154,18 @@ def fit_domain(potential: Potential, frames: Sequence[Frame], *, seed: int = 0) 
         "frames_set_aside": len(within),
         "learnt_force_error": LEARNT,
         "quantile": _QUANTILE,
+        "wrong_force_error": WRONG,
+        "flagged_of_wrong": round(float(np.mean(wrong)), 3) if wrong else None,
         "prototypes": _PROTOTYPES,
     }
+
+
+def _farthest(domain: Domain, judged: Sequence[JudgedFrame]) -> list[float]:
+    """Give the largest distance in each frame, in units of the reach."""
+    return [
+        float(domain(torch.as_tensor(j.frame.geometry.numbers, dtype=torch.long), torch.from_numpy(j.features)).max())
+        for j in judged
+    ]
 
 
 def _atoms_of(number: int, judged: Sequence[JudgedFrame]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from torch import distributed
 from matris import checkpoints
 from matris.checkpoints import Card
 from matris.config import ModelConfig
+from matris.limits import measured_errors
 from matris.network import MatRIS
 from matris.potential import Potential
 from matris.training import batches
@@ -213,27 +214,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
 
 def error_table(card: Card) -> str:
     """Write the card's errors as a Markdown table, for docs/embedded-checkpoint.md."""
-    lines = ["| set | what | value |", "|---|---|---|"]
-    for name, e in card.details["errors"].items():
-        if "converged" in e:
-            what = "median / mean absolute error; mean error"
-            value = f"{e['median']:.2f} / {e['mean']:.2f} %; {e['mean_signed']:+.2f} %"
-            what += f"; {e['converged']} of {e['structures']} converged"
-        elif "drift" in e:
-            what = "drift; fluctuation of the total energy"
-            value = f"{e['drift']:.4f} meV/atom/ps; {e['fluctuation']:.4f} meV/atom"
-        elif "force_component_zero" in e:
-            what = f"energy, mean / median; force (of zero); stress; {e['frames']} frames"
-            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom; {e['force_component']:.3f} "
-            value += f"({e['force_component_zero']:.3f}) eV/Å; {e['stress']:.2f} GPa"
-        elif "force_component" in e:
-            what = f"energy; force; stress; {e['frames']} frames"
-            value = f"{1e3 * e['energy']:.0f} meV/atom; {e['force_component']:.3f} eV/Å; {e['stress']:.2f} GPa"
-        else:
-            what = f"energy at the DFT geometry, mean / median; {e['structures']} crystals"
-            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom"
-        lines.append(f"| {name} | {what} | {value} |")
-    return "\n".join(lines)
+    rows = [f"| {' | '.join(row)} |" for row in measured_errors(card)]
+    return "\n".join(["| set | what | value |", "|---|---|---|", *rows])
 
 
 def main() -> None:

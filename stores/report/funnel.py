@@ -55,8 +55,10 @@ def funnel(counts: Funnel) -> str:
     if counts.window is not None:
         rows.append(_row("on the hull", counts.stable, read, good=True))
     if counts.extrapolating is not None:
-        told = f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
-        rows.append(_lost(f"{told}was trained on: their numbers are guesses", minus=False))
+        unlike = (
+            f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
+        )
+        rows.append(_lost(f"{unlike}was trained on: their numbers are guesses", minus=False))
     for verdict, (good, bad) in _VERDICTS.items():
         found = counts.verdicts[verdict]
         if found:
