@@ -30,7 +30,7 @@ LEARNT = 0.2
 WRONG = 0.3
 """Mean absolute error of a force component (eV/Å) from which on a frame is one to be warned of."""
 
-_FRAMES = 4000  # at most, drawn at random
+_FRAMES = 2500  # at most, drawn at random
 _PROTOTYPES = 8  # of an element: between 4 and 32, errors are told apart equally well
 _ATOMS = 10_000  # of an element, at most, drawn at random for the prototypes
 _QUANTILE = 0.95  # of learnt frames set aside that are within the reach
@@ -194,14 +194,15 @@ def label_ranges(frames: Sequence[Frame]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``pressure_GPa``: the middle 98 % of the frames; ``force_eV_per_A``: the largest on an atom that 99 % of the
-        frames stay below; ``atoms``: the largest cell.
+        ``pressure_GPa``: the middle 98 % of the frames that have a stress; ``force_eV_per_A``: the largest on an atom
+        that 99 % of the frames stay below; ``atoms``: the largest cell.
     """
-    pressures = np.array([-GPA * np.trace(f.stress) / 3 for f in frames])
-    low, high = np.nanquantile(pressures, [0.01, 0.99]).tolist()
+    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in frames if f.stress is not None]
     forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in frames]
-    return {
-        "pressure_GPa": [round(low, 1), round(high, 1)],
+    ranges: dict[str, Any] = {
         "force_eV_per_A": round(float(np.quantile(forces, 0.99)), 2),
         "atoms": max(len(f.forces) for f in frames),
     }
+    if pressures:
+        ranges["pressure_GPa"] = [round(float(p), 1) for p in np.quantile(pressures, [0.01, 0.99])]
+    return ranges
