@@ -161,6 +161,7 @@ class InFlight:
         if error:
             return RelaxRecord(**common)
         stress, magmoms = _numbers(fire.stress[number]), self.model.magmoms
+        far = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
             structure=structure,
@@ -168,6 +169,8 @@ class InFlight:
             forces=_array(fire.forces[atoms]),
             stress=stress,
             magmoms=None if magmoms is None else _numbers(magmoms[atoms].reshape(-1)),
+            extrapolation=None if far is None else float(far.max()),
+            mean_extrapolation=None if far is None else float(far.mean()),
             fmax=float(fmax),
             smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
         )

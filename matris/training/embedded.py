@@ -24,10 +24,12 @@ from torch import distributed
 from matris import checkpoints
 from matris.checkpoints import Card
 from matris.config import ModelConfig
+from matris.limits import measured_errors
 from matris.network import MatRIS
 from matris.potential import Potential
 from matris.training import batches
 from matris.training.data import read_frames
+from matris.training.domain import fit_domain, label_ranges
 from matris.training.evaluate import evaluate
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
@@ -185,7 +187,9 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
             "on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
-    errors = evaluate(Potential(network, card), data)
+    potential = Potential(network, card)
+    domain = fit_domain(potential, [*training, *validation])
+    errors = evaluate(potential, data)
     aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {
@@ -198,6 +202,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_on": label_ranges(training),
+        "domain": domain,
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
         "errors": errors,
     }
@@ -208,27 +214,8 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
 
 def error_table(card: Card) -> str:
     """Write the card's errors as a Markdown table, for docs/embedded-checkpoint.md."""
-    lines = ["| set | what | value |", "|---|---|---|"]
-    for name, e in card.details["errors"].items():
-        if "converged" in e:
-            what = "median / mean absolute error; mean error"
-            value = f"{e['median']:.2f} / {e['mean']:.2f} %; {e['mean_signed']:+.2f} %"
-            what += f"; {e['converged']} of {e['structures']} converged"
-        elif "drift" in e:
-            what = "drift; fluctuation of the total energy"
-            value = f"{e['drift']:.4f} meV/atom/ps; {e['fluctuation']:.4f} meV/atom"
-        elif "force_component_zero" in e:
-            what = f"energy, mean / median; force (of zero); stress; {e['frames']} frames"
-            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom; {e['force_component']:.3f} "
-            value += f"({e['force_component_zero']:.3f}) eV/Å; {e['stress']:.2f} GPa"
-        elif "force_component" in e:
-            what = f"energy; force; stress; {e['frames']} frames"
-            value = f"{1e3 * e['energy']:.0f} meV/atom; {e['force_component']:.3f} eV/Å; {e['stress']:.2f} GPa"
-        else:
-            what = f"energy at the DFT geometry, mean / median; {e['structures']} crystals"
-            value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom"
-        lines.append(f"| {name} | {what} | {value} |")
-    return "\n".join(lines)
+    rows = [f"| {' | '.join(row)} |" for row in measured_errors(card)]
+    return "\n".join(["| set | what | value |", "|---|---|---|", *rows])
 
 
 def main() -> None:

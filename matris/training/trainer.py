@@ -160,6 +160,7 @@ class _Run:
         self.piece = _CPU_PIECE
         if self.device.type == "cuda":
             self.piece = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+        network.domain = None  # what it has learnt is about to change
         network.requires_grad_(True).train()
         self.parameters = list(network.parameters())
         for p in self.parameters:
