@@ -172,19 +172,18 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
     """
     training, validation = read_labels(labels)
     state = checkpoints.load_plain(output / STATE)
-    magnetic = any(name.startswith("magmom_head") for name in state["average"])
-    network = MatRIS(CONFIG, magmoms=magnetic)
+    network = MatRIS(CONFIG, magmoms=True)
     network.load_state_dict(state["average"])
     network.requires_grad_(False).eval()
     counts = Counter(symbol for frame in training for symbol in frame.symbols)
     card = Card(
         key=checkpoints.EMBEDDED,
         energy_scale="mp",
-        predicts="efsm" if magnetic else "efs",
+        predicts="efsm",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
         description=(
-            "Demonstrator: a small MatRIS trained on SevenNet-0's answers for generated crystals and on DFT frames, "
-            "on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
+            "Demonstrator: a small MatRIS trained on what SevenNet-0 and CHGNet agree on for generated crystals and on "
+            "DFT frames, on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
     potential = Potential(network, card)
@@ -194,10 +193,10 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {
         "date": datetime.now(UTC).date().isoformat(),
-        "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT)",
+        "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT) and CHGNet 0.3.0 (chgnet 0.4.2, BSD), where they agree",
         "data": (
             "prototypes and crystals of the literature with elements replaced, strained and rattled, labelled by the "
-            "teacher; and DFT frames of MPtrj and Alexandria"
+            "teachers; and DFT frames of MPtrj and Alexandria"
         ),
         "training_frames": len(training),
         "training_materials": len({frame.material for frame in training}),
