@@ -326,10 +326,11 @@ def query(
 
 @app.command()
 def models() -> None:
-    """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
+    """List the checkpoints: energy scale, predictions, whether the file is at hand; what the embedded one is worth."""
     with clear_errors():
         from matris import checkpoints
         from matris.cache import cache_directory
+        from matris.limits import limits, measured_errors
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
@@ -348,6 +349,12 @@ def models() -> None:
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")
+        if errors := measured_errors(card):
+            out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
+            out.print(columns_table(["set", "what", "value"], errors))
+        for number, sentence in enumerate(limits(card)):
+            heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
+            out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
 def _names(listed: str | None) -> list[str] | None:

@@ -9,7 +9,7 @@ computes for no one is left out.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from matris.config import ModelConfig
+    from matris.domain import Domain
     from matris.graph import Graph
     from matris.rows import Chunks
 
@@ -348,12 +349,18 @@ class MatRIS(nn.Module):
         Its architecture.
     magmoms
         Whether it has a head for magnetic moments.
+
+    Attributes
+    ----------
+    domain
+        What atoms it was trained on, if that is known; it judges, and changes no prediction.
     """
 
     def __init__(self, config: ModelConfig, *, magmoms: bool) -> None:
         super().__init__()
         atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
         self.config = config
+        self.domain: Domain | None = None
         self.atom_embedding = nn.Embedding(MAX_ATOMIC_NUMBER, atom)
         self.atom_linear = nn.Linear(atom, atom, bias=False)
         self.bond_basis = radial_basis(config, config.pairwise_cutoff)
@@ -381,7 +388,7 @@ class MatRIS(nn.Module):
         magmoms: bool = False,
         chunks: Chunks | None = None,
         condition: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
         Compute what each atom contributes.
 
@@ -404,6 +411,8 @@ class MatRIS(nn.Module):
             Atomic energies without the element's reference (eV), shape (N,).
         magmoms
             Absolute moments (μB), shape (N,), or None.
+        features
+            Of the atoms after the last block, shape (N, node_feat_dim).
         """
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         unit = vectors / lengths[:, None]
@@ -424,11 +433,11 @@ class MatRIS(nn.Module):
             center = Gather(atom, graph.angle_center[None])
             bond, angle = block.line_refinement(bond, angle, to, of, line_basis, chunks, center, update_edges=more)
             atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, chunks, update_edges=more)
-        atom = self.readout_norm(atom)
-        energies = self.energy_head(atom).flatten()
+        normed = self.readout_norm(atom)
+        energies = self.energy_head(normed).flatten()
         if magmoms and self.magmom_head is not None:
-            return energies, self.magmom_head(atom).flatten().abs()
-        return energies, None
+            return energies, self.magmom_head(normed).flatten().abs(), atom
+        return energies, None, atom
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
         """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
@@ -481,6 +490,31 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
     return per_atom.double() * graph.n_atoms
 
 
+class Evaluation(NamedTuple):
+    """
+    What a network says of a batch.
+
+    Attributes
+    ----------
+    energies
+        Total energies with element references (eV), float64, shape (S,).
+    forces
+        −∂E/∂x (eV/Å), shape (N, 3).
+    stresses
+        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
+    magmoms
+        μB, shape (N,), or None.
+    features
+        Of the atoms after the last block, shape (N, node_feat_dim): what `matris.domain.Domain` judges by.
+    """
+
+    energies: torch.Tensor
+    forces: torch.Tensor
+    stresses: torch.Tensor
+    magmoms: torch.Tensor | None
+    features: torch.Tensor
+
+
 def evaluate(
     network: MatRIS,
     graph: Graph,
@@ -488,7 +522,7 @@ def evaluate(
     magmoms: bool = False,
     differentiable: bool = False,
     chunks: Chunks | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> Evaluation:
     """
     Energies, forces and stresses of a batch.
 
@@ -510,24 +544,17 @@ def evaluate(
 
     Returns
     -------
-    energies
-        Total energies with element references (eV), float64, shape (S,).
-    forces
-        −∂E/∂x (eV/Å), shape (N, 3).
-    stresses
-        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
-    magmoms
-        Shape (N,), or None.
+    Evaluation
     """
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_()
-        atomic, moments = network(graph, vectors, magmoms=magmoms, chunks=chunks)
+        atomic, moments, features = network(graph, vectors, magmoms=magmoms, chunks=chunks)
         # the gradient of the plain sum is that of each structure: they do not interact
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
     if not differentiable:
         atomic, gradient = atomic.detach(), gradient.detach()
         moments = None if moments is None else moments.detach()
-        vectors = vectors.detach()
+        vectors, features = vectors.detach(), features.detach()
     energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
     energies = energies + reference_energy(network.reference_energies, graph)
     n = graph.numbers.shape[0]
@@ -535,4 +562,4 @@ def evaluate(
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
     stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
-    return energies, forces, stresses, moments
+    return Evaluation(energies, forces, stresses, moments, features)

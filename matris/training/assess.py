@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from matris.config import MAX_ATOMIC_NUMBER
 from matris.records import GPA
-from matris.training.data import ElementRegression
+from matris.training.element_energies import fractions, least_absolute
 from matris.training.thinned import Thinned
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _DIRECTED = 0.05  # eV/Å: a force that has a direction
 _PER_ATOM = ("n", "component", "square", "length", "zero", "cosine", "n_cosine", "magmom", "n_magmom")
 _PER_FRAME = ("set", "n_atoms", "energy", "stress", "pressure")
 _SHIFTABLE = 3  # frames for each element whose shift is fitted
-_ROUNDS, _LEAST = 12, 1e-4  # of fitting shifts; eV/atom below which an error is as good as none
 _OFFSET, _TOLD = 2.0, 50.0  # ratio, and meV/atom, beyond which shifts of elements are told of
 
 
@@ -145,19 +144,14 @@ class Assessment:
 
     def _shifted(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         """Signed energy errors (eV/atom) less the shifts of the elements that explain them best, or NaN."""
-        energy, n_atoms = frames[:, _PER_FRAME.index("energy")], frames[:, _PER_FRAME.index("n_atoms")]
-        n_elements = len(np.unique(np.concatenate(self._numbers)))
+        compositions = fractions(
+            np.concatenate(self._numbers), np.cumsum([0, *map(len, self._numbers)], dtype=np.int64)
+        )
+        n_elements = np.count_nonzero(compositions.sum(axis=0))
         if len(frames) < _SHIFTABLE * n_elements:
             return np.full(len(frames), np.nan)
-        left = energy
-        for _ in range(_ROUNDS):  # least squares, reweighted until absolute errors are least
-            weights = _LEAST / np.maximum(np.abs(left), _LEAST)
-            regression = ElementRegression(ridge=1e-6)
-            for numbers, total, weight in zip(self._numbers, energy * n_atoms, weights, strict=True):
-                regression.add(numbers, float(total), float(weight))
-            shifts = regression.energies()
-            left = energy - np.array([shifts[numbers.astype(int) - 1].mean() for numbers in self._numbers])
-        return left
+        energy: NDArray[np.float64] = frames[:, _PER_FRAME.index("energy")]
+        return energy - compositions @ least_absolute(compositions, energy)
 
     def remark(self) -> str | None:
         """Say so if the energies seem to be on another scale."""

@@ -13,9 +13,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
 from matris.graph import Batch, Geometry, Graph, build_graph
+from matris.training.element_energies import fractions, least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -158,38 +158,7 @@ def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
     ndarray
         eV/atom, shape (94,); zero for elements that do not occur.
     """
-    regression = ElementRegression()
-    for frame in frames:
-        regression.add(frame.geometry.numbers, frame.energy)
-    return regression.energies()
-
-
-class ElementRegression:
-    """
-    Ridge regression of energies per atom on composition, frame by frame.
-
-    Parameters
-    ----------
-    ridge
-        What is added to the squared fractions of each element.
-    """
-
-    def __init__(self, ridge: float = 1e-3) -> None:
-        self._ridge = ridge
-        self._xx = np.zeros((MAX_ATOMIC_NUMBER, MAX_ATOMIC_NUMBER))
-        self._xy = np.zeros(MAX_ATOMIC_NUMBER)
-
-    def add(self, numbers: NDArray[np.integer], energy: float, weight: float = 1.0) -> None:
-        """Learn from a frame of total energy `energy` (eV)."""
-        elements, counts = np.unique(numbers, return_counts=True)
-        fractions = counts / len(numbers)
-        self._xx[np.ix_(elements - 1, elements - 1)] += weight * np.outer(fractions, fractions)
-        self._xy[elements - 1] += weight * fractions * (energy / len(numbers))
-
-    def energies(self) -> NDArray[np.float64]:
-        """Energies per element (eV/atom), shape (94,); zero for elements that did not occur."""
-        seen = self._xx.diagonal() > 0
-        energies = np.zeros(MAX_ATOMIC_NUMBER)
-        xx = self._xx[np.ix_(seen, seen)]
-        energies[seen] = np.linalg.solve(xx + self._ridge * np.eye(len(xx)), self._xy[seen])
-        return energies
+    numbers = [frame.geometry.numbers.astype(np.uint8) for frame in frames]
+    energies = np.array([frame.energy / len(frame.geometry.numbers) for frame in frames])
+    offsets = np.concatenate([[0], np.cumsum([len(z) for z in numbers])])
+    return least_squares(fractions(np.concatenate(numbers), offsets), energies)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -124,7 +123,8 @@ class DataSet(Sequence[Frame]):
         return DataSet(self.path, part)
 
     def _chosen(self, indices: NDArray[np.int64]) -> DataSet:
-        found = copy(self)
+        found = DataSet.__new__(DataSet)
+        found.__dict__.update(self.__dict__)
         found._indices = indices  # noqa: SLF001 - its own
         return found
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from matris.errors import MatrisError
-from matris.training.data import ElementRegression
 from matris.training.dataset import ARRAYS, FORMAT, META, OUTLIER, TRAINING, VALIDATION, WHERE, DataSet
+from matris.training.element_energies import fractions, least_absolute
 from matris.training.label_statistics import describe
 from matris.training.labelled import Rejected, reduced_formula
 from matris.training.pressures import Pressures
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 REJECTED = "rejected.csv"
 
-_CHUNK = 4096  # frames looked at together
-_ROUNDS = 4  # of regression, each without the outliers of the one before
 _ROBUST = 1.4826  # from the median absolute deviation to a standard deviation
 _DEVIATIONS = 12.0
 _TOLERATED = 1.0  # eV/atom, never an outlier
@@ -291,7 +289,7 @@ def _parts(
     Part of each frame, and whether sources decided about any.
 
     A group's hash decides, so that it is in the same part of any set; where no group falls below the share, the one
-    with the smallest hash is set aside.
+    with the smallest hash is set aside, and where all do, the one with the largest is not.
     """
     named, formulas = zip(*spool.materials, strict=True)
     keys = {"formula": formulas, "material": named}
@@ -314,6 +312,8 @@ def _parts(
     aside |= {name for name, parts in said.items() if "validation" in parts}
     if not aside and len(free) > 1 and options.validation > 0:
         aside = {min(free, key=lambda name: free[name])}
+    if aside == set(said) and len(free) > 1 and options.validation < 1:
+        aside -= {max(free, key=lambda name: free[name])}
     values = np.array([VALIDATION if name in aside else TRAINING for name in groups], dtype=np.uint8)
     return values[inverse.ravel()], any(said.values())
 
@@ -327,33 +327,14 @@ def _regress(
     arrays: dict[str, NDArray[Any]], max_residual: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Element energies, and the distance of each frame's energy from theirs (eV/atom), NaN for outliers."""
-    offsets, energies = np.asarray(arrays["offsets"]), np.asarray(arrays["energies"])
-    numbers = arrays["numbers"]
-    chosen = np.ones(len(energies), dtype=bool)
-    for _ in range(_ROUNDS):
-        regression = ElementRegression()
-        for i in np.flatnonzero(chosen).tolist():
-            regression.add(numbers[offsets[i] : offsets[i + 1]], float(energies[i]))
-        elements = regression.energies()
-        residuals = _residuals(arrays, elements)
-        centre = np.median(residuals[chosen])
-        spread = _ROBUST * np.median(np.abs(residuals[chosen] - centre))
-        limit = max_residual if max_residual is not None else max(_TOLERATED, _DEVIATIONS * float(spread))
-        before, chosen = chosen, np.abs(residuals - centre) <= limit
-        if (chosen == before).all() or not chosen.any():
-            break
-    return elements, np.where(chosen, residuals, np.nan)
-
-
-def _residuals(arrays: dict[str, NDArray[Any]], elements: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Energies less those of the elements (eV/atom), shape (n_frames,)."""
-    offsets, energies, found = np.asarray(arrays["offsets"]), arrays["energies"], []
-    for start in range(0, len(energies), _CHUNK):
-        bounds = offsets[start : start + _CHUNK + 1]
-        numbers = arrays["numbers"][bounds[0] : bounds[-1]].astype(np.int64)
-        explained = np.add.reduceat(elements[numbers - 1], bounds[:-1] - bounds[0])
-        found.append((energies[start : start + _CHUNK] - explained) / np.diff(bounds))
-    return np.concatenate(found)
+    offsets = np.asarray(arrays["offsets"])
+    compositions, energies = fractions(arrays["numbers"], offsets), np.asarray(arrays["energies"]) / np.diff(offsets)
+    elements = least_absolute(compositions, energies)
+    residuals = energies - compositions @ elements
+    centre = np.median(residuals)
+    spread = _ROBUST * float(np.median(np.abs(residuals - centre)))
+    limit = max_residual if max_residual is not None else max(_TOLERATED, _DEVIATIONS * spread)
+    return elements, np.where(np.abs(residuals - centre) <= limit, residuals, np.nan)
 
 
 def _reject_outliers(

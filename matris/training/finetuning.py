@@ -5,31 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols
 
 from matris import checkpoints
 from matris.checkpoints import Card
-from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
-from matris.network import MatRIS, evaluate
-from matris.training import batches
+from matris.network import MatRIS
 from matris.training.curve import drawn
-from matris.training.data import collate
 from matris.training.dataset import DataSet
 from matris.training.dataset_writer import SetOptions, write_set
 from matris.training.labelled import Reading
 from matris.training.processes import together
 from matris.training.reading import files_of, read_labelled
-from matris.training.recipe import describe_set, has_magmoms, provenance
-from matris.training.trainer import LOG, TrainSettings, train, validate
+from matris.training.recipe import describe_set, domain_of, has_magmoms, provenance
+from matris.training.trainer import LOG, Joined, TrainSettings, train, validate
+from matris.training.widen import introduce, refit_reference_energies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from matris.training.data import Frame
 
 GENTLE = TrainSettings(
     epochs=20, batch_size=16, learning_rate=3e-4, warmup=20, weight_decay=1e-3, ema=0.99, validate_every=50, patience=10
@@ -116,11 +111,13 @@ def finetune(
     old, old_aside = ((), ()) if replay is None else (replay.part("training"), replay.part("validation"))
     with together(device) as (where, is_first):
         torch.manual_seed(settings.seed)
+        network.domain = None  # what it has learnt is about to change
         network = _with_head(network, magmoms=has_magmoms(training)).to(where)
         before, old_before = validate(network, validation), validate(network, old_aside)
         new = sorted(set(data.meta["elements"]) - set(card.elements))
+        introduce(network, card.elements, new)
         if refit_energies or new:
-            shift_energies(network, training, None if refit_energies else new)
+            refit_reference_energies(network, training, None if refit_energies else new)
         title = f"Fine-tuning of {card.key} to {key}"
         with drawn(output / LOG, output / "log.html", title, wanted=is_first):
             after = train(network, training, validation, settings, output, replay=old)
@@ -143,19 +140,16 @@ def finetune(
             },
             "parent_details": card.details,
         }
-        limits = f"{card.key}, fine-tuned on {data.path.name}; outside of that chemistry use its parent"
-        checkpoints.save(
-            tuned.path,
-            network,
-            Card(
-                key=key,
-                energy_scale=scale,
-                predicts="efsm" if network.magmom_head is not None else "efs",
-                elements=tuple(sorted({*card.elements, *data.meta["elements"]})),
-                description=limits,
-                details=details,
-            ),
+        made = Card(
+            key=key,
+            energy_scale=scale,
+            predicts="efsm" if network.magmom_head is not None else "efs",
+            elements=tuple(sorted({*card.elements, *data.meta["elements"]})),
+            description=f"{card.key}, fine-tuned on {data.path.name}; outside of that chemistry use its parent",
+            details=details,
         )
+        details["domain"] = domain_of(network, made, Joined(data, () if replay is None else replay))
+        checkpoints.save(tuned.path, network, made)
         return tuned
 
 
@@ -208,41 +202,3 @@ def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
     headed = MatRIS(network.config, magmoms=True)
     headed.load_state_dict({**headed.state_dict(), **network.state_dict()})
     return headed
-
-
-def shift_energies(network: MatRIS, frames: Sequence[Frame], elements: Sequence[str] | None = None) -> dict[str, float]:
-    """
-    Add to the element energies what explains the network's errors of energy best.
-
-    Parameters
-    ----------
-    network
-        The network, changed in place.
-    frames
-        With the energies to meet.
-    elements
-        Only the energies of these; by default of all in the frames.
-
-    Returns
-    -------
-    dict
-        By element, what was added (eV/atom).
-    """
-    device = network.reference_energies.device
-    counts, residuals = [], []
-    costs = batches.costs(frames, network.config)
-    for piece in batches.pieces(np.arange(len(frames)), costs, batches.largest_piece(device)):
-        batch = collate([frames[i] for i in piece], network.config, device)
-        n_atoms = batch.graph.n_atoms
-        residuals.append(((batch.energies - evaluate(network, batch.graph)[0]) / n_atoms).cpu().numpy())
-        counts += [np.bincount(frames[i].geometry.numbers, minlength=MAX_ATOMIC_NUMBER + 1)[1:] for i in piece]
-    fractions = np.array(counts) / np.sum(counts, axis=1, keepdims=True)
-    free = fractions.any(axis=0)
-    if elements is not None:
-        free &= np.isin(np.arange(1, MAX_ATOMIC_NUMBER + 1), [atomic_numbers[symbol] for symbol in elements])
-    # of all that explain as much, the smallest: in one chemistry, compositions tell elements hardly apart
-    shifts, *_ = np.linalg.lstsq(fractions[:, free], np.concatenate(residuals), rcond=1e-6)
-    network.reference_energies[torch.from_numpy(free).to(device)] += torch.tensor(
-        shifts, dtype=network.reference_energies.dtype, device=device
-    )
-    return {chemical_symbols[z]: float(e) for z, e in zip(np.flatnonzero(free) + 1, shifts, strict=True)}

@@ -97,8 +97,7 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     """
     graph = batch.graph
     magnetic = network.magmom_head is not None
-    found = evaluate(network, graph, magmoms=magnetic, differentiable=differentiable)
-    energies, forces, stresses, moments = found[:4]
+    energies, forces, stresses, moments, _ = evaluate(network, graph, magmoms=magnetic, differentiable=differentiable)
     n_atoms = graph.n_atoms
     difference = forces - batch.forces
     # a tiny offset keeps the gradient of the length finite at zero

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import platform
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -21,10 +22,12 @@ from matris.checkpoints import Card
 from matris.config import ModelConfig
 from matris.errors import CheckpointError, MatrisError
 from matris.network import MatRIS
+from matris.potential import Potential
 from matris.training.curve import drawn
 from matris.training.data import regress_reference_energies
 from matris.training.dataset import META, DataSet
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
+from matris.training.domain import fit_domain
 from matris.training.processes import together
 from matris.training.trainer import LOG, TrainSettings, train
 
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matris.training.data import Frame
+    from matris.training.trainer import Joined
+
+logger = logging.getLogger(__name__)
 
 SIZES = {"S": 4, "M": 6, "L": 10}
 """Blocks of the paper's models; all else of them is in `PAPER`, the cut-off of angles of L too."""
@@ -216,6 +222,7 @@ def train_checkpoint(config: TrainConfig) -> Path | None:
                 "errors": {"validation": errors},
             },
         )
+        card.details["domain"] = domain_of(network, card, data)
         path = config.output / f"{config.key}.safetensors"
         checkpoints.save(path, network, card)
         return path
@@ -241,6 +248,15 @@ def has_magmoms(frames: Sequence[Frame]) -> bool:
     if isinstance(frames, DataSet):
         return "magnetic moment (μB)" in frames.meta["labels"]
     return any(frame.magmoms is not None for frame in frames)
+
+
+def domain_of(network: MatRIS, card: Card, frames: Sequence[Frame] | Joined) -> dict[str, Any] | None:
+    """Find what the network has learnt; None if that is nothing."""
+    try:
+        return fit_domain(Potential(network, card), frames)
+    except MatrisError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def describe_set(data: DataSet) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def train(
     objective = objective or LabelObjective(network, settings.weights)
     run = _Run(network, objective, settings, directory, settings.total(len(training)))
     run.resume()
-    frames = _Joined(training, replay)
+    frames = Joined(training, replay)
     costs = np.concatenate([batches.costs(part, network.config) for part in (training, replay)])
     aside = batches.costs(validation, network.config)
     if settings.compile and run.step < run.total:
@@ -217,11 +217,14 @@ def train(
     return run.summary
 
 
-class _Joined:
-    """Two sequences as one."""
+class Joined:
+    """Two sequences of frames as one."""
 
     def __init__(self, first: Sequence[Frame], second: Sequence[Frame]) -> None:
         self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
 
     def __getitem__(self, index: int) -> Frame:
         n = len(self.first)
@@ -256,6 +259,7 @@ class _Run:
     ) -> None:
         self.objective, self.settings, self.directory, self.total = objective, settings, directory, total
         self.rank, self.world = _rank()
+        network.domain = None  # what it has learnt is about to change
         self.module = objective.module
         self.module.requires_grad_(True).train()
         names = [name for name, _ in self.module.named_parameters()]

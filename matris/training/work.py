@@ -90,8 +90,9 @@ class WorkCheck:
             if near(per_atom, 1):
                 return f"the energies look like those of one atom, not of the cell: {said}; multiply them"
             if near(-ratio, 1):
-                way_out = "give --flip-stress, or leave it out" if name == "stress" else "turn the forces round"
-                return f"the {name} have the wrong sign: {said}; {way_out}"
+                if name == "stress":
+                    return f"the stress has the wrong sign: {said}; give --flip-stress, or leave it out"
+                return f"the forces have the wrong sign: {said}; turn them round"
             for words, factor in (STRESS_RATIOS if name == "stress" else _FORCE_RATIOS).items():
                 if near(abs(ratio), factor):
                     also = ", and the sign is wrong" if ratio < 0 else ""
