@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import distributed
 from matris import checkpoints
 from matris.checkpoints import Card
 from matris.config import ModelConfig
+from matris.errors import MatrisError
 from matris.limits import measured_errors
 from matris.network import MatRIS
 from matris.potential import Potential
@@ -187,7 +188,11 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         ),
     )
     potential = Potential(network, card)
-    domain = fit_domain(potential, [*training, *validation])
+    domain: dict[str, Any] = {}
+    try:
+        domain = fit_domain(potential, [*training, *validation])
+    except MatrisError as error:
+        logger.warning("%s", error)
     errors = evaluate(potential, data)
     aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
