@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from pymatgen.core import Structure
 from matris.checkpoints import locate, read_file
 from matris.potential import load
 from matris.stores.candidates import Candidate
-from matris.stores.documents import CheckpointTag, describe
+from matris.stores.documents import CheckpointTag, Place, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +42,7 @@ _NOT_SETTINGS = {
     "journal_dir",
     "trajectory_dir",
 }  # they do not decide the result, or stand apart
+_SCHEDULER_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
 
 
@@ -167,6 +170,16 @@ def provenance(potential: Potential) -> dict[str, Any]:
         "device": str(potential.device),
         "dtype": dtype_name(potential.dtype),
     }
+
+
+def place() -> Place:
+    """Tell where this process runs, and which GPUs it was given."""
+    numbers = (os.environ.get(name) for name in _SCHEDULER_JOB)
+    return Place(
+        host=socket.gethostname(),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        scheduler_job=next((number for number in numbers if number), None),
+    )
 
 
 def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobflow import job
 
-from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
+from matris.makers.batch import BatchMaker, as_candidate, dtype_name, place, provenance
 from matris.relaxation import RelaxSettings, journal_file, relax
 from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 from matris.structures import problem_with
@@ -91,6 +92,7 @@ class BatchRelaxMaker(BatchMaker):
         ChunkDocument
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
         """
+        started = datetime.now(UTC)
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
         scale = potential.card.energy_scale
@@ -114,6 +116,8 @@ class BatchRelaxMaker(BatchMaker):
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
             settings=self.tag(),
+            place=place(),
+            started=started.isoformat(),
             **provenance(potential),
         )
 

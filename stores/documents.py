@@ -65,6 +65,14 @@ class CheckpointTag(BaseModel):
     energy_scale: str = Field(description="Which reference energies and corrections are legal: mp, matpes-pbe, …")
 
 
+class Place(BaseModel):
+    """Where a job ran."""
+
+    host: str
+    visible_devices: str | None = Field(default=None, description="GPUs it was given: CUDA_VISIBLE_DEVICES.")
+    scheduler_job: str | None = Field(default=None, description="Its number with the scheduler.")
+
+
 class RelaxTag(BaseModel):
     """How a chunk was relaxed."""
 
@@ -121,7 +129,11 @@ class ChunkDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
-    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
+    place: Place | None = Field(default=None, description="Where the job ran.")
+    started: str | None = Field(default=None, description="ISO 8601, UTC.")
+    created: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC; at its end."
+    )
 
     @model_validator(mode="after")
     def _parallel(self) -> Self:
