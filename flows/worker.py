@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
 
 from matris.errors import MatrisError
 from matris.flows.chunks import chunk_job, keep_candidates, kept_candidates
+from matris.flows.patience import patiently
 from matris.flows.pulse import Pulse
 from matris.journal import JournalInUseError
 from matris.stores.candidates import Candidate
@@ -45,8 +46,6 @@ ATTEMPTS = 3
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no other chunk would fare better
 _IDLE = 0.3  # seconds between looks into an empty queue
-_AWAY = 600.0  # seconds that a store may be away
-_ENDING = 60.0  # seconds in which a process that ends lets go of its journal
 _PAUSES = (2.0, 10.0, 30.0)  # seconds before a job is tried again that raised an error
 
 logger = logging.getLogger(__name__)
@@ -54,9 +53,8 @@ logger = logging.getLogger(__name__)
 type Tell = Callable[..., None]
 
 
-@dataclass(frozen=True)
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """Whoever started this process wants it to end."""
+class Stopped(BaseException):
+    """Whoever started this process wants it to end; no error, which a structure could be blamed for."""
 
 
 def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], bool]) -> None:
@@ -76,7 +74,7 @@ def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], 
     """
     with _announced(tell):
         while True:
-            item = _patiently(lambda: campaign.queue.take(campaign.name), tell)
+            item = patiently(lambda: campaign.queue.take(campaign.name), _waiting(tell))
             if item is not None:
                 _run(campaign, item, device, tell)
             elif more():
@@ -107,18 +105,18 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
         except Exception as error:  # noqa: BLE001 - a job that breaks costs only itself
             _failed(campaign, item, error, tell)
             return
-    kept = _patiently(lambda: campaign.queue.finish(item), tell)
+    kept = patiently(lambda: campaign.queue.finish(item), _waiting(tell))
     tell("done" if kept else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
 def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, tell: Tell) -> None:
     """Run the job of a chunk; with a journal of its own if another process does not let go of the chunk's."""
     try:
-        _patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), tell)
+        patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(tell))
     except JournalInUseError:  # the former holder of the chunk is suspended
         own = campaign.journal(item.work_id) / str(os.getpid())
         apart = replace(maker, journal_dir=str(own))  # type: ignore[call-arg]
-        _patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), tell)
+        patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), _waiting(tell))
 
 
 def _failed(campaign: Campaign, item: WorkItem, error: Exception, tell: Tell) -> None:
@@ -155,21 +153,6 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
     campaign.queue.note(item, suspect=None, blamed=blamed)
 
 
-def _patiently[T](action: Callable[[], T], tell: Tell) -> T:
-    """Do something with the store, again and again while it is away, or while a process that ends holds the journal."""
-    start = time.monotonic()
-    pause = 1.0
-    while True:
-        try:
-            return action()
-        except (PyMongoError, JournalInUseError) as error:
-            if time.monotonic() - start > (_AWAY if isinstance(error, PyMongoError) else _ENDING):
-                raise
-            tell("waiting", error=str(error))
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
-
-
 @contextmanager
 def _announced(tell: Tell) -> Iterator[None]:
     """Tell of every candidate that a job finishes."""
@@ -191,6 +174,10 @@ def _announced(tell: Tell) -> Iterator[None]:
         finished.removeHandler(handler)
         finished.setLevel(level)
         finished.propagate = propagate
+
+
+def _waiting(tell: Tell) -> Callable[[str], None]:
+    return lambda error: tell("waiting", error=error)
 
 
 def _since(start: float) -> float:

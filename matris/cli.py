@@ -1,4 +1,4 @@
-"""The command line: screen, relax, status, report, export, elastic, eos, phonon, qha, md, query, models, cluster."""
+"""The command line; what runs and looks at campaigns, clusters and OPTIMADE is in files of its own."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ app = typer.Typer(
 app.command()(cli_screen.screen)
 app.command()(cli_screen.relax)
 app.command()(cli_campaign.status)
+app.command()(cli_campaign.cancel)
+app.command()(cli_campaign.resume)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
 app.add_typer(cli_optimade.app, name="optimade")
