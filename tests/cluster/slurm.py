@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -143,6 +145,24 @@ def ask(environment: dict[str, str], *command: str) -> str:
     """What a command of Slurm prints; nothing where it fails."""
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def running(environment: dict[str, str]) -> dict[str, list[str]]:
+    """Jobs that run, and the GPUs that Slurm bound to each."""
+    found = {}
+    for job in ask(environment, "scontrol", "show", "job", "-d", "-o").splitlines():
+        about = dict(word.split("=", 1) for word in job.split() if "=" in word)
+        if about.get("JobState") == "RUNNING" and (bound := re.search(r"GRES=gpu:fake:\d+\(IDX:([\d,-]+)\)", job)):
+            found[about["JobId"]] = bound[1].split(",")
+    return found
+
+
+def kill_job(environment: dict[str, str], job: str) -> None:
+    """Send kill -9 to the Python of a job, of which nothing is left to say so."""
+    for line in ask(environment, "scontrol", "listpids", job).splitlines():
+        pid = line.split()[0]
+        if pid.isdigit() and b"execution" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @contextmanager
