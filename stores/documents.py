@@ -121,6 +121,9 @@ class ChunkDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
+    ran_on: dict[str, str | None] = Field(
+        default_factory=dict, description="Host, job of the scheduler, and CUDA_VISIBLE_DEVICES there."
+    )
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
 
     @model_validator(mode="after")
