@@ -25,6 +25,7 @@ from matris.errors import MatrisError
 from matris.flows.chunks import chunk_job, keep_candidates, kept_candidates
 from matris.flows.patience import patiently
 from matris.flows.pulse import Pulse
+from matris.flows.suspects import blamed, compute_alone
 from matris.journal import JournalInUseError
 from matris.stores.candidates import Candidate
 
@@ -136,21 +137,15 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
 
     What survives is in the journal afterwards; what has killed often enough becomes a candidate with an error.
     """
-    candidates = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item.work_id)]
-    blamed: dict[str, int] = dict(item.payload.get("blamed", {}))
+    before = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item.work_id)]
+    deaths: dict[str, int] = dict(item.payload.get("blamed", {}))
     if suspect := item.payload.get("suspect"):
-        blamed[suspect] = blamed.get(suspect, 0) + 1
-    for place, candidate in enumerate(candidates):
-        identity = candidate.candidate_id
-        if blamed.get(identity, 0) >= DEATHS and candidate.error is None:
-            reason = f"the process that computed it alone died {blamed[identity]} times: {item.error or 'killed'}"
-            candidates[place] = candidate.model_copy(update={"error": reason})
-            keep_candidates(campaign.job_store, item.work_id, candidates)
-    for candidate in candidates:
-        if candidate.error is None and candidate.structure is not None:
-            item = campaign.queue.note(item, suspect=candidate.candidate_id, blamed=blamed)
-            maker.make.original(maker, [candidate])  # the function beneath the job
-    campaign.queue.note(item, suspect=None, blamed=blamed)
+        deaths[suspect] = deaths.get(suspect, 0) + 1
+    candidates = blamed(before, deaths, DEATHS, item.error or "killed")
+    if candidates != before:
+        keep_candidates(campaign.job_store, item.work_id, candidates)
+    compute_alone(maker, candidates, lambda name: campaign.queue.note(item, suspect=name, blamed=deaths))
+    campaign.queue.note(item, suspect=None, blamed=deaths)
 
 
 @contextmanager

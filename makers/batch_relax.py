@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import job
 
-from matris.makers.batch import BatchMaker, as_candidate, dtype_name, place, provenance
+from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
 from matris.relaxation import RelaxSettings, journal_file, relax
 from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 from matris.structures import problem_with
@@ -116,7 +116,6 @@ class BatchRelaxMaker(BatchMaker):
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
             settings=self.tag(),
-            place=place(),
             started=started.isoformat(),
             **provenance(potential),
         )

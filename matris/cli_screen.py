@@ -162,7 +162,7 @@ def screen(
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
-            on = {"checkpoint": checkpoint, "device": device if where else None}
+            on: dict[str, Any] = {"checkpoint": checkpoint, "device": device if where else None}
             maker = BatchRelaxMaker(**on, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,

@@ -11,9 +11,11 @@ from matris.terminal import stderr, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from matris.flows.campaign import Campaign
     from matris.flows.cluster.submission import Submission
+    from matris.makers.batch import BatchMaker
     from matris.stores.candidates import Candidate
 
 
@@ -72,6 +74,27 @@ def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], where: 
             f"Watch it: matris status --store {store}. Stop it: matris cancel --store {store}", soft_wrap=True
         )
     return finished
+
+
+def submit_properties(
+    name: str, files: Sequence[Path], maker: BatchMaker, where: Submission, store: str | None
+) -> list[dict[str, Any]] | None:
+    """Submit what is to be computed of some files, and say so; or the documents, if all are there."""
+    from matris.flows.cluster import properties
+    from matris.stores.jobstore import open_job_store
+
+    with stderr.status("Submitting …"):
+        job_store = open_job_store(store_of(where, store))
+        documents, counts = properties.submit_properties(files, name, maker, job_store, where)
+    if documents is None:
+        told = ", ".join(f"{n} {how}" for how, n in counts.items())
+        stdout().print(
+            f"{told}, by {', '.join(where.workers)} of project {where.project}. The same command again shows the "
+            f"results; jobs: jf -p {where.project} job list",
+            soft_wrap=True,
+        )
+        warn_of_runner(where)
+    return documents
 
 
 def warn_of_runner(where: Submission) -> None:

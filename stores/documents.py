@@ -65,14 +65,6 @@ class CheckpointTag(BaseModel):
     energy_scale: str = Field(description="Which reference energies and corrections are legal: mp, matpes-pbe, …")
 
 
-class Place(BaseModel):
-    """Where a job ran."""
-
-    host: str
-    visible_devices: str | None = Field(default=None, description="GPUs it was given: CUDA_VISIBLE_DEVICES.")
-    scheduler_job: str | None = Field(default=None, description="Its number with the scheduler.")
-
-
 class RelaxTag(BaseModel):
     """How a chunk was relaxed."""
 
@@ -129,7 +121,9 @@ class ChunkDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
-    place: Place | None = Field(default=None, description="Where the job ran.")
+    ran_on: dict[str, str | None] = Field(
+        default_factory=dict, description="Host, job of the scheduler, and CUDA_VISIBLE_DEVICES there."
+    )
     started: str | None = Field(default=None, description="ISO 8601, UTC.")
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC; at its end."

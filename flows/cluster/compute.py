@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import time
@@ -13,7 +14,9 @@ from jobflow import Job, Response
 
 from matris.errors import MatrisError
 from matris.flows.cluster.ending import Ending, ended_in_time
+from matris.flows.suspects import blamed, compute_alone
 from matris.journal import JournalInUseError
+from matris.makers.batch import as_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +24,15 @@ if TYPE_CHECKING:
     from jobflow import OutputReference
 
     from matris.makers.batch import BatchMaker
+    from matris.stores.candidates import Candidate
 
 TRIES = 3
 """So often in a row a job may end before its scheduler ends it without a single new record."""
 
+DEATHS = 2
+"""So often a job may die on a candidate that it computes alone; then the candidate is recorded as failed."""
+
+_SUSPECTS = "suspects.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _ENDING = 60.0  # seconds in which the job before lets go of its journal
 
@@ -52,6 +60,7 @@ def compute_chunk(
     candidates: Sequence[Any],
     gpu: bool = False,
     walltime: float | None = None,
+    careful: bool = False,
     tries: int = 0,
     finished: int = 0,
 ) -> Any:
@@ -68,6 +77,8 @@ def compute_chunk(
         Whether the worker promises a GPU. If it has none, and the Maker names no device, nothing is computed.
     walltime
         Seconds that the job has, if its scheduler does not tell.
+    careful
+        Whether jobs died of this chunk: candidates are then computed one by one, to find the culprit.
     tries
         How many jobs in a row ended early without a new record.
     finished
@@ -88,7 +99,7 @@ def compute_chunk(
     folder = Path(getattr(maker, "journal_dir", None) or ".")
     try:
         with ended_in_time(walltime):
-            return _patiently(maker, candidates)
+            return _computed(maker, _careful(maker, candidates, folder / _SUSPECTS) if careful else candidates)
     except Ending as ending:
         n = n_records(folder)
         told = f"{ending}; {n} records of {len(candidates)} candidates are in {folder}"
@@ -97,7 +108,7 @@ def compute_chunk(
             raise MatrisError(
                 f"{told}, none of them from the last {TRIES} jobs: give jobs more time, or take smaller chunks"
             ) from None
-        how = {"gpu": gpu, "walltime": walltime, "tries": tries, "finished": n}
+        how = {"gpu": gpu, "walltime": walltime, "careful": careful, "tries": tries, "finished": n}
         return Response(output={"unfinished": told}, replace=cluster_job(maker, candidates, **how))
     except OSError as error:
         if error.errno not in _FULL:
@@ -118,7 +129,7 @@ def n_records(folder: Path) -> int:
     return n
 
 
-def _patiently(maker: BatchMaker, candidates: Sequence[Any]) -> Any:
+def _computed(maker: BatchMaker, candidates: Sequence[Any]) -> Any:
     """Compute; a job that was just ended may still hold the journal."""
     start = time.monotonic()
     while True:
@@ -128,6 +139,29 @@ def _patiently(maker: BatchMaker, candidates: Sequence[Any]) -> Any:
             if time.monotonic() - start > _ENDING:
                 raise
             time.sleep(1.0)
+
+
+def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[Candidate]:
+    """Compute candidates alone, and give them back, with an error where jobs died of it; a file says of which."""
+    deaths: dict[str, int] = {}
+    suspect = None
+    if file.exists():
+        deaths, suspect = json.loads(file.read_text(encoding="utf-8"))
+    if suspect is not None:
+        deaths[suspect] = deaths.get(suspect, 0) + 1
+
+    def announce(name: str | None) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(f"{file.name}.new")
+        new.write_text(json.dumps([deaths, name]), encoding="utf-8")
+        new.replace(file)
+
+    chunk = blamed(map(as_candidate, candidates), deaths, DEATHS, "killed")
+    try:
+        compute_alone(maker, chunk, announce)
+    finally:  # a job that is killed does not come here
+        announce(None)
+    return chunk
 
 
 def _need_gpu() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from jobflow import job
 from pymatgen.core import Lattice, Structure
 
-from matris.makers.batch import place
+from matris.makers.batch import ran_on
 
 
 @job(name="matris cluster check")
@@ -23,7 +23,7 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Where it ran, as `matris.stores.documents.Place` says, device, its name, the number of GPUs that torch sees, and
+        Where it ran, as `matris.makers.batch.ran_on` says, device, its name, the number of GPUs that torch sees, and
         the checkpoint's key and SHA-256.
     """
     import torch
@@ -35,7 +35,7 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     (prediction,) = potential.predict([crystal])
     device = potential.device
     return {
-        **place().model_dump(),
+        **ran_on(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "n_gpus": torch.cuda.device_count(),

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 GPU, CPU = "gpu", "cpu"
 """Workers of a project that `matris cluster init` wrote."""
 
+STOPPED = {"STOPPED", "USER_STOPPED"}
+LOST = {"FAILED", "REMOTE_ERROR", *STOPPED}
+"""States of jobs that give no output any more."""
+
+_NAMES = uuid.UUID("8d1f4c0e-0f0a-4a4e-9f3c-2d7f6a5e1b90")  # of jobs, among all that is named by uuid5
+
 logger = logging.getLogger(__name__)
 
 _LOCKED = 30  # seconds to wait while the runner holds a job
@@ -141,7 +147,7 @@ class Cluster:
         """Folder of a chunk's journal on its worker's disk."""
         return f"{self.project.workers[self.worker_of(name)].work_dir}/journals/{name}"
 
-    def chunk_job(self, maker: BatchMaker, candidates: Any, name: str, job_id: str) -> Job:
+    def chunk_job(self, maker: BatchMaker, candidates: Any, name: str, job_id: str, **how: Any) -> Job:
         """
         Make the job of a chunk, for its worker.
 
@@ -155,11 +161,13 @@ class Cluster:
             Of the chunk.
         job_id
             Of the job.
+        how
+            Further arguments of `matris.flows.cluster.compute.compute_chunk`.
         """
         worker = self.worker_of(name)
         asked = self.resources(worker)
         gpu = "gpu" in json.dumps(asked, default=str).lower()
-        job = cluster_job(maker, candidates, gpu=gpu, walltime=seconds(asked.get("walltime")))
+        job = cluster_job(maker, candidates, gpu=gpu, walltime=seconds(asked.get("walltime")), **how)
         job.set_uuid(job_id)
         set_run_config(job, worker=worker, resources=asked if self.where.resources else None)
         return job
@@ -208,3 +216,8 @@ class Cluster:
                 logger.warning("journals stay on the disk of worker %s: %s", worker, error)
             finally:
                 host.close()
+
+
+def job_id(work_id: str, before: int) -> str:
+    """Name a chunk's job: the first as the chunk, so that its output is the one that any runner gives."""
+    return work_id if not before else str(uuid.uuid5(_NAMES, f"{work_id} {before}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,14 @@ from matris.errors import MatrisError
 from matris.flows.campaign import Campaign
 from matris.flows.chunks import chunk_reference
 from matris.flows.cluster.findings import last_line
-from matris.flows.cluster.submission import Cluster, Submission
+from matris.flows.cluster.submission import LOST, STOPPED, Cluster, Submission, job_id
 from matris.flows.collecting import collect, record_given_up
 from matris.flows.intake import take_in
 from matris.flows.patience import patiently
 from matris.flows.pulse import turn
 from matris.flows.stages import stage_maker
 from matris.flows.survivors import advance
-from matris.flows.worker import ATTEMPTS
+from matris.flows.worker import ATTEMPTS, CAREFUL
 from matris.stores.jobstore import PROJECT
 
 if TYPE_CHECKING:
@@ -29,14 +28,12 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
     from matris.stores.work_queue import WorkItem
 
-_NAMES = uuid.UUID("8d1f4c0e-0f0a-4a4e-9f3c-2d7f6a5e1b90")  # of jobs, among all that is named by uuid5
 _FIRST = 10  # priority of the jobs that look after the others
 
-LOSSES = 5
+LOSSES = 6
 """So often a chunk's job may be lost, killed or end without an answer; then the chunk is given up, and says why."""
 
 _KILLED = "The output file"  # so jobflow-remote begins, where a job left no answer
-_LOST, _STOPPED = "REMOTE_ERROR", {"STOPPED", "USER_STOPPED"}
 
 type Watch = Callable[[dict[str, Any]], None]
 
@@ -188,10 +185,11 @@ def tend_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noq
 def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
     """Submit what waits, a flow for each chunk: its job, and one that looks after the campaign when that has ended."""
     where = cluster.where
-    while (item := campaign.queue.submit(campaign.name, _job_id)) is not None:
+    while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
         maker = stage_maker(item.stage, campaign.maker, cluster.journal(name))
-        chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"])
+        careful = item.deaths >= CAREFUL
+        chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
         after = tend_campaign(chunk.output, where.project, campaign.name)
         after.config.resolve_references = False  # it only waits for the chunk
         after.config.on_missing_references = OnMissing.NONE  # also for one whose job failed
@@ -200,11 +198,6 @@ def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
         flow.update_metadata({"campaign": campaign.name})
         cluster.put(flow)
         watch({"event": "submitted", "stage": item.stage, "n": item.n})
-
-
-def _job_id(work_id: str, before: int) -> str:
-    """Name a chunk's job: the first as the chunk, so that its output is the one that any runner gives."""
-    return work_id if not before else str(uuid.uuid5(_NAMES, f"{work_id} {before}"))
 
 
 def _hear(campaign: Campaign, cluster: Cluster) -> None:
@@ -222,17 +215,17 @@ def _hear(campaign: Campaign, cluster: Cluster) -> None:
     for name, item in items.items():
         if name not in told:  # whoever submitted it died before it did: another name is taken, nothing is counted
             campaign.queue.give_back(item)
-        elif told[name]["state"] in {"FAILED", _LOST, *_STOPPED}:
+        elif told[name]["state"] in LOST:
             _lost(campaign, item, told[name])
 
 
 def _lost(campaign: Campaign, item: WorkItem, ended: Mapping[str, Any]) -> None:
     """Let a chunk be submitted again whose job failed, or give it up."""
-    if ended["state"] in _STOPPED:
+    if ended["state"] in STOPPED:
         campaign.queue.give_up(item, "its job was stopped: matris resume")
         return
     error = ended.get("error") or (ended.get("remote") or {}).get("error") or ""
-    died = ended["state"] == _LOST or error.startswith(_KILLED)
+    died = ended["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
     reason = last_line(error) or ended["state"]
     if item.attempts >= (LOSSES if died else ATTEMPTS):
         campaign.queue.give_up(item, reason)

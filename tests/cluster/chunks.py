@@ -59,7 +59,7 @@ def uses(chunks: Sequence[Mapping[str, Any]]) -> list[Use]:
     """Tell which GPU each chunk had, and when."""
     return [
         Use(
-            chunk["place"]["visible_devices"],
+            chunk["ran_on"]["visible_devices"],
             datetime.fromisoformat(chunk["started"]).timestamp(),
             datetime.fromisoformat(chunk["created"]).timestamp(),
         )

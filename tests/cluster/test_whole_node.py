@@ -33,5 +33,5 @@ def test_a_job_of_slurm_feeds_four_gpus(cluster: dict[str, str], projects: Path,
     used = uses(chunks)
     assert {use.gpu for use in used} == {"0", "1", "2", "3"}
     assert clashes(used) == []
-    assert {chunk["place"]["scheduler_job"] for chunk in chunks} == {ask(cluster, "squeue", "-h", "-o", "%i")}
+    assert {chunk["ran_on"]["scheduler_job"] for chunk in chunks} == {ask(cluster, "squeue", "-h", "-o", "%i")}
     print(used)

@@ -84,7 +84,7 @@ def test_each_candidate_has_its_record_in_order(
     assert output["settings"]["digest"] == maker.settings().digest()
     assert (output["device"], output["dtype"]) == ("cpu", "float32")
     assert output["versions"]["torch"]
-    assert output["place"] == {"host": socket.gethostname(), "visible_devices": "2,3", "scheduler_job": "17"}
+    assert output["ran_on"] == {"host": socket.gethostname(), "visible_devices": "2,3", "scheduler_job": "17"}
     assert output["started"] <= output["created"]
 
 
