@@ -66,19 +66,38 @@ def set_delays(file: Path, delays: dict[str, float]) -> None:
 
 @contextmanager
 def runner(file: Path) -> Iterator[None]:
-    """Start the runner of a project, in one process, and stop it."""
-    _jf(file, "start", "--single")
+    """Run the runner of a project in a process of this one."""
+    with file.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen(
+            [_BIN / "jf", "-p", file.stem, "runner", "run"], env=_environment(file), stdout=log, stderr=log
+        )
     try:
         yield
     finally:
-        _jf(file, "stop", "--wait", "--max-wait", "30")
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def daemon(file: Path) -> Iterator[None]:
+    """Start the runner of a project as users do, in one process, and stop it."""
+    _jf(file, "runner", "start", "--single")
+    try:
+        yield
+    finally:
+        _jf(file, "runner", "stop", "--wait", "--max-wait", "30")
 
 
 def _jf(file: Path, *command: str) -> None:
     subprocess.run(
-        [_BIN / "jf", "-p", file.stem, "runner", *command],
-        env=os.environ
-        | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"},
+        [_BIN / "jf", "-p", file.stem, *command],
+        env=_environment(file),
         check=True,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+
+
+def _environment(file: Path) -> dict[str, str]:
+    path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"  # of supervisord
+    return os.environ | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": path}

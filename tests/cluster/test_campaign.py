@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from benchmarks.standin import StandInMaker
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 from typer.testing import CliRunner
 
 import matris.makers.batch_static  # noqa: F401 - a subclass of what the stand-in replaces, made before
+from benchmarks.standin import StandInMaker
 from matris.cli import app
 from matris.flows.campaign import Campaign
 from matris.flows.runner import run
+from matris.stores.documents import CHUNK_FORMAT
 from matris.stores.sources.opening import open_source
 from tests.cluster.chunks import uses
 from tests.cluster.remote import project, runner
@@ -36,6 +36,8 @@ CATIONS, ANIONS = ("Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba", "Mn", "Fe"), (
 N, CHUNK = 200, 25
 SECONDS = 0.3
 """That a candidate takes; a chunk is then long enough to be disturbed half-way."""
+
+PATIENCE = 600.0
 
 OF_THE_RUN = {"_id", "last_updated", "computed_at", "seconds", "job_uuid", "hulls"}
 """Fields that tell of the run, not of the candidate; hulls carry times."""
@@ -96,11 +98,11 @@ _FAULTS: dict[str, Callable[[dict[str, str], str], Any]] = {
 }
 
 
-def invoke(monkeypatch: pytest.MonkeyPatch, seconds: float, *words: object) -> Result:
+def invoke(monkeypatch: pytest.MonkeyPatch, *words: object) -> Result:
     """Run the command line with the stand-in in the place of the potential."""
 
     def stand_in(**given: Any) -> StandInMaker:
-        return StandInMaker(**given | {"relax_kwargs": {"fmax": 0.05, "max_batch_atoms": 1}, "seconds": seconds})
+        return StandInMaker(**given | {"relax_kwargs": {"fmax": 0.05, "max_batch_atoms": 1}}, seconds=SECONDS)
 
     monkeypatch.setattr("matris.makers.batch_relax.BatchRelaxMaker", stand_in)
     return CliRunner().invoke(app, list(map(str, words)))
@@ -121,57 +123,68 @@ def test_campaign(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The documents are those of a run that nobody disturbed, and no GPU had two chunks at a time."""
     file = project(projects, "hull", f"{mongo_server}/slurm_campaign")
     source, references = files
     command = ["screen", source, "--references", references, "--keep-duplicates", "--chunk-size", CHUNK]
-    submit = [*command, "--submit", "--project", "hull", "--device", "cpu", "--report", tmp_path / "report"]
-    start = time.monotonic()
+    command += ["--submit", "--project", "hull", "--device", "cpu", "--report", tmp_path / "report"]
     with runner(file):
-        submitted = invoke(monkeypatch, SECONDS, *submit)
+        submitted = invoke(monkeypatch, *command)
         assert submitted.exit_code == 0, submitted.output
         assert f"{N} read; {N} candidates in 8 chunks submitted to gpu of project hull" in submitted.stdout
         sent = Campaign.open("project://hull")
         faults = Faults(cluster, projects / "hull" / "work" / "journals")
+        end = time.monotonic() + PATIENCE
         while sent.queue.is_open(sent.name):
-            assert time.monotonic() - start < 600, sent.queue.counts(sent.name)
+            assert time.monotonic() < end, sent.queue.counts(sent.name)
             faults.inject(slurm_jobs(sent))
             time.sleep(0.3)
-        print(time.monotonic() - start)
-        print(faults)
-        print(ask(cluster, "scontrol", "show", "job", "-o"))
-        while True:
-            again = invoke(monkeypatch, SECONDS, *submit)
-            if "Ranking" in again.stdout: break
-            print(again.output)
-            time.sleep(1)
-        print(again.output)
-    alone = Campaign(tmp_path / "alone", sent.maker, sent.funnel, title=sent.title, references=references, chunk_size=CHUNK)
-    alone.maker.seconds = 0.0
+    finished = invoke(monkeypatch, *command)
+    assert finished.exit_code == 0, finished.output
+    assert f"{N} read, {N} ranked" in finished.stdout
+
+    fates = {fault: fate(cluster, job) for fault, job in faults.jobs.items()}
+    assert fates == {
+        "time limit": "TIMEOUT",
+        "scancel": "CANCELLED",
+        "requeue": "COMPLETED, restarts 1",
+        "kill -9": "FAILED, exit code 137",
+    }
+    maker = replace(sent.maker, seconds=0.0)
+    alone = Campaign(tmp_path / "alone", maker, sent.funnel, title=sent.title, references=references, chunk_size=CHUNK)
     run(alone, open_source(str(source)), ())
-    ours, theirs = documents(sent), documents(alone)
-    assert len(ours) == N
-    assert ours == theirs
-    chunks = [each["output"] for each in sent.job_store.query({"output.chunk_format": {"$exists": True}})]
-    used = uses(chunks)
-    print(used)
-    assert len(used) == 8
+    undisturbed = documents(alone)
+    assert len(undisturbed) == N
+    assert {document["state"] for document in undisturbed.values()} == {"converged"}
+    assert documents(sent) == undisturbed
+
+    used = uses([each["output"] for each in sent.job_store.query({"output.chunk_format": CHUNK_FORMAT})])
+    assert len(used) == N // CHUNK
     assert {use.gpu for use in used} == {"0", "1", "2", "3"}
     assert clashes(used) == []
-    assert all(len(set(each)) == len(each) for each in faults.gpus)
-    assert 0
+    assert max(len(gpus) for gpus in faults.gpus) == 4
+    assert all(len(set(gpus)) == len(gpus) for gpus in faults.gpus), "Slurm bound a GPU twice"
+
+
+def fate(cluster: dict[str, str], job: str) -> str:
+    """What Slurm says of a job's end."""
+    told = ask(cluster, "scontrol", "show", "job", "-o", job)
+    about = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    code = about["ExitCode"].split(":")[0]
+    exits = f", exit code {code}" if code != "0" else ""
+    restarts = f", restarts {about['Restarts']}" if about["Restarts"] != "0" else ""
+    return about["JobState"] + exits + restarts
 
 
 def slurm_jobs(campaign: Campaign) -> dict[str, str]:
-    """Slurm's number of the job that computes a chunk."""
+    """Slurm's number of the last job that was submitted for a chunk."""
     from jobflow_remote import JobController
 
     controller = JobController.from_project_name("hull")
     try:
-        found = {}
-        for item in campaign.queue.submitted(campaign.name):
-            for job in controller.jobs.find({"uuid": item.payload["job"]}).sort("index", 1):
-                if job["remote"].get("process_id"):
-                    found[item.work_id] = job["remote"]["process_id"]
-        return found
+        chunks = {item.payload["job"]: item.work_id for item in campaign.queue.submitted(campaign.name)}
+        found = controller.jobs.find({"uuid": {"$in": list(chunks)}}, ["uuid", "remote.process_id"]).sort("index", 1)
+        numbers = {chunks[job["uuid"]]: job["remote"].get("process_id") for job in found}
+        return {chunk: number for chunk, number in numbers.items() if number}
     finally:
         controller.close()

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from matris.cli import app
-from tests.cluster.remote import project, runner
+from tests.cluster.remote import daemon, project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def file(projects: Path, mongo_server: str) -> Path:
 
 def test_check(file: Path, tiny_checkpoint: Path) -> None:
     """All is well but for the GPU: Slurm gave the job one that no CUDA finds, and the job says where it ran."""
-    with runner(file):
+    with daemon(file):
         done = CliRunner().invoke(app, ["cluster", "check", "checked", "--checkpoint", str(tiny_checkpoint)])
     lines = done.stdout.splitlines()
     assert len(lines) == 12, done.output
