@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.mongo_server import server, server_program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -59,28 +56,8 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("MONGO_TEST_URI"):
         yield given.rstrip("/")
         return
-    program = shutil.which(
-        "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    )
+    program = server_program()
     if program is None:
         pytest.skip("no server of MongoDB's protocol: MONGO_TEST_URI names none, secantusdb is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("mongo")
-    address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "data"), "--standalone"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [program, *address, "--log-file-max", "64MB", "--cache-size", "256M"], stdout=log, stderr=log
-        )
-        try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, (folder / "log").read_text(errors="replace")
-                time.sleep(0.1)
-            yield f"mongodb://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(10)
+    with server(program, tmp_path_factory.mktemp("mongo")) as uri:
+        yield uri

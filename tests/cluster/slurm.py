@@ -51,6 +51,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,kill_invalid_depend
 ReturnToService=2
 KillWait=5
+MinJobAge=3600
 GresTypes=gpu
 NodeName=localhost NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cores} RealMemory=8000 Gres=gpu:fake:{gpus}
 PartitionName=gpu Nodes=localhost Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO

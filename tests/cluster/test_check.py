@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from matris.cli import app
+from matris.makers.batch_relax import BatchRelaxMaker
+from tests.cluster.chunks import crystals, outputs
 from tests.cluster.remote import daemon, project
 
 if TYPE_CHECKING:
@@ -25,9 +27,19 @@ def file(projects: Path, mongo_server: str) -> Path:
 
 
 def test_check(file: Path, tiny_checkpoint: Path) -> None:
-    """All is well but for the GPU: Slurm gave the job one that no CUDA finds, and the job says where it ran."""
+    """
+    All is well but for the GPU: Slurm gave the job one that no CUDA finds, and the job says where it ran.
+
+    Another job that was not told to take the CPU then fails, and says why.
+    """
+    from jobflow_remote import submit_flow
+
+    chunk = BatchRelaxMaker(checkpoint=str(tiny_checkpoint)).make(crystals(1))
+    submit_flow(chunk, worker="gpu", project="checked")
     with daemon(file):
         done = CliRunner().invoke(app, ["cluster", "check", "checked", "--checkpoint", str(tiny_checkpoint)])
+        (error,), _ = outputs("checked", [chunk], minutes=5)
+    assert re.search(r"'cuda' was asked for by MATRIS_DEVICE, but .* \(CUDA_VISIBLE_DEVICES=[0-3]\)", error), error
     lines = done.stdout.splitlines()
     assert len(lines) == 12, done.output
     (wrong,) = [line for line in lines if not line.startswith("ok ")]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.mongo_server import server_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class KillableServer:
@@ -46,9 +48,7 @@ class KillableServer:
 @pytest.fixture
 def killable_server(tmp_path):
     """Never the server that `MONGO_TEST_URI` names."""
-    program = shutil.which(
-        "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    )
+    program = server_program()
     if program is None:
         pytest.skip("no server to kill: secantusdb is not installed")
     server = KillableServer(program, tmp_path)
