@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 FAST = {"delay_checkout": 1, "delay_advance_status": 1, "delay_check_run_status": 1, "delay_update_batch": 2}
 """Seconds between the runner's looks, as short as it knows them."""
 
+_PATIENCE = 30.0  # seconds for a runner to end
 _BIN = Path(sys.executable).parent
 
 
@@ -75,7 +76,11 @@ def runner(file: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:  # in the middle of a step, on a machine with much to do
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def daemon(file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _jf(file, "runner", "stop", "--wait", "--max-wait", "30")
+        _jf(file, "runner", "stop", "--wait", "--max-wait", f"{_PATIENCE:.0f}")
 
 
 def _jf(file: Path, *command: str) -> None:
