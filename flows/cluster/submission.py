@@ -197,10 +197,10 @@ class Cluster:
 
     def stop(self, job_id: str) -> None:
         """Stop a job, and what waits for it."""
-        self.controller.stop_jobflow(job_uuid=job_id)
         last = self.jobs([job_id]).get(job_id)
         if last is not None:
             self.controller.stop_jobs(job_ids=[(job_id, last["index"])], raise_on_error=False, wait=_LOCKED)
+        self.controller.stop_jobflow(job_uuid=job_id)
 
     def drop_journals(self, names: Iterable[str]) -> None:
         """Remove the journals of chunks whose outputs are stored, where the disks can be reached."""
