@@ -28,7 +28,7 @@ from benchmarks.standin import StandInMaker
 from tests.cluster.chunks import crystals
 from tests.cluster.remote import project, runner
 from tests.cluster.slurm import ask, cannot_run, slurm
-from tests.mongo_server import server, server_program
+from tests.conftest import free_port, mongo_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,14 +66,11 @@ def main() -> None:
     options = parser.parse_args()
     if reason := cannot_run():
         parser.error(reason)
-    program = server_program()
-    if program is None:
-        parser.error("secantusdb is not installed")
     print(f"{machine('cpu', 1)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "mongo").mkdir()
-        with server(program, folder / "mongo") as uri, slurm(folder / "slurm", GPUS) as environment:
+        with mongo_process(folder / "mongo", free_port()) as uri, slurm(folder / "slurm", GPUS) as environment:
             os.environ |= environment
             jobflow_remote.SETTINGS.projects_folder = str(folder / "projects")
             for number, (told, delays) in enumerate(DELAYS.items()):

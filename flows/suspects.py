@@ -34,7 +34,7 @@ def blamed(candidates: Iterable[Candidate], deaths: Mapping[str, int], most: int
     ]
 
 
-def compute_alone(maker: BatchMaker, candidates: Sequence[Candidate], announce: Callable[[str], None]) -> None:
+def compute_alone(maker: BatchMaker, candidates: Sequence[Candidate], announce: Callable[[str], object]) -> None:
     """
     Compute candidates one by one; what survives is in the Maker's journal afterwards.
 

@@ -104,7 +104,7 @@ def elastic(
         from matris.makers import BatchElasticMaker
 
         maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
-        where = cli_submit.chosen(project, worker, resource) if submit else None
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
         _properties("elastic", files, maker, store, output, report, where)
 
 
@@ -156,7 +156,7 @@ def phonon(
         maker = BatchPhononMaker(
             checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
         )
-        where = cli_submit.chosen(project, worker, resource) if submit else None
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
         _properties("phonon", files, maker, store, output, report, where)
 
 

@@ -93,6 +93,8 @@ def resume(campaign: Campaign = None, store: Store = None) -> None:
         finished = go_on(opened, lambda event: sent.append(event["n"]))
         told = "is finished" if finished else f"goes on: {sum(sent)} candidates in {len(sent)} chunks submitted again"
         stdout().print(f"Campaign {opened.name} {told}", soft_wrap=True)
+        if opened.record().get("reading"):
+            stderr.print("Its candidates are being read, or that was cut short: then run its command again")
         if not finished:
             warn_of_runner(submitted_to(opened))
 

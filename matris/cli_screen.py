@@ -149,7 +149,7 @@ def screen(
         from matris.makers.batch_relax import BatchRelaxMaker
         from matris.makers.batch_static import BatchStaticMaker
 
-        where = cli_submit.chosen(project, worker, resource) if submit else None
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
         store = cli_submit.store_of(where, store) if where else store
         with stderr.status("Opening the store …"):
             try:
@@ -215,7 +215,7 @@ def relax(
         from matris.flows.funnel import Funnel
         from matris.makers.batch_relax import BatchRelaxMaker
 
-        where = cli_submit.chosen(project, worker, resource) if submit else None
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
         store = cli_submit.store_of(where, store) if where else store
         with stderr.status("Opening the store …"):
             campaign = Campaign(

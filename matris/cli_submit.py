@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from matris.stores.candidates import Candidate
 
 
-def chosen(project: str | None, worker: str | None, resource: Sequence[str] | None) -> Submission:
+def chosen(project: str | None, worker: str | None, resource: Sequence[str] | None, device: str | None) -> Submission:
     """Read from the options where jobs are sent."""
+    if device is not None and "," in device:
+        raise MatrisError(f"a job computes on one device, not on {device}: the scheduler binds each job to a GPU")
     from matris.flows.cluster.files import need_jobflow_remote
 
     need_jobflow_remote()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mongo_server import server, server_program
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +60,37 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("MONGO_TEST_URI"):
         yield given.rstrip("/")
         return
-    program = server_program()
+    with mongo_process(tmp_path_factory.mktemp("mongo"), free_port()) as address:
+        yield address
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def mongo_process(folder: Path, port: int) -> Iterator[str]:
+    """Run a server of MongoDB's protocol, and give its address."""
+    program = shutil.which(
+        "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    )
     if program is None:
         pytest.skip("no server of MongoDB's protocol: MONGO_TEST_URI names none, secantusdb is not installed")
-    with server(program, tmp_path_factory.mktemp("mongo")) as uri:
-        yield uri
+    address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "data"), "--standalone"]
+    with (folder / "log").open("ab") as log:
+        server = subprocess.Popen(
+            [program, *address, "--log-file-max", "64MB", "--cache-size", "256M"], stdout=log, stderr=log
+        )
+        try:
+            for _ in range(100):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert server.poll() is None, (folder / "log").read_text(errors="replace")
+                time.sleep(0.1)
+            yield f"mongodb://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(10)

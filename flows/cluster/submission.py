@@ -7,6 +7,7 @@ import logging
 import shlex
 import uuid
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from jobflow_remote import set_run_config
@@ -36,6 +37,7 @@ _NAMES = uuid.UUID("8d1f4c0e-0f0a-4a4e-9f3c-2d7f6a5e1b90")  # of jobs, among all
 logger = logging.getLogger(__name__)
 
 _LOCKED = 30  # seconds to wait while the runner holds a job
+_STALE = timedelta(minutes=10)  # for which no step of the runner holds one
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,23 @@ class Cluster:
             told[job["uuid"]] = {**job, "seconds": spent}
         return told
 
+    def unlock(self, job_ids: Iterable[str]) -> None:
+        """Free jobs, and those that wait for them, that a runner held when it died, or when it lost the database."""
+        flows = list(self.controller.flows.find({"jobs": {"$in": list(job_ids)}}, ["uuid", "jobs"]))
+        old = {"lock_time": {"$lt": datetime.now(UTC) - _STALE}}
+        of_flows = {"uuid": {"$in": [flow["uuid"] for flow in flows]}}
+        of_jobs = {"uuid": {"$in": [job for flow in flows for job in flow["jobs"]]}}
+        free = {"$set": {"lock_id": None, "lock_time": None}}
+        for collection, which in ((self.controller.flows, of_flows), (self.controller.jobs, of_jobs)):
+            if n := collection.update_many(which | old, free).modified_count:
+                logger.warning("freed %s documents of %s that no runner works on", n, collection.name)
+
     def stop(self, job_id: str) -> None:
         """Stop a job, and what waits for it."""
-        self.controller.stop_jobflow(job_uuid=job_id)
         last = self.jobs([job_id]).get(job_id)
         if last is not None:
             self.controller.stop_jobs(job_ids=[(job_id, last["index"])], raise_on_error=False, wait=_LOCKED)
+        self.controller.stop_jobflow(job_uuid=job_id)
 
     def drop_journals(self, names: Iterable[str]) -> None:
         """Remove the journals of chunks whose outputs are stored, where the disks can be reached."""

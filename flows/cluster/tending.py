@@ -90,11 +90,8 @@ def tend(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: None) ->
     """
     with turn(campaign, "tending"):
         _hear(campaign, cluster)
-        record = campaign.record()
-        if record.get("cancelled"):
-            return False
         _send(campaign, cluster, watch)
-        if record.get("reading") or campaign.queue.is_open(campaign.name):
+        if campaign.queue.is_open(campaign.name) or campaign.record().get("reading"):
             return False
         record_given_up(campaign)
         if not advance(campaign):
@@ -185,6 +182,8 @@ def tend_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noq
 def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
     """Submit what waits, a flow for each chunk: its job, and one that looks after the campaign when that has ended."""
     where = cluster.where
+    if campaign.record().get("cancelled"):
+        return
     while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
         maker = stage_maker(item.stage, campaign.maker, cluster.journal(name))
@@ -203,6 +202,7 @@ def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
 def _hear(campaign: Campaign, cluster: Cluster) -> None:
     """See which jobs have ended, and how."""
     items = {item.payload["job"]: item for item in campaign.queue.submitted(campaign.name)}
+    cluster.unlock(items)
     told = cluster.jobs(items)
     done = {name: each for name, each in told.items() if each["state"] == "COMPLETED"}
     if done:

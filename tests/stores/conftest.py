@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-
-from tests.mongo_server import server_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class KillableServer:
@@ -48,7 +46,9 @@ class KillableServer:
 @pytest.fixture
 def killable_server(tmp_path):
     """Never the server that `MONGO_TEST_URI` names."""
-    program = server_program()
+    program = shutil.which(
+        "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    )
     if program is None:
         pytest.skip("no server to kill: secantusdb is not installed")
     server = KillableServer(program, tmp_path)
