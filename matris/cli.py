@@ -1,4 +1,4 @@
-"""The command line: screen, relax, status, report, export, elastic, …, query, models, training, cluster."""
+"""The command line; what runs and looks at campaigns, trains, and clusters and OPTIMADE are in files of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_training
+from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_submit, cli_training
 from matris.cli_options import (
     Checkpoint,
     Device,
@@ -19,7 +19,11 @@ from matris.cli_options import (
     Format,
     MinLength,
     Page,
+    Project,
+    Resource,
     Store,
+    Submit,
+    Worker,
     check_there,
     clear_errors,
     exit_by_states,
@@ -38,6 +42,7 @@ from matris.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.flows.cluster.submission import Submission
     from matris.makers.batch import BatchMaker
     from matris.stores.candidate_query import CandidateQuery
     from matris.stores.property_kinds import PropertyKind
@@ -62,6 +67,8 @@ app = typer.Typer(
 app.command()(cli_screen.screen)
 app.command()(cli_screen.relax)
 app.command()(cli_campaign.status)
+app.command()(cli_campaign.cancel)
+app.command()(cli_campaign.resume)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
 app.command()(cli_training.label)
@@ -86,6 +93,10 @@ def elastic(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Elastic tensors: moduli and mechanical stability (GPa).
@@ -95,7 +106,9 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        _properties("elastic", files, BatchElasticMaker(checkpoint=checkpoint, device=device), store, output, report)
+        maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        _properties("elastic", files, maker, store, output, report, where)
 
 
 @app.command()
@@ -130,6 +143,10 @@ def phonon(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Harmonic phonons: dynamical stability and thermal properties at 300 K.
@@ -142,7 +159,8 @@ def phonon(
         maker = BatchPhononMaker(
             checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
         )
-        _properties("phonon", files, maker, store, output, report)
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        _properties("phonon", files, maker, store, output, report, where)
 
 
 @app.command()
@@ -222,7 +240,13 @@ def md(
 
 
 def _properties(
-    name: str, files: Sequence[Path], maker: BatchMaker, store: str | None, output: str, report: Path | None
+    name: str,
+    files: Sequence[Path],
+    maker: BatchMaker,
+    store: str | None,
+    output: str,
+    report: Path | None,
+    where: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print it, write a page about it."""
     from matris.flows.campaign import local_folder
@@ -230,9 +254,15 @@ def _properties(
     from matris.stores.property_kinds import KINDS
     from matris.stores.property_report import write_property_report
 
-    with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
-        maker.potential()
-        documents = compute_properties(files, maker, store)
+    if where is not None:
+        found = cli_submit.submit_properties(name, files, maker, where, store)
+        if found is None:
+            return
+        documents = found
+    else:
+        with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
+            maker.potential()
+            documents = compute_properties(files, maker, store)
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:

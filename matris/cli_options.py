@@ -50,6 +50,34 @@ Store = Annotated[
         show_default="your jobflow configuration, else ./matris-results",
     ),
 ]
+Submit = Annotated[
+    bool,
+    typer.Option(
+        "--submit",
+        help="Hand the work to the workers of a jobflow-remote project: see docs/cluster.md.",
+        rich_help_panel="Cluster",
+    ),
+]
+Project = Annotated[
+    str | None,
+    typer.Option(
+        "--project", metavar="NAME", help="Of jobflow-remote.", show_default="its own choice", rich_help_panel="Cluster"
+    ),
+]
+Worker = Annotated[
+    str | None,
+    typer.Option("--worker", metavar="NAME,NAME", help="Which compute.", show_default="gpu", rich_help_panel="Cluster"),
+]
+Resource = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="KEY=VALUE",
+        help="Of a job, such as time=02:00:00; may be repeated.",
+        show_default="the worker's",
+        rich_help_panel="Cluster",
+    ),
+]
 Fmax = Annotated[
     float, typer.Option(metavar="F", min=1e-9, help="Converged below this force on atoms and cell (eV/Å).")
 ]
