@@ -74,6 +74,8 @@ app.command()(cli_campaign.export)
 app.command()(cli_training.label)
 app.command()(cli_training.data)
 app.command()(cli_training.evaluate)
+app.command()(cli_training.train)
+app.command()(cli_training.finetune)
 app.add_typer(cli_optimade.app, name="optimade")
 app.add_typer(cli_cluster.app, name="cluster")
 

@@ -1,7 +1,9 @@
-"""Commands of training: data, evaluate; train and finetune have their place at the end."""
+"""Commands of training: data, evaluate, label, train, finetune."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -216,6 +218,131 @@ def label(
         if not n:
             raise MatrisError("no frame could be used")
         stderr.print(f"{n} labels in the store")
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.yaml", exists=True, dir_okay=False, show_default=False)
+    ] = None,
+    example: Annotated[bool, typer.Option("--example", help="Print a configuration that explains itself.")] = False,
+) -> None:
+    """
+    Train a checkpoint from nothing on a set of 'matris data'. Run it again to go on after a stop.
+
+    `matris train --example > config.yaml`
+
+    `matris train config.yaml`
+
+    `torchrun --nproc-per-node 4 -m matris.cli train config.yaml`
+    """
+    with clear_errors():
+        from matris.errors import MatrisError
+        from matris.training.recipe import EXAMPLE, read_config, train_checkpoint
+
+        if example:
+            sys.stdout.write(EXAMPLE)
+            return
+        if config is None:
+            raise MatrisError("name a configuration; --example prints one")
+        _show_log()
+        path = train_checkpoint(read_config(config))
+        if path is not None:
+            stderr.print(f"Checkpoint: {escape(str(path))}, its log beside it", soft_wrap=True)
+
+
+def finetune(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A key, as 'matris models' lists them, or a file.")
+    ],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="DATA", exists=True, help="A set of 'matris data', or files to make one of.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="State, log and new checkpoint.")],
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the new checkpoint.", show_default="CHECKPOINT-finetuned")
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", exists=True, help="Old frames to mix in, against forgetting.", show_default=False),
+    ] = None,
+    replay_share: Annotated[
+        float, typer.Option(metavar="X", min=0.01, max=0.95, help="Of old frames in each batch.")
+    ] = 0.3,
+    refit_energies: Annotated[
+        bool, typer.Option("--refit-energies", help="Fit element energies to labels of another functional first.")
+    ] = False,
+    energy_scale: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the labels, if re-fitted: mp, omat24, …", show_default="the parent's"),
+    ] = None,
+    epochs: Annotated[float, typer.Option(metavar="N", min=0.01, help="Passes over DATA.")] = 20.0,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Structures in a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(metavar="X", min=1e-9, help="Peak.")] = 3e-4,
+    freeze: Annotated[
+        int, typer.Option(metavar="N", min=0, help="The embeddings and so many first blocks stay as they are.")
+    ] = 0,
+    layer_decay: Annotated[
+        float, typer.Option(metavar="X", min=0.01, max=1.0, help="Each block learns so much slower than the next one.")
+    ] = 1.0,
+    patience: Annotated[
+        int, typer.Option(metavar="N", min=1, help="End after so many validations without a lower loss.")
+    ] = 10,
+    validate_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between validations.")] = 50,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the order of the frames.")] = 0,
+    device: Device = None,
+) -> None:
+    """
+    Train a checkpoint on: labels of your own, a few hundred are enough. Run it again to go on after a stop.
+
+    `matris finetune matris_10m_oam mine.extxyz --output tuned --replay mptrj-sample`
+    """
+    with clear_errors():
+        from dataclasses import replace
+
+        from matris.terminal_data import tuned_table
+        from matris.training.dataset import META, DataSet
+        from matris.training.finetuning import GENTLE, set_of
+        from matris.training.finetuning import finetune as tune
+
+        settings = replace(
+            GENTLE,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            frozen_blocks=freeze,
+            layer_decay=layer_decay,
+            patience=patience,
+            validate_every=validate_every,
+            seed=seed,
+            replay=0.0 if replay is None else replay_share,
+        )
+        is_set = len(files) == 1 and (files[0] / META).is_file()
+        _show_log()
+        tuned = tune(
+            checkpoint,
+            DataSet(files[0]) if is_set else set_of(files, output / "data"),
+            output,
+            settings,
+            key=key,
+            replay=None if replay is None else DataSet(replay),
+            refit_energies=refit_energies,
+            energy_scale=energy_scale,
+            device=device,
+        )
+        if tuned is not None:
+            stdout().print(tuned_table(tuned))
+            stderr.print(f"Checkpoint: {escape(str(tuned.path))}, its log beside it", soft_wrap=True)
+
+
+def _show_log() -> None:
+    """Let the training tell on the terminal how far it is."""
+    logger = logging.getLogger("matris.training")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _remarks(read: LabelledFiles, found: Assessment, scale: str) -> list[str]:

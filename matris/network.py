@@ -381,7 +381,13 @@ class MatRIS(nn.Module):
     reference_energies: torch.Tensor
 
     def forward(
-        self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False, chunks: Chunks | None = None
+        self,
+        graph: Graph,
+        vectors: torch.Tensor,
+        *,
+        magmoms: bool = False,
+        chunks: Chunks | None = None,
+        condition: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
         Compute what each atom contributes.
@@ -396,6 +402,8 @@ class MatRIS(nn.Module):
             Whether to compute magnetic moments, if there is a head.
         chunks
             How to go through bonds and angles; None for training.
+        condition
+            Added to the first features of bonds, shape (B, edge_feat_dim): what a training may tell beside the graph.
 
         Returns
         -------
@@ -412,6 +420,8 @@ class MatRIS(nn.Module):
         atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
         bond = self.bond_norm(functional.linear(bond_basis, self.bond_linear_mid.weight @ self.bond_linear_in.weight))
         bond = functional.silu(self.bond_linear_out(bond))
+        if condition is not None:
+            bond = bond + condition
         to, of = graph.angle_target[None], graph.angle_source[None]
         (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
         target = torch.stack([graph.centers, graph.neighbors])

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from matris.training.dataset import DataSet
+    from matris.training.finetuning import Tuned
 
 _PER_ROW = 6  # elements
+_TUNED = {
+    "energy": ("meV/atom", 1e3),
+    "force": ("meV/Å", 1e3),
+    "force_component": ("meV/Å", 1e3),
+    "stress": ("GPa", 1.0),
+    "magmom": ("μB", 1.0),
+}  # units of what fine-tuning changes
 _FEW = 20  # frames: an element with fewer is hardly learnt
 
 
@@ -47,6 +55,22 @@ def data_view(data: DataSet) -> RenderableType:
     if rare:
         parts.append(f"In fewer than {_FEW} frames: {', '.join(rare)}")
     return Group(*parts)
+
+
+def tuned_table(tuned: Tuned) -> Table:
+    """Lay out the errors before and after fine-tuning, on new and on old frames that were set aside."""
+    known = [name for name in _TUNED if name in tuned.after or name in tuned.old_after]
+    table = _table(("", *(f"{name.replace('_', ' ')}\n{_TUNED[name][0]}" for name in known)))
+    rows = (
+        ("new, before", tuned.before),
+        ("new, after", tuned.after),
+        ("old, before", tuned.old_before),
+        ("old, after", tuned.old_after),
+    )
+    for label, errors in rows:
+        if errors:
+            table.add_row(label, *(cell(_TUNED[name][1] * errors[name] if name in errors else None) for name in known))
+    return table
 
 
 def error_table(rows: Sequence[dict[str, Any]]) -> Table:

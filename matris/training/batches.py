@@ -7,25 +7,40 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from matris.graph import count_edges
 from matris.potential import bytes_kept
+from matris.training.dataset import DataSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from matris.config import ModelConfig
     from matris.training.data import Frame
 
+_CPU_PIECE = 6e7  # bytes kept: small enough for a processor's caches, large enough for a step's fixed costs
+_CUDA_SHARE = 1 / 8  # of a device's memory that a piece may keep: differentiating twice keeps several times as much
 _WINDOW = 32  # batches that are balanced together: enough to be equal, few enough to be random
 
 
 def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
     """Bytes that the network keeps of each frame's bonds and angles for the way back: what a step's time grows with."""
-    counts = [count_edges(f.geometry, config.pairwise_cutoff, config.three_body_cutoff) for f in frames]
+    counts: Iterable[Sequence[int]]
+    if isinstance(frames, DataSet):
+        counts = zip(*(edges.tolist() for edges in frames.edges(config)), strict=True)
+    else:
+        counts = (count_edges(f.geometry, config.pairwise_cutoff, config.three_body_cutoff) for f in frames)
     return np.array([bytes_kept(config, *c) for c in counts], dtype=float)
+
+
+def largest_piece(device: torch.device) -> float:
+    """Bytes kept of the frames that are best computed together on a device."""
+    if device.type == "cuda":
+        return _CUDA_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return _CPU_PIECE
 
 
 def balanced(indices: NDArray[np.int64], costs: NDArray[np.float64], n: int) -> list[NDArray[np.int64]]:

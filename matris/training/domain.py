@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from matris.potential import Potential
     from matris.training.data import Frame
+    from matris.training.trainer import Joined
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _judged(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFra
         yield JudgedFrame(frame, of_atoms.numpy(), largest, float(np.abs(force.numpy() - frame.forces).mean()))
 
 
-def fit_domain(potential: Potential, frames: Sequence[Frame], *, seed: int = 0) -> dict[str, Any]:
+def fit_domain(potential: Potential, frames: Sequence[Frame] | Joined, *, seed: int = 0) -> dict[str, Any]:
     """
     Find the domain of a potential, and give it to its network.
 

@@ -238,7 +238,8 @@ def main() -> None:
         stage.add_argument("--threads", type=int, default=2)
     stages.choices["train"].add_argument("--steps", type=int, default=6000)
     stages.choices["train"].add_argument("--batch-size", type=int, default=12)
-    stages.choices["train"].add_argument("--learning-rate", type=float, default=TrainSettings(1).learning_rate)
+    stages.choices["train"].add_argument("--learning-rate", type=float, default=3e-3)
+    stages.choices["train"].add_argument("--compile", action="store_true", help="compile a step first, for minutes")
     stages.choices["train"].add_argument(
         "--initial", type=Path, required=True, help="checkpoint file to widen, or folder of the stage before"
     )
@@ -260,7 +261,12 @@ def main() -> None:
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         settings = TrainSettings(
-            steps=arguments.steps, batch_size=arguments.batch_size, learning_rate=arguments.learning_rate
+            steps=arguments.steps,
+            batch_size=arguments.batch_size,
+            learning_rate=arguments.learning_rate,
+            warmup=100,
+            weight_decay=1e-3,
+            compile=arguments.compile,
         )
         train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
     else:

@@ -7,7 +7,6 @@ are added at the end, with outputs that are zero at first.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +17,10 @@ from torch import nn
 
 from matris.errors import MatrisError
 from matris.network import Attention, GatedMLP, MatRIS, reference_energy
-from matris.training.data import collate, regress_reference_energies
+from matris.training.data import ElementRegression, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from matris.config import ModelConfig
     from matris.network import Refinement
@@ -149,7 +148,9 @@ def _distance(one: str, other: str) -> float:
 
 
 @torch.no_grad()
-def refit_reference_energies(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> None:
+def refit_reference_energies(
+    network: MatRIS, frames: Sequence[Frame], elements: Collection[str] | None = None, batch_size: int = 16
+) -> None:
     """
     Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
 
@@ -159,15 +160,20 @@ def refit_reference_energies(network: MatRIS, frames: Sequence[Frame], batch_siz
         Changed in place. Elements that do not occur keep their energies.
     frames
         Labelled frames.
+    elements
+        Symbols of those whose energies may change; by default all.
     batch_size
         Frames in a call.
     """
-    rest = []
+    regression = ElementRegression()
+    energies = network.reference_energies
     for start in range(0, len(frames), batch_size):
         chosen = frames[start : start + batch_size]
-        graph = collate(chosen, network.config).graph
+        graph = collate(chosen, network.config, energies.device).graph
         atomic = network(graph, graph.vectors)[0].double()
-        energies = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
-        energies += reference_energy(network.reference_energies, graph)
-        rest += [replace(f, energy=f.energy - energy) for f, energy in zip(chosen, energies.tolist(), strict=True)]
-    network.reference_energies += torch.from_numpy(regress_reference_energies(rest))
+        found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
+        found += reference_energy(energies, graph)
+        for frame, energy in zip(chosen, found.tolist(), strict=True):
+            regression.add(frame.geometry.numbers, frame.energy - energy)
+    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
+    energies += torch.from_numpy(regression.energies(free)).to(energies)

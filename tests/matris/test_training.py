@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +19,7 @@ from matris.checkpoints import load_plain
 from matris.config import ModelConfig
 from matris.errors import MatrisError
 from matris.network import MatRIS, evaluate
-from matris.training import batches, trainer
+from matris.training import batches
 from matris.training.data import collate, read_frames, regress_reference_energies
 from matris.training.loss import LossWeights, errors
 from matris.training.trainer import LOG, STATE, TrainSettings, train, validate
@@ -51,6 +53,11 @@ def labelled(tmp_path_factory):
     return path
 
 
+def quick(**changes):
+    """Settings for a few steps of a tiny network."""
+    return TrainSettings(**{"learning_rate": 3e-3, "weight_decay": 1e-3, **changes})
+
+
 def fresh(frames):
     torch.manual_seed(0)
     network = MatRIS(CONFIG, magmoms=False)
@@ -77,9 +84,7 @@ def test_it_learns(labelled, tmp_path):
     training, validation = split(labelled)
     network = fresh(training)
     before = validate(network, validation)
-    after = train(
-        network, training, validation, TrainSettings(steps=60, batch_size=4, warmup=5, validate_every=60), tmp_path
-    )
+    after = train(network, training, validation, quick(steps=60, batch_size=4, warmup=5, validate_every=60), tmp_path)
     assert after["energy"] < 0.7 * before["energy"]
     assert after["force"] < 0.8 * before["force"]
     assert (tmp_path / "log.csv").read_text().count("\n") == 2
@@ -119,7 +124,7 @@ def _train_as_one_of_two(rank, path, directory):
     distributed.destroy_process_group()
 
 
-TWO_STEPS = TrainSettings(steps=2, batch_size=5, warmup=1, validate_every=2, clip=1e9)
+TWO_STEPS = quick(steps=2, batch_size=5, warmup=1, validate_every=2, clip=1e9)
 
 
 def test_two_processes_equal_one(labelled, tmp_path):
@@ -138,7 +143,7 @@ def test_two_processes_equal_one(labelled, tmp_path):
 
 def test_resumes_exactly(labelled, tmp_path):
     training, validation = split(labelled)
-    settings = TrainSettings(steps=8, batch_size=4, warmup=2, validate_every=4)
+    settings = quick(steps=8, batch_size=4, warmup=2, validate_every=4)
     whole = fresh(training)
     train(whole, training, validation, settings, tmp_path / "whole")
 
@@ -163,6 +168,43 @@ def test_resumes_exactly(labelled, tmp_path):
     (tmp_path / "broken" / STATE).write_bytes(b"rubbish")
     with pytest.raises(MatrisError, match="truncated"):
         train(fresh(training), training, validation, settings, tmp_path / "broken")
+
+
+LONG = quick(steps=90, batch_size=4, warmup=5, validate_every=3)
+
+
+def _train_for_long(path, directory):
+    torch.set_num_threads(1)
+    training, validation = split(path)
+    train(fresh(training), training, validation, LONG, directory)
+
+
+def test_killed_at_any_moment_it_ends_the_same(labelled, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    spawn = multiprocessing.get_context("spawn")
+    killed = spawn.Process(target=_train_for_long, args=(labelled, broken))
+    killed.start()
+    while not (broken / STATE).exists():
+        assert killed.is_alive()
+        time.sleep(0.005)
+    time.sleep(np.random.default_rng().uniform(0, 0.2))
+    killed.kill()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    threads = torch.get_num_threads()
+    try:
+        _train_for_long(labelled, whole)
+        assert load_plain(broken / STATE)["step"] < LONG.steps
+        _train_for_long(labelled, broken)
+    finally:
+        torch.set_num_threads(threads)
+    first, second = (load_plain(folder / STATE) for folder in (whole, broken))
+    for weights in ("network", "average"):
+        for name, tensor in first[weights].items():
+            assert torch.equal(tensor, second[weights][name]), name
+    curves = [[row.rsplit(",", 1)[0] for row in (f / LOG).read_text().splitlines()] for f in (whole, broken)]
+    assert curves[0] == curves[1]  # but for the seconds
+    assert len(curves[0]) == 1 + LONG.steps // LONG.validate_every
 
 
 class _Interrupting(list):
@@ -220,7 +262,7 @@ def test_pieces_of_a_batch_add_up_to_its_gradient(labelled, tmp_path, monkeypatc
     settings = replace(TWO_STEPS, batch_size=9, steps=1)
     weights = []
     for number, piece in enumerate((1e12, 1e5)):
-        monkeypatch.setattr(trainer, "_CPU_PIECE", piece)
+        monkeypatch.setattr(batches, "_CPU_PIECE", piece)
         network = fresh(training)
         train(network, training, validation, settings, tmp_path / str(number))
         weights.append(network.state_dict())
@@ -230,7 +272,7 @@ def test_pieces_of_a_batch_add_up_to_its_gradient(labelled, tmp_path, monkeypatc
 
 def test_the_average_follows_the_weights(labelled, tmp_path):
     training, validation = split(labelled)
-    settings = TrainSettings(steps=3, batch_size=8, warmup=1, validate_every=1)
+    settings = quick(steps=3, batch_size=8, warmup=1, validate_every=1)
     states = []
     for steps in (1, 2, 3):
         network = fresh(training)
@@ -249,7 +291,7 @@ def test_a_batch_that_spoils_the_weights_is_skipped_and_named(labelled, tmp_path
     training, validation = split(labelled)
     bad = replace(training[0], energy=np.inf, material="the culprit")
     frames = [bad, *training[1:4]]
-    settings = TrainSettings(steps=6, batch_size=2, warmup=1, validate_every=6)
+    settings = quick(steps=6, batch_size=2, warmup=1, validate_every=6)
     network = fresh(training)
     train(network, frames, validation, settings, tmp_path)
     assert all(p.isfinite().all() for p in network.parameters())
@@ -261,7 +303,7 @@ def test_a_batch_that_spoils_the_weights_is_skipped_and_named(labelled, tmp_path
 
 def test_rows_after_the_saved_state_are_logged_once(labelled, tmp_path):
     training, validation = split(labelled)
-    settings = TrainSettings(steps=4, batch_size=8, warmup=1, validate_every=2)
+    settings = quick(steps=4, batch_size=8, warmup=1, validate_every=2)
     train(fresh(training), training, validation, settings, tmp_path)
     path = tmp_path / LOG
     whole = path.read_text()
@@ -294,4 +336,4 @@ def test_bad_frames_are_named(tmp_path):
     with pytest.raises(MatrisError, match="absent"):
         list(read_frames([tmp_path / "absent.extxyz"]))
     with pytest.raises(MatrisError, match="0 training"):
-        train(MatRIS(CONFIG, magmoms=False), [], [], TrainSettings(steps=1), tmp_path)
+        train(MatRIS(CONFIG, magmoms=False), [], [], quick(steps=1), tmp_path)
