@@ -179,14 +179,16 @@ def read_file(path: Path) -> tuple[MatRIS, Card]:
     """
     try:
         with path.open("rb") as stream:
-            head = stream.read(2)
+            head = stream.read(9)
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     if not head:
         raise CheckpointError(f"checkpoint {path} is empty: delete it and fetch it again")
-    published = head == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
+    # ours begins with the length of its header, which may be any byte, and its header
+    torch_file = head[:2] == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
+    published = torch_file and head[8:] != b"{"
     network, card = _read_published(path) if published else _read_own(path)
     return network.requires_grad_(False).eval(), replace(card, sha256=digest)
 

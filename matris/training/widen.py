@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from pymatgen.core import Element
+from scipy.sparse import csr_array
 from torch import nn
 
+from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
 from matris.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
-from matris.training.data import ElementRegression, collate
+from matris.training.data import collate
+from matris.training.element_energies import fractions, least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -161,15 +164,16 @@ def refit_reference_energies(
     batch_size
         Frames in a call.
     """
-    regression = ElementRegression()
-    energies = network.reference_energies
+    energies, rest, compositions = network.reference_energies, list[np.ndarray](), list[np.ndarray]()
     for start in range(0, len(frames), batch_size):
-        chosen = frames[start : start + batch_size]
-        graph = collate(chosen, network.config, energies.device).graph
+        batch = collate(frames[start : start + batch_size], network.config, energies.device)
+        graph = batch.graph
         atomic = network(graph, graph.vectors)[0].double()
         found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
         found += reference_energy(energies, graph)
-        for frame, energy in zip(chosen, found.tolist(), strict=True):
-            regression.add(frame.geometry.numbers, frame.energy - energy)
-    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
-    energies += torch.from_numpy(regression.energies(free)).to(energies)
+        rest.append(((batch.energies - found) / graph.n_atoms).cpu().numpy())
+        offsets = np.concatenate([[0], graph.n_atoms.cpu().numpy().cumsum()])
+        compositions.append(fractions(graph.numbers.cpu().numpy(), offsets).toarray())
+    free = [symbol in elements if elements is not None else True for symbol in chemical_symbols[1:][:MAX_ATOMIC_NUMBER]]
+    added = least_squares(csr_array(np.concatenate(compositions) * free), np.concatenate(rest))
+    energies += torch.from_numpy(added).to(energies)
