@@ -97,6 +97,7 @@ def data(
             if store is not None or not files or len(files) > 1:
                 raise MatrisError("name the folder to make: --output SET")
             made = DataSet(files[0])
+            made.verify()
         else:
             reading = Reading(max_force, stress_unit, flip_stress)
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -117,6 +118,30 @@ class DataSet(Sequence[Frame]):
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the path to other processes, not the arrays."""
         return _reopened, (self.path, self._indices)
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that was stored, the same for the same frames: for cards of what learns from them."""
+        said = json.dumps(self.meta["sha256"], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def verify(self) -> None:
+        """
+        Compare all files with their hashes.
+
+        Raises
+        ------
+        MatrisError
+            For the first that is not what was written.
+        """
+        for name, digest in self.meta["sha256"].items():
+            try:
+                with (self.path / name).open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise MatrisError(f"{self.path} is damaged: {error}") from error
+            if found != digest:
+                raise MatrisError(f"{self.path} is damaged: {name} is not what was written")
 
     def part(self, part: Part) -> DataSet:
         """Frames of one part."""

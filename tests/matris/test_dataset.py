@@ -11,6 +11,7 @@ import re
 import signal
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,8 +138,16 @@ def test_edges_are_counted_once(made):
 
 
 def test_the_same_sources_give_the_same_set(frames, tmp_path):
-    sets = [write_set(tmp_path / name, [("a", labelled(frames))]) for name in ("one", "two")]
-    assert sets[0].meta["sha256"] == sets[1].meta["sha256"]
+    one, two = (write_set(tmp_path / name, [("a", labelled(frames))]) for name in ("one", "two"))
+    assert one.identity == two.identity
+    assert write_set(tmp_path / "less", [("a", labelled(frames[1:]))]).identity != one.identity
+    one.edges(CONFIG)
+    one.verify()
+    with (one.path / "forces.npy").open("r+b") as stream:
+        stream.seek(-3, os.SEEK_END)
+        stream.write(b"x")
+    with pytest.raises(MatrisError, match=r"forces\.npy is not what was written"):
+        one.verify()
 
 
 def test_a_set_is_a_source(made, tmp_path):
@@ -337,3 +346,20 @@ def test_molecules_are_frames_too(tmp_path):
     data = write_set(tmp_path / "a", [("a", labelled([frame, *others]))])
     assert not data[0].geometry.pbc.any()
     assert np.array_equal(data[0].geometry.cell, frame.geometry.cell)
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the reference data in ../shared/data")
+def test_labels_of_density_functional_theory_belong_together():
+    ratios = {}
+    for name in ("mptrj_highest_stress", "mpf_tp"):
+        check = WorkCheck()
+        for item in read_labelled(DATA / f"{name}.extxyz.gz", Reading()):
+            if isinstance(item, Labelled):
+                check.add(item.frame)
+        assert check.problem() is None
+        ratios |= check.ratios()
+    assert ratios["stress"][0] == pytest.approx(1, abs=0.1)
+    assert ratios["forces"][0] == pytest.approx(1, abs=0.1)
