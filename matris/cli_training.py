@@ -82,7 +82,7 @@ def data(
 
     `matris data mptrj`
     """
-    with clear_errors():
+    with clear_errors(resumes=False):
         from matris.checkpoints import locate, read_file
         from matris.errors import MatrisError
         from matris.potential import load
@@ -136,7 +136,7 @@ def evaluate(
 
     `matris evaluate matris_10m_mp dft.extxyz --report errors.html`
     """
-    with clear_errors():
+    with clear_errors(resumes=False):
         from matris.errors import MatrisError
         from matris.potential import load
         from matris.terminal_data import error_table

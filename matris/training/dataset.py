@@ -226,14 +226,16 @@ class DataSet(Sequence[Frame]):
         return mine[:, 0], mine[:, 1]
 
     def labelled(self) -> Iterator[Labelled]:
-        """Yield the frames as a source of another set, each in its part."""
+        """Yield the frames, in the order they are stored, as a source of another set, each in its part."""
         scale = self.meta.get("energy_scale")
+        wanted = np.zeros(self.meta["n_frames_stored"], dtype=bool)
+        wanted[self._indices] = True
         with (self.path / WHERE).open(encoding="utf-8") as stream:
-            places = [line.rstrip("\n") for line in stream]
-        for i in self._indices.tolist():
-            frame = self._frame(i)
-            split: Split = "validation" if frame.validation else "training"
-            yield Labelled(frame, places[i], scale, split)
+            for i, place in enumerate(stream):
+                if wanted[i]:
+                    frame = self._frame(i)
+                    split: Split = "validation" if frame.validation else "training"
+                    yield Labelled(frame, place.rstrip("\n"), scale, split)
 
 
 def _reopened(path: Path, indices: NDArray[np.int64]) -> DataSet:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import tracemalloc
 from dataclasses import replace
@@ -239,6 +240,17 @@ def test_a_killed_run_leaves_no_set_and_the_next_one_clears_up(frames, tmp_path)
     write_set(tmp_path / "a", [("a", labelled(frames))])
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert ".lock" not in {path.name for path in (tmp_path / "a").iterdir()}
+
+
+def test_a_full_disk_leaves_nothing(frames, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_set(tmp_path / "a", [("a", labelled(frames * 20))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_runs_do_not_write_one_set(frames, tmp_path):
