@@ -13,6 +13,7 @@ import signal
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -315,6 +316,36 @@ def test_wrong_stresses_are_found(factor, said):
         assert check.ratios()["stress"][0] == pytest.approx(1, abs=0.05)
     else:
         assert re.search(said, problem or "")
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.0, None),
+        (-1.0, "the stress has the wrong sign: of 12 frames under pressure, 0%"),
+        (1 / GPa, "stresses in GPa instead of eV/Å³"),
+        (0.1 * GPa, "stresses in eV/Å³ instead of kbar"),
+        (-10 / GPa, "stresses in kbar instead of eV/Å³, and the sign is wrong"),
+    ],
+)
+def test_a_potential_judges_frames_that_are_alone(tmp_path, factor, said):
+    true = [replace(f, stress=0.1 * i * np.eye(3) - 0.55 * np.eye(3)) for i, f in enumerate(compressions())]
+    labels = [replace(f, material=f"alone {i}", stress=factor * f.stress) for i, f in enumerate(true)]
+    sources = [("VASP's", labelled(labels)), ("b", labelled(list(map(frame_of, crystals(4)))))]
+    known = {id(f.geometry): SimpleNamespace(stress=1.3 * f.stress) for f in true}
+    calm = SimpleNamespace(stress=np.zeros((3, 3)))
+    potential = SimpleNamespace(
+        elements=("Ar", "Ne"),
+        card=SimpleNamespace(key="knowing"),
+        predict_geometries=lambda geometries: [known.get(id(geometry), calm) for geometry in geometries],
+    )
+    if said is None:
+        made = write_set(tmp_path / "a", sources, potential=potential)
+        assert made.meta["sources"][0]["pressures"]["agreeing"] == 1
+        assert made.meta["sources"][1]["pressures"] is None
+    else:
+        with pytest.raises(MatrisError, match=f"VASP's: .*{said}"):
+            write_set(tmp_path / "a", sources, potential=potential)
 
 
 def test_wrong_forces_and_energies_are_found():
