@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from pymatgen.core import Element
-from scipy.sparse import csr_array
 from torch import nn
 
-from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
 from matris.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
 from matris.training.data import collate
@@ -164,16 +162,18 @@ def refit_reference_energies(
     batch_size
         Frames in a call.
     """
-    energies, rest, compositions = network.reference_energies, list[np.ndarray](), list[np.ndarray]()
+    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
+    energies = network.reference_energies
     for start in range(0, len(frames), batch_size):
-        batch = collate(frames[start : start + batch_size], network.config, energies.device)
-        graph = batch.graph
+        chosen = frames[start : start + batch_size]
+        graph = collate(chosen, network.config, energies.device).graph
         atomic = network(graph, graph.vectors)[0].double()
         found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
         found += reference_energy(energies, graph)
-        rest.append(((batch.energies - found) / graph.n_atoms).cpu().numpy())
-        offsets = np.concatenate([[0], graph.n_atoms.cpu().numpy().cumsum()])
-        compositions.append(fractions(graph.numbers.cpu().numpy(), offsets).toarray())
-    free = [symbol in elements if elements is not None else True for symbol in chemical_symbols[1:][:MAX_ATOMIC_NUMBER]]
-    added = least_squares(csr_array(np.concatenate(compositions) * free), np.concatenate(rest))
-    energies += torch.from_numpy(added).to(energies)
+        left += [
+            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+        ]
+    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
+    offsets = np.cumsum([0, *map(len, numbers)])
+    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
+    energies += torch.from_numpy(shifts).to(energies)
