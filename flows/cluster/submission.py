@@ -145,6 +145,11 @@ class Cluster:
         """Give what a chunk's job asks the scheduler for."""
         return {**(self.project.workers[worker].resources or {}), **self.where.resources}
 
+    def device(self, name: str) -> str | None:
+        """Device of a chunk's job: a GPU if its worker promises one, so that a job without fails and does not crawl."""
+        asked = json.dumps(self.resources(self.worker_of(name)), default=str)
+        return "cuda" if "gpu" in asked.lower() else None
+
     def journal(self, name: str) -> str:
         """Folder of a chunk's journal on its worker's disk."""
         return f"{self.project.workers[self.worker_of(name)].work_dir}/journals/{name}"
@@ -168,8 +173,7 @@ class Cluster:
         """
         worker = self.worker_of(name)
         asked = self.resources(worker)
-        gpu = "gpu" in json.dumps(asked, default=str).lower()
-        job = cluster_job(maker, candidates, gpu=gpu, walltime=seconds(asked.get("walltime")), **how)
+        job = cluster_job(maker, candidates, walltime=seconds(asked.get("walltime")), **how)
         job.set_uuid(job_id)
         set_run_config(job, worker=worker, resources=asked if self.where.resources else None)
         return job
