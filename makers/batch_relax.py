@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class BatchRelaxMaker(BatchMaker):
         ChunkDocument
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
         """
+        started = datetime.now(UTC)
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
         scale = potential.card.energy_scale
@@ -114,6 +116,7 @@ class BatchRelaxMaker(BatchMaker):
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
             settings=self.tag(),
+            started=started.isoformat(),
             **provenance(potential),
         )
 
@@ -181,6 +184,8 @@ class BatchRelaxMaker(BatchMaker):
             n_steps=record.n_steps if record else None,
             fmax=record.fmax if record else None,
             smax=record.smax if record else None,
+            extrapolation=record.extrapolation if record else None,
+            mean_extrapolation=record.mean_extrapolation if record else None,
             seconds=record.seconds if record else None,
             nsites=len(start) if start is not None else None,
             formula=start.composition.reduced_formula if start is not None and len(start) else None,
