@@ -400,7 +400,7 @@ def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeyp
     submit(sent, candidates(), gpu)
     (job, *_) = cast.ready("gpu")
     assert job["resources"] == {"gres": "gpu:1"}
-    with pytest.raises(MatrisError, match="device 'cuda' was asked for, but torch .*sees no CUDA device here"):
+    with pytest.raises(MatrisError, match=r"device 'cuda' was asked for, but torch .*sees no CUDA device here"):
         cast.compute(job, tmp_path / "runs")
     cast.controller.reset(max_limit=0)
     named = Campaign("project://hull", maker(tiny_checkpoint), sent.funnel, title="on the CPU", chunk_size=2)
