@@ -16,6 +16,7 @@ from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
 from matris.flows.cluster.ending import seconds
 from matris.flows.cluster.files import read_project
+from matris.flows.cluster.project import DEVICE
 from matris.flows.cluster.worker_checks import remote_errors
 
 if TYPE_CHECKING:
@@ -146,9 +147,10 @@ class Cluster:
         return {**(self.project.workers[worker].resources or {}), **self.where.resources}
 
     def device(self, name: str) -> str | None:
-        """Device of a chunk's job: a GPU if its worker promises one, so that a job without fails and does not crawl."""
-        asked = json.dumps(self.resources(self.worker_of(name)), default=str)
-        return "cuda" if "gpu" in asked.lower() else None
+        """Device of a chunk's job: a GPU if its worker promises one and names none itself; a job without then fails."""
+        worker = self.worker_of(name)
+        asked = json.dumps(self.resources(worker), default=str)
+        return "cuda" if "gpu" in asked.lower() and DEVICE not in (self.project.workers[worker].pre_run or "") else None
 
     def journal(self, name: str) -> str:
         """Folder of a chunk's journal on its worker's disk."""
