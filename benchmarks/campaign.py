@@ -1,9 +1,7 @@
 """
 What a campaign costs beside its model: time, memory, documents: ``python benchmarks/campaign.py --help``.
 
-With the stand-in (`standin.py`) everything but the model remains. With ``--checkpoint`` that relaxes rattled candidates
-in this process, and the time of the chunks' jobs outside the model's calls counts as overhead: reading and hulls wait
-for no device.
+With the stand-in (`standin.py`) everything but the model remains. `overhead.py` measures beside a real one.
 """
 
 from __future__ import annotations
@@ -16,24 +14,18 @@ import time
 from collections import Counter
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from peers import machine
 from pymatgen.core import Lattice, Structure
-from single_call import CONFIG
 from standin import ELEMENTS, StandInMaker
-from weights import write_random
 
-from matris import load
 from matris.flows.campaign import Campaign
 from matris.flows.funnel import Funnel
 from matris.flows.runner import run
-from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidates import Candidate
 from matris.stores.prototypes import generate_candidates
 from matris.stores.sources.swap import swap_elements
-from matris.stores.sources.variants import rattle
-from matris.torchsim import MatRISTorchSimModel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -97,23 +89,6 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class Stopwatch:
-    """Time spent in the calls of the model."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        original = MatRISTorchSimModel.forward
-
-        def timed(model: MatRISTorchSimModel, *args: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return original(model, *args)
-            finally:
-                self.seconds += time.perf_counter() - start
-
-        MatRISTorchSimModel.forward = timed  # type: ignore[method-assign]
-
-
 def report(campaign: Campaign, number: int, wall: float) -> None:
     """Print what became of the candidates."""
     states = Counter(document["state"] for document in campaign.documents(["state"]))
@@ -128,12 +103,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=5000)
     parser.add_argument("--tiny", action="store_true", help="two atoms each, instead of filled prototypes")
-    parser.add_argument(
-        "--checkpoint",
-        help="relax with it, in this process: a key or a file; random: random weights of the 10M configuration",
-    )
-    parser.add_argument("--max-steps", type=int, default=500)
-    parser.add_argument("--fmax", type=float, default=0.05)
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
@@ -141,40 +110,13 @@ def main() -> None:
         [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     )  # workers
     with tempfile.TemporaryDirectory() as folder, Memory() as memory:
-        maker: BatchRelaxMaker = StandInMaker()
-        if options.checkpoint == "random":
-            options.checkpoint = str(Path(folder) / "random.safetensors")
-            write_random(Path(options.checkpoint), CONFIG, load(device="cpu").card.elements)
-        if options.checkpoint:
-            maker = BatchRelaxMaker(
-                checkpoint=options.checkpoint,
-                device="cpu",
-                steps=options.max_steps,
-                relax_kwargs={"fmax": options.fmax},
-            )
-        if options.tiny:
-            source = tiny(options.candidates)
-        elif options.checkpoint:
-            source = rattle(generated(maker.card().elements), amplitude=0.1, strain=0.03)
-        else:
-            source = generated()
+        source = tiny(options.candidates) if options.tiny else generated()
         funnel = Funnel(duplicates=not options.tiny, sanity=not options.tiny)
-        campaign = Campaign(folder, maker, funnel, chunk_size=options.chunk_size)
+        campaign = Campaign(folder, StandInMaker(), funnel, chunk_size=options.chunk_size)
         print(f"{machine('cpu', 1)}; {options.candidates} candidates, chunks of {options.chunk_size}", flush=True)
-        watch = Stopwatch()
-        jobs: list[float] = []
         start = time.perf_counter()
-        run(
-            campaign,
-            islice(source, options.candidates),
-            [] if options.checkpoint else ["cpu"] * options.workers,
-            lambda event: jobs.append(event["seconds"]) if event["event"] == "done" else None,
-        )
+        run(campaign, islice(source, options.candidates), ["cpu"] * options.workers)
         report(campaign, options.candidates, time.perf_counter() - start)
-        if options.checkpoint:
-            beside = sum(jobs) - watch.seconds
-            print(f"{sum(jobs):.0f} s in {len(jobs)} jobs, of which {watch.seconds:.0f} s in the model; ", end="")
-            print(f"beside it {beside:.1f} s: {100 * beside / watch.seconds:.1f} % of the model's time")
         print(memory.table())
 
 

@@ -1,4 +1,4 @@
-"""Processes to compare: ours, and the published package in a folder of its own."""
+"""What we compare with: the published package, in its own process, and other potentials, in folders of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,13 +21,33 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PUBLISHED = HERE / ".peers" / "matris-1.0.0"
 
+POTENTIALS = {
+    "chgnet": ("chgnet==0.4.2", "nvidia-ml-py3"),
+    "sevenn": (
+        "sevenn==0.13.0", "braceexpand", "e3nn", "matscipy", "opt-einsum", "opt-einsum-fx", "torch-geometric",
+    ),
+}  # fmt: skip
+"""Packages of other potentials, and what they need that this one does not."""
+
 
 def install_published() -> Path:
     """Put the published package, without its dependencies, where only its own process finds it."""
-    if not (PUBLISHED / "matris").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(PUBLISHED)]
-        subprocess.run([*command, "matris==1.0.0"], check=True)
-    return PUBLISHED
+    return _install(PUBLISHED, ("matris==1.0.0",), "matris")
+
+
+def use_potential(name: str) -> None:
+    """Let one of the `POTENTIALS` be imported: as it is installed, or else from a folder of its own."""
+    if find_spec(name) is None:
+        folder = HERE / ".peers" / POTENTIALS[name][0].replace("==", "-")
+        sys.path.append(str(_install(folder, POTENTIALS[name], name)))  # last: nothing of ours is replaced
+
+
+def _install(folder: Path, packages: Sequence[str], module: str) -> Path:
+    """Put packages into a folder, without their dependencies."""
+    if not (folder / module).is_dir():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, *packages], check=True)
+    return folder
 
 
 def machine(device: str, threads: int) -> str:

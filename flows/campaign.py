@@ -14,12 +14,10 @@ from matris.flows.funnel import Funnel
 from matris.flows.stages import stage_maker
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.discovery import COMPARED, discovery
 from matris.stores.documents import CheckpointTag, document_id, utc_now
 from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.property_outputs import property_output
 from matris.stores.references import References, load_references
-from matris.stores.report import FIELDS, Report, reference_points, write_report
 from matris.stores.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -210,6 +208,9 @@ class Campaign:
         Path
             Of the page.
         """
+        from matris.stores.discovery import COMPARED, discovery  # with what draws, for one process in many
+        from matris.stores.report import FIELDS, Report, reference_points, write_report
+
         return write_report(
             Report(
                 self.documents(FIELDS),

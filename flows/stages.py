@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from matris.makers.batch_elastic import BatchElasticMaker
-from matris.makers.batch_phonon import BatchPhononMaker
+from matris import makers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +17,7 @@ RELAX = "relax"
 CHUNK_SIZES = {"elastic": 50, "phonon": 20}
 """Survivors in a job; one of them takes many times as long as a relaxation."""
 
-_MAKERS = {"elastic": BatchElasticMaker, "phonon": BatchPhononMaker}
+_MAKERS = {"elastic": "BatchElasticMaker", "phonon": "BatchPhononMaker"}  # they load when they are asked for
 
 
 def stage_maker(
@@ -42,7 +41,10 @@ def stage_maker(
     where = device or relax_maker.device
     if stage == RELAX:
         return replace(_on(relax_maker, where), journal_dir=folder)
-    return _MAKERS[stage](checkpoint=relax_maker.checkpoint, device=where, journal_dir=folder)
+    maker: BatchMaker = getattr(makers, _MAKERS[stage])(
+        checkpoint=relax_maker.checkpoint, device=where, journal_dir=folder
+    )
+    return maker
 
 
 def _on(maker: BatchRelaxMaker, device: str | None) -> BatchRelaxMaker:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STATES = (WAITING, TAKEN, DONE, BROKEN)  # what is submitted waits or is taken there
 _RUNNING = {"RUNNING", "BATCH_RUNNING", "RUN_FINISHED", "DOWNLOADED"}
 _ENDED = {
-    "COMPLETED": "collected soon",
+    "COMPLETED": "ended",
     "FAILED": "lost",
     "REMOTE_ERROR": "lost",
     "STOPPED": "lost",
@@ -83,7 +83,7 @@ class Status:
     cluster
         Where the campaign was submitted to, for people to read; empty if it was not.
     jobs
-        Chunks that are submitted, by how their jobs are: ``"running"``, ``"queued"``, ``"collected soon"``, ``"lost"``.
+        Chunks that are submitted, by how their jobs are: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
     """
 
     name: str

@@ -184,6 +184,8 @@ class BatchRelaxMaker(BatchMaker):
             n_steps=record.n_steps if record else None,
             fmax=record.fmax if record else None,
             smax=record.smax if record else None,
+            extrapolation=record.extrapolation if record else None,
+            mean_extrapolation=record.mean_extrapolation if record else None,
             seconds=record.seconds if record else None,
             nsites=len(start) if start is not None else None,
             formula=start.composition.reduced_formula if start is not None and len(start) else None,

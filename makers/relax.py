@@ -40,6 +40,10 @@ class MatrisTaskDocument(ForceFieldTaskDocument):
     versions: dict[str, str] = Field(default_factory=dict, description="Of the packages that decide the numbers.")
     device: str | None = Field(default=None, description="Where it was computed.")
     dtype: str | None = Field(default=None, description="In which precision.")
+    extrapolation: float | None = Field(
+        default=None, description="How far the final atoms are from those the checkpoint knows, see CandidateDocument."
+    )
+    is_extrapolating: bool | None = Field(default=None, description="None if the checkpoint does not know.")
 
 
 @dataclass
@@ -145,4 +149,9 @@ class RelaxMaker(ForceFieldRelaxMaker):
             return document
         known = {name: getattr(document, name) for name in ForceFieldTaskDocument.model_fields}
         known["forcefield_version"] = version("matris-flows")
-        return MatrisTaskDocument.model_construct(**known, **provenance(self.calculator.potential))
+        potential = self.calculator.potential
+        judged: dict[str, Any] = {}
+        if potential.network.domain is not None and isinstance(document.structure, Structure):
+            (final,) = potential.predict(document.structure)
+            judged = {"extrapolation": final.extrapolation, "is_extrapolating": final.is_extrapolating}
+        return MatrisTaskDocument.model_construct(**known, **judged, **provenance(potential))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import torch
     from ase import Atoms
+    from numpy.typing import NDArray
 
 
 class MatRISCalculator(Calculator):
@@ -32,6 +33,12 @@ class MatRISCalculator(Calculator):
         A loaded potential, or what `matris.load` takes: a key, a path, or nothing for the embedded checkpoint.
     device, dtype
         As for `matris.load`, where a key or path is given.
+
+    Attributes
+    ----------
+    extrapolation
+        How far each atom of the last geometry is from those the checkpoint was trained on, shape (n,), see
+        `matris.domain.Domain`; None where the checkpoint does not know. No result, since ASE knows no such property.
     """
 
     implemented_properties = [  # noqa: RUF012 - so declared by ASE
@@ -54,6 +61,7 @@ class MatRISCalculator(Calculator):
         self.potential = potential if isinstance(potential, Potential) else load(potential, device=device, dtype=dtype)
         names = ["energy", "free_energy", "forces", "stress"]
         self.implemented_properties = [*names, "magmoms"] if self.potential.has_magmoms else names
+        self.extrapolation: NDArray[np.float64] | None = None
 
     def calculate(
         self,
@@ -79,7 +87,7 @@ class MatRISCalculator(Calculator):
         graph = self.potential.graph([Geometry.of(atoms)])
         if graph.n_bonds and float(graph.vectors.norm(dim=1).min()) < 1e-6:  # noqa: PLR2004
             raise StructureError(f"{atoms.symbols}: two atoms stand at the same place")
-        energies, forces, stresses, magmoms = self.potential.evaluate(graph)
+        energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
         energy = float(energies[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": forces.double().cpu().numpy()}
         if atoms.pbc.all():
@@ -88,6 +96,8 @@ class MatRISCalculator(Calculator):
             self.results["stress"] = np.array([stress[i] for i in (xx, yy, zz, yz, xz, xy)])
         if magmoms is not None:
             self.results["magmoms"] = magmoms.double().cpu().numpy()
+        extrapolation = self.potential.extrapolation(graph, features)
+        self.extrapolation = None if extrapolation is None else extrapolation.double().cpu().numpy()
 
 
 def _check(atoms: Atoms, potential: Potential) -> None:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from matris import official
 from matris.cache import cache_directory
 from matris.config import MAX_ATOMIC_NUMBER, ModelConfig
+from matris.domain import Domain
 from matris.errors import CheckpointError
 from matris.network import MatRIS
 
@@ -231,6 +232,8 @@ def _read_own(path: Path) -> tuple[MatRIS, Card]:
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} has a damaged config or card: {error}") from error
     network = MatRIS(ModelConfig.from_dict(config), magmoms=any(name.startswith("magmom_head") for name in state))
+    if (prototypes := state.get("domain.prototypes")) is not None:
+        network.domain = Domain.like(prototypes)
     _load_state(network, state, path)
     return network, Card.from_dict(card)
 

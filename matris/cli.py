@@ -1,4 +1,4 @@
-"""The command line; what runs and looks at campaigns, clusters and OPTIMADE is in files of its own."""
+"""The command line; what runs and looks at campaigns, trains, and clusters and OPTIMADE are in files of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_submit
+from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_submit, cli_training
 from matris.cli_options import (
     Checkpoint,
     Device,
@@ -71,6 +71,11 @@ app.command()(cli_campaign.cancel)
 app.command()(cli_campaign.resume)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
+app.command()(cli_training.label)
+app.command()(cli_training.data)
+app.command()(cli_training.evaluate)
+app.command()(cli_training.train)
+app.command()(cli_training.finetune)
 app.add_typer(cli_optimade.app, name="optimade")
 app.add_typer(cli_cluster.app, name="cluster")
 
@@ -351,10 +356,11 @@ def query(
 
 @app.command()
 def models() -> None:
-    """List the checkpoints: energy scale, predictions, and whether the file is at hand."""
+    """List the checkpoints: energy scale, predictions, whether the file is at hand; what the embedded one is worth."""
     with clear_errors():
         from matris import checkpoints
         from matris.cache import cache_directory
+        from matris.limits import limits, measured_errors
 
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
@@ -373,6 +379,12 @@ def models() -> None:
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")
+        if errors := measured_errors(card):
+            out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
+            out.print(columns_table(["set", "what", "value"], errors))
+        for number, sentence in enumerate(limits(card)):
+            heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
+            out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
 def _names(listed: str | None) -> list[str] | None:

@@ -309,7 +309,7 @@ def _run(bodies: list[_Body], model: IsolatingModel, settings: DynamicsSettings)
         if step % settings.interval == 0:
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, last), settings)
+        _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 

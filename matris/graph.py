@@ -72,6 +72,14 @@ class Geometry:
             np.asarray(obj.lattice.pbc, dtype=bool),
         )
 
+    def structure(self) -> Structure:
+        """Give it as a pymatgen ``Structure``."""
+        from pymatgen.core import Element, Lattice, Structure
+
+        lattice = Lattice(self.cell, pbc=tuple(self.pbc.tolist()))
+        species = [Element.from_Z(z) for z in self.numbers.tolist()]
+        return Structure(lattice, species, self.positions, coords_are_cartesian=True)
+
     @property
     def volume(self) -> float:
         """Cell volume (Å³)."""
@@ -165,7 +173,7 @@ class Graph:
     @property
     def n_systems(self) -> int:
         """Number of structures."""
-        return len(self.n_atoms)
+        return self.n_atoms.shape[0]
 
     @property
     def n_bonds(self) -> int:

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch_sim as ts
 from pymatgen.core import Lattice, Structure
 
+from matris.fire import Fire
 from matris.records import RelaxRecord, RelaxState
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
-    from torch_sim.models.interface import ModelInterface
 
+    from matris.fire import Progress
     from matris.isolation import IsolatingModel
     from matris.records import RelaxSettings
 
-_DT = 0.1  # first FIRE time step, ASE's
+type Verdict = tuple[RelaxState, str | None, float]
+"""State, error and fmax of a structure that is done."""
+
 _VOLUME_FACTOR = 5.0  # a cell this many times larger or smaller than at the start is no relaxation any more
-_LOG_STRAIN = 1.99  # torch-sim clamps the logarithm of the deformation at 2: from there on FIRE goes astray
-_LARGEST = 1e12  # eV/Å, eV/Å³: far below where a float32 squared overflows, far above any physics
+_LOG_STRAIN = 2.0  # nor is a strain by exp(2)
+_LARGEST = 1e24  # (eV/Å)²: far below where a float32 overflows, far above any physics
 
 
 @dataclass
@@ -57,12 +58,9 @@ class Flight:
 
 class InFlight:
     """
-    Structures on the device, advanced together by torch-sim's FIRE with the Frechet cell filter.
+    Structures on the device, advanced together; they may enter between any two steps and leave as they finish.
 
-    Structures may enter between any two steps and leave as they finish. Those that enter have zero velocities, forces
-    and cell forces: their first step moves nothing and gets their first forces, in the same model call that advances
-    the others. From then on each goes the way it would go alone: that of ASE's ``FIRE(FrechetCellFilter(atoms))``, but
-    for a mixing parameter that torch-sim shrinks before its use, ASE after.
+    Each goes the way it would go alone: that of ASE's ``FIRE(FrechetCellFilter(atoms))``.
 
     Parameters
     ----------
@@ -76,8 +74,8 @@ class InFlight:
         self.model = model
         self.settings = settings
         self.flights: list[Flight] = []
-        self._state: Any = None
-        self._entering: list[Any] = []
+        self._fire = Fire(model.device, model.dtype, relax_cell=settings.relax_cell)
+        self._entering: list[ts.SimState] = []
 
     def has_room_for(self, flight: Flight) -> bool:
         """Whether a structure fits beside the others; alone, every structure may try."""
@@ -87,7 +85,7 @@ class InFlight:
         """Let a structure in, with the next step."""
         flight.started = time.perf_counter()
         self.flights.append(flight)
-        self._entering.append(self._enter(flight.structure))
+        self._entering.append(state_of(flight.structure, self.model.device, self.model.dtype))
 
     def step(self) -> list[RelaxRecord]:
         """
@@ -101,104 +99,55 @@ class InFlight:
         if not self.flights:
             return []
         if self._entering:
-            held = [] if self._state is None else [self._state]
-            self._state = ts.concatenate_states([*held, *self._entering])
+            self._fire.enter(self._entering)
             self._entering = []
         self.model.costs = [flight.cost for flight in self.flights]
-        self._state = ts.fire_step(self._state, cast("ModelInterface", self.model))  # it asks for no more than a call
+        progress = self._fire.step(self.model)
         for flight in self.flights:
             flight.n_steps += 1
-        verdicts = self._verdicts()
-        leaving = [number for number, verdict in enumerate(verdicts) if verdict is not None]
-        if not leaving:
+        verdicts = self._verdicts(progress)
+        leaving = np.array([verdict is not None for verdict in verdicts])
+        if not leaving.any():
             return []
-        magmoms: Sequence[Tensor | None] = [None] * len(self.flights)
-        if self.model.magmoms is not None:
-            magmoms = torch.split(self.model.magmoms, self._state.n_atoms_per_system.tolist())
-        if len(leaving) == len(self.flights):
-            states, self._state = self._state.split(), None
-        else:
-            states = self._state.pop(leaving)
+        ends = np.cumsum([len(flight.structure) for flight in self.flights])
         records = [
-            self._record(self.flights[number], verdicts[number], state, magmoms[number])
-            for number, state in zip(leaving, states, strict=True)
+            self._record(flight, verdict, number, slice(end - len(flight.structure), end))
+            for number, (flight, verdict, end) in enumerate(zip(self.flights, verdicts, ends, strict=True))
+            if verdict is not None
         ]
+        self._fire.leave(leaving)
         self.flights = [flight for flight, verdict in zip(self.flights, verdicts, strict=True) if verdict is None]
         return records
 
-    def _enter(self, structure: Structure) -> Any:
-        """FIRE state of a structure that has not been evaluated."""
-        device, dtype = self.model.device, self.model.dtype
-        state = state_of(structure, device, dtype)
-        # Where no power has been gained, FIRE halves the time step: once on the step that moves nothing, once on the
-        # first step from rest, which thus has ASE's first time step. Zero velocities, where torch-sim starts from NaN,
-        # make that the same whoever else is in the batch.
-        fire = ts.fire_init(
-            state,
-            cast("ModelInterface", _Silent(device, dtype)),
-            dt_start=4 * _DT,
-            cell_filter=ts.CellFilter.frechet if self.settings.relax_cell else None,
-        )
-        fire.velocities.zero_()
-        if self.settings.relax_cell:
-            fire.cell_velocities.zero_()
-        else:
-            fire.stress.fill_(torch.nan)  # stays so where the model gives none: zero would pass for an answer
-        return fire
-
-    def _verdicts(self) -> list[tuple[RelaxState, str | None, float] | None]:
+    def _verdicts(self, progress: Progress) -> list[Verdict | None]:
         """State, error and fmax of every structure that is done; None for those that go on."""
-        state, settings = self._state, self.settings
-        n_systems, system = len(self.flights), state.system_idx
-        norms = state.forces.norm(dim=1)
-        fmax = norms.new_zeros(n_systems).scatter_reduce_(0, system, norms, "amax").tolist()
-        wild = torch.zeros(n_systems, device=norms.device).index_add_(
-            0, system, (~(state.forces.abs() < _LARGEST).all(dim=1)).float()
-        )
-        wild += ~state.energy.isfinite()
-        if settings.relax_cell:
-            wild += ~(state.stress.abs() < _LARGEST).all(dim=(1, 2))
-        broken = wild.tolist()
-        cell_forces, growth, strain = self._cell()
-        verdicts: list[tuple[RelaxState, str | None, float] | None] = []
-        for number, flight in enumerate(self.flights):
+        settings = self.settings
+        verdicts: list[Verdict | None] = []
+        for number, (flight, seen) in enumerate(zip(self.flights, zip(*progress, strict=True), strict=True)):
+            fmax, cell_force, growth, strain, square = seen
             error = self.model.reasons.get(number)
-            if error is None and broken[number]:
+            if error is None and not square < _LARGEST:
                 error = "energy, forces or stress are NaN or infinite"
-            if error is None and not 1 / _VOLUME_FACTOR <= growth[number] <= _VOLUME_FACTOR:
-                word = "exploded" if growth[number] > 1 else "collapsed"
-                error = f"the cell {word}: its volume is {growth[number]:.3g} times that of the input"
-            if error is None and strain[number] > _LOG_STRAIN:
+            if error is None and not 1 / _VOLUME_FACTOR <= growth <= _VOLUME_FACTOR:
+                word = "exploded" if growth > 1 else "collapsed"
+                error = f"the cell {word}: its volume is {growth:.3g} times that of the input"
+            if error is None and strain > _LOG_STRAIN:
                 error = "the cell was deformed beyond a factor of exp(2)"
             if error is not None:
-                verdicts.append(("failed", f"{error} (after {max(flight.n_steps, 0)} steps)", fmax[number]))
-            elif fmax[number] < settings.fmax and cell_forces[number] < settings.fmax:
-                verdicts.append(("converged", None, fmax[number]))
+                verdicts.append(("failed", f"{error} (after {max(flight.n_steps, 0)} steps)", fmax))
+            elif fmax < settings.fmax and cell_force < settings.fmax:
+                verdicts.append(("converged", None, fmax))
             elif flight.n_steps >= settings.max_steps:
-                verdicts.append(("max_steps", None, fmax[number]))
+                verdicts.append(("max_steps", None, fmax))
             else:
                 verdicts.append(None)
         return verdicts
 
-    def _cell(self) -> tuple[list[float], list[float], list[float]]:
-        """Cell force (eV/Å), volume over initial volume, and largest logarithmic strain of every system."""
-        n_systems, state = len(self.flights), self._state
-        if not self.settings.relax_cell:
-            return [0.0] * n_systems, [1.0] * n_systems, [0.0] * n_systems
-        volume = torch.linalg.det(state.cell)
-        # Rows of the virial per atom: what ASE's FrechetCellFilter compares with fmax, at zero strain.
-        virial = state.stress * (volume / state.n_atoms_per_system).view(-1, 1, 1)
-        growth = volume / torch.linalg.det(state.reference_cell)
-        strain = (state.cell_positions / state.cell_factor).abs().amax(dim=(1, 2))
-        return virial.norm(dim=2).amax(dim=1).tolist(), growth.tolist(), strain.tolist()
-
-    def _record(
-        self, flight: Flight, verdict: tuple[RelaxState, str | None, float] | None, state: Any, magmoms: Tensor | None
-    ) -> RelaxRecord:
-        """Record of a structure that left, all of its last geometry."""
-        assert verdict is not None  # noqa: S101 - only those with a verdict leave
+    def _record(self, flight: Flight, verdict: Verdict, number: int, atoms: slice) -> RelaxRecord:
+        """Record of a structure that leaves, all of its last geometry."""
+        fire, state = self._fire, self._fire.state
         outcome, error, fmax = verdict
-        structure = None if error else structure_of(flight.structure, state)
+        structure = None if error else structure_of(flight.structure, state.positions[atoms], state.cell[number])
         if structure is not None and (problem := problem_with(structure)):
             outcome, error = "failed", f"relaxed into nonsense: {problem} (after {flight.n_steps} steps)"
         common: dict[str, Any] = {
@@ -211,36 +160,24 @@ class InFlight:
         }
         if error:
             return RelaxRecord(**common)
-        stress = _numbers(state.stress[0])
+        stress, magmoms = _numbers(fire.stress[number]), self.model.magmoms
+        far = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
             structure=structure,
-            energy=float(state.energy[0]),
-            forces=_array(state.forces),
+            energy=float(fire.energy[number]),
+            forces=_array(fire.forces[atoms]),
             stress=stress,
-            magmoms=None if magmoms is None else _numbers(magmoms.reshape(-1)),
-            fmax=fmax,
+            magmoms=None if magmoms is None else _numbers(magmoms[atoms].reshape(-1)),
+            extrapolation=None if far is None else float(far.max()),
+            mean_extrapolation=None if far is None else float(far.mean()),
+            fmax=float(fmax),
             smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
         )
 
 
-class _Silent:
-    """Stands in for the model where torch-sim asks for forces that nothing needs yet."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
-
-    def __call__(self, state: ts.SimState) -> dict[str, Tensor]:
-        """Zero energy, forces and stress."""
-        return {
-            "energy": state.cell.new_zeros(state.n_systems),
-            "forces": torch.zeros_like(state.positions),
-            "stress": torch.zeros_like(state.cell),
-        }
-
-
 def _handedness(structure: Structure) -> float:
-    """-1 for a left-handed cell, to be reversed: torch-sim's cell filter takes det(cell) for the volume."""
+    """-1 for a left-handed cell, to be reversed: torch-sim and some models take det(cell) for the volume."""
     return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
 
 
@@ -256,11 +193,11 @@ def state_of(structure: Structure, device: torch.device, dtype: torch.dtype) -> 
     )
 
 
-def structure_of(initial: Structure, state: Any) -> Structure:
-    """Put lattice and coordinates of a state to the species of the initial structure."""
-    lattice = Lattice(_array(state.cell[0]).T * _handedness(initial))
+def structure_of(initial: Structure, positions: Tensor, cell: Tensor) -> Structure:
+    """Put coordinates (n, 3) and lattice vectors (in columns) of a state to the species of the initial structure."""
+    lattice = Lattice(_array(cell).T * _handedness(initial))
     labels = [site.label for site in initial]
-    return Structure(lattice, initial.species, _array(state.positions), coords_are_cartesian=True, labels=labels)
+    return Structure(lattice, initial.species, _array(positions), coords_are_cartesian=True, labels=labels)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

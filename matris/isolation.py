@@ -26,7 +26,7 @@ _OUT_OF_MEMORY = (
     "not enough memory",
 )
 _PER_SYSTEM = ("energy", "stress")
-_PER_ATOM = ("forces", "magmoms")
+_PER_ATOM = ("forces", "magmoms", "extrapolation")
 
 
 @dataclass
@@ -81,6 +81,8 @@ class IsolatingModel:
         System number in the last call -> why it could not be computed.
     magmoms
         Magnetic moments (μB) of all atoms of the last call, or None.
+    extrapolation
+        How far they are from what the model was trained on, or None.
     """
 
     def __init__(self, model: ModelInterface, budget: Budget) -> None:
@@ -89,6 +91,7 @@ class IsolatingModel:
         self.costs: Sequence[float] = ()
         self.reasons: dict[int, str] = {}
         self.magmoms: Tensor | None = None
+        self.extrapolation: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -128,6 +131,7 @@ class IsolatingModel:
                 groups += [*self._groups(middle, stop), *self._groups(start, middle)]
         output = self._join(state, answers)
         self.magmoms = output.pop("magmoms", None)
+        self.extrapolation = output.pop("extrapolation", None)
         return output
 
     def _groups(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -173,9 +177,9 @@ class IsolatingModel:
         for key in (*_PER_SYSTEM, *_PER_ATOM):
             if template and key not in template:
                 continue
-            if not template and key == "magmoms":
+            if not template and key in {"magmoms", "extrapolation"}:
                 continue
-            tail = {"energy": (), "stress": (3, 3), "forces": (3,), "magmoms": ()}[key]
+            tail = {"stress": (3, 3), "forces": (3,)}.get(key, ())
             parts = []
             for start in sorted({*answers, *self.reasons}):
                 length = sizes[start] if key in _PER_ATOM else 1

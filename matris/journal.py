@@ -17,7 +17,7 @@ from matris.records import RelaxRecord
 if TYPE_CHECKING:
     from types import TracebackType
 
-_FORMAT = 1
+_FORMAT = 2
 _IN_MEMORY = 64 * 2**20  # bytes that a journal without a path keeps before it goes to a temporary file
 
 

@@ -9,7 +9,7 @@ computes for no one is left out.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from matris.config import ModelConfig
+    from matris.domain import Domain
     from matris.graph import Graph
     from matris.rows import Chunks
 
@@ -121,7 +122,7 @@ def segment_peaks(
         Shapes (n, d); −∞ for an empty segment.
     """
     peaks: list[torch.Tensor] = []
-    for part in parts(len(rows), chunks):
+    for part in parts(rows.shape[0], chunks):
         (values,) = function(rows[part])
         blocks = values.chunk(len(sums), 1)
         peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, sums, strict=True)]
@@ -188,7 +189,7 @@ class Attention(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         """Give new edges, then messages summed with their weights and the weights, by target and by source."""
         mlp, copies = self.edge_mlp, self.copies
-        to_target, to_source = (Sum(x.index, len(x.table)) for x in (at_target, at_source))
+        to_target, to_source = (Sum(x.index, x.table.shape[0]) for x in (at_target, at_source))
         rows = [edge]
         if chunks is None or chunks.kept >= 1:  # else they are cheaper to compute twice than to keep
             rows += by_rows(self.logits_of, [edge], [], [], chunks)
@@ -287,7 +288,7 @@ class Refinement(nn.Module):
         envelope = self.envelope(basis)
         gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
         if center is None:  # edges are the bonds, and have their own envelope
-            entry = torch.arange(len(edge), device=edge.device).repeat(self.copies, 1)
+            entry = torch.arange(edge.shape[0], device=edge.device).repeat(self.copies, 1)
         else:  # nodes are the bonds; the target's envelope is common to its sum
             entry = source
             gathers.append(Gather(mlp.project(1, center.table), center.index))
@@ -321,7 +322,7 @@ class Refinement(nn.Module):
                 return (smooth,)
             return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
 
-        to_target = Sum(gathers[0].index, len(gathers[0].table))
+        to_target = Sum(gathers[0].index, gathers[0].table.shape[0])
         *delta, pooled = by_rows(function, [edge], [Gather(envelope, entry), *gathers], [to_target], chunks)
         return (*(x + self.edge_residual * edge for x in delta), pooled)
 
@@ -348,12 +349,18 @@ class MatRIS(nn.Module):
         Its architecture.
     magmoms
         Whether it has a head for magnetic moments.
+
+    Attributes
+    ----------
+    domain
+        What atoms it was trained on, if that is known; it judges, and changes no prediction.
     """
 
     def __init__(self, config: ModelConfig, *, magmoms: bool) -> None:
         super().__init__()
         atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
         self.config = config
+        self.domain: Domain | None = None
         self.atom_embedding = nn.Embedding(MAX_ATOMIC_NUMBER, atom)
         self.atom_linear = nn.Linear(atom, atom, bias=False)
         self.bond_basis = radial_basis(config, config.pairwise_cutoff)
@@ -374,8 +381,14 @@ class MatRIS(nn.Module):
     reference_energies: torch.Tensor
 
     def forward(
-        self, graph: Graph, vectors: torch.Tensor, *, magmoms: bool = False, chunks: Chunks | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self,
+        graph: Graph,
+        vectors: torch.Tensor,
+        *,
+        magmoms: bool = False,
+        chunks: Chunks | None = None,
+        condition: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
         Compute what each atom contributes.
 
@@ -389,6 +402,8 @@ class MatRIS(nn.Module):
             Whether to compute magnetic moments, if there is a head.
         chunks
             How to go through bonds and angles; None for training.
+        condition
+            Added to the first features of bonds, shape (B, edge_feat_dim): what a training may tell beside the graph.
 
         Returns
         -------
@@ -396,6 +411,8 @@ class MatRIS(nn.Module):
             Atomic energies without the element's reference (eV), shape (N,).
         magmoms
             Absolute moments (μB), shape (N,), or None.
+        features
+            Of the atoms after the last block, shape (N, node_feat_dim).
         """
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         unit = vectors / lengths[:, None]
@@ -403,6 +420,8 @@ class MatRIS(nn.Module):
         atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
         bond = self.bond_norm(functional.linear(bond_basis, self.bond_linear_mid.weight @ self.bond_linear_in.weight))
         bond = functional.silu(self.bond_linear_out(bond))
+        if condition is not None:
+            bond = bond + condition
         to, of = graph.angle_target[None], graph.angle_source[None]
         (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
         target = torch.stack([graph.centers, graph.neighbors])
@@ -414,11 +433,11 @@ class MatRIS(nn.Module):
             center = Gather(atom, graph.angle_center[None])
             bond, angle = block.line_refinement(bond, angle, to, of, line_basis, chunks, center, update_edges=more)
             atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, chunks, update_edges=more)
-        atom = self.readout_norm(atom)
-        energies = self.energy_head(atom).flatten()
+        normed = self.readout_norm(atom)
+        energies = self.energy_head(normed).flatten()
         if magmoms and self.magmom_head is not None:
-            return energies, self.magmom_head(atom).flatten().abs()
-        return energies, None
+            return energies, self.magmom_head(normed).flatten().abs(), atom
+        return energies, None, atom
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
         """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
@@ -433,7 +452,7 @@ def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
 
 def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
     """Average directed copies: (copies · m, d) to (m, d)."""
-    return x if copies == 1 else x.view(copies, len(x) // copies, x.shape[1]).mean(0)
+    return x if copies == 1 else x.view(copies, x.shape[0] // copies, x.shape[1]).mean(0)
 
 
 def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
@@ -471,6 +490,31 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
     return per_atom.double() * graph.n_atoms
 
 
+class Evaluation(NamedTuple):
+    """
+    What a network says of a batch.
+
+    Attributes
+    ----------
+    energies
+        Total energies with element references (eV), float64, shape (S,).
+    forces
+        −∂E/∂x (eV/Å), shape (N, 3).
+    stresses
+        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
+    magmoms
+        μB, shape (N,), or None.
+    features
+        Of the atoms after the last block, shape (N, node_feat_dim): what `matris.domain.Domain` judges by.
+    """
+
+    energies: torch.Tensor
+    forces: torch.Tensor
+    stresses: torch.Tensor
+    magmoms: torch.Tensor | None
+    features: torch.Tensor
+
+
 def evaluate(
     network: MatRIS,
     graph: Graph,
@@ -478,7 +522,7 @@ def evaluate(
     magmoms: bool = False,
     differentiable: bool = False,
     chunks: Chunks | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> Evaluation:
     """
     Energies, forces and stresses of a batch.
 
@@ -500,29 +544,22 @@ def evaluate(
 
     Returns
     -------
-    energies
-        Total energies with element references (eV), float64, shape (S,).
-    forces
-        −∂E/∂x (eV/Å), shape (N, 3).
-    stresses
-        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
-    magmoms
-        Shape (N,), or None.
+    Evaluation
     """
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_()
-        atomic, moments = network(graph, vectors, magmoms=magmoms, chunks=chunks)
+        atomic, moments, features = network(graph, vectors, magmoms=magmoms, chunks=chunks)
         # the gradient of the plain sum is that of each structure: they do not interact
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
     if not differentiable:
         atomic, gradient = atomic.detach(), gradient.detach()
         moments = None if moments is None else moments.detach()
-        vectors = vectors.detach()
+        vectors, features = vectors.detach(), features.detach()
     energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
     energies = energies + reference_energy(network.reference_energies, graph)
-    n = len(graph.numbers)
+    n = graph.numbers.shape[0]
     forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
     stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
-    return energies, forces, stresses, moments
+    return Evaluation(energies, forces, stresses, moments, features)

@@ -12,7 +12,7 @@ import torch
 from matris import checkpoints, compiled
 from matris.errors import CheckpointError, StructureError
 from matris.graph import Batch, Geometry, Graph, build_graph, count_edges
-from matris.network import MatRIS, evaluate
+from matris.network import Evaluation, MatRIS, evaluate
 from matris.rows import Chunks
 from matris.structures import problem_with, to_structure
 
@@ -61,12 +61,24 @@ class Prediction:
         eV/Å³, shape (3, 3), positive under tension.
     magmoms
         Absolute moments (μB), shape (n,), or None if the checkpoint was not trained for them.
+    extrapolation
+        How far the atoms are from those the checkpoint was trained on, see `matris.domain.Domain`: the largest of them;
+        above 1 it extrapolates. None if the checkpoint does not know, as the published ones.
+    mean_extrapolation
+        Mean over the atoms.
     """
 
     energy: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
     magmoms: NDArray[np.float64] | None
+    extrapolation: float | None = None
+    mean_extrapolation: float | None = None
+
+    @property
+    def is_extrapolating(self) -> bool | None:
+        """Whether the structure is unlike what the checkpoint was trained on; None if that is not known."""
+        return None if self.extrapolation is None else self.extrapolation > 1
 
 
 class Potential:
@@ -126,16 +138,28 @@ class Potential:
         batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
         return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
 
-    def evaluate(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def evaluate(self, graph: Graph) -> Evaluation:
+        """Energies, forces, stresses and magnetic moments of a batch."""
+        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+
+    def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
-        Energies (eV, float64), forces (eV/Å), stresses (eV/Å³) and magnetic moments (μB) of a batch.
+        Say how far atoms are from those the checkpoint was trained on; above 1 it extrapolates.
+
+        Parameters
+        ----------
+        graph
+            The batch.
+        features
+            Of its evaluation.
 
         Returns
         -------
-        tuple
-            Shapes (S,), (N, 3), (S, 3, 3), and (N,) or None.
+        Tensor or None
+            Shape (N,); None if the checkpoint does not know.
         """
-        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+        domain = self.network.domain
+        return None if domain is None else domain(graph.numbers, features)
 
     @property
     def batch_bytes(self) -> float:
@@ -146,7 +170,7 @@ class Potential:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
         if compiled.usable(self.config, self.device, self.dtype):
             return self._bytes(_KEPT_OF_BOND_COMPILED * n_bonds, _KEPT_OF_ANGLE_COMPILED * n_angles)
-        return self._bytes(_KEPT_OF_BOND * n_bonds, _KEPT_OF_ANGLE * n_angles)
+        return bytes_kept(self.config, n_bonds, n_angles, self.dtype)
 
     def _bytes(self, of_bonds: int, of_angles: int) -> int:
         """Bytes that so many values per channel take in all blocks."""
@@ -191,8 +215,9 @@ class Potential:
         """
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
             structures = cast("list[Structure | Atoms]", [structures])
-        batch: list[Geometry] = []
-        size, limit = 0, self.batch_bytes
+        return self.predict_geometries(self._checked(structures))
+
+    def _checked(self, structures: Iterable[Structure | Atoms]) -> Iterator[Geometry]:
         for index, item in enumerate(structures):
             try:
                 structure = to_structure(item)
@@ -201,7 +226,24 @@ class Potential:
                 problem = str(error)
             if problem:
                 raise StructureError(f"structure {index}: {problem}")
-            geometry = Geometry.of(structure)
+            yield Geometry.of(structure)
+
+    def predict_geometries(self, geometries: Iterable[Geometry]) -> Iterator[Prediction]:
+        """
+        Predict structures that are known to be computable, in the order given, batched within memory.
+
+        Parameters
+        ----------
+        geometries
+            Of elements that the checkpoint knows; read as they are needed.
+
+        Yields
+        ------
+        Prediction
+        """
+        batch: list[Geometry] = []
+        size, limit = 0, self.batch_bytes
+        for geometry in geometries:
             added = self.bytes_of(geometry)
             if batch and size + added > limit:
                 yield from self._predict_batch(batch)
@@ -214,7 +256,9 @@ class Potential:
     def _predict_batch(self, geometries: list[Geometry]) -> list[Prediction]:
         """Predict together what fits together."""
         try:
-            energies, forces, stresses, magmoms = self.evaluate(self.graph(geometries))
+            graph = self.graph(geometries)
+            energies, forces, stresses, magmoms, features = self.evaluate(graph)
+            extrapolation = self.extrapolation(graph, features)
         except torch.OutOfMemoryError:
             if len(geometries) == 1:
                 raise
@@ -227,10 +271,24 @@ class Potential:
         per_magmom = (
             [None] * len(counts) if magmoms is None else [m.numpy() for m in magmoms.double().cpu().split(counts)]
         )
+        per_atom = [None] * len(counts) if extrapolation is None else extrapolation.double().cpu().split(counts)
         return [
-            Prediction(float(energy), force, stress, magmom)
-            for energy, force, stress, magmom in zip(energies.tolist(), per_force, per_stress, per_magmom, strict=True)
+            Prediction(energy, force, stress, magmom, *summary_of(far))
+            for energy, force, stress, magmom, far in zip(
+                energies.tolist(), per_force, per_stress, per_magmom, per_atom, strict=True
+            )
         ]
+
+
+def bytes_kept(config: ModelConfig, n_bonds: int, n_angles: int, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes that torch keeps of so many bonds and angles for the backward pass of a network."""
+    of_bonds, of_angles = _KEPT_OF_BOND * config.edge_feat_dim, _KEPT_OF_ANGLE * config.three_body_feat_dim
+    return dtype.itemsize * config.num_layers * (of_bonds * n_bonds + of_angles * n_angles)
+
+
+def summary_of(extrapolation: torch.Tensor | None) -> tuple[float | None, float | None]:
+    """Give the largest and the mean extrapolation of a structure's atoms."""
+    return (None, None) if extrapolation is None else (float(extrapolation.max()), float(extrapolation.mean()))
 
 
 def chosen_device(device: torch.device | str | None = None) -> torch.device:

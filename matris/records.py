@@ -100,6 +100,9 @@ class RelaxRecord:
         Stress, shape (3, 3), eV/Å³, positive under tension (ASE's sign). None also if the model gives none.
     magmoms
         Magnetic moments, shape (n,), μB. None also if the model gives none.
+    extrapolation, mean_extrapolation
+        How far the atoms of `structure` are from those the checkpoint was trained on, the largest and the mean; above
+        1 it extrapolates, see `matris.domain.Domain`. None also if the model does not know.
     n_steps
         FIRE steps taken, also before a failure.
     fmax
@@ -120,11 +123,18 @@ class RelaxRecord:
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
     magmoms: NDArray[np.float64] | None = None
+    extrapolation: float | None = None
+    mean_extrapolation: float | None = None
     n_steps: int = 0
     fmax: float | None = None
     smax: float | None = None
     error: str | None = None
     seconds: float = 0.0
+
+    @property
+    def is_extrapolating(self) -> bool | None:
+        """Whether `structure` is unlike what the checkpoint was trained on; None if that is not known."""
+        return None if self.extrapolation is None else self.extrapolation > 1
 
     def to_dict(self) -> dict[str, Any]:
         """Give the record as a JSON object: arrays as nested lists, the structure in pymatgen's form."""

@@ -65,8 +65,9 @@ class Sum:
 
 def parts(m: int, chunks: Chunks | None) -> list[slice]:
     """Cut m rows into chunks; no rows are one empty chunk, which tells the shapes of the results."""
-    size = max(m, 1) if chunks is None else chunks.rows
-    return [slice(start, min(start + size, m)) for start in range(0, max(m, 1), size)]
+    if chunks is None:
+        return [slice(None)]
+    return [slice(start, min(start + chunks.rows, m)) for start in range(0, max(m, 1), chunks.rows)]
 
 
 def segment_sum(x: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:

@@ -69,7 +69,7 @@ def document_table(documents: Sequence[Document], *, title: str | None = None, n
             eV(d.get("formation_energy_per_atom")),
             eV(d.get("energy_per_atom"), 4),
             str(d.get("nsites") or "–"),
-            d["state"],
+            f"{d['state']}{', extrapolates' if d.get('is_extrapolating') else ''}",
             origin(d),
         ]
         style = "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else ""

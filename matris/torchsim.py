@@ -21,7 +21,7 @@ class MatRISTorchSimModel(ModelInterface):
     MatRIS for torch-sim's optimisers and integrators.
 
     Beside energy, forces and stress the output has ``magmoms`` (μB), shape (n_atoms,), where the checkpoint
-    predicts them.
+    predicts them, and ``extrapolation``, shape (n_atoms,), where it knows its domain (`matris.domain.Domain`).
 
     Parameters
     ----------
@@ -48,10 +48,12 @@ class MatRISTorchSimModel(ModelInterface):
             ``energy`` (eV, n_systems), ``forces`` (eV/Å, n_atoms × 3), ``stress`` (eV/Å³, n_systems × 3 × 3).
         """
         graph = self.potential.graph(batch_of(state))
-        energies, forces, stresses, magmoms = self.potential.evaluate(graph)
+        energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
         output = {"energy": energies.to(self.dtype), "forces": forces, "stress": stresses}
         if magmoms is not None:
             output["magmoms"] = magmoms
+        if (extrapolation := self.potential.extrapolation(graph, features)) is not None:
+            output["extrapolation"] = extrapolation
         return output
 
 

@@ -45,6 +45,7 @@ ALIASES = {
     "crystal_system": "symmetry.crystal_system",
     "natoms": "nsites",
     "stable": "is_stable",
+    "extrapolating": "is_extrapolating",
     "checkpoint": "checkpoint.key",
     "updated": "last_updated",
     "reason": "error",

@@ -88,6 +88,8 @@ class ChunkRecord(BaseModel):
     first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
     fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
     smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
+    extrapolation: float | None = Field(default=None, description="See `CandidateDocument`.")
+    mean_extrapolation: float | None = None
     nsites: int | None = None
     formula: str | None = Field(default=None, description="Reduced formula of the input; None if it could not be read.")
     seconds: float | None = None
@@ -216,6 +218,12 @@ class CandidateDocument(BaseModel):
     first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
     fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
     smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
+    extrapolation: float | None = Field(
+        default=None,
+        description="How far its atoms are from those the checkpoint was trained on, the largest; up to 1 known.",
+    )
+    mean_extrapolation: float | None = Field(default=None, description="Mean over the atoms.")
+    is_extrapolating: bool | None = Field(default=None, description="None if the checkpoint does not know.")
     seconds: float | None = None
     checkpoint: CheckpointTag
     settings: RelaxTag
@@ -279,6 +287,7 @@ def make_document(
         energy = {name: known[name] for name in ("energy_per_atom", "corrections", "correction_scheme")}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     kept = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
+    kept["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
         error=record.error[:_ERROR_LENGTH] if record.error else None,

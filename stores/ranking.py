@@ -147,6 +147,8 @@ class Funnel:
         Number by stage and kind of reason.
     stable
         Survivors on the hull.
+    extrapolating
+        Survivors that are unlike what the checkpoint was trained on; None if it does not know.
     verdicts
         Survivors by property that was computed of them: `SOUND` (dynamically or mechanically stable), `UNSOUND`,
         `FAILED`.
@@ -158,6 +160,7 @@ class Funnel:
     documents: int = 0
     lost: dict[str, Counter[str]] = field(default_factory=lambda: {stage: Counter() for stage in STAGES})
     stable: int = 0
+    extrapolating: int | None = None
     verdicts: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in _VERDICTS})
 
     @classmethod
@@ -194,6 +197,8 @@ class Funnel:
             return
         distance = document.get("energy_above_hull")
         self.stable += distance is not None and distance <= 0
+        if (extrapolating := document.get("is_extrapolating")) is not None:
+            self.extrapolating = (self.extrapolating or 0) + extrapolating
         for name, (field_name, wanted) in _VERDICTS.items():
             if summary := document.get(name):
                 found = summary.get(field_name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bson
+from bson.errors import InvalidDocument
 from maggma.core import DateTimeFormat, Sort, Store
 from maggma.core.validator import Validator  # noqa: TC002 - monty reads the signature
 from mongomock_ng.aggregate import process_pipeline
@@ -378,8 +379,11 @@ def _replace(db: sqlite3.Connection, indexes: Iterable[Index], rid: int, documen
 
 
 def _plain(document: Document) -> Document:
-    """Document with nothing in it but what BSON holds."""
-    plain: Document = jsanitize(document, allow_bson=True, recursive_msonable=True)
+    """Document with nothing in it but what BSON holds, as a server would read it back."""
+    try:
+        plain: Document = bson.decode(bson.encode(document))
+    except (InvalidDocument, OverflowError):  # numpy's numbers, structures, keys that are no strings
+        plain = jsanitize(document, allow_bson=True, recursive_msonable=True)
     return plain
 
 

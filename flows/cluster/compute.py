@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import socket
 import time
 from pathlib import Path
@@ -58,7 +57,6 @@ def cluster_job(maker: BatchMaker, candidates: OutputReference | Sequence[Any], 
 def compute_chunk(
     maker: BatchMaker,
     candidates: Sequence[Any],
-    gpu: bool = False,
     walltime: float | None = None,
     careful: bool = False,
     tries: int = 0,
@@ -73,8 +71,6 @@ def compute_chunk(
         Of the chunk.
     candidates
         Of the chunk.
-    gpu
-        Whether the worker promises a GPU. If it has none, and the Maker names no device, nothing is computed.
     walltime
         Seconds that the job has, if its scheduler does not tell.
     careful
@@ -92,10 +88,8 @@ def compute_chunk(
     Raises
     ------
     MatrisError
-        If there is no GPU, the disk is full, or jobs end early again and again without a new record.
+        If the device is not to be had, the disk is full, or jobs end early again and again without a new record.
     """
-    if gpu and maker.device is None:
-        _need_gpu()
     folder = Path(getattr(maker, "journal_dir", None) or ".")
     try:
         with ended_in_time(walltime):
@@ -108,7 +102,7 @@ def compute_chunk(
             raise MatrisError(
                 f"{told}, none of them from the last {TRIES} jobs: give jobs more time, or take smaller chunks"
             ) from None
-        how = {"gpu": gpu, "walltime": walltime, "careful": careful, "tries": tries, "finished": n}
+        how = {"walltime": walltime, "careful": careful, "tries": tries, "finished": n}
         return Response(output={"unfinished": told}, replace=cluster_job(maker, candidates, **how))
     except OSError as error:
         if error.errno not in _FULL:
@@ -162,17 +156,3 @@ def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[C
     finally:  # a job that is killed does not come here
         announce(None)
     return chunk
-
-
-def _need_gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        cause = f"torch {torch.__version__} there finds no GPU for its driver"
-        if not given:
-            cause = "the scheduler gave it none: correct the worker's resources"
-        raise MatrisError(
-            f"the worker promises a GPU, and this job on {socket.gethostname()} has none "
-            f"(CUDA_VISIBLE_DEVICES={given}); {cause}. To compute without: --device cpu"
-        )

@@ -98,4 +98,5 @@ def _last(cluster: Cluster, name: str) -> tuple[str, str | None]:
 
 def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
     plain = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
-    return cluster.chunk_job(replace(maker, journal_dir=cluster.journal(name)), plain, name, job)
+    there = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
+    return cluster.chunk_job(there, plain, name, job)

@@ -16,6 +16,7 @@ from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
 from matris.flows.cluster.ending import seconds
 from matris.flows.cluster.files import read_project
+from matris.flows.cluster.project import DEVICE
 from matris.flows.cluster.worker_checks import remote_errors
 
 if TYPE_CHECKING:
@@ -145,6 +146,12 @@ class Cluster:
         """Give what a chunk's job asks the scheduler for."""
         return {**(self.project.workers[worker].resources or {}), **self.where.resources}
 
+    def device(self, name: str) -> str | None:
+        """Device of a chunk's job: a GPU if its worker promises one and names none itself; a job without then fails."""
+        worker = self.worker_of(name)
+        asked = json.dumps(self.resources(worker), default=str)
+        return "cuda" if "gpu" in asked.lower() and DEVICE not in (self.project.workers[worker].pre_run or "") else None
+
     def journal(self, name: str) -> str:
         """Folder of a chunk's journal on its worker's disk."""
         return f"{self.project.workers[self.worker_of(name)].work_dir}/journals/{name}"
@@ -168,8 +175,7 @@ class Cluster:
         """
         worker = self.worker_of(name)
         asked = self.resources(worker)
-        gpu = "gpu" in json.dumps(asked, default=str).lower()
-        job = cluster_job(maker, candidates, gpu=gpu, walltime=seconds(asked.get("walltime")), **how)
+        job = cluster_job(maker, candidates, walltime=seconds(asked.get("walltime")), **how)
         job.set_uuid(job_id)
         set_run_config(job, worker=worker, resources=asked if self.where.resources else None)
         return job

@@ -186,7 +186,8 @@ def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
         return
     while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
-        maker = stage_maker(item.stage, campaign.maker, cluster.journal(name))
+        device = campaign.maker.device or cluster.device(name)
+        maker = stage_maker(item.stage, campaign.maker, cluster.journal(name), device)
         careful = item.deaths >= CAREFUL
         chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
         after = tend_campaign(chunk.output, where.project, campaign.name)

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
 from matris.training.structures import Material, distance_ratio, generate
-from matris.training.teacher import Label, Teacher
+from matris.training.teacher import Committee, Label, Teacher
 from matris.training.variants import KEPT, SIZES, variants
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 WALK_STEPS = 4
 SHAKEN_FRAMES = 5
 SHAKEN_LARGE = 3  # of cells above 16 atoms, where a frame holds more
-MAX_FORCE = 15.0  # eV/Å
-MAX_STRESS = 0.25  # eV/Å^3, 40 GPa
-MAX_ENERGY_RISE = 3.0  # eV/atom above the lowest frame of the material
-MIN_DISTANCE = 0.6  # in sums of covalent radii
+MAX_FORCE = 30.0  # eV/Å
+MAX_STRESS = 3.0  # eV/Å^3, 480 GPa
+MAX_ENERGY_RISE = 10.0  # eV/atom above the calmest frame of the material
+MIN_DISTANCE = 0.5  # in sums of covalent radii
 _SMALL = 16
 _MODULI = (0.03, 2.0)  # eV/Å^3: 5 to 320 GPa, limits of the bulk modulus in the walk
 _CALM_PRESSURE = 0.006  # eV/Å^3, 1 GPa
@@ -92,17 +92,44 @@ class _Walk:
 
 @dataclass(frozen=True)
 class Shaking:
-    """How far to go from the calmest geometry: strain and shear (largest), rattle (least and largest, Å)."""
+    """
+    How far to go from the calmest geometry.
+
+    Attributes
+    ----------
+    strain
+        Largest change of the logarithm of the volume.
+    shear
+        Largest shear.
+    rattle
+        Least and largest standard deviation of the displacements (Å).
+    compression
+        Mean of an exponential distribution that is taken from the logarithm of the volume; 0 for none.
+    """
 
     strain: float = 0.06
     shear: float = 0.04
     rattle: tuple[float, float] = (0.02, 0.20)
+    compression: float = 0.0
 
 
-STRONG, GENTLE = Shaking(), Shaking(strain=0.02, shear=0.01, rattle=(0.01, 0.10))
+SHAKINGS = {
+    "strong": (Shaking(),),
+    "gentle": (Shaking(strain=0.02, shear=0.01, rattle=(0.01, 0.10)),),
+    "hot": (
+        Shaking(strain=0.04, shear=0.03, rattle=(0.02, 0.15)),
+        Shaking(strain=0.08, shear=0.05, rattle=(0.05, 0.35), compression=0.3),
+        Shaking(strain=0.08, shear=0.05, rattle=(0.05, 0.35), compression=0.3),
+    ),
+}
+"""Shaken frames follow one of these, each shaking in its turn. The hot one reaches hundreds of GPa."""
+
+_MOST_COMPRESSED = -0.9  # logarithm of the volume
 
 
-def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, shaking: Shaking = STRONG) -> list[Atoms]:
+def shake(
+    atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, shakings: Sequence[Shaking] = SHAKINGS["strong"]
+) -> list[Atoms]:
     """Strained and rattled copies of one structure.
 
     Parameters
@@ -113,8 +140,8 @@ def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, sh
         Random numbers.
     count
         How many.
-    shaking
-        How far.
+    shakings
+        How far, in turns.
 
     Returns
     -------
@@ -123,7 +150,8 @@ def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, sh
         log-uniformly between its limits.
     """
     shaken = []
-    for _ in range(count):
+    for number in range(count):
+        shaking = shakings[number % len(shakings)]
         frame = atoms.copy()
         while 2 * len(frame) <= 8:  # noqa: PLR2004
             repeats = [1, 1, 1]
@@ -131,8 +159,11 @@ def shake(atoms: Atoms, rng: np.random.Generator, count: int = SHAKEN_FRAMES, sh
             frame = frame.repeat(repeats)
         shear = rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, shaking.shear)
         strain = (shear + shear.T) / 2
-        strain += np.eye(3) * (rng.uniform(-shaking.strain, shaking.strain) - np.trace(strain)) / 3
-        frame.set_cell(frame.cell[:] @ (np.eye(3) + strain), scale_atoms=True)
+        strain -= np.eye(3) * np.trace(strain) / 3
+        growth = rng.uniform(-shaking.strain, shaking.strain)
+        if shaking.compression:
+            growth = max(growth - rng.exponential(shaking.compression), _MOST_COMPRESSED)
+        frame.set_cell(frame.cell[:] @ (np.eye(3) + strain) * np.exp(growth / 3), scale_atoms=True)
         sigma = np.exp(rng.uniform(*np.log(shaking.rattle)))
         frame.positions += rng.normal(0, sigma, frame.positions.shape)
         shaken.append(frame)
@@ -159,11 +190,16 @@ def fault(atoms: Atoms, label: Label, lowest: float) -> str | None:
         return "energy"
     if distance_ratio(AseAtomsAdaptor.get_structure(atoms)) < MIN_DISTANCE:
         return "distance"
+    if label.disagreement > 1:
+        return "disagreement"
     return None
 
 
 def label_piece(
-    teacher: Teacher, materials: Sequence[Material], seed: int, shaking: Shaking = STRONG
+    teacher: Teacher | Committee,
+    materials: Sequence[Material],
+    seed: int,
+    shakings: Sequence[Shaking] = SHAKINGS["strong"],
 ) -> tuple[list[Atoms], Counter[str]]:
     """Walk and shake some materials together.
 
@@ -175,8 +211,8 @@ def label_piece(
         The materials of one piece.
     seed
         Of the random strains and rattles, with the material's identifier.
-    shaking
-        How far to go from the calmest geometry.
+    shakings
+        How far to go from the calmest geometry, in turns.
 
     Returns
     -------
@@ -193,7 +229,7 @@ def label_piece(
         rng = np.random.default_rng([seed, int(walk.material.material[1:])])
         calmest = walk.best()[0]
         count = SHAKEN_FRAMES if len(calmest) <= _SMALL else SHAKEN_LARGE
-        shaken += [(walk, frame) for frame in shake(calmest, rng, count, shaking)]
+        shaken += [(walk, frame) for frame in shake(calmest, rng, count, shakings)]
     for (walk, frame), answer in zip(shaken, teacher([frame for _, frame in shaken]), strict=True):
         walk.frames.append(("shaken", frame, answer))
     kept: list[Atoms] = []
@@ -201,12 +237,15 @@ def label_piece(
     for walk in walks:
         atoms, answer = walk.best()
         lowest = answer.energy / len(atoms)
+        # several teachers: the first one's energy of the calmest frame gives the scale, the mean what others rise above
+        shift = (answer.members[0].energy - answer.energy) / len(atoms) if answer.members else 0.0
         for made, frame, answer in walk.frames:
             reason = fault(frame, answer, lowest)
             if reason:
                 dropped[reason] += 1
             else:
-                kept.append(_labelled(frame, answer, walk.material, made))
+                shifted = replace(answer, energy=answer.energy + shift * len(frame))
+                kept.append(_labelled(frame, shifted, walk.material, made))
     return kept, dropped
 
 
@@ -219,7 +258,8 @@ def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atom
         "made": made,
         "split": "validation" if material.validation else "training",
     }
-    atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces, stress=label.stress)
+    moments = {} if label.magmoms is None else {"magmoms": label.magmoms}
+    atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces, stress=label.stress, **moments)
     return atoms
 
 
@@ -245,12 +285,12 @@ def read_structures(path: Path) -> list[Material]:
 def label_all(
     output: Path,
     materials: Iterable[Material],
-    teacher: Teacher,
+    teacher: Teacher | Committee,
     *,
     seed: int,
     piece: int,
     minutes: float,
-    shaking: Shaking,
+    shakings: Sequence[Shaking],
 ) -> None:
     """Label piece after piece into ``output``/shard-NNNN.extxyz.gz until the time is up; present shards are skipped."""
     started = time.monotonic()
@@ -263,7 +303,7 @@ def label_all(
             logger.info("time is up before shard %d", number)
             return
         begun = time.monotonic()
-        frames, dropped = label_piece(teacher, ordered[start : start + piece], seed, shaking)
+        frames, dropped = label_piece(teacher, ordered[start : start + piece], seed, shakings)
         partial = output / f"partial-{path.name}"
         with gzip.open(partial, "wt") as file:
             write(file, frames, format="extxyz")
@@ -294,7 +334,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands.choices["label"].add_argument("--piece", type=int, default=56, help="materials in a shard")
     commands.choices["label"].add_argument("--minutes", type=float, default=40.0, help="start no shard after this time")
-    commands.choices["label"].add_argument("--gentle", action="store_true", help="shake little, stay near equilibrium")
+    commands.choices["label"].add_argument("--shaking", choices=SHAKINGS, default="strong", help="how far to shake")
+    commands.choices["label"].add_argument("--committee", action="store_true", help="ask CHGNet too, keep agreement")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     path = options.output / "structures.jsonl.gz"
@@ -310,11 +351,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         label_all(
             options.output,
             materials,
-            Teacher(),
+            Committee() if options.committee else Teacher(),
             seed=options.seed,
             piece=options.piece,
             minutes=options.minutes,
-            shaking=GENTLE if options.gentle else STRONG,
+            shakings=SHAKINGS[options.shaking],
         )
 
 

@@ -18,38 +18,68 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three errors, as the paper gives them (per eV/atom, eV/Å and GPa)."""
+    """Weights of the four errors, as the paper gives them (per eV/atom, eV/Å, GPa and μB)."""
 
     energy: float = 5.0
     force: float = 5.0
     stress: float = 0.1
+    magmom: float = 0.1
 
 
 @dataclass(frozen=True)
 class Errors:
     """
-    Mean absolute errors of a batch, differentiable.
+    Mean absolute errors of each structure of a batch, shape (S,), differentiable. What has no label is zero.
 
     Parameters
     ----------
     energy
         eV/atom.
     force
-        Length of the force error, averaged over the atoms of a structure, then over structures (eV/Å).
+        Length of the force error, averaged over atoms (eV/Å).
     force_component
-        Mean absolute error of a force component over all atoms (eV/Å), as peers report it.
+        Mean absolute error of a force component (eV/Å), as peers report it.
     stress
         GPa.
+    magmom
+        Averaged over the atoms that have a label (μB).
+    n_atoms, n_stresses, n_magmoms
+        Atoms, labels of stress (0 or 1), and atoms with a label of their moment.
     """
 
     energy: torch.Tensor
     force: torch.Tensor
     force_component: torch.Tensor
     stress: torch.Tensor
+    magmom: torch.Tensor
+    n_atoms: torch.Tensor
+    n_stresses: torch.Tensor
+    n_magmoms: torch.Tensor
 
     def loss(self, weights: LossWeights) -> torch.Tensor:
-        """Weighted sum."""
-        return weights.energy * self.energy + weights.force * self.force + weights.stress * self.stress
+        """Weighted sum for each structure, shape (S,); the loss of a batch is the mean over its structures."""
+        weighted = weights.energy * self.energy + weights.force * self.force
+        return weighted + weights.stress * self.stress + weights.magmom * self.magmom
+
+    def sums(self) -> torch.Tensor:
+        """
+        Give sums over the batch, and what to divide them by for a mean, shape (2, 5), in the order of `ERRORS`.
+
+        A force component's mean is over atoms, a moment's over those with a label, the others' over structures.
+        """
+        ones = torch.ones_like(self.n_atoms)
+        parts = (
+            (self.energy, ones),
+            (self.force, ones),
+            (self.force_component, self.n_atoms),
+            (self.stress, self.n_stresses),
+            (self.magmom, self.n_magmoms),
+        )
+        return torch.stack([torch.stack([(e.double() * n).sum(), n.double().sum()]) for e, n in parts], dim=1)
+
+
+ERRORS = ("energy", "force", "force_component", "stress", "magmom")
+"""Names of the errors that are reported."""
 
 
 def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Errors:
@@ -61,20 +91,34 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     network
         The network.
     batch
-        Labelled structures.
+        Labelled structures; stresses and magnetic moments may be NaN.
     differentiable
         Whether the errors are to be differentiated by the weights.
     """
     graph = batch.graph
-    energies, forces, stresses, _ = evaluate(network, graph, differentiable=differentiable)
+    magnetic = network.magmom_head is not None
+    energies, forces, stresses, moments, _ = evaluate(network, graph, magmoms=magnetic, differentiable=differentiable)
     n_atoms = graph.n_atoms
     difference = forces - batch.forces
     # a tiny offset keeps the gradient of the length finite at zero
     length = torch.sqrt((difference**2).sum(1, keepdim=True) + 1e-12)
-    per_structure = segment_sum(length, graph.system, graph.n_systems).flatten() / n_atoms
+    lengths = torch.cat([length, difference.abs().mean(1, keepdim=True)], 1)
+    force, component = (segment_sum(lengths, graph.system, graph.n_systems) / n_atoms[:, None]).unbind(1)
+    with_stress = batch.stresses.isfinite().flatten(1).all(1)
+    stress = (stresses - torch.where(with_stress[:, None, None], batch.stresses, 0.0)).abs().flatten(1).mean(1)
+    magmom, n_magmoms = torch.zeros_like(force), torch.zeros_like(n_atoms)
+    if moments is not None:
+        known = batch.magmoms.isfinite()
+        wrong = (moments - torch.where(known, batch.magmoms, 0.0)).abs() * known
+        wrong, counts = segment_sum(torch.stack([wrong, known.to(wrong.dtype)], 1), graph.system, graph.n_systems).T
+        magmom, n_magmoms = wrong / counts.clamp(min=1), counts.to(n_atoms.dtype)
     return Errors(
-        energy=((energies - batch.energies) / n_atoms).abs().mean().float(),
-        force=per_structure.mean(),
-        force_component=difference.abs().mean(),
-        stress=GPA * (stresses - batch.stresses).abs().mean(),
+        energy=((energies - batch.energies) / n_atoms).abs().float(),
+        force=force,
+        force_component=component,
+        stress=GPA * stress * with_stress,
+        magmom=magmom,
+        n_atoms=n_atoms,
+        n_stresses=with_stress.to(n_atoms.dtype),
+        n_magmoms=n_magmoms,
     )

@@ -24,6 +24,8 @@ ELEMENTS = (
     "Li", "Na", "K", "Mg", "Ca", "Sr", "Ba", "Al", "Ga", "In", "B", "C", "Si", "Ge", "Sn", "Pb", "N", "P", "As", "Sb",
     "O", "S", "Se", "Te", "F", "Cl", "Br", "I", "Y", "La", "Ti", "Zr", "V", "Nb", "Cr", "Mo", "W", "Mn", "Fe", "Co",
     "Ni", "Cu", "Ag", "Zn", "Cd",
+    "H", "Be", "Rb", "Cs", "Sc", "Hf", "Ta", "Tc", "Re", "Ru", "Os", "Rh", "Ir", "Pd", "Pt", "Au", "Hg", "Tl", "Bi",
+    "Ce", "Pr", "Nd", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Th", "U",
 )  # fmt: skip
 """Chemical elements of the training structures."""
 
@@ -33,6 +35,10 @@ CATION_CHARGES: dict[str, tuple[int, ...]] = {
     "Ti": (3, 4), "Zr": (4,), "Nb": (4, 5), "Mo": (4, 6), "W": (4, 6), "Al": (3,), "Ga": (3,), "In": (3,), "Y": (3,),
     "La": (3,), "B": (3,), "C": (4,), "Si": (4,), "Ge": (2, 4), "Sn": (2, 4), "Pb": (2, 4), "N": (5,), "P": (5,),
     "As": (3, 5), "Sb": (3, 5), "S": (6,), "Se": (4,), "Te": (4, 6), "Cl": (5,), "I": (5,),
+    "Be": (2,), "Rb": (1,), "Cs": (1,), "Sc": (3,), "Hf": (4,), "Ta": (5,), "Tc": (4,), "Re": (4, 6), "Ru": (4,),
+    "Os": (4,), "Rh": (3,), "Ir": (4,), "Pd": (2,), "Pt": (2, 4), "Au": (1, 3), "Hg": (2,), "Tl": (1, 3), "Bi": (3,),
+    "Ce": (3, 4), "Pr": (3,), "Nd": (3,), "Sm": (3,), "Eu": (2, 3), "Gd": (3,), "Tb": (3,), "Dy": (3,), "Ho": (3,),
+    "Er": (3,), "Tm": (3,), "Yb": (2, 3), "Lu": (3,), "Th": (4,), "U": (4, 6),
 }  # fmt: skip
 """Common charges (e) of each element as a cation."""
 

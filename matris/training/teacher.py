@@ -1,4 +1,4 @@
-"""The teacher potential whose answers become training labels: SevenNet-0, in batches on one core."""
+"""The teacher potentials whose answers become training labels: SevenNet-0 and CHGNet, in batches on one core."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Label:
-    """The teacher's answer for one frame.
+    """What teachers answer for one frame.
 
     Attributes
     ----------
@@ -29,11 +30,97 @@ class Label:
         Shape (n, 3), eV/Å.
     stress
         Shape (3, 3), eV/Å^3, positive in tension.
+    magmoms
+        Shape (n,), μB, or None.
+    members
+        The answers of each teacher, where several were asked.
     """
 
     energy: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
+    magmoms: NDArray[np.float64] | None = None
+    members: tuple[Label, ...] = ()
+
+    @property
+    def disagreement(self) -> float:
+        """How far two teachers are apart: 1 at what may be learnt from, in forces or stress; 0 for one teacher."""
+        if len(self.members) < 2:  # noqa: PLR2004
+            return 0.0
+        first, second = self.members[:2]
+        forces = float(np.abs(first.forces - second.forces).mean())
+        stress = float(np.abs(first.stress - second.stress).max())
+        allowed = _FORCE_APART + _SHARE_APART * float(np.abs(self.forces).mean())
+        return max(forces / allowed, stress / (_STRESS_APART + _SHARE_APART * float(np.abs(self.stress).max())))
+
+
+_FORCE_APART, _STRESS_APART, _SHARE_APART = 0.06, 0.02, 0.3  # eV/Å, eV/Å^3, and of the value itself
+
+
+class Committee:
+    """
+    SevenNet-0 and CHGNet together: the mean of their forces and stresses, CHGNet's magnetic moments.
+
+    Energies are means too, and therefore on no scale of their own: CHGNet's hold the corrections of the Materials
+    Project. Energies of one composition differ by what the mean forces do; `members` has each teacher's own.
+    Needs the ``teacher`` extra.
+    """
+
+    def __init__(self) -> None:
+        self._teachers = (Teacher(), ChgnetTeacher())
+
+    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
+        """Labels of all frames, in their order."""
+        return [
+            Label(
+                energy=(first.energy + second.energy) / 2,
+                forces=(first.forces + second.forces) / 2,
+                stress=(first.stress + second.stress) / 2,
+                magmoms=second.magmoms,
+                members=(first, second),
+            )
+            for first, second in zip(*(teacher(frames) for teacher in self._teachers), strict=True)
+        ]
+
+
+class ChgnetTeacher:
+    """CHGNet 0.3.0 in batches; its energies hold MP2020 corrections. Needs the ``teacher`` extra."""
+
+    def __init__(self, batch_size: int = 8) -> None:
+        try:
+            from chgnet.model import CHGNet
+        except ImportError as error:
+            raise MatrisError(_missing(error)) from error
+        self._model = CHGNet.load(use_device="cuda" if torch.cuda.is_available() else "cpu", verbose=False)
+        self._model.requires_grad_(False)
+        # an atom without neighbours has a wrong energy; where the other teacher knows better, they disagree
+        self._model.graph_converter.set_isolated_atom_response("ignore")
+        self._batch_size = batch_size
+
+    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
+        """Energies, forces, stresses and magnetic moments of all frames, in their order."""
+        from matris.records import GPA
+
+        structures = [AseAtomsAdaptor.get_structure(atoms) for atoms in frames]
+        if not structures:
+            return []
+        answers = self._model.predict_structure(structures, task="efsm", batch_size=self._batch_size)
+        return [
+            Label(
+                energy=float(answer["e"]) * len(atoms),
+                forces=np.asarray(answer["f"], dtype=float),
+                stress=np.asarray(answer["s"], dtype=float) / GPA,
+                magmoms=np.asarray(answer["m"], dtype=float),
+            )
+            for atoms, answer in zip(frames, [answers] if isinstance(answers, dict) else answers, strict=True)
+        ]
+
+
+def _missing(error: ImportError) -> str:
+    return (
+        f"labelling needs the teacher potentials, and {error.name} is not installed: "
+        "pip install 'matris-flows[teacher]'"
+    )
 
 
 class Teacher:
@@ -52,10 +139,7 @@ class Teacher:
         try:
             from sevenn.calculator import SevenNetCalculator
         except ImportError as error:
-            raise MatrisError(
-                f"labelling needs the teacher potential, and {error.name} is not installed: "
-                "pip install 'matris-flows[teacher]'"
-            ) from error
+            raise MatrisError(_missing(error)) from error
         calculator = SevenNetCalculator(key, device="cuda" if torch.cuda.is_available() else "cpu")
         self._device = calculator.device
         self._cutoff = float(calculator.cutoff)

@@ -1,10 +1,11 @@
-"""The training loop: AdamW, cosine schedule with warm-up, clipping, validation, exact resumption."""
+"""A trainer: AdamW, cosine schedule with warm-up, clipping, an average of the weights, exact resumption."""
 
 from __future__ import annotations
 
 import csv
 import logging
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,24 +16,27 @@ from torch import distributed
 
 from matris.checkpoints import load_plain
 from matris.errors import MatrisError
-from matris.training.data import collate
-from matris.training.loss import LossWeights, errors
+from matris.training import batches
+from matris.training.loss import LossWeights
+from matris.training.objective import LabelObjective
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from matris.network import MatRIS
     from matris.training.data import Frame
+    from matris.training.objective import Objective
 
 logger = logging.getLogger(__name__)
 
 STATE = "training-state.pt"
 LOG = "log.csv"
-_ERRORS = ("energy", "force", "force_component", "stress")
-_COLUMNS = ("step", "epoch", "learning_rate", "train_loss", *_ERRORS, "seconds")
+
+_FIRST = ("step", "epoch", "learning_rate", "train_loss", "loss")  # columns of the log before the errors
+_SKIPPED = 20  # batches in a training
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,17 @@ class TrainSettings:
     """
     How to train.
 
+    The defaults are the paper's (arXiv 2603.02002), but for average, warm-up and the schedule's end, of which it says
+    nothing.
+
     Parameters
     ----------
     steps
-        Optimiser steps in total; the cosine schedule ends there.
+        Optimiser steps in total; the cosine schedule ends there. By default as many as `epochs` take.
+    epochs
+        Passes over the training frames.
     batch_size
-        Structures in a step.
+        Structures in a step, on average: batches cost about the same.
     learning_rate
         Peak of the schedule.
     warmup
@@ -54,40 +63,104 @@ class TrainSettings:
         Of AdamW.
     clip
         Largest norm of the gradient.
+    ema
+        Share of the average of the weights that a step leaves as it is; the average is what is validated and kept.
     weights
         Of the loss.
     seed
         Of the order of the frames.
     validate_every
         Steps between validations and saved states.
+    frozen_blocks
+        So many of the first blocks, and the embeddings, keep their weights.
+    layer_decay
+        Each block's learning rate is that of the block after it times this; the read-out has the full rate.
+    replay
+        Share of the structures of a batch that are old ones, against forgetting.
+    patience
+        End after so many validations without a lower loss, with the best weights. By default all steps are taken.
+    compile
+        Compile a step with torch's inductor before the first: minutes that long trainings win back.
     """
 
-    steps: int
-    batch_size: int = 8
-    learning_rate: float = 3e-3
-    warmup: int = 100
-    weight_decay: float = 1e-3
+    steps: int | None = None
+    epochs: float = 40.0
+    batch_size: int = 512
+    learning_rate: float = 3e-4
+    warmup: int = 1000
+    weight_decay: float = 1e-2
     clip: float = 0.5
+    ema: float = 0.999
     weights: LossWeights = field(default_factory=LossWeights)
     seed: int = 0
     validate_every: int = 500
+    frozen_blocks: int = 0
+    layer_decay: float = 1.0
+    replay: float = 0.0
+    patience: int | None = None
+    compile: bool = False
 
-    def rate(self, step: int) -> float:
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - for configuration files
+
+    def total(self, n_frames: int) -> int:
+        """Count the steps in total, for so many frames to learn from."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil(self.epochs * batches.per_epoch(n_frames, self.new_size)))
+
+    @property
+    def new_size(self) -> int:
+        """Mean number of structures of a batch that are not replayed."""
+        return max(1, round(self.batch_size * (1 - self.replay)))
+
+    def rate(self, step: int, total: int) -> float:
         """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 1 % of the peak."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        progress = (step - self.warmup) / max(1, total - self.warmup)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+    def check(self) -> None:
+        """
+        Refuse what cannot be meant.
+
+        Raises
+        ------
+        MatrisError
+            Naming the setting.
+        """
+        wrong = {
+            "steps or epochs": (1 if self.steps is None else self.steps) < 1 or self.epochs <= 0,
+            "batch_size": self.batch_size < 1,
+            "learning_rate": self.learning_rate <= 0,
+            "clip": self.clip <= 0,
+            "ema": not 0 <= self.ema < 1,
+            "validate_every": self.validate_every < 1,
+            "layer_decay": not 0 < self.layer_decay <= 1,
+            "replay": not 0 <= self.replay < 1,
+            "patience": self.patience is not None and self.patience < 1,
+        }
+        if names := [name for name, is_wrong in wrong.items() if is_wrong]:
+            raise MatrisError(f"training setting {names[0]} is out of range")
 
 
 def train(
-    network: MatRIS, training: Sequence[Frame], validation: Sequence[Frame], settings: TrainSettings, directory: Path
+    network: MatRIS,
+    training: Sequence[Frame],
+    validation: Sequence[Frame],
+    settings: TrainSettings,
+    directory: Path,
+    *,
+    replay: Sequence[Frame] = (),
+    objective: Objective | None = None,
 ) -> dict[str, float]:
     """
     Train in place; start again in the same directory to go on exactly where a killed run stopped.
 
-    Under `torch.distributed` every process holds the network and takes an equal share of each batch; the averaged
-    gradient is that of one process with the whole batch.
+    The network ends with the exponential average of its weights, which is also what is validated.
+
+    Under `torch.distributed` every process holds the network and takes a share of each batch of about the same cost;
+    the gradient, summed over them, is that of one process with the whole batch.
 
     Parameters
     ----------
@@ -99,104 +172,338 @@ def train(
         How to train.
     directory
         For ``training-state.pt`` and ``log.csv``.
+    replay
+        Old frames, of which each batch has a share.
+    objective
+        What to learn; by default the labels.
 
     Returns
     -------
     dict
-        The last validation errors: energy (eV/atom), force and force_component (eV/Å), stress (GPa).
+        The validation errors of the weights it ends with, that have labels: eV/atom, eV/Å, GPa, μB.
 
     Raises
     ------
     MatrisError
-        Without frames, for a loss that is not finite, for a saved state of other settings, or for a batch that the
-        processes cannot share equally.
+        Without frames, for a saved state of other settings, or if too many batches had to be skipped because their
+        gradient was not finite.
     """
-    if not training or not validation:
+    settings.check()
+    if not len(training) or not len(validation):
         raise MatrisError(f"{len(training)} training and {len(validation)} validation frames: both are needed")
-    rank, world = _rank()
-    if min(settings.batch_size, len(training)) % world:
-        raise MatrisError(f"{world} processes cannot share batches of {settings.batch_size} equally")
+    if bool(len(replay)) != (settings.replay > 0):
+        raise MatrisError(f"a share of {settings.replay} of old frames was asked for, and {len(replay)} were given")
     directory.mkdir(parents=True, exist_ok=True)
-    device = network.reference_energies.device
-    network.requires_grad_(True).train()
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    start, summary = _resume(directory / STATE, network, optimizer, settings)
+    objective = objective or LabelObjective(network, settings.weights)
+    run = _Run(network, objective, settings, directory, settings.total(len(training)))
+    run.resume()
+    frames = Joined(training, replay)
+    costs = np.concatenate([batches.costs(part, network.config) for part in (training, replay)])
+    aside = batches.costs(validation, network.config)
+    if settings.compile and run.step < run.total:
+        run.objective.compile([frames[i] for i in np.argsort(costs)[-2:]])
     began, losses = time.monotonic(), list[float]()
-    per_epoch = max(1, len(training) // settings.batch_size)
-    for step in range(start, settings.steps):
-        epoch, position = divmod(step, per_epoch)
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(training))
-        chosen = order[position * settings.batch_size : (position + 1) * settings.batch_size]
-        if world > 1:
-            chosen = deal(chosen, [len(training[i].forces) for i in chosen], world)[rank]
-        batch = collate([training[i] for i in chosen], network.config, device)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step)
-        loss = errors(network, batch, differentiable=True).loss(settings.weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        _average([p.grad for p in parameters if p.grad is not None], world)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        if not torch.isfinite(norm):
-            names = [training[i].material for i in chosen]
-            raise MatrisError(f"step {step}: the gradient is not finite; the batch was {names}")
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        if (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps:
-            sums = _error_sums(network, validation[rank::world])
-            if world > 1:
-                distributed.all_reduce(sums)
-            summary = _mean(sums)
-            if rank > 0:
+    while not run.is_done():
+        for number, chosen in _batches(costs, len(training), settings, run.step, run.total):
+            losses.append(run.take_step([frames[i] for i in chosen], costs[chosen]))
+            if run.step % settings.validate_every == 0 or run.step == run.total:
+                run.validate(validation, aside)
+                run.log(number, losses, time.monotonic() - began)
+                run.save()
                 losses.clear()
-                continue
-            row = {
-                "step": step + 1,
-                "epoch": epoch,
-                "learning_rate": settings.rate(step),
-                "train_loss": float(np.mean(losses)),
-                "seconds": time.monotonic() - began,
-                **summary,
-            }
-            _log(directory / LOG, row)
-            logger.info(" ".join(f"{name}={row[name]:.4g}" for name in _COLUMNS))
-            losses.clear()
-            _save(directory / STATE, network, optimizer, settings, step + 1, summary)
-    network.requires_grad_(False).eval()
-    return summary
+                if run.is_done():
+                    break
+    run.finish()
+    return run.summary
 
 
-def deal(indices: NDArray[np.int64], sizes: Sequence[int], hands: int) -> list[NDArray[np.int64]]:
-    """Deal a batch into shares of equal number and like total size: back and forth, the largest first."""
-    ordered = np.asarray(indices)[np.argsort(sizes, kind="stable")[::-1]]
-    rounds = ordered.reshape(-1, hands)
-    rounds[1::2] = rounds[1::2, ::-1]
-    return list(rounds.T)
+class Joined:
+    """Two sequences of frames as one."""
+
+    def __init__(self, first: Sequence[Frame], second: Sequence[Frame]) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: int) -> Frame:
+        n = len(self.first)
+        return self.first[index] if index < n else self.second[index - n]
+
+
+def _batches(
+    costs: NDArray[np.float64], n_new: int, settings: TrainSettings, step: int, total: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield epoch and batch for each step from `step` to the end of its epoch: of the first `n_new`, and of the old."""
+    number, position = divmod(step, batches.per_epoch(n_new, settings.new_size))
+    new = batches.epoch(costs[:n_new], settings.new_size, [settings.seed, number])[position:]
+    for offset, chosen in enumerate(new[: total - step]):
+        if n_new < len(costs):
+            n_old = max(1, settings.batch_size - settings.new_size)
+            old = _old_batch(costs[n_new:], n_old, settings.seed, step + offset)
+            chosen = np.concatenate([chosen, n_new + old])  # noqa: PLW2901 - the whole batch
+        yield number, chosen
+
+
+def _old_batch(costs: NDArray[np.float64], size: int, seed: int, step: int) -> NDArray[np.int64]:
+    """Old frames of a step: passes over all of them have their own rhythm."""
+    number, position = divmod(step, batches.per_epoch(len(costs), size))
+    return batches.epoch(costs, size, [seed, number, 1])[position]
+
+
+class _Run:
+    """A training under way: what learns, its optimiser and average, and how far it is."""
+
+    def __init__(
+        self, network: MatRIS, objective: Objective, settings: TrainSettings, directory: Path, total: int
+    ) -> None:
+        self.objective, self.settings, self.directory, self.total = objective, settings, directory, total
+        self.rank, self.world = _rank()
+        network.domain = None  # what it has learnt is about to change
+        self.module = objective.module
+        self.module.requires_grad_(True).train()
+        names = [name for name, _ in self.module.named_parameters()]
+        factors = _factors(names, settings)
+        if not network.config.learnable_basis:
+            factors = [0.0 if name.endswith("frequencies") else f for name, f in zip(names, factors, strict=True)]
+        self.parameters: list[torch.nn.Parameter] = []
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for p, factor in zip(self.module.parameters(), factors, strict=True):
+            p.requires_grad_(factor > 0)
+            if factor > 0:
+                p.grad = torch.zeros_like(p)
+                self.parameters.append(p)
+                groups.setdefault(factor, []).append(p)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": group, "factor": factor} for factor, group in groups.items()],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.device = self.parameters[0].device
+        self.piece = batches.largest_piece(self.device)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.best = [mean.clone() for mean in self.average]
+        self.step, self.skipped, self.stale, self.lowest = 0, 0, 0, math.inf
+        self.summary: dict[str, float] = {}
+        self.best_summary: dict[str, float] = {}
+
+    def is_done(self) -> bool:
+        """Whether all steps are taken, or no progress was made for too long."""
+        patience = self.settings.patience
+        return self.step >= self.total or (patience is not None and self.stale >= patience)
+
+    def take_step(self, frames: Sequence[Frame], costs: NDArray[np.float64]) -> float:
+        """Take a step on a batch, or none if its gradient is not finite; give its loss."""
+        settings = self.settings
+        share = batches.balanced(np.arange(len(frames)), costs, self.world)[self.rank]
+        torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
+        total = torch.zeros((), device=self.device)
+        for piece in batches.pieces(share, costs, self.piece):
+            seeds = [(settings.seed, self.step, i) for i in piece.tolist()]
+            total += self.objective.backward([frames[i] for i in piece], 1 / len(frames), seeds)
+        total = self._add_up(total)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["factor"] * settings.rate(self.step, self.total)
+        if torch.isfinite(norm) and torch.isfinite(total):
+            self.optimizer.step()
+            self._average()
+        else:
+            self._skip(frames)
+        self.step += 1
+        return float(total)
+
+    def _add_up(self, loss: torch.Tensor) -> torch.Tensor:
+        """Add gradients, and the loss, over the processes, in one message."""
+        if self.world == 1:
+            return loss
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        flat = torch.cat([*(g.flatten() for g in gradients), loss[None]])
+        distributed.all_reduce(flat)
+        *parts, total = flat.split([*(g.numel() for g in gradients), 1])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return total[0]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average towards the weights; the first steps count more, so that the start is soon forgotten."""
+        done = self.step - self.skipped
+        keep = min(self.settings.ema, (1 + done) / (10 + done))
+        torch._foreach_lerp_(self.average, list[torch.Tensor](self.parameters), 1 - keep)
+
+    def _skip(self, frames: Sequence[Frame]) -> None:
+        """Count and name a batch that would spoil the weights."""
+        self.skipped += 1
+        culprits = [f.material for i, f in enumerate(frames) if not self._is_finite(f, i)] or [
+            f.material for f in frames
+        ]
+        message = f"step {self.step}: the gradient is not finite, because of {', '.join(culprits)}"
+        if self.skipped > _SKIPPED:
+            raise MatrisError(f"{message}; {_SKIPPED} batches were skipped before: leave these frames out")
+        logger.warning("%s; the step is skipped", message)
+
+    def _is_finite(self, frame: Frame, index: int) -> bool:
+        """Whether the gradient of the loss of one frame of a batch is."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        torch._foreach_zero_(gradients)
+        loss = self.objective.backward([frame], 1.0, [(self.settings.seed, self.step, index)])
+        return bool(loss.isfinite()) and all(bool(g.isfinite().all()) for g in gradients)
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        """Exchange the weights and their average."""
+        for p, mean in zip(self.parameters, self.average, strict=True):
+            kept = p.clone()
+            p.copy_(mean)
+            mean.copy_(kept)
+
+    def validate(self, frames: Sequence[Frame], costs: NDArray[np.float64]) -> None:
+        """Take the errors of the average of the weights, and remember it if it is the best."""
+        share = batches.balanced(np.arange(len(frames)), costs, self.world)[self.rank]
+        self._swap()
+        parts = [[frames[i] for i in piece] for piece in batches.pieces(share, costs, self.piece)]
+        sums = self.objective.sums(parts)
+        self._swap()
+        if self.world > 1:
+            distributed.all_reduce(sums)
+        self.summary = mean_errors(sums, self.objective.names)
+        loss = self.objective.score(self.summary)
+        self.stale += 1
+        if loss < self.lowest:
+            self.lowest, self.stale, self.best_summary = loss, 0, self.summary
+            torch._foreach_copy_(self.best, self.average)
+
+    def log(self, epoch: int, losses: Sequence[float], seconds: float) -> None:
+        """Append a row to the CSV log."""
+        if self.rank > 0:
+            return
+        row = {
+            "step": self.step,
+            "epoch": epoch,
+            "learning_rate": self.settings.rate(self.step - 1, self.total),
+            "train_loss": float(np.mean(losses)),
+            "loss": self.objective.score(self.summary),
+            **self.summary,
+            "skipped": self.skipped,
+            "seconds": seconds,
+        }
+        path = self.directory / LOG
+        new = not path.exists()
+        columns = (*_FIRST, *self.objective.names, "skipped", "seconds")
+        with path.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, columns)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        logger.info(" ".join(f"{name}={row[name]:.4g}" for name in columns if name in row))
+
+    def save(self) -> None:
+        """Write the state atomically."""
+        if self.rank > 0:
+            return
+        path = self.directory / STATE
+        temporary = path.with_suffix(".new")
+        state = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "stale": self.stale,
+            "lowest": self.lowest,
+            "settings": asdict(self.settings),
+            "network": self.module.state_dict(),
+            "average": self._state_with(self.average),
+            "best": self._state_with(self.best),
+            "optimizer": self.optimizer.state_dict(),
+            "summary": self.summary,
+            "best_summary": self.best_summary,
+        }
+        with temporary.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+    def _names(self) -> list[str]:
+        return [name for name, p in self.module.named_parameters() if p.requires_grad]
+
+    def _state_with(self, weights: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """State of a network that has other weights."""
+        return {**self.module.state_dict(), **dict(zip(self._names(), weights, strict=True))}
+
+    def resume(self) -> None:
+        """Load the saved state, if there is one, and forget what was logged after it."""
+        path = self.directory / STATE
+        if not path.exists():
+            if self.rank == 0:
+                _cut_log(self.directory / LOG, 0)
+            return
+        state: dict[str, Any] = load_plain(path)
+        changed = [name for name, value in asdict(self.settings).items() if state["settings"].get(name) != value]
+        if changed and changed != ["compile"]:  # which does not change what is learnt
+            raise MatrisError(
+                f"{path} was written with other settings ({', '.join(changed)}): "
+                "train in another directory, or remove it"
+            )
+        self.module.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, mean, best in zip(self._names(), self.average, self.best, strict=True):
+            mean.copy_(state["average"][name])
+            best.copy_(state["best"][name])
+        self.step, self.skipped = int(state["step"]), int(state["skipped"])
+        self.stale, self.lowest = int(state["stale"]), float(state["lowest"])
+        self.summary, self.best_summary = dict(state["summary"]), dict(state["best_summary"])
+        if self.rank == 0:
+            _cut_log(self.directory / LOG, self.step)
+        logger.info("going on from step %d", self.step)
+
+    def finish(self) -> None:
+        """Leave the network with the average of its weights, the best if there was patience, frozen."""
+        if self.settings.patience is not None and self.lowest < math.inf:
+            torch._foreach_copy_(self.average, self.best)
+            self.summary = self.best_summary
+        self._swap()
+        for p in self.parameters:
+            p.grad = None
+        self.module.requires_grad_(False).eval()
+
+
+def _factors(names: Sequence[str], settings: TrainSettings) -> list[float]:
+    """
+    Factor of each parameter's learning rate, from its name: zero if it is frozen.
+
+    The embeddings are before the first block, the read-out is after the last.
+    """
+    depths = [_depth(name) for name in names]
+    blocks = 1 + max(depth for depth in depths if depth is not None)
+    factors = []
+    for depth in depths:
+        place = blocks if depth is None else depth
+        is_frozen = settings.frozen_blocks > 0 and place < settings.frozen_blocks
+        factors.append(0.0 if is_frozen else settings.layer_decay ** (blocks - place))
+    return factors
+
+
+def _depth(name: str) -> int | None:
+    """Block of a parameter, −1 for the embeddings, None for the read-out and whatever else is on top."""
+    parts = name.removeprefix("network.").split(".")
+    if parts[0] == "blocks":
+        return int(parts[1])
+    return -1 if parts[0].startswith(("atom_", "bond_", "line_", "angle_")) else None
+
+
+def mean_errors(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Divide sums by what they are to be divided by, shape (2, n): means by name, of those that have labels."""
+    totals, counts = sums.tolist()
+    return {name: total / n for name, total, n in zip(names, totals, counts, strict=True) if n}
 
 
 def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
-    """Mean errors over frames: energy (eV/atom), force and force_component (eV/Å), stress (GPa)."""
-    return _mean(_error_sums(network, frames))
-
-
-def _error_sums(network: MatRIS, frames: Sequence[Frame], batch_size: int = 16) -> torch.Tensor:
-    """Add up the errors, and what to divide them by, shape (2, number of errors)."""
-    device = network.reference_energies.device
-    sums = torch.zeros(2, len(_ERRORS), dtype=torch.float64, device=device)
-    for start in range(0, len(frames), batch_size):
-        chosen = frames[start : start + batch_size]
-        result = errors(network, collate(chosen, network.config, device), differentiable=False)
-        # a component error is a mean over atoms, the others over structures
-        n_atoms = sum(len(f.forces) for f in chosen)
-        weight = sums.new_tensor([n_atoms if name == "force_component" else len(chosen) for name in _ERRORS])
-        sums[0] += weight * torch.stack([getattr(result, name).double() for name in _ERRORS])
-        sums[1] += weight
-    return sums
-
-
-def _mean(sums: torch.Tensor) -> dict[str, float]:
-    return dict(zip(_ERRORS, (sums[0] / sums[1]).tolist(), strict=True))
+    """Mean errors over frames, of those of `ERRORS` that have labels: eV/atom, eV/Å, GPa, μB."""
+    costs = batches.costs(frames, network.config)
+    objective = LabelObjective(network, LossWeights())
+    largest = batches.largest_piece(network.reference_energies.device)
+    parts = batches.pieces(np.arange(len(frames)), costs, largest)
+    return mean_errors(objective.sums([[frames[i] for i in part] for part in parts]), objective.names)
 
 
 def _rank() -> tuple[int, int]:
@@ -206,57 +513,10 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
-def _average(gradients: Sequence[torch.Tensor], world: int) -> None:
-    """Average gradients over the processes, in one message."""
-    if world == 1:
-        return
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    for gradient, mean in zip(gradients, flat.div_(world).split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-def _save(
-    path: Path,
-    network: MatRIS,
-    optimizer: torch.optim.Optimizer,
-    settings: TrainSettings,
-    step: int,
-    summary: dict[str, float],
-) -> None:
-    """Write the state atomically."""
-    temporary = path.with_suffix(".new")
-    state = {
-        "step": step,
-        "settings": asdict(settings),
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "summary": summary,
-    }
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _resume(
-    path: Path, network: MatRIS, optimizer: torch.optim.Optimizer, settings: TrainSettings
-) -> tuple[int, dict[str, float]]:
-    """Load a saved state, if there is one."""
+def _cut_log(path: Path, step: int) -> None:
+    """Leave out what was logged after a step, by a run that was killed before it saved its state."""
     if not path.exists():
-        return 0, {}
-    state: dict[str, Any] = load_plain(path)
-    if state["settings"] != asdict(settings):
-        raise MatrisError(f"{path} was written with other settings: train in another directory, or remove it")
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    logger.info("going on from step %d", state["step"])
-    return int(state["step"]), dict(state["summary"])
-
-
-def _log(path: Path, row: dict[str, float]) -> None:
-    """Append a row to the CSV log."""
-    new = not path.exists()
-    with path.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, _COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        return
+    header, *rows = path.read_text().splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= step]
+    path.write_text("".join([header, *kept]))

@@ -31,7 +31,7 @@ KEPT = 0.5
 """Share of the elements of our list that stay as they are, unless another one is asked for."""
 
 _ANION_GROUPS = (("O",), ("F",), ("Cl", "Br", "I"), ("S", "Se", "Te"), ("N",), ("P", "As", "Sb"))
-_LEFT_OUT = {"H", "He", "Ne", "Ar", "Kr", "Xe"}  # nothing in our list is like them
+_LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Xe"}  # nothing in our list is like them
 
 
 def trainable(data: Path, name: str, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Atoms]]:

@@ -54,6 +54,11 @@ def funnel(counts: Funnel) -> str:
             rows.append(_row(name, counts.left(stage), read, good=stage == "hull window"))
     if counts.window is not None:
         rows.append(_row("on the hull", counts.stable, read, good=True))
+    if counts.extrapolating is not None:
+        unlike = (
+            f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
+        )
+        rows.append(_lost(f"{unlike}was trained on: their numbers are guesses", minus=False))
     for verdict, (good, bad) in _VERDICTS.items():
         found = counts.verdicts[verdict]
         if found:

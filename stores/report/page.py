@@ -63,6 +63,8 @@ FIELDS = (
     "phonon",
     "n_steps",
     "fmax",
+    "extrapolation",
+    "is_extrapolating",
     "seconds",
     "checkpoint",
     "settings",

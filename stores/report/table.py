@@ -61,7 +61,7 @@ def _row(place: int, document: Document, elastic: bool, phonon: bool) -> str:
         more += f"<td>{_YES[(document.get('phonon') or {}).get('has_imaginary_modes')]}</td>"
     return (
         f'<tr{stable}><td class="number">{place}</td>'
-        f'<td class="formula">{formula_html(document["formula_pretty"])}</td>'
+        f'<td class="formula">{formula_html(document["formula_pretty"])}{_warning(document)}</td>'
         f'<td data-value="{symmetry.get("number", "")}">{symbol_html(symmetry.get("symbol"))}</td>'
         f"{number_cell(None if distance is None else 1e3 * distance, 1)}{number_cell(formation, 3)}"
         f'<td class="formula">{_decomposition(document)}</td>{more}<td class="number">{document.get("nsites")}</td>'
@@ -69,6 +69,14 @@ def _row(place: int, document: Document, elastic: bool, phonon: bool) -> str:
         f'<td class="source">{escape(_source(document))} <span class="mono">{escape(document["candidate_id"][:8])}'
         "</span></td></tr>"
     )
+
+
+def _warning(document: Document) -> str:
+    """Mark a candidate that is unlike what the checkpoint was trained on."""
+    if not document.get("is_extrapolating"):
+        return ""
+    told = f"unlike what the checkpoint was trained on: {document['extrapolation']:.1f} times its reach"
+    return f' <span class="badge" title="{told}">extrapolates</span>'
 
 
 def _plain(value: Any) -> str:

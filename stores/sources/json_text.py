@@ -9,6 +9,8 @@ import numpy as np
 from ase import Atoms
 from pymatgen.core.structure import Structure
 
+from matris import json_stream
+from matris.json_stream import JsonStream, TooLongError
 from matris.stores.sources.parsed import MAX_SITES, MAX_TEXT, Parsed, attempt
 from matris.stores.sources.text import lines_of
 from matris.structures import to_structure
@@ -19,15 +21,13 @@ if TYPE_CHECKING:
 
 type Path = tuple[str | int, ...]
 
-_DECODER = json.JSONDecoder()
-_PIECE = 2**18  # characters read at once; an object that fits is looked at as a whole
 _DEEPEST = 6  # levels of lists and mappings above a crystal
 _FIRST_KEYS = frozenset({"lattice", "sites", "charge", "structure", "numbers", "positions"})
 
 
 def read_json(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of a document: one, a list, a mapping from names, a table, an ASE database."""
-    text = _Text(stream)
+    text = JsonStream(stream)
     n_values = 0
     while text.peek():
         path: Path = (n_values,) if n_values else ()
@@ -59,7 +59,7 @@ def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
             items = list(_within((), json.loads(line)))
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            yield Parsed(None, f"unreadable JSON: {reason}", where, line[:_PIECE])
+            yield Parsed(None, f"unreadable JSON: {reason}", where, line[: json_stream.PIECE])
             continue
         if not items:
             yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
@@ -67,74 +67,16 @@ def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
             yield _parsed(where | _where(path), item)
 
 
-class _Text:
-    """Text of which values are taken from the front; what was taken is not kept."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._buffer = ""
-        self._at = 0
-        self._ended = False
-
-    def peek(self) -> str:
-        """Give the next character that is no space, or nothing at the end."""
-        while True:
-            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
-                self._at += 1
-            if self._at < len(self._buffer) or self._ended:
-                return self._buffer[self._at : self._at + 1]
-            self._more()
-
-    def take(self, expected: str) -> None:
-        """Pass over one of some characters."""
-        if (found := self.peek()) not in expected or not found:
-            raise ValueError(f"expected {' or '.join(expected)}, found {found or 'the end of the file'}")
-        self._at += 1
-
-    def value(self, most: int = MAX_TEXT) -> Any:
-        """Take a value of at most about so many characters."""
-        self.peek()
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._buffer, self._at)
-                if end < len(self._buffer) or self._ended:
-                    self._at = end
-                    return value
-            except ValueError:
-                if self._ended:
-                    raise
-            if len(self._buffer) - self._at > most:
-                raise _TooLongError(f"a value of more than {most} characters, or one that is broken")
-            self._more()
-
-    def ahead(self) -> str:
-        """Show what comes next."""
-        return self._buffer[self._at : self._at + 1000]
-
-    def first_key(self) -> str:
-        """Show the name of the first member of the object that comes next."""
-        key = self._buffer[self._at + 1 :].lstrip()
-        return str(_DECODER.raw_decode(key)[0]) if key.startswith('"') else ""
-
-    def _more(self) -> None:
-        piece = self._stream.read(max(_PIECE, len(self._buffer) - self._at))
-        self._buffer, self._at, self._ended = self._buffer[self._at :] + piece, 0, not piece
-
-
-class _TooLongError(ValueError):
-    """A value that does not fit."""
-
-
-def _streamed(text: _Text, path: Path) -> Iterator[tuple[Path, Any]]:
+def _streamed(text: JsonStream, path: Path) -> Iterator[tuple[Path, Any]]:
     """Take the next value, member by member where it is too large to be a crystal."""
     opening = text.peek()
     if opening == "{":
         try:
-            value = text.value(_PIECE)
-        except _TooLongError:
+            value = text.value(json_stream.PIECE)
+        except TooLongError:
             key = text.first_key()
             if key.startswith("@") or key in _FIRST_KEYS:
-                yield path, text.value()
+                yield path, text.value(MAX_TEXT)
             else:
                 yield from _members(text, path, "{}")
         else:
@@ -142,10 +84,10 @@ def _streamed(text: _Text, path: Path) -> Iterator[tuple[Path, Any]]:
     elif opening == "[" and not any(isinstance(step, int) for step in path):
         yield from _members(text, path, "[]")
     else:
-        yield from _within(path, text.value())
+        yield from _within(path, text.value(MAX_TEXT))
 
 
-def _members(text: _Text, path: Path, brackets: str) -> Iterator[tuple[Path, Any]]:
+def _members(text: JsonStream, path: Path, brackets: str) -> Iterator[tuple[Path, Any]]:
     """Take an object or a list, one member after the other."""
     text.take(brackets[0])
     number = 0
@@ -154,18 +96,18 @@ def _members(text: _Text, path: Path, brackets: str) -> Iterator[tuple[Path, Any
             text.take(",")
         step: str | int = number
         if brackets == "{}":
-            step = str(text.value())
+            step = str(text.value(MAX_TEXT))
             text.take(":")
         number += 1
         if brackets == "[]":
-            value = text.value()
+            value = text.value(MAX_TEXT)
             if path and not isinstance(value, dict | list):
                 continue  # a column of numbers
             yield from _within((*path, step), value)
         elif text.peek() in "{[" and len(path) < _DEEPEST:
             yield from _streamed(text, (*path, step))
         else:
-            text.value()
+            text.value(MAX_TEXT)
     text.take(brackets[1])
 
 

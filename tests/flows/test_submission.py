@@ -106,7 +106,7 @@ def maker(checkpoint: Path) -> BatchRelaxMaker:
     )
 
 
-def candidates(n: int = 6) -> list[Candidate]:
+def candidates(n: int = 4) -> list[Candidate]:
     def crystal(a: float, cation: str) -> Structure:
         vectors = [[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]
         return Structure(Lattice(vectors), [cation, "O"], [[0, 0, 0], [0.5] * 3])
@@ -192,11 +192,9 @@ def cast(projects: Path, mongo_server: str) -> Iterator[Cast]:
     cast.controller.close()
 
 
-def campaign(checkpoint: Path, store: Path | str = "project://hull", **changes: Any) -> Campaign:
-    settings = {"title": "S", "chunk_size": 3} | changes
-    return Campaign(
-        store, maker(checkpoint), Funnel(window=99.0, duplicates=False, properties=("elastic",)), **settings
-    )
+def campaign(checkpoint: Path, store: Path | str = "project://hull", *properties: str) -> Campaign:
+    funnel = Funnel(window=99.0, duplicates=False, properties=properties)
+    return Campaign(store, maker(checkpoint), funnel, title="S", chunk_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +211,7 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     sent = campaign(tiny_checkpoint, "project://hull", "elastic")
     told: list[dict[str, Any]] = []
     submit(sent, candidates(), cast.where, told.append)
-    assert [each["n"] for each in told if each["event"] == "submitted"] == [3, 3, 3]
+    assert [each["n"] for each in told if each["event"] == "submitted"] == [3, 3, 1]
     assert {each["worker"] for each in cast.ready("gpu")} == {"gpu"}
     waiting = cast.jobs(state="WAITING")
     assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris tend")] * 3
@@ -232,7 +230,7 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert differences(sent, alone) == []
     found = read_status("project://hull")
     assert (found.phase, found.jobs) == ("finished", {})
-    assert {stage.stage: stage.candidates["done"] for stage in found.stages} == {"relax": 9, "elastic": 6}
+    assert {stage.stage: stage.candidates["done"] for stage in found.stages} == {"relax": 7, "elastic": 4}
     chunk = sent.job_store.query_one({"output.chunk_format": "matris-chunk-1"})
     assert chunk["output"]["ran_on"]["host"] == socket.gethostname()
     assert not list((tmp_path / "work" / "journals").iterdir())
@@ -297,7 +295,7 @@ def test_a_chunk_that_breaks(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, 
     found = read_status("project://hull")
     assert found.broken == ["matris.errors.MatrisError: no space left"]
     states = [document["state"] for document in sent.documents()]
-    assert sorted(states) == ["converged"] * 6 + ["failed"] * 3
+    assert sorted(states) == ["converged"] * 4 + ["failed"] * 3
     resumed = invoke("resume", "--store", "project://hull")
     assert "goes on: 3 candidates in 1 chunks submitted again" in resumed.stdout
     assert "The runner does not run" in resumed.stderr
@@ -391,26 +389,26 @@ def test_no_progress(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.
         compute_chunk(*again.function_args, **again.function_kwargs)
 
 
-def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job without the GPU of its worker fails and says so, unless its Maker names a device."""
+def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job without the GPU of its worker fails and says so, unless the user names a device."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    cast.cluster.where = dataclasses.replace(cast.where, resources={"gres": "gpu:1"})
-    name = "6c0e7a54-8f6f-4a0e-9d0b-5c8c2f1f6a11"
-    anywhere = dataclasses.replace(maker(tiny_checkpoint), device=None)
-    chunk = [each.model_dump() for each in candidates(1)]
-    job = cast.cluster.chunk_job(anywhere, chunk, name, name)
-    assert job.config.manager_config == {"worker": "gpu", "resources": {"gres": "gpu:1"}}
-    with pytest.raises(MatrisError, match=r"promises a GPU.*the scheduler gave it none"):
-        compute_chunk(*job.function_args, **job.function_kwargs)
+    gpu = dataclasses.replace(cast.where, resources={"gres": "gpu:1"})
+    sent = campaign(tiny_checkpoint)
+    sent.maker.device = None
+    submit(sent, candidates(), gpu)
+    (job, *_) = cast.ready("gpu")
+    assert job["resources"] == {"gres": "gpu:1"}
+    with pytest.raises(MatrisError, match=r"device 'cuda' was asked for, but torch .*sees no CUDA device here"):
+        cast.compute(job, tmp_path / "runs")
+    cast.controller.reset(max_limit=0)
+    named = Campaign("project://hull", maker(tiny_checkpoint), sent.funnel, title="on the CPU", chunk_size=2)
+    submit(named, candidates(), gpu)
+    (job, *_) = cast.ready("gpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(MatrisError, match=r"CUDA_VISIBLE_DEVICES=3\); torch .* finds no GPU"):
-        compute_chunk(*job.function_args, **job.function_kwargs)
-    named = dataclasses.replace(maker(tiny_checkpoint), journal_dir=cast.cluster.journal(name))
-    output = compute_chunk(named, chunk, **job.function_kwargs)
-    assert output.ran_on["visible_devices"] == "3"
+    output = cast.compute(job, tmp_path / "cpu").output
+    assert (output.device, output.ran_on["visible_devices"]) == ("cpu", "3")
 
 
 def test_full_disk(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,16 +481,16 @@ def test_commands(cast: Cast, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "converged" in invoke(*relax).stdout
     assert len(list((tmp_path / "relaxed").iterdir())) == 4
 
-    elastic = ["elastic", files, *on, "--submit", "--report", tmp_path / "page.html"]
-    assert "4 submitted, by gpu" in invoke(*elastic).stdout
-    assert "4 under way, by gpu" in invoke(*elastic).stdout
+    elastic = ["elastic", files / "0.cif", *on, "--submit", "--report", tmp_path / "page.html"]
+    assert "1 submitted, by gpu" in invoke(*elastic).stdout
+    assert "1 under way, by gpu" in invoke(*elastic).stdout
     (job,) = cast.ready("gpu")
     cast.end(job, error=KILLED)
-    assert "4 submitted again, by gpu" in invoke(*elastic).stdout
+    assert "1 submitted again, by gpu" in invoke(*elastic).stdout
     cast.play(tmp_path / "runs")
     shown = invoke(*elastic)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.count("MgO") == 2
+    assert shown.stdout.count("MgO") == 1
     assert (tmp_path / "page.html").exists()
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from pymatgen.core import Lattice, Structure
 from pymatgen.optimization.neighbors import find_points_in_spheres
 from torch_sim.models.interface import ModelInterface
@@ -54,6 +56,17 @@ class Argon(ModelInterface):
         if self._after:
             self._after(state, output)
         return output
+
+
+class AseArgon(Calculator):
+    """The same for ASE."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        energy, forces, stress = lennard_jones(self.atoms.positions, self.atoms.cell.array)
+        self.results = {"energy": energy, "forces": forces, "stress": full_3x3_to_voigt_6_stress(stress)}
 
 
 def lennard_jones(positions: np.ndarray, lattice: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -11,10 +11,8 @@ import pytest
 import torch
 import torch_sim as ts
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from ase.stress import full_3x3_to_voigt_6_stress
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -25,7 +23,7 @@ from matris.relaxation import relax
 from matris.structures import content_id
 from matris.torchsim import MatRISTorchSimModel
 
-from .argon import EPSILON, FCC, NEIGHBOR, Argon, crystal, primitive
+from .argon import EPSILON, FCC, NEIGHBOR, Argon, AseArgon, crystal, primitive
 
 KRYPTON = 36
 
@@ -49,19 +47,6 @@ def krypton(state) -> torch.Tensor:
 def refuses_krypton(state) -> None:
     if krypton(state).any():
         raise ValueError("no parameters for\nKr")
-
-
-class AseArgon(Calculator):
-    implemented_properties = ("energy", "forces", "stress")
-
-    def calculate(self, atoms=None, properties=None, system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        output = Argon()(ts.io.atoms_to_state(self.atoms, torch.device("cpu"), torch.float64))
-        self.results = {
-            "energy": float(output["energy"][0]),
-            "forces": output["forces"].numpy(),
-            "stress": full_3x3_to_voigt_6_stress(output["stress"][0].numpy()),
-        }
 
 
 def test_fcc_reaches_the_analytic_minimum():

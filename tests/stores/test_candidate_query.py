@@ -73,6 +73,16 @@ def test_typed_terms_and_filters_add_up(store):
     assert store.query(spacegroup="Fm-3m").count() == 0
 
 
+def test_what_the_checkpoint_was_never_trained_on_can_be_asked_for(store):
+    known = document("known", "FeO", extrapolation=0.4, is_extrapolating=False)
+    odd = document("odd one", "FeO", extrapolation=3.0, is_extrapolating=True)
+    store.docs.update([known, odd])
+    assert names(store.query().where("extrapolating = true")) == ["odd one"]
+    assert names(store.query().where("extrapolating = false")) == ["known"]
+    assert names(store.query().where("extrapolation > 2")) == ["odd one"]
+    assert "odd one" not in names(store.query().where("formula = FeO and not extrapolating"))
+
+
 def test_wrong_terms_are_named(store):
     for wrong, told in (
         ({"state": "convergd"}, "no state convergd"),

@@ -70,6 +70,13 @@ def test_a_converged_record_becomes_a_document_with_emmets_fields():
     assert arrays.structure["lattice"]["a"] == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(("far", "expected"), [(1.5, True), (1.0, False), (None, None)])
+def test_what_a_potential_says_of_itself_stands_in_the_document(far, expected):
+    ((document, _),) = unwind(chunk(CONVERGED | {"extrapolation": far, "mean_extrapolation": far}))
+    assert document.is_extrapolating is expected
+    assert document.extrapolation == document.mean_extrapolation == far
+
+
 def test_omat24_has_corrections_of_its_own():
     ((document, _),) = unwind(chunk(CONVERGED, scale="omat24"))
     assert document.uncorrected_energy_per_atom == -7.0

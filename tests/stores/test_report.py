@@ -109,6 +109,19 @@ def test_head_and_funnel(page: Page) -> None:
     assert "not finished" not in page.sections["funnel"]
 
 
+def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> None:
+    documents = [
+        document(1, "Li2O", 0.0, extrapolation=0.5, is_extrapolating=False),
+        document(2, "FeO", 0.05, extrapolation=2.34, is_extrapolating=True),
+        document(3, "LiFeO2", 0.2, extrapolation=5.0, is_extrapolating=True),
+    ]
+    told = Page(write_report(Report(iter(documents), lambda _: None, {"key": "tiny"}), tmp_path))
+    assert told.sections["ranked"].count("extrapolates") == 2
+    assert "2.3 times its reach" in told.source
+    assert "1 of 2 survivors are unlike what the checkpoint was trained on" in told.sections["funnel"]
+    assert "trained on" not in page.sections["funnel"]  # nobody knows
+
+
 def test_crystals_can_be_drawn(page: Page) -> None:
     held = page.data["crystals"]
     assert len(held["crystals"]) == 40

@@ -15,6 +15,7 @@ from ase.io import write
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
+from matris import json_stream
 from matris.stores.candidates import read_candidates
 from matris.stores.sources import json_text, text
 from matris.structures import content_id
@@ -121,7 +122,7 @@ SHAPES = {
 @pytest.mark.parametrize("piece", [64, 2**18], ids=["streamed", "at once"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_documents_of_every_shape_are_read(tmp_path, monkeypatch, shape, piece):
-    monkeypatch.setattr(json_text, "_PIECE", piece)
+    monkeypatch.setattr(json_stream, "PIECE", piece)
     content, places = SHAPES[shape]([salt(i).as_dict() for i in range(3)])
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content, indent=1 if piece == 64 else None))
@@ -144,7 +145,7 @@ def test_large_objects_and_entries_are_read(tmp_path):
     large = salt() * (10, 10, 10)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(ComputedStructureEntry(large, -1.0).as_dict(), indent=2))
-    assert path.stat().st_size > 2 * json_text._PIECE
+    assert path.stat().st_size > 2 * json_stream.PIECE
     (found,) = read(path)
     assert found.candidate_id == content_id(large)
 

@@ -1,0 +1,424 @@
+"""Our checkpoints beside CHGNet 0.4.2 and SevenNet-0, in one table: ``python benchmarks/accuracy.py --data FOLDER``.
+
+What each potential answers is kept in ``--cache`` as it comes, so that a run may be stopped and started again, and a
+new checkpoint costs its own column only. CHGNet and SevenNet-0 are installed into ``.peers/`` where they are not at
+hand; ``--peers`` without names leaves them out.
+
+Lattice constants are cube roots of volumes. Forces, stress and formation energies are those at the DFT geometry, and
+formation energies refer to the Materials Project's elements by DFT: raw energies for our checkpoints and SevenNet-0,
+MP2020-corrected ones for CHGNet, which was trained on those. Bulk moduli are those of a Birch–Murnaghan fit to five
+volumes between 94 and 106 %, and are compared with DFT's Voigt–Reuss–Hill moduli.
+
+A second table tells what a checkpoint's warnings are worth: on frames of formulas set aside, most of them calm, on
+mpf_tp, which is hot and compressed, and on the first with the elements of all sites shuffled, where SevenNet-0 stands
+for DFT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import time
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.collections import dcdft
+from ase.io import read
+from peers import machine
+from potentials import PEERS, Contestant, ours, rates
+from pymatgen.core import Structure
+from scipy.stats import rankdata, spearmanr
+
+import matris
+from matris.eos import eos
+from matris.records import GPA
+from matris.structures import to_structure
+from matris.training.data import held_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+type Case = tuple[str, Any]
+type Found = dict[str, Any]
+
+BAD_FORCE = 0.3  # eV/Å: a frame of larger mean component error is one to be warned of
+MAX_SITES = 8  # of binaries
+_UNCOMMON = {"He", "Ne", "Ar", "Kr", "Xe", "Rn", "Po", "Tc"}
+
+
+def read_json(path: Path) -> list[dict[str, Any]]:
+    """Read a compressed list."""
+    rows: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
+    for row in rows:
+        structure = row["structure"]
+        row["structure"] = Structure.from_dict(json.loads(structure) if isinstance(structure, str) else structure)
+    return rows
+
+
+def symbols_of(thing: Structure | Atoms) -> set[str]:
+    """Elements of a cell."""
+    return set(thing.symbols) if isinstance(thing, Atoms) else thing.composition.chemical_system_set
+
+
+def shuffled(cases: list[Case]) -> list[Case]:
+    """Put cases into an order that is the same everywhere, so that the first so many are a sample."""
+    return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))]
+
+
+def elements_of_dcdft(_: Path) -> list[Case]:
+    """Elements, as they are in ``ase.collections.dcdft``."""
+    return [(symbol, (to_structure(dcdft[symbol]),)) for symbol in dcdft.names]
+
+
+def binaries(data: Path) -> list[Case]:
+    """Binaries of small cells, made of elements that are solids and not rare, with bulk moduli (GPa)."""
+    common = set(dcdft.names) - _UNCOMMON
+    rows = read_json(data / "mp_elasticity.json.gz")
+    chosen = [r for r in rows if len(r["structure"]) <= MAX_SITES and symbols_of(r["structure"]) <= common]
+    return shuffled([(r["mp_id"], (r["structure"], float(r["bulk_modulus_vrh"]))) for r in chosen])
+
+
+def frames(data: Path) -> list[Case]:
+    """Frames off equilibrium, with DFT labels."""
+    return shuffled([(f"{i}", (atoms,)) for i, atoms in enumerate(read(data / "mpf_tp.extxyz.gz", index=":"))])
+
+
+def calm_frames(data: Path) -> list[Case]:
+    """DFT frames of formulas that our checkpoints were not trained on, most of them near equilibrium."""
+    some = [
+        (f"{name} {i}", (atoms,))
+        for name in ("mptrj_random", "alexandria_random")
+        for i, atoms in enumerate(read(data / f"{name}.extxyz.gz", index=":"))
+        if held_out(atoms.get_chemical_formula()) and len(atoms) <= 40
+    ]
+    return shuffled(some)
+
+
+def swapped_frames(data: Path) -> list[Case]:
+    """Shuffle the elements of all sites of those frames."""
+    swapped = []
+    for name, (atoms,) in calm_frames(data):
+        if len(set(atoms.symbols)) > 1:
+            other = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+            other.numbers = np.random.default_rng(zlib.crc32(name.encode())).permutation(other.numbers)
+            swapped.append((name, (other,)))
+    return swapped
+
+
+def wbm(data: Path) -> list[Case]:
+    """Relaxed WBM crystals with formation energies (eV/atom): raw and corrected."""
+    entries = json.loads(gzip.decompress((data / "mp_elemental_reference_entries.json.gz").read_bytes()))
+    per_atom = {s: e["energy"] / sum(e["composition"].values()) for s, e in entries.items()}
+    names = "formation_energy_per_atom", "corrected_formation_energy_per_atom"
+    cases = []
+    for row in read_json(data / "wbm_equilibrium.json.gz"):
+        composition = row["structure"].composition
+        of_elements = sum(per_atom[e.symbol] * n for e, n in composition.items()) / composition.num_atoms
+        cases.append((row["material_id"], (row["structure"], of_elements, *(float(row[name]) for name in names))))
+    return shuffled(cases)
+
+
+def lattice_constant(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
+    """Relax elements."""
+    for record in matris.relax([c[0] for _, c in chosen], contestant.model, fmax=0.02, max_steps=300):
+        name, (structure,) = chosen[record.index]
+        found: Found = {"state": record.state}
+        if record.structure is not None:
+            reference = dcdft.data[name]["wien2k_volume"] * len(structure)
+            found["error"] = 100 * ((record.structure.volume / reference) ** (1 / 3) - 1)
+        yield name, found
+
+
+def equation_of_state(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
+    """Relax binaries, and scale them: lattice constants (error in %) and bulk moduli (GPa)."""
+    structures = [c[0] for _, c in chosen]
+    volumes = np.linspace(0.94, 1.06, 5).tolist()
+    records = eos(
+        structures, contestant.model, fmax=0.01, max_steps=200, volumes=volumes, equations=["birch_murnaghan"]
+    )
+    for (name, (structure, modulus)), record in zip(chosen, records, strict=True):
+        found: Found = {"state": record.state, "reference": modulus}
+        if record.structure is not None:
+            found["error"] = 100 * ((record.structure.volume / structure.volume) ** (1 / 3) - 1)
+        if record.fits:
+            found["modulus"] = record.fits[0].b0
+        yield name, found
+
+
+def labels(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
+    """Errors of forces (eV/Å) and stress (GPa), mean over components; what the potential says of the frame."""
+    for (name, (atoms,)), answer in zip(chosen, contestant.predict([c[0] for _, c in chosen]), strict=True):
+        yield (
+            name,
+            {
+                "force": float(np.abs(answer.forces - atoms.get_forces()).mean()),
+                "stress": float(GPA * np.abs(answer.stress - atoms.get_stress(voigt=False)).mean()),
+                "extrapolation": answer.extrapolation,
+            },
+        )
+
+
+def answers(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
+    """Keep forces of frames without labels; what the potential says of the frame."""
+    for (name, _), answer in zip(chosen, contestant.predict([c[0] for _, c in chosen]), strict=True):
+        yield name, {"forces": np.round(answer.forces, 4).tolist(), "extrapolation": answer.extrapolation}
+
+
+def formation(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
+    """Error of the formation energy (meV/atom)."""
+    given = contestant.predict([c[0].to_ase_atoms() for _, c in chosen])
+    for (name, (structure, of_elements, raw, corrected)), answer in zip(chosen, given, strict=True):
+        wanted = corrected if contestant.corrected else raw
+        yield name, {"error": 1e3 * (answer.energy / len(structure) - of_elements - wanted)}
+
+
+PARTS: dict[str, tuple[Callable[[Path], list[Case]], Callable[..., Iterator[tuple[str, Found]]], int, int]] = {
+    "elements": (elements_of_dcdft, lattice_constant, 71, 8),
+    "frames": (frames, labels, 535, 16),
+    "formation": (wbm, formation, 488, 32),
+    "binaries": (binaries, equation_of_state, 100, 4),
+    "calm": (calm_frames, labels, 200, 16),
+    "swapped": (swapped_frames, answers, 100, 16),
+}
+"""Cases, what is measured of them, how many by default, and how many are kept at once."""
+
+
+def measure(contestant: Contestant, part: str, data: Path, cache: Path, count: int | None) -> dict[str, Any]:
+    """
+    Measure a part, as far as it is not kept already.
+
+    Returns
+    -------
+    dict
+        ``found`` by case, ``elements`` of every case, ``seconds`` it took in all.
+    """
+    cases_of, function, default, at_once = PARTS[part]
+    path = cache / contestant.identity / f"{part}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(path.read_text()) if path.exists() else {"found": {}, "elements": {}, "seconds": 0.0}
+    cases = cases_of(data)[: count or default]
+    left = [
+        case
+        for case in cases
+        if case[0] not in kept["found"]
+        and (contestant.elements is None or symbols_of(case[1][0]) <= contestant.elements)
+    ]
+    for start in range(0, len(left), at_once):
+        chosen = left[start : start + at_once]
+        began = time.perf_counter()
+        for name, found in one_by_one(function, contestant, chosen):
+            kept["found"][name] = found
+        kept["seconds"] += time.perf_counter() - began
+        kept["elements"] |= {name: sorted(symbols_of(case[0])) for name, case in chosen}
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(kept))
+        new.replace(path)
+        print(f"{contestant.name} {part}: {start + len(chosen)} of {len(left)}, {kept['seconds']:.0f} s", flush=True)
+    names = {name for name, _ in cases}
+    return {**kept, "found": {name: found for name, found in kept["found"].items() if name in names}}
+
+
+def one_by_one(
+    function: Callable[..., Iterator[tuple[str, Found]]], contestant: Contestant, chosen: Sequence[Case]
+) -> list[tuple[str, Found]]:
+    """Measure cases together, and apart if one of them is too much for a potential; that one says why."""
+    try:
+        return list(function(contestant, chosen))
+    except Exception as error:  # noqa: BLE001 - any package, any crystal
+        if len(chosen) == 1:
+            return [(chosen[0][0], {"failed": f"{type(error).__name__}: {error}"[:200]})]
+        return [found for case in chosen for found in one_by_one(function, contestant, [case])]
+
+
+def within(results: Mapping[str, Any], elements: frozenset[str] | None) -> list[Found]:
+    """Give what was found of cases made of some elements, failures left out."""
+    return [
+        found
+        for name, found in results["found"].items()
+        if "failed" not in found and (elements is None or set(results["elements"][name]) <= elements)
+    ]
+
+
+def _lengths(some: list[Found]) -> str:
+    good = np.abs([f["error"] for f in some if f["state"] == "converged"])
+    if not len(good):
+        return "–"
+    return f"{np.median(good):.2f} / {good.mean():.2f} % ({len(good)} of {len(some)})"
+
+
+def _mean(some: list[Found], key: str, digits: int) -> str:
+    values = np.abs([f[key] for f in some])
+    return f"{values.mean():.{digits}f} / {np.median(values):.{digits}f} ({len(values)})" if len(values) else "–"
+
+
+def _moduli(some: list[Found]) -> str:
+    pairs = np.array([(f["modulus"], f["reference"]) for f in some if f.get("modulus") and f["reference"] > 0])
+    if not len(pairs):
+        return "–"
+    error = np.abs(pairs[:, 0] - pairs[:, 1])
+    relative = 100 * error / pairs[:, 1]
+    return f"{np.median(relative):.0f} %, {error.mean():.1f} / {np.median(error):.1f} GPa ({len(pairs)} of {len(some)})"
+
+
+ROWS: tuple[tuple[str, str, Callable[[list[Found]], str]], ...] = (
+    ("elements", "lattice constant, dcdft elements: median / mean (converged)", _lengths),
+    ("binaries", "lattice constant, MP binaries: median / mean (converged)", _lengths),
+    ("frames", "forces on mpf_tp, eV/Å: mean / median (frames)", lambda some: _mean(some, "force", 3)),
+    ("frames", "stress on mpf_tp, GPa: mean / median (frames)", lambda some: _mean(some, "stress", 2)),
+    ("formation", "formation energy on WBM, meV/atom: mean / median (crystals)", lambda some: _mean(some, "error", 0)),
+    ("binaries", "bulk modulus, MP binaries: median; mean / median (fitted)", _moduli),
+)
+
+ROW_PARTS = {part for part, _, _ in ROWS}
+
+
+def table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> Iterator[str]:
+    """Lines of the table: what our checkpoints cover, then everything."""
+    covered = frozenset.intersection(*[c.elements for c in some if c.elements is not None] or [frozenset()])
+    yield f"| | {' | '.join(c.name for c in some)} |"
+    yield "|---" * (len(some) + 1) + "|"
+    yield f"| parameters | {' | '.join(f'{c.parameters / 1e3:.0f}k' for c in some)} |"
+    sets = [(f"of the {len(covered)} elements that all of ours cover", covered)] if covered else []
+    if any(c.elements is None for c in some):
+        sets.append(("all, where it covers all", None))
+    for title, elements in sets:
+        yield f"| *{title}* |{' |' * len(some)}"
+        for part, name, cell in ROWS:
+            if part in parts:
+                cells = [
+                    cell(within(results[c.name][part], elements)) if elements or c.elements is None else ""
+                    for c in some
+                ]
+                yield f"| {name} | {' | '.join(cells)} |"
+    for part in parts:
+        yield f"| seconds for {part} | {' | '.join(f'{results[c.name][part]["seconds"]:.0f}' for c in some)} |"
+
+
+def speed(some: Sequence[Contestant], rounds: int) -> Iterator[str]:
+    """Lines of the table for structures per second."""
+    cells = {
+        "NaCl, 8 atoms": bulk("NaCl", "rocksalt", a=5.69, cubic=True),
+        "MgO, 40 atoms": bulk("MgO", "rocksalt", a=4.25, cubic=True).repeat((5, 1, 1)),
+    }
+    found = rates(some, cells, rounds)
+    for label, of_each in found.items():
+        for kind, what in (("single", "one a call"), ("batch", "16 a call")):
+            told = [f"{m:.1f} ({low:.1f} to {high:.1f})" for m, low, high in (of_each[c.name][kind] for c in some)]
+            yield f"| structures per second, {label}, {what} | {' | '.join(told)} |"
+
+
+def warning_table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """How much what a checkpoint says of a frame has to do with its error there."""
+    judges = [c for c in some if any(f.get("extrapolation") is not None for f in within(results[c.name]["calm"], None))]
+    if not judges:
+        yield "None of the checkpoints knows how far a structure is from its training data."
+        return
+    teacher = next((c for c in some if c.name == "7net-0"), None)
+    bad = f"error above {BAD_FORCE} eV/Å"
+    columns = (
+        "checkpoint, frames", "rank correlation with the force error", f"AUC for {bad}", "flagged",
+        f"flagged of {bad}", "mean error, flagged / not",
+    )  # fmt: skip
+    yield f"| {' | '.join(columns)} |"
+    yield "|---|---|---|---|---|---|"
+    for judge in judges:
+        sets = {
+            "set aside": pairs(results[judge.name]["calm"]),
+            "mpf_tp": pairs(results[judge.name]["frames"]),
+        }
+        if teacher is not None:
+            sets["elements swapped (error: from 7net-0)"] = disagreement(
+                results[judge.name]["swapped"], results[teacher.name]["swapped"]
+            )
+        sets["all of these"] = np.concatenate(list(sets.values()))
+        for name, values in sets.items():
+            yield f"| {judge.name}, {len(values)} {name} | {verdict(values)} |"
+
+
+def pairs(results: Mapping[str, Any]) -> np.ndarray:
+    """Extrapolation and force error of frames, shape (n, 2)."""
+    return np.array([(f["extrapolation"], f["force"]) for f in within(results, None)]).reshape(-1, 2)
+
+
+def disagreement(mine: Mapping[str, Any], others: Mapping[str, Any]) -> np.ndarray:
+    """Extrapolation of frames, and how far the forces are from another potential's, shape (n, 2)."""
+    both = [
+        (f, others["found"][name])
+        for name, f in mine["found"].items()
+        if "forces" in f and "forces" in others["found"].get(name, {})
+    ]
+    rows = [(f["extrapolation"], np.abs(np.subtract(f["forces"], g["forces"])).mean()) for f, g in both]
+    return np.array(rows).reshape(-1, 2)
+
+
+def verdict(values: np.ndarray) -> str:
+    """Sum up how a warning relates to errors."""
+    if len(values) < 3:
+        return "– | – | – | – | –"
+    far, error = values.T
+    wrong, flagged = error > BAD_FORCE, far > 1
+    told = f"{spearmanr(far, error).statistic:.2f} | {area(far, wrong):.2f} | {100 * flagged.mean():.0f} % | "
+    told += f"{100 * flagged[wrong].mean():.0f} %" if wrong.any() else "–"
+    apart = [f"{error[x].mean():.2f}" if x.any() else "–" for x in (flagged, ~flagged)]
+    return f"{told} | {' / '.join(apart)} eV/Å"
+
+
+def area(score: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative (Mann and Whitney)."""
+    n = int(positive.sum())
+    if not 0 < n < len(score):
+        return float("nan")
+    return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the reference data")
+    parser.add_argument("--checkpoint", nargs="*", default=["matris_embedded"], help="keys or files of ours")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--parts", nargs="*", default=[*PARTS, "speed"], choices=[*PARTS, "speed"])
+    parser.add_argument("--count", nargs="*", default=[], metavar="PART=N", help="fewer cases of a part")
+    parser.add_argument("--cache", type=Path, default=Path("accuracy-results"))
+    parser.add_argument("--rounds", type=int, default=7, help="of the speed")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    counts = {part: int(number) for part, _, number in (given.partition("=") for given in options.count)}
+    if unknown := set(counts) - set(PARTS):
+        parser.error(f"--count: no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    some = [ours(checkpoint) for checkpoint in options.checkpoint]
+    for name in options.peers:
+        try:
+            some.append(PEERS[name]())
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+    parts = [part for part in PARTS if part in options.parts]
+    results = {
+        c.name: {
+            part: measure(c, part, options.data, options.cache, counts.get(part))
+            for part in parts
+            if c.elements is not None or part in ROW_PARTS or (part, c.name) == ("swapped", "7net-0")
+        }
+        for c in some
+    }
+    print(f"\n{machine('cpu', options.threads)}, float32\n")
+    for line in table(some, results, [part for part in parts if part in ROW_PARTS]):
+        print(line)
+    if "speed" in options.parts:
+        for line in speed(some, options.rounds):
+            print(line, flush=True)
+    if {"frames", "calm", "swapped"} <= set(parts):
+        print()
+        for line in warning_table(some, results):
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Rows of ASE's databases in SQLite, one after the other; nothing is written to them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from ase import Atoms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_BUSY = 20.0  # seconds to wait for a writer
+_ATOMS = ("numbers", "positions", "cell", "pbc")
+_NUMBER = 4  # bytes
+
+
+def read_rows(
+    file: Path, columns: Sequence[str] = (), max_atoms: int | None = None
+) -> Iterator[tuple[int, Atoms | ValueError, dict[str, Any]]]:
+    """
+    Yield all rows by their ids.
+
+    Where the rows are is ASE's format since version 5 (2017): numbers are 32-bit integers, positions and cell 64-bit
+    floats (Å), all little-endian, and ``pbc`` has a bit for each direction.
+
+    Parameters
+    ----------
+    file
+        The database.
+    columns
+        Others to read.
+    max_atoms
+        In a row.
+
+    Yields
+    ------
+    tuple
+        Id; the atoms, or what is wrong with the row; the columns by name, as they are stored.
+
+    Raises
+    ------
+    sqlite3.Error
+        If it is no such database.
+    """
+    query = f"SELECT {', '.join([*_ATOMS, *columns])} FROM systems WHERE id = ?"  # noqa: S608 - columns are ours
+    with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=_BUSY)) as connection:
+        for (identity,) in connection.execute("SELECT id FROM systems ORDER BY id"):
+            try:
+                row = connection.execute(query, (identity,)).fetchone()
+            except sqlite3.Error as error:
+                yield identity, ValueError(f"row {identity}: {error}"), {}
+                continue
+            try:
+                atoms: Atoms | ValueError = _atoms(*row[: len(_ATOMS)], max_atoms=max_atoms)
+            except (ValueError, TypeError) as error:
+                atoms = ValueError(str(error))
+            yield identity, atoms, dict(zip(columns, row[len(_ATOMS) :], strict=True))
+
+
+def _atoms(numbers: bytes, positions: bytes, cell: bytes, pbc: int, *, max_atoms: int | None) -> Atoms:
+    if max_atoms is not None and len(numbers) > _NUMBER * max_atoms:
+        raise ValueError(f"it has more than {max_atoms} atoms")
+    return Atoms(
+        np.frombuffer(numbers, "<i4"),
+        np.frombuffer(positions, "<f8").reshape(-1, 3),
+        cell=np.frombuffer(cell, "<f8").reshape(3, 3),
+        pbc=[bool(int(pbc) & bit) for bit in (1, 2, 4)],
+    )

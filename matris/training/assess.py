@@ -1,0 +1,266 @@
+"""Errors of a potential against labelled frames: overall, by set and by element."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from matris.config import MAX_ATOMIC_NUMBER
+from matris.records import GPA
+from matris.training.element_energies import fractions, least_absolute
+from matris.training.thinned import Thinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from matris.potential import Potential, Prediction
+    from matris.training.data import Frame
+
+COLUMNS = {
+    "frames": "",
+    "atoms": "",
+    "energy_mae": "meV/atom",
+    "energy_median": "meV/atom",
+    "energy_mae_shifted": "meV/atom",
+    "force_mae": "meV/Å",
+    "force_rmse": "meV/Å",
+    "force_length": "meV/Å",
+    "force_zero": "meV/Å",
+    "force_cosine": "",
+    "stress_mae": "GPa",
+    "pressure_mae": "GPa",
+    "magmom_mae": "μB",
+}
+"""What a row of errors holds, and its units; see `Assessment.rows`."""
+
+PARITY = {"energy": "eV/atom", "force component": "eV/Å", "stress component": "GPa", "magnetic moment": "μB"}
+"""Quantities of the parity plots."""
+
+_POINTS = 4000  # of a parity plot, and fewer than twice as many
+_DIRECTED = 0.05  # eV/Å: a force that has a direction
+_PER_ATOM = ("n", "component", "square", "length", "zero", "cosine", "n_cosine", "magmom", "n_magmom")
+_PER_FRAME = ("set", "n_atoms", "energy", "stress", "pressure")
+_SHIFTABLE = 3  # frames for each element whose shift is fitted
+_OFFSET, _TOLD = 2.0, 50.0  # ratio, and meV/atom, beyond which shifts of elements are told of
+
+
+@dataclass
+class Assessment:
+    """
+    What a potential got right; errors are added frame by frame.
+
+    Attributes
+    ----------
+    sets
+        Names of the sets, in the order in which they came.
+    left_out
+        Why frames were not counted, and how many.
+    unknown
+        Elements that the potential does not know, and how many frames were not counted for their sake.
+    """
+
+    sets: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        """Start with nothing."""
+        self._atoms: list[NDArray[np.float64]] = []
+        self._frames: list[tuple[float, ...]] = []
+        self._numbers: list[NDArray[np.uint8]] = []
+        self._points = {name: Thinned(_POINTS) for name in PARITY}
+        self._pointed: set[str] = set()
+
+    def add(self, name: str, frame: Frame, found: Prediction) -> None:
+        """Compare a prediction with its labels."""
+        numbers, n_atoms = frame.geometry.numbers, len(frame.forces)
+        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all() and np.isfinite(found.stress).all()):
+            self.left_out["predictions that are not finite"] += 1
+            return
+        if name not in self.sets:
+            self.sets.append(name)
+            self._atoms.append(np.zeros((MAX_ATOMIC_NUMBER + 1, len(_PER_ATOM))))
+        index = self.sets.index(name)
+        self._atoms[index] += _by_element(numbers, frame, found)
+        stress = pressure = np.nan
+        if frame.stress is not None:
+            off = GPA * (found.stress - frame.stress)
+            stress, pressure = float(np.abs(off).mean()), abs(float(np.trace(off))) / 3
+            self._point("stress component", index, GPA * frame.stress, GPA * found.stress)
+        if frame.magmoms is not None and found.magmoms is not None:
+            self._point("magnetic moment", index, np.abs(frame.magmoms), found.magmoms)
+        self._point("force component", index, frame.forces, found.forces)
+        self._point("energy", index, np.array([frame.energy / n_atoms]), np.array([found.energy / n_atoms]))
+        self._frames.append((index, n_atoms, (found.energy - frame.energy) / n_atoms, stress, pressure))
+        self._numbers.append(numbers.astype(np.uint8))
+
+    def _point(self, name: str, index: int, label: NDArray[np.float64], found: NDArray[np.float64]) -> None:
+        rows = np.stack([np.full(label.size, float(index)), label.ravel(), found.ravel()], axis=1)
+        self._points[name].add(rows)
+        self._pointed.add(name)
+
+    def points(self) -> dict[str, NDArray[np.float64]]:
+        """Points of parity plots by quantity: set, label and prediction, shape (n, 3); some of very many."""
+        return {name: self._points[name].rows() for name in PARITY if name in self._pointed}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """
+        Give the errors of everything, of each set, and of each element.
+
+        Returns
+        -------
+        list of dict
+            ``kind`` ("all", "set" or "element"), ``name``, and `COLUMNS`, None where there is no label. Energies are
+            absolute errors per atom: their mean, their median, and their mean after the shift of each element's energy
+            that fits best (over all frames; None with fewer than three frames per element).
+            ``force_mae`` and ``force_rmse`` are of components over all atoms, ``force_zero`` what predicting none would
+            give, ``force_length`` the mean length of the error, ``force_cosine`` the mean cosine between predicted
+            force and label where that is above 0.05 eV/Å. An element's energies and stresses are those of the frames
+            that contain it, its forces and moments those of its atoms.
+        """
+        if not self._frames:
+            return []
+        frames, atoms = np.array(self._frames), np.array(self._atoms)
+        shifted = self._shifted(frames)
+        everything = np.ones(len(frames), dtype=bool)
+        rows = [_row("all", "all", frames, shifted, everything, atoms.sum(axis=(0, 1)))]
+        for index, name in enumerate(self.sets):
+            rows.append(_row("set", name, frames, shifted, frames[:, 0] == index, atoms[index].sum(axis=0)))
+        by_element = atoms.sum(axis=0)
+        contained = np.zeros((len(frames), MAX_ATOMIC_NUMBER + 1), dtype=bool)
+        for i, numbers in enumerate(self._numbers):
+            contained[i, numbers] = True
+        return rows + [
+            _row("element", chemical_symbols[z], frames, shifted, contained[:, z], by_element[z])
+            for z in np.flatnonzero(by_element[:, 0]).tolist()
+        ]
+
+    def _shifted(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Signed energy errors (eV/atom) less the shifts of the elements that explain them best, or NaN."""
+        compositions = fractions(
+            np.concatenate(self._numbers), np.cumsum([0, *map(len, self._numbers)], dtype=np.int64)
+        )
+        n_elements = np.count_nonzero(compositions.sum(axis=0))
+        if len(frames) < _SHIFTABLE * n_elements:
+            return np.full(len(frames), np.nan)
+        energy: NDArray[np.float64] = frames[:, _PER_FRAME.index("energy")]
+        return energy - compositions @ least_absolute(compositions, energy)
+
+    def remark(self) -> str | None:
+        """Say so if the energies seem to be on another scale."""
+        rows = self.rows()
+        if not rows or rows[0]["energy_mae_shifted"] is None:
+            return None
+        mae, shifted = rows[0]["energy_mae"], rows[0]["energy_mae_shifted"]
+        if mae < _TOLD or mae < _OFFSET * shifted:
+            return None
+        return (
+            f"shifting each element's energy brings the energy error from {mae:.0f} to {shifted:.0f} meV/atom: "
+            "labels and checkpoint seem to be on different energy scales"
+        )
+
+
+def assess(potential: Potential, frames: Iterable[tuple[str, Frame]]) -> Assessment:
+    """
+    Compare a potential with labelled frames.
+
+    Parameters
+    ----------
+    potential
+        Any.
+    frames
+        Names of sets, and frames; read as they are needed. Those with elements that the potential does not know are
+        left out.
+
+    Returns
+    -------
+    Assessment
+    """
+    result = Assessment()
+    known = np.array([atomic_numbers[symbol] for symbol in potential.elements])
+
+    def covered() -> Iterator[tuple[str, Frame]]:
+        for name, frame in frames:
+            strange = np.setdiff1d(frame.geometry.numbers, known)
+            if len(strange):
+                result.left_out["elements that the checkpoint does not know"] += 1
+                result.unknown.update(chemical_symbols[z] for z in strange)
+            else:
+                yield name, frame
+
+    labels, asked = tee(covered())
+    found = potential.predict_geometries(frame.geometry for _, frame in asked)
+    for prediction in found:
+        result.add(*next(labels), prediction)
+    return result
+
+
+def _by_element(numbers: NDArray[np.int64], frame: Frame, found: Prediction) -> NDArray[np.float64]:
+    """Sum `_PER_ATOM` over the atoms of each element, shape (95, n)."""
+    off = found.forces - frame.forces
+    size, size_found = np.linalg.norm(frame.forces, axis=1), np.linalg.norm(found.forces, axis=1)
+    directed = (size > _DIRECTED) & (size_found > 0)
+    cosine = np.zeros(len(numbers))
+    cosine[directed] = (frame.forces * found.forces).sum(axis=1)[directed] / (size * size_found)[directed]
+    moment = np.zeros(len(numbers))
+    has_moments = frame.magmoms is not None and found.magmoms is not None
+    if frame.magmoms is not None and found.magmoms is not None:
+        moment = np.abs(found.magmoms - np.abs(frame.magmoms))
+    values = (
+        np.ones(len(numbers)),
+        np.abs(off).mean(axis=1),
+        (off**2).mean(axis=1),
+        np.linalg.norm(off, axis=1),
+        np.abs(frame.forces).mean(axis=1),
+        cosine,
+        directed,
+        moment,
+        np.full(len(numbers), float(has_moments)),
+    )
+    return np.stack([np.bincount(numbers, weights=v, minlength=MAX_ATOMIC_NUMBER + 1) for v in values], axis=1)
+
+
+def _row(
+    kind: str,
+    name: str,
+    frames: NDArray[np.float64],
+    shifted: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+    of_atoms: NDArray[np.float64],
+) -> dict[str, Any]:
+    atoms = dict(zip(_PER_ATOM, of_atoms.tolist(), strict=True))
+    here = dict(zip(_PER_FRAME, frames[chosen].T, strict=True))
+    energy = np.abs(here["energy"])
+    values = (
+        int(chosen.sum()),
+        int(atoms["n"]),
+        1e3 * energy.mean(),
+        1e3 * np.median(energy),
+        1e3 * np.abs(shifted[chosen]).mean(),
+        1e3 * atoms["component"] / atoms["n"],
+        1e3 * np.sqrt(atoms["square"] / atoms["n"]),
+        1e3 * atoms["length"] / atoms["n"],
+        1e3 * atoms["zero"] / atoms["n"],
+        _ratio(atoms["cosine"], atoms["n_cosine"]),
+        _mean(here["stress"]),
+        _mean(here["pressure"]),
+        _ratio(atoms["magmom"], atoms["n_magmom"]),
+    )
+    plain = [v if isinstance(v, int) else None if v is None or np.isnan(v) else float(v) for v in values]
+    return {"kind": kind, "name": name, **dict(zip(COLUMNS, plain, strict=True))}
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _ratio(total: float, n: float) -> float | None:
+    return total / n if n else None

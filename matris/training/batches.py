@@ -1,0 +1,104 @@
+"""Which frames come together: batches of like cost, the shares of processes, and pieces that fit a cache."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from matris.graph import count_edges
+from matris.potential import bytes_kept
+from matris.training.dataset import DataSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from matris.config import ModelConfig
+    from matris.training.data import Frame
+
+_CPU_PIECE = 6e7  # bytes kept: small enough for a processor's caches, large enough for a step's fixed costs
+_CUDA_SHARE = 1 / 8  # of a device's memory that a piece may keep: differentiating twice keeps several times as much
+_WINDOW = 32  # batches that are balanced together: enough to be equal, few enough to be random
+
+
+def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
+    """Bytes that the network keeps of each frame's bonds and angles for the way back: what a step's time grows with."""
+    counts: Iterable[Sequence[int]]
+    if isinstance(frames, DataSet):
+        counts = zip(*(edges.tolist() for edges in frames.edges(config)), strict=True)
+    else:
+        counts = (count_edges(f.geometry, config.pairwise_cutoff, config.three_body_cutoff) for f in frames)
+    return np.array([bytes_kept(config, *c) for c in counts], dtype=float)
+
+
+def largest_piece(device: torch.device) -> float:
+    """Bytes kept of the frames that are best computed together on a device."""
+    if device.type == "cuda":
+        return _CUDA_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return _CPU_PIECE
+
+
+def balanced(indices: NDArray[np.int64], costs: NDArray[np.float64], n: int) -> list[NDArray[np.int64]]:
+    """
+    Divide among n so that all cost about the same: the most expensive first, each to whoever has least.
+
+    Parameters
+    ----------
+    indices
+        What to divide.
+    costs
+        Cost of everything that indices may point to.
+    n
+        Number of parts; some are empty where there is not enough.
+    """
+    parts: list[list[int]] = [[] for _ in range(n)]
+    loads = [(0.0, i) for i in range(n)]
+    for index in np.asarray(indices)[np.argsort(-costs[indices], kind="stable")]:
+        load, part = loads[0]
+        parts[part].append(int(index))
+        heapq.heapreplace(loads, (load + costs[index], part))
+    return [np.array(part, dtype=np.int64) for part in parts]
+
+
+def per_epoch(n: int, batch_size: int) -> int:
+    """Batches of one pass over n frames."""
+    return max(1, n // batch_size)
+
+
+def epoch(costs: NDArray[np.float64], batch_size: int, seed: Sequence[int]) -> list[NDArray[np.int64]]:
+    """
+    Batches of one pass over all frames, in random order.
+
+    They cost about the same, and so have unequal numbers of frames: `batch_size` on average.
+
+    Parameters
+    ----------
+    costs
+        Of all frames.
+    batch_size
+        Mean number of frames.
+    seed
+        Of the order.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(costs))
+    n = per_epoch(len(costs), batch_size)
+    windows = np.array_split(np.arange(n), math.ceil(n / _WINDOW))
+    ends = [round(len(order) * (window[-1] + 1) / n) for window in windows]
+    batches = []
+    for window, members in zip(windows, np.split(order, ends[:-1]), strict=True):
+        batches += balanced(members, costs, len(window))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def pieces(indices: NDArray[np.int64], costs: NDArray[np.float64], largest: float) -> list[NDArray[np.int64]]:
+    """Divide a batch into as few parts as cost no more than `largest` each on average; a gradient adds up over them."""
+    if not len(indices):
+        return []
+    n = min(len(indices), math.ceil(float(costs[indices].sum()) / largest))
+    return balanced(indices, costs, n)

@@ -1,0 +1,112 @@
+"""What a network learns: losses of frames with their gradients, and errors to report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from matris.training.data import collate
+from matris.training.loss import ERRORS, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from matris.network import MatRIS
+    from matris.training.data import Frame, LabelledBatch
+    from matris.training.fused import FusedLoss
+    from matris.training.loss import LossWeights
+
+
+class Objective(Protocol):
+    """
+    What `matris.training.trainer.train` needs to know.
+
+    Attributes
+    ----------
+    module
+        What has the weights.
+    names
+        Of the errors that are reported.
+    """
+
+    @property
+    def module(self) -> nn.Module:
+        """What has the weights."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the errors that are reported."""
+        ...
+
+    def compile(self, frames: Sequence[Frame]) -> None:
+        """Prepare for speed, with frames as an example."""
+
+    def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:
+        """
+        Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum.
+
+        Each frame has a seed of its own, which says where it is in the training.
+        """
+        ...
+
+    def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
+        """Errors summed over frames, and what to divide them by, shape (2, len(names))."""
+        ...
+
+    def score(self, errors: Mapping[str, float]) -> float:
+        """Mean loss of frames with these mean errors."""
+        ...
+
+
+class LabelObjective:
+    """
+    The labels: energies, forces, stresses and magnetic moments.
+
+    Parameters
+    ----------
+    module
+        The network.
+    weights
+        Of the loss.
+    """
+
+    names = ERRORS
+
+    def __init__(self, module: MatRIS, weights: LossWeights) -> None:
+        self.module, self.weights = module, weights
+        self._fused: FusedLoss | None = None
+
+    def compile(self, frames: Sequence[Frame]) -> None:
+        """Compile loss and gradient as one."""
+        from matris.training.fused import FusedLoss
+
+        self._fused = FusedLoss(self.module, self.weights, self._collate(frames))
+
+    def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:  # noqa: ARG002
+        """Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum."""
+        batch = self._collate(frames)
+        if self._fused is not None and self._fused.takes(batch):
+            return scale * self._fused.backward(batch, scale).sum()
+        loss = scale * errors(self.module, batch, differentiable=True).loss(self.weights).sum()
+        loss.backward()
+        return loss.detach()
+
+    def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
+        """Errors summed over frames, and what to divide them by, shape (2, 5)."""
+        device = self.module.reference_energies.device
+        sums = torch.zeros(2, len(self.names), dtype=torch.float64, device=device)
+        for part in parts:
+            sums += errors(self.module, self._collate(part), differentiable=False).sums()
+        return sums
+
+    def score(self, errors: Mapping[str, float]) -> float:
+        """Weighted sum of the errors."""
+        return sum(weight * errors.get(name, 0.0) for name, weight in asdict(self.weights).items())
+
+    def _collate(self, frames: Sequence[Frame]) -> LabelledBatch:
+        return collate(frames, self.module.config, self.module.reference_energies.device)
