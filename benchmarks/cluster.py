@@ -109,10 +109,10 @@ def measured(folder: Path, uri: str, delays: dict[str, float] | None, options: a
         yield _row("– in Slurm's queue", [each.running - each.in_slurm for each in singles])
         yield _row("– from Slurm's start to the chunk's: imports", [each.started - each.running for each in singles])
         yield _row("the chunk's end to its output in the database", [each.stored - each.ended for each in singles])
-        yield _row("between chunks of a GPU, as many more in Slurm's queue", _gaps(_many(ample.stem, options)))
+        yield from _gaps("more of them in Slurm's queue", _many(ample.stem, options))
     with runner(scarce):
         time.sleep(options.every)
-        yield _row("between chunks of a GPU, none in Slurm's queue", _gaps(_many(scarce.stem, options)))
+        yield from _gaps("none in Slurm's queue", _many(scarce.stem, options))
 
 
 def _many(name: str, options: argparse.Namespace) -> list[Times]:
@@ -155,10 +155,13 @@ def _time(controller: JobController, info: Any, submitted: float) -> Times:
     )
 
 
-def _gaps(times: Sequence[Times]) -> list[float]:
-    """Seconds between the end of a chunk and the start of the next on the same GPU."""
+def _gaps(which: str, times: Sequence[Times]) -> Iterator[str]:
+    """Rows for what lies between the end of a chunk and the start of the next on the same GPU."""
     ordered = sorted(times, key=lambda each: (each.gpu, each.started))
-    return [after.started - before.ended for before, after in pairwise(ordered) if after.gpu == before.gpu]
+    pairs = [(before, after) for before, after in pairwise(ordered) if after.gpu == before.gpu]
+    what = f"between chunks of a GPU, {which}"
+    yield _row(what, [after.started - before.ended for before, after in pairs])
+    yield _row("– of that, until Slurm starts the next job", [after.running - before.ended for before, after in pairs])
 
 
 def _row(what: str, seconds: Sequence[float]) -> str:
