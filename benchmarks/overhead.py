@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from matris.stores.candidates import Candidate
 
-FIRST = 10
+FIRST = 3
 """Candidates of the campaign that pays what is paid once."""
 
 WORKER = """

@@ -13,6 +13,7 @@ from torch_sim.models.interface import ModelInterface
 
 from matris.checkpoints import Card
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.potential import chosen_device
 
 if TYPE_CHECKING:
     from torch_sim.state import SimState
@@ -83,10 +84,11 @@ class StandInMaker(BatchRelaxMaker):
 
     def card(self) -> Card:
         """Card of the stand-in."""
-        return self.potential().card
+        return StandIn().card
 
     def potential(self) -> Any:
-        """Make the stand-in."""
+        """Make the stand-in; like a potential, it fails where the device it is to have is not there."""
+        chosen_device(self.device)
         return StandIn(self.seconds, self.poison)
 
 

@@ -149,9 +149,14 @@ def chunk_job(maker: BatchMaker, work_id: str) -> Job:
     work_id
         Id of the chunk, and of the job.
     """
-    job = maker.make(OutputReference(_input_id(work_id))["candidates"])
+    job = maker.make(chunk_reference(work_id))
     job.set_uuid(work_id)
     return job
+
+
+def chunk_reference(work_id: str) -> OutputReference:
+    """Refer to the candidates of a chunk, as a job's input."""
+    return OutputReference(_input_id(work_id))["candidates"]
 
 
 def _input_id(work_id: str) -> str:

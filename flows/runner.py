@@ -14,18 +14,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.errors import MatrisError
-from matris.flows.chunks import drop_candidates, kept_candidates
+from matris.flows.collecting import collect, record_given_up
 from matris.flows.intake import take_in
-from matris.flows.stages import RELAX
-from matris.flows.survivors import UNFINISHED, advance
+from matris.flows.survivors import advance
 from matris.flows.worker import work
-from matris.stores.candidates import Candidate
-from matris.stores.documents import document_id, make_dropped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from matris.flows.campaign import Campaign
+    from matris.stores.candidates import Candidate
 
 STILLBORN = 3
 """So often in a row a process may die before it takes a chunk."""
@@ -68,7 +66,7 @@ def run(
         If the processes cannot work at all: the disk is full, the checkpoint is gone, they die before they begin.
     """
     campaign.queue.revive(campaign.name)
-    _collect(campaign)
+    collect(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})
@@ -76,43 +74,13 @@ def run(
         while True:
             while campaign.queue.is_open(campaign.name):
                 workers.attend(_LOOK)
-            _collect(campaign)
-            _record_given_up(campaign)
+            collect(campaign)
+            record_given_up(campaign)
             stages = advance(campaign)
             if not stages:
                 break
             for stage, n in stages.items():
                 watch({"event": "stage", "stage": stage, "n": n})
-
-
-def _collect(campaign: Campaign, only: Collection[str] | None = None) -> None:
-    """Turn outputs into documents, and remove what their jobs needed."""
-    campaign.store.build(campaign.job_store, only)
-    for work_id in campaign.queue.swept(campaign.name):
-        drop_candidates(campaign.job_store, work_id)
-        campaign.drop_journal(work_id)
-
-
-def _record_given_up(campaign: Campaign) -> None:
-    """Let the documents of candidates say that their chunk's job breaks; another run tries again."""
-    for item in campaign.queue.given_up(campaign.name):
-        stage, reason = item["stage"], f"the job of its chunk breaks: {item['error']}"
-        if stage == RELAX:
-            kept = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item["work_id"])]
-            campaign.store.add_dropped(
-                make_dropped(
-                    each,
-                    UNFINISHED,
-                    reason,
-                    checkpoint=campaign.checkpoint,
-                    settings=campaign.settings,
-                    state="failed",
-                )
-                for each in kept
-            )
-        else:
-            ids = [document_id(each, *campaign.origin) for each in item["payload"]["candidate_ids"]]
-            campaign.store.set_fields({each: {stage: {"state": "failed", "error": reason}} for each in ids})
 
 
 @dataclass
@@ -144,7 +112,7 @@ class Here:
             self.watch({"event": event, **about})
 
         work(self.campaign, None, tell, lambda: False)
-        _collect(self.campaign)
+        collect(self.campaign)
         if self.campaign.queue.is_open(self.campaign.name):
             time.sleep(patience)
 
@@ -252,7 +220,7 @@ class Workers:
             worker.error = event["error"]
         self.watch(event)
         if event["event"] == "done":
-            _collect(self.campaign, [event["work_id"]])
+            collect(self.campaign, [event["work_id"]])
 
     def _ended(self, worker: _Worker) -> None:
         """Start a process anew that has died; its chunk is free as soon as the next one looks."""

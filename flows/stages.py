@@ -21,7 +21,7 @@ _MAKERS = {"elastic": "BatchElasticMaker", "phonon": "BatchPhononMaker"}  # they
 
 
 def stage_maker(
-    stage: str, relax_maker: BatchRelaxMaker, journal: Path | None = None, device: str | None = None
+    stage: str, relax_maker: BatchRelaxMaker, journal: str | Path | None = None, device: str | None = None
 ) -> BatchMaker:
     """
     Give the Maker of a stage's jobs.

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any
 from matris.errors import StoreError
 from matris.stores.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.ranking import kind, reason
-from matris.stores.work_queue import BROKEN, DONE, STATES, TAKEN, WAITING, WorkQueue
+from matris.stores.work_queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, WorkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from maggma.core import Store
+
+_STATES = (WAITING, TAKEN, DONE, BROKEN)  # what is submitted waits or is taken there
+_RUNNING = {"RUNNING", "BATCH_RUNNING", "RUN_FINISHED", "DOWNLOADED"}
+_ENDED = {
+    "COMPLETED": "ended",
+    "FAILED": "lost",
+    "REMOTE_ERROR": "lost",
+    "STOPPED": "lost",
+    "USER_STOPPED": "lost",
+}
 
 _RECENT = 50  # chunks by which the rate is taken
 _LOST = 5000  # documents of lost candidates that are read for their reasons
@@ -56,7 +66,8 @@ class Status:
     name, title, checkpoint
         Of the campaign, and the key of its checkpoint.
     phase
-        ``"reading"``, ``"running"``, ``"waiting"`` (there is work, but nobody works), ``"finished"``.
+        ``"reading"``, ``"running"``, ``"queued"`` (a cluster's jobs wait), ``"waiting"`` (there is work, but nobody
+        works), ``"cancelled"``, ``"finished"``.
     read, identical, known
         Candidates read; of them those read before, and those whose results were in the store or the queue.
     dropped
@@ -68,7 +79,11 @@ class Status:
     broken
         Reasons for which chunks were given up.
     deaths
-        How often a process died or fell silent over a chunk.
+        How often a process or job died or fell silent over a chunk.
+    cluster
+        Where the campaign was submitted to, for people to read; empty if it was not.
+    jobs
+        Chunks that are submitted, by how their jobs are: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
     """
 
     name: str
@@ -83,9 +98,16 @@ class Status:
     lost: Mapping[str, int] = field(default_factory=dict)
     broken: Sequence[str] = ()
     deaths: int = 0
+    cluster: str = ""
+    jobs: Mapping[str, int] = field(default_factory=dict)
 
 
-def status(record: Mapping[str, Any], items: Iterable[Mapping[str, Any]], lost: Mapping[str, int]) -> Status:
+def status(
+    record: Mapping[str, Any],
+    items: Iterable[Mapping[str, Any]],
+    lost: Mapping[str, int],
+    jobs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Status:
     """
     Sum a campaign up.
 
@@ -101,23 +123,33 @@ def status(record: Mapping[str, Any], items: Iterable[Mapping[str, Any]], lost: 
         Of its queue, see `matris.stores.work_queue.WorkQueue.items`.
     lost
         Candidates that were computed and lost, by kind of reason.
+    jobs
+        Of a cluster, by id, for what is submitted: ``state`` and ``start_time`` as jobflow-remote keeps them.
 
     Returns
     -------
     Status
     """
     by_stage: dict[str, list[Mapping[str, Any]]] = {}
+    of_jobs: Counter[str] = Counter()
     for item in items:
-        by_stage.setdefault(item["stage"], []).append(item)
+        seen = item
+        if item["state"] == SUBMITTED:
+            job = (jobs or {}).get(_job(item) or "", {})
+            how = "running" if job.get("state") in _RUNNING else _ENDED.get(job.get("state", ""), "queued")
+            of_jobs[how] += 1
+            seen = {**item, "state": TAKEN if how == "running" else WAITING, "taken_at": job.get("start_time")}
+        by_stage.setdefault(item["stage"], []).append(seen)
     stages = [_stage(name, of_stage) for name, of_stage in by_stage.items()]
     everything = [item for of_stage in by_stage.values() for item in of_stage]
     states = Counter(item["state"] for item in everything)
     intake = record.get("intake") or {}
+    where = record.get("submission")
     return Status(
         name=record["campaign_id"],
         title=record["title"],
         checkpoint=record["checkpoint"]["key"],
-        phase=_phase(reading=bool(record.get("reading")), states=states),
+        phase=_phase(record, states, queued=bool(of_jobs)),
         read=intake.get("read", 0),
         identical=intake.get("identical", 0),
         known=intake.get("known", 0),
@@ -126,6 +158,8 @@ def status(record: Mapping[str, Any], items: Iterable[Mapping[str, Any]], lost: 
         lost=lost,
         broken=sorted({item.get("error") or "no reason is known" for item in everything if item["state"] == BROKEN}),
         deaths=sum(item.get("deaths") or 0 for item in everything),
+        cluster=f"{', '.join(where['workers'])} of project {where['project']}" if where else "",
+        jobs=dict(of_jobs),
     )
 
 
@@ -150,7 +184,15 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
     queue = WorkQueue(sibling_store(job_store, "work_queue", "work_id"))
     items = list(queue.items(record["campaign_id"]))
     documents = sibling_store(job_store, "candidates", "document_id")
-    return status(record, items, lost_reasons(documents, [item["work_id"] for item in items if item["state"] == DONE]))
+    ran = [name for item in items if item["state"] == DONE for name in (item["work_id"], _job(item)) if name]
+    collection = (record.get("submission") or {}).get("jobs_collection")
+    jobs = {}
+    if collection and (there := [name for item in items if item["state"] == SUBMITTED and (name := _job(item))]):
+        queue = sibling_store(job_store, collection, "uuid")
+        known = ["uuid", "state", "start_time"]
+        found = queue.query({"uuid": {"$in": there}}, properties=known, sort={"index": 1})
+        jobs = {job["uuid"]: job for job in found}
+    return status(record, items, lost_reasons(documents, ran), jobs)
 
 
 def campaign_record(records: Store, name: str | None, location: str | Path | None) -> dict[str, Any]:
@@ -217,8 +259,8 @@ def _stage(name: str, items: Sequence[Mapping[str, Any]]) -> StageStatus:
         remaining = (left[WAITING] + left[TAKEN] / 2) / pace  # those in work are half done, on average
     return StageStatus(
         name,
-        {state: chunks[state] for state in STATES},
-        {state: candidates[state] for state in STATES},
+        {state: chunks[state] for state in _STATES},
+        {state: candidates[state] for state in _STATES},
         rate,
         remaining,
     )
@@ -232,9 +274,18 @@ def _seconds(item: Mapping[str, Any]) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def _phase(*, reading: bool, states: Mapping[str, int]) -> str:
-    if reading:
+def _phase(record: Mapping[str, Any], states: Mapping[str, int], *, queued: bool) -> str:
+    if record.get("reading"):
         return "reading"
     if states.get(TAKEN):
         return "running"
-    return "waiting" if states.get(WAITING) else "finished"
+    if not states.get(WAITING):
+        return "finished"
+    if record.get("cancelled"):
+        return "cancelled"
+    return "queued" if queued else "waiting"
+
+
+def _job(item: Mapping[str, Any]) -> str | None:
+    """Job of a cluster that a chunk had last."""
+    return (item.get("payload") or {}).get("job")

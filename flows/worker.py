@@ -16,14 +16,16 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
 
 from matris.errors import MatrisError
 from matris.flows.chunks import chunk_job, keep_candidates, kept_candidates
+from matris.flows.patience import patiently
 from matris.flows.pulse import Pulse
+from matris.flows.suspects import blamed, compute_alone
 from matris.journal import JournalInUseError
 from matris.stores.candidates import Candidate
 
@@ -45,8 +47,6 @@ ATTEMPTS = 3
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no other chunk would fare better
 _IDLE = 0.3  # seconds between looks into an empty queue
-_AWAY = 600.0  # seconds that a store may be away
-_ENDING = 60.0  # seconds in which a process that ends lets go of its journal
 _PAUSES = (2.0, 10.0, 30.0)  # seconds before a job is tried again that raised an error
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,8 @@ logger = logging.getLogger(__name__)
 type Tell = Callable[..., None]
 
 
-@dataclass(frozen=True)
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """Whoever started this process wants it to end."""
+class Stopped(BaseException):
+    """Whoever started this process wants it to end; no error, which a structure could be blamed for."""
 
 
 def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], bool]) -> None:
@@ -76,7 +75,7 @@ def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], 
     """
     with _announced(tell):
         while True:
-            item = _patiently(lambda: campaign.queue.take(campaign.name), tell)
+            item = patiently(lambda: campaign.queue.take(campaign.name), _waiting(tell))
             if item is not None:
                 _run(campaign, item, device, tell)
             elif more():
@@ -107,18 +106,18 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
         except Exception as error:  # noqa: BLE001 - a job that breaks costs only itself
             _failed(campaign, item, error, tell)
             return
-    kept = _patiently(lambda: campaign.queue.finish(item), tell)
+    kept = patiently(lambda: campaign.queue.finish(item), _waiting(tell))
     tell("done" if kept else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
 def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, tell: Tell) -> None:
     """Run the job of a chunk; with a journal of its own if another process does not let go of the chunk's."""
     try:
-        _patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), tell)
+        patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(tell))
     except JournalInUseError:  # the former holder of the chunk is suspended
         own = campaign.journal(item.work_id) / str(os.getpid())
         apart = replace(maker, journal_dir=str(own))  # type: ignore[call-arg]
-        _patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), tell)
+        patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), _waiting(tell))
 
 
 def _failed(campaign: Campaign, item: WorkItem, error: Exception, tell: Tell) -> None:
@@ -138,36 +137,15 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
 
     What survives is in the journal afterwards; what has killed often enough becomes a candidate with an error.
     """
-    candidates = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item.work_id)]
-    blamed: dict[str, int] = dict(item.payload.get("blamed", {}))
+    before = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item.work_id)]
+    deaths: dict[str, int] = dict(item.payload.get("blamed", {}))
     if suspect := item.payload.get("suspect"):
-        blamed[suspect] = blamed.get(suspect, 0) + 1
-    for place, candidate in enumerate(candidates):
-        identity = candidate.candidate_id
-        if blamed.get(identity, 0) >= DEATHS and candidate.error is None:
-            reason = f"the process that computed it alone died {blamed[identity]} times: {item.error or 'killed'}"
-            candidates[place] = candidate.model_copy(update={"error": reason})
-            keep_candidates(campaign.job_store, item.work_id, candidates)
-    for candidate in candidates:
-        if candidate.error is None and candidate.structure is not None:
-            item = campaign.queue.note(item, suspect=candidate.candidate_id, blamed=blamed)
-            maker.make.original(maker, [candidate])  # the function beneath the job
-    campaign.queue.note(item, suspect=None, blamed=blamed)
-
-
-def _patiently[T](action: Callable[[], T], tell: Tell) -> T:
-    """Do something with the store, again and again while it is away, or while a process that ends holds the journal."""
-    start = time.monotonic()
-    pause = 1.0
-    while True:
-        try:
-            return action()
-        except (PyMongoError, JournalInUseError) as error:
-            if time.monotonic() - start > (_AWAY if isinstance(error, PyMongoError) else _ENDING):
-                raise
-            tell("waiting", error=str(error))
-            time.sleep(pause)
-            pause = min(2 * pause, 30.0)
+        deaths[suspect] = deaths.get(suspect, 0) + 1
+    candidates = blamed(before, deaths, DEATHS, item.error or "killed")
+    if candidates != before:
+        keep_candidates(campaign.job_store, item.work_id, candidates)
+    compute_alone(maker, candidates, lambda name: campaign.queue.note(item, suspect=name, blamed=deaths))
+    campaign.queue.note(item, suspect=None, blamed=deaths)
 
 
 @contextmanager
@@ -191,6 +169,10 @@ def _announced(tell: Tell) -> Iterator[None]:
         finished.removeHandler(handler)
         finished.setLevel(level)
         finished.propagate = propagate
+
+
+def _waiting(tell: Tell) -> Callable[[str], None]:
+    return lambda error: tell("waiting", error=error)
 
 
 def _since(start: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -32,14 +34,9 @@ if TYPE_CHECKING:
 JOULE_PER_MOLE = 96485.332
 """In one eV."""
 
-_NOT_SETTINGS = {
-    "name",
-    "checkpoint",
-    "device",
-    "dtype",
-    "journal_dir",
-    "trajectory_dir",
-}  # they do not decide the result, or stand apart
+NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
+"""Fields of a Maker that do not decide the result, or stand apart."""
+_SCHEDULER_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
 
 
@@ -108,7 +105,7 @@ class BatchMaker(Maker):
         there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None}
         more = [[entries[index] for index in there] for entries in given]
         records = dict(zip(there, compute(list(there.values()), potential, *more), strict=True))
-        settings = {key: value for key, value in asdict(self).items() if key not in _NOT_SETTINGS}
+        settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
         common = {**provenance(potential), "settings": settings}
         return [
             (common | _outcome(candidate, records.get(index)), records.get(index))
@@ -159,13 +156,24 @@ def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, A
 
 
 def provenance(potential: Potential) -> dict[str, Any]:
-    """Tell what computed: checkpoint, versions, device and dtype."""
+    """Tell what computed: checkpoint, versions, device and dtype, and where."""
     card = potential.card
     return {
         "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
         "versions": versions(),
         "device": str(potential.device),
         "dtype": dtype_name(potential.dtype),
+        "ran_on": ran_on(),
+    }
+
+
+def ran_on() -> dict[str, str | None]:
+    """Tell where this process runs: host, job of the scheduler, the GPUs that it was given."""
+    jobs = (os.environ.get(name) for name in _SCHEDULER_JOBS)
+    return {
+        "host": socket.gethostname(),
+        "scheduler_job": next(filter(None, jobs), None),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ class BatchRelaxMaker(BatchMaker):
         ChunkDocument
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
         """
+        started = datetime.now(UTC)
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
         scale = potential.card.energy_scale
@@ -114,6 +116,7 @@ class BatchRelaxMaker(BatchMaker):
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
             settings=self.tag(),
+            started=started.isoformat(),
             **provenance(potential),
         )
 

@@ -1,4 +1,4 @@
-"""The command line: screen, relax, status, report, export, elastic, …, query, models, training, cluster."""
+"""The command line; what runs and looks at campaigns, trains, and clusters and OPTIMADE are in files of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_training
+from matris import cli_campaign, cli_cluster, cli_optimade, cli_screen, cli_submit, cli_training
 from matris.cli_options import (
     Checkpoint,
     Device,
@@ -19,7 +19,11 @@ from matris.cli_options import (
     Format,
     MinLength,
     Page,
+    Project,
+    Resource,
     Store,
+    Submit,
+    Worker,
     check_there,
     clear_errors,
     exit_by_states,
@@ -38,6 +42,7 @@ from matris.terminal import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.flows.cluster.submission import Submission
     from matris.makers.batch import BatchMaker
     from matris.stores.candidate_query import CandidateQuery
     from matris.stores.property_kinds import PropertyKind
@@ -62,6 +67,8 @@ app = typer.Typer(
 app.command()(cli_screen.screen)
 app.command()(cli_screen.relax)
 app.command()(cli_campaign.status)
+app.command()(cli_campaign.cancel)
+app.command()(cli_campaign.resume)
 app.command()(cli_campaign.report)
 app.command()(cli_campaign.export)
 app.command()(cli_training.label)
@@ -88,6 +95,10 @@ def elastic(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Elastic tensors: moduli and mechanical stability (GPa).
@@ -97,7 +108,9 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        _properties("elastic", files, BatchElasticMaker(checkpoint=checkpoint, device=device), store, output, report)
+        maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        _properties("elastic", files, maker, store, output, report, where)
 
 
 @app.command()
@@ -132,6 +145,10 @@ def phonon(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Harmonic phonons: dynamical stability and thermal properties at 300 K.
@@ -144,7 +161,8 @@ def phonon(
         maker = BatchPhononMaker(
             checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
         )
-        _properties("phonon", files, maker, store, output, report)
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        _properties("phonon", files, maker, store, output, report, where)
 
 
 @app.command()
@@ -224,7 +242,13 @@ def md(
 
 
 def _properties(
-    name: str, files: Sequence[Path], maker: BatchMaker, store: str | None, output: str, report: Path | None
+    name: str,
+    files: Sequence[Path],
+    maker: BatchMaker,
+    store: str | None,
+    output: str,
+    report: Path | None,
+    where: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print it, write a page about it."""
     from matris.flows.campaign import local_folder
@@ -232,9 +256,15 @@ def _properties(
     from matris.stores.property_kinds import KINDS
     from matris.stores.property_report import write_property_report
 
-    with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
-        maker.potential()
-        documents = compute_properties(files, maker, store)
+    if where is not None:
+        found = cli_submit.submit_properties(name, files, maker, where, store)
+        if found is None:
+            return
+        documents = found
+    else:
+        with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
+            maker.potential()
+            documents = compute_properties(files, maker, store)
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:
@@ -326,7 +356,7 @@ def query(
 
 @app.command()
 def models() -> None:
-    """List the checkpoints: energy scale, predictions, whether the file is at hand; what the embedded one is worth."""
+    """List the checkpoints: energy scale, predictions, whether at hand; what the embedded ones are worth."""
     with clear_errors():
         from matris import checkpoints
         from matris.cache import cache_directory
@@ -335,10 +365,13 @@ def models() -> None:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
-        card = checkpoints.read_file(checkpoints.locate())[1]
-        table.add_row(
-            card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
-        )
+        embedded = [
+            checkpoints.read_file(checkpoints.locate(key))[1] for key in (checkpoints.EMBEDDED, checkpoints.SMALL)
+        ]
+        for card in embedded:
+            table.add_row(
+                card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
+            )
         for entry in checkpoints.REGISTRY.values():
             at_hand = "[green]yes[/green]" if entry.path.exists() else "no"
             table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.file, at_hand, entry.trained_on)
@@ -349,12 +382,13 @@ def models() -> None:
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")
-        if errors := measured_errors(card):
-            out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
-            out.print(columns_table(["set", "what", "value"], errors))
-        for number, sentence in enumerate(limits(card)):
-            heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
-            out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+        for card in embedded:
+            if errors := measured_errors(card):
+                out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
+                out.print(columns_table(["set", "what", "value"], errors))
+            for number, sentence in enumerate(limits(card)):
+                heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
+                out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
 def _names(listed: str | None) -> list[str] | None:

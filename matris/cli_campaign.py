@@ -1,4 +1,4 @@
-"""Commands that look at campaigns: status, report, export."""
+"""Commands about campaigns: status, cancel, resume, report, export."""
 
 from __future__ import annotations
 
@@ -51,6 +51,52 @@ def status(
                 time.sleep(_PAUSE)
                 found = read_status(store, found.name)
                 live.update(status_view(found), refresh=True)
+
+
+def cancel(campaign: Campaign = None, store: Store = None) -> None:
+    """
+    Stop the jobs of a campaign that was submitted to a cluster; what is finished is kept.
+
+    `matris cancel --store project://hull`
+    """
+    with clear_errors():
+        from matris.flows.campaign import Campaign
+        from matris.flows.cluster.files import need_jobflow_remote
+
+        check_there(store)
+        need_jobflow_remote()
+        from matris.flows.cluster.tending import cancel as stop
+
+        opened = Campaign.open(store, campaign)
+        n = stop(opened)
+        stdout().print(f"{n} chunks of campaign {opened.name} stopped. To go on: matris resume", soft_wrap=True)
+
+
+def resume(campaign: Campaign = None, store: Store = None) -> None:
+    """
+    Go on with a submitted campaign: what was cancelled, given up or lost is submitted again.
+
+    `matris resume --store project://hull`
+    """
+    with clear_errors():
+        from matris.cli_submit import warn_of_runner
+        from matris.flows.campaign import Campaign
+        from matris.flows.cluster.files import need_jobflow_remote
+
+        check_there(store)
+        need_jobflow_remote()
+        from matris.flows.cluster.tending import resume as go_on
+        from matris.flows.cluster.tending import submitted_to
+
+        opened = Campaign.open(store, campaign)
+        sent: list[int] = []
+        finished = go_on(opened, lambda event: sent.append(event["n"]))
+        told = "is finished" if finished else f"goes on: {sum(sent)} candidates in {len(sent)} chunks submitted again"
+        stdout().print(f"Campaign {opened.name} {told}", soft_wrap=True)
+        if opened.record().get("reading"):
+            stderr.print("Its candidates are being read, or that was cut short: then run its command again")
+        if not finished:
+            warn_of_runner(submitted_to(opened))
 
 
 def report(

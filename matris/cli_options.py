@@ -50,6 +50,34 @@ Store = Annotated[
         show_default="your jobflow configuration, else ./matris-results",
     ),
 ]
+Submit = Annotated[
+    bool,
+    typer.Option(
+        "--submit",
+        help="Hand the work to the workers of a jobflow-remote project: see docs/cluster.md.",
+        rich_help_panel="Cluster",
+    ),
+]
+Project = Annotated[
+    str | None,
+    typer.Option(
+        "--project", metavar="NAME", help="Of jobflow-remote.", show_default="its own choice", rich_help_panel="Cluster"
+    ),
+]
+Worker = Annotated[
+    str | None,
+    typer.Option("--worker", metavar="NAME,NAME", help="Which compute.", show_default="gpu", rich_help_panel="Cluster"),
+]
+Resource = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource",
+        metavar="KEY=VALUE",
+        help="Of a job, such as time=02:00:00; may be repeated.",
+        show_default="the worker's",
+        rich_help_panel="Cluster",
+    ),
+]
 Fmax = Annotated[
     float, typer.Option(metavar="F", min=1e-9, help="Converged below this force on atoms and cell (eV/Å).")
 ]
@@ -70,8 +98,8 @@ Page = Annotated[
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn what goes wrong on purpose into one line and an exit code."""
+def clear_errors(*, resumes: bool = True) -> Iterator[None]:
+    """Turn what goes wrong on purpose into one line and an exit code; after Ctrl-C say whether anything is kept."""
     try:
         yield
     except BrokenPipeError:
@@ -80,7 +108,8 @@ def clear_errors() -> Iterator[None]:
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOTHING_COMPUTED) from None
     except KeyboardInterrupt:
-        stderr.print("Interrupted. What is finished is kept; run the same command again to go on.")
+        kept = "What is finished is kept; run the same command again to go on." if resumes else "Nothing is kept."
+        stderr.print(f"Interrupted. {kept}")
         raise typer.Exit(INTERRUPTED) from None
 
 

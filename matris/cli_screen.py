@@ -19,7 +19,11 @@ from matris.cli_options import (
     Files,
     Fmax,
     MaxSteps,
+    Project,
+    Resource,
     Store,
+    Submit,
+    Worker,
     clear_errors,
     exit_by_states,
     listed,
@@ -119,6 +123,10 @@ def screen(
     fmax: Fmax = 0.05,
     max_steps: MaxSteps = 500,
     chunk_size: ChunkSize = 500,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Relax candidates, rank them by distance to the convex hull, write an HTML report.
@@ -129,15 +137,20 @@ def screen(
     `matris screen structures/ --store campaign`
 
     `matris screen --chemsys Li-Fe-O --then phonon`
+
+    `matris screen structures/ --submit`, and the same again when it is finished, for the results
     """
     if not sources and not chemsys:
         raise typer.BadParameter("name files or folders to screen, or a chemical system with --chemsys")
     with clear_errors():
+        from matris import cli_submit
         from matris.flows.campaign import Campaign, local_folder
         from matris.flows.funnel import Funnel
         from matris.makers.batch_relax import BatchRelaxMaker
         from matris.makers.batch_static import BatchStaticMaker
 
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        store = cli_submit.store_of(where, store) if where else store
         with stderr.status("Opening the store …"):
             try:
                 funnel = Funnel(
@@ -149,17 +162,22 @@ def screen(
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
-            maker = BatchRelaxMaker(checkpoint=checkpoint, steps=max_steps, relax_kwargs={"fmax": fmax})
+            on: dict[str, Any] = {"checkpoint": checkpoint, "device": device if where else None}
+            maker = BatchRelaxMaker(**on, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,
-                BatchStaticMaker(checkpoint=checkpoint, dtype="float64", first=maker) if static else maker,
+                BatchStaticMaker(**on, dtype="float64", first=maker) if static else maker,
                 funnel,
                 title=_title(sources or [], chemsys),
                 chunk_size=chunk_size,
                 references=references,
                 known_phases=known_phases,
             )
-        _run(campaign, _candidates(sources or [], chemsys, max_sites), device)
+        candidates = _candidates(sources or [], chemsys, max_sites)
+        if where is None:
+            _run(campaign, candidates, device)
+        elif not cli_submit.submit_campaign(campaign, candidates, where):
+            return
         with stderr.status("Writing the report …"):
             documents = list(campaign.documents(_SHOWN))
             page = campaign.report(report or local_folder(store) / "report")
@@ -181,6 +199,10 @@ def relax(
     fmax: Fmax = 0.05,
     max_steps: MaxSteps = 500,
     chunk_size: ChunkSize = 500,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Relax structures, write them as CIF files, print energies, keep everything in the store.
@@ -188,21 +210,32 @@ def relax(
     `matris relax POSCAR other.cif --output relaxed`
     """
     with clear_errors():
+        from matris import cli_submit
         from matris.flows.campaign import Campaign
         from matris.flows.funnel import Funnel
         from matris.makers.batch_relax import BatchRelaxMaker
 
+        where = cli_submit.chosen(project, worker, resource, device) if submit else None
+        store = cli_submit.store_of(where, store) if where else store
         with stderr.status("Opening the store …"):
             campaign = Campaign(
                 store,
                 BatchRelaxMaker(
-                    checkpoint=checkpoint, relax_cell=relax_cell, steps=max_steps, relax_kwargs={"fmax": fmax}
+                    checkpoint=checkpoint,
+                    device=device if where else None,
+                    relax_cell=relax_cell,
+                    steps=max_steps,
+                    relax_kwargs={"fmax": fmax},
                 ),
                 Funnel(sanity=False, duplicates=False, hull=False),
                 title=f"Relaxing {listed([path.name or str(path) for path in files])}",
                 chunk_size=chunk_size,
             )
-        _run(campaign, _candidates(list(map(str, files)), None, 0), device)
+        candidates = _candidates(list(map(str, files)), None, 0)
+        if where is None:
+            _run(campaign, candidates, device)
+        elif not cli_submit.submit_campaign(campaign, candidates, where):
+            return
         documents = list(campaign.documents(_SHOWN))
         _show_relaxed(campaign, documents, campaign.write_structures(output))
         exit_by_states(documents)

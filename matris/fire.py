@@ -70,13 +70,15 @@ class Fire:
 
     Parameters
     ----------
+    device, dtype
+        Of the model.
     relax_cell
         Whether cells move too.
 
     Attributes
     ----------
     state
-        What the model gets and what the answers belong to.
+        What the model gets and what the answers belong to; from the first step on.
     energy, forces, stress
         eV, (S,); eV/Å, (N, 3); eV/Å³, (S, 3, 3), NaN where the model gives none.
     """
@@ -94,6 +96,7 @@ class Fire:
         empty = torch.zeros(3, 0, 3, device=device, dtype=dtype)
         self._rows = empty  # places, velocities and forces, of each system its atoms' and three of its cell
         self._first_cells, self._masses, self._numbers = empty.view(0, 3, 3), empty[0, :, 0], empty[0, :, 0].int()
+        self._assembled = False
 
     def enter(self, states: Sequence[ts.SimState]) -> None:
         """Let systems in, behind those that are there, each a state of its own."""
@@ -106,7 +109,7 @@ class Fire:
         self._n_atoms = np.concatenate([self._n_atoms, [len(state.positions) for state in states]])
         self._pace = np.hstack([self._pace, np.repeat(_AT_REST, len(states), axis=1)])
         self._sums = np.hstack([self._sums, np.zeros((3, len(states)))])
-        self._assemble()
+        self._assembled = False
 
     def leave(self, leaving: NDArray[np.bool_]) -> None:
         """Let systems out; `leaving` says of each whether it goes."""
@@ -118,7 +121,7 @@ class Fire:
         self._rows, self._first_cells = self._rows[:, rows], self._first_cells[systems]
         self._numbers, self._masses = self._numbers[atoms], self._masses[atoms]
         self._n_atoms, self._pace, self._sums = self._n_atoms[staying], self._pace[:, staying], self._sums[:, staying]
-        self._assemble()
+        self._assembled = False
 
     def _assemble(self) -> None:
         """Note which rows are whose, and make a state of them."""
@@ -138,9 +141,12 @@ class Fire:
             atomic_numbers=self._numbers,
             system_idx=torch.from_numpy(system).to(device),
         )
+        self._assembled = True
 
     def step(self, model: Callable[[ts.SimState], dict[str, Tensor]]) -> Progress:
         """Advance all by one step, and ask the model there: one transfer to the device, one back."""
+        if not self._assembled:
+            self._assemble()
         places, velocities, forces = self._rows
         self._pace, course = stride(self._pace, self._sums)
         keep, push, go = torch.from_numpy(course).to(places)[:, self._owners].unsqueeze(2)
@@ -156,8 +162,8 @@ class Fire:
         else:
             state.positions = places[self._atoms]
         output = model(state)
-        self.energy, self.forces = output["energy"], output["forces"]
-        self.stress = output["stress"] if "stress" in output else torch.full_like(state.cell, torch.nan)
+        self.energy, self.forces = output["energy"], output["forces"].to(places)
+        self.stress = output["stress"].to(places) if "stress" in output else torch.full_like(state.cell, torch.nan)
         growth, virial = log.diagonal(dim1=1, dim2=2).sum(1).exp(), torch.zeros_like(log)
         if self._relax_cell:
             virial = -(growth * self._first_volumes)[:, None, None] / n_atoms * self.stress
@@ -172,7 +178,7 @@ class Fire:
             virial.norm(dim=2).amax(1),
             growth,
             log.abs().amax((1, 2)),
-            sums[2] + 0 * self.energy,
+            sums[2] + 0 * self.energy.to(places),
         ]
         answer = torch.cat([torch.stack(seen), sums]).double().cpu().numpy()
         self._sums = answer[len(seen) :]

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from matris.checkpoints import Card
     from matris.config import ModelConfig
 
+DEVICE = "MATRIS_DEVICE"
+"""Environment variable that names the device where nobody else does."""
+
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
 _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
@@ -288,6 +291,36 @@ def summary_of(extrapolation: torch.Tensor | None) -> tuple[float | None, float 
     return (None, None) if extrapolation is None else (float(extrapolation.max()), float(extrapolation.mean()))
 
 
+def chosen_device(device: torch.device | str | None = None) -> torch.device:
+    """
+    Choose where to compute.
+
+    Parameters
+    ----------
+    device
+        By default what the environment variable ``MATRIS_DEVICE`` names, as in jobs that asked a scheduler for a GPU;
+        without it CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the device is not to be had.
+    """
+    asked = device or os.environ.get(DEVICE)
+    whose = "" if device or not asked else f" by {DEVICE}"
+    try:
+        where = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise CheckpointError(f"no device {asked!r}: {str(error).splitlines()[0]}") from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise CheckpointError(
+            f"device {str(asked)!r} was asked for{whose}, but torch {torch.__version__} sees no CUDA device here "
+            + (f"(CUDA_VISIBLE_DEVICES={given})" if given else "(CUDA_VISIBLE_DEVICES names none)")
+        )
+    return where
+
+
 def load(
     key_or_path: str | Path | None = None,
     *,
@@ -303,7 +336,7 @@ def load(
         A key of the registry (``matris models`` lists them), a path to a published or our own file, or nothing:
         the embedded checkpoint.
     device
-        By default CUDA where there is one, else the CPU.
+        As for `chosen_device`.
     dtype
         ``float32`` (default) or ``float64``.
 
@@ -316,12 +349,7 @@ def load(
     CheckpointError
         If the checkpoint, the device or the dtype is not to be had.
     """
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise CheckpointError(f"no device {device!r}: {str(error).splitlines()[0]}") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError(f"device {device!r} was asked for, but torch sees no CUDA device here")
+    where = chosen_device(device)
     precision = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
     if precision not in (torch.float32, torch.float64):
         raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")

@@ -43,7 +43,7 @@ def relax(
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is FIRE in ASE's flavor, with the Frechet cell filter, from torch-sim. All atoms move.
+    The optimizer is FIRE with the Frechet cell filter, step by step ASE's (`matris.fire`). All atoms move.
     A structure is converged when the force on every atom is below `fmax` and, if the cell relaxes, every row of V·σ/n
     (volume times stress over the number of atoms: the cell's force in ASE's ``FrechetCellFilter``) is too.
     Both can be read off the record.

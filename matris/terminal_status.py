@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PHASES = {
     "reading": "reading candidates",
     "running": "running",
+    "queued": "queued: its jobs wait for the cluster, or for the runner",
+    "cancelled": "cancelled: 'matris resume' goes on",
     "waiting": "waiting: nobody works on it; 'matris screen' with the same arguments goes on",
     "finished": "finished: nothing is left to compute",
 }
@@ -35,7 +37,12 @@ def status_view(status: Status) -> RenderableType:
     told = [(status.identical, "identical"), (status.known, "known already")]
     told += [(sum(kinds.values()), f"dropped at {stage}") for stage, kinds in status.dropped.items()]
     read += "".join(f", {_count(count)} {what}" for count, what in told if count)
-    parts: list[RenderableType] = [head, Text(read), _stages(status)]
+    parts: list[RenderableType] = [head, Text(read)]
+    if status.jobs:
+        parts.append(
+            Text(f"submitted to {status.cluster}: " + ", ".join(f"{n} {how}" for how, n in status.jobs.items()))
+        )
+    parts.append(_stages(status))
     reasons = {f"{stage}: {kind}": n for stage, kinds in status.dropped.items() for kind, n in kinds.items()}
     reasons |= {kind: reasons.get(kind, 0) + n for kind, n in status.lost.items()}
     if reasons:
@@ -44,6 +51,12 @@ def status_view(status: Status) -> RenderableType:
     if status.deaths:
         parts.append(
             Text(f"{_count(status.deaths)} times a process died over a chunk; another took it", style="yellow")
+        )
+    if status.jobs.get("ended"):
+        parts.append(Text("what has ended is collected by a job 'matris tend', or by 'matris resume'", style="yellow"))
+    if status.jobs.get("lost"):
+        parts.append(
+            Text("what is lost is submitted again as the next job ends, or by 'matris resume'", style="yellow")
         )
     return Group(*parts)
 

@@ -123,7 +123,13 @@ class ChunkDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str
     dtype: str
-    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
+    ran_on: dict[str, str | None] = Field(
+        default_factory=dict, description="Host, job of the scheduler, and CUDA_VISIBLE_DEVICES there."
+    )
+    started: str | None = Field(default=None, description="ISO 8601, UTC.")
+    created: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC; at its end."
+    )
 
     @model_validator(mode="after")
     def _parallel(self) -> Self:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "matris-results"
 DATABASE_FILE = "matris.sqlite"
+PROJECT = "project://"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
 INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format")
 """What jobflow and the builder of candidates look jobs up by, beside (uuid, index)."""
@@ -37,9 +38,10 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     Parameters
     ----------
     location
-        A folder, where everything is in ``matris.sqlite``; or ``mongodb://HOST/DATABASE``. Without it the job store of
-        the jobflow configuration (``JOBFLOW_CONFIG_FILE``, ``JOBFLOW_JOB_STORE`` or ``~/.jobflow.yaml``) if that names
-        one, else the folder ``matris-results``.
+        A folder, where everything is in ``matris.sqlite``; or ``mongodb://HOST/DATABASE``; or ``project://NAME``, the
+        job store of a project of jobflow-remote on this machine. Without it the job store of the jobflow configuration
+        (``JOBFLOW_CONFIG_FILE``, ``JOBFLOW_JOB_STORE`` or ``~/.jobflow.yaml``) if that names one, else the folder
+        ``matris-results``.
 
     Raises
     ------
@@ -48,11 +50,10 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     """
     settings = JobflowSettings() if location is None else None  # type: ignore[call-arg]
     if settings is not None and "JOB_STORE" in settings.model_fields_set:
-        store = _careful(settings.JOB_STORE)
-        if "data" not in _additional(store):
-            raise StoreError(
-                'the job store of the jobflow configuration has no additional store "data" for arrays; add one'
-            )
+        store = _careful(settings.JOB_STORE, "the jobflow configuration")
+    elif str(location).startswith(PROJECT):
+        name = str(location).removeprefix(PROJECT)
+        store = _careful(_of_project(name), f"jobflow-remote's project {name}")
     elif str(location).startswith(("mongodb://", "mongodb+srv://")):
         store = _mongo(str(location))
     else:
@@ -120,8 +121,22 @@ def _mongo(uri: str) -> JobStore:
     )
 
 
-def _careful(store: JobStore) -> JobStore:
+def _of_project(name: str) -> JobStore:
+    try:
+        from jobflow_remote.config.base import ConfigError
+        from jobflow_remote.config.manager import ConfigManager
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{PROJECT}{name} needs jobflow-remote: pip install 'matris-flows[remote]'") from error
+    try:
+        return ConfigManager().get_project(name).get_jobstore()
+    except ConfigError as error:
+        raise StoreError(f"no project {name!r} of jobflow-remote on this machine: {error}") from error
+
+
+def _careful(store: JobStore, whose: str) -> JobStore:
     """Put our MongoDB store in the place of maggma's."""
+    if "data" not in _additional(store):
+        raise StoreError(f'the job store of {whose} has no additional store "data" for arrays; add one')
     if type(store.docs_store) in _MONGO:
         store.docs_store = ResultsMongoStore(**_place(store.docs_store))
     return store

@@ -1,6 +1,7 @@
 """A queue of work in a store, for processes on any machines that see it.
 
-An item is waiting, taken, done or broken. Every change of it is a compare and swap, so that one process gets it.
+An item is waiting, taken, submitted, done or broken. Every change of it is a compare and swap, so that one process gets
+it. What is submitted to a cluster's queue nobody takes: a job stands for it there, under the name that the item keeps.
 Whoever holds an item counts its beats up; a process that has watched them stand still for long enough, by its own
 clock that nobody sets, takes the item over, and the former holder, should it only have been asleep, is told so at its
 next beat. No clocks of two machines are ever compared.
@@ -25,14 +26,16 @@ from matris.stores.documents import utc_now
 from matris.stores.process_identity import is_gone, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from maggma.core import Store
 
 PATIENCE = 300.0
 """Seconds for which the beats of an item may stand still before another process takes it."""
 
-WAITING, TAKEN, DONE, BROKEN = STATES = ("waiting", "taken", "done", "broken")
+WAITING, TAKEN, SUBMITTED, DONE, BROKEN = STATES = ("waiting", "taken", "submitted", "done", "broken")
+_OPEN = (WAITING, TAKEN, SUBMITTED)
 
 _INDEXES = (
     "stage",
@@ -171,8 +174,45 @@ class WorkQueue:
                 taken |= {"deaths": found["deaths"] + 1, "error": f"{_shown(found['owner'])} died or fell silent"}
             as_seen = {name: found[name] for name in ("work_id", "state", "token", "beat")}
             if self._swap(as_seen, taken):
-                item = {**(self._store.query_one({"work_id": found["work_id"]}) or found), **taken}
-                return WorkItem(**{field.name: item[field.name] for field in fields(WorkItem)})
+                return _item({**(self._store.query_one({"work_id": found["work_id"]}) or found), **taken})
+
+    def submit(self, campaign: str, job_name: Callable[[str, int], str]) -> WorkItem | None:
+        """
+        Take the costliest item that waits for a job of a cluster, which is to be submitted next.
+
+        Parameters
+        ----------
+        campaign
+            Of the item.
+        job_name
+            Gives the job's name from the item's and the number of jobs that it had before.
+
+        Returns
+        -------
+        WorkItem or None
+            With ``job`` and ``jobs``, how many it has had, in its payload; None if nothing waits.
+        """
+        while True:
+            found = next(self._store.query({"campaign": campaign, "state": WAITING}, sort={"cost": -1}, limit=1), None)
+            if found is None:
+                return None
+            before = found["payload"].get("jobs", 0)
+            job = job_name(found["work_id"], before)
+            change = {
+                "state": SUBMITTED,
+                "owner": job,
+                "token": uuid.uuid4().hex,
+                "attempts": found["attempts"] + 1,
+                "payload.job": job,
+                "payload.jobs": before + 1,
+            }
+            if self._swap({name: found[name] for name in ("work_id", "state", "token")}, change):
+                payload = found["payload"] | {"job": job, "jobs": before + 1}
+                return _item({**found, **change, "payload": payload})
+
+    def submitted(self, campaign: str) -> list[WorkItem]:
+        """List what is submitted."""
+        return [_item(found) for found in self._store.query({"campaign": campaign, "state": SUBMITTED})]
 
     def beat(self, item: WorkItem) -> bool:
         """Show that the item is being worked on; False if it is another's by now."""
@@ -198,14 +238,39 @@ class WorkQueue:
             raise StoreError(f"{item.work_id} was taken over by another process; leave it to that one")
         return replace(item, payload=item.payload | payload)
 
-    def finish(self, item: WorkItem) -> bool:
-        """Record that the item is done; False if it is another's by now, whose result counts."""
-        return self._end(item, {"state": DONE, "error": None})
+    def finish(self, item: WorkItem, **times: datetime) -> bool:
+        """
+        Record that the item is done; False if it is another's by now, whose result counts.
 
-    def give_back(self, item: WorkItem, error: str | None = None) -> bool:
-        """Let others take the item, after an error or, as if it had never been taken, without; False as in `beat`."""
+        Parameters
+        ----------
+        item
+            Held, or submitted.
+        times
+            ``taken_at`` and ``ended_at`` of a job that ran elsewhere, both by one clock.
+        """
+        return self._end(item, {"state": DONE, "error": None, **times})
+
+    def give_back(self, item: WorkItem, error: str | None = None, *, died: bool = False) -> bool:
+        """
+        Let others take the item.
+
+        Parameters
+        ----------
+        item
+            Held, or submitted.
+        error
+            Why it was not finished; without, it is as if it had never been taken.
+        died
+            Whether its job died of it, or with it.
+
+        Returns
+        -------
+        bool
+            False as in `beat`.
+        """
         untouched = {"attempts": item.attempts - 1} if error is None else {"error": error}
-        return self._end(item, {"state": WAITING, **untouched})
+        return self._end(item, {"state": WAITING, "deaths": item.deaths + died, **untouched})
 
     def give_up(self, item: WorkItem, error: str) -> bool:
         """Record that the item cannot be done, and why; False as in `beat`."""
@@ -218,17 +283,17 @@ class WorkQueue:
             self._swap(as_seen, {"state": WAITING, "attempts": 0, "deaths": 0})
 
     def is_open(self, campaign: str) -> bool:
-        """Ask whether anything waits or is being worked on."""
-        return any(self._store.count({"campaign": campaign, "state": state}) for state in (WAITING, TAKEN))
+        """Ask whether anything waits, is being worked on or submitted."""
+        return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)
 
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
-        """Yield what waits or is being worked on, as stored, payload and all."""
-        for state in (WAITING, TAKEN):
+        """Yield what waits, is being worked on or submitted, as stored, payload and all."""
+        for state in _OPEN:
             yield from self._store.query({"campaign": campaign, "stage": stage, "state": state})
 
     def items(self, campaign: str) -> Iterator[dict[str, Any]]:
         """Yield all items as stored but for what is to be done, in the order in which they were added."""
-        known = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at"]
+        known = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at", "payload.job"]
         yield from self._store.query({"campaign": campaign}, properties=known, sort={"added_at": 1})
 
     def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:
@@ -272,7 +337,7 @@ class WorkQueue:
 
     def _end(self, item: WorkItem, ending: Mapping[str, Any]) -> bool:
         """Let go of an item; also True if that was done before, as when an answer was lost on the way."""
-        if self._swap(_held(item), {**ending, "owner": None, "ended_at": utc_now()}):
+        if self._swap(_held(item), {"ended_at": utc_now(), **ending, "owner": None}):
             return True
         return bool(self._store.count({"work_id": item.work_id, "token": item.token, "state": ending["state"]}))
 
@@ -294,8 +359,12 @@ class WorkQueue:
         raise AssertionError("unreachable")
 
 
-def _held(item: WorkItem) -> dict[str, str]:
-    return {"work_id": item.work_id, "token": item.token, "state": TAKEN}
+def _item(found: Mapping[str, Any]) -> WorkItem:
+    return WorkItem(**{field.name: found[field.name] for field in fields(WorkItem)})
+
+
+def _held(item: WorkItem) -> dict[str, Any]:
+    return {"work_id": item.work_id, "token": item.token, "state": {"$in": [TAKEN, SUBMITTED]}}
 
 
 def _shown(owner: str) -> str:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,17 +60,26 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("MONGO_TEST_URI"):
         yield given.rstrip("/")
         return
+    with mongo_process(tmp_path_factory.mktemp("mongo"), free_port()) as address:
+        yield address
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def mongo_process(folder: Path, port: int) -> Iterator[str]:
+    """Run a server of MongoDB's protocol, and give its address."""
     program = shutil.which(
         "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     )
     if program is None:
         pytest.skip("no server of MongoDB's protocol: MONGO_TEST_URI names none, secantusdb is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("mongo")
     address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "data"), "--standalone"]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         server = subprocess.Popen(
             [program, *address, "--log-file-max", "64MB", "--cache-size", "256M"], stdout=log, stderr=log
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Any
 
 from jobflow import job
 from pymatgen.core import Lattice, Structure
+
+from matris.makers.batch import ran_on
 
 
 @job(name="matris cluster check")
@@ -23,22 +23,22 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Host, device, its name, the GPUs that torch sees, CUDA_VISIBLE_DEVICES, and the checkpoint's key and SHA-256.
+        Where it ran, as `matris.makers.batch.ran_on` says, device, its name, the number of GPUs that torch sees, and
+        the checkpoint's key and SHA-256.
     """
     import torch
 
     from matris.potential import load
 
-    potential = load(checkpoint)
+    potential = load(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")  # to tell, not to fail
     crystal = Structure(Lattice.cubic(2.6), ["Mg", "O"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
     (prediction,) = potential.predict([crystal])
     device = potential.device
     return {
-        "host": socket.gethostname(),
+        **ran_on(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "n_gpus": torch.cuda.device_count(),
-        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "torch": torch.__version__,
         "checkpoint": potential.card.key,
         "sha256": potential.card.sha256,

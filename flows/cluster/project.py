@@ -25,6 +25,9 @@ CACHES = {
 }
 """Variables for checkpoints and compiled kernels, and their folders."""
 
+DEVICE = "MATRIS_DEVICE"
+"""Variable that names the device of a job."""
+
 _CONNECT = 30  # seconds
 _DELAY = 10.0  # seconds between the runner's looks at its own database
 _LAST_START = 0.8  # of its time, after which a whole node takes no further job
@@ -207,9 +210,12 @@ def _preparation(answers: ClusterAnswers) -> str:
     They belong to the worker, so that they hold for every flow and for a whole node; an execution configuration would
     load its modules after the environment is activated, and put their Python before it.
     """
-    variables = dict(answers.environment)
+    variables = (
+        {} if answers.scheduler == "shell" else {DEVICE: "cuda"}
+    )  # a job without its GPU is to fail, not to crawl
     if answers.cache_dir:
-        variables = {name: f"{answers.cache_dir}/{folder}" for name, folder in CACHES.items()} | variables
+        variables |= {name: f"{answers.cache_dir}/{folder}" for name, folder in CACHES.items()}
+    variables |= answers.environment
     lines = [f"module load {module}" for module in answers.modules]
     lines += [f'export {name}="{value}"' for name, value in variables.items()]
     if answers.python:

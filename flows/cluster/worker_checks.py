@@ -31,7 +31,7 @@ def check_worker(name: str, worker: WorkerConfig, file: Path) -> Iterator[Findin
     try:
         host.connect()
         problem = host.test()
-    except _remote_errors() as error:
+    except remote_errors() as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:
         way = f"see that `ssh {where} echo test` works without a password and prints nothing else"
@@ -55,7 +55,7 @@ def _check_folder(name: str, worker: WorkerConfig, host: BaseHost, where: str, f
         host.mkdir(worker.work_dir)
         host.write_text_file(canary, "")
         host.remove(canary)
-    except _remote_errors() as error:
+    except remote_errors() as error:
         told = f"{worker.work_dir} on {where} cannot be written ({error}): correct its rights, or work_dir in {file}"
         return Finding(f"{name}: folder", True, told)
     return Finding(f"{name}: folder", False, f"{worker.work_dir} on {where} can be written")
@@ -81,7 +81,7 @@ def _check_scheduler(
             if code:
                 told = f"Slurm on {where} takes no such job ({last_line(refusal)}): correct workers.{name}.resources"
                 return Finding(what, True, f"{told} in {file}")
-    except (QTKError, ValueError, *_remote_errors()) as error:
+    except (QTKError, ValueError, *remote_errors()) as error:
         told = f"{kind} on {where} does not answer ({last_line(str(error))}): see that a login shell there finds its "
         return Finding(what, True, f"{told}commands, or correct workers.{name} in {file}")
     return Finding(what, False, f"{kind} on {where} answers" + (" and takes the job" if kind == "slurm" else ""))
@@ -94,7 +94,7 @@ def _check_environment(name: str, worker: WorkerConfig, host: BaseHost, where: s
         command = f"bash -c {shlex.quote(command)}"
     try:
         printed, complaint, _ = host.execute(command, timeout=_IMPORTS)
-    except _remote_errors() as error:
+    except remote_errors() as error:
         return Finding(what, True, f"Python on {where} does not answer ({last_line(str(error))}): {way}")
     told = next((line for line in printed.splitlines() if line.startswith("matris-check ")), None)
     if told is None:
@@ -119,7 +119,7 @@ def _ours(there: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield package, ours
 
 
-def _remote_errors() -> tuple[type[Exception], ...]:
+def remote_errors() -> tuple[type[Exception], ...]:
     """Give what may go wrong between two machines."""
     from invoke.exceptions import CommandTimedOut
     from paramiko.ssh_exception import SSHException  # type: ignore[import-untyped]

@@ -7,18 +7,16 @@ are added at the end, with outputs that are zero at first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from pymatgen.core import Element
-from scipy.sparse import csr_array
 from torch import nn
 
-from matris.config import MAX_ATOMIC_NUMBER
 from matris.errors import MatrisError
-from matris.network import Attention, GatedMLP, MatRIS, reference_energy
+from matris.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
 from matris.training.data import collate
 from matris.training.element_energies import fractions, least_squares
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from matris.config import ModelConfig
-    from matris.network import Refinement
     from matris.training.data import Frame
 
 _UNEVEN = 0.3  # spread of the shares that copies of a channel get, in standard deviations of the weights
@@ -64,23 +61,19 @@ def widen(small: MatRIS, config: ModelConfig, *, magmoms: bool) -> MatRIS:
             _copy(name, module, modules[name])
     large.reference_energies.copy_(small.reference_energies)
     for block in list(large.blocks)[small.config.num_layers :]:
-        for attention in (block.line_attention, block.atom_attention):
-            _silence_attention(cast("Attention", attention))
-        for refinement in (block.line_refinement, block.atom_refinement):
-            _silence_refinement(cast("Refinement", refinement))
+        for part in block.children():
+            _silence(part)
     return large
 
 
-def _silence_attention(attention: Attention) -> None:
-    """Make both updates zero: SiLU of a norm whose weights are zero."""
-    for mlp in (attention.edge_mlp, attention.node_mlp):
-        mlp.norm.weight[0] = 0.0
-
-
-def _silence_refinement(refinement: Refinement) -> None:
-    """Make both updates zero: the last linear layers are."""
-    refinement.node_ffn.second.weight.zero_()
-    refinement.edge_ffn.second.weight.zero_()
+def _silence(part: nn.Module) -> None:
+    """Make the updates of a block's part zero: by SiLU of a norm whose weights are, or by the last linear layers."""
+    if isinstance(part, Attention):
+        for mlp in (part.edge_mlp, part.node_mlp):
+            mlp.norm.weight[0] = 0.0
+    elif isinstance(part, Refinement):
+        part.node_ffn.second.weight.zero_()
+        part.edge_ffn.second.weight.zero_()
 
 
 def _copy(name: str, small: nn.Module, large: nn.Module) -> None:
@@ -169,16 +162,18 @@ def refit_reference_energies(
     batch_size
         Frames in a call.
     """
-    energies, rest, compositions = network.reference_energies, list[np.ndarray](), list[np.ndarray]()
+    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
+    energies = network.reference_energies
     for start in range(0, len(frames), batch_size):
-        batch = collate(frames[start : start + batch_size], network.config, energies.device)
-        graph = batch.graph
+        chosen = frames[start : start + batch_size]
+        graph = collate(chosen, network.config, energies.device).graph
         atomic = network(graph, graph.vectors)[0].double()
         found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
         found += reference_energy(energies, graph)
-        rest.append(((batch.energies - found) / graph.n_atoms).cpu().numpy())
-        offsets = np.concatenate([[0], graph.n_atoms.cpu().numpy().cumsum()])
-        compositions.append(fractions(graph.numbers.cpu().numpy(), offsets).toarray())
-    free = [symbol in elements if elements is not None else True for symbol in chemical_symbols[1:][:MAX_ATOMIC_NUMBER]]
-    added = least_squares(csr_array(np.concatenate(compositions) * free), np.concatenate(rest))
-    energies += torch.from_numpy(added).to(energies)
+        left += [
+            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+        ]
+    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
+    offsets = np.cumsum([0, *map(len, numbers)])
+    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
+    energies += torch.from_numpy(shifts).to(energies)

@@ -107,6 +107,18 @@ def test_whole_node_feeds_each_gpu(folder, request_, of_node, of_job):
     assert validated(project_spec(answers(folder, gpus_per_node=4))).workers["gpu"].batch is None
 
 
+def test_device_of_jobs(folder):
+    """What asks for a GPU must not compute without; who knows better says so."""
+
+    def pre_run(**more):
+        return validated(project_spec(answers(folder, **more))).workers["gpu"].pre_run
+
+    assert 'export MATRIS_DEVICE="cuda"' in pre_run()
+    assert "MATRIS_DEVICE" not in pre_run(scheduler="shell")
+    assert 'export MATRIS_DEVICE="cpu"' in pre_run(environment={"MATRIS_DEVICE": "cpu"})
+    assert "MATRIS_DEVICE" not in (validated(project_spec(answers(folder))).workers["cpu"].pre_run)
+
+
 def test_environment_comes_after_modules(folder):
     """A module's Python must not come before that of the environment."""
     env = folder / "env"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -55,11 +56,13 @@ def mixed() -> list:
 
 
 def test_each_candidate_has_its_record_in_order(
-    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list
+    tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker = BatchRelaxMaker(
         checkpoint=str(tiny_checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 1e-6}, tags=["t"]
     )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
     output = run(maker, mixed, job_store, tmp_path)
     records = output["records"]
     assert [record["state"] for record in records] == ["max_steps", "rejected", "rejected", "rejected", "max_steps"]
@@ -81,6 +84,8 @@ def test_each_candidate_has_its_record_in_order(
     assert output["settings"]["digest"] == maker.settings().digest()
     assert (output["device"], output["dtype"]) == ("cpu", "float32")
     assert output["versions"]["torch"]
+    assert output["ran_on"] == {"host": socket.gethostname(), "visible_devices": "2,3", "scheduler_job": "17"}
+    assert output["started"] <= output["created"]
 
 
 def test_arrays_go_to_the_data_store(tiny_checkpoint: Path, job_store: JobStore, tmp_path: Path, mixed: list) -> None:

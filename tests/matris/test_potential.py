@@ -11,8 +11,9 @@ import torch
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from matris.errors import StructureError
+from matris.errors import CheckpointError, StructureError
 from matris.graph import Batch, Geometry, bonds_one_by_one, bonds_together, build_graph
+from matris.potential import chosen_device
 from matris.structures import content_id, problem_with
 
 from .golden import golden_potential, structures
@@ -134,3 +135,20 @@ def test_import_is_light():
     """``import matris`` needs neither torch nor a workflow engine."""
     code = "import sys, matris; print([m for m in ('torch', 'jobflow', 'pymongo', 'atomate2') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_device_from_the_environment(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device().type == "cpu"
+    monkeypatch.setenv("MATRIS_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    with pytest.raises(
+        CheckpointError, match=r"'cuda' was asked for by MATRIS_DEVICE, but .* \(CUDA_VISIBLE_DEVICES=2\)"
+    ):
+        chosen_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(CheckpointError, match="CUDA_VISIBLE_DEVICES names none"):
+        chosen_device()
+    assert chosen_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device().type == "cuda"

@@ -137,10 +137,10 @@ def test_the_costliest_first(queue):
     assert [queue.take("c").work_id for _ in range(3)] == ["static", "middle", "small"]
     assert queue.take("c") is None
     assert queue.counts("c") == {
-        "relax": {"waiting": 0, "taken": 3, "done": 0, "broken": 0},
-        "static": {"waiting": 0, "taken": 1, "done": 0, "broken": 0},
+        "relax": {"waiting": 0, "taken": 3, "submitted": 0, "done": 0, "broken": 0},
+        "static": {"waiting": 0, "taken": 1, "submitted": 0, "done": 0, "broken": 0},
     }
-    assert queue.counts("d") == {"relax": {"waiting": 1, "taken": 0, "done": 0, "broken": 0}}
+    assert queue.counts("d") == {"relax": {"waiting": 1, "taken": 0, "submitted": 0, "done": 0, "broken": 0}}
 
 
 def test_what_becomes_of_an_item(queue):
@@ -171,7 +171,7 @@ def test_what_becomes_of_an_item(queue):
     assert not queue.give_back(held)
     with pytest.raises(StoreError, match="a was taken over"):
         queue.note(held, suspect="y")
-    assert queue.counts("c") == {"relax": {"waiting": 0, "taken": 0, "done": 1, "broken": 0}}
+    assert queue.counts("c") == {"relax": {"waiting": 0, "taken": 0, "submitted": 0, "done": 1, "broken": 0}}
     assert (list(queue.swept("c")), list(queue.swept("c")), list(queue.open_items("c", "relax"))) == (["a"], [], [])
 
 
@@ -294,4 +294,6 @@ def test_an_answer_that_is_lost(queue, monkeypatch, arrives):
     held = queue.take("c")
     left.append(True)
     assert queue.finish(held)
-    assert json.dumps(queue.counts("c")["relax"]) == '{"waiting": 1, "taken": 0, "done": 1, "broken": 0}'
+    assert (
+        json.dumps(queue.counts("c")["relax"]) == '{"waiting": 1, "taken": 0, "submitted": 0, "done": 1, "broken": 0}'
+    )

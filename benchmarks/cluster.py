@@ -1,0 +1,172 @@
+"""
+What a cluster costs beside the chunks: ``python -m benchmarks.cluster --help``, from the root of the repository.
+
+The bench of the tests: a Slurm with four fake GPUs, a server of MongoDB's protocol and jobflow-remote's runner, all on
+this machine; a chunk is asleep instead of computing. Single chunks are submitted to an idle cluster, at times that fall
+anywhere between the runner's looks. Then many at once: with ``max_jobs`` above the number of GPUs some wait in Slurm's
+queue, with as many as GPUs none does, and the next chunk of a GPU waits for the runner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jobflow_remote
+from jobflow import Flow
+from jobflow_remote import JobController, submit_flow
+
+from benchmarks.peers import machine
+from benchmarks.standin import StandInMaker
+from tests.cluster.chunks import crystals
+from tests.cluster.remote import project, runner
+from tests.cluster.slurm import ask, cannot_run, slurm
+from tests.conftest import free_port, mongo_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jobflow import Job
+
+GPUS = 4
+DELAYS = {"jobflow-remote's own delays (30, 30, 30 s)": {}, "those of our projects (10, 10, 30 s)": None}
+"""Of checkout, advance_status and check_run_status, as `tests.cluster.remote.project` takes them."""
+
+
+class Times(NamedTuple):
+    """
+    When what happened to a chunk, seconds since the epoch.
+
+    Slurm's times are in whole seconds.
+    """
+
+    submitted: float
+    in_slurm: float
+    running: float
+    started: float
+    ended: float
+    stored: float
+    gpu: str
+
+
+def main() -> None:
+    """Print medians and ranges, a table for each kind of delay."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--singles", type=int, default=9, help="chunks submitted to an idle cluster")
+    parser.add_argument("--every", type=float, default=13.0, help="seconds between them")
+    parser.add_argument("--chunks", type=int, default=12, help="chunks submitted at once")
+    parser.add_argument("--seconds", type=float, default=20.0, help="that each of those takes")
+    options = parser.parse_args()
+    if reason := cannot_run():
+        parser.error(reason)
+    print(f"{machine('cpu', 1)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        (folder / "mongo").mkdir()
+        with mongo_process(folder / "mongo", free_port()) as uri, slurm(folder / "slurm", GPUS) as environment:
+            os.environ |= environment
+            jobflow_remote.SETTINGS.projects_folder = str(folder / "projects")
+            for number, (told, delays) in enumerate(DELAYS.items()):
+                print(f"\n{told}\n\n| | n | median, s | range, s |\n|---|---|---|---|")
+                for row in measured(folder / "projects", f"{uri}/bench{number}", delays, options):
+                    print(row, flush=True)
+
+
+def measured(folder: Path, uri: str, delays: dict[str, float] | None, options: argparse.Namespace) -> Iterator[str]:
+    """Rows of the table for one kind of delays."""
+    name = uri.rpartition("/")[2]
+    ample, scarce = (
+        project(
+            folder,
+            f"{name}_{most}",
+            f"{uri}_{most}",
+            "--max-jobs",
+            str(most),
+            "--env",
+            "MATRIS_DEVICE=cpu",
+            delays=delays,
+        )
+        for most in (2 * GPUS, GPUS)
+    )
+    with runner(ample):
+        time.sleep(options.every)  # its imports
+        jobs, submitted = [], []
+        for number in range(options.singles):
+            jobs.append(StandInMaker().make(crystals(1, number)))
+            submitted.append(time.time())
+            submit_flow(jobs[-1], worker="gpu", project=ample.stem)
+            time.sleep(options.every)
+        singles = _times(ample.stem, jobs, submitted)
+        yield _row("submission to the chunk's start", [each.started - each.submitted for each in singles])
+        yield _row("– to Slurm's queue", [each.in_slurm - each.submitted for each in singles])
+        yield _row("– in Slurm's queue", [each.running - each.in_slurm for each in singles])
+        yield _row("– from Slurm's start to the chunk's: imports", [each.started - each.running for each in singles])
+        yield _row("the chunk's end to its output in the database", [each.stored - each.ended for each in singles])
+        yield from _gaps("more of them in Slurm's queue", _many(ample.stem, options))
+    with runner(scarce):
+        time.sleep(options.every)
+        yield from _gaps("none in Slurm's queue", _many(scarce.stem, options))
+
+
+def _many(name: str, options: argparse.Namespace) -> list[Times]:
+    jobs = [StandInMaker(seconds=options.seconds).make(crystals(1, number)) for number in range(options.chunks)]
+    submitted = time.time()
+    submit_flow(Flow(jobs), worker="gpu", project=name)
+    return _times(name, jobs, [submitted] * len(jobs))
+
+
+def _times(name: str, jobs: Sequence[Job], submitted: Sequence[float]) -> list[Times]:
+    """Wait for jobs, and tell when what happened to them."""
+    controller = JobController.from_project_name(name)
+    try:
+        while True:
+            infos = [controller.get_job_info(job_id=job.uuid) for job in jobs]
+            if wrong := [info for info in infos if info.state.value in {"FAILED", "REMOTE_ERROR"}]:
+                raise RuntimeError(wrong[0].error or wrong[0].remote.error)
+            if all(info.state.value == "COMPLETED" for info in infos):
+                break
+            time.sleep(1.0)
+        return [_time(controller, info, begin) for info, begin in zip(infos, submitted, strict=True)]
+    finally:
+        controller.close()
+
+
+def _time(controller: JobController, info: Any, submitted: float) -> Times:
+    output = controller.jobstore.get_output(info.uuid)
+    told = ask(dict(os.environ), "scontrol", "show", "job", "-o", output["ran_on"]["scheduler_job"])
+    slurm_times = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    return Times(
+        submitted,
+        datetime.fromisoformat(slurm_times["SubmitTime"]).timestamp(),
+        datetime.fromisoformat(slurm_times["StartTime"]).timestamp(),
+        datetime.fromisoformat(output["started"]).timestamp(),
+        datetime.fromisoformat(output["created"]).timestamp(),
+        info.updated_on.replace(tzinfo=UTC).timestamp()
+        if info.updated_on.tzinfo is None
+        else info.updated_on.timestamp(),
+        output["ran_on"]["visible_devices"],
+    )
+
+
+def _gaps(which: str, times: Sequence[Times]) -> Iterator[str]:
+    """Rows for what lies between the end of a chunk and the start of the next on the same GPU."""
+    ordered = sorted(times, key=lambda each: (each.gpu, each.started))
+    pairs = [(before, after) for before, after in pairwise(ordered) if after.gpu == before.gpu]
+    what = f"between chunks of a GPU, {which}"
+    yield _row(what, [after.started - before.ended for before, after in pairs])
+    yield _row("– of that, until Slurm starts the next job", [after.running - before.ended for before, after in pairs])
+
+
+def _row(what: str, seconds: Sequence[float]) -> str:
+    return f"| {what} | {len(seconds)} | {median(seconds):.1f} | {min(seconds):.1f}–{max(seconds):.1f} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Properties of the materials in files, computed by jobs of a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, replace
+from itertools import batched
+from typing import TYPE_CHECKING, Any
+
+from jobflow import Flow
+from monty.json import jsanitize
+
+from matris.flows.chunks import chunk_id
+from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
+from matris.flows.stages import CHUNK_SIZES
+from matris.makers.batch import NOT_SETTINGS
+from matris.stores.candidates import Candidate, read_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from jobflow import Job, JobStore
+
+    from matris.makers.batch import PropertyMaker
+
+type Documents = list[dict[str, Any]]
+
+
+def submit_properties(
+    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, where: Submission
+) -> tuple[Documents | None, Counter[str]]:
+    """
+    Submit the structures of some files in chunks, or read what came out of them.
+
+    Jobs are named by what they compute. Asked again, it submits what neither is under way nor finished; what was lost
+    is submitted anew.
+
+    Parameters
+    ----------
+    sources
+        Files and folders, as for `matris.stores.candidates.read_candidates`.
+    stage
+        ``"phonon"`` or ``"elastic"``.
+    maker
+        How.
+    job_store
+        Of the project's results.
+    where
+        Jobs are sent.
+
+    Returns
+    -------
+    list of dict or None
+        A document per structure, in order, with its ``source``, as `matris.flows.properties.compute_properties` gives
+        it; None if some are not there yet.
+    Counter
+        Structures by ``"submitted"``, ``"submitted again"``, ``"under way"``, ``"finished"``.
+
+    Raises
+    ------
+    MatrisError
+        If a source does not exist or the checkpoint cannot be read.
+    """
+    candidates = list(read_candidates(sources))
+    settings = {key: value for key, value in asdict(maker).items() if key not in NOT_SETTINGS} | {"dtype": maker.dtype}
+    origin = (maker.card().sha256, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest())
+    counts: Counter[str] = Counter()
+    new: list[Job] = []
+    documents: Documents = []
+    with Cluster(where) as cluster:
+        for chunk in batched(candidates, CHUNK_SIZES[stage]):
+            name = chunk_id(stage, origin, chunk)
+            job, state = _last(cluster, name)
+            if state == "COMPLETED":
+                counts["finished"] += len(chunk)
+                output = job_store.get_output(job, load=True)["documents"]
+                documents += [{"source": c.source, **document} for c, document in zip(chunk, output, strict=True)]
+            elif state is not None:
+                counts["under way"] += len(chunk)
+            else:
+                counts["submitted" if job == name else "submitted again"] += len(chunk)
+                new.append(_job(cluster, maker, chunk, name, job))
+        if new:
+            cluster.put(Flow(new, name=maker.name))
+    return documents if counts["finished"] == len(candidates) else None, counts
+
+
+def _last(cluster: Cluster, name: str) -> tuple[str, str | None]:
+    """Job of a chunk, and its state; None if it is to be submitted."""
+    before = 0
+    while (job := cluster.jobs([job_id(name, before)]).get(job_id(name, before))) and job["state"] in LOST:
+        before += 1
+    return job_id(name, before), job["state"] if job else None
+
+
+def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
+    plain = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
+    there = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
+    return cluster.chunk_job(there, plain, name, job)
