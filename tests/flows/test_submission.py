@@ -409,6 +409,11 @@ def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     output = cast.compute(job, tmp_path / "cpu").output
     assert (output.device, output.ran_on["visible_devices"]) == ("cpu", "3")
+    cluster = Cluster(gpu)
+    assert cluster.device(job["uuid"]) == "cuda"
+    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # which the job then reads
+    assert cluster.device(job["uuid"]) is None
+    cluster.controller.close()
 
 
 def test_full_disk(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
