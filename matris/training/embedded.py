@@ -156,7 +156,7 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
     train(network, training, [validation[i] for i in chosen], settings, output)
 
 
-def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> Card:
+def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> None:
     """
     Measure a trained network and write it with its card.
 
@@ -187,15 +187,6 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
             "DFT frames, on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
-    potential = Potential(network, card)
-    domain: dict[str, Any] = {}
-    try:
-        domain = fit_domain(potential, [*training, *validation])
-    except MatrisError as error:
-        logger.warning("%s", error)
-    errors = evaluate(potential, data)
-    aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
-    errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT) and CHGNet 0.3.0 (chgnet 0.4.2, BSD), where they agree",
@@ -207,13 +198,44 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": label_ranges(training),
-        "domain": domain,
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
-        "errors": errors,
     }
-    card = replace(card, details=details)
-    checkpoints.save(target, network, card)
-    return card
+    _write_measured(target, network, replace(card, details=details), training, validation, data)
+
+
+def measure(target: Path, labels: Sequence[Path], data: Path | None) -> None:
+    """
+    Measure a checkpoint again, and write its file with what was found.
+
+    Parameters
+    ----------
+    target
+        The checkpoint.
+    labels
+        For its domain, and the errors on the materials set aside.
+    data
+        Folder of reference data, or None.
+    """
+    network, card = checkpoints.read_file(target)
+    training, validation = ([f for f in frames if f.symbols <= set(card.elements)] for frames in read_labels(labels))
+    _write_measured(target, network, card, training, validation, data)
+
+
+def _write_measured(
+    target: Path, network: MatRIS, card: Card, training: Sequence[Frame], validation: Sequence[Frame], data: Path | None
+) -> None:
+    """Find domain and errors of a network, and write it with its card."""
+    potential = Potential(network, card)
+    domain: dict[str, Any] = {}
+    try:
+        domain = fit_domain(potential, [*training, *validation])
+    except MatrisError as error:
+        logger.warning("%s", error)
+    errors = evaluate(potential, data)
+    aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
+    errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
+    details = {**card.details, "domain": domain, "errors": errors}
+    checkpoints.save(target, network, replace(card, details=details))
 
 
 def error_table(card: Card) -> str:
@@ -245,13 +267,19 @@ def main() -> None:
     )
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
-    stages.add_parser("errors", help="print the shipped card's errors as a table")
+    again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
+    again.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
+    again.add_argument("--data", type=Path, help="folder of reference data")
+    again.add_argument("--target", type=Path, required=True, help="the checkpoint")
+    again.add_argument("--threads", type=int, default=2)
+    shown = stages.add_parser("errors", help="print a shipped card's errors as a table")
+    shown.add_argument("key", nargs="?", default=checkpoints.EMBEDDED)
     arguments = parser.parse_args()
     if arguments.stage == "frames":
         take_frames(arguments.data, arguments.output, tuple(arguments.sizes))
         return
     if arguments.stage == "errors":
-        sys.stdout.write(error_table(checkpoints.read_file(TARGET)[1]) + "\n")
+        sys.stdout.write(error_table(checkpoints.read_file(checkpoints.locate(arguments.key))[1]) + "\n")
         return
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("medium")  # oneDNN's products on a CPU: twice as fast as MKL's on AMD
@@ -269,6 +297,8 @@ def main() -> None:
             compile=arguments.compile,
         )
         train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
+    elif arguments.stage == "measure":
+        measure(arguments.target, arguments.labels, arguments.data)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from matris.errors import MatrisError
 from matris.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
-from matris.training.data import ElementRegression, collate
+from matris.training.data import collate
+from matris.training.element_energies import fractions, least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -161,7 +162,7 @@ def refit_reference_energies(
     batch_size
         Frames in a call.
     """
-    regression = ElementRegression()
+    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
     energies = network.reference_energies
     for start in range(0, len(frames), batch_size):
         chosen = frames[start : start + batch_size]
@@ -169,7 +170,10 @@ def refit_reference_energies(
         atomic = network(graph, graph.vectors)[0].double()
         found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
         found += reference_energy(energies, graph)
-        for frame, energy in zip(chosen, found.tolist(), strict=True):
-            regression.add(frame.geometry.numbers, frame.energy - energy)
+        left += [
+            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+        ]
     free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
-    energies += torch.from_numpy(regression.energies(free)).to(energies)
+    offsets = np.cumsum([0, *map(len, numbers)])
+    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
+    energies += torch.from_numpy(shifts).to(energies)
