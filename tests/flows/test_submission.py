@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -29,6 +28,7 @@ from matris.cli import app
 from matris.errors import MatrisError, StoreError
 from matris.flows.campaign import Campaign
 from matris.flows.funnel import Funnel
+from matris.flows.pulse import turn
 from matris.flows.runner import run
 from matris.flows.status import read_status
 from matris.makers.batch_relax import BatchRelaxMaker
@@ -49,6 +49,7 @@ from matris.flows.cluster.files import prepare_queue, write_project
 from matris.flows.cluster.project import ClusterAnswers
 from matris.flows.cluster.submission import Cluster, Submission, submission
 from matris.flows.cluster.tending import submit
+from tests.cluster.remote import FAST, runner, set_delays
 from tests.conftest import free_port, mongo_process
 
 REPOSITORY = Path(__file__).parents[2]
@@ -65,8 +66,8 @@ def projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_hull(projects: Path, address: str) -> None:
-    """Write the project ``hull``, whose runner looks every second, in a database of its own."""
+def write_hull(projects: Path, address: str) -> Path:
+    """Write the project ``hull``, whose runner looks every second, in a database of its own; its file."""
     database = f"submission{uuid.uuid4().hex[:12]}"
     executables = Path(sys.executable).parent
     answers = ClusterAnswers(
@@ -80,24 +81,9 @@ def write_hull(projects: Path, address: str) -> None:
         max_jobs=2,
     )
     project = write_project(answers, f"{address}/{database}")
-    text = answers.file.read_text().replace("runner:\n", "runner:\n  delay_check_run_status: 1\n")
-    text = text.replace("delay_checkout: 10.0", "delay_checkout: 1").replace("status: 10.0", "status: 1")
-    answers.file.write_text(text)
+    set_delays(answers.file, FAST)
     prepare_queue(project)
-
-
-@contextlib.contextmanager
-def runner(projects: Path) -> Iterator[None]:
-    """Run jobflow-remote's runner."""
-    with (projects / "runner.log").open("wb") as told:
-        process = subprocess.Popen(
-            [Path(sys.executable).with_name("jf"), "-p", "hull", "runner", "run"], stdout=told, stderr=told
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(30)
+    return answers.file
 
 
 def maker(checkpoint: Path) -> BatchRelaxMaker:
@@ -409,6 +395,11 @@ def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     output = cast.compute(job, tmp_path / "cpu").output
     assert (output.device, output.ran_on["visible_devices"]) == ("cpu", "3")
+    cluster = Cluster(gpu)
+    assert cluster.device(job["uuid"]) == "cuda"
+    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # which the job then reads
+    assert cluster.device(job["uuid"]) is None
+    cluster.controller.close()
 
 
 def test_full_disk(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,9 +508,9 @@ def test_what_cannot_be_submitted(cast: Cast, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_runner(projects: Path, mongo_server: str, tiny_checkpoint: Path, alone: Campaign) -> None:
     """The same with jobflow-remote's runner and a process for each job."""
-    write_hull(projects, mongo_server)
+    file = write_hull(projects, mongo_server)
     sent = campaign(tiny_checkpoint)
-    with runner(projects):
+    with runner(file):
         submit(sent, candidates(), submission())
         settled(sent)
     assert differences(sent, alone) == []
@@ -531,10 +522,10 @@ def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, al
     port = free_port()
     with contextlib.ExitStack() as stack:
         with mongo_process(tmp_path, port) as address:
-            write_hull(projects, address)
+            file = write_hull(projects, address)
             sent = campaign(tiny_checkpoint)
             submit(sent, candidates(), submission())
-            stack.enter_context(runner(projects))
+            stack.enter_context(runner(file))
             until(lambda: any(job["state"] == "COMPLETED" for job in states(sent)))
         time.sleep(30)
         stack.enter_context(mongo_process(tmp_path, port))
@@ -557,3 +548,5 @@ def until(what: Callable[[], bool], seconds: float = 600.0) -> None:
 
 def settled(sent: Campaign) -> None:
     until(lambda: not sent.queue.is_open(sent.name))
+    with turn(sent, "tending"):  # which whoever found that nothing is open has, until the hulls are taken
+        return
