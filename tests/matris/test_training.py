@@ -166,6 +166,8 @@ def test_resumes_exactly(labelled, tmp_path):
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(MatrisError, match="other settings"):
         train(fresh(training), training, validation, replace(settings, seed=5), tmp_path / "broken")
+    with pytest.raises(MatrisError, match="other frames"):
+        train(fresh(training), training[1:], validation, settings, tmp_path / "broken")
     (tmp_path / "broken" / STATE).write_bytes(b"rubbish")
     with pytest.raises(MatrisError, match="truncated"):
         train(fresh(training), training, validation, settings, tmp_path / "broken")
