@@ -33,7 +33,7 @@ test-slow: install
 
 test-cluster: install
 	tests/cluster/install_slurm.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

@@ -2,9 +2,10 @@
 What a cluster costs beside the chunks: ``python -m benchmarks.cluster --help``, from the root of the repository.
 
 The bench of the tests: a Slurm with four fake GPUs, a server of MongoDB's protocol and jobflow-remote's runner, all on
-this machine; a chunk is asleep instead of computing. Single chunks are submitted to an idle cluster, at times that fall
-anywhere between the runner's looks. Then many at once: with ``max_jobs`` above the number of GPUs some wait in Slurm's
-queue, with as many as GPUs none does, and the next chunk of a GPU waits for the runner.
+this machine. Jobs that sleep and import next to nothing (`asleep.py`) are submitted one by one to an idle cluster, at
+times that fall anywhere between the runner's looks. Then many at once: with ``max_jobs`` above the number of GPUs some
+wait in Slurm's queue, with as many as GPUs none does, and the next job of a GPU waits for the runner. What a chunk
+imports before it computes comes on top, and is measured by chunks of one candidate.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import jobflow_remote
 from jobflow import Flow
 from jobflow_remote import JobController, submit_flow
 
+from benchmarks.asleep import asleep
 from benchmarks.peers import machine
 from benchmarks.standin import StandInMaker
 from tests.cluster.chunks import crystals
@@ -36,13 +38,15 @@ if TYPE_CHECKING:
     from jobflow import Job
 
 GPUS = 4
+CHUNKS = 3
+_ON_CPU = ("--env", "MATRIS_DEVICE=cpu")
 DELAYS = {"jobflow-remote's own delays (30, 30, 30 s)": {}, "those of our projects (10, 10, 30 s)": None}
 """Of checkout, advance_status and check_run_status, as `tests.cluster.remote.project` takes them."""
 
 
 class Times(NamedTuple):
     """
-    When what happened to a chunk, seconds since the epoch.
+    When what happened to a job, seconds since the epoch.
 
     Slurm's times are in whole seconds.
     """
@@ -59,9 +63,9 @@ class Times(NamedTuple):
 def main() -> None:
     """Print medians and ranges, a table for each kind of delay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--singles", type=int, default=9, help="chunks submitted to an idle cluster")
+    parser.add_argument("--singles", type=int, default=9, help="jobs submitted one by one")
     parser.add_argument("--every", type=float, default=13.0, help="seconds between them")
-    parser.add_argument("--chunks", type=int, default=12, help="chunks submitted at once")
+    parser.add_argument("--at-once", type=int, default=12, help="jobs submitted at once")
     parser.add_argument("--seconds", type=float, default=20.0, help="that each of those takes")
     options = parser.parse_args()
     if reason := cannot_run():
@@ -83,43 +87,39 @@ def measured(folder: Path, uri: str, delays: dict[str, float] | None, options: a
     """Rows of the table for one kind of delays."""
     name = uri.rpartition("/")[2]
     ample, scarce = (
-        project(
-            folder,
-            f"{name}_{most}",
-            f"{uri}_{most}",
-            "--max-jobs",
-            str(most),
-            "--env",
-            "MATRIS_DEVICE=cpu",
-            delays=delays,
-        )
+        project(folder, f"{name}_{most}", f"{uri}_{most}", *_ON_CPU, "--max-jobs", str(most), delays=delays)
         for most in (2 * GPUS, GPUS)
     )
     with runner(ample):
-        time.sleep(options.every)  # its imports
-        jobs, submitted = [], []
-        for number in range(options.singles):
-            jobs.append(StandInMaker().make(crystals(1, number)))
-            submitted.append(time.time())
-            submit_flow(jobs[-1], worker="gpu", project=ample.stem)
-            time.sleep(options.every)
-        singles = _times(ample.stem, jobs, submitted)
-        yield _row("submission to the chunk's start", [each.started - each.submitted for each in singles])
+        _one_by_one(ample.stem, [asleep(0.0)], 0.0)  # until the runner works
+        singles = _one_by_one(ample.stem, [asleep(0.0) for _ in range(options.singles)], options.every)
+        yield _row("submission to the job's start", [each.started - each.submitted for each in singles])
         yield _row("– to Slurm's queue", [each.in_slurm - each.submitted for each in singles])
         yield _row("– in Slurm's queue", [each.running - each.in_slurm for each in singles])
-        yield _row("– from Slurm's start to the chunk's: imports", [each.started - each.running for each in singles])
-        yield _row("the chunk's end to its output in the database", [each.stored - each.ended for each in singles])
-        yield _row("between chunks of a GPU, as many more in Slurm's queue", _gaps(_many(ample.stem, options)))
+        yield _row("– from Slurm's start to the job's", [each.started - each.running for each in singles])
+        yield _row("the job's end to its output in the database", [each.stored - each.ended for each in singles])
+        yield from _gaps("more of them in Slurm's queue", _at_once(ample.stem, options))
+        chunks = _one_by_one(ample.stem, [StandInMaker().make(crystals(1, n)) for n in range(CHUNKS)], options.every)
+        yield _row("from Slurm's start to a chunk's: imports", [each.started - each.running for each in chunks])
     with runner(scarce):
-        time.sleep(options.every)
-        yield _row("between chunks of a GPU, none in Slurm's queue", _gaps(_many(scarce.stem, options)))
+        _one_by_one(scarce.stem, [asleep(0.0)], 0.0)
+        yield from _gaps("none in Slurm's queue", _at_once(scarce.stem, options))
 
 
-def _many(name: str, options: argparse.Namespace) -> list[Times]:
-    jobs = [StandInMaker(seconds=options.seconds).make(crystals(1, number)) for number in range(options.chunks)]
+def _at_once(name: str, options: argparse.Namespace) -> list[Times]:
+    jobs = [asleep(options.seconds) for _ in range(options.at_once)]
     submitted = time.time()
     submit_flow(Flow(jobs), worker="gpu", project=name)
     return _times(name, jobs, [submitted] * len(jobs))
+
+
+def _one_by_one(name: str, jobs: Sequence[Job], every: float) -> list[Times]:
+    submitted = []
+    for job in jobs:
+        submitted.append(time.time())
+        submit_flow(job, worker="gpu", project=name)
+        time.sleep(every)
+    return _times(name, jobs, submitted)
 
 
 def _times(name: str, jobs: Sequence[Job], submitted: Sequence[float]) -> list[Times]:
@@ -155,10 +155,13 @@ def _time(controller: JobController, info: Any, submitted: float) -> Times:
     )
 
 
-def _gaps(times: Sequence[Times]) -> list[float]:
-    """Seconds between the end of a chunk and the start of the next on the same GPU."""
+def _gaps(which: str, times: Sequence[Times]) -> Iterator[str]:
+    """Rows for what lies between the end of a job and the start of the next on the same GPU."""
     ordered = sorted(times, key=lambda each: (each.gpu, each.started))
-    return [after.started - before.ended for before, after in pairwise(ordered) if after.gpu == before.gpu]
+    pairs = [(before, after) for before, after in pairwise(ordered) if after.gpu == before.gpu]
+    what = f"between jobs of a GPU, {which}"
+    yield _row(what, [after.started - before.ended for before, after in pairs])
+    yield _row("– of that, until Slurm starts the next job", [after.running - before.ended for before, after in pairs])
 
 
 def _row(what: str, seconds: Sequence[float]) -> str:

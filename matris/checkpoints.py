@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
+SMALL = "matris_embedded_small"
 _RELEASE = "https://github.com/HPC-AI-Team/MatRIS/releases/download/v1.0.0"
 _TIMEOUT = 60.0
 
@@ -151,13 +152,13 @@ def locate(key_or_path: str | Path | None = None) -> Path:
     CheckpointError
         If there is no such checkpoint, or it cannot be downloaded.
     """
-    if key_or_path is None or key_or_path == EMBEDDED:
-        return Path(str(files("matris") / "data" / f"{EMBEDDED}.safetensors"))
+    if key_or_path is None or key_or_path in (EMBEDDED, SMALL):
+        return Path(str(files("matris") / "data" / f"{key_or_path or EMBEDDED}.safetensors"))
     if str(key_or_path) in REGISTRY:
         return _fetch(REGISTRY[str(key_or_path)])
     path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
-        known = ", ".join([EMBEDDED, *REGISTRY])
+        known = ", ".join([EMBEDDED, SMALL, *REGISTRY])
         raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {known}")
     return path
 
@@ -179,14 +180,16 @@ def read_file(path: Path) -> tuple[MatRIS, Card]:
     """
     try:
         with path.open("rb") as stream:
-            head = stream.read(2)
+            head = stream.read(9)
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     if not head:
         raise CheckpointError(f"checkpoint {path} is empty: delete it and fetch it again")
-    published = head == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
+    # ours begins with the length of its header, which may be any byte, and its header
+    torch_file = head[:2] == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
+    published = torch_file and head[8:] != b"{"
     network, card = _read_published(path) if published else _read_own(path)
     return network.requires_grad_(False).eval(), replace(card, sha256=digest)
 

@@ -356,7 +356,7 @@ def query(
 
 @app.command()
 def models() -> None:
-    """List the checkpoints: energy scale, predictions, whether the file is at hand; what the embedded one is worth."""
+    """List the checkpoints: energy scale, predictions, whether at hand; what the embedded ones are worth."""
     with clear_errors():
         from matris import checkpoints
         from matris.cache import cache_directory
@@ -365,10 +365,13 @@ def models() -> None:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
-        card = checkpoints.read_file(checkpoints.locate())[1]
-        table.add_row(
-            card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
-        )
+        embedded = [
+            checkpoints.read_file(checkpoints.locate(key))[1] for key in (checkpoints.EMBEDDED, checkpoints.SMALL)
+        ]
+        for card in embedded:
+            table.add_row(
+                card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
+            )
         for entry in checkpoints.REGISTRY.values():
             at_hand = "[green]yes[/green]" if entry.path.exists() else "no"
             table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.file, at_hand, entry.trained_on)
@@ -379,12 +382,13 @@ def models() -> None:
             soft_wrap=True,
         )
         out.print("Without a network, place them there.")
-        if errors := measured_errors(card):
-            out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
-            out.print(columns_table(["set", "what", "value"], errors))
-        for number, sentence in enumerate(limits(card)):
-            heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
-            out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+        for card in embedded:
+            if errors := measured_errors(card):
+                out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
+                out.print(columns_table(["set", "what", "value"], errors))
+            for number, sentence in enumerate(limits(card)):
+                heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
+                out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
 def _names(listed: str | None) -> list[str] | None:

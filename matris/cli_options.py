@@ -98,8 +98,8 @@ Page = Annotated[
 
 
 @contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn what goes wrong on purpose into one line and an exit code."""
+def clear_errors(*, resumes: bool = True) -> Iterator[None]:
+    """Turn what goes wrong on purpose into one line and an exit code; after Ctrl-C say whether anything is kept."""
     try:
         yield
     except BrokenPipeError:
@@ -108,7 +108,8 @@ def clear_errors() -> Iterator[None]:
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(NOTHING_COMPUTED) from None
     except KeyboardInterrupt:
-        stderr.print("Interrupted. What is finished is kept; run the same command again to go on.")
+        kept = "What is finished is kept; run the same command again to go on." if resumes else "Nothing is kept."
+        stderr.print(f"Interrupted. {kept}")
         raise typer.Exit(INTERRUPTED) from None
 
 

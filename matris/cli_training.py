@@ -82,7 +82,7 @@ def data(
 
     `matris data mptrj`
     """
-    with clear_errors():
+    with clear_errors(resumes=False):
         from matris.checkpoints import locate, read_file
         from matris.errors import MatrisError
         from matris.potential import load
@@ -97,6 +97,7 @@ def data(
             if store is not None or not files or len(files) > 1:
                 raise MatrisError("name the folder to make: --output SET")
             made = DataSet(files[0])
+            made.verify()
         else:
             reading = Reading(max_force, stress_unit, flip_stress)
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
@@ -135,7 +136,7 @@ def evaluate(
 
     `matris evaluate matris_10m_mp dft.extxyz --report errors.html`
     """
-    with clear_errors():
+    with clear_errors(resumes=False):
         from matris.errors import MatrisError
         from matris.potential import load
         from matris.terminal_data import error_table

@@ -97,6 +97,8 @@ def _sources(sources: Sequence[dict[str, Any]]) -> Table:
             f"{found['ratio']:.2f} ({found['pairs']})" if (found := source["work"].get(name)) else "not comparable"
             for name in ("forces", "stress")
         ]
+        if (asked := source["pressures"]) is not None:
+            work[1] = f"sign as {asked['key']} has it: {asked['agreeing']:.0%} ({asked['n_frames']})"
         table.add_row(escape(source["name"]), str(source["n_frames"]), str(source["n_rejected"]), *work)
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -118,6 +119,30 @@ class DataSet(Sequence[Frame]):
         """Send the path to other processes, not the arrays."""
         return _reopened, (self.path, self._indices)
 
+    @property
+    def identity(self) -> str:
+        """Hash of all that was stored, the same for the same frames: for cards of what learns from them."""
+        said = json.dumps(self.meta["sha256"], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def verify(self) -> None:
+        """
+        Compare all files with their hashes.
+
+        Raises
+        ------
+        MatrisError
+            For the first that is not what was written.
+        """
+        for name, digest in self.meta["sha256"].items():
+            try:
+                with (self.path / name).open("rb") as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise MatrisError(f"{self.path} is damaged: {error}") from error
+            if found != digest:
+                raise MatrisError(f"{self.path} is damaged: {name} is not what was written")
+
     def part(self, part: Part) -> DataSet:
         """Frames of one part."""
         return DataSet(self.path, part)
@@ -201,14 +226,16 @@ class DataSet(Sequence[Frame]):
         return mine[:, 0], mine[:, 1]
 
     def labelled(self) -> Iterator[Labelled]:
-        """Yield the frames as a source of another set, each in its part."""
+        """Yield the frames, in the order they are stored, as a source of another set, each in its part."""
         scale = self.meta.get("energy_scale")
+        wanted = np.zeros(self.meta["n_frames_stored"], dtype=bool)
+        wanted[self._indices] = True
         with (self.path / WHERE).open(encoding="utf-8") as stream:
-            places = [line.rstrip("\n") for line in stream]
-        for i in self._indices.tolist():
-            frame = self._frame(i)
-            split: Split = "validation" if frame.validation else "training"
-            yield Labelled(frame, places[i], scale, split)
+            for i, place in enumerate(stream):
+                if wanted[i]:
+                    frame = self._frame(i)
+                    split: Split = "validation" if frame.validation else "training"
+                    yield Labelled(frame, place.rstrip("\n"), scale, split)
 
 
 def _reopened(path: Path, indices: NDArray[np.int64]) -> DataSet:

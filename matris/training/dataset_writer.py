@@ -21,7 +21,7 @@ from matris.training.dataset import ARRAYS, FORMAT, META, OUTLIER, TRAINING, VAL
 from matris.training.element_energies import fractions, least_absolute
 from matris.training.label_statistics import describe
 from matris.training.labelled import Rejected, reduced_formula
-from matris.training.pressures import Pressures
+from matris.training.pressures import Agreement, Pressures
 from matris.training.work import WorkCheck
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class _Source:
     n_frames: int = 0
     n_rejected: int = 0
     work: dict[str, Any] = field(default_factory=dict)
+    pressures: Agreement | None = None
 
 
 class _Spool:
@@ -221,7 +222,8 @@ class _Spool:
             return
         problem = self._check.problem()
         if problem is None and self._potential is not None and "stress" not in source.work:
-            problem = self._pressures.problem(self._potential)
+            source.pressures = self._pressures.compare(self._potential)
+            problem = source.pressures.problem() if source.pressures else None
         if problem is not None:
             raise MatrisError(f"{source.name}: {problem}; or --no-check to take them as they are")
 

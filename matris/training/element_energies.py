@@ -10,6 +10,8 @@ from scipy.sparse import csr_array
 from matris.config import MAX_ATOMIC_NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
 _CHUNK = 2**16  # structures looked at together
@@ -52,6 +54,7 @@ def least_squares(
     energies: NDArray[np.float64],
     weights: NDArray[np.float64] | None = None,
     ridge: float = 1e-3,
+    free: Collection[int] | None = None,
 ) -> NDArray[np.float64]:
     """
     Fit energies per atom by ridge regression on composition.
@@ -66,6 +69,8 @@ def least_squares(
         Of the structures; by default all the same.
     ridge
         What is added to the squared fractions of each element.
+    free
+        Atomic numbers of the elements whose energy may be other than zero; by default all.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def least_squares(
     weighted = compositions if weights is None else compositions.multiply(weights[:, None]).tocsr()
     squares = (weighted.T @ compositions).toarray()
     seen = squares.diagonal() > 0
+    if free is not None:
+        seen &= np.isin(np.arange(1, MAX_ATOMIC_NUMBER + 1), list(free))
     found = np.zeros(MAX_ATOMIC_NUMBER)
     squares = squares[np.ix_(seen, seen)] + ridge * np.eye(int(seen.sum()))
     found[seen] = np.linalg.solve(squares, (weighted.T @ energies)[seen])

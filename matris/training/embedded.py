@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import zlib
 from collections import Counter
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ase.io import write
-from torch import distributed
 
 from matris import checkpoints
 from matris.checkpoints import Card
@@ -32,6 +30,7 @@ from matris.training import batches
 from matris.training.data import read_frames
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.evaluate import evaluate
+from matris.training.processes import together
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
 from matris.training.variants import DFT_SETS, SIZES, trainable
@@ -120,7 +119,9 @@ def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> Non
         logger.info("%s: %d frames", name, len(taken))
 
 
-def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path) -> None:
+def train_embedded(
+    labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path, device: torch.device
+) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
 
@@ -137,6 +138,8 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         How to train.
     initial
         A checkpoint file to widen, or the folder of the stage before.
+    device
+        Where to train.
     """
     training, validation = read_labels(labels, calm=initial.is_dir())
     costs = batches.costs(training, CONFIG)
@@ -151,12 +154,12 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         network = widen(small, CONFIG, magmoms=True)
         introduce(network, card.elements, {s for f in training for s in f.symbols} - set(card.elements))
         refit_reference_energies(network, training[:: max(1, len(training) // REFITTED)])
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
 
 
-def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> Card:
+def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> None:
     """
     Measure a trained network and write it with its card.
 
@@ -187,15 +190,6 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
             "DFT frames, on the raw MP energy scale. For demos and tests; use a published checkpoint for results."
         ),
     )
-    potential = Potential(network, card)
-    domain: dict[str, Any] = {}
-    try:
-        domain = fit_domain(potential, [*training, *validation])
-    except MatrisError as error:
-        logger.warning("%s", error)
-    errors = evaluate(potential, data)
-    aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
-    errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {
         "date": datetime.now(UTC).date().isoformat(),
         "teacher": "SevenNet-0 (7net-0, sevenn 0.13, MIT) and CHGNet 0.3.0 (chgnet 0.4.2, BSD), where they agree",
@@ -207,13 +201,44 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
         "training_materials": len({frame.material for frame in training}),
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": label_ranges(training),
-        "domain": domain,
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
-        "errors": errors,
     }
-    card = replace(card, details=details)
-    checkpoints.save(target, network, card)
-    return card
+    _write_measured(target, network, replace(card, details=details), training, validation, data)
+
+
+def measure(target: Path, labels: Sequence[Path], data: Path | None) -> None:
+    """
+    Measure a checkpoint again, and write its file with what was found.
+
+    Parameters
+    ----------
+    target
+        The checkpoint.
+    labels
+        For its domain, and the errors on the materials set aside.
+    data
+        Folder of reference data, or None.
+    """
+    network, card = checkpoints.read_file(target)
+    training, validation = ([f for f in frames if f.symbols <= set(card.elements)] for frames in read_labels(labels))
+    _write_measured(target, network, card, training, validation, data)
+
+
+def _write_measured(
+    target: Path, network: MatRIS, card: Card, training: Sequence[Frame], validation: Sequence[Frame], data: Path | None
+) -> None:
+    """Find domain and errors of a network, and write it with its card."""
+    potential = Potential(network, card)
+    domain: dict[str, Any] = {}
+    try:
+        domain = fit_domain(potential, [*training, *validation])
+    except MatrisError as error:
+        logger.warning("%s", error)
+    errors = evaluate(potential, data)
+    aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
+    errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
+    details = {**card.details, "domain": domain, "errors": errors}
+    checkpoints.save(target, network, replace(card, details=details))
 
 
 def error_table(card: Card) -> str:
@@ -245,21 +270,23 @@ def main() -> None:
     )
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
-    stages.add_parser("errors", help="print the shipped card's errors as a table")
+    again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
+    again.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
+    again.add_argument("--data", type=Path, help="folder of reference data")
+    again.add_argument("--target", type=Path, required=True, help="the checkpoint")
+    again.add_argument("--threads", type=int, default=2)
+    shown = stages.add_parser("errors", help="print a shipped card's errors as a table")
+    shown.add_argument("key", nargs="?", default=checkpoints.EMBEDDED)
     arguments = parser.parse_args()
     if arguments.stage == "frames":
         take_frames(arguments.data, arguments.output, tuple(arguments.sizes))
         return
     if arguments.stage == "errors":
-        sys.stdout.write(error_table(checkpoints.read_file(TARGET)[1]) + "\n")
+        sys.stdout.write(error_table(checkpoints.read_file(checkpoints.locate(arguments.key))[1]) + "\n")
         return
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("medium")  # oneDNN's products on a CPU: twice as fast as MKL's on AMD
     if arguments.stage == "train":
-        if distributed.is_torchelastic_launched():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         settings = TrainSettings(
             steps=arguments.steps,
             batch_size=arguments.batch_size,
@@ -268,7 +295,10 @@ def main() -> None:
             weight_decay=1e-3,
             compile=arguments.compile,
         )
-        train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
+        with together(None) as (device, _):
+            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device)
+    elif arguments.stage == "measure":
+        measure(arguments.target, arguments.labels, arguments.data)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)
 

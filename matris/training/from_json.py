@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from ase.data import atomic_numbers
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
@@ -128,10 +130,22 @@ def from_document(where: str, document: dict[str, Any], reading: Reading, path: 
             labels, names = _matpes(document, reading)
         else:
             labels, names = _plain(document, reading)
-        geometry = Geometry.of(Structure.from_dict(structure))
-        return take(where, geometry, labels, reading, **names)
+        return take(where, _geometry(structure), labels, reading, **names)
     except _ERRORS as error:
         return unreadable(where, error)
+
+
+def _geometry(structure: dict[str, Any]) -> Geometry:
+    """Read a structure as arrays, which takes a fraction of the time that pymatgen needs; odd ones are left to it."""
+    sites = structure["sites"]
+    species = [site["species"] for site in sites]
+    numbers = [atomic_numbers.get(kinds[0]["element"], 0) for kinds in species if len(kinds) == 1]
+    if len(numbers) < len(sites) or 0 in numbers or any(kinds[0]["occu"] != 1 for kinds in species):
+        return Geometry.of(Structure.from_dict(structure))
+    cell = np.array(structure["lattice"]["matrix"], dtype=float).reshape(3, 3)
+    places = np.array([site["abc"] for site in sites], dtype=float).reshape(-1, 3)
+    pbc = np.array(structure["lattice"].get("pbc", (True, True, True)), dtype=bool)
+    return Geometry(np.array(numbers, dtype=np.int64), places @ cell, cell, pbc)
 
 
 def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -47,9 +47,8 @@ def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
             continue
         where = f"{name}:{number}"
         number += 1
-        try:
-            n_atoms = int(line)
-        except ValueError:
+        n_atoms = int(line) if line.strip().isdecimal() else 0
+        if not n_atoms:
             detail = f"{line.strip()[:40]!r} instead of a number of atoms; the rest of the file is not read"
             yield Rejected(where, "unreadable", detail)
             return

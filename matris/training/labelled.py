@@ -172,6 +172,8 @@ def take(
     material, scale, split
         As the source names them; by default the material is the reduced formula.
     """
+    if (rejected := _fault_of_geometry(where, geometry)) is not None:
+        return rejected
     energy, forces, stress, magmoms = (labels.get(name) for name in ("energy", "forces", "stress", "magmoms"))
     n_atoms = len(geometry.numbers)
     for name, value, shape in (
@@ -193,15 +195,10 @@ def take(
         material=material or reduced_formula(geometry.numbers),
         magmoms=None if magmoms is None else np.asarray(magmoms, dtype=float),
     )
-    if (rejected := fault(where, frame, reading)) is not None:
+    if (rejected := _fault_of_labels(where, frame, reading)) is not None:
         return rejected
     part = SPLITS.get(split or "")
     return Labelled(replace(frame, validation=part == "validation"), where, scale, part)
-
-
-def fault(where: str, frame: Frame, reading: Reading) -> Rejected | None:
-    """Say what is wrong with a frame by itself."""
-    return _fault_of_geometry(where, frame.geometry) or _fault_of_labels(where, frame, reading)
 
 
 def _fault_of_geometry(where: str, geometry: Geometry) -> Rejected | None:

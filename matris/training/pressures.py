@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,8 +50,8 @@ class Pressures:
                 self._kept = sorted(self._kept, key=_pressed, reverse=True)[:_KEPT]
                 self._least = _pressed(self._kept[-1])
 
-    def problem(self, potential: Potential) -> str | None:
-        """Say what is wrong with the stresses; None if nothing is, or too few frames tell."""
+    def compare(self, potential: Potential) -> Agreement | None:
+        """Ask a potential; None if too few frames are under pressure."""
         frames = sorted(self._kept, key=_pressed, reverse=True)[:_KEPT]
         found = [np.trace(p.stress) / 3 for p in potential.predict_geometries([f.geometry for f in frames])]
         ratios = np.array(
@@ -62,16 +63,42 @@ class Pressures:
         )
         if len(ratios) < _FEWEST:
             return None
-        agreeing, size = float((ratios > 0).mean()), float(np.median(np.abs(ratios)))
-        said = f"of {len(ratios)} frames under pressure, {agreeing:.0%} have the sign that {potential.card.key} gives"
-        said += f", and their stress is {size:.3g} times as large"
-        if near(size, 1, within=3):
-            if agreeing < 1 - _AGREEING:
+        return Agreement(potential.card.key, len(ratios), float((ratios > 0).mean()), float(np.median(np.abs(ratios))))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """
+    How stresses compare with a potential's.
+
+    Attributes
+    ----------
+    key
+        Of the potential.
+    n_frames
+        Under pressure.
+    agreeing
+        Share of them whose sign is the potential's.
+    size
+        Median ratio of the stresses, without sign.
+    """
+
+    key: str
+    n_frames: int
+    agreeing: float
+    size: float
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the stresses, if anything is."""
+        said = f"of {self.n_frames} frames under pressure, {self.agreeing:.0%} have the sign that {self.key} gives"
+        said += f", and their stress is {self.size:.3g} times as large"
+        if near(self.size, 1, within=3):
+            if self.agreeing < 1 - _AGREEING:
                 return f"the stress has the wrong sign: {said}; give --flip-stress, or leave it out"
             return None
         for words, factor in STRESS_RATIOS.items():
-            if near(size, 1 / factor, within=2.5) and not 1 - _AGREEING <= agreeing <= _AGREEING:
-                also = ", and the sign is wrong" if agreeing < 1 / 2 else ""
+            if near(self.size, 1 / factor, within=2.5) and not 1 - _AGREEING <= self.agreeing <= _AGREEING:
+                also = ", and the sign is wrong" if self.agreeing < 1 / 2 else ""
                 return f"a unit is wrong, perhaps {words}{also}: {said}; give --stress-unit, or convert them"
         return None
 

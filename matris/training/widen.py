@@ -16,14 +16,14 @@ from pymatgen.core import Element
 from torch import nn
 
 from matris.errors import MatrisError
-from matris.network import Attention, GatedMLP, MatRIS, reference_energy
-from matris.training.data import ElementRegression, collate
+from matris.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
+from matris.training.data import collate
+from matris.training.element_energies import fractions, least_squares
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from matris.config import ModelConfig
-    from matris.network import Refinement
     from matris.training.data import Frame
 
 _UNEVEN = 0.3  # spread of the shares that copies of a channel get, in standard deviations of the weights
@@ -61,23 +61,19 @@ def widen(small: MatRIS, config: ModelConfig, *, magmoms: bool) -> MatRIS:
             _copy(name, module, modules[name])
     large.reference_energies.copy_(small.reference_energies)
     for block in list(large.blocks)[small.config.num_layers :]:
-        for attention in (block.line_attention, block.atom_attention):
-            _silence_attention(attention)
-        for refinement in (block.line_refinement, block.atom_refinement):
-            _silence_refinement(refinement)
+        for part in block.children():
+            _silence(part)
     return large
 
 
-def _silence_attention(attention: Attention) -> None:
-    """Make both updates zero: SiLU of a norm whose weights are zero."""
-    for mlp in (attention.edge_mlp, attention.node_mlp):
-        mlp.norm.weight[0] = 0.0
-
-
-def _silence_refinement(refinement: Refinement) -> None:
-    """Make both updates zero: the last linear layers are."""
-    refinement.node_ffn.second.weight.zero_()
-    refinement.edge_ffn.second.weight.zero_()
+def _silence(part: nn.Module) -> None:
+    """Make the updates of a block's part zero: by SiLU of a norm whose weights are, or by the last linear layers."""
+    if isinstance(part, Attention):
+        for mlp in (part.edge_mlp, part.node_mlp):
+            mlp.norm.weight[0] = 0.0
+    elif isinstance(part, Refinement):
+        part.node_ffn.second.weight.zero_()
+        part.edge_ffn.second.weight.zero_()
 
 
 def _copy(name: str, small: nn.Module, large: nn.Module) -> None:
@@ -90,7 +86,8 @@ def _copy(name: str, small: nn.Module, large: nn.Module) -> None:
     reading = isinstance(small, (nn.Linear, GatedMLP, Attention))
     for key, old in small.named_parameters(recurse=False):
         new = large.get_parameter(key)
-        value, last = old, old.dim() - 1
+        value: torch.Tensor = old
+        last = old.dim() - 1
         reads = (reading and "weight" in key) or key == "logits"
         for axis in range(old.dim()):
             widths = (old.shape[axis],), (new.shape[axis],)
@@ -165,7 +162,7 @@ def refit_reference_energies(
     batch_size
         Frames in a call.
     """
-    regression = ElementRegression()
+    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
     energies = network.reference_energies
     for start in range(0, len(frames), batch_size):
         chosen = frames[start : start + batch_size]
@@ -173,7 +170,10 @@ def refit_reference_energies(
         atomic = network(graph, graph.vectors)[0].double()
         found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
         found += reference_energy(energies, graph)
-        for frame, energy in zip(chosen, found.tolist(), strict=True):
-            regression.add(frame.geometry.numbers, frame.energy - energy)
+        left += [
+            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+        ]
     free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
-    energies += torch.from_numpy(regression.energies(free)).to(energies)
+    offsets = np.cumsum([0, *map(len, numbers)])
+    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
+    energies += torch.from_numpy(shifts).to(energies)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.slurm import Use, ask, clashes
+from tests.cluster.slurm import Use, ask, cannot_run, clashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,3 +39,28 @@ def test_clashes() -> None:
         (first, Use("0", 1.0, 2.5)),
         (Use("0", 1.0, 2.5), later),
     ]
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "reason"),
+    [
+        ("sys.platform", "darwin", "Slurm runs on Linux"),
+        ("os.geteuid", lambda: 1000, "started as root"),
+        ("shutil.which", lambda _: None, "no munged, slurmctld, slurmd, .*: apt-get install slurm-wlm munge"),
+    ],
+)
+def test_reasons_to_skip(monkeypatch: pytest.MonkeyPatch, what: str, value: object, reason: str) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(what, value)
+    assert re.search(reason, cannot_run() or "")
+
+
+def test_no_devices_can_be_made(cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """Where all else is there, as in a container without the right to."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.mknod", refuse)
+    assert cannot_run() == "no fake GPU can be made here: [Errno 1] Operation not permitted"

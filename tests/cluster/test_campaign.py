@@ -37,7 +37,7 @@ N, CHUNK = 200, 25
 SECONDS = 0.3
 """That a candidate takes; a chunk is then long enough to be disturbed half-way."""
 
-PATIENCE = 600.0
+PATIENCE = 900.0
 
 OF_THE_RUN = {"_id", "last_updated", "computed_at", "seconds", "job_uuid", "hulls"}
 """Fields that tell of the run, not of the candidate; hulls carry times."""

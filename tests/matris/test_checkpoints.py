@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,3 +233,14 @@ def test_failed_download_leaves_no_file_and_says_the_way_out(release, served):
     assert str(entry.path) in str(caught.value)
     assert entry.url in str(caught.value)
     assert not list(entry.path.parent.iterdir())
+
+
+def test_a_header_of_any_length_is_ours(tiny_checkpoint, tmp_path):
+    network, card = checkpoints.read_file(tiny_checkpoint)
+    heads = set()
+    for extra in range(0, 256, 8):
+        path = tmp_path / "own.safetensors"
+        checkpoints.save(path, network, replace(card, description="x" * extra))
+        assert checkpoints.read_file(path)[1].description == "x" * extra
+        heads.add(path.read_bytes()[:1])
+    assert b"\x80" in heads  # as pickles begin

@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,8 +140,16 @@ def test_edges_are_counted_once(made):
 
 
 def test_the_same_sources_give_the_same_set(frames, tmp_path):
-    sets = [write_set(tmp_path / name, [("a", labelled(frames))]) for name in ("one", "two")]
-    assert sets[0].meta["sha256"] == sets[1].meta["sha256"]
+    one, two = (write_set(tmp_path / name, [("a", labelled(frames))]) for name in ("one", "two"))
+    assert one.identity == two.identity
+    assert write_set(tmp_path / "less", [("a", labelled(frames[1:]))]).identity != one.identity
+    one.edges(CONFIG)
+    one.verify()
+    with (one.path / "forces.npy").open("r+b") as stream:
+        stream.seek(-3, os.SEEK_END)
+        stream.write(b"x")
+    with pytest.raises(MatrisError, match=r"forces\.npy is not what was written"):
+        one.verify()
 
 
 def test_a_set_is_a_source(made, tmp_path):
@@ -232,6 +243,17 @@ def test_a_killed_run_leaves_no_set_and_the_next_one_clears_up(frames, tmp_path)
     assert ".lock" not in {path.name for path in (tmp_path / "a").iterdir()}
 
 
+def test_a_full_disk_leaves_nothing(frames, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_set(tmp_path / "a", [("a", labelled(frames * 20))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_runs_do_not_write_one_set(frames, tmp_path):
     def meanwhile():
         with pytest.raises(MatrisError, match="another process is writing"):
@@ -296,6 +318,36 @@ def test_wrong_stresses_are_found(factor, said):
         assert re.search(said, problem or "")
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.0, None),
+        (-1.0, "the stress has the wrong sign: of 12 frames under pressure, 0%"),
+        (1 / GPa, "stresses in GPa instead of eV/Å³"),
+        (0.1 * GPa, "stresses in eV/Å³ instead of kbar"),
+        (-10 / GPa, "stresses in kbar instead of eV/Å³, and the sign is wrong"),
+    ],
+)
+def test_a_potential_judges_frames_that_are_alone(tmp_path, factor, said):
+    true = [replace(f, stress=0.1 * i * np.eye(3) - 0.55 * np.eye(3)) for i, f in enumerate(compressions())]
+    labels = [replace(f, material=f"alone {i}", stress=factor * f.stress) for i, f in enumerate(true)]
+    sources = [("VASP's", labelled(labels)), ("b", labelled(list(map(frame_of, crystals(4)))))]
+    known = {id(f.geometry): SimpleNamespace(stress=1.3 * f.stress) for f in true}
+    calm = SimpleNamespace(stress=np.zeros((3, 3)))
+    potential = SimpleNamespace(
+        elements=("Ar", "Ne"),
+        card=SimpleNamespace(key="knowing"),
+        predict_geometries=lambda geometries: [known.get(id(geometry), calm) for geometry in geometries],
+    )
+    if said is None:
+        made = write_set(tmp_path / "a", sources, potential=potential)
+        assert made.meta["sources"][0]["pressures"]["agreeing"] == 1
+        assert made.meta["sources"][1]["pressures"] is None
+    else:
+        with pytest.raises(MatrisError, match=f"VASP's: .*{said}"):
+            write_set(tmp_path / "a", sources, potential=potential)
+
+
 def test_wrong_forces_and_energies_are_found():
     dice = np.random.default_rng(1)
     start = bulk("Ar", "fcc", a=5.2, cubic=True)
@@ -337,3 +389,20 @@ def test_molecules_are_frames_too(tmp_path):
     data = write_set(tmp_path / "a", [("a", labelled([frame, *others]))])
     assert not data[0].geometry.pbc.any()
     assert np.array_equal(data[0].geometry.cell, frame.geometry.cell)
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the reference data in ../shared/data")
+def test_labels_of_density_functional_theory_belong_together():
+    ratios = {}
+    for name in ("mptrj_highest_stress", "mpf_tp"):
+        check = WorkCheck()
+        for item in read_labelled(DATA / f"{name}.extxyz.gz", Reading()):
+            if isinstance(item, Labelled):
+                check.add(item.frame)
+        assert check.problem() is None
+        ratios |= check.ratios()
+    assert ratios["stress"][0] == pytest.approx(1, abs=0.1)
+    assert ratios["forces"][0] == pytest.approx(1, abs=0.1)

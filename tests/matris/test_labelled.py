@@ -187,6 +187,24 @@ def test_a_file_that_ends_too_early(frames, tmp_path):
     assert read(tmp_path / "c.json")[-1].reason == "unreadable"
 
 
+def test_odd_inputs_have_a_reason(frames, tmp_path):
+    (tmp_path / "a.xyz").write_text("-3\nnothing\n")
+    (tmp_path / "b.xyz").write_text("")
+    document = json.loads(as_matpes(frames[:1]))[0]
+    half = json.loads(json.dumps(document))
+    half["structure"]["sites"][0]["species"] = [{"element": "Ar", "occu": 0.5}, {"element": "Ne", "occu": 0.5}]
+    empty = json.loads(json.dumps(document))
+    empty["structure"]["sites"] = []
+    heavy = json.loads(json.dumps(document))
+    heavy["structure"]["sites"][1]["species"][0]["element"] = "Og"
+    (tmp_path / "c.json").write_text(json.dumps([half, empty, heavy, {"structure": 3}, {"structure": {}}]))
+    assert [item.reason for item in read(tmp_path / "a.xyz")] == ["unreadable"]
+    assert read(tmp_path / "b.xyz") == []
+    taken = read(tmp_path / "c.json")
+    assert [item.reason for item in taken] == ["unreadable", "no atoms", "unknown element", "unreadable"]
+    assert "disordered" in taken[0].detail
+
+
 def test_folders_and_unknown_files(frames, tmp_path):
     write(tmp_path / "b.xyz", frames, format="extxyz")
     write(tmp_path / "a.extxyz.gz", frames[:1], format="extxyz")

@@ -69,7 +69,7 @@ def test_same_function(networks):
 def test_copies_and_new_blocks_learn(networks):
     _, large = networks
     large.float().requires_grad_(True)
-    errors(large, collate(frames(), LARGE), differentiable=True).loss(LossWeights()).backward()
+    errors(large, collate(frames(), LARGE), differentiable=True).loss(LossWeights()).mean().backward()
     # every second copy of a channel gets another gradient than the first
     gradient = large.blocks[0].atom_attention.edge_mlp.weight_in.grad.chunk(2, 0)[0]
     assert (gradient[:16] - gradient[16:32]).abs().max() > 1e-6
@@ -95,4 +95,4 @@ def test_refitted_energies_explain_the_rest(networks):
     many = frames() * 8
     refit_reference_energies(network, many)
     rest = errors(network, collate(frames(), SMALL), differentiable=False)
-    assert float(rest.energy) < 0.05
+    assert float(rest.energy.mean()) < 0.05

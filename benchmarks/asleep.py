@@ -1,0 +1,22 @@
+"""A job that sleeps, and imports next to nothing: what is left is the cost of getting it to run."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from jobflow import job
+
+
+@job
+def asleep(seconds: float) -> dict[str, Any]:
+    """Sleep, and tell as a chunk does when and where."""
+    started = datetime.now(UTC)
+    time.sleep(seconds)
+    where = {
+        "scheduler_job": os.environ.get("SLURM_JOB_ID"),
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+    return {"ran_on": where, "started": started.isoformat(), "created": datetime.now(UTC).isoformat()}
