@@ -30,6 +30,7 @@ from matris.training import batches
 from matris.training.data import read_frames
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.evaluate import evaluate
+from matris.training.loss import LossWeights
 from matris.training.processes import together
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
@@ -74,6 +75,11 @@ REFITTED = 1500
 CALM, EVERY = 0.3, 3
 """Later stages take frames of mean force component below the first (eV/Å), and every so many of the others."""
 
+QUIET = 0.06
+"""The last stage takes calm frames alone whose stress is below (eV/Å³), 10 GPa: what decides on lattice constants."""
+
+QUIET_WEIGHTS = LossWeights(stress=0.4)
+
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
 
 
@@ -90,6 +96,12 @@ def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Fra
     if calm:
         frames = [f for i, f in enumerate(frames) if np.abs(f.forces).mean() < CALM or i % EVERY == 0]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
+
+
+def is_quiet(frame: Frame) -> bool:
+    """Whether a frame is near mechanical equilibrium."""
+    calm = float(np.abs(frame.forces).mean()) < CALM
+    return calm and frame.stress is not None and float(np.abs(frame.stress).max()) < QUIET
 
 
 def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> None:
@@ -120,7 +132,13 @@ def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> Non
 
 
 def train_embedded(
-    labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path, device: torch.device
+    labels: Sequence[Path],
+    output: Path,
+    settings: TrainSettings,
+    initial: Path,
+    device: torch.device,
+    *,
+    quiet: bool = False,
 ) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
@@ -140,8 +158,12 @@ def train_embedded(
         A checkpoint file to widen, or the folder of the stage before.
     device
         Where to train.
+    quiet
+        Whether to learn from `QUIET` frames alone.
     """
     training, validation = read_labels(labels, calm=initial.is_dir())
+    if quiet:
+        training, validation = ([f for f in frames if is_quiet(f)] for frames in (training, validation))
     costs = batches.costs(training, CONFIG)
     training = [f for f, cost in zip(training, costs, strict=True) if cost <= MAX_COST]
     logger.info("%d training and %d validation frames", len(training), len(validation))
@@ -268,6 +290,7 @@ def main() -> None:
     stages.choices["train"].add_argument(
         "--initial", type=Path, required=True, help="checkpoint file to widen, or folder of the stage before"
     )
+    stages.choices["train"].add_argument("--quiet", action="store_true", help="frames near equilibrium alone")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
@@ -294,9 +317,12 @@ def main() -> None:
             warmup=100,
             weight_decay=1e-3,
             compile=arguments.compile,
+            weights=QUIET_WEIGHTS if arguments.quiet else LossWeights(),
         )
         with together(None) as (device, _):
-            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device)
+            train_embedded(
+                arguments.labels, arguments.output, settings, arguments.initial, device, quiet=arguments.quiet
+            )
     elif arguments.stage == "measure":
         measure(arguments.target, arguments.labels, arguments.data)
     else:
