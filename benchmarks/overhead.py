@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from matris.stores.candidates import Candidate
 
-FIRST = 3
+FIRST = 10
 """Candidates of the campaign that pays what is paid once."""
 
 WORKER = """

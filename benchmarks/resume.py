@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,7 +82,8 @@ def main() -> None:
                     kills += 1
                     break
                 time.sleep(0.01)
-            process.wait()
+            if process.wait() not in (0, -signal.SIGKILL):
+                raise SystemExit("the training failed")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         subprocess.run([*launch, *script, str(two)], check=True)
         print(f"| step | validation loss, alone | killed {kills} times | two processes |\n|---|---|---|---|")

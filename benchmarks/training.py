@@ -69,11 +69,11 @@ def main() -> None:
     def step(part: list[Frame]) -> None:
         objective.backward(part, 1 / len(part), [])
 
-    whole = [list(part) for part in batched(frames, options.batch_size, strict=False)]
+    whole = [list(part) for part in batched(frames, options.batch_size)]
     largest = batches.largest_piece(torch.device(options.device))
     pieces = [
         [frames[i] for i in piece]
-        for chosen in batched(range(len(frames)), options.batch_size, strict=False)
+        for chosen in batched(range(len(frames)), options.batch_size)
         for piece in batches.pieces(np.array(chosen), costs, largest)
     ]
     ways = {

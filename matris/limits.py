@@ -9,6 +9,14 @@ if TYPE_CHECKING:
 
     from matris.checkpoints import Card
 
+_QUANTITIES = (
+    ("energy", "energy", 1e3, ".0f", "meV/atom"),
+    ("force_component", "force", 1.0, ".3f", "eV/Å"),
+    ("stress", "stress", 1.0, ".2f", "GPa"),
+    ("magmom", "magnetic moment", 1.0, ".3f", "μB"),
+)
+"""Errors of labels: key, name, factor to the unit, format, unit."""
+
 
 def measured_errors(card: Card) -> list[tuple[str, str, str]]:
     """
@@ -36,8 +44,11 @@ def _told(e: Mapping[str, Any]) -> tuple[str, str]:
         value += f"({e['force_component_zero']:.3f}) eV/Å; {e['stress']:.2f} GPa"
         return f"energy, mean / median; force (of zero); stress; {e['frames']} frames", value
     if "force_component" in e:
-        value = f"{1e3 * e['energy']:.0f} meV/atom; {e['force_component']:.3f} eV/Å; {e['stress']:.2f} GPa"
-        return f"energy; force; stress; {e['frames']} frames", value
+        known = [
+            (name, f"{scale * e[key]:{digits}} {unit}") for key, name, scale, digits, unit in _QUANTITIES if key in e
+        ]
+        frames = [f"{e['frames']} frames"] if "frames" in e else []
+        return "; ".join([name for name, _ in known] + frames), "; ".join(value for _, value in known)
     value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom"
     return f"energy at the DFT geometry, mean / median; {e['structures']} crystals", value
 

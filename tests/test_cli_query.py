@@ -30,6 +30,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs = open_job_store(folder)
     candidates = CandidateStore.beside(jobs)
     fill(candidates)
+    computed = [d for d in documents() if d["state"] == "converged"]
+    candidates.docs.update([d | {"is_extrapolating": d["candidate_id"] == "odd"} for d in computed])
     more = [document(f"n{i:03}", "Li2O", energy_above_hull=1.0, state="max_steps") for i in range(60)]
     candidates.docs.update([d | {"last_updated": d["last_updated"].replace(year=2020)} for d in more])
     jobs.close()
@@ -54,6 +56,7 @@ def test_examples_of_the_page(
     assert found.exit_code == 0, found.output
     told = {
         "chemsys = Fe-O and stable": ["Fe2O3", "Fe3O4"],
+        "stable and extrapolating = false": ["Fe2O3", "Fe3O4", "Li2O"],
         "ehull <= 50 meV": ["Fe2O3", "LiFeO2", "Li2O"],
         "state = converged": ["201", "151", "81"],
         "state in (failed": ["overlapping", "memory", "empty"],
@@ -69,7 +72,7 @@ def test_examples_of_the_page(
 
 
 def test_there_are_examples_of_all_questions() -> None:
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 8
 
 
 def test_formats_agree(store: Path) -> None:

@@ -190,7 +190,7 @@ def label_ranges(frames: Sequence[Frame]) -> dict[str, Any]:
     Parameters
     ----------
     frames
-        The training set.
+        The training set; of many, some are drawn at random.
 
     Returns
     -------
@@ -198,11 +198,13 @@ def label_ranges(frames: Sequence[Frame]) -> dict[str, Any]:
         ``pressure_GPa``: the middle 98 % of the frames that have a stress; ``force_eV_per_A``: the largest on an atom
         that 99 % of the frames stay below; ``atoms``: the largest cell.
     """
-    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in frames if f.stress is not None]
-    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in frames]
+    random = np.random.default_rng(0)
+    some = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
+    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in some if f.stress is not None]
+    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in some]
     ranges: dict[str, Any] = {
         "force_eV_per_A": round(float(np.quantile(forces, 0.99)), 2),
-        "atoms": max(len(f.forces) for f in frames),
+        "atoms": max(len(f.forces) for f in some),
     }
     if pressures:
         ranges["pressure_GPa"] = [round(float(p), 1) for p in np.quantile(pressures, [0.01, 0.99])]

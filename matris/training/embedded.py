@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import zlib
 from collections import Counter
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ase.io import write
-from torch import distributed
 
 from matris import checkpoints
 from matris.checkpoints import Card
@@ -32,6 +30,7 @@ from matris.training import batches
 from matris.training.data import read_frames
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.evaluate import evaluate
+from matris.training.processes import together
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
 from matris.training.variants import DFT_SETS, SIZES, trainable
@@ -120,7 +119,9 @@ def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> Non
         logger.info("%s: %d frames", name, len(taken))
 
 
-def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path) -> None:
+def train_embedded(
+    labels: Sequence[Path], output: Path, settings: TrainSettings, initial: Path, device: torch.device
+) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
 
@@ -137,6 +138,8 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         How to train.
     initial
         A checkpoint file to widen, or the folder of the stage before.
+    device
+        Where to train.
     """
     training, validation = read_labels(labels, calm=initial.is_dir())
     costs = batches.costs(training, CONFIG)
@@ -151,7 +154,7 @@ def train_embedded(labels: Sequence[Path], output: Path, settings: TrainSettings
         network = widen(small, CONFIG, magmoms=True)
         introduce(network, card.elements, {s for f in training for s in f.symbols} - set(card.elements))
         refit_reference_energies(network, training[:: max(1, len(training) // REFITTED)])
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device)
     chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
     train(network, training, [validation[i] for i in chosen], settings, output)
 
@@ -284,10 +287,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("medium")  # oneDNN's products on a CPU: twice as fast as MKL's on AMD
     if arguments.stage == "train":
-        if distributed.is_torchelastic_launched():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         settings = TrainSettings(
             steps=arguments.steps,
             batch_size=arguments.batch_size,
@@ -296,7 +295,8 @@ def main() -> None:
             weight_decay=1e-3,
             compile=arguments.compile,
         )
-        train_embedded(arguments.labels, arguments.output, settings, arguments.initial)
+        with together(None) as (device, _):
+            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device)
     elif arguments.stage == "measure":
         measure(arguments.target, arguments.labels, arguments.data)
     else:

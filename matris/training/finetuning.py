@@ -14,6 +14,7 @@ from matris.network import MatRIS
 from matris.training.curve import drawn
 from matris.training.dataset import DataSet
 from matris.training.dataset_writer import SetOptions, write_set
+from matris.training.domain import label_ranges
 from matris.training.labelled import Reading
 from matris.training.processes import together
 from matris.training.reading import files_of, read_labelled
@@ -149,6 +150,7 @@ def finetune(
             details=details,
         )
         details["domain"] = domain_of(network, made, Joined(data, () if replay is None else replay))
+        details["trained_on"] = label_ranges(data)
         checkpoints.save(tuned.path, network, made)
         return tuned
 

@@ -27,7 +27,7 @@ from matris.training.curve import drawn
 from matris.training.data import regress_reference_energies
 from matris.training.dataset import META, DataSet
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
-from matris.training.domain import fit_domain
+from matris.training.domain import fit_domain, label_ranges
 from matris.training.processes import together
 from matris.training.trainer import LOG, TrainSettings, train
 
@@ -223,6 +223,7 @@ def train_checkpoint(config: TrainConfig) -> Path | None:
             },
         )
         card.details["domain"] = domain_of(network, card, data)
+        card.details["trained_on"] = label_ranges(data)
         path = config.output / f"{config.key}.safetensors"
         checkpoints.save(path, network, card)
         return path

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -185,8 +186,8 @@ def train(
     Raises
     ------
     MatrisError
-        Without frames, for a saved state of other settings, or if too many batches had to be skipped because their
-        gradient was not finite.
+        Without frames, for a saved state of other settings or frames, or if too many batches had to be skipped because
+        their gradient was not finite.
     """
     settings.check()
     if not len(training) or not len(validation):
@@ -195,11 +196,11 @@ def train(
         raise MatrisError(f"a share of {settings.replay} of old frames was asked for, and {len(replay)} were given")
     directory.mkdir(parents=True, exist_ok=True)
     objective = objective or LabelObjective(network, settings.weights)
-    run = _Run(network, objective, settings, directory, settings.total(len(training)))
-    run.resume()
     frames = Joined(training, replay)
     costs = np.concatenate([batches.costs(part, network.config) for part in (training, replay)])
     aside = batches.costs(validation, network.config)
+    run = _Run(network, objective, settings, directory, settings.total(len(training)))
+    run.resume(zlib.crc32(costs.tobytes()))
     if settings.compile and run.step < run.total:
         run.objective.compile([frames[i] for i in np.argsort(costs)[-2:]])
     began, losses = time.monotonic(), list[float]()
@@ -283,7 +284,7 @@ class _Run:
         self.piece = batches.largest_piece(self.device)
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [mean.clone() for mean in self.average]
-        self.step, self.skipped, self.stale, self.lowest = 0, 0, 0, math.inf
+        self.step, self.skipped, self.stale, self.lowest, self.frames = 0, 0, 0, math.inf, 0
         self.summary: dict[str, float] = {}
         self.best_summary: dict[str, float] = {}
 
@@ -406,6 +407,7 @@ class _Run:
         temporary = path.with_suffix(".new")
         state = {
             "step": self.step,
+            "frames": self.frames,
             "skipped": self.skipped,
             "stale": self.stale,
             "lowest": self.lowest,
@@ -430,8 +432,16 @@ class _Run:
         """State of a network that has other weights."""
         return {**self.module.state_dict(), **dict(zip(self._names(), weights, strict=True))}
 
-    def resume(self) -> None:
-        """Load the saved state, if there is one, and forget what was logged after it."""
+    def resume(self, frames: int) -> None:
+        """
+        Load the saved state, if there is one, and forget what was logged after it.
+
+        Parameters
+        ----------
+        frames
+            By which the training frames are known again.
+        """
+        self.frames = frames
         path = self.directory / STATE
         if not path.exists():
             if self.rank == 0:
@@ -444,6 +454,8 @@ class _Run:
                 f"{path} was written with other settings ({', '.join(changed)}): "
                 "train in another directory, or remove it"
             )
+        if state["frames"] != frames:
+            raise MatrisError(f"{path} was written with other frames: train in another directory, or remove it")
         self.module.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, mean, best in zip(self._names(), self.average, self.best, strict=True):

@@ -539,7 +539,7 @@ def states(sent: Campaign) -> list[dict[str, Any]]:
         return list(cluster.jobs(item.payload["job"] for item in sent.queue.submitted(sent.name)).values())
 
 
-def until(what: Callable[[], bool], seconds: float = 600.0) -> None:
+def until(what: Callable[[], bool], seconds: float = 1800.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end

@@ -29,7 +29,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
 }
-CHANGING = {"created", "seconds", "dir_name", "journal_dir", "uuid", "last_updated", "elapsed_time", "completed_at"}
+CHANGING = {
+    "created",
+    "started",
+    "seconds",
+    "dir_name",
+    "journal_dir",
+    "uuid",
+    "last_updated",
+    "elapsed_time",
+    "completed_at",
+}
 
 
 def plain(content: Any) -> Any:

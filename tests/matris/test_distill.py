@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -100,8 +102,8 @@ def test_shaking_stays_within_its_limits_and_gives_small_cells_neighbours():
         (-8.0, 1.0, 0.1, None),
         (np.nan, 1.0, 0.1, "not finite"),
         (-8.0, MAX_FORCE + 1, 0.1, "force"),
-        (-8.0, 1.0, -0.3, "stress"),
-        (12.0, 1.0, 0.1, "energy"),
+        (-8.0, 1.0, -3.1, "stress"),
+        (14.0, 1.0, 0.1, "energy"),
         (-40.0, 1.0, 0.1, "energy"),
     ],
 )
@@ -112,8 +114,39 @@ def test_faults(energy, force, stress, reason):
 
 
 def test_atoms_too_close_are_a_fault():
-    atoms = bulk("Cu", a=2.0)
+    atoms = bulk("Cu", a=1.8)
     assert fault(atoms, Label(-4.0, np.zeros((1, 3)), np.zeros((3, 3))), -4.0) == "distance"
+
+
+def test_teachers_that_disagree_are_a_fault():
+    atoms, stress = bulk("NaCl", "rocksalt", a=5.6), np.zeros((3, 3))
+    near, far = (Label(-8.0, np.array([[f, 0, 0], [0, 0, 0]]), stress) for f in (1.0, 3.0))
+    assert fault(atoms, replace(near, members=(near, near)), -4.0) is None
+    assert fault(atoms, replace(near, members=(near, far)), -4.0) == "disagreement"
+    squeezed = replace(near, stress=0.1 * np.eye(3))
+    assert fault(atoms, replace(near, members=(near, squeezed)), -4.0) == "disagreement"
+
+
+class Pair(Springs):
+    """Two teachers: the second's energies are on another scale, and rise as steeply again."""
+
+    def __call__(self, frames):
+        for first in super().__call__(frames):
+            n = len(first.forces)
+            second = replace(first, energy=2 * first.energy + 7 * n)
+            yield replace(first, energy=(first.energy + second.energy) / 2, members=(first, second))
+
+
+def test_the_first_teacher_gives_the_scale_and_both_the_rise(materials):
+    chosen = [m for m in materials if len(m.structure) <= 8][:1]
+    volume = 1.15 * chosen[0].structure.volume / len(chosen[0].structure)
+    alone, _ = label_piece(Springs(volume, 0.8), chosen, 0)
+    both, _ = label_piece(Pair(volume, 0.8), chosen, 0)
+    first, mean = (np.array([f.get_potential_energy() / len(f) for f in frames]) for frames in (alone, both))
+    calmest = np.argmin(first)
+    assert np.ptp(first) > 1e-3
+    np.testing.assert_allclose(mean - mean[calmest], 1.5 * (first - first[calmest]), atol=1e-9)
+    assert mean[calmest] == pytest.approx(first[calmest])
 
 
 def test_a_walk_stops_at_an_answer_that_is_not_finite(materials):

@@ -22,6 +22,7 @@ from matris.network import MatRIS, evaluate
 from matris.training import batches
 from matris.training.data import collate, read_frames, regress_reference_energies
 from matris.training.loss import LossWeights, errors
+from matris.training.objective import LabelObjective
 from matris.training.trainer import LOG, STATE, TrainSettings, train, validate
 
 CONFIG = ModelConfig(
@@ -165,6 +166,8 @@ def test_resumes_exactly(labelled, tmp_path):
         assert torch.equal(tensor, again.state_dict()[name]), name
     with pytest.raises(MatrisError, match="other settings"):
         train(fresh(training), training, validation, replace(settings, seed=5), tmp_path / "broken")
+    with pytest.raises(MatrisError, match="other frames"):
+        train(fresh(training), training[1:], validation, settings, tmp_path / "broken")
     (tmp_path / "broken" / STATE).write_bytes(b"rubbish")
     with pytest.raises(MatrisError, match="truncated"):
         train(fresh(training), training, validation, settings, tmp_path / "broken")
@@ -337,3 +340,28 @@ def test_bad_frames_are_named(tmp_path):
         list(read_frames([tmp_path / "absent.extxyz"]))
     with pytest.raises(MatrisError, match="0 training"):
         train(MatRIS(CONFIG, magmoms=False), [], [], quick(steps=1), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same(labelled):
+    training, _ = split(labelled)
+    training = [replace(training[0], stress=None), replace(training[1], magmoms=np.ones(4)), *training[2:]]
+    torch.manual_seed(0)
+    network = MatRIS(CONFIG, magmoms=True)
+    network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
+    objective = LabelObjective(network, LossWeights())
+    parts = (training[:2], training[2:7], training[:1])
+    found = []
+    for compiled in (False, True):
+        if compiled:
+            objective.compile(training[4:7])
+        gradients = []
+        for part in parts:
+            for p in network.parameters():
+                p.grad = torch.zeros_like(p)
+            gradients.append([objective.backward(part, 0.5, []), *(p.grad for p in network.parameters())])
+        found.append(gradients)
+    for plain, fused in zip(*found, strict=True):
+        for a, b in zip(plain, fused, strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
+    assert any(g.abs().max() > 1e-3 for g in found[1][1][1:])
