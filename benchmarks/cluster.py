@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     if reason := cannot_run():
         parser.error(reason)
-    print(f"{machine('cpu', 1)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    print(f"{machine('cpu', 1)}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "mongo").mkdir()
@@ -78,7 +78,8 @@ def main() -> None:
             os.environ |= environment
             jobflow_remote.SETTINGS.projects_folder = str(folder / "projects")
             for number, (told, delays) in enumerate(DELAYS.items()):
-                print(f"\n{told}\n\n| | n | median, s | range, s |\n|---|---|---|---|")
+                load = os.getloadavg()[0]
+                print(f"\n{told}; load {load:.1f} at the start\n\n| | n | median, s | range, s |\n|---|---|---|---|")
                 for row in measured(folder / "projects", f"{uri}/bench{number}", delays, options):
                     print(row, flush=True)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.standin import StandInMaker
+from benchmarks.asleep import asleep
 from matris.flows.campaign import Campaign
-from tests.cluster.chunks import crystals, outputs, uses
+from tests.cluster.chunks import outputs, uses
 from tests.cluster.named_devices import CHUNKS
 from tests.cluster.remote import REPOSITORY, project, runner
 from tests.cluster.slurm import ask, clashes
@@ -26,18 +26,18 @@ def test_jobs_on_each_gpu(cluster: dict[str, str], projects: Path, mongo_server:
     from jobflow import Flow
     from jobflow_remote import submit_flow
 
-    options = ["--whole-node", "--max-jobs", "1", "--env", "MATRIS_DEVICE=cpu"]
+    options = ["--whole-node", "--max-jobs", "1"]
     file = project(projects, "nodes", f"{mongo_server}/slurm_nodes", *options)
     file.write_text(file.read_text().replace("    batch:\n", "    batch:\n      sleep_time: 1\n"))
-    jobs = [StandInMaker(seconds=1.0).make(crystals(3, chunk)) for chunk in range(5)]
+    jobs = [asleep(3.0) for _ in range(8)]
     submit_flow(Flow(jobs), worker="gpu", project="nodes")
     with runner(file):
-        states, chunks = outputs("nodes", jobs, minutes=10)
-    assert states == ["COMPLETED"] * 5
-    used = uses(chunks)
+        states, told = outputs("nodes", jobs, minutes=10)
+    assert states == ["COMPLETED"] * 8
+    used = uses(told)
     assert {use.gpu for use in used} == {"0", "1", "2", "3"}
     assert clashes(used) == []
-    node = {chunk["ran_on"]["scheduler_job"] for chunk in chunks}
+    node = {each["ran_on"]["scheduler_job"] for each in told}
     assert node == {ask(cluster, "squeue", "-h", "-o", "%i")}, "all in the one job, which waits for more"
     ask(cluster, "scancel", *node)
 
