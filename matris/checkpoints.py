@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
-SMALL = "matris_embedded_small"
+LARGE = "matris_embedded_large"
 _RELEASE = "https://github.com/HPC-AI-Team/MatRIS/releases/download/v1.0.0"
 _TIMEOUT = 60.0
 
@@ -152,13 +152,13 @@ def locate(key_or_path: str | Path | None = None) -> Path:
     CheckpointError
         If there is no such checkpoint, or it cannot be downloaded.
     """
-    if key_or_path is None or key_or_path in (EMBEDDED, SMALL):
+    if key_or_path is None or key_or_path in (EMBEDDED, LARGE):
         return Path(str(files("matris") / "data" / f"{key_or_path or EMBEDDED}.safetensors"))
     if str(key_or_path) in REGISTRY:
         return _fetch(REGISTRY[str(key_or_path)])
     path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
-        known = ", ".join([EMBEDDED, SMALL, *REGISTRY])
+        known = ", ".join([EMBEDDED, LARGE, *REGISTRY])
         raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {known}")
     return path
 

@@ -366,7 +366,7 @@ def models() -> None:
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
         embedded = [
-            checkpoints.read_file(checkpoints.locate(key))[1] for key in (checkpoints.EMBEDDED, checkpoints.SMALL)
+            checkpoints.read_file(checkpoints.locate(key))[1] for key in (checkpoints.EMBEDDED, checkpoints.LARGE)
         ]
         for card in embedded:
             table.add_row(

@@ -1,4 +1,4 @@
-"""The embedded checkpoint, from labels to a file: ``python -m matris.training.embedded train|package``.
+"""The larger embedded checkpoint, from labels to a file: ``python -m matris.training.embedded train|package``.
 
 The labels come from ``python -m matris.training.distill``; docs/embedded-checkpoint.md has the whole recipe.
 """
@@ -80,7 +80,7 @@ QUIET = 0.06
 
 QUIET_WEIGHTS = LossWeights(stress=0.4)
 
-TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.EMBEDDED}.safetensors"
+TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.LARGE}.safetensors"
 
 
 def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Frame], list[Frame]]:
@@ -203,7 +203,7 @@ def package(labels: Sequence[Path], output: Path, data: Path | None, target: Pat
     network.requires_grad_(False).eval()
     counts = Counter(symbol for frame in training for symbol in frame.symbols)
     card = Card(
-        key=checkpoints.EMBEDDED,
+        key=checkpoints.LARGE,
         energy_scale="mp",
         predicts="efsm",
         elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),

@@ -21,20 +21,60 @@ def potential():
     return matris.load(device="cpu")
 
 
+@pytest.fixture(scope="module")
+def large():
+    return matris.load(checkpoints.LARGE, device="cpu")
+
+
 def test_card(potential):
     card = potential.card
     assert card.key == checkpoints.EMBEDDED
     assert card.energy_scale == "mp"
     assert "emonstrator" in card.description
     assert len(card.elements) >= 30
+    assert checkpoints.locate().stat().st_size < 8e6
+
+
+def test_card_of_the_large_one(large):
+    card = large.card
+    assert card.key == checkpoints.LARGE
+    assert card.predicts == "efsm"
+    assert len(card.elements) >= 60
+    assert checkpoints.locate(checkpoints.LARGE) == TARGET
     assert TARGET.stat().st_size < 8e6
-    assert potential.config == CONFIG
+    assert large.config == CONFIG
 
 
-def test_the_page_shows_the_card(potential):
+def test_the_page_shows_the_cards(potential, large):
     page = (Path(__file__).parents[2] / "docs" / "embedded-checkpoint.md").read_text()
-    assert error_table(potential.card) in page
-    assert " ".join(potential.card.elements) in page
+    for card in (potential.card, large.card):
+        assert error_table(card) in page
+        assert " ".join(card.elements) in page
+
+
+def test_the_large_one_stands_pressure_better(potential, large):
+    quick, better = (p.card.details["errors"]["mpf_tp"] for p in (potential, large))
+    assert better["frames"] > 2 * quick["frames"]
+    assert better["force_component"] < 0.5 * better["force_component_zero"]
+    assert better["force_component"] < quick["force_component"]
+
+
+def test_lattice_constants_of_the_large_one(large):
+    cards = large.card.details["errors"]
+    for name in ("dcdft elements, lattice constant", "MP binaries, lattice constant"):
+        assert cards[name]["median"] < 1.5
+        assert cards[name]["converged"] > 0.9 * cards[name]["structures"]
+    references = {s.composition.reduced_formula: (s, v) for s, v in elements_of_dcdft(large)}
+    result = lattice_errors(large, [references[symbol] for symbol in ("Al", "Cu", "Rb", "Pd")])
+    assert result["converged"] == 4
+    assert result["median"] < 3
+
+
+def test_moments_of_the_large_one(large):
+    oxide, salt = large.predict([bulk("MnO", "rocksalt", a=4.5), bulk("NaCl", "rocksalt", a=5.7)])
+    assert 3 < oxide.magmoms[0] < 5
+    assert oxide.magmoms[1] < 0.3
+    assert np.abs(salt.magmoms).max() < 0.1
 
 
 def test_card_states_lattice_constants_within_reach(potential):
