@@ -213,17 +213,17 @@ def test_the_item_of_a_killed_process_on_this_machine_is_taken_at_once(where):
 def test_the_item_of_a_killed_process_elsewhere_is_taken_after_patience(where, monkeypatch):
     """As seen from another machine, where nobody knows which processes live; while it beats, it keeps the item."""
     monkeypatch.setattr(work_queue, "is_gone", lambda _: False)
-    queue = open_queue(where, patience=1.5)
+    queue = open_queue(where, patience=3)
     queue.put([item("a"), item("b", 0.5)])
     with running(hold, where) as (_, told):
         assert hear(told) == "a"
         other = queue.take("c")
         assert other.work_id == "b"
         assert queue.finish(other)
-        assert takes_within(queue, 2.5) is None
+        assert takes_within(queue, 4) is None
     start_of_watch = time.monotonic()
     taken = takes_within(queue, 30)
-    assert time.monotonic() - start_of_watch > 1.3
+    assert time.monotonic() - start_of_watch > 1.3  # the last beat seen may be older than the kill on a busy machine
     assert (taken.work_id, taken.attempts, taken.deaths) == ("a", 2, 1)
 
 
