@@ -315,7 +315,8 @@ def speed(some: Sequence[Contestant], rounds: int) -> Iterator[str]:
 
 def warning_table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """How much what a checkpoint says of a frame has to do with its error there."""
-    judges = [c for c in some if any(f.get("extrapolation") is not None for f in within(results[c.name]["calm"], None))]
+    ours = [c for c in some if "calm" in results[c.name]]
+    judges = [c for c in ours if any(f.get("extrapolation") is not None for f in within(results[c.name]["calm"], None))]
     if not judges:
         yield "None of the checkpoints knows how far a structure is from its training data."
         return
