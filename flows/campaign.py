@@ -118,9 +118,14 @@ class Campaign:
         record = next(iter(records.query(criteria, sort={"last_updated": -1}, limit=1)), None)
         if record is None:
             raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        maker = MontyDecoder().process_decoded(record["maker"])
+        if isinstance(maker, dict):  # what monty leaves of a class that it cannot find
+            raise StoreError(
+                f"the campaign's Maker {maker.get('@module')}.{maker.get('@class')} cannot be imported here"
+            )
         return cls(
             location,
-            MontyDecoder().process_decoded(record["maker"]),
+            maker,
             Funnel.from_dict(record["funnel"]),
             title=record["title"],
             chunk_size=record["chunk_size"],

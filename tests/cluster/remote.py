@@ -105,4 +105,5 @@ def _jf(file: Path, *command: str) -> None:
 
 def _environment(file: Path) -> dict[str, str]:
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"  # of supervisord
-    return os.environ | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": path}
+    # jobs of a local worker have the runner's environment, and the stand-in is no part of the package
+    return os.environ | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": path, "PYTHONPATH": str(REPOSITORY)}
