@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,16 +22,16 @@ from ase.io import write
 from matris import checkpoints
 from matris.checkpoints import Card
 from matris.config import ModelConfig
-from matris.errors import MatrisError
 from matris.limits import measured_errors
 from matris.network import MatRIS
 from matris.potential import Potential
 from matris.training import batches
 from matris.training.data import read_frames
-from matris.training.domain import fit_domain, label_ranges
+from matris.training.domain import label_ranges
 from matris.training.evaluate import evaluate
 from matris.training.loss import LossWeights
 from matris.training.processes import together
+from matris.training.recipe import domain_of
 from matris.training.structures import ELEMENTS
 from matris.training.trainer import STATE, TrainSettings, train, validate
 from matris.training.variants import DFT_SETS, SIZES, trainable
@@ -251,11 +251,7 @@ def _write_measured(
 ) -> None:
     """Find domain and errors of a network, and write it with its card."""
     potential = Potential(network, card)
-    domain: dict[str, Any] = {}
-    try:
-        domain = fit_domain(potential, [*training, *validation])
-    except MatrisError as error:
-        logger.warning("%s", error)
+    domain = domain_of(network, card, [*training, *validation])
     errors = evaluate(potential, data)
     aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}

@@ -18,8 +18,8 @@ from pymatgen.core import Structure
 from matris.calculator import MatRISCalculator
 from matris.relaxation import relax
 from matris.structures import problem_with, to_structure
+from matris.training.assess import assess
 from matris.training.data import held_out, read_frames
-from matris.training.trainer import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,23 +50,19 @@ def frame_errors(potential: Potential, frames: Sequence[Frame]) -> dict[str, flo
     -------
     dict
         ``frames`` covered; ``energy`` mean and ``energy_median`` (meV/atom); ``force_component`` over all atoms and,
-        for comparison, ``force_component_zero``; ``force_length``, a mean over structures (eV/Å); ``stress`` (GPa).
+        for comparison, ``force_component_zero`` (eV/Å); ``stress`` (GPa).
     """
-    covered = [f for f in frames if f.symbols <= set(potential.elements)]
-    if not covered:
+    rows = assess(potential, (("all", frame) for frame in frames)).rows()
+    if not rows:
         return {"frames": 0}
-    single = [validate(potential.network, [f]) for f in covered]
-    forces = np.concatenate([f.forces for f in covered])
-    atoms = [len(f.forces) for f in covered]
-    energies = [1e3 * e["energy"] for e in single]
+    found = rows[0]
     return {
-        "frames": len(covered),
-        "energy": float(np.mean(energies)),
-        "energy_median": float(np.median(energies)),
-        "force_component": float(np.average([e["force_component"] for e in single], weights=atoms)),
-        "force_component_zero": float(np.abs(forces).mean()),
-        "force_length": float(np.mean([e["force"] for e in single])),
-        "stress": float(np.mean([e["stress"] for e in single])),
+        "frames": found["frames"],
+        "energy": found["energy_mae"],
+        "energy_median": found["energy_median"],
+        "force_component": found["force_mae"] / 1e3,
+        "force_component_zero": found["force_zero"] / 1e3,
+        "stress": found["stress_mae"],
     }
 
 

@@ -7,7 +7,6 @@ import logging
 import platform
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from matris.network import MatRIS
 from matris.potential import Potential
 from matris.training.curve import drawn
 from matris.training.data import regress_reference_energies
-from matris.training.dataset import META, DataSet
+from matris.training.dataset import DataSet
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.processes import together
@@ -264,7 +263,7 @@ def describe_set(data: DataSet) -> dict[str, Any]:
     """Tell what a set was, for a card: name, digest, numbers of frames."""
     return {
         "name": data.path.name,
-        "sha256": sha256((data.path / META).read_bytes()).hexdigest(),
+        "sha256": data.identity,
         "sources": data.source_names,
         "energy_scale": data.meta["energy_scale"],
         "n_training": data.meta["n_training"],

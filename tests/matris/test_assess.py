@@ -13,6 +13,7 @@ from matris.potential import Prediction, load
 from matris.records import GPA
 from matris.training.assess import COLUMNS, PARITY, assess
 from matris.training.data import Frame
+from matris.training.evaluate import frame_errors
 from matris.training.parity import parity_figure, write_parity_page
 from matris.training.thinned import Thinned
 
@@ -44,6 +45,17 @@ def off_by(frame, energy=0.0, force=0.0, pressure=0.0):
     moments = np.array([0.25, 0.5])
     stress = (np.zeros((3, 3)) if frame.stress is None else frame.stress) - pressure * np.eye(3)
     return Prediction(frame.energy + 2 * energy, frame.forces + force, stress, moments)
+
+
+def test_errors_of_a_card_are_those_that_were_made():
+    labels = list(frames())
+    found = frame_errors(Wrong(off_by(f, energy=0.05, force=0.1, pressure=3 / GPA) for f in labels), labels)
+    assert found["frames"] == 12
+    assert found["energy"] == pytest.approx(50)
+    assert found["force_component"] == pytest.approx(0.1)
+    assert found["force_component_zero"] == pytest.approx(np.mean([np.abs(f.forces).mean() for f in labels]))
+    assert found["stress"] == pytest.approx(1.0)  # a pressure of 3 GPa is a third of it in a mean over nine components
+    assert frame_errors(Wrong([]), []) == {"frames": 0}
 
 
 def test_errors_are_those_that_were_made():
