@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matris.config import ModelConfig
     from matris.training.data import Frame
 
-_CPU_PIECE = 6e7  # bytes kept: small enough for a processor's caches, large enough for a step's fixed costs
+_CPU_PIECE = 1.2e8  # bytes kept: small enough for a processor's caches, large enough for a compiled step
 _CUDA_SHARE = 1 / 8  # of a device's memory that a piece may keep: differentiating twice keeps several times as much
 _WINDOW = 32  # batches that are balanced together: enough to be equal, few enough to be random
 

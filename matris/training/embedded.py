@@ -73,35 +73,42 @@ REFITTED = 1500
 """So many frames tell the energies of elements that the smaller network did not know."""
 
 CALM, EVERY = 0.3, 3
-"""Later stages take frames of mean force component below the first (eV/Å), and every so many of the others."""
+"""Calm frames have a mean force component below the first (eV/Å); of the others comes one in so many with them."""
 
 QUIET = 0.06
-"""The last stage takes calm frames alone whose stress is below (eV/Å³), 10 GPa: what decides on lattice constants."""
+"""Quiet frames are calm ones whose stress is below (eV/Å³), 10 GPa: what decides on lattice constants."""
 
-QUIET_WEIGHTS = LossWeights(stress=0.4)
+WEIGHTS = {"all": LossWeights(), "calm": LossWeights(), "quiet": LossWeights(stress=0.4)}
+"""Which frames a stage may learn from, and how its loss is weighted then."""
 
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.LARGE}.safetensors"
 
 
-def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Frame], list[Frame]]:
-    """Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest.
+def read_labels(labels: Sequence[Path], chosen: str = "all") -> tuple[list[Frame], list[Frame]]:
+    """
+    Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest.
 
-    With `calm`, mostly those near equilibrium.
+    Parameters
+    ----------
+    labels
+        The folders.
+    chosen
+        Which frames, of `WEIGHTS`: all, the calm ones with some of the others, or the quiet ones alone.
     """
     frames = [
         frame
         for frame in read_frames([path for folder in labels for path in sorted(folder.glob("shard-*.extxyz.gz"))])
         if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]
-    if calm:
-        frames = [f for i, f in enumerate(frames) if np.abs(f.forces).mean() < CALM or i % EVERY == 0]
+    if chosen == "calm":
+        frames = [f for i, f in enumerate(frames) if _is_calm(f) or i % EVERY == 0]
+    elif chosen == "quiet":
+        frames = [f for f in frames if _is_calm(f) and f.stress is not None and np.abs(f.stress).max() < QUIET]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
 
 
-def is_quiet(frame: Frame) -> bool:
-    """Whether a frame is near mechanical equilibrium."""
-    calm = float(np.abs(frame.forces).mean()) < CALM
-    return calm and frame.stress is not None and float(np.abs(frame.stress).max()) < QUIET
+def _is_calm(frame: Frame) -> bool:
+    return float(np.abs(frame.forces).mean()) < CALM
 
 
 def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> None:
@@ -137,14 +144,12 @@ def train_embedded(
     settings: TrainSettings,
     initial: Path,
     device: torch.device,
-    *,
-    quiet: bool = False,
+    chosen: str,
 ) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
 
-    The first stage starts as a smaller network's function and learns from all frames; later ones mostly from those
-    near equilibrium, where relaxations end.
+    The first stage starts as a smaller network's function, a later one as what the stage before left.
 
     Parameters
     ----------
@@ -158,12 +163,10 @@ def train_embedded(
         A checkpoint file to widen, or the folder of the stage before.
     device
         Where to train.
-    quiet
-        Whether to learn from `QUIET` frames alone.
+    chosen
+        Which frames to learn from, of `WEIGHTS`.
     """
-    training, validation = read_labels(labels, calm=initial.is_dir())
-    if quiet:
-        training, validation = ([f for f in frames if is_quiet(f)] for frames in (training, validation))
+    training, validation = read_labels(labels, chosen)
     costs = batches.costs(training, CONFIG)
     training = [f for f, cost in zip(training, costs, strict=True) if cost <= MAX_COST]
     logger.info("%d training and %d validation frames", len(training), len(validation))
@@ -177,8 +180,8 @@ def train_embedded(
         introduce(network, card.elements, {s for f in training for s in f.symbols} - set(card.elements))
         refit_reference_energies(network, training[:: max(1, len(training) // REFITTED)])
     network.to(device)
-    chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
-    train(network, training, [validation[i] for i in chosen], settings, output)
+    some = np.random.default_rng(SEED).permutation(len(validation))[:300]
+    train(network, training, [validation[i] for i in some], settings, output)
 
 
 def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> None:
@@ -286,7 +289,7 @@ def main() -> None:
     stages.choices["train"].add_argument(
         "--initial", type=Path, required=True, help="checkpoint file to widen, or folder of the stage before"
     )
-    stages.choices["train"].add_argument("--quiet", action="store_true", help="frames near equilibrium alone")
+    stages.choices["train"].add_argument("--frames", choices=WEIGHTS, default="all", help="which to learn from")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
@@ -304,7 +307,6 @@ def main() -> None:
         sys.stdout.write(error_table(checkpoints.read_file(checkpoints.locate(arguments.key))[1]) + "\n")
         return
     torch.set_num_threads(arguments.threads)
-    torch.set_float32_matmul_precision("medium")  # oneDNN's products on a CPU: twice as fast as MKL's on AMD
     if arguments.stage == "train":
         settings = TrainSettings(
             steps=arguments.steps,
@@ -313,12 +315,10 @@ def main() -> None:
             warmup=100,
             weight_decay=1e-3,
             compile=arguments.compile,
-            weights=QUIET_WEIGHTS if arguments.quiet else LossWeights(),
+            weights=WEIGHTS[arguments.frames],
         )
         with together(None) as (device, _):
-            train_embedded(
-                arguments.labels, arguments.output, settings, arguments.initial, device, quiet=arguments.quiet
-            )
+            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, arguments.frames)
     elif arguments.stage == "measure":
         measure(arguments.target, arguments.labels, arguments.data)
     else:

@@ -55,17 +55,16 @@ def funnel(counts: Funnel) -> str:
     if counts.window is not None:
         rows.append(_row("on the hull", counts.stable, read, good=True))
     if counts.extrapolating is not None:
-        unlike = (
-            f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
-        )
-        rows.append(_lost(f"{unlike}was trained on: their numbers are guesses", minus=False))
+        told = f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
+        told += "was trained on" + (": their numbers are guesses" if counts.extrapolating else "")
+        rows.append(_lost(told, minus=False))
     for verdict, (good, bad) in _VERDICTS.items():
         found = counts.verdicts[verdict]
         if found:
-            told = [f"of {number(found.total())} survivors with {verdict} results"]
-            told += [f"{number(found[UNSOUND])} {bad}"] if found[UNSOUND] else []
-            told += [f"{number(found[FAILED])} failed"] if found[FAILED] else []
-            rows += [_row(good, found[SOUND], read, good=True), _lost(", ".join(told), minus=False)]
+            parts = [f"of {number(found.total())} survivors with {verdict} results"]
+            parts += [f"{number(found[UNSOUND])} {bad}"] if found[UNSOUND] else []
+            parts += [f"{number(found[FAILED])} failed"] if found[FAILED] else []
+            rows += [_row(good, found[SOUND], read, good=True), _lost(", ".join(parts), minus=False)]
     return f'<section id="funnel"><h2>Funnel</h2><div class="funnel">{"".join(rows)}</div></section>'
 
 

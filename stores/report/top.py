@@ -154,6 +154,6 @@ def _bands(place: int, document: Document, phonons: Callable[[Document], Documen
     except ValueError as error:
         return f'<p class="note">No phonon bands: {escape(str(error))}.</p>'
     figure.update_layout(title=None, height=320, margin={"l": 56, "r": 12, "t": 30, "b": 40})
-    figure.update_xaxes(title="states", col=2)
+    figure.update_xaxes(title="states", showticklabels=False, col=2)  # its zero would lie on the last point's name
     name = f"phonons-{place}"
     return f'<div class="figure" id="{name}" style="height:320px"></div>{data_script(f"{name}-data", figure.to_json())}'
