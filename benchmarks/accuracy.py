@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,12 +195,12 @@ def measure(contestant: Contestant, part: str, data: Path, cache: Path, count: i
     Returns
     -------
     dict
-        ``found`` by case, ``elements`` of every case, ``seconds`` it took in all.
+        ``found`` by case, ``elements`` of every case.
     """
     cases_of, function, default, at_once = PARTS[part]
     path = cache / contestant.identity / f"{part}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = json.loads(path.read_text()) if path.exists() else {"found": {}, "elements": {}, "seconds": 0.0}
+    kept = json.loads(path.read_text()) if path.exists() else {"found": {}, "elements": {}}
     cases = cases_of(data)[: count or default]
     left = [
         case
@@ -211,15 +210,13 @@ def measure(contestant: Contestant, part: str, data: Path, cache: Path, count: i
     ]
     for start in range(0, len(left), at_once):
         chosen = left[start : start + at_once]
-        began = time.perf_counter()
         for name, found in one_by_one(function, contestant, chosen):
             kept["found"][name] = found
-        kept["seconds"] += time.perf_counter() - began
         kept["elements"] |= {name: sorted(symbols_of(case[0])) for name, case in chosen}
         new = path.with_suffix(".new")
         new.write_text(json.dumps(kept))
         new.replace(path)
-        print(f"{contestant.name} {part}: {start + len(chosen)} of {len(left)}, {kept['seconds']:.0f} s", flush=True)
+        print(f"{contestant.name} {part}: {start + len(chosen)} of {len(left)}", flush=True)
     names = {name for name, _ in cases}
     return {**kept, "found": {name: found for name, found in kept["found"].items() if name in names}}
 
@@ -296,8 +293,6 @@ def table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]], 
                     for c in some
                 ]
                 yield f"| {name} | {' | '.join(cells)} |"
-    for part in parts:
-        yield f"| seconds for {part} | {' | '.join(f'{results[c.name][part]["seconds"]:.0f}' for c in some)} |"
 
 
 def speed(some: Sequence[Contestant], rounds: int) -> Iterator[str]:
