@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from pymatgen.core import Lattice, Structure
 
 import matris
 from matris import checkpoints
 from matris.errors import StructureError
-from matris.training.embedded import CONFIG, TARGET, error_table
+from matris.training.embedded import CONFIG, MAX_FORCE, QUIET, TARGET, error_table, read_labels
 from matris.training.evaluate import dynamics, elements_of_dcdft, lattice_errors
 
 
@@ -68,6 +70,25 @@ def test_lattice_constants_of_the_large_one(large):
     result = lattice_errors(large, [references[symbol] for symbol in ("Al", "Cu", "Rb", "Pd")])
     assert result["converged"] == 4
     assert result["median"] < 3
+
+
+def test_a_stage_learns_from_the_frames_it_asks_for(tmp_path):
+    frames = []
+    for name, force, stress in [
+        *[("quiet", 0.0, 0.0), ("pressed", 0.1, 2 * QUIET)] * 3,
+        *[("moved", 1.0, 0.0)] * 6,
+        ("wild", 2 * MAX_FORCE, 0.0),
+    ]:
+        atoms = bulk("NaCl", "rocksalt", a=5.7)
+        atoms.info = {"material": name, "split": "training"}
+        forces = np.array([[force, 0, 0], [-force, 0, 0]])
+        atoms.calc = SinglePointCalculator(atoms, energy=-6.0, forces=forces, stress=stress * np.eye(3))
+        frames.append(atoms)
+    write(tmp_path / "shard-0.extxyz.gz", frames, format="extxyz")
+    found = {chosen: [f.material for f in read_labels([tmp_path], chosen)[0]] for chosen in ("all", "calm", "quiet")}
+    assert found["quiet"] == ["quiet"] * 3
+    assert found["calm"] == ["quiet", "pressed"] * 3 + ["moved"] * 2
+    assert len(found["all"]) == 12
 
 
 def test_moments_of_the_large_one(large):
