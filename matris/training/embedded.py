@@ -29,7 +29,6 @@ from matris.training import batches
 from matris.training.data import read_frames
 from matris.training.domain import label_ranges
 from matris.training.evaluate import evaluate
-from matris.training.loss import LossWeights
 from matris.training.processes import together
 from matris.training.recipe import domain_of
 from matris.training.structures import ELEMENTS
@@ -67,7 +66,7 @@ MAX_FORCE = 20.0
 """Frames with a larger force (eV/Å) are left out."""
 
 MAX_COST = 1.6e8
-"""Frames that keep more for the way back (bytes) are left out: some of the densest in cells above 30 atoms."""
+"""Frames that keep more for the way back (bytes) are left out: the few that cost most."""
 
 REFITTED = 1500
 """So many frames tell the energies of elements that the smaller network did not know."""
@@ -75,16 +74,10 @@ REFITTED = 1500
 CALM, EVERY = 0.3, 3
 """Calm frames have a mean force component below the first (eV/Å); of the others comes one in so many with them."""
 
-QUIET = 0.06
-"""Quiet frames are calm ones whose stress is below (eV/Å³), 10 GPa: what decides on lattice constants."""
-
-WEIGHTS = {"all": LossWeights(), "calm": LossWeights(), "quiet": LossWeights(stress=0.4)}
-"""Which frames a stage may learn from, and how its loss is weighted then."""
-
 TARGET = Path(__file__).parent.parent / "data" / f"{checkpoints.LARGE}.safetensors"
 
 
-def read_labels(labels: Sequence[Path], chosen: str = "all") -> tuple[list[Frame], list[Frame]]:
+def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Frame], list[Frame]]:
     """
     Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest.
 
@@ -92,23 +85,17 @@ def read_labels(labels: Sequence[Path], chosen: str = "all") -> tuple[list[Frame
     ----------
     labels
         The folders.
-    chosen
-        Which frames, of `WEIGHTS`: all, the calm ones with some of the others, or the quiet ones alone.
+    calm
+        Whether to read only the calm ones and some of the others (`CALM`, `EVERY`).
     """
     frames = [
         frame
         for frame in read_frames([path for folder in labels for path in sorted(folder.glob("shard-*.extxyz.gz"))])
         if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]
-    if chosen == "calm":
-        frames = [f for i, f in enumerate(frames) if _is_calm(f) or i % EVERY == 0]
-    elif chosen == "quiet":
-        frames = [f for f in frames if _is_calm(f) and f.stress is not None and np.abs(f.stress).max() < QUIET]
+    if calm:
+        frames = [f for i, f in enumerate(frames) if np.abs(f.forces).mean() < CALM or i % EVERY == 0]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
-
-
-def _is_calm(frame: Frame) -> bool:
-    return float(np.abs(frame.forces).mean()) < CALM
 
 
 def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> None:
@@ -144,7 +131,8 @@ def train_embedded(
     settings: TrainSettings,
     initial: Path,
     device: torch.device,
-    chosen: str,
+    *,
+    calm: bool,
 ) -> None:
     """
     Train the embedded checkpoint's network; goes on where it stopped.
@@ -163,10 +151,10 @@ def train_embedded(
         A checkpoint file to widen, or the folder of the stage before.
     device
         Where to train.
-    chosen
-        Which frames to learn from, of `WEIGHTS`.
+    calm
+        Whether to learn mostly from frames near equilibrium.
     """
-    training, validation = read_labels(labels, chosen)
+    training, validation = read_labels(labels, calm=calm)
     costs = batches.costs(training, CONFIG)
     training = [f for f, cost in zip(training, costs, strict=True) if cost <= MAX_COST]
     logger.info("%d training and %d validation frames", len(training), len(validation))
@@ -180,8 +168,8 @@ def train_embedded(
         introduce(network, card.elements, {s for f in training for s in f.symbols} - set(card.elements))
         refit_reference_energies(network, training[:: max(1, len(training) // REFITTED)])
     network.to(device)
-    some = np.random.default_rng(SEED).permutation(len(validation))[:300]
-    train(network, training, [validation[i] for i in some], settings, output)
+    chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
+    train(network, training, [validation[i] for i in chosen], settings, output)
 
 
 def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> None:
@@ -292,7 +280,7 @@ def main() -> None:
     stages.choices["train"].add_argument(
         "--initial", type=Path, required=True, help="checkpoint file to widen, or folder of the stage before"
     )
-    stages.choices["train"].add_argument("--frames", choices=WEIGHTS, default="all", help="which to learn from")
+    stages.choices["train"].add_argument("--calm", action="store_true", help="mostly frames near equilibrium")
     stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
     stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
     again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
@@ -318,10 +306,9 @@ def main() -> None:
             warmup=100,
             weight_decay=1e-3,
             compile=arguments.compile,
-            weights=WEIGHTS[arguments.frames],
         )
         with together(None) as (device, _):
-            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, arguments.frames)
+            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, calm=arguments.calm)
     elif arguments.stage == "measure":
         measure(arguments.target, arguments.labels, arguments.data)
     else:
