@@ -101,6 +101,26 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "pip install 'matris-flows[remote]'" in done.stderr
 
 
+def test_a_runner_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = pytest.importorskip("jobflow_remote.jobs.daemon", reason="the extra `remote` is not installed")
+    from matris.flows.cluster import checks
+
+    starting, running = daemon.DaemonStatus.STARTING, daemon.DaemonStatus.RUNNING
+    said = iter([starting, starting, running])
+    manager = SimpleNamespace(check_status=lambda: next(said))
+    monkeypatch.setattr(daemon.DaemonManager, "from_project", lambda _: manager)
+    waits: list[float] = []
+    monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append))
+    finding = checks.check_runner(SimpleNamespace(name="hull"))  # type: ignore[arg-type]
+    assert (finding.wrong, finding.told) == (False, "runs on this machine")
+    assert len(waits) == 2
+    controller = SimpleNamespace(get_running_runner=lambda: None, close=lambda: None)
+    manager.check_status = lambda: starting
+    found = checks.check_runner(SimpleNamespace(name="hull", get_job_controller=lambda: controller))  # type: ignore[arg-type]
+    assert (found.wrong, found.told) == (True, "does not run (STARTING): jf -p hull runner start")
+    assert sum(waits) >= 60
+
+
 def test_check_of_what_is_right(folder: Path, mongo_server: str) -> None:
     """All but the runner, which is not started."""
     uri = f"{mongo_server}/cli_cluster_check"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jobflow_remote.config.base import Project
 
 _PATIENCE = 5000  # ms for the database to answer
+_STARTING = 60.0  # s for a runner to start
 
 
 def check_cluster(
@@ -91,12 +93,14 @@ def check_database(project: Project, file: Path) -> Finding:
 
 
 def check_runner(project: Project) -> Finding:
-    """See whether the runner is there; it is not started."""
+    """See whether the runner is there, and wait for one that is starting; it is not started."""
     from jobflow_remote.jobs.daemon import DaemonError, DaemonManager, DaemonStatus
 
     way = f"jf -p {project.name} runner start"
     try:
-        status = DaemonManager.from_project(project).check_status()
+        manager, until = DaemonManager.from_project(project), time.monotonic() + _STARTING
+        while (status := manager.check_status()) is DaemonStatus.STARTING and time.monotonic() < until:
+            time.sleep(1.0)
     except DaemonError as error:
         return Finding("runner", True, f"{error}: jf -p {project.name} runner kill, and {way}")
     if status is DaemonStatus.RUNNING:
