@@ -244,9 +244,8 @@ def _write_measured(
     target: Path, network: MatRIS, card: Card, training: Sequence[Frame], validation: Sequence[Frame], data: Path | None
 ) -> None:
     """Find domain and errors of a network, and write it with its card."""
-    potential = Potential(network, card)
     domain = domain_of(network, card, [*training, *validation])
-    errors = evaluate(potential, data)
+    errors = evaluate(Potential(network, card), data)
     aside = [validation[i] for i in np.random.default_rng(SEED).permutation(len(validation))[:600]]
     errors["labels set aside"] = {"frames": len(aside), **validate(network, aside)}
     details = {**card.details, "domain": domain, "errors": errors}
