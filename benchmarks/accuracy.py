@@ -35,10 +35,10 @@ from pymatgen.core import Structure
 from scipy.stats import rankdata, spearmanr
 
 import matris
-from matris.eos import eos
-from matris.records import GPA
+from matris.properties.eos import eos
 from matris.structures import to_structure
-from matris.training.data import held_out
+from matris.training.data.frame import held_out
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

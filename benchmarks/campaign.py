@@ -20,12 +20,12 @@ from peers import machine
 from pymatgen.core import Lattice, Structure
 from standin import ELEMENTS, StandInMaker
 
-from matris.flows.campaign import Campaign
-from matris.flows.funnel import Funnel
-from matris.flows.runner import run
-from matris.stores.candidates import Candidate
-from matris.stores.prototypes import generate_candidates
-from matris.stores.sources.swap import swap_elements
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.flows.sources.prototypes import generate_candidates
+from matris.flows.sources.swap import swap_elements
+from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -17,8 +17,8 @@ from peers import machine
 from sevenn.calculator import SevenNetCalculator
 
 import matris
-from matris.stores.prototypes import generate_candidates
-from matris.stores.sources.variants import rattle
+from matris.flows.sources.prototypes import generate_candidates
+from matris.flows.sources.rattle import rattle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Energy corrections beside pymatgen's and fairchem's: ``python benchmarks/corrections.py --data FOLDER``.
 
 Every entry of ``li_fe_o_entries.json.gz`` and every crystal of ``wbm_equilibrium.json.gz`` is corrected by
-`matris.stores.corrections`, from tables, and by pymatgen's MaterialsProject2020Compatibility, with the Hubbard U of the
-VASP input set that MPRelaxSet makes for the crystal. Where ``fairchem-data-omat`` is installed
+`matris.stores.documents.corrections`, from tables, and by pymatgen's MaterialsProject2020Compatibility, with the
+Hubbard U of the VASP input set that MPRelaxSet makes for the crystal. Where ``fairchem-data-omat`` is installed
 (``pip install --no-deps fairchem-data-omat==0.2.0``), the same crystals are corrected for OMat24 by its own scheme.
 """
 
@@ -22,8 +22,8 @@ from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.vasp.sets import MPRelaxSet
 
-from matris.stores.corrections import corrected_entry
-from matris.stores.references import load_references
+from matris.stores.documents.corrections import corrected_entry
+from matris.stores.hull.references import load_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

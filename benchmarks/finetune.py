@@ -20,15 +20,15 @@ import torch
 from peers import machine
 
 import matris
-from matris.training.data import held_out, read_frames
-from matris.training.dataset_writer import SetOptions, write_set
+from matris.training.data.frame import held_out, read_frames
+from matris.training.data.labelled import Labelled
+from matris.training.data.writer import SetOptions, write_set
 from matris.training.finetuning import GENTLE, finetune
-from matris.training.labelled import Labelled
 from matris.training.trainer import validate
-from matris.training.variants import DFT_SETS
+from recipes.embedded.variants import DFT_SETS
 
 if TYPE_CHECKING:
-    from matris.training.dataset import DataSet
+    from matris.training.data.dataset import DataSet
 
 COLUMNS = {"energy": (1e3, "meV/atom"), "force_component": (1e3, "meV/Å"), "stress": (1.0, "GPa")}
 

@@ -42,7 +42,7 @@ from pymatgen.core import Structure
 
 import matris
 from matris.makers import BatchElasticMaker, BatchPhononMaker, RelaxMaker, StaticMaker
-from matris.phonon import supercell_matrix
+from matris.properties.phonons import supercell_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

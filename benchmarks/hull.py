@@ -4,8 +4,8 @@ Reference phases and candidates are made up, from a seed: 89 elements as frequen
 database (half of all phases hold oxygen), two to seven of them in a phase with the frequencies there, and energies that
 favour some pairs of elements. In full: ``nice python benchmarks/hull.py --references 150000 --candidates 100000``.
 
-``build`` times `matris.stores.hull.hull_results` of all candidates against the references (entries and documents are
-at hand), ``one`` a single candidate in a system that was not asked for before, and a candidate that becomes a
+``build`` times `matris.stores.hull.hull.hull_results` of all candidates against the references (entries and documents
+are at hand), ``one`` a single candidate in a system that was not asked for before, and a candidate that becomes a
 competitor. ``peer`` does the same as ``build`` with pymatgen's PatchedPhaseDiagram on fewer of the same entries, and
 prints the largest difference; where no patch covers a candidate, pymatgen would minimise numerically, and its
 PhaseDiagram of the system stands in. Each part runs in a process of its own: its peak memory is that of the process.
@@ -27,9 +27,9 @@ import numpy as np
 from pymatgen.core import Composition, Element
 from pymatgen.entries.computed_entries import ComputedEntry
 
-from matris.stores.hull import hull_results
-from matris.stores.phase_space import Phase
-from matris.stores.references import References
+from matris.stores.hull.hull import hull_results
+from matris.stores.hull.phase_space import Phase
+from matris.stores.hull.references import References
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,14 +19,14 @@ from peers import machine
 from pymatgen.analysis.phase_diagram import PhaseDiagram
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from matris.flows.campaign import Campaign
-from matris.flows.runner import run
+from matris.duplicates import Duplicates
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.local.runner import run
+from matris.flows.sources.known_phases import known_phases
+from matris.flows.sources.prototypes import generate_candidates
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.stores.discovery import discovery
-from matris.stores.duplicates import Duplicates
-from matris.stores.prototypes import generate_candidates
-from matris.stores.reference_phases import known_phases
-from matris.stores.references import load_references
+from matris.stores.hull.references import load_references
+from matris.stores.report.discovery import discovery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -28,10 +28,10 @@ from single_call import CONFIG
 from weights import write_random
 
 from matris import load
-from matris.flows.campaign import Campaign
-from matris.flows.runner import run
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.local.runner import run
+from matris.flows.sources.rattle import rattle
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.stores.sources.variants import rattle
 from matris.torchsim import MatRISTorchSimModel
 
 if TYPE_CHECKING:
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from matris.stores.candidates import Candidate
+    from matris.stores.documents.candidate import Candidate
 
 FIRST = 10
 """Candidates of the campaign that pays what is paid once."""
 
 WORKER = """
 import sys
-from matris.flows.campaign import Campaign
-from matris.flows.worker import main
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.local.worker import main
 from matris import load
 load(sys.argv[1], device=sys.argv[2])
 """

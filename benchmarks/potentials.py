@@ -14,8 +14,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from peers import use_potential
 
 import matris
-from matris.records import GPA
 from matris.structures import to_structure
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from torch_sim.models.interface import ModelInterface
 
-    from matris.potential import Potential
+    from matris.model.potential import Potential
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def sevennet() -> Contestant:
     """
     SevenNet-0 of sevenn 0.13, trained on MPtrj.
 
-    Its convolution is replaced by one of the same numbers that is faster on a core (`matris.training.teacher`); only
+    Its convolution is replaced by one of the same numbers that is faster on a core (`recipes.embedded.teacher`); only
     single calls are timed as its package ships it.
     """
     use_potential("sevenn")
@@ -130,7 +130,7 @@ def sevennet() -> Contestant:
         warnings.simplefilter("ignore")
         from sevenn.calculator import SevenNetCalculator
 
-        from matris.training.teacher import Teacher
+        from recipes.embedded.teacher import Teacher
 
         shipped, teacher = SevenNetCalculator("7net-0", device="cpu"), Teacher("7net-0")
 

@@ -19,11 +19,11 @@ from peers import machine
 from pymatgen.core import Structure
 
 import matris
-from matris.elastic import elastic
-from matris.phonon import PhononSettings, phonons
+from matris.properties.elastic import elastic
+from matris.properties.phonons import PhononSettings, phonons
 
 if TYPE_CHECKING:
-    from matris.potential import Potential
+    from matris.model.potential import Potential
 
 JOULE_PER_MOLE = 96485.332  # in one eV
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from peers import machine
 
-from matris.checkpoints import load_plain
-from matris.config import ModelConfig
-from matris.network import MatRIS
-from matris.training.data import read_frames, regress_reference_energies
+from matris.model.checkpoints import load_plain
+from matris.model.config import ModelConfig
+from matris.model.network import MatRIS
+from matris.training.data.frame import read_frames, regress_reference_energies
 from matris.training.processes import together
 from matris.training.trainer import LOG, STATE, TrainSettings, train
 

@@ -17,9 +17,9 @@ from cells import rocksalt
 from fastapi.testclient import TestClient
 from peers import machine
 
-from matris.stores.documents import CandidateDocument, describe, utc_now
-from matris.stores.optimade_export import export_optimade, server_config
-from matris.stores.optimade_server import make_app, open_published, publish
+from matris.stores.documents.documents import CandidateDocument, describe, utc_now
+from matris.stores.optimade.export import export_optimade, server_config
+from matris.stores.optimade.server import make_app, open_published, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch_sim.models.interface import ModelInterface
 
-from matris.checkpoints import Card
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.potential import chosen_device
+from matris.model.checkpoints import Card
+from matris.model.potential import chosen_device
 
 if TYPE_CHECKING:
     from torch_sim.state import SimState

@@ -32,7 +32,7 @@ from peers import machine
 from pymongo import MongoClient
 
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
+from matris.stores.documents.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

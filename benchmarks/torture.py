@@ -27,11 +27,11 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 from standin import ELEMENTS, StandInMaker
 
-from matris.flows.campaign import Campaign
-from matris.flows.funnel import Funnel
-from matris.flows.runner import run
-from matris.stores.candidates import Candidate
-from matris.stores.jobstore import DATABASE_FILE
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.stores.database.jobstore import DATABASE_FILE
+from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

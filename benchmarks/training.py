@@ -18,18 +18,18 @@ import numpy as np
 import torch
 from peers import machine
 
-from matris.network import MatRIS
+from matris.model.network import MatRIS
 from matris.training import batches
-from matris.training.data import collate, read_frames
-from matris.training.embedded import CONFIG
+from matris.training.data.frame import collate, read_frames
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
 from matris.training.recipe import SIZES, network_config
+from recipes.embedded.embedded import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from matris.training.data import Frame
+    from matris.training.data.frame import Frame
 
 
 def rate(step: Callable[[list[Frame]], object], parts: list[list[Frame]]) -> float:

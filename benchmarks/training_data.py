@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from ase.spacegroup import crystal
 
-from matris import checkpoints
-from matris.graph import Geometry
-from matris.network import MatRIS
-from matris.training.data import Frame, collate
-from matris.training.dataset import DataSet
-from matris.training.dataset_writer import SetOptions, write_set
-from matris.training.labelled import Labelled
+from matris.model import checkpoints
+from matris.model.graph import Geometry
+from matris.model.network import MatRIS
+from matris.training.data.dataset import DataSet
+from matris.training.data.frame import Frame, collate
+from matris.training.data.labelled import Labelled
+from matris.training.data.writer import SetOptions, write_set
 from matris.training.loss import LossWeights, errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from matris.config import ModelConfig
+    from matris.model.config import ModelConfig
 
 _CATIONS = ("Ca", "Sr", "Ba", "La", "Na", "K")
 _METALS = ("Ti", "Zr", "V", "Cr", "Mn", "Fe", "Nb", "Mo")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from matris import load
-from matris.checkpoints import Card, save
-from matris.config import ModelConfig
-from matris.network import MatRIS
-from matris.official import names
+from matris.model.checkpoints import Card, save
+from matris.model.config import ModelConfig
+from matris.model.network import MatRIS
+from matris.model.official import names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import run_locally
 
-from matris.flows.campaign import local_folder
+from matris.flows.campaign.campaign import local_folder
+from matris.flows.sources.files import read_candidates
 from matris.makers.batch import PropertyMaker
-from matris.stores.candidates import read_candidates
-from matris.stores.jobstore import open_job_store
+from matris.stores.database.jobstore import open_job_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,11 +29,11 @@ def compute_properties(
     Parameters
     ----------
     sources
-        Files and folders, as for `matris.stores.candidates.read_candidates`.
+        Files and folders, as for `matris.flows.sources.files.read_candidates`.
     maker
         Which property, and how: one whose job gives ``documents``.
     location
-        Store, as for `matris.stores.jobstore.open_job_store`.
+        Store, as for `matris.stores.database.jobstore.open_job_store`.
 
     Returns
     -------

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from jobflow import Flow, Maker, OnMissing
 from monty.json import jsanitize
 
-from matris.flows.chunks import MAX_BYTES, chunked
-from matris.flows.ranking import add_properties, rank_candidates
+from matris.flows.campaign.chunks import MAX_BYTES, chunked
+from matris.flows.rank_jobs import add_properties, rank_candidates
+from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch import as_candidate
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.stores.prototypes import elemental_references
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from matris.stores.candidates import Candidate
+    from matris.stores.documents.candidate import Candidate
 
 
 @dataclass
@@ -71,7 +71,7 @@ class ScreeningFlowMaker(Maker):
         Returns
         -------
         Flow
-            Its output is the ranking, see `matris.flows.ranking.rank_candidates`. Documents are built from the job
+            Its output is the ranking, see `matris.flows.rank_jobs.rank_candidates`. Documents are built from the job
             store by `matris.stores.candidate_store.CandidateStore.build`.
         """
         listed = [as_candidate(candidate) for candidate in candidates]

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from matris.lazy import lazily
 
+if not __name__.startswith("matris."):
+    raise ImportError("import matris.makers, not makers: jobs made from the bare name cannot be loaded anywhere else")
+
 if TYPE_CHECKING:
     from matris.makers.batch_elastic import BatchElasticMaker
     from matris.makers.batch_eos import BatchEosMaker

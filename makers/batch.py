@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Maker
 from pymatgen.core import Structure
 
-from matris.checkpoints import locate, read_file
-from matris.potential import load
-from matris.stores.candidates import Candidate
-from matris.stores.documents import CheckpointTag, describe
+from matris.model.checkpoints import locate, read_file
+from matris.model.potential import load
+from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.documents import CheckpointTag, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
 
-    from matris.checkpoints import Card
-    from matris.dynamics import DynamicsRecord
-    from matris.elastic import ElasticRecord
-    from matris.eos import EosRecord
-    from matris.phonon import PhononRecord
-    from matris.potential import Potential
-    from matris.qha import QhaRecord
+    from matris.model.checkpoints import Card
+    from matris.model.potential import Potential
+    from matris.properties.dynamics import DynamicsRecord
+    from matris.properties.elastic import ElasticRecord
+    from matris.properties.eos import EosRecord
+    from matris.properties.phonons import PhononRecord
+    from matris.properties.qha import QhaRecord
 
     type PropertyRecord = DynamicsRecord | ElasticRecord | EosRecord | PhononRecord | QhaRecord
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobflow import job
 from pymatgen.analysis.elasticity import ElasticTensor
 
-from matris.elastic import STRAINS, elastic
 from matris.makers.batch import PropertyMaker
-from matris.stores.property_documents import Averages, ElasticDocument, PropertyOutput
+from matris.properties.elastic import STRAINS, elastic
+from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from matris.elastic import ElasticRecord
-    from matris.stores.candidates import Candidate
+    from matris.properties.elastic import ElasticRecord
+    from matris.stores.documents.candidate import Candidate
 
 
 class ElasticDocuments(PropertyOutput):
@@ -34,8 +34,8 @@ class BatchElasticMaker(PropertyMaker):
     """
     Elastic tensors of many materials: all strained cells of all of them go through the device together.
 
-    A material that fails does not touch the others. See `matris.elastic.elastic` for the method, and `PropertyMaker`
-    for the other parameters.
+    A material that fails does not touch the others. See `matris.properties.elastic.elastic` for the method, and
+    `PropertyMaker` for the other parameters.
 
     Parameters
     ----------

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.eos import VOLUMES, eos
-from matris.equations import EQUATIONS
 from matris.makers.batch import PropertyMaker
-from matris.stores.property_documents import EosDocument, EosFitDocument, PropertyOutput
+from matris.properties.eos import VOLUMES, eos
+from matris.properties.equations import EQUATIONS
+from matris.stores.documents.properties import EosDocument, EosFitDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from matris.eos import EosRecord
-    from matris.stores.candidates import Candidate
+    from matris.properties.eos import EosRecord
+    from matris.stores.documents.candidate import Candidate
 
 
 class EosDocuments(PropertyOutput):
@@ -34,8 +34,8 @@ class BatchEosMaker(PropertyMaker):
     """
     Equations of state of many materials: all scaled cells of all of them go through the device together.
 
-    A material that fails does not touch the others. See `matris.eos.eos` for the method, and `PropertyMaker` for the
-    other parameters.
+    A material that fails does not touch the others. See `matris.properties.eos.eos` for the method, and `PropertyMaker`
+    for the other parameters.
 
     Parameters
     ----------

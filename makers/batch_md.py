@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.dynamics import dynamics
-from matris.ensembles import DynamicsSettings
 from matris.makers.batch import BatchMaker
-from matris.stores.property_documents import DynamicsDocument, PropertyOutput
+from matris.properties.dynamics import dynamics
+from matris.properties.ensembles import DynamicsSettings
+from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from matris.dynamics import DynamicsRecord
-    from matris.ensembles import Ensemble
-    from matris.stores.candidates import Candidate
+    from matris.properties.dynamics import DynamicsRecord
+    from matris.properties.ensembles import Ensemble
+    from matris.stores.documents.candidate import Candidate
 
 
 class DynamicsDocuments(PropertyOutput):
@@ -36,7 +36,7 @@ class BatchMDMaker(BatchMaker):
     Molecular dynamics of many materials: all of them go through the device together.
 
     The cells are taken as they are, neither relaxed nor repeated. A material that fails does not touch the others. See
-    `matris.ensembles.DynamicsSettings` for the method and its limits.
+    `matris.properties.ensembles.DynamicsSettings` for the method and its limits.
 
     Parameters
     ----------

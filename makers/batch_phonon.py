@@ -10,17 +10,17 @@ import numpy as np
 from jobflow import job
 
 from matris.makers.batch import JOULE_PER_MOLE, PropertyMaker, temperatures
-from matris.phonon import BornCharges, PhononSettings, phonons
-from matris.stores.property_documents import PhononDocument, PropertyOutput, UnstableModeDocument
+from matris.properties.phonons import BornCharges, PhononSettings, phonons
+from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from matris.instability import UnstableMode
-    from matris.phonon import PhononRecord
-    from matris.stores.candidates import Candidate
+    from matris.properties.instability import UnstableMode
+    from matris.properties.phonons import PhononRecord
+    from matris.stores.documents.candidate import Candidate
 
 
 class PhononDocuments(PropertyOutput):
@@ -35,8 +35,8 @@ class BatchPhononMaker(PropertyMaker):
     """
     Harmonic phonons of many materials: all displaced supercells of all of them go through the device together.
 
-    A material that fails does not touch the others. See `matris.phonon.phonons` for the method, and `PropertyMaker`
-    for the other parameters.
+    A material that fails does not touch the others. See `matris.properties.phonons.phonons` for the method, and
+    `PropertyMaker` for the other parameters.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class BatchPhononMaker(PropertyMaker):
             Accepted as by every Maker, without effect.
         born
             For each candidate, in order, ``{"born": …, "epsilon_static": …}`` for the non-analytic correction (see
-            `matris.phonon.BornCharges`), or None.
+            `matris.properties.phonons.BornCharges`), or None.
 
         Raises
         ------

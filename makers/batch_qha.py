@@ -10,17 +10,17 @@ import numpy as np
 from jobflow import job
 
 from matris.makers.batch import JOULE_PER_MOLE, PropertyMaker, temperatures
-from matris.phonon import PhononSettings
-from matris.qha import VOLUMES, quasi_harmonic
-from matris.stores.property_documents import PropertyOutput, QhaDocument
+from matris.properties.phonons import PhononSettings
+from matris.properties.qha import VOLUMES, quasi_harmonic
+from matris.stores.documents.properties import PropertyOutput, QhaDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymatgen.core import Structure
 
-    from matris.qha import QhaRecord
-    from matris.stores.candidates import Candidate
+    from matris.properties.qha import QhaRecord
+    from matris.stores.documents.candidate import Candidate
 
 _ROOM = 300.0  # K
 
@@ -37,8 +37,8 @@ class BatchQhaMaker(PropertyMaker):
     """
     Quasi-harmonic thermodynamics of many materials: all supercells of all of them go through the device together.
 
-    A material that fails does not touch the others. See `matris.qha.quasi_harmonic` for the method, and `PropertyMaker`
-    for the other parameters.
+    A material that fails does not touch the others. See `matris.properties.qha.quasi_harmonic` for the method, and
+    `PropertyMaker` for the other parameters.
 
     Parameters
     ----------

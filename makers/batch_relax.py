@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
-from matris.relaxation import RelaxSettings, journal_file, relax
-from matris.stores.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
+from matris.relaxation.relax import RelaxSettings, journal_file, relax
+from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from matris.potential import Potential
-    from matris.relaxation import RelaxRecord
-    from matris.stores.candidates import Candidate
+    from matris.model.potential import Potential
+    from matris.relaxation.relax import RelaxRecord
+    from matris.stores.documents.candidate import Candidate
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matris.makers.batch_relax import BatchRelaxMaker
 
 if TYPE_CHECKING:
-    from matris.records import RelaxRecord
+    from matris.relaxation.records import RelaxRecord
 
 
 @dataclass

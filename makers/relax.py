@@ -16,7 +16,7 @@ from pymatgen.core import Molecule, Structure
 
 from matris.calculator import MatRISCalculator
 from matris.makers.batch import provenance
-from matris.stores.documents import CheckpointTag  # noqa: TC001 - pydantic needs it
+from matris.stores.documents.documents import CheckpointTag  # noqa: TC001 - pydantic needs it
 
 if TYPE_CHECKING:
     from atomate2.ase.schemas import AseResult

@@ -13,8 +13,8 @@ from matris.lazy import lazily
 if TYPE_CHECKING:
     from matris.ase_model import AseModel
     from matris.calculator import MatRISCalculator
-    from matris.potential import Potential, Prediction, load
-    from matris.relaxation import RelaxRecord, relax
+    from matris.model.potential import Potential, Prediction, load
+    from matris.relaxation.relax import RelaxRecord, relax
     from matris.torchsim import MatRISTorchSimModel
 
 __all__ = [
@@ -39,10 +39,10 @@ __getattr__, __dir__ = lazily(
         "AseModel": "ase_model",
         "MatRISCalculator": "calculator",
         "MatRISTorchSimModel": "torchsim",
-        "Potential": "potential",
-        "Prediction": "potential",
-        "RelaxRecord": "relaxation",
-        "load": "potential",
-        "relax": "relaxation",
+        "Potential": "model.potential",
+        "Prediction": "model.potential",
+        "RelaxRecord": "relaxation.relax",
+        "load": "model.potential",
+        "relax": "relaxation.relax",
     },
 )

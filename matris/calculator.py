@@ -8,8 +8,8 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from matris.errors import StructureError
-from matris.graph import Geometry
-from matris.potential import Potential, load
+from matris.model.graph import Geometry
+from matris.model.potential import Potential, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,8 @@ class MatRISCalculator(Calculator):
     ----------
     extrapolation
         How far each atom of the last geometry is from those the checkpoint was trained on, shape (n,), see
-        `matris.domain.Domain`; None where the checkpoint does not know. No result, since ASE knows no such property.
+        `matris.model.domain.Domain`; None where the checkpoint does not know. No result, since ASE knows no such
+        property.
     """
 
     implemented_properties = [  # noqa: RUF012 - so declared by ASE

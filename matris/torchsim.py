@@ -9,8 +9,8 @@ import torch
 from ase.geometry import complete_cell
 from torch_sim.models.interface import ModelInterface
 
-from matris.graph import Batch
-from matris.potential import Potential, load
+from matris.model.graph import Batch
+from matris.model.potential import Potential, load
 
 if TYPE_CHECKING:
     from torch_sim.state import SimState
@@ -21,7 +21,7 @@ class MatRISTorchSimModel(ModelInterface):
     MatRIS for torch-sim's optimisers and integrators.
 
     Beside energy, forces and stress the output has ``magmoms`` (μB), shape (n_atoms,), where the checkpoint
-    predicts them, and ``extrapolation``, shape (n_atoms,), where it knows its domain (`matris.domain.Domain`).
+    predicts them, and ``extrapolation``, shape (n_atoms,), where it knows its domain (`matris.model.domain.Domain`).
 
     Parameters
     ----------

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from matris.stores.atomic import add_missing, set_fields
-from matris.stores.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
-from matris.stores.hull import HullResult
-from matris.stores.property_documents import PROPERTY_FORMAT
-from matris.stores.property_summaries import SUMMARIES, summarise
+from matris.stores.database.atomic import add_missing, set_fields
+from matris.stores.documents.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
+from matris.stores.documents.properties import PROPERTY_FORMAT
+from matris.stores.documents.summaries import SUMMARIES, summarise
+from matris.stores.hull.hull import HullResult
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobflow.core.store import JobStore
     from maggma.core import Store
 
-    from matris.stores.documents import CandidateDocument
+    from matris.stores.documents.documents import CandidateDocument
 
 _BATCH = 200  # documents in one write
 _TOLD_APART = ("job_uuid", "computed_at", "state", "energy")

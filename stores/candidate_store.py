@@ -9,16 +9,16 @@ from maggma.stores import MemoryStore
 from pymatgen.core.structure import Structure
 
 from matris.errors import StoreError
-from matris.stores.atomic import add_missing, set_fields, set_if
 from matris.stores.builder import Built, Collections, build
-from matris.stores.candidate_query import CandidateQuery
-from matris.stores.documents import utc_now
-from matris.stores.hull_builder import place_on_hulls
-from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.database.atomic import add_missing, set_fields, set_if
+from matris.stores.database.jobstore import open_job_store, sibling_store
+from matris.stores.documents.documents import utc_now
+from matris.stores.documents.summaries import SUMMARIES
+from matris.stores.hull.placing import place_on_hulls
+from matris.stores.hull.references import References, load_references
 from matris.stores.migrations import migrate
-from matris.stores.property_summaries import SUMMARIES
-from matris.stores.query_terms import query_terms
-from matris.stores.references import References, load_references
+from matris.stores.query.query import CandidateQuery
+from matris.stores.query.terms import query_terms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobflow.core.store import JobStore
     from maggma.core import Store
 
-    from matris.stores.documents import CandidateDocument
+    from matris.stores.documents.documents import CandidateDocument
 
 INDEXED = (
     "candidate_id",
@@ -60,7 +60,7 @@ class CandidateStore:
     Parameters
     ----------
     docs
-        Connected store of `matris.stores.documents.CandidateDocument`, key ``document_id``.
+        Connected store of `matris.stores.documents.documents.CandidateDocument`, key ``document_id``.
     data
         Connected store of structures and per-atom arrays, key ``document_id``.
     properties
@@ -100,7 +100,7 @@ class CandidateStore:
         Parameters
         ----------
         location
-            Folder or MongoDB URI, as `matris.stores.jobstore.open_job_store` takes it.
+            Folder or MongoDB URI, as `matris.stores.database.jobstore.open_job_store` takes it.
         """
         return cls.beside(open_job_store(location))
 
@@ -145,7 +145,7 @@ class CandidateStore:
         Parameters
         ----------
         documents
-            As `matris.stores.documents.make_dropped` makes them.
+            As `matris.stores.documents.documents.make_dropped` makes them.
         """
         for batch in batched(documents, _BATCH):
             by_id = {document.document_id: document.model_dump() for document in batch}

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from matris.errors import StoreError
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.documents import StructureDict, utc_now
-from matris.stores.jobstore import open_job_store, sibling_store
+from matris.stores.database.jobstore import open_job_store, sibling_store
+from matris.stores.documents.documents import StructureDict, utc_now
 from matris.structures import content_id
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class DftLabels:
     Parameters
     ----------
     location
-        Folder or MongoDB URI, as `matris.stores.jobstore.open_job_store` takes it.
+        Folder or MongoDB URI, as `matris.stores.database.jobstore.open_job_store` takes it.
     """
 
     def __init__(self, location: str | Path | None = None) -> None:

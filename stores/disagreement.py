@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matris.errors import MatrisError
-from matris.stores.discovery import by_candidate
+from matris.stores.report.discovery import by_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import StoreError
-from matris.stores.atomic import set_fields
-from matris.stores.documents import DROPPED_AT, SCHEMA_VERSION
+from matris.stores.database.atomic import set_fields
+from matris.stores.documents.documents import DROPPED_AT, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

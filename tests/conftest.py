@@ -23,9 +23,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an untrained network of a few thousand weights: its numbers mean nothing, but they are always the same."""
     import torch
 
-    from matris.checkpoints import Card, save
-    from matris.config import ModelConfig
-    from matris.network import MatRIS
+    from matris.model.checkpoints import Card, save
+    from matris.model.config import ModelConfig
+    from matris.model.network import MatRIS
 
     config = ModelConfig(
         num_layers=1,

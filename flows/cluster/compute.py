@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Job, Response
 
 from matris.errors import MatrisError
-from matris.flows.cluster.ending import Ending, ended_in_time
-from matris.flows.suspects import blamed, compute_alone
-from matris.journal import JournalInUseError
+from matris.flows.campaign.suspects import blamed, compute_alone
+from matris.flows.cluster.walltime import Ending, ended_in_time
 from matris.makers.batch import as_candidate
+from matris.relaxation.journal import JournalInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobflow import OutputReference
 
     from matris.makers.batch import BatchMaker
-    from matris.stores.candidates import Candidate
+    from matris.stores.documents.candidate import Candidate
 
 TRIES = 3
 """So often in a row a job may end before its scheduler ends it without a single new record."""

@@ -28,7 +28,7 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     """
     import torch
 
-    from matris.potential import load
+    from matris.model.potential import load
 
     potential = load(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")  # to tell, not to fail
     crystal = Structure(Lattice.cubic(2.6), ["Mg", "O"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
-from matris.stores.jobstore import STAMP
+from matris.stores.database.jobstore import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,7 +139,7 @@ def project_spec(answers: ClusterAnswers) -> dict[str, Any]:
 
     def store(kind: str, collection: str, **more: str) -> dict[str, Any]:
         place = {"uri_file": str(answers.uri_file), "database": answers.database, "collection_name": collection}
-        return {"@module": "matris.stores.private_mongo", "@class": kind, **place, **more}
+        return {"@module": "matris.stores.database.private_mongo", "@class": kind, **place, **more}
 
     return {
         "name": answers.name,

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Flow
 from monty.json import jsanitize
 
-from matris.flows.chunks import chunk_id
+from matris.flows.campaign.chunks import chunk_id
+from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
-from matris.flows.stages import CHUNK_SIZES
+from matris.flows.sources.files import read_candidates
 from matris.makers.batch import NOT_SETTINGS
-from matris.stores.candidates import Candidate, read_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jobflow import Job, JobStore
 
     from matris.makers.batch import PropertyMaker
+    from matris.stores.documents.candidate import Candidate
 
 type Documents = list[dict[str, Any]]
 
@@ -41,7 +42,7 @@ def submit_properties(
     Parameters
     ----------
     sources
-        Files and folders, as for `matris.stores.candidates.read_candidates`.
+        Files and folders, as for `matris.flows.sources.files.read_candidates`.
     stage
         ``"phonon"`` or ``"elastic"``.
     maker

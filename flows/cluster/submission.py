@@ -14,9 +14,9 @@ from jobflow_remote import set_run_config
 
 from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
-from matris.flows.cluster.ending import seconds
 from matris.flows.cluster.files import read_project
 from matris.flows.cluster.project import DEVICE
+from matris.flows.cluster.walltime import seconds
 from matris.flows.cluster.worker_checks import remote_errors
 
 if TYPE_CHECKING:

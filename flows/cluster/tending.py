@@ -9,24 +9,24 @@ from jobflow import Flow, OnMissing, job
 from jobflow_remote import set_run_config
 
 from matris.errors import MatrisError
-from matris.flows.campaign import Campaign
-from matris.flows.chunks import chunk_reference
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.chunks import chunk_reference
+from matris.flows.campaign.collecting import collect, record_given_up
+from matris.flows.campaign.intake import take_in
+from matris.flows.campaign.stages import stage_maker
+from matris.flows.campaign.survivors import advance
+from matris.flows.campaign.turns import turn
 from matris.flows.cluster.findings import last_line
 from matris.flows.cluster.submission import LOST, STOPPED, Cluster, Submission, job_id
-from matris.flows.collecting import collect, record_given_up
-from matris.flows.intake import take_in
-from matris.flows.patience import patiently
-from matris.flows.pulse import turn
-from matris.flows.stages import stage_maker
-from matris.flows.survivors import advance
-from matris.flows.worker import ATTEMPTS, CAREFUL
-from matris.stores.jobstore import PROJECT
+from matris.flows.local.worker import ATTEMPTS, CAREFUL
+from matris.flows.queue.retry import patiently
+from matris.stores.database.jobstore import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from matris.stores.candidates import Candidate
-    from matris.stores.work_queue import WorkItem
+    from matris.flows.queue.queue import WorkItem
+    from matris.stores.documents.candidate import Candidate
 
 _FIRST = 10  # priority of the jobs that look after the others
 
@@ -55,7 +55,7 @@ def submit(
     where
         Jobs are sent.
     watch
-        Called with ``{"event": "read", …}`` and the counts of `matris.flows.intake.Intake`, and with
+        Called with ``{"event": "read", …}`` and the counts of `matris.flows.campaign.intake.Intake`, and with
         ``{"event": "submitted", "stage": …, "n": …}``.
     """
     campaign.keep(submission=where.to_dict(), cancelled=False)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from matris.config import MAX_ATOMIC_NUMBER
-from matris.records import GPA
-from matris.training.element_energies import fractions, least_absolute
-from matris.training.thinned import Thinned
+from matris.model.config import MAX_ATOMIC_NUMBER
+from matris.training.data.element_energies import fractions, least_absolute
+from matris.training.data.thinned import Thinned
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from matris.potential import Potential, Prediction
-    from matris.training.data import Frame
+    from matris.model.potential import Potential, Prediction
+    from matris.training.data.frame import Frame
 
 COLUMNS = {
     "frames": "",

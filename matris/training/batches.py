@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from matris.graph import count_edges
-from matris.potential import bytes_kept
-from matris.training.dataset import DataSet
+from matris.model.graph import count_edges
+from matris.model.potential import bytes_kept
+from matris.training.data.dataset import DataSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from matris.config import ModelConfig
-    from matris.training.data import Frame
+    from matris.model.config import ModelConfig
+    from matris.training.data.frame import Frame
 
 _CPU_PIECE = 1.2e8  # bytes kept: small enough for a processor's caches, large enough for a compiled step
 _CUDA_SHARE = 1 / 8  # of a device's memory that a piece may keep: differentiating twice keeps several times as much

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from matris.rows import segment_sum
-from matris.training.data import collate
+from matris.model.rows import segment_sum
+from matris.training.data.frame import collate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from matris.graph import Graph
-    from matris.network import MatRIS
-    from matris.training.data import Frame
+    from matris.model.graph import Graph
+    from matris.model.network import MatRIS
+    from matris.training.data.frame import Frame
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 
-from matris.domain import Domain
 from matris.errors import MatrisError
-from matris.records import GPA
+from matris.model.domain import Domain
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from matris.potential import Potential
-    from matris.training.data import Frame
+    from matris.model.potential import Potential
+    from matris.training.data.frame import Frame
     from matris.training.trainer import Joined
 
 logger = logging.getLogger(__name__)

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from matris import checkpoints
-from matris.checkpoints import Card
 from matris.errors import MatrisError
-from matris.network import MatRIS
+from matris.model import checkpoints
+from matris.model.checkpoints import Card
+from matris.model.network import MatRIS
 from matris.training.curve import drawn
-from matris.training.dataset import DataSet
-from matris.training.dataset_writer import SetOptions, write_set
+from matris.training.data.dataset import DataSet
+from matris.training.data.labelled import Reading
+from matris.training.data.reading import files_of, read_labelled
+from matris.training.data.writer import SetOptions, write_set
 from matris.training.domain import label_ranges
-from matris.training.labelled import Reading
 from matris.training.processes import together
-from matris.training.reading import files_of, read_labelled
 from matris.training.recipe import describe_set, domain_of, has_magmoms, provenance
 from matris.training.trainer import LOG, Joined, TrainSettings, train, validate
-from matris.training.widen import introduce, refit_reference_energies
+from recipes.embedded.widen import introduce, refit_reference_energies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

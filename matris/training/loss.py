@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from matris.network import evaluate
-from matris.records import GPA
-from matris.rows import segment_sum
+from matris.model.network import evaluate
+from matris.model.rows import segment_sum
+from matris.units import GPA
 
 if TYPE_CHECKING:
-    from matris.network import MatRIS
-    from matris.training.data import LabelledBatch
+    from matris.model.network import MatRIS
+    from matris.training.data.frame import LabelledBatch
 
 
 @dataclass(frozen=True)

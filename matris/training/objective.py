@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from matris.training.data import collate
+from matris.training.data.frame import collate
 from matris.training.loss import ERRORS, errors
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from matris.network import MatRIS
-    from matris.training.data import Frame, LabelledBatch
-    from matris.training.fused import FusedLoss
+    from matris.model.network import MatRIS
+    from matris.training.compiled_step import FusedLoss
+    from matris.training.data.frame import Frame, LabelledBatch
     from matris.training.loss import LossWeights
 
 
@@ -83,7 +83,7 @@ class LabelObjective:
 
     def compile(self, frames: Sequence[Frame]) -> None:
         """Compile loss and gradient as one."""
-        from matris.training.fused import FusedLoss
+        from matris.training.compiled_step import FusedLoss
 
         self._fused = FusedLoss(self.module, self.weights, self._collate(frames))
 

@@ -16,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from matris import checkpoints
-from matris.checkpoints import Card
-from matris.config import ModelConfig
 from matris.errors import CheckpointError, MatrisError
-from matris.network import MatRIS
-from matris.potential import Potential
+from matris.model import checkpoints
+from matris.model.checkpoints import Card
+from matris.model.config import ModelConfig
+from matris.model.network import MatRIS
+from matris.model.potential import Potential
 from matris.training.curve import drawn
-from matris.training.data import regress_reference_energies
-from matris.training.dataset import DataSet
+from matris.training.data.dataset import DataSet
+from matris.training.data.frame import regress_reference_energies
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.processes import together
@@ -33,7 +33,7 @@ from matris.training.trainer import LOG, TrainSettings, train
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matris.training.data import Frame
+    from matris.training.data.frame import Frame
     from matris.training.trainer import Joined
 
 logger = logging.getLogger(__name__)

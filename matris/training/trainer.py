@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import distributed
 
-from matris.checkpoints import load_plain
 from matris.errors import MatrisError
+from matris.model.checkpoints import load_plain
 from matris.training import batches
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from matris.network import MatRIS
-    from matris.training.data import Frame
+    from matris.model.network import MatRIS
+    from matris.training.data.frame import Frame
     from matris.training.objective import Objective
 
 logger = logging.getLogger(__name__)

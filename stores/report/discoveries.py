@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matris.stores.report.parts import definitions, number
 
 if TYPE_CHECKING:
-    from matris.stores.discovery import Discovery
+    from matris.stores.report.discovery import Discovery
 
 
 def discoveries(found: Discovery | None) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from matris.stores.ranking import FAILED, SOUND, UNSOUND
+from matris.stores.report.outcomes import FAILED, SOUND, UNSOUND
 from matris.stores.report.parts import number, plural
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from matris.stores.ranking import Funnel
+    from matris.stores.report.outcomes import Funnel
 
 _LEFT = {
     "reading": "readable",

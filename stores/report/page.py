@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.query_tables import whole_file
-from matris.stores.ranking import WINDOW, Funnel
+from matris.stores.query.tables import whole_file
 from matris.stores.report import head
 from matris.stores.report.assets import page_of
 from matris.stores.report.discoveries import discoveries
 from matris.stores.report.distributions import distributions
 from matris.stores.report.funnel import funnel
 from matris.stores.report.hulls import hulls
+from matris.stores.report.outcomes import WINDOW, Funnel
 from matris.stores.report.periodic_table import periodic_table
 from matris.stores.report.table import failures, ranking
 from matris.stores.report.tally import Tally
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from matris.stores.discovery import Discovery
-    from matris.stores.ranking import Document
+    from matris.stores.report.discovery import Discovery
     from matris.stores.report.hull_points import HullPoint
+    from matris.stores.report.outcomes import Document
 
 INDEX = "index.html"
 
@@ -91,14 +91,14 @@ class Report:
     title
         Headline.
     intake
-        What was read: ``read`` and ``identical``, as `matris.flows.intake.Intake` counts them. By default all that was
-        read has a document.
+        What was read: ``read`` and ``identical``, as `matris.flows.campaign.intake.Intake` counts them. By default all
+        that was read has a document.
     window
         Distance above the hull (eV/atom) up to which candidates survive; None if there is no hull.
     reference_points
         Phases of the reference set, if the hull is one of references; by default it is one of the documents.
     phonons
-        Finds the document of a candidate's phonons with its bands, see `matris.stores.property_outputs`.
+        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.property_outputs`.
     discovery
         Counts of what is stable, unique and novel.
     """

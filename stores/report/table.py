@@ -5,13 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.ranking import STAGES, reason
+from matris.stores.report.outcomes import STAGES, reason
 from matris.stores.report.parts import formula_html, number, number_cell, symbol_html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matris.stores.ranking import Document, Funnel
+    from matris.stores.report.outcomes import Document, Funnel
     from matris.stores.report.tally import Tally
 
 _YES = {True: "yes", False: "no", None: ""}

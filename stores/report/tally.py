@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.ranking import Document, Funnel, lost_at, place
-from matris.stores.reference_phases import REFERENCE_SOURCES
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
+from matris.stores.report.outcomes import Document, Funnel, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
-    from matris.stores.ranking import Document
+    from matris.stores.report.outcomes import Document
 
 MAX_CRYSTALS = 40
 """Candidates whose crystals a page holds."""
@@ -147,7 +147,7 @@ def _bands(place: int, document: Document, phonons: Callable[[Document], Documen
     whole = phonons(document) if (document.get("phonon") or {}).get("has_imaginary_modes") is not None else None
     if whole is None:
         return ""
-    from matris.stores.property_plots import plot_phonons
+    from matris.stores.report.property_plots import plot_phonons
 
     try:
         figure: Any = plot_phonons(whole)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.standin import StandIn, StandInMaker
-from matris.flows.campaign import Campaign
-from matris.flows.funnel import Funnel
-from matris.flows.runner import run
-from matris.stores.candidates import Candidate
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.stores.documents.candidate import Candidate
 from tests.cluster.chunks import crystals
 
 PLAIN = Funnel(sanity=False, duplicates=False, hull=False)

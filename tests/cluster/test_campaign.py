@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import matris.makers.batch_static  # noqa: F401 - a subclass of what the stand-in replaces, made before
 from benchmarks.standin import StandInMaker
 from matris.cli import app
-from matris.flows.campaign import Campaign
-from matris.flows.runner import run
-from matris.stores.documents import CHUNK_FORMAT
-from matris.stores.sources.opening import open_source
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.local.runner import run
+from matris.flows.sources.opening import open_source
+from matris.stores.documents.documents import CHUNK_FORMAT
 from tests.cluster.chunks import uses
 from tests.cluster.remote import project, runner
 from tests.cluster.slurm import ask, clashes, kill_job, running

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.asleep import asleep
-from matris.flows.campaign import Campaign
+from matris.flows.campaign.campaign import Campaign
 from tests.cluster.chunks import outputs, uses
 from tests.cluster.named_devices import CHUNKS
 from tests.cluster.remote import REPOSITORY, project, runner

@@ -9,12 +9,11 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.flows.chunks import chunked
+from matris.flows.campaign.chunks import chunked
 from matris.flows.screening import ScreeningFlowMaker, with_elements
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.candidates import Candidate
-from matris.stores.prototypes import REFERENCE_SOURCE
+from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +136,6 @@ def test_a_broken_chunk_does_not_cost_the_ranking(
 
 def test_elements_are_added_once(candidates: list[Candidate]) -> None:
     listed = with_elements(candidates, known=["Fe", "Mg", "O", "Na"])  # Na is in broken candidates only
-    added = [candidate for candidate in listed if candidate.source == REFERENCE_SOURCE]
+    added = [candidate for candidate in listed if candidate.source == ELEMENTAL_REFERENCE_SOURCE]
     assert sorted(c.structure.composition.chemical_system for c in added) == ["Fe", "Mg", "O"]
     assert with_elements(listed, known=["Fe", "Mg", "O", "Na"]) == listed

@@ -9,7 +9,7 @@ import pytest
 from jobflow import JobStore
 from maggma.stores import MemoryStore
 
-from matris.stores.jobstore import open_job_store
+from matris.stores.database.jobstore import open_job_store
 
 if TYPE_CHECKING:
     from pathlib import Path

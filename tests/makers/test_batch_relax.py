@@ -15,10 +15,10 @@ from pymatgen.core import Lattice, Structure
 
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.batch_static import BatchStaticMaker
-from matris.potential import load
-from matris.records import RelaxRecord
-from matris.stores.candidates import Candidate
-from matris.stores.documents import ChunkDocument
+from matris.model.potential import load
+from matris.relaxation.records import RelaxRecord
+from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.documents import ChunkDocument
 from matris.structures import content_id
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_a_second_run_reads_the_journal(
     def no_computing(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("matris.potential.Potential.evaluate", no_computing)
+    monkeypatch.setattr("matris.model.potential.Potential.evaluate", no_computing)
     with caplog.at_level(logging.INFO, logger="matris.makers.batch_relax"):
         second = run(maker, mixed, job_store, tmp_path)
     assert second["records"] == first["records"]
@@ -163,7 +163,7 @@ def test_a_cheap_relaxation_comes_first(tiny_checkpoint, tmp_path, monkeypatch):
     assert after.settings.first["sha256"] == after.checkpoint.sha256
     again = MontyDecoder().process_decoded(json.loads(json.dumps(cascade, cls=MontyEncoder)))
     assert again.tag() == cascade.tag()
-    monkeypatch.setattr("matris.potential.Potential.evaluate", None)  # all is in the journals
+    monkeypatch.setattr("matris.model.potential.Potential.evaluate", None)  # all is in the journals
     assert cascade.make.original(cascade, candidates).records[0].energy == after.records[0].energy
 
 

@@ -19,10 +19,10 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Molecule, Structure
 
 import matris
-from matris.elastic import elastic
-from matris.eos import eos
 from matris.makers import RelaxMaker, StaticMaker
-from matris.phonon import PhononSettings, phonons, supercell_matrix
+from matris.properties.elastic import elastic
+from matris.properties.eos import eos
+from matris.properties.phonons import PhononSettings, phonons, supercell_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from matris.checkpoints import locate, read_file, save
 from matris.makers import BatchStaticMaker, StaticMaker
-from matris.potential import Potential
-from matris.stores.documents import unwind
+from matris.model.checkpoints import locate, read_file, save
+from matris.model.potential import Potential
+from matris.stores.documents.documents import unwind
 from matris.training.domain import fit_domain
-from tests.matris.test_domain import frames_of, rocksalt
+from tests.matris.model.test_domain import frames_of, rocksalt
 
 if TYPE_CHECKING:
     from pathlib import Path

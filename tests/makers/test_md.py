@@ -12,11 +12,11 @@ from jobflow import run_locally
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.dynamics import DynamicsSettings, dynamics
 from matris.makers import BatchMDMaker
-from matris.potential import load
-from matris.stores.candidates import Candidate
-from matris.stores.property_documents import DynamicsDocument
+from matris.model.potential import load
+from matris.properties.dynamics import DynamicsSettings, dynamics
+from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.properties import DynamicsDocument
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,11 @@ from jobflow import run_locally
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.elastic import elastic
 from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker
-from matris.potential import load
-from matris.stores.candidates import Candidate
-from matris.stores.property_documents import ElasticDocument, EosDocument, PhononDocument, QhaDocument
+from matris.model.potential import load
+from matris.properties.elastic import elastic
+from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.properties import ElasticDocument, EosDocument, PhononDocument, QhaDocument
 
 if TYPE_CHECKING:
     from pathlib import Path

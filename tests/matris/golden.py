@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from pymatgen.core import Structure
 
-from matris import official
-from matris.checkpoints import Card
-from matris.config import ModelConfig
-from matris.potential import Potential
+from matris.model import official
+from matris.model.checkpoints import Card
+from matris.model.config import ModelConfig
+from matris.model.potential import Potential
 
 PARITY = Path(__file__).parent.parent / "data" / "parity.json"
 

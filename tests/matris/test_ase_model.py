@@ -20,9 +20,9 @@ from torch_sim.models.interface import validate_model_outputs
 import matris
 from matris import AseModel
 from matris.ase_model import identity_of
-from matris.elastic import elastic
-from matris.eos import eos
-from matris.phonon import PhononSettings, displaced, phonons
+from matris.properties.elastic import elastic
+from matris.properties.eos import eos
+from matris.properties.phonons import PhononSettings, displaced, phonons
 
 SETTINGS = PhononSettings(min_length=7.9, temperatures=(300.0,))
 POINTS = {"X": (0.5, 0.0, 0.5), "L": (0.5, 0.5, 0.5), "W": (0.5, 0.25, 0.75)}

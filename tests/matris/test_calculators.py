@@ -13,12 +13,11 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from torch_sim.models.interface import validate_model_outputs
 
 from matris.calculator import MatRISCalculator
-from matris.checkpoints import Card
 from matris.errors import StructureError
-from matris.potential import Potential
+from matris.model.checkpoints import Card
+from matris.model.potential import Potential
 from matris.torchsim import MatRISTorchSimModel
-
-from .golden import golden_potential, structures
+from tests.matris.golden import golden_potential, structures
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError, StoreError
-from matris.stores import builder, hull_builder
+from matris.stores import builder
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.candidates import Candidate
-from matris.stores.documents import (
+from matris.stores.database.jobstore import open_job_store
+from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.documents import (
     SCHEMA_VERSION,
     CandidateDocument,
     CheckpointTag,
@@ -20,9 +21,9 @@ from matris.stores.documents import (
     RelaxTag,
     make_dropped,
 )
-from matris.stores.hull import hull_results
-from matris.stores.jobstore import open_job_store
-from matris.stores.references import References
+from matris.stores.hull import placing as hull_builder
+from matris.stores.hull.hull import hull_results
+from matris.stores.hull.references import References
 
 SHA = "0123456789abcdef" * 4
 DIGEST = "ba9876543210"

@@ -1,0 +1,1 @@
+"""A screening campaign: what every way to run it shares."""

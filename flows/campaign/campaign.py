@@ -1,0 +1,272 @@
+"""A campaign: candidates on their way through one checkpoint into one store."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from monty.json import MontyDecoder, jsanitize
+
+from matris.errors import StoreError
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.stages import stage_maker
+from matris.flows.queue.queue import WorkQueue
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
+from matris.stores.documents.property_outputs import property_output
+from matris.stores.hull.references import References, load_references
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pymatgen.core import Structure
+
+    from matris.makers.batch import BatchMaker
+
+PAGE = 1000
+"""Candidates in a page of a campaign's list of members."""
+
+
+class Campaign:
+    """
+    Candidates on their way through one checkpoint in one store, where everything about them is kept.
+
+    The same title, checkpoint and settings are the same campaign, on any machine that sees the store. Whatever the
+    store holds for the checkpoint and the settings is not computed again, whichever campaign it was computed for.
+
+    Parameters
+    ----------
+    location
+        Store, as for `matris.stores.database.jobstore.open_job_store`.
+    maker
+        Job that relaxes a chunk.
+    funnel
+        Which candidates go on.
+    title
+        Headline; what the campaign is known by.
+    chunk_size
+        Most candidates in a job.
+    references
+        File of computed entries that the hull is taken from. By default competing phases are the candidates, and the
+        elements they contain, which are computed too.
+    known_phases
+        File of computed entries with structures. Those of the candidates' chemical systems are computed too, and
+        compete.
+
+    Raises
+    ------
+    MatrisError
+        If the checkpoint or the references cannot be read, or the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        location: str | Path | None = None,
+        maker: BatchRelaxMaker | None = None,
+        funnel: Funnel | None = None,
+        *,
+        title: str = "Screening",
+        chunk_size: int = 500,
+        references: str | Path | None = None,
+        known_phases: str | Path | None = None,
+    ) -> None:
+        self.location = location
+        self.maker = maker or BatchRelaxMaker()
+        self.funnel = funnel or Funnel()
+        self.title = title
+        self.chunk_size = chunk_size
+        self.card = self.maker.card()
+        self.references: References | None = None
+        self._references_file = None if references is None else str(Path(references).absolute())
+        self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
+        if references is not None:
+            self.references = load_references(references, self.card.energy_scale)
+        card = self.card
+        self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
+        self.settings = self.maker.tag()
+        self.origin = (card.sha256, self.settings.digest)
+        self.name = hashlib.sha256("\n".join([title, *self.origin]).encode()).hexdigest()[:12]
+        self.job_store = open_job_store(location)
+        self.store = CandidateStore.beside(self.job_store)
+        self.queue = WorkQueue(sibling_store(self.job_store, "work_queue", "work_id"))
+        self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
+        self._members = sibling_store(self.job_store, "campaign_members", "page_id")
+
+    @classmethod
+    def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:
+        """
+        Open a campaign that a store knows.
+
+        Parameters
+        ----------
+        location
+            Store.
+        name
+            Of the campaign, or its first letters. By default the one that was worked on last.
+
+        Raises
+        ------
+        StoreError
+            If there is no such campaign.
+        """
+        records = sibling_store(open_job_store(location), "campaigns", "campaign_id")
+        criteria = {} if name is None else {"campaign_id": {"$regex": f"^{name}"}}
+        record = next(iter(records.query(criteria, sort={"last_updated": -1}, limit=1)), None)
+        if record is None:
+            raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        maker = MontyDecoder().process_decoded(record["maker"])
+        if isinstance(maker, dict):  # what monty leaves of a class that it cannot find
+            raise StoreError(
+                f"the campaign's Maker {maker.get('@module')}.{maker.get('@class')} cannot be imported here"
+            )
+        return cls(
+            location,
+            maker,
+            Funnel.from_dict(record["funnel"]),
+            title=record["title"],
+            chunk_size=record["chunk_size"],
+            references=record["references"],
+            known_phases=record["known_phases"],
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Read what the store knows about the campaign; nothing before candidates were read."""
+        found = self._records.query_one({"campaign_id": self.name}) or {}
+        return {key: value for key, value in found.items() if key != "_id"}
+
+    def keep(self, **about: Any) -> None:
+        """Write what the campaign is made of, and something about it, into the store."""
+        made_of = {
+            "campaign_id": self.name,
+            "title": self.title,
+            "maker": jsanitize(self.maker.as_dict(), strict=True),
+            "funnel": self.funnel.to_dict(),
+            "chunk_size": self.chunk_size,
+            "references": self._references_file,
+            "known_phases": self.known_phases,
+            "checkpoint": self.checkpoint.model_dump(),
+            "settings": self.settings.model_dump(),
+            "last_updated": utc_now(),
+        }
+        self._records.update([{"created": utc_now(), **self.record(), **made_of, **about}], key="campaign_id")
+
+    def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
+        """Maker of a chunk's job, which keeps its journal in a folder of the chunk's own."""
+        return stage_maker(stage, self.maker, self.journal(work_id), device)
+
+    def journal(self, work_id: str) -> Path:
+        """Folder in which the job of a chunk keeps what is finished."""
+        return (local_folder(self.location) / "journal" / work_id).absolute()
+
+    def drop_journal(self, work_id: str) -> None:
+        """Remove the journal of a chunk whose output is stored."""
+        shutil.rmtree(self.journal(work_id), ignore_errors=True)
+
+    def write_members(self, number: int, candidate_ids: Sequence[str]) -> None:
+        """Keep a page of the candidates that belong to the campaign."""
+        page = {"page_id": f"{self.name}-{number:06d}", "campaign_id": self.name, "candidate_ids": list(candidate_ids)}
+        self._members.update([page | {"last_updated": utc_now()}], key="page_id")
+
+    def cut_members(self, n_pages: int) -> None:
+        """Forget pages after the last, which an earlier and longer list left."""
+        self._members.remove_docs({"campaign_id": self.name, "page_id": {"$gte": f"{self.name}-{n_pages:06d}"}})
+
+    def document_ids(self) -> Iterator[list[str]]:
+        """Ids of the documents of all members, page by page, in the order of reading."""
+        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
+            yield [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+
+    def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """
+        Documents of the campaign's candidates that are in the store, in the order of reading.
+
+        Parameters
+        ----------
+        properties
+            Fields to read; by default all.
+        """
+        for page in self.document_ids():
+            yield from self.store.documents(page, properties)
+
+    def rank(self) -> None:
+        """Place the store's documents of this checkpoint and these settings on their hulls."""
+        sha256, digest = self.origin
+        self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
+
+    def report(self, directory: str | Path, known: Sequence[Structure] | None = None) -> Path:
+        """
+        Write the HTML report.
+
+        Parameters
+        ----------
+        directory
+            Folder, made if need be.
+        known
+            Crystals that are no news, for counting what is stable, unique and novel; by default nobody counts.
+
+        Returns
+        -------
+        Path
+            Of the page.
+        """
+        from matris.stores.report import FIELDS, Report, reference_points, write_report
+        from matris.stores.report.discovery import COMPARED, discovery  # with what draws, for one process in many
+
+        return write_report(
+            Report(
+                self.documents(FIELDS),
+                self.store.structure,
+                card=self.card.to_dict(),
+                title=self.title,
+                intake=self.record()["intake"],
+                window=self.funnel.window if self.funnel.hull else None,
+                reference_points=None if self.references is None else reference_points(self.references.entries),
+                phonons=self._phonons,
+                discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
+            ),
+            directory,
+        )
+
+    def _phonons(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Phonons of a candidate, with what is drawn of them."""
+        return property_output(self.job_store, "phonon", document, ["phonon_bandstructure", "phonon_dos"])
+
+    def write_structures(self, directory: str | Path) -> dict[str, Path]:
+        """
+        Write relaxed structures as CIF files named after their sources.
+
+        Parameters
+        ----------
+        directory
+            Folder, made if need be.
+
+        Returns
+        -------
+        dict
+            Path by document id.
+        """
+        directory = Path(directory)
+        written: dict[str, Path] = {}
+        taken: set[Path] = set()
+        for document in self.documents(["source", "candidate_id"]):
+            structure = self.store.structure(document["document_id"])
+            if structure is None:
+                continue
+            directory.mkdir(parents=True, exist_ok=True)
+            stem = Path(document["source"]).name.split(".")[0] or "structure"
+            path = directory / f"{stem}.cif"
+            if path in taken:
+                path = directory / f"{stem}-{document['candidate_id'][:8]}.cif"
+            structure.to(filename=str(path), fmt="cif")
+            taken.add(path)
+            written[document["document_id"]] = path
+        return written
+
+
+def local_folder(location: str | Path | None) -> Path:
+    """Folder for the files of a campaign beside its store: the store itself, if that is a folder."""
+    return Path(DEFAULT_FOLDER) if location is None or "://" in str(location) else Path(location)

@@ -1,0 +1,1 @@
+"""A campaign on one machine: a runner and its worker processes."""

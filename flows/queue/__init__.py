@@ -1,0 +1,1 @@
+"""The work queue that processes share through a store."""

@@ -1,0 +1,184 @@
+"""JSON of pymatgen and ASE, one crystal after the other: documents of any size, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from pymatgen.core.structure import Structure
+
+from matris.files import json_stream
+from matris.files.json_stream import JsonStream, TooLongError
+from matris.files.text import MAX_SITES, MAX_TEXT, lines_of
+from matris.flows.sources.parsed import Parsed, attempt
+from matris.structures import to_structure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+type Path = tuple[str | int, ...]
+
+_DEEPEST = 6  # levels of lists and mappings above a crystal
+_FIRST_KEYS = frozenset({"lattice", "sites", "charge", "structure", "numbers", "positions"})
+
+
+def read_json(stream: TextIO) -> Iterator[Parsed]:
+    """Yield the crystals of a document: one, a list, a mapping from names, a table, an ASE database."""
+    text = JsonStream(stream)
+    n_values = 0
+    while text.peek():
+        path: Path = (n_values,) if n_values else ()
+        found = False
+        try:
+            for place, item in _streamed(text, path):
+                found = True
+                yield _parsed(_where(place), item)
+        except (ValueError, RecursionError) as error:
+            reason = (
+                "it is nested too deeply" if isinstance(error, RecursionError) else f"{error}; the rest is not read"
+            )
+            yield Parsed(None, f"unreadable JSON: {' '.join(reason.split())[:300]}", _where(path), text.ahead())
+            return
+        if not found:
+            yield Parsed(None, "unreadable JSON: it holds no structure", _where(path))
+        n_values += 1
+
+
+def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
+    """Yield the crystals of a file with one document a line; a broken line costs only itself."""
+    for number, line in enumerate(lines_of(stream), 1):
+        where = {"line": number}
+        if not line.strip():
+            continue
+        try:
+            if len(line) > MAX_TEXT:
+                raise ValueError(f"a line of more than {MAX_TEXT} characters")  # noqa: TRY301 - one way out
+            items = list(_within((), json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            yield Parsed(None, f"unreadable JSON: {reason}", where, line[: json_stream.PIECE])
+            continue
+        if not items:
+            yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
+        for path, item in items:
+            yield _parsed(where | _where(path), item)
+
+
+def _streamed(text: JsonStream, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Take the next value, member by member where it is too large to be a crystal."""
+    opening = text.peek()
+    if opening == "{":
+        try:
+            value = text.value(json_stream.PIECE)
+        except TooLongError:
+            key = text.first_key()
+            if key.startswith("@") or key in _FIRST_KEYS:
+                yield path, text.value(MAX_TEXT)
+            else:
+                yield from _members(text, path, "{}")
+        else:
+            yield from _within(path, value)
+    elif opening == "[" and not any(isinstance(step, int) for step in path):
+        yield from _members(text, path, "[]")
+    else:
+        yield from _within(path, text.value(MAX_TEXT))
+
+
+def _members(text: JsonStream, path: Path, brackets: str) -> Iterator[tuple[Path, Any]]:
+    """Take an object or a list, one member after the other."""
+    text.take(brackets[0])
+    number = 0
+    while text.peek() != brackets[1]:
+        if number:
+            text.take(",")
+        step: str | int = number
+        if brackets == "{}":
+            step = str(text.value(MAX_TEXT))
+            text.take(":")
+        number += 1
+        if brackets == "[]":
+            value = text.value(MAX_TEXT)
+            if path and not isinstance(value, dict | list):
+                continue  # a column of numbers
+            yield from _within((*path, step), value)
+        elif text.peek() in "{[" and len(path) < _DEEPEST:
+            yield from _streamed(text, (*path, step))
+        else:
+            text.value(MAX_TEXT)
+    text.take(brackets[1])
+
+
+def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Find what is, or should be, a crystal in a value."""
+    if isinstance(value, list) and len(path) < _DEEPEST:
+        parts = list(enumerate(value))
+        if path:  # a row or a column of a table, which holds other things too
+            parts = [(i, part) for i, part in parts if isinstance(part, dict | list)]
+        is_row = bool(path) and isinstance(path[-1], int)
+        if is_row and not parts:
+            yield path, value
+        for i, part in parts:
+            yield from _within((*path, i), part)
+    elif isinstance(value, dict) and not _is_crystal(value) and len(path) < _DEEPEST:
+        members = {k: v for k, v in value.items() if isinstance(v, dict | list) and v}
+        if "@class" in value or (not members and any(isinstance(v, str) for v in value.values())):
+            yield path, value
+        else:
+            for name, part in members.items():
+                yield from _within((*path, name), part)
+    else:
+        yield path, value
+
+
+def _is_crystal(value: dict[str, Any]) -> bool:
+    inner = value.get("structure")
+    return (
+        bool({"lattice", "sites"} & value.keys())
+        or {"numbers", "positions"} <= value.keys()
+        or (isinstance(inner, dict) and bool({"lattice", "sites"} & inner.keys()))
+    )
+
+
+def _where(path: Path) -> dict[str, Any]:
+    """Place in a document: names, and the first number."""
+    names = [step for step in path if isinstance(step, str)]
+    numbers = [step for step in path if isinstance(step, int)]
+    return ({"name": "/".join(names)} if names else {}) | ({"index": numbers[0]} if numbers else {})
+
+
+def _parsed(where: dict[str, Any], item: Any) -> Parsed:
+    return attempt(lambda: _structure(item), where, json.dumps(item), "JSON")
+
+
+def _structure(item: Any) -> Structure:
+    """Read a structure or anything that carries one, without building any other class a file may name."""
+    if isinstance(item, dict) and isinstance(item.get("structure"), dict):
+        item = item["structure"]
+    if isinstance(item, dict) and {"numbers", "positions"} <= item.keys():
+        return _from_ase(item)
+    if not isinstance(item, dict) or not {"lattice", "sites"} <= item.keys():
+        raise ValueError("no pymatgen structure ('lattice' and 'sites') and no 'structure' in it")
+    if len(item["sites"]) > MAX_SITES:
+        raise ValueError(f"it has more than {MAX_SITES} sites")
+    structure: Structure = Structure.from_dict(item)
+    return structure
+
+
+def _from_ase(row: dict[str, Any]) -> Structure:
+    """Read a row of ASE's database in JSON."""
+    numbers, positions, cell, pbc = (_array(row.get(name)) for name in ("numbers", "positions", "cell", "pbc"))
+    if len(numbers) > MAX_SITES:
+        raise ValueError(f"it has more than {MAX_SITES} sites")
+    return to_structure(Atoms(numbers.astype(int), positions.reshape(-1, 3), cell=cell.reshape(3, 3), pbc=pbc))
+
+
+def _array(value: Any) -> np.ndarray:
+    """Array as ASE writes it: a list, or an object that names shape and type."""
+    if isinstance(value, dict) and "array" in value:  # a cell
+        value = value["array"]
+    if isinstance(value, dict):
+        value = value["__ndarray__"][2]
+    return np.asarray(value, dtype=float)

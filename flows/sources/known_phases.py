@@ -1,0 +1,79 @@
+"""Known phases as candidates: computed along with a campaign, they compete on its self-consistent hulls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core.composition import Composition
+from pymatgen.core.structure import Structure
+
+from matris.errors import MatrisError
+from matris.stores.documents.candidate import KNOWN_PHASE_SOURCE, Candidate
+from matris.stores.hull.chemical_systems import within
+from matris.stores.hull.references import read_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+
+def known_phases(entries: str | Path | Iterable[ComputedStructureEntry], systems: Iterable[str]) -> Iterator[Candidate]:
+    """
+    Give the known phases that compete with candidates, to be computed by the same checkpoint.
+
+    Parameters
+    ----------
+    entries
+        With structures, on any energy scale, as their energies are not used; or a file of them, as
+        `matris.stores.hull.references.load_references` takes it.
+    systems
+        Chemical systems of the candidates, as ``"Li-Fe-O"``.
+
+    Returns
+    -------
+    Iterator of Candidate
+        Phases of these systems and of all within them, in the order of the entries, each structure once; source
+        ``"references"``, and ``entry_id`` in the provenance. One without a structure, or with a broken one, has an
+        error instead.
+
+    Raises
+    ------
+    MatrisError
+        If the file cannot be read, or holds something else or no structures.
+    """
+    if isinstance(entries, str | Path):
+        name, items = str(entries), read_entries(entries)
+    else:
+        name, items = "the references", [entry.as_dict() for entry in entries]
+    try:
+        by_system = [Composition(item["composition"]).chemical_system for item in items]
+        some = any(item.get("structure") for item in items)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MatrisError(f"{name} holds something that is no ComputedStructureEntry: {error!r}") from error
+    if items and not some:
+        raise MatrisError(f"{name} holds entries without structures, which cannot be computed")
+    wanted = within(systems, set(by_system))
+    return _distinct(_candidate(item) for item, chemsys in zip(items, by_system, strict=True) if chemsys in wanted)
+
+
+def _distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    seen = set()
+    for candidate in candidates:
+        if candidate.candidate_id not in seen:
+            seen.add(candidate.candidate_id)
+            yield candidate
+
+
+def _candidate(item: dict[str, Any]) -> Candidate:
+    """Read the structure of an entry."""
+    identity = str(item.get("entry_id"))
+    try:
+        structure = Structure.from_dict(item["structure"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"no structure in the reference entry {identity}: {error!r}"
+        content = json.dumps(item, sort_keys=True, default=str).encode()
+        return Candidate.unreadable(KNOWN_PHASE_SOURCE, reason, content, entry_id=identity)
+    return Candidate.from_structure(structure, KNOWN_PHASE_SOURCE, entry_id=identity)

@@ -1,0 +1,155 @@
+"""Sources as a user types them: ``structures/``, ``campaign?ehull < 50 meV``, ``prototypes:Li-Fe-O``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core.periodic_table import Element
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from matris.errors import MatrisError
+from matris.flows.sources.files import read_candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matris.stores.documents.candidate import Candidate
+
+type Reader = Callable[[str], Any]
+type Options = dict[str, Any]
+type Generator = Callable[[str, Options], Iterator[Candidate]]
+
+_DATABASE = "matris.sqlite"
+_MONGODB = ("mongodb://", "mongodb+srv://")
+
+
+def open_source(text: str) -> Iterator[Candidate]:
+    """
+    Read or generate candidates, one by one.
+
+    Parameters
+    ----------
+    text
+        A structure file or a folder of them; a folder of results or a MongoDB URI, with ``?FILTER`` in the language of
+        `matris query`; or ``GENERATOR:SOURCE?OPTION=VALUE&OPTION=VALUE``, where SOURCE may be any of these. Options
+        belong to the first generator; docs/sources.md has them all. A file or folder of just this name comes first.
+
+    Raises
+    ------
+    MatrisError
+        If there is no such file, generator or option, a value cannot be read, or a filter is wrong.
+    """
+    kind, colon, rest = text.partition(":")
+    if text.startswith(_MONGODB):
+        return _results(*_split_uri(text))
+    if Path(text).exists():
+        return _results(text, "") if (Path(text) / _DATABASE).is_file() else read_candidates(text)
+    if colon and kind in _GENERATORS:
+        generate, readers = _GENERATORS[kind]
+        inner, _, options = rest.rpartition("?") if "?" in rest else (rest, "", "")
+        return generate(inner, _options(kind, options, readers))
+    base, question, condition = text.partition("?")
+    if question and (Path(base) / _DATABASE).is_file():
+        return _results(base, condition)
+    if colon and re.fullmatch(r"[a-z]+", kind):
+        raise MatrisError(
+            f"there is no generator {kind!r}, and no file {text!r}; generators are {', '.join(_GENERATORS)}"
+        )
+    return read_candidates(text)
+
+
+def _results(location: str, condition: str) -> Iterator[Candidate]:
+    from matris.flows.sources.results import relaxed_candidates
+    from matris.stores.candidate_store import CandidateStore
+
+    query = CandidateStore.open(location).query()
+    return relaxed_candidates(query.where(condition) if condition.strip() else query)
+
+
+def _split_uri(text: str) -> tuple[str, str]:
+    """Part a filter from a MongoDB URI; a question mark may also begin the URI's own options."""
+    base, *parts = text.split("?", 2)
+    if parts:
+        try:
+            parse_uri(f"mongodb://localhost/?{parts[0]}")
+        except (ValueError, PyMongoError):
+            pass
+        else:
+            return f"{base}?{parts[0]}", "?".join(parts[1:])
+    return base, "?".join(parts)
+
+
+def _options(kind: str, text: str, readers: dict[str, Reader]) -> Options:
+    """Read ``a=1&b=2``; names that are elements are kept together as ``mapping``."""
+    options: Options = {}
+    for word in filter(None, text.split("&")):
+        name, _, value = (part.strip() for part in word.partition("="))
+        if "mapping" in readers and Element.is_valid_symbol(name):
+            options.setdefault("mapping", {})[name] = readers["mapping"](value)
+        elif name not in readers or name == "mapping":
+            known = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
+            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(known)}")
+        else:
+            try:
+                options[name] = readers[name](value)
+            except ValueError:
+                raise MatrisError(f"{kind}: cannot read {name}={value}, expected {_EXPECTED[readers[name]]}") from None
+    return options
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in re.split("[,-]", text) if name.strip()]
+
+
+_EXPECTED: dict[Reader, str] = {int: "a whole number", float: "a number", str: "a word", _names: "elements as Li,Fe,O"}
+
+
+def _first(candidates: Iterator[Candidate], limit: int | None) -> Iterator[Candidate]:
+    if limit is not None and limit < 1:
+        raise MatrisError(f"limit is {limit}, and must be at least 1")
+    return islice(candidates, limit)
+
+
+def _prototypes(chemsys: str, options: Options) -> Iterator[Candidate]:
+    from matris.flows.sources.prototypes import generate_candidates
+
+    limit = options.pop("limit", None)
+    return _first(generate_candidates(chemsys, **options), limit)
+
+
+def _substitute(source: str, options: Options) -> Iterator[Candidate]:
+    from matris.flows.sources.substitution import substitute_ions
+
+    limit = options.pop("limit", None)
+    return _first(substitute_ions(open_source(source), **options), limit)
+
+
+def _swap(source: str, options: Options) -> Iterator[Candidate]:
+    from matris.flows.sources.swap import swap_elements
+
+    limit = options.pop("limit", None)
+    mapping, rule = options.pop("mapping", None), options.pop("by", None)
+    if (mapping is None) == (rule is None):
+        raise MatrisError("swap needs either elements, as swap:FILE?Fe=Co,Ni, or a rule, as swap:FILE?by=group")
+    return _first(swap_elements(open_source(source), mapping or rule, **options), limit)
+
+
+def _rattle(source: str, options: Options) -> Iterator[Candidate]:
+    from matris.flows.sources.rattle import rattle
+
+    limit = options.pop("limit", None)
+    return _first(rattle(open_source(source), **options), limit)
+
+
+_GENERATORS: dict[str, tuple[Generator, dict[str, Reader]]] = {
+    "prototypes": (_prototypes, {"max_sites": int, "per_formula": int, "limit": int}),
+    "substitute": (_substitute, {"threshold": float, "only": _names, "limit": int}),
+    "swap": (_swap, {"mapping": _names, "by": str, "at_once": int, "only": _names, "limit": int}),
+    "rattle": (_rattle, {"n": int, "amplitude": float, "strain": float, "seed": int, "limit": int}),
+}
+"""How each is made, and what reads its options."""

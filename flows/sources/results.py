@@ -1,0 +1,55 @@
+"""Relaxed crystals of a store of results, as candidates again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import batched
+from typing import TYPE_CHECKING
+
+from matris.stores.documents.candidate import Candidate
+from matris.stores.query.conditions import Among
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matris.stores.query.query import CandidateQuery
+
+RESULTS_SOURCE = "results"
+
+_BATCH = 1000  # ids in one query
+
+
+def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
+    """
+    Take the relaxed crystals that a query finds.
+
+    The ids of the documents are read at once, so that what a campaign writes to the same store meanwhile is not read.
+
+    Parameters
+    ----------
+    query
+        Of a `matris.stores.CandidateStore`. Documents without a relaxed crystal, as after a failure, are left out.
+
+    Yields
+    ------
+    Candidate
+        With the source ``"results"`` and provenance ``document_id``, ``checkpoint`` (key and hash), ``state`` and
+        ``parent`` (the candidate that was relaxed); in the order of the query, or by document id.
+    """
+    listed = list(query.ids())
+    if not query.order:
+        listed.sort()
+    for ids in batched(listed, _BATCH):
+        chosen = replace(query, condition=Among("document_id", ids), order=(), skipped=0, most=None)
+        found = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
+        for document, structure in (found[identity] for identity in ids if identity in found):
+            checkpoint = document["checkpoint"]
+            parent = {"candidate_id": document["candidate_id"], "source": document["source"]}
+            yield Candidate.from_structure(
+                structure,
+                RESULTS_SOURCE,
+                document_id=document["document_id"],
+                checkpoint={"key": checkpoint["key"], "sha256": checkpoint["sha256"]},
+                state=document["state"],
+                parent=parent | (document.get("provenance") or {}),
+            )

@@ -1,0 +1,128 @@
+"""How sets of labelled frames look in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from matris.cli.console import cell
+from matris.training.assess import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from matris.training.data.dataset import DataSet
+    from matris.training.finetuning import Tuned
+
+_PER_ROW = 6  # elements
+_TUNED = {
+    "energy": ("meV/atom", 1e3),
+    "force": ("meV/Å", 1e3),
+    "force_component": ("meV/Å", 1e3),
+    "stress": ("GPa", 1.0),
+    "magmom": ("μB", 1.0),
+}  # units of what fine-tuning changes
+_FEW = 20  # frames: an element with fewer is hardly learnt
+
+
+def data_view(data: DataSet) -> RenderableType:
+    """Show what a set holds: counts, sources, labels, elements, what was left out."""
+    meta = data.meta
+    left_out = sum(meta["rejected"].values())
+    head = (
+        f"[bold]{escape(str(data.path))}[/bold]: {meta['n_frames']} frames of {meta['n_materials']} materials, "
+        f"{meta['n_training']} to train on and {meta['n_validation']} set aside; "
+        f"energy scale {escape(meta['energy_scale'] or 'unknown')}"
+    )
+    parts: list[RenderableType] = [
+        head,
+        "",
+        _sources(meta["sources"]),
+        "",
+        _labels(meta["labels"]),
+        "",
+        _elements(meta),
+    ]
+    if left_out:
+        share = left_out / (left_out + meta["n_frames"])
+        parts += ["", _reasons(meta["rejected"]), f"{left_out} frames left out ({share:.1%}); which: rejected.csv"]
+    rare = [symbol for symbol, found in meta["elements"].items() if found["frames"] < _FEW]
+    if rare:
+        parts.append(f"In fewer than {_FEW} frames: {', '.join(rare)}")
+    return Group(*parts)
+
+
+def tuned_table(tuned: Tuned) -> Table:
+    """Lay out the errors before and after fine-tuning, on new and on old frames that were set aside."""
+    known = [name for name in _TUNED if name in tuned.after or name in tuned.old_after]
+    table = _table(("", *(f"{name.replace('_', ' ')}\n{_TUNED[name][0]}" for name in known)))
+    rows = (
+        ("new, before", tuned.before),
+        ("new, after", tuned.after),
+        ("old, before", tuned.old_before),
+        ("old, after", tuned.old_after),
+    )
+    for label, errors in rows:
+        if errors:
+            table.add_row(label, *(cell(_TUNED[name][1] * errors[name] if name in errors else None) for name in known))
+    return table
+
+
+def error_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Lay out errors, a set or an element a line; columns that are empty throughout are left out."""
+    known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
+    heads = [f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}" for name in known]
+    table = _table(("", *heads))
+    for row in rows:
+        table.add_row(escape(row["name"]), *(cell(row[name]) for name in known))
+    return table
+
+
+def _table(names: Sequence[str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _sources(sources: Sequence[dict[str, Any]]) -> Table:
+    table = _table(("source", "frames", "left out", "energy rise / work\nof forces", "\nof stress"))
+    for source in sources:
+        work = [
+            f"{found['ratio']:.2f} ({found['pairs']})" if (found := source["work"].get(name)) else "not comparable"
+            for name in ("forces", "stress")
+        ]
+        if (asked := source["pressures"]) is not None:
+            work[1] = f"sign as {asked['key']} has it: {asked['agreeing']:.0%} ({asked['n_frames']})"
+        table.add_row(escape(source["name"]), str(source["n_frames"]), str(source["n_rejected"]), *work)
+    return table
+
+
+def _labels(labels: dict[str, dict[str, float]]) -> Table:
+    names = ("n", "mean", "std", "min", "median", "p99", "max")
+    table = _table(("label", *names))
+    for label, found in labels.items():
+        table.add_row(label, *(cell(found[name]) for name in names))
+    return table
+
+
+def _elements(meta: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False, title="Frames with an element", title_justify="left")
+    rows = [f"[bold]{symbol}[/bold] {found['frames']}" for symbol, found in meta["elements"].items()]
+    for _ in range(_PER_ROW):
+        table.add_column()
+    for start in range(0, len(rows), _PER_ROW):
+        table.add_row(*rows[start : start + _PER_ROW])
+    return table
+
+
+def _reasons(rejected: dict[str, int]) -> Table:
+    table = _table(("left out because", "frames"))
+    for reason, n in rejected.items():
+        table.add_row(escape(reason), str(n))
+    return table

@@ -1,0 +1,56 @@
+"""The app: every command, in the panels of its help."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from matris import __version__
+from matris.cli import campaign, cluster, optimade, properties, query, screen, training
+
+_PANELS = {
+    "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
+    "Properties": (screen.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
+    "Results": (query.query, campaign.report, campaign.export),
+    "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
+    "Models": (query.models,),
+}
+
+app = typer.Typer(
+    name="matris",
+    help="High-throughput screening of crystals with the MatRIS interatomic potential.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(optimade.app, name="optimade", rich_help_panel="Results")
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Cluster")
+
+
+def _print_version(given: bool) -> None:
+    if given:
+        typer.echo(f"matris-flows {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # deprecations in other packages are not addressed to the user
+    app()

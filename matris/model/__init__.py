@@ -1,0 +1,1 @@
+"""The network: graph, layers, checkpoints, prediction."""

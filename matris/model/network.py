@@ -1,0 +1,565 @@
+"""The MatRIS network (arXiv 2603.02002): separable attention and refinement on atoms, bonds and angles.
+
+The algebra is arranged for speed without changing the function: the first linear layer of every gated MLP is
+split by its inputs, so that atoms and bonds are projected once and gathered; core and gate share one matrix
+product, and so do both attention logits; softmax and sum are one ratio per node; and what the last block
+computes for no one is left out.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from matris.model import kernels
+from matris.model.basis import angular_basis, radial_basis
+from matris.model.config import MAX_ATOMIC_NUMBER
+from matris.model.rows import Gather, Sum, by_rows, parts, segment_sum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from matris.model.config import ModelConfig
+    from matris.model.domain import Domain
+    from matris.model.graph import Graph
+    from matris.model.rows import Chunks
+
+LAYER_NORM_EPS = 1e-5
+
+
+class Norm(nn.Module):
+    """Layer norm, or root-mean-square norm, over the last axis, with weights of shape (branches, d)."""
+
+    def __init__(self, dim: int, kind: str, branches: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(branches, dim))
+        self.bias = nn.Parameter(torch.zeros(branches, dim)) if kind == "layer" else None
+
+    def forward(self, x: torch.Tensor, branch: int = 0) -> torch.Tensor:
+        """Normalise, shape kept, with the weights of one branch."""
+        weight = self.weight[branch]
+        if self.bias is None:
+            return functional.rms_norm(x, (x.shape[-1],), weight)
+        return functional.layer_norm(x, (x.shape[-1],), weight, self.bias[branch], LAYER_NORM_EPS)
+
+
+class GatedMLP(nn.Module):
+    """
+    SiLU(norm(MLP_core(x))) · sigmoid(norm(MLP_gate(x))), or norm(MLP(x)) without a gate.
+
+    x is a concatenation of blocks, which the caller projects one by one (`project`) and adds up (`finish`).
+
+    Parameters
+    ----------
+    inputs
+        Widths of the blocks of x.
+    hidden, out
+        Width of the hidden layer and of the result.
+    norm
+        Kind of norm.
+    gated
+        Whether there is a gate.
+    """
+
+    def __init__(self, inputs: tuple[int, ...], hidden: int, out: int, norm: str, *, gated: bool) -> None:
+        super().__init__()
+        branches = 2 if gated else 1
+        self.inputs, self.hidden, self.gated = inputs, hidden, gated
+        self.weight_in = nn.Parameter(torch.empty(branches * hidden, sum(inputs)))
+        self.bias_in = nn.Parameter(torch.zeros(branches * hidden))
+        self.weight_out = nn.Parameter(torch.empty(branches, out, hidden))
+        self.bias_out = nn.Parameter(torch.zeros(branches, out))
+        self.norm = Norm(out, norm, branches)
+        nn.init.normal_(self.weight_in, std=sum(inputs) ** -0.5)
+        nn.init.normal_(self.weight_out, std=hidden**-0.5)
+
+    def project(self, block: int, x: torch.Tensor) -> torch.Tensor:
+        """Contribution of one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
+        start = sum(self.inputs[:block])
+        weight = self.weight_in[:, start : start + self.inputs[block]]
+        return functional.linear(x, weight, self.bias_in if block == 0 else None)
+
+    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Map the summed contributions to the result, shape (rows, out)."""
+        hidden = functional.silu(hidden)
+        if not self.gated:
+            return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
+        core, gate = (
+            functional.linear(x, weight, bias)
+            for x, weight, bias in zip(hidden.chunk(2, 1), self.weight_out, self.bias_out, strict=True)
+        )
+        return functional.silu(self.norm(core, 0)) * torch.sigmoid(self.norm(gate, 1))
+
+
+@torch.no_grad()
+def segment_peaks(
+    function: Callable[[torch.Tensor], tuple[torch.Tensor]],
+    rows: torch.Tensor,
+    sums: Sequence[Sum],
+    chunks: Chunks | None,
+) -> list[torch.Tensor]:
+    """
+    Largest value of each segment, channel by channel: what a softmax shifts its logits by, without changing itself.
+
+    Parameters
+    ----------
+    function
+        Maps rows, (c, …), to values, (c, len(sums) · d).
+    rows
+        m rows.
+    sums
+        The segments, one for each block of d channels.
+    chunks
+        How to go through the rows.
+
+    Returns
+    -------
+    list of Tensor
+        Shapes (n, d); −∞ for an empty segment.
+    """
+    peaks: list[torch.Tensor] = []
+    for part in parts(rows.shape[0], chunks):
+        (values,) = function(rows[part])
+        blocks = values.chunk(len(sums), 1)
+        peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, sums, strict=True)]
+        for peak, block, s in zip(peaks, blocks, sums, strict=True):
+            for index in s.index:
+                peak.scatter_reduce_(0, index[part, None].expand_as(block), block, "amax")
+    return peaks
+
+
+class Attention(nn.Module):
+    """
+    Separable attention on one graph.
+
+    Edge features live once per edge; messages run along `copies` directed copies of it.
+    """
+
+    def __init__(self, node: int, edge: int, config: ModelConfig, copies: int) -> None:
+        super().__init__()
+        gated = config.graph_conv_mlp == "gatemlp"
+        self.copies = copies
+        self.edge_mlp = GatedMLP((edge, node, node), node, edge, config.norm_type, gated=gated)
+        self.node_mlp = GatedMLP((node, edge, edge), node, node, config.norm_type, gated=gated)
+        self.logits = nn.Parameter(torch.empty(2 * edge, edge))  # rows: by target, by source
+        self.node_residual = nn.Parameter(torch.ones(node))
+        self.edge_residual = nn.Parameter(torch.ones(edge))
+        nn.init.normal_(self.logits, std=edge**-0.5)
+
+    def forward(
+        self,
+        node: torch.Tensor,
+        edge: torch.Tensor,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        chunks: Chunks | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Update both features.
+
+        Parameters
+        ----------
+        node, edge
+            Shapes (n, node) and (m, edge).
+        target, source
+            Nodes of each directed copy, shape (copies, m).
+        chunks
+            How to go through the edges.
+        """
+        at_target = Gather(self.edge_mlp.project(1, node), target)
+        at_source = Gather(self.edge_mlp.project(2, node), source)
+        if chunks is not None and chunks.compiled:
+            new_edge, *sums = kernels.attention(self, edge, at_target, at_source, chunks)
+        else:
+            new_edge, *sums = self.messages(edge, at_target, at_source, chunks)
+        target_sum, target_norm, source_sum, source_norm = sums
+        tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
+        update = self.node_mlp.project(0, node)
+        update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
+        update = update + self.node_mlp.project(2, source_sum / source_norm.clamp(min=tiny))
+        new_node = self.node_mlp.finish(update) + self.node_residual * node
+        return new_node, new_edge
+
+    def messages(
+        self, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks | None
+    ) -> tuple[torch.Tensor, ...]:
+        """Give new edges, then messages summed with their weights and the weights, by target and by source."""
+        mlp, copies = self.edge_mlp, self.copies
+        to_target, to_source = (Sum(x.index, x.table.shape[0]) for x in (at_target, at_source))
+        rows = [edge]
+        if chunks is None or chunks.kept >= 1:  # else they are cheaper to compute twice than to keep
+            rows += by_rows(self.logits_of, [edge], [], [], chunks)
+        peaks = segment_peaks(
+            self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks
+        )
+
+        def function(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            *stored, at_target, at_source, target_peak, source_peak = others
+            message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
+            (logits,) = stored or self.logits_of(edge)
+            by_target, by_source = _to_copies(logits, copies).chunk(2, 1)
+            by_target = torch.exp2(by_target - target_peak)
+            by_source = torch.exp2(by_source - source_peak)
+            return (
+                _mean_of_copies(message, copies),
+                by_target * message, by_target, by_source * message, by_source,
+            )  # fmt: skip
+
+        peak_gathers = [Gather(peaks[0], at_target.index), Gather(peaks[1], at_source.index)]
+        message, *sums = by_rows(
+            function,
+            rows,
+            [at_target, at_source, *peak_gathers],
+            [to_target, to_target, to_source, to_source],
+            chunks,
+        )
+        return (message + self.edge_residual * edge, *sums)
+
+    def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
+        """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
+        return (functional.linear(edge, kernels.LOG2_E * self.logits),)
+
+
+class FeedForward(nn.Module):
+    """Linear–SiLU–Linear. The second, being linear, is applied after the mean over directed copies."""
+
+    def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden, bias=bias)
+        self.second = nn.Linear(hidden, out, bias=bias)
+
+    def forward(self, x: torch.Tensor, copies: int = 1) -> torch.Tensor:
+        """Map (copies · m, inputs) to the mean over copies, (m, out)."""
+        out: torch.Tensor = self.second(_mean_of_copies(functional.silu(self.first(x)), copies))
+        return out
+
+
+class Refinement(nn.Module):
+    """Refinement with a learnable envelope on one graph; `center` is the width of the line graph's shared atom."""
+
+    def __init__(self, node: int, edge: int, config: ModelConfig, copies: int, center: int = 0) -> None:
+        super().__init__()
+        gated = config.graph_conv_mlp == "gatemlp"
+        inputs = (edge, center, node, node) if center else (edge, node, node)
+        self.copies = copies
+        self.smooth_edges = config.use_smoothed_for_delta_edge and not center
+        self.message_mlp = GatedMLP(inputs, node, edge, config.norm_type, gated=gated)
+        self.envelope = nn.Linear(config.num_radial, edge, bias=False)
+        self.node_ffn = FeedForward(edge, node, node, bias=config.use_bias)
+        self.edge_ffn = FeedForward(edge, edge, edge, bias=config.use_bias)
+        self.node_residual = nn.Parameter(torch.ones(node))
+        self.edge_residual = nn.Parameter(torch.ones(edge))
+
+    def forward(
+        self,
+        node: torch.Tensor,
+        edge: torch.Tensor,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        basis: torch.Tensor,
+        chunks: Chunks | None,
+        center: Gather | None = None,
+        *,
+        update_edges: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Update both features.
+
+        Parameters
+        ----------
+        node, edge
+            Shapes (n, node) and (m, edge).
+        target, source
+            Nodes of each directed copy, shape (copies, m).
+        basis
+            Smooth radial basis of each bond, shape (bonds, num_radial).
+        chunks
+            How to go through the edges.
+        center
+            On the line graph: atom features (N, center) and the atom of each angle (1, m).
+        update_edges
+            False in the last block, whose edge features no one reads.
+        """
+        mlp, last = self.message_mlp, len(self.message_mlp.inputs) - 1
+        envelope = self.envelope(basis)
+        gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
+        if center is None:  # edges are the bonds, and have their own envelope
+            entry = torch.arange(edge.shape[0], device=edge.device).repeat(self.copies, 1)
+        else:  # nodes are the bonds; the target's envelope is common to its sum
+            entry = source
+            gathers.append(Gather(mlp.project(1, center.table), center.index))
+        if chunks is not None and chunks.compiled:
+            found = kernels.refinement(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        else:
+            found = self.messages(edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        *new_edge, pooled = found
+        if center is not None:
+            pooled = pooled * envelope
+        new_node = self.node_ffn(pooled) + self.node_residual * node
+        return new_node, new_edge[0] if update_edges else edge
+
+    def messages(
+        self,
+        edge: torch.Tensor,
+        envelope: torch.Tensor,
+        entry: torch.Tensor,
+        gathers: Sequence[Gather],
+        chunks: Chunks | None,
+        *,
+        update_edges: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        """Give new edges, if wanted, and enveloped messages summed by target."""
+        mlp, copies = self.message_mlp, self.copies
+
+        def function(edge: torch.Tensor, scale: torch.Tensor, *contributions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            message = mlp.finish(sum(contributions, _to_copies(mlp.project(0, edge), copies)))
+            smooth = message * scale
+            if not update_edges:
+                return (smooth,)
+            return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
+
+        to_target = Sum(gathers[0].index, gathers[0].table.shape[0])
+        *delta, pooled = by_rows(function, [edge], [Gather(envelope, entry), *gathers], [to_target], chunks)
+        return (*(x + self.edge_residual * edge for x in delta), pooled)
+
+
+class Block(nn.Module):
+    """One interaction block: attention on the line and atom graphs, then refinement on both."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
+        self.line_attention = Attention(bond, angle, config, copies=1)
+        self.atom_attention = Attention(atom, bond, config, copies=2)
+        self.line_refinement = Refinement(bond, angle, config, copies=1, center=atom)
+        self.atom_refinement = Refinement(atom, bond, config, copies=2)
+
+
+class MatRIS(nn.Module):
+    """
+    The network: from graphs to atomic energies and magnetic moments.
+
+    Parameters
+    ----------
+    config
+        Its architecture.
+    magmoms
+        Whether it has a head for magnetic moments.
+
+    Attributes
+    ----------
+    domain
+        What atoms it was trained on, if that is known; it judges, and changes no prediction.
+    """
+
+    def __init__(self, config: ModelConfig, *, magmoms: bool) -> None:
+        super().__init__()
+        atom, bond, angle = config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim
+        self.config = config
+        self.domain: Domain | None = None
+        self.atom_embedding = nn.Embedding(MAX_ATOMIC_NUMBER, atom)
+        self.atom_linear = nn.Linear(atom, atom, bias=False)
+        self.bond_basis = radial_basis(config, config.pairwise_cutoff)
+        self.line_basis = radial_basis(config, config.three_body_cutoff)
+        self.bond_linear_in = nn.Linear(config.num_radial, bond, bias=False)
+        self.bond_linear_mid = nn.Linear(bond, bond, bias=False)
+        self.bond_norm = Norm(bond, "layer")
+        self.bond_linear_out = nn.Linear(bond, bond, bias=False)
+        self.angle_basis = angular_basis(config)
+        self.angle_linear_in = nn.Linear(self.angle_basis.dim, angle, bias=False)
+        self.angle_linear_out = nn.Linear(angle, angle, bias=False)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.readout_norm = Norm(atom, config.norm_type)
+        self.energy_head = _mlp((atom, *config.mlp_hidden_dims, 1))
+        self.magmom_head = _mlp((atom, 2 * atom, 1)) if magmoms else None
+        self.register_buffer("reference_energies", torch.zeros(MAX_ATOMIC_NUMBER))
+
+    reference_energies: torch.Tensor
+
+    def forward(
+        self,
+        graph: Graph,
+        vectors: torch.Tensor,
+        *,
+        magmoms: bool = False,
+        chunks: Chunks | None = None,
+        condition: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """
+        Compute what each atom contributes.
+
+        Parameters
+        ----------
+        graph
+            The batch.
+        vectors
+            Bond vectors (Å), shape (B, 3): those of the graph, or a copy to differentiate by.
+        magmoms
+            Whether to compute magnetic moments, if there is a head.
+        chunks
+            How to go through bonds and angles; None for training.
+        condition
+            Added to the first features of bonds, shape (B, edge_feat_dim): what a training may tell beside the graph.
+
+        Returns
+        -------
+        energies
+            Atomic energies without the element's reference (eV), shape (N,).
+        magmoms
+            Absolute moments (μB), shape (N,), or None.
+        features
+            Of the atoms after the last block, shape (N, node_feat_dim).
+        """
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        unit = vectors / lengths[:, None]
+        bond_basis, line_basis = self.bond_basis(lengths), self.line_basis(lengths)
+        atom = functional.silu(self.atom_linear(self.atom_embedding(graph.numbers - 1)))
+        bond = self.bond_norm(functional.linear(bond_basis, self.bond_linear_mid.weight @ self.bond_linear_in.weight))
+        bond = functional.silu(self.bond_linear_out(bond))
+        if condition is not None:
+            bond = bond + condition
+        to, of = graph.angle_target[None], graph.angle_source[None]
+        (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
+        target = torch.stack([graph.centers, graph.neighbors])
+        source = target.flip(0)
+        for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
+            more = index + 1 < len(self.blocks)
+            bond, angle = block.line_attention(bond, angle, to, of, chunks)
+            atom, bond = block.atom_attention(atom, bond, target, source, chunks)
+            center = Gather(atom, graph.angle_center[None])
+            bond, angle = block.line_refinement(bond, angle, to, of, line_basis, chunks, center, update_edges=more)
+            atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, chunks, update_edges=more)
+        normed = self.readout_norm(atom)
+        energies = self.energy_head(normed).flatten()
+        if magmoms and self.magmom_head is not None:
+            return energies, self.magmom_head(normed).flatten().abs(), atom
+        return energies, None, atom
+
+    def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
+        """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
+        weight = self.angle_linear_out.weight @ self.angle_linear_in.weight
+        return (functional.silu(functional.linear(self.angle_basis(sign * (to * of).sum(1)), weight)),)
+
+
+def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
+    """Repeat rows for each directed copy: (m, d) to (copies · m, d)."""
+    return x if copies == 1 else x.repeat(copies, 1)
+
+
+def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
+    """Average directed copies: (copies · m, d) to (m, d)."""
+    return x if copies == 1 else x.view(copies, x.shape[0] // copies, x.shape[1]).mean(0)
+
+
+def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers with biases, SiLU between them."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(dims)):
+        layers += [nn.Linear(a, b)] + ([nn.SiLU()] if i + 2 < len(dims) else [])
+    return nn.Sequential(*layers)
+
+
+def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
+    """
+    Element part of each structure's energy.
+
+    Summed per atom, over float32 mole fractions and in float32, because the published package does so, and its
+    energies are reproduced; it stays exactly extensive, since a supercell has the same fractions.
+
+    Parameters
+    ----------
+    per_element
+        Energies of the elements (eV), shape (94,).
+    graph
+        The batch.
+
+    Returns
+    -------
+    Tensor
+        eV, float64, shape (S,).
+    """
+    counts = torch.zeros(graph.n_systems * MAX_ATOMIC_NUMBER, device=per_element.device)
+    cell = graph.system * MAX_ATOMIC_NUMBER + graph.numbers - 1
+    counts = counts.index_add(0, cell, torch.ones_like(cell, dtype=counts.dtype)).view(-1, MAX_ATOMIC_NUMBER)
+    fractions = counts.float() / graph.n_atoms[:, None].float()
+    per_atom = functional.linear(fractions, per_element.float()[None, :]).flatten()
+    return per_atom.double() * graph.n_atoms
+
+
+class Evaluation(NamedTuple):
+    """
+    What a network says of a batch.
+
+    Attributes
+    ----------
+    energies
+        Total energies with element references (eV), float64, shape (S,).
+    forces
+        −∂E/∂x (eV/Å), shape (N, 3).
+    stresses
+        (1/V) ∂E/∂ε (eV/Å³), symmetric, positive under tension, shape (S, 3, 3).
+    magmoms
+        μB, shape (N,), or None.
+    features
+        Of the atoms after the last block, shape (N, node_feat_dim): what `matris.model.domain.Domain` judges by.
+    """
+
+    energies: torch.Tensor
+    forces: torch.Tensor
+    stresses: torch.Tensor
+    magmoms: torch.Tensor | None
+    features: torch.Tensor
+
+
+def evaluate(
+    network: MatRIS,
+    graph: Graph,
+    *,
+    magmoms: bool = False,
+    differentiable: bool = False,
+    chunks: Chunks | None = None,
+) -> Evaluation:
+    """
+    Energies, forces and stresses of a batch.
+
+    Everything depends on the atoms through the bond vectors r alone, so one gradient g = ∂E/∂r gives both
+    the forces, −Σ ± g, and the virial, Σ r⊗g.
+
+    Parameters
+    ----------
+    network
+        The network.
+    graph
+        The batch.
+    magmoms
+        Whether to compute magnetic moments.
+    differentiable
+        Whether the results can be differentiated by the weights (training); not in chunks.
+    chunks
+        How to go through bonds and angles. The weights must be frozen.
+
+    Returns
+    -------
+    Evaluation
+    """
+    with torch.enable_grad():
+        vectors = graph.vectors.detach().requires_grad_()
+        atomic, moments, features = network(graph, vectors, magmoms=magmoms, chunks=chunks)
+        # the gradient of the plain sum is that of each structure: they do not interact
+        (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
+    if not differentiable:
+        atomic, gradient = atomic.detach(), gradient.detach()
+        moments = None if moments is None else moments.detach()
+        vectors, features = vectors.detach(), features.detach()
+    energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
+    energies = energies + reference_energy(network.reference_energies, graph)
+    n = graph.numbers.shape[0]
+    forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
+    per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
+    virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
+    stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
+    return Evaluation(energies, forces, stresses, moments, features)

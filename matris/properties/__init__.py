@@ -1,0 +1,1 @@
+"""Properties of many materials, computed in common batches."""

@@ -1,0 +1,414 @@
+"""Elastic tensors of many materials, from the stresses of strained cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pymatgen.analysis.elasticity import ElasticTensor
+from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+from matris.properties.groups import fault, isolated, relax_all
+from matris.properties.strained_cells import relax_strained
+from matris.units import GPA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from ase import Atoms
+    from numpy.typing import NDArray
+    from torch_sim.models.interface import ModelInterface
+
+    from matris.model.potential import Potential
+    from matris.relaxation.records import RelaxRecord
+
+STRAINS = (-0.01, -0.005, 0.005, 0.01)
+"""Components of the Green–Lagrange strain that each of the six modes is given; shear modes have them twice."""
+
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+_NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
+_NONLINEAR = 0.05  # of the largest constant: from here on the strains are too large for what is asked of them
+_SAME = 2e-4  # of a strain's size: what a relaxed lattice leaves of its symmetry
+_MARGIN = 1e-3  # lowest over highest eigenvalue of a tensor that is called stable
+_EXACT = 1e-5  # strain that a cell may differ from the one asked for: rounding of float32 is a hundredth of it
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticFit:
+    """
+    Second-order elastic constants, with what to judge them by.
+
+    Attributes
+    ----------
+    tensor
+        C, shape (6, 6), GPa, Voigt order xx yy zz yz xz xy, in the axes of the structure; made symmetric, and
+        invariant under the crystal's point group.
+    raw
+        As fitted, shape (6, 6): column j from mode j.
+    residual
+        Root mean square of what the fit leaves of the stresses, GPa.
+    nonlinearity
+        Largest change of a constant between the smaller and the larger strains, relative to the largest constant.
+    stress
+        Second Piola–Kirchhoff stress of the unstrained cell, shape (6,), GPa.
+    """
+
+    tensor: NDArray[np.float64]
+    raw: NDArray[np.float64]
+    residual: float
+    nonlinearity: float
+    stress: NDArray[np.float64]
+
+    @property
+    def eigenvalues(self) -> NDArray[np.float64]:
+        """Eigenvalues of C in Voigt notation, GPa, ascending; all positive in a stable crystal (Born's criterion)."""
+        return np.linalg.eigvalsh(self.tensor)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the crystal resists every small strain: C is positive definite, by more than its accuracy."""
+        return bool(self.eigenvalues[0] > _MARGIN * self.eigenvalues[-1])
+
+    def moduli(self) -> dict[str, float]:
+        """
+        Moduli of the polycrystal.
+
+        Returns
+        -------
+        dict
+            ``k_voigt``, ``k_reuss``, ``k_vrh`` (bulk), ``g_voigt``, ``g_reuss``, ``g_vrh`` (shear) and ``y_mod``
+            (Young, 9KG / (3K + G)), GPa; ``homogeneous_poisson`` and ``universal_anisotropy``. Averages of R. Hill,
+            Proc. Phys. Soc. A 65, 349 (1952); anisotropy of Ranganathan and Ostoja-Starzewski, Phys. Rev. Lett. 101,
+            055504 (2008).
+        """
+        tensor = ElasticTensor.from_voigt(self.tensor)
+        names = ("k_voigt", "k_reuss", "k_vrh", "g_voigt", "g_reuss", "g_vrh")
+        moduli = {name: float(getattr(tensor, name)) for name in names}
+        bulk, shear = moduli["k_vrh"], moduli["g_vrh"]
+        return moduli | {
+            "y_mod": 9 * bulk * shear / (3 * bulk + shear),
+            "homogeneous_poisson": float(tensor.homogeneous_poisson),
+            "universal_anisotropy": float(tensor.universal_anisotropy),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticRecord:
+    """
+    What became of one material.
+
+    Attributes
+    ----------
+    index
+        Place in the input.
+    state
+        ``"converged"``; ``"max_steps"`` if its cell or a strained one did not get below `fmax`; ``"failed"``.
+    structure
+        The relaxed cell, whose axes the tensor refers to.
+    fit
+        The constants; None if failed.
+    warnings
+        What to know before using them.
+    error
+        Why it failed.
+    """
+
+    index: int
+    state: Literal["converged", "max_steps", "failed"]
+    structure: Structure | None = None
+    fit: ElasticFit | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def elastic(
+    structures: Iterable[Structure | Atoms],
+    potential: Potential | ModelInterface,
+    *,
+    fmax: float = 1e-4,
+    max_steps: int = 2000,
+    relax_first: bool = True,
+    strains: Sequence[float] = STRAINS,
+    symprec: float = 1e-2,
+    journal_dir: Path | None = None,
+) -> list[ElasticRecord]:
+    """
+    Elastic tensors of many materials, all cells of all of them through the device together.
+
+    Each material is relaxed; strained in six modes, but for those that its symmetry makes equal; the atoms relax in
+    each strained cell, whose lattice stays as it was made; and the constants are fitted to the stresses.
+
+    Parameters
+    ----------
+    structures
+        The materials.
+    potential
+        A loaded potential or any torch-sim model.
+    fmax
+        Bound on forces, eV/Å, also on the cell's.
+    max_steps
+        Most steps of one cell.
+    relax_first
+        False takes the cells as they are.
+    strains
+        Green–Lagrange strains of each mode, in pairs of both signs.
+    symprec
+        Tolerance for symmetry, Å; of the relaxed cell only: strained cells are left alone.
+    journal_dir
+        Folder in which finished cells are kept, so that a killed run goes on.
+
+    Returns
+    -------
+    list of ElasticRecord
+        One for each material, in order.
+    """
+    check_strains(strains)
+    settled = relax_all(
+        structures,
+        potential,
+        fmax=fmax,
+        max_steps=max_steps if relax_first else 0,
+        relax_cell=relax_first,
+        journal_dir=journal_dir,
+    )
+    plans = [
+        (None, start.error) if start.structure is None else isolated(strained_cells, start.structure, strains, symprec)
+        for start in settled
+    ]
+    groups = [[cell for _, cell in plan.cells] if plan else [] for plan, _ in plans]
+    answers = relax_strained(
+        [start.structure for start in settled],
+        groups,
+        potential,
+        fmax=fmax,
+        max_steps=max_steps,
+        journal_dir=journal_dir,
+    )
+    records = []
+    for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
+        record, error = (None, problem) if plan is None else isolated(_record, start, plan, cells, relax_first)
+        records.append(record or ElasticRecord(start.index, "failed", start.structure, error=error))
+    return records
+
+
+@dataclass(frozen=True, eq=False)
+class StrainPlan:
+    """
+    Which strained cells to compute, and what follows from each by symmetry.
+
+    Attributes
+    ----------
+    structure
+        The unstrained cell.
+    cells
+        Strain (3, 3) and strained cell.
+    images
+        For each cell, the rotations (3, 3) that make other wanted strains of its own; the identity is not listed.
+    symprec
+        Tolerance for symmetry, Å.
+    """
+
+    structure: Structure
+    cells: list[tuple[NDArray[np.float64], Structure]]
+    images: list[list[NDArray[np.float64]]]
+    symprec: float
+
+
+def strained_cells(structure: Structure, strains: Sequence[float] = STRAINS, symprec: float = 1e-2) -> StrainPlan:
+    """
+    Strain a cell in six modes, leaving out what its symmetry makes equal.
+
+    Parameters
+    ----------
+    structure
+        The cell.
+    strains
+        Green–Lagrange strains of each mode.
+    symprec
+        Tolerance for symmetry, Å.
+
+    """
+    wanted = []
+    for i, j in VOIGT:
+        for size in sorted(strains):
+            strain = np.zeros((3, 3))
+            strain[i, j] = strain[j, i] = size
+            wanted.append(strain)
+    operations = SpacegroupAnalyzer(structure, symprec=symprec).get_symmetry_operations(cartesian=True)
+    unique = reduced(wanted, np.array([operation.rotation_matrix for operation in operations]))
+    cells = [(strain, strained(structure, strain)) for strain, _ in unique]
+    return StrainPlan(structure, cells, [images for _, images in unique], symprec)
+
+
+def reduced(
+    strains: Sequence[NDArray[np.float64]], rotations: NDArray[np.float64]
+) -> list[tuple[NDArray[np.float64], list[NDArray[np.float64]]]]:
+    """
+    Leave out strains that a symmetry operation makes of an earlier one.
+
+    Parameters
+    ----------
+    strains
+        Shape (3, 3) each.
+    rotations
+        Of the crystal, in Cartesian axes, shape (n, 3, 3).
+
+    Returns
+    -------
+    list of tuple
+        Each strain that is left, and for each one made of it the rotation that makes it.
+    """
+    left: list[tuple[NDArray[np.float64], list[NDArray[np.float64]]]] = []
+    orbits: list[NDArray[np.float64]] = []  # all images of each strain that is left
+    for strain in strains:
+        for (_, images), orbit in zip(left, orbits, strict=True):
+            off = np.abs(orbit - strain).max(axis=(1, 2))
+            if off.min() < _SAME * np.abs(strain).max():
+                images.append(rotations[off.argmin()])
+                break
+        else:
+            left.append((strain, []))
+            orbits.append(rotations @ strain @ rotations.transpose(0, 2, 1))
+    return left
+
+
+def check_strains(strains: Sequence[float]) -> None:
+    """
+    Refuse strains that a slope cannot be taken of.
+
+    Raises
+    ------
+    ValueError
+        If they do not come in pairs of both signs.
+    """
+    sizes = sorted(strains)
+    if not sizes or not np.allclose(sizes, [-x for x in reversed(sizes)]) or 0 in sizes:
+        raise ValueError(f"strains must come in pairs of both signs, got {list(strains)}")
+
+
+def strained(structure: Structure, strain: NDArray[np.float64]) -> Structure:
+    """Apply a Green–Lagrange strain E by the symmetric deformation √(1 + 2E), atoms going along."""
+    values, vectors = np.linalg.eigh(np.eye(3) + 2 * strain)
+    deformation = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    return Structure(Lattice(structure.lattice.matrix @ deformation), structure.species, structure.frac_coords)
+
+
+def green_lagrange(lattice: NDArray[np.float64], strained_lattice: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Strain E = (FᵀF − 1)/2 that turns one lattice (rows) into another, shape (3, 3)."""
+    deformation = (np.linalg.inv(lattice) @ strained_lattice).T
+    return (deformation.T @ deformation - np.eye(3)) / 2
+
+
+def second_piola_kirchhoff(
+    stress: NDArray[np.float64], lattice: NDArray[np.float64], strained_lattice: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Refer a Cauchy stress to the unstrained cell: S = det(F) F⁻¹ σ F⁻ᵀ, shape (3, 3)."""
+    deformation = (np.linalg.inv(lattice) @ strained_lattice).T
+    inverse = np.linalg.inv(deformation)
+    return np.linalg.det(deformation) * inverse @ stress @ inverse.T
+
+
+def fit_tensor(
+    plan: StrainPlan, stresses: Sequence[NDArray[np.float64]], unstrained: NDArray[np.float64]
+) -> ElasticFit:
+    """
+    Fit elastic constants: S(E) of each mode by a cubic in the strain, whose slope at zero is a column of C.
+
+    Parameters
+    ----------
+    plan
+        The strained cells.
+    stresses
+        Second Piola–Kirchhoff stress of each, eV/Å³, shape (3, 3).
+    unstrained
+        Stress of the unstrained cell, eV/Å³, shape (3, 3).
+
+    Returns
+    -------
+    ElasticFit
+    """
+    points: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for (strain, _), stress, rotations in zip(plan.cells, stresses, plan.images, strict=True):
+        points += [(r @ strain @ r.T, r @ stress @ r.T) for r in [np.eye(3), *rotations]]
+    zero = GPA * _voigt(unstrained)
+    raw, small, large = np.zeros((6, 6)), np.zeros((6, 6)), np.zeros((6, 6))
+    left: list[NDArray[np.float64]] = []
+    for mode, (i, j) in enumerate(VOIGT):
+        along = [(e[i, j] * (1 if i == j else 2), GPA * _voigt(s)) for e, s in points if _is_mode(e, i, j)]
+        along.sort(key=lambda point: point[0])
+        size = np.array([0.0, *(a for a, _ in along)])
+        value = np.array([zero, *(s for _, s in along)])
+        powers = size[:, None] ** np.arange(min(3, len(along)) + 1)
+        solution = (
+            np.linalg.lstsq(powers / np.abs(powers).max(0), value, rcond=None)[0] / np.abs(powers).max(0)[:, None]
+        )
+        raw[:, mode] = solution[1]
+        left.append(value - powers @ solution)
+        half = len(along) // 2
+        for where, (low, high) in ((large, (0, -1)), (small, (half - 1, half))):
+            where[:, mode] = (along[high][1] - along[low][1]) / (along[high][0] - along[low][0])
+    symmetric = ElasticTensor.from_voigt((raw + raw.T) / 2).fit_to_structure(plan.structure, symprec=plan.symprec)
+    return ElasticFit(
+        tensor=np.array(symmetric.voigt),
+        raw=raw,
+        residual=float(np.sqrt(np.mean(np.concatenate(left) ** 2))),
+        nonlinearity=float(np.abs(large - small).max() / np.abs(raw).max()),
+        stress=zero,
+    )
+
+
+def _is_mode(strain: NDArray[np.float64], i: int, j: int) -> bool:
+    """Whether a strain has this component and no other."""
+    rest = strain.copy()
+    rest[i, j] = rest[j, i] = 0
+    return bool(np.abs(rest).max() < 1e-3 * abs(strain[i, j]))
+
+
+def _voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([stress[i, j] for i, j in VOIGT])
+
+
+def _record(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:
+    """Analyse one material."""
+    names = [f"strain {_name(strain)}" for strain, _ in plan.cells]
+    error = fault(cells, names)
+    if error or start.stress is None:
+        return ElasticRecord(start.index, "failed", plan.structure, error=error or "the model gives no stress")
+    fit = fit_tensor(plan, _stresses(plan, cells), start.stress)
+    warnings = []
+    if fit.nonlinearity > _NONLINEAR:
+        warnings.append(f"constants change by {fit.nonlinearity:.0%} with the size of the strain: use smaller ones")
+    if not fit.stable:
+        warnings.append(f"mechanically unstable: lowest eigenvalue of C is {fit.eigenvalues[0]:.1f} GPa")
+    late = [name for name, cell in zip(names, cells, strict=True) if cell.state != "converged"]
+    if relaxed and start.state != "converged":
+        late.append("no strain")
+    if late:
+        warnings.append(f"not below fmax: {'; '.join(late)}")
+    return ElasticRecord(start.index, "max_steps" if late else "converged", plan.structure, fit, tuple(warnings))
+
+
+def _stresses(plan: StrainPlan, cells: Sequence[RelaxRecord]) -> list[NDArray[np.float64]]:
+    """Second Piola–Kirchhoff stresses of strained cells, which must have the strains that were asked for."""
+    reference = plan.structure.lattice.matrix
+    stresses = []
+    for (strain, _), cell in zip(plan.cells, cells, strict=True):
+        if cell.structure is None or cell.stress is None:
+            raise ValueError(f"strain {_name(strain)} has no stress")
+        lattice = cell.structure.lattice.matrix
+        applied = green_lagrange(reference, lattice)
+        if np.abs(applied - strain).max() > _EXACT:
+            raise ValueError(f"strain {_name(strain)} was asked for, but the cell has {_name(applied)}")
+        stresses.append(second_piola_kirchhoff(cell.stress, reference, lattice))
+    return stresses
+
+
+def _name(strain: NDArray[np.float64]) -> str:
+    """Components of a strain that are not zero."""
+    parts = [
+        f"{name} {strain[i, j]:+.4f}" for name, (i, j) in zip(_NAMES, VOIGT, strict=True) if abs(strain[i, j]) > _EXACT
+    ]
+    return ", ".join(parts) or "none"

@@ -1,0 +1,319 @@
+"""Equations of motion of many materials at once: NVE, NVT and NPT, on torch-sim's states and steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch_sim.integrators.md import momentum_step, position_step
+from torch_sim.integrators.npt import NPTState
+from torch_sim.units import MetalUnits
+
+from matris.units import GPA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from torch_sim.state import SimState
+
+    from matris.relaxation.guard import IsolatingModel
+
+Ensemble = Literal["nve", "nvt", "npt"]
+
+BOLTZMANN = float(MetalUnits.temperature)
+"""eV/K."""
+
+FEMTOSECOND = float(MetalUnits.time) / 1000
+"""In units of Å·√(u/eV), which are also ASE's."""
+
+_METHOD = "velocity Verlet, BAOAB Langevin at rest, stochastic cell rescaling with own compressibility"
+"""The algorithm, as part of a settings digest: another algorithm would give other numbers."""
+
+_PROBE = 0.005  # linear strain by which the compressibility is estimated
+_SOFTEST, _USUAL, _STIFFEST = 1.0, 100.0, 1000.0  # bulk moduli, GPa: bounds, and what is taken where there is none
+
+
+@dataclass(frozen=True)
+class DynamicsSettings:
+    """
+    What decides a trajectory, the potential aside.
+
+    Attributes
+    ----------
+    ensemble
+        ``"nve"``: velocity Verlet. ``"nvt"``: Langevin dynamics, the BAOAB splitting of Leimkuhler and Matthews, Appl.
+        Math. Res. Express 2013, 34. ``"npt"``: that, with stochastic cell rescaling under hydrostatic pressure, by
+        which cell lengths and angles fluctuate: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020), Del Tatto et
+        al., Appl. Sci. 12, 1139 (2022).
+    temperature
+        Of the initial velocities and of the thermostat, K.
+    pressure
+        Of ``"npt"``, GPa. (atomate2's MD Makers count in kbar, a tenth of it.)
+    time_step
+        In fs. Crystals with hydrogen want 0.5, others bear 1 to 2.
+    n_steps
+        Steps of each material.
+    interval
+        Steps between frames. The first frame is the start.
+    seed
+        Of initial velocities and noise. Each material has random numbers of its own, made from the seed and its
+        content: they do not depend on the other materials.
+    thermostat_time
+        Inverse of Langevin's friction, fs. The default is the friction of atomate2's MD Makers, 10/ps.
+    barostat_time
+        In which the volume comes to its mean, fs.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    """
+
+    ensemble: Ensemble = "nvt"
+    temperature: float = 300.0
+    pressure: float = 0.0
+    time_step: float = 1.0
+    n_steps: int = 1000
+    interval: int = 10
+    seed: int = 0
+    thermostat_time: float = 100.0
+    barostat_time: float = 1000.0
+
+    def __post_init__(self) -> None:
+        """Check the values, and bring numbers to one type so that 1 and 1.0 are the same settings."""
+        self._check()
+        for name in ("temperature", "pressure", "time_step", "thermostat_time", "barostat_time"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("n_steps", "interval", "seed"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+    def _check(self) -> None:
+        """Refuse what cannot be computed."""
+        if self.ensemble not in {"nve", "nvt", "npt"}:
+            raise ValueError(f"ensemble must be nve, nvt or npt, got {self.ensemble!r}")
+        coldest = "at least" if self.ensemble == "nve" else "above"
+        if (
+            not math.isfinite(self.temperature)
+            or self.temperature < 0
+            or (self.temperature == 0 and coldest == "above")
+        ):
+            raise ValueError(f"temperature must be {coldest} 0 K for {self.ensemble}, got {self.temperature}")
+        if not math.isfinite(self.pressure):
+            raise ValueError(f"pressure must be a number (GPa), got {self.pressure}")
+        for name in ("time_step", "thermostat_time", "barostat_time"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive time (fs), got {value}")
+        for name, least in (("n_steps", 1), ("interval", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.ensemble == "npt" and self.barostat_time < 10 * self.time_step:
+            raise ValueError("barostat_time must be at least ten time steps")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings as a JSON object."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """
+        Short hash of the settings, the same on every machine.
+
+        Returns
+        -------
+        str
+            12 hexadecimal digits.
+        """
+        content = {"method": _METHOD, **self.to_dict()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def thermal_momenta(
+    masses: NDArray[np.float64], temperature: float, random: np.random.Generator
+) -> NDArray[np.float64]:
+    """
+    Draw momenta from the Maxwell–Boltzmann distribution, the center of mass at rest.
+
+    Parameters
+    ----------
+    masses
+        Shape (n,), u.
+    temperature
+        In K.
+    random
+        Where the random numbers come from.
+
+    Returns
+    -------
+    ndarray
+        Shape (n, 3), √(u·eV): ASE's unit.
+    """
+    momenta = np.sqrt(masses * BOLTZMANN * temperature)[:, None] * random.standard_normal((len(masses), 3))
+    at_rest: NDArray[np.float64] = momenta - masses[:, None] * momenta.sum(axis=0) / masses.sum()
+    return at_rest
+
+
+def at_rest(state: SimState, momenta: NDArray[np.float64]) -> NPTState:
+    """Give a state momenta, and room for what `evaluate` puts in."""
+    return NPTState.from_state(
+        state,
+        momenta=torch.as_tensor(momenta, device=state.device, dtype=state.dtype),
+        energy=state.cell.new_zeros(state.n_systems),
+        forces=torch.zeros_like(state.positions),
+        stress=torch.zeros_like(state.cell),
+    )
+
+
+def evaluate(state: NPTState, model: IsolatingModel) -> None:
+    """Take energies, forces and stresses of a state from the model; a stress that it does not give is NaN."""
+    output = model(state)
+    state.energy, state.forces = output["energy"], output["forces"]
+    stress = output.get("stress")
+    state.stress = torch.full_like(state.cell, torch.nan) if stress is None else stress
+
+
+def advance(
+    state: NPTState,
+    model: IsolatingModel,
+    settings: DynamicsSettings,
+    randoms: Sequence[np.random.Generator],
+    compressibility: Sequence[float],
+) -> None:
+    """
+    Advance all systems by one time step.
+
+    Parameters
+    ----------
+    state
+        As `evaluate` left it; changed in place.
+    model
+        Evaluates the batch, once.
+    settings
+        Of the motion.
+    randoms
+        Each system's own random numbers.
+    compressibility
+        Of each system, Å³/eV; without effect unless the cell moves.
+    """
+    dt = settings.time_step * FEMTOSECOND
+    momentum_step(state, dt / 2)
+    if settings.ensemble == "npt":
+        _rescale_cell(state, settings, randoms, compressibility)
+    position_step(state, dt / 2)
+    if settings.ensemble != "nve":
+        _thermalise(state, settings, randoms)
+    position_step(state, dt / 2)
+    evaluate(state, model)
+    momentum_step(state, dt / 2)
+
+
+def _thermalise(state: NPTState, settings: DynamicsSettings, randoms: Sequence[np.random.Generator]) -> None:
+    """
+    Apply friction and noise, exactly for one time step, and stop the center of mass.
+
+    The last is a projection of the momenta that changes neither the distribution of the others nor their dynamics.
+    torch-sim's own step draws the noise of all systems from one stream: a material's trajectory would depend on its
+    batch, and change where a neighbor fails.
+    """
+    sizes = state.n_atoms_per_system.tolist()
+    noise = np.concatenate([random.standard_normal((n, 3)) for random, n in zip(randoms, sizes, strict=True)])
+    keep = math.exp(-settings.time_step / settings.thermostat_time)
+    spread = math.sqrt(BOLTZMANN * settings.temperature * (1 - keep**2))
+    masses = state.masses[:, None]
+    momenta = keep * state.momenta + spread * masses.sqrt() * _tensor(noise, state)
+    weight = _sums(state, state.masses)
+    drift = _sums(state, momenta) / weight[:, None]
+    state.momenta = momenta - masses * drift[state.system_idx]
+
+
+def _rescale_cell(
+    state: NPTState,
+    settings: DynamicsSettings,
+    randoms: Sequence[np.random.Generator],
+    compressibility: Sequence[float],
+) -> None:
+    """
+    Deform cells, and atoms and momenta with them, by stochastic cell rescaling at hydrostatic pressure.
+
+    √V has noise that does not depend on it, and is advanced as in Bernetti and Bussi's equation 7; the shape by the
+    exponential of a traceless, symmetric matrix, so that cells do not turn.
+    """
+    thermal = BOLTZMANN * settings.temperature
+    rate = _tensor(np.array(compressibility), state) * (settings.time_step / settings.barostat_time)
+    volume = torch.linalg.det(state.cell).abs()
+    pressures = pressure_tensors(state)
+    mean = pressures.diagonal(dim1=1, dim2=2).mean(dim=1)
+    noise = _tensor(np.stack([random.standard_normal(10) for random in randoms]), state)
+
+    root = volume.sqrt()
+    pull = mean - settings.pressure / GPA + thermal / (2 * volume)
+    new_root = root + root * rate * pull / 2 + (rate * thermal / 2).sqrt() * noise[:, 9]
+    growth = (new_root / root).pow(2 / 3)
+
+    unit = torch.eye(3, device=state.device, dtype=state.dtype)
+    turning = noise[:, :9].view(-1, 3, 3)
+    shear = (turning + turning.mT) / 2
+    shear = shear - shear.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] * unit
+    strain = rate[:, None, None] / 3 * (pressures - mean[:, None, None] * unit)
+    strain = strain + ((2 * rate * thermal / 3).sqrt() / new_root)[:, None, None] * shear
+    deformation = growth[:, None, None] * torch.linalg.matrix_exp(strain)
+
+    inverse = torch.linalg.inv(deformation)
+    state.positions = (deformation[state.system_idx] @ state.positions[:, :, None])[:, :, 0]
+    state.momenta = (inverse[state.system_idx] @ state.momenta[:, :, None])[:, :, 0]
+    state.cell = deformation @ state.cell  # torch-sim keeps lattice vectors in columns
+
+
+def pressure_tensors(state: NPTState) -> Tensor:
+    """Instantaneous pressure of each system, motion included, eV/Å³, shape (n_systems, 3, 3)."""
+    flow = state.momenta[:, :, None] * state.momenta[:, None, :] / state.masses[:, None, None]
+    return _sums(state, flow) / torch.linalg.det(state.cell).abs()[:, None, None] - state.stress
+
+
+def kinetic_energies(state: NPTState) -> Tensor:
+    """Of each system, eV, shape (n_systems,)."""
+    return _sums(state, state.momenta.square().sum(dim=1) / (2 * state.masses))
+
+
+def compressibilities(state: NPTState, model: IsolatingModel) -> list[float]:
+    """
+    Estimate how compressible each system is, so that the barostat takes its time whatever the material.
+
+    Parameters
+    ----------
+    state
+        Left as it is.
+    model
+        Evaluates the batch, twice.
+
+    Returns
+    -------
+    list of float
+        Å³/eV, from pressures of slightly larger and smaller cells with atoms fixed in them; within bounds, for it
+        sets the pace and not the result.
+    """
+    pressures = []
+    for strain in (_PROBE, -_PROBE):
+        probe = state.clone()
+        probe.positions = probe.positions * (1 + strain)
+        probe.cell = probe.cell * (1 + strain)
+        evaluate(probe, model)
+        pressures.append(-probe.stress.diagonal(dim1=1, dim2=2).mean(dim=1))
+    moduli = (GPA * (pressures[1] - pressures[0]) / (6 * _PROBE)).tolist()
+    return [GPA / (min(max(k, _SOFTEST), _STIFFEST) if math.isfinite(k) else _USUAL) for k in moduli]
+
+
+def _sums(state: NPTState, values: Tensor) -> Tensor:
+    """Sum what atoms have over each system."""
+    return values.new_zeros((state.n_systems, *values.shape[1:])).index_add_(0, state.system_idx, values)
+
+
+def _tensor(numbers: NDArray[np.float64], state: NPTState) -> Tensor:
+    """Put numbers where the state is."""
+    return torch.as_tensor(numbers, device=state.device, dtype=state.dtype)

@@ -1,0 +1,1 @@
+"""Labelled frames: reading, checking and storing them."""

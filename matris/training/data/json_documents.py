@@ -1,0 +1,196 @@
+"""Labelled documents of JSON: MPtrj, MatPES, and any that hold a pymatgen structure beside its labels."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_numbers
+from pymatgen.core import Structure
+
+from matris.errors import MatrisError
+from matris.files.json_stream import JsonStream, TooLongError
+from matris.model.graph import Geometry
+from matris.training.data.labelled import Rejected, take, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from matris.training.data.labelled import Reading, Taken
+
+_LONGEST = 2**24  # characters of a document
+_SCALES = {"PBE": "matpes-pbe", "R2SCAN": "matpes-r2scan"}
+_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, MatrisError)
+
+
+def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+    """
+    Yield the documents of a file, whether a list, a mapping of mappings or a document after the other.
+
+    Parameters
+    ----------
+    name
+        Of the file.
+    stream
+        Its text, which may be larger than memory.
+    reading
+        How to read stresses, and limits.
+    """
+    text = JsonStream(stream)
+    number = 0
+    try:
+        while text.peek():
+            for path, document in _documents(text, (str(number),) if number else ()):
+                yield from_document(":".join([name, "/".join(path)]) if path else name, document, reading, path)
+            number += 1
+    except (ValueError, RecursionError) as error:
+        yield Rejected(name, "unreadable", f"{' '.join(str(error).split())[:200]}; the rest of the file is not read")
+
+
+def read_json_lines(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+    """Yield the documents of a file with one a line; a broken line costs only itself."""
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            found = list(_within((), json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            yield unreadable(where, error)
+            continue
+        for path, document in found:
+            yield from_document(where, document, reading, path)
+
+
+def _documents(text: JsonStream, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Take the next value, member by member where it is too large to be a document."""
+    opening = text.peek()
+    if opening == "{":
+        try:
+            value = text.value(_LONGEST)
+        except TooLongError:
+            yield from _members(text, path, "{}")
+        else:
+            yield from _within(path, value)
+    elif opening == "[":
+        yield from _members(text, path, "[]")
+    else:
+        text.value(_LONGEST)
+
+
+def _members(text: JsonStream, path: tuple[str, ...], brackets: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    text.take(brackets[0])
+    number = 0
+    while text.peek() != brackets[1]:
+        if number:
+            text.take(",")
+        step = str(number)
+        if brackets == "{}":
+            step = str(text.value(_LONGEST))
+            text.take(":")
+        number += 1
+        yield from _documents(text, (*path, step))
+    text.take(brackets[1])
+
+
+def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Find the documents in a value: mappings with a structure."""
+    if isinstance(value, dict) and isinstance(value.get("structure"), dict):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for step, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _within((*path, str(step)), part)
+
+
+def from_document(where: str, document: dict[str, Any], reading: Reading, path: tuple[str, ...] = ()) -> Taken:
+    """
+    Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
+
+    Parameters
+    ----------
+    where
+        Source and place.
+    document
+        With ``structure``, a pymatgen structure as a dictionary.
+    reading
+        How to read its stress, and limits.
+    path
+        Names of the mappings around it.
+    """
+    try:
+        structure = document["structure"]
+        if "force" in document and ("uncorrected_total_energy" in document or "energy_per_atom" in document):
+            labels, names = _mptrj(path, document, reading)
+            if labels["energy"] is None:
+                detail = "it has the corrected energy only, which no potential learns"
+                return Rejected(where, "no energy", detail)
+        elif "matpes_id" in document:
+            labels, names = _matpes(document, reading)
+        else:
+            labels, names = _plain(document, reading)
+        return take(where, _geometry(structure), labels, reading, **names)
+    except _ERRORS as error:
+        return unreadable(where, error)
+
+
+def _geometry(structure: dict[str, Any]) -> Geometry:
+    """Read a structure as arrays, which takes a fraction of the time that pymatgen needs; odd ones are left to it."""
+    sites = structure["sites"]
+    species = [site["species"] for site in sites]
+    numbers = [atomic_numbers.get(kinds[0]["element"], 0) for kinds in species if len(kinds) == 1]
+    if len(numbers) < len(sites) or 0 in numbers or any(kinds[0]["occu"] != 1 for kinds in species):
+        return Geometry.of(Structure.from_dict(structure))
+    cell = np.array(structure["lattice"]["matrix"], dtype=float).reshape(3, 3)
+    places = np.array([site["abc"] for site in sites], dtype=float).reshape(-1, 3)
+    pbc = np.array(structure["lattice"].get("pbc", (True, True, True)), dtype=bool)
+    return Geometry(np.array(numbers, dtype=np.int64), places @ cell, cell, pbc)
+
+
+def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Labels of MPtrj: raw energies (eV), stresses in kbar, positive under compression as VASP has them.
+
+    Source: the description at figshare, doi 10.6084/m9.figshare.23713842.
+    """
+    labels = {
+        "energy": document.get("uncorrected_total_energy"),
+        "forces": document["force"],
+        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "magmoms": document.get("magmom"),
+    }
+    material = document.get("mp_id") or (path[-2] if len(path) > 1 else None)
+    return labels, {"material": material, "scale": "mp"}
+
+
+def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Labels of MatPES: stresses in kbar as xx, yy, zz, yz, xz, xy, positive under compression as VASP has them.
+
+    Source: the description of the data set and the tutorial at matpes.ai, which multiplies by −0.1 to get GPa.
+    Magnetic moments are those that VASP projects on the sites, where the structure has them.
+    """
+    labels = {
+        "energy": document.get("energy"),
+        "forces": document.get("forces"),
+        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "magmoms": _site_magmoms(document["structure"]),
+    }
+    provenance = document.get("provenance") or {}
+    scale = _SCALES.get(str(document.get("functional", "")).upper())
+    return labels, {"material": provenance.get("original_mp_id"), "scale": scale}
+
+
+def _plain(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Labels under ASE's names, such as those of our stores; a stress needs a unit, here or from the user."""
+    labels = {name: document.get(name) for name in ("energy", "forces", "magmoms")}
+    unit = document.get("stress_unit") or reading.stress_unit
+    labels["stress"] = reading.stress(document.get("stress"), unit)
+    names = {"scale": document.get("energy_scale"), "split": document.get("split")}
+    return labels, {"material": document.get("material") or document.get("candidate_id"), **names}
+
+
+def _site_magmoms(structure: dict[str, Any]) -> list[float] | None:
+    moments: list[Any] = [(site.get("properties") or {}).get("magmom") for site in structure["sites"]]
+    return moments if all(isinstance(m, int | float) for m in moments) else None

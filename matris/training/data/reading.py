@@ -1,0 +1,141 @@
+"""Labelled frames of any source, one after the other."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from matris.errors import MatrisError
+from matris.training.data.ase_rows import read_ase_frames
+from matris.training.data.dataset import META, DataSet
+from matris.training.data.extxyz import read_xyz_frames
+from matris.training.data.json_documents import read_json_frames, read_json_lines
+from matris.training.data.labelled import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from typing import TextIO
+
+    from matris.training.data.dataset import Part
+    from matris.training.data.frame import Frame
+    from matris.training.data.labelled import Reading, Taken
+
+KNOWN = "*.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; ASE's *.db; sets of 'matris data'"
+
+_OPEN: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_READERS: dict[str, Callable[[str, TextIO, Reading], Iterator[Taken]]] = {
+    ".xyz": read_xyz_frames,
+    ".extxyz": read_xyz_frames,
+    ".json": read_json_frames,
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+}
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError, UnicodeDecodeError)
+
+
+def files_of(path: Path) -> list[Path]:
+    """
+    List the sources in a folder by name, or the one source that a path is.
+
+    Raises
+    ------
+    MatrisError
+        If a folder holds none.
+    """
+    if not path.is_dir() or (path / META).is_file():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.is_file() and (p.name.endswith(".db") or _reader(p.name)))
+    if not found:
+        raise MatrisError(f"{path}: no labelled frames in this folder; known are {KNOWN}")
+    return found
+
+
+class LabelledFiles:
+    """
+    Frames of files or sets to compare with.
+
+    Parameters
+    ----------
+    paths
+        Files, sets, or folders of files.
+    reading
+        How to read stresses, and limits.
+    part
+        Of sets.
+
+    Attributes
+    ----------
+    left_out
+        After reading: why frames were left out, and how many.
+    scales
+        After reading: energy scales that sources named.
+    """
+
+    def __init__(self, paths: Iterable[Path], reading: Reading, part: Part = "all") -> None:
+        self._paths = [file for path in paths for file in files_of(path)]
+        self._reading = reading
+        self._part = part
+        self.left_out: Counter[str] = Counter()
+        self.scales: set[str] = set()
+
+    def frames(self) -> Iterator[tuple[str, Frame]]:
+        """Yield name of the source, and frame."""
+        for path in self._paths:
+            if path.is_dir():
+                data = DataSet(path, self._part)
+                self.scales |= {data.meta["energy_scale"]} - {None}
+                for source, frame in zip(data.sources().tolist(), data, strict=True):
+                    yield data.source_names[source], frame
+                continue
+            for taken in read_labelled(path, self._reading):
+                if isinstance(taken, Rejected):
+                    self.left_out[taken.reason] += 1
+                    continue
+                self.scales |= {taken.scale} - {None}  # type: ignore[arg-type]
+                yield path.name, taken.frame
+
+
+def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:
+    """
+    Yield the labelled frames of a file, and what of it cannot be learnt from.
+
+    Parameters
+    ----------
+    path
+        One of the `KNOWN`.
+    reading
+        How to read stresses, and limits.
+
+    Raises
+    ------
+    MatrisError
+        If there is no such file, or of no known kind. What is wrong inside is a `Rejected`.
+    """
+    if path.is_dir():
+        yield from DataSet(path).labelled()
+        return
+    if not path.is_file():
+        raise MatrisError(f"cannot read training frames from {path}: no such file")
+    name = path.name.lower()
+    if name.endswith(".db"):
+        yield from read_ase_frames(path, reading)
+        return
+    reader = _reader(name)
+    if reader is None:
+        raise MatrisError(f"{path}: no labelled frames are read from such a file; known are {KNOWN}")
+    try:
+        with _OPEN.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
+            yield from reader(path.name, stream, reading)
+    except _DAMAGED as error:
+        yield Rejected(path.name, "unreadable", f"{error}; the rest of the file is not read")
+
+
+def _reader(name: str) -> Callable[[str, TextIO, Reading], Iterator[Taken]] | None:
+    lower = name.lower()
+    lower = next((lower.removesuffix(packing) for packing in _OPEN if lower.endswith(packing)), lower)
+    return next((reader for suffix, reader in _READERS.items() if lower.endswith(suffix)), None)

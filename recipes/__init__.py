@@ -1,0 +1,1 @@
+"""How files that ship with the package were made; not part of the wheel."""

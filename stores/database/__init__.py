@@ -1,0 +1,1 @@
+"""Stores of documents: the embedded SQLite store, MongoDB, and job stores on top of them."""

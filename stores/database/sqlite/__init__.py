@@ -1,0 +1,1 @@
+"""The embedded store: documents in one SQLite file."""

@@ -1,0 +1,122 @@
+"""A whole candidate store as one OPTIMADE file, from which any OPTIMADE server can be filled."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matris.errors import MatrisError, StoreError
+from matris.stores.optimade.structures import PREFIX, PROVIDER_FIELDS, resources
+
+try:
+    from optimade import __api_version__
+    from optimade.models import EntryInfoResource, StructureResource
+    from optimade.server.config import ServerConfig
+    from optimade.server.schemas import retrieve_queryable_properties
+except ImportError as error:
+    raise MatrisError("OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from matris.stores.candidate_store import CandidateStore
+
+
+def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
+    """
+    Write all candidates with a relaxed structure as OPTIMADE JSON lines.
+
+    The first line names the version of OPTIMADE, the second describes the fields, each further one is a structure, in
+    the order of ``id``. One few hundred structures are in memory at a time.
+
+    Parameters
+    ----------
+    candidates
+        Where they are.
+    path
+        File; it gets its name when it is whole, in place of an older one.
+
+    Returns
+    -------
+    int
+        Number of structures.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written.
+    """
+    n_structures = 0
+    with _whole_file(Path(path)) as file:
+        _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
+        _write(file, structure_info())
+        for _, resource in resources(candidates):
+            _write(file, resource)
+            n_structures += 1
+    return n_structures
+
+
+def structure_info() -> dict[str, Any]:
+    """Describe the fields of structures, as the endpoint ``info/structures`` does."""
+    properties = retrieve_queryable_properties(
+        StructureResource, {"id", "type", "attributes"}, entry_type="structures", config=server_config()
+    )
+    info = EntryInfoResource(
+        id="structures",
+        type="info",
+        formats=["json"],
+        description="Crystals relaxed with the MatRIS interatomic potential",
+        properties=properties,
+        output_fields_by_format={"json": list(properties)},
+    )
+    described: dict[str, Any] = info.model_dump(mode="json", exclude_unset=True)
+    return described
+
+
+def server_config() -> ServerConfig:
+    """Configure OPTIMADE's server for our fields; its other settings are taken from where it looks for them."""
+    return ServerConfig(
+        insert_test_data=False,
+        database_backend="mongomock",
+        mongo_database="matris",
+        provider={
+            "prefix": PREFIX,
+            "name": "matris-flows",
+            "description": "Crystals relaxed with the MatRIS interatomic potential, and their distance to the hull",
+            "homepage": None,
+        },
+        provider_fields={
+            "structures": [
+                {"name": field.name, "type": field.type, "description": field.description}
+                | ({"unit": field.unit} if field.unit else {})
+                for field in PROVIDER_FIELDS
+            ]
+        },
+        implementation={"name": "matris-flows", "version": version("matris-flows")},
+    )
+
+
+def _write(file: TextIO, line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[TextIO]:
+    """Open a file that appears under its name when it is written and on disk."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="ascii") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()

@@ -1,0 +1,1 @@
+"""The filter language and queries of candidates."""

@@ -1,0 +1,336 @@
+"""Pictures of property documents: pure functions from a document, its arrays loaded, to a plotly figure."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.constants import R
+
+from matris.properties.equations import EQUATIONS
+from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ticks_of
+from matris.stores.report.figure_style import ACCENT, BAD, LINE, SECOND, THIRD, curve, read, subplots, titled
+from matris.stores.report.young_modulus import extreme_young_moduli, sphere, unit_vectors, young_modulus
+from matris.units import GPA
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from numpy.typing import NDArray
+
+    from matris.stores.report.figure_style import Document
+
+    type Floats = NDArray[np.float64]
+
+_COLOURS = (ACCENT, SECOND, THIRD)
+_CURVE_POINTS = 120
+_FIXED = 1e-6  # relative change of a volume that is held
+_DYNAMICS = (
+    ("temperature", "temperature (K)", "%{y:.1f} K"),
+    ("potential_energy", "energy (eV/atom)", "%{y:.4f} eV/atom"),
+    ("volume", "volume (Å³)", "%{y:.2f} Å³"),
+    ("pressure", "pressure (GPa)", "%{y:.3f} GPa"),
+)
+
+
+def plot_phonons(document: Document) -> go.Figure:
+    """
+    Phonon bands along the path through the Brillouin zone, and beside them the density of states.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.PhononDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Frequencies in THz; imaginary ones below zero, in red (but for rounding, if the document says that there are
+        none). A trace for each band, and one more for the imaginary part of each band that has one.
+
+    Raises
+    ------
+    ValueError
+        If the document has no bands or no density of states.
+    """
+    name, fields = read(document, "phonon_bandstructure", "phonon_dos")
+    bands, dos = fields["phonon_bandstructure"], fields["phonon_dos"]
+    figure = subplots(rows=1, cols=2, column_widths=[0.78, 0.22], shared_yaxes=True, horizontal_spacing=0.02)
+    segments = [np.asarray(f, dtype=float) for f in bands["frequencies"]]
+    breaks = breaks_of(segments, bands["connections"])
+    distances = joined([np.asarray(d, dtype=float) for d in bands["distances"]], breaks)
+    imaginary = fields.get("has_imaginary_modes") is not False  # what is below zero is rounding then
+    for number, branch in enumerate(joined(segments, breaks).T, start=1):
+        above, below = split_at_zero(distances, branch) if imaginary else ((distances, branch), None)
+        hover = f"band {number}: %{{y:.3f}} THz<extra></extra>"
+        style = {"mode": "lines", "hovertemplate": hover, "showlegend": False, "row": 1, "col": 1}
+        figure.add_scatter(**_typed(*above), line={"color": ACCENT, "width": 1.4}, name=f"band {number}", **style)
+        if below is not None:
+            line = {"color": BAD, "width": 1.8}
+            figure.add_scatter(**_typed(*below), line=line, name=f"band {number}, imaginary", **style)
+    _draw_dos(figure, *(np.asarray(dos[key], dtype=float) for key in ("frequencies", "densities")), imaginary=imaginary)
+    ticks = ticks_of(bands)
+    places = [place for place, _ in ticks]
+    for place in places[1:-1]:
+        figure.add_vline(x=place, line={"color": LINE, "width": 0.8}, row=1, col=1)
+    figure.update_xaxes(
+        tickvals=places,
+        ticktext=[label for _, label in ticks],
+        range=[places[0], places[-1]],
+        showgrid=False,
+        zeroline=False,
+        row=1,
+        col=1,
+    )
+    figure.update_yaxes(zeroline=True, zerolinecolor=LINE)
+    figure.update_yaxes(title="frequency (THz)", row=1, col=1)
+    figure.update_xaxes(title="states per THz", rangemode="tozero", row=1, col=2)
+    return titled(figure, f"{name}: phonons", height=460)
+
+
+def plot_thermal(document: Document) -> go.Figure:
+    """
+    Helmholtz free energy, entropy and heat capacity of harmonic phonons against temperature.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.PhononDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Left the free energy, kJ/mol; right entropy and heat capacity at constant volume, J/K/mol, with the law of
+        Dulong and Petit, 3 n R, if the number n of atoms is known; all per mole of primitive cells.
+
+    Raises
+    ------
+    ValueError
+        If the document has no thermal properties.
+    """
+    name, fields = read(document, "temperatures", "free_energies", "entropies", "heat_capacities")
+    t = fields["temperatures"]
+    figure = subplots(rows=1, cols=2, horizontal_spacing=0.11)
+    energy = np.asarray(fields["free_energies"], dtype=float) / 1e3
+    left = {"row": 1, "col": 1}
+    right = {"row": 1, "col": 2}
+    curve(figure, t, energy, "F", ACCENT, "%{y:.2f} kJ/mol", **left)
+    curve(figure, t, fields["entropies"], "S", SECOND, "%{y:.2f} J/K/mol", **right)
+    curve(figure, t, fields["heat_capacities"], "C<sub>V</sub>", THIRD, "%{y:.2f} J/K/mol", **right)
+    if fields.get("nsites_primitive"):
+        limit = 3 * R * fields["nsites_primitive"]
+        figure.add_hline(
+            y=limit,
+            line={"color": LINE, "width": 1, "dash": "dot"},
+            annotation={"text": "3nR", "font": {"color": LINE, "size": 12}},
+            annotation_position="bottom right",
+            **right,
+        )
+    figure.update_xaxes(title="temperature (K)")
+    figure.update_yaxes(title="F (kJ/mol of cells)", **left)
+    figure.update_yaxes(title="S, C<sub>V</sub> (J/K/mol of cells)", rangemode="tozero", **right)
+    return titled(figure, f"{name}: harmonic thermodynamics", height=360)
+
+
+def plot_elastic(document: Document) -> go.Figure:
+    """
+    Elastic anisotropy: Young's modulus against direction, as a surface as far from the centre as the modulus is large.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.ElasticDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Surface in GPa, coloured by GPa, in the Cartesian axes of the document's structure; see `young_modulus` for
+        the formula.
+
+    Raises
+    ------
+    ValueError
+        If the document has no elastic tensor, or one that is not positive definite.
+    """
+    name, fields = read(document, "elastic_tensor")
+    tensor = fields["elastic_tensor"]["raw"]
+    n = unit_vectors(*sphere())
+    try:
+        modulus = young_modulus(tensor, n)
+    except ValueError as error:
+        raise ValueError(f"{fields.get('formula_pretty')}: {error}") from None
+    low, high = extreme_young_moduli(tensor)
+    figure = subplots(rows=1, cols=1, specs=[[{"type": "scene"}]])
+    figure.add_surface(
+        **{axis: (modulus * n[..., i]).astype(np.float32) for i, axis in enumerate("xyz")},
+        surfacecolor=modulus.astype(np.float32),
+        cmin=min(low, 0.98 * high),  # noise of an isotropic crystal shall not look like anisotropy
+        cmax=high,
+        colorscale=[[0, "#2a4d8f"], [0.35, "#2a9d8f"], [0.7, "#e9c46a"], [1, "#c8553d"]],
+        colorbar={"title": {"text": "E (GPa)"}, "thickness": 12, "len": 0.7},
+        lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.05},
+        customdata=n.astype(np.float32),
+        hovertemplate="E = %{surfacecolor:.1f} GPa<br>along (%{customdata[0]:.2f}, %{customdata[1]:.2f}, "
+        "%{customdata[2]:.2f})<extra></extra>",
+    )
+    reach = 1.05 * high
+    axis = {"gridcolor": "#dfe5ea", "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
+    axis |= {"nticks": 5, "tickfont": {"size": 11}}
+    titles = {f"{letter}axis": {"title": f"E<sub>{letter}</sub> (GPa)", **axis} for letter in "xyz"}
+    camera = {"eye": {"x": 1.5, "y": 1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}}
+    figure.update_layout(scene={"aspectmode": "cube", "camera": camera, **titles})
+    titled(figure, f"{name}: Young’s modulus from {low:.1f} to {high:.1f} GPa", height=520)
+    return figure.update_layout(margin={"l": 0, "r": 10, "t": 40, "b": 0})
+
+
+def plot_eos(document: Document) -> go.Figure:
+    """
+    Energies of scaled cells and the equations of state fitted to them.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.EosDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Above energy (eV per cell) against volume (Å³ per cell), a curve for each equation; below what each fit
+        leaves of the energies, meV per cell.
+
+    Raises
+    ------
+    ValueError
+        If the document has no energies or no fit.
+    """
+    name, fields = read(document, "volumes", "energies", "fits")
+    volumes, energies = (np.asarray(fields[key], dtype=float) for key in ("volumes", "energies"))
+    figure = subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
+    margin = 0.02 * np.ptp(volumes)
+    v = np.linspace(volumes.min() - margin, volumes.max() + margin, _CURVE_POINTS)
+    for fit, colour in zip(fields["fits"], cycle(_COLOURS), strict=False):
+        parameters = (fit["e0"], fit["v0"], fit["b0"] / GPA, fit["b1"])
+        equation = EQUATIONS[fit["equation"]]
+        label = f"{_words(fit['equation'])}: B<sub>0</sub> = {fit['b0']:.1f} GPa"
+        curve(figure, v, equation(v, *parameters), label, colour, "%{y:.4f} eV", row=1, col=1)
+        left = 1e3 * (energies - equation(volumes, *parameters))
+        style = {"color": colour, "width": 1}
+        marks = {"mode": "lines+markers", "marker": {"color": colour, "size": 6}, "line": style, "showlegend": False}
+        figure.add_scatter(x=volumes, y=left, name=_words(fit["equation"]), **marks, row=2, col=1)
+    marker = {"color": "white", "size": 9, "line": {"color": "#1b2733", "width": 1.6}}
+    figure.add_scatter(x=volumes, y=energies, mode="markers", marker=marker, name="computed", row=1, col=1)
+    figure.update_xaxes(title="volume (Å³ per cell)", row=2, col=1)
+    figure.update_yaxes(title="energy (eV per cell)", row=1, col=1)
+    figure.update_yaxes(title="residual (meV)", zeroline=True, zerolinecolor=LINE, row=2, col=1)
+    first = fields["fits"][0]
+    return titled(figure, f"{name}: equation of state, V<sub>0</sub> = {first['v0']:.2f} Å³", height=480)
+
+
+def plot_qha(document: Document) -> go.Figure:
+    """
+    Quasi-harmonic volume, thermal expansion, bulk modulus and heat capacity against temperature.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.QhaDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Four panels: volume (Å³ per cell), volumetric expansion (10⁻⁶/K), bulk modulus (GPa), heat capacity at
+        constant pressure (J/K/mol of cells).
+
+    Raises
+    ------
+    ValueError
+        If the document has no results.
+    """
+    panels = {
+        "volume_temperature": ("volume (Å³ per cell)", 1.0, "%{y:.3f} Å³"),
+        "thermal_expansion": ("expansion (10<sup>−6</sup>/K)", 1e6, "%{y:.2f}·10<sup>−6</sup>/K"),
+        "bulk_modulus_temperature": ("bulk modulus (GPa)", 1.0, "%{y:.2f} GPa"),
+        "heat_capacity_p_numerical": ("C<sub>p</sub> (J/K/mol of cells)", 1.0, "%{y:.2f} J/K/mol"),
+    }
+    name, fields = read(document, "temperatures", *panels)
+    figure = subplots(rows=2, cols=2, shared_xaxes=True, horizontal_spacing=0.12, vertical_spacing=0.08)
+    for number, (field, (title, factor, hover)) in enumerate(panels.items()):
+        place = {"row": number // 2 + 1, "col": number % 2 + 1}
+        y = factor * np.asarray(fields[field], dtype=float)
+        curve(figure, fields["temperatures"], y, title, ACCENT, hover, **place)
+        figure.update_yaxes(title=title, **place)
+    figure.update_xaxes(title="temperature (K)", row=2)
+    figure.update_layout(showlegend=False)
+    return titled(figure, f"{name}: quasi-harmonic thermodynamics", height=560)
+
+
+def plot_dynamics(document: Document) -> go.Figure:
+    """
+    Temperature, energies, volume and pressure along a molecular-dynamics run.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DynamicsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Panels over each other, against time in ps: K, eV/atom, Å³ per cell (if the volume changes) and GPa (if there
+        are pressures). Dotted: means over the second half of the run.
+
+    Raises
+    ------
+    ValueError
+        If the document has no series.
+    """
+    name, fields = read(document, "series")
+    series = {key: np.asarray(values, dtype=float) for key, values in fields["series"].items() if values is not None}
+    rows = [
+        row
+        for row in _DYNAMICS
+        if row[0] in series and (row[0] != "volume" or np.ptp(series["volume"]) > _FIXED * series["volume"].max())
+    ]
+    figure = subplots(rows=len(rows), cols=1, shared_xaxes=True, vertical_spacing=0.035)
+    time = series["time"] / 1e3
+    for place, (key, title, hover) in enumerate(rows, start=1):
+        curve(figure, time, series[key], key.replace("_", " "), ACCENT, hover, row=place, col=1)
+        if key == "potential_energy" and "total_energy" in series:
+            curve(figure, time, series["total_energy"], "total energy", SECOND, hover, row=place, col=1)
+        mean = fields.get(f"mean_{key}")
+        if mean is not None:
+            figure.add_hline(y=mean, line={"color": LINE, "width": 1.2, "dash": "dot"}, row=place, col=1)
+        figure.update_yaxes(title=title, row=place, col=1)
+    figure.update_traces(line_width=1.2, showlegend=False)
+    figure.update_traces(selector=lambda trace: trace.name.endswith("energy"), showlegend=True)
+    figure.update_xaxes(title="time (ps)", row=len(rows), col=1)
+    return titled(figure, f"{name}: molecular dynamics", height=100 + 150 * len(rows))
+
+
+def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:
+    """Draw a density of states on its side, right of the bands."""
+    above, below = split_at_zero(densities, frequencies) if imaginary else ((densities, frequencies), None)
+    for part, colour in ((above, ACCENT), (below, BAD)):
+        if part is None:
+            continue
+        figure.add_scatter(
+            **_typed(*part),
+            mode="lines",
+            line={"color": colour, "width": 1.4},
+            fill="tozerox",
+            name="density of states",
+            showlegend=False,
+            hovertemplate="%{y:.2f} THz: %{x:.3f}<extra></extra>",
+            row=1,
+            col=2,
+        )
+
+
+def _typed(x: Floats, y: Floats) -> dict[str, NDArray[np.float32]]:
+    """Coordinates of a long line, in the precision of a picture: half the bytes of a page."""
+    return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
+
+
+def _words(equation: str) -> str:
+    """Name of an equation of state as people write it."""
+    return "–".join(word.capitalize() for word in equation.split("_"))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
+
+from matris.errors import MatrisError, StoreError
+from matris.flows.campaign.campaign import Campaign, local_folder
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, Candidate
+from matris.stores.report.outcomes import ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PLAIN = Funnel(sanity=False, duplicates=False)
+
+
+def rock_salt(a: float, cation: str, anion: str) -> Structure:
+    vectors = [[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]
+    return Structure(Lattice(vectors), [cation, anion], [[0, 0, 0], [0.5] * 3])
+
+
+@pytest.fixture
+def candidates() -> list[Candidate]:
+    return [
+        Candidate.from_structure(rock_salt(4.2, "Mg", "O"), "MgO"),
+        Candidate.from_structure(rock_salt(4.3, "Fe", "O"), "FeO"),
+        Candidate.from_structure(Structure(Lattice.cubic(3), ["Fe"], [[0, 0, 0]]), "one atom"),
+        Candidate.from_structure(Structure(Lattice.cubic(4), [{"Na": 0.5, "Mg": 0.5}], [[0, 0, 0]]), "disordered"),
+        Candidate.from_structure(Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0, 0, 0.01]]), "overlapping"),
+        Candidate.from_structure(rock_salt(5, "Al", "O"), "unknown element"),
+        Candidate.from_structure(Structure(Lattice.cubic(4), ["Na"], [[float("nan"), 0, 0]]), "NaN"),
+        Candidate.unreadable("empty.cif", "the file is empty", b""),
+    ]
+
+
+@pytest.fixture
+def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=30, relax_kwargs={"fmax": 0.1})
+
+
+@pytest.fixture
+def campaign(relax_maker: BatchRelaxMaker, tmp_path: Path) -> Callable[..., Campaign]:
+    def make(funnel: Funnel = PLAIN, **options: Any) -> Campaign:
+        return Campaign(tmp_path / "store", relax_maker, funnel, **options)
+
+    return make
+
+
+def states(campaign: Campaign) -> dict[str, str]:
+    return {document["source"]: document["state"] for document in campaign.documents()}
+
+
+def test_every_candidate_ends_as_a_document(campaign: Callable[..., Campaign], candidates: list[Candidate]) -> None:
+    one = campaign(chunk_size=2)
+    events: list[dict[str, Any]] = []
+    run(one, [*candidates, candidates[0]], (), events.append)
+    documents = list(one.documents())
+    assert [d["source"] for d in documents][:8] == [c.source for c in candidates]
+    assert {d["source"] for d in documents[8:]} == {ELEMENTAL_REFERENCE_SOURCE}
+    assert Counter(d["state"] for d in documents[3:8]) == {"rejected": 5}
+    assert {d["stage"] for d in documents[3:8]} == {"sanity", "reading"}
+    assert all(d["hull_state"] for d in documents)
+    record = one.record()
+    assert record["intake"]["read"] == 9
+    assert record["intake"]["identical"] == 1
+    assert record["intake"]["dropped"]["reading"] == {"the file is empty": 1}
+    assert sum(event["event"] == "candidate" for event in events) == record["intake"]["queued"] == 6
+    assert not list((local_folder(one.location) / "journal").glob("*"))
+    assert one.queue.counts(one.name)["relax"]["done"] == 3
+    assert one.job_store.count({"name": "candidates"}) == 0
+
+
+def test_run_again_only_what_is_new_is_computed(campaign: Callable[..., Campaign], candidates: list[Candidate]) -> None:
+    run(campaign(), candidates[:2], ())
+    before = {d["document_id"]: d for d in campaign().documents()}
+    events: list[dict[str, Any]] = []
+    again = campaign()
+    run(again, candidates[:2], (), events.append)
+    assert not [event for event in events if event["event"] == "candidate"]
+    assert {d["document_id"]: d for d in again.documents()} == before
+    run(again, candidates[:3], (), events.append)
+    assert sum(event["event"] == "candidate" for event in events) == 1
+    other = campaign(title="another")
+    run(other, candidates[1:3], (), events.append)
+    assert sum(event["event"] == "candidate" for event in events) == 1
+    assert list(states(other))[:2] == ["FeO", "one atom"]
+
+
+def test_a_wider_funnel_takes_what_a_narrow_one_dropped(
+    campaign: Callable[..., Campaign], candidates: list[Candidate]
+) -> None:
+    run(campaign(Funnel(sanity=False, max_sites=1)), candidates[:3], ())
+    assert states(campaign())["MgO"] == "rejected"
+    assert states(campaign())["one atom"] in {"converged", "max_steps"}
+    run(campaign(), candidates[:3], ())
+    assert states(campaign())["MgO"] in {"converged", "max_steps"}
+
+
+def test_a_campaign_is_found_again(campaign: Callable[..., Campaign], candidates: list[Candidate]) -> None:
+    one = campaign(title="first")
+    run(one, candidates[:1], ())
+    run(campaign(title="second"), candidates[:1], ())
+    assert Campaign.open(one.location).title == "second"
+    found = Campaign.open(one.location, one.name[:5])
+    assert (found.title, found.name, found.maker) == ("first", one.name, one.maker)
+    assert list(found.documents()) == list(one.documents())
+    with pytest.raises(StoreError, match="no campaign nonsense"):
+        Campaign.open(one.location, "nonsense")
+
+
+def test_against_references(campaign: Callable[..., Campaign], candidates: list[Candidate], tmp_path: Path) -> None:
+    entries = [
+        ComputedEntry(formula, energy, parameters={"run_type": "GGA", "hubbards": {}}, data={"oxide_type": oxide})
+        for formula, energy, oxide in (("Mg", -1.5, "None"), ("O2", -9.8, "None"), ("MgO", -500.0, "oxide"))
+    ]
+    file = tmp_path / "entries.json"
+    file.write_text(json.dumps([entry.as_dict() for entry in entries]))
+    one = campaign(references=file)
+    run(one, candidates[:2], ())
+    magnesia, iron_oxide = one.documents()  # and no elements
+    assert magnesia["hull_type"] == "reference"
+    assert "entries.json" in magnesia["hull_reference"]
+    assert magnesia["energy_above_hull"] > 100
+    assert "Fe" in iron_oxide["hull_state"]
+    with pytest.raises(MatrisError, match="cannot read"):
+        campaign(references=tmp_path / "none.json")
+
+
+def test_where_files_go(tmp_path: Path) -> None:
+    assert local_folder(tmp_path) == tmp_path
+    assert str(local_folder(None)) == "matris-results"
+    assert str(local_folder("mongodb://host/database")) == "matris-results"
+
+
+def test_known_phases_compete_and_are_no_discoveries(
+    campaign: Callable[..., Campaign], candidates: list[Candidate], tmp_path: Path
+) -> None:
+    file = tmp_path / "known.json"
+    crystals = {"known": rock_salt(4.25, "Mg", "O"), "elsewhere": rock_salt(4.8, "Li", "O")}
+    entries = [ComputedStructureEntry(crystal, -9.0, entry_id=name) for name, crystal in crystals.items()]
+    file.write_text(json.dumps([entry.as_dict() for entry in entries]))
+    one = campaign(known_phases=file)
+    run(one, candidates[:1], ())
+    documents = list(one.documents())
+    assert [d["source"] for d in documents] == [
+        "MgO",
+        KNOWN_PHASE_SOURCE,
+        ELEMENTAL_REFERENCE_SOURCE,
+        ELEMENTAL_REFERENCE_SOURCE,
+    ]
+    assert documents[1]["provenance"]["entry_id"] == "known"
+    assert [d["source"] for d in ranked(documents)] in ([], ["MgO"])
+    assert Campaign.open(one.location).known_phases == str(file)

@@ -1,0 +1,96 @@
+"""Faults of a campaign in one process; `benchmarks/torture.py` kills processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.relaxation.journal import Journal
+from matris.stores.documents.candidate import Candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+N = 6
+
+
+@pytest.fixture
+def candidates() -> list[Candidate]:
+    return [
+        Candidate.from_structure(
+            Structure(Lattice.cubic(3 + number / 10), ["Mg", "O"], [[0] * 3, [0.5] * 3]), f"cell {number}"
+        )
+        for number in range(N)
+    ]
+
+
+@pytest.fixture
+def campaign(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[], Campaign]:
+    def make() -> Campaign:
+        maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=2)
+        return Campaign(tmp_path / "store", maker, Funnel(sanity=False, duplicates=False, hull=False), chunk_size=1)
+
+    return make
+
+
+def test_two_runners_share_the_work(campaign: Callable[[], Campaign], candidates: list[Candidate]) -> None:
+    told: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
+    failures: list[BaseException] = []
+    opened = [campaign(), campaign()]
+    together = threading.Barrier(2)
+
+    def runner(number: int) -> None:
+        try:
+            together.wait()
+            run(opened[number], candidates, (), told[number].append)
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=runner, args=(number,)) for number in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    done = Counter(each["work_id"] for events in told.values() for each in events if each["event"] == "done")
+    assert len(done) == N
+    assert set(done.values()) == {1}
+    documents = list(opened[0].store.docs.query({}))
+    assert sorted(each["source"] for each in documents) == [f"cell {number}" for number in range(N)]
+    assert all(each["job_uuid"] for each in documents)
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    campaign: Callable[[], Campaign], candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Journal._write
+    lines = Counter()
+
+    def write(journal: Journal, line: bytes) -> None:
+        lines["all"] += 1
+        if lines["all"] > 5:  # a header and a record each: the third chunk has no room for its record
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(journal, line)
+
+    one = campaign()
+    monkeypatch.setattr(Journal, "_write", write)
+    with pytest.raises(OSError, match="No space left"):
+        run(one, candidates, ())
+    assert Counter(item["state"] for item in one.queue.items(one.name)) == {"done": 2, "waiting": 1}
+    monkeypatch.setattr(Journal, "_write", written)
+    told: list[dict[str, Any]] = []
+    again = campaign()
+    run(again, candidates, (), told.append)
+    assert sum(each["event"] == "candidate" for each in told) == N - 2
+    assert len(list(again.documents())) == N

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from matris.flows.campaign.sanity import SanityLimits, sanity_problem
+from matris.flows.sources.prototypes import elemental_references, library
+
+FACES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+SALT = Structure(Lattice.cubic(5.64), ["Na"] * 4 + ["Cl"] * 4, FACES + [[x + 0.5, y, z] for x, y, z in FACES])
+
+
+def scaled(volume):
+    structure = SALT.copy()
+    structure.scale_lattice(volume)
+    return structure
+
+
+def test_ordinary_crystals_pass():
+    assert sanity_problem(SALT) is None
+    assert sanity_problem(SALT * (5, 5, 5)) is None
+    elements = ["H", "He", "Li", "C", "O", "Fe", "Cs", "Ce", "W", "U", "Xe"]
+    assert {sanity_problem(c.structure) for c in elemental_references(elements)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("structure", "reason"),
+    [
+        (Structure(Lattice.cubic(6), ["Fe", "O"], [[0, 0, 0], [0.15, 0, 0]]), "sites 0 (Fe) and 1 (O) are 0.90 Å"),
+        (Structure(Lattice.orthorhombic(1.0, 6, 6), ["Fe"], [[0, 0, 0]]), "sites 0 (Fe) and 0 (Fe) are 1.00 Å"),
+        (Structure(Lattice.cubic(6), ["Fe", "O"], [[0.01, 0, 0], [0.84, 0, 0]]), "0.52 of the sum"),
+        (scaled(25.0), "volume too small"),
+        (Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]]), "volume too large: 8e+03 Å³ per atom"),
+        (Structure(Lattice.from_parameters(300, 300, 5, 90, 90, 1), ["Na"] * 2, [[0] * 3, [0.5] * 3]), "parallel"),
+        (Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]), "disordered site 0"),
+        (Structure(Lattice.cubic(4), ["Fe"], [[np.nan, 0, 0]]), "NaN"),
+        (Structure(Lattice.cubic(4), [], []), "no atoms"),
+    ],
+)
+def test_what_is_no_crystal_is_named(structure, reason):
+    limits = SanityLimits(closest=0.55) if "0.52" in reason else SanityLimits()
+    assert reason in sanity_problem(structure, limits)
+
+
+def test_size_and_loneliness_are_limited_if_asked():
+    lonely = Structure(Lattice.orthorhombic(4, 4, 16), ["Na", "Cl", "Na"], [[0, 0, 0], [0.5, 0.5, 0.1], [0, 0, 0.5]])
+    assert sanity_problem(lonely, SanityLimits()) is None
+    limits = SanityLimits(loneliest=3.9)
+    assert "isolated atom: site 2 (Na)" in sanity_problem(lonely, limits)
+    assert sanity_problem(SALT, SanityLimits(max_sites=8)) is None
+    assert "8 atoms, of which at most 7" in sanity_problem(SALT, SanityLimits(max_sites=7))
+
+
+def test_known_prototypes_pass_but_for_two_that_are_no_crystals():
+    structures = [prototype.structure for prototype in library()]
+    rejected = {s.reduced_formula: sanity_problem(s) for s in structures if sanity_problem(s)}
+    assert len(structures) > 250
+    assert set(rejected) == {"Cr4Fe4Ni4PdRh2", "NiSbS"}
+    assert "Å apart" in rejected["NiSbS"]

@@ -1,0 +1,105 @@
+"""The commands `matris status`, `report`, `export`, on a campaign that was run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ase.io
+import pytest
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from matris.cli import app
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.local.runner import run
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.documents.candidate import Candidate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def rock_salt(a: float, cation: str) -> Structure:
+    vectors = [[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]
+    return Structure(Lattice(vectors), [cation, "O"], [[0, 0, 0], [0.5] * 3])
+
+
+@pytest.fixture(scope="module")
+def store(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("campaign")
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=100, relax_kwargs={"fmax": 0.5})
+    campaign = Campaign(folder, maker, Funnel(sanity=False), title="Screening [Fe–Mg–O]")
+    candidates = [Candidate.from_structure(rock_salt(4.2, metal), f"<{metal}>O.cif") for metal in ("Mg", "Fe")]
+    run(campaign, [*candidates, candidates[0], Candidate.unreadable("bad.cif", "the file is empty", b"")], ())
+    return folder
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_status(store: Path) -> None:
+    done = invoke("status", "--store", store)
+    assert done.exit_code == 0, done.output
+    for told in ("Screening [Fe–Mg–O]", "finished", "4 read, 1 identical, 1 dropped at reading", "the file is empty"):
+        assert told in done.stdout
+    assert "relax" in done.stdout
+    watched = invoke("status", "--store", store, "--watch")
+    assert watched.exit_code == 0
+    assert "finished" in watched.stdout
+
+
+def test_report(store: Path, tmp_path: Path) -> None:
+    done = invoke("report", "--store", store, "--output", tmp_path / "page")
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert f"Report: {tmp_path / 'page' / 'index.html'}" in done.stdout
+    assert "Screening [Fe–Mg–O]" in page
+    assert "Change of volume on relaxing" in page
+    assert "&lt;Mg&gt;O.cif" in page
+    assert 'id="discovery"' not in page
+    known = tmp_path / "known.cif"
+    rock_salt(4.2, "Mg").to(filename=str(known))
+    again = invoke("report", "--store", store, "--output", tmp_path / "page", "--known", known)
+    assert again.exit_code == 0, again.output
+    assert 'id="discovery"' in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
+
+def test_export(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "relaxed.xyz"
+    done = invoke("export", "has O, Mg and state in (converged, max_steps)", path, "--store", store)
+    assert done.exit_code == 0, done.output
+    (atoms,) = ase.io.read(path, index=":", format="extxyz")
+    assert atoms.symbols.get_chemical_formula() == "MgO"
+    assert atoms.get_forces().shape == (2, 3)
+    assert "1 candidates in" in done.stderr
+    assert invoke("export", tmp_path / "all.csv", "--store", store).exit_code == 0
+    assert (tmp_path / "all.csv").read_text().startswith("formula_pretty,")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["status", "--campaign", "zzz"], 1, "holds no campaign zzz"),
+        (["report", "--campaign", "zzz"], 1, "holds no campaign zzz"),
+        (["report", "--known", "nowhere"], 1, "nowhere: no such file"),
+        (["export", "ehull <", "out.csv"], 1, "ehull <"),
+        (["export", "out.pdf"], 1, "cannot tell the format"),
+        (["export", "stable", "has Fe", "out.csv"], 2, "one filter"),
+    ],
+)
+def test_errors_are_clear(store: Path, arguments: list[str], code: int, told: str) -> None:
+    failed = invoke(*arguments, "--store", store)
+    assert failed.exit_code == code, failed.output
+    assert told in failed.output
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    for command in (["status"], ["report"], ["export", "a.csv"]):
+        failed = invoke(*command, "--store", tmp_path)
+        assert failed.exit_code == 1
+        assert "holds no results" in failed.output
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,153 @@
+"""Predicting: one, many, odd shapes, and input that cannot be computed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from matris.errors import CheckpointError, StructureError
+from matris.model.graph import Batch, Geometry, bonds_one_by_one, bonds_together, build_graph
+from matris.model.potential import chosen_device
+from matris.structures import content_id, problem_with
+from tests.matris.golden import golden_potential, structures
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return golden_potential("released_small", torch.float64)
+
+
+def test_many_equal_one_by_one_in_the_order_given(potential):
+    chosen = [structures()[n] for n in ("Si8", "Cu1_fcc", "LiFePO4_28", "Fe2_bcc", "no_angles")]
+    together = list(potential.predict(iter(chosen)))
+    assert len(together) == 5
+    for structure, prediction in zip(chosen, together, strict=True):
+        alone = next(iter(potential.predict(structure)))
+        assert prediction.energy == pytest.approx(alone.energy, abs=1e-9)
+        assert np.allclose(prediction.forces, alone.forces, atol=1e-10)
+        assert prediction.forces.shape == (len(structure), 3)
+
+
+def test_ase_and_nothing(potential):
+    atoms = AseAtomsAdaptor.get_atoms(structures()["Si8"])
+    expected = next(iter(potential.predict(structures()["Si8"]))).energy
+    assert next(iter(potential.predict(atoms))).energy == pytest.approx(expected, abs=1e-10)
+    assert list(potential.predict([])) == []
+
+
+def test_input_is_read_as_needed(potential):
+    read = []
+
+    def source():
+        for index in range(100):
+            read.append(index)
+            yield structures()["NaCl8"]
+
+    next(potential.predict(source()))
+    assert len(read) < 10
+
+
+def test_a_large_cell_beside_small_ones(potential):
+    small = structures()["Cu1_fcc"]
+    large = small.make_supercell([5, 5, 5], in_place=False)
+    first, second, third = potential.predict([small, large, small])
+    assert second.energy == pytest.approx(125 * first.energy, rel=1e-10)
+    assert third.energy == pytest.approx(first.energy, abs=1e-10)
+
+
+CELL = Lattice.cubic(4.0)
+BAD = {
+    "disordered": Structure(CELL, [{"Na": 0.5, "Cu": 0.5}], [[0, 0, 0]]),
+    "NaN": Structure(CELL, ["Na"], [[0, 0, np.nan]]),
+    "overlapping": Structure(CELL, ["Na", "Cl"], [[0, 0, 0], [0, 0, 0.02]]),
+    "unsupported element": Structure(CELL, ["Rn"], [[0, 0, 0]]),
+    "no volume": Structure(Lattice([[4, 0, 0], [4, 0, 1e-9], [0, 0, 4]]), ["Na"], [[0, 0, 0]]),
+    "no atoms": Structure(CELL, [], []),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_computed_is_named(potential, kind):
+    assert kind in problem_with(BAD[kind], potential.elements)
+    with pytest.raises(StructureError, match=rf"structure 1: .*{kind}"):
+        list(potential.predict([structures()["Cu1_fcc"], BAD[kind]]))
+
+
+def test_not_a_structure(potential):
+    with pytest.raises(StructureError, match="str"):
+        list(potential.predict(["POSCAR"]))
+
+
+def test_identity_is_content():
+    one = Structure(CELL, ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    same = Structure(CELL, ["Na", "Cl"], [[1e-9, -1e-9, 1], [0.5, 1.5, -0.5]])
+    assert content_id(one) == content_id(same)
+    others = [
+        Structure(Lattice.cubic(4.01), one.species, one.frac_coords),
+        Structure(CELL, ["Na", "Br"], one.frac_coords),
+        Structure(CELL, one.species, [[0, 0, 0], [0.5, 0.5, 0.51]]),
+    ]
+    assert len({content_id(s) for s in [one, *others]}) == 4
+
+
+def test_bonds_found_together_are_those_found_one_by_one():
+    """The neighbour list of a GPU, which also runs without one, against the host's."""
+    slab = Structure(
+        Lattice.orthorhombic(3.1, 4, 30, pbc=(True, True, False)), ["C", "O"], [[0.1, 0, 0.5], [1.6, -2.5, 0.55]]
+    )
+    lonely = Structure(Lattice.cubic(30), ["Na"], [[0, 0, 0]])
+    batch = Batch.of([Geometry.of(s) for s in [*structures().values(), slab, lonely]])
+
+    def listed(found):
+        i, j, vectors = found
+        vectors = (vectors * torch.where(i <= j, 1, -1)[:, None]).round(decimals=6)
+        both = torch.where(i == j, -1, 1)  # a self-image may be stored from either side
+        return sorted(
+            (min(a, b), max(a, b), *(max(v, [-x for x in v]) if s < 0 else v))
+            for a, b, v, s in zip(i.tolist(), j.tolist(), (vectors + 0.0).tolist(), both.tolist(), strict=True)
+        )
+
+    together, one_by_one = listed(bonds_together(batch, 5.0)), listed(bonds_one_by_one(batch, 5.0))
+    assert len(one_by_one) > 1000
+    assert np.array(together) == pytest.approx(np.array(one_by_one), abs=2e-6)
+
+
+def test_line_graph_cutoff_is_inclusive_for_the_target_only():
+    """A bond exactly at the cut-off gives one-sided angles."""
+    exact = Structure(Lattice.cubic(20), ["Cu"] * 3, [[0, 0, 0], [0.2, 0, 0], [0, 0.1, 0]])
+    graph = build_graph(Batch.of([Geometry.of(exact)]), 6.0, 4.0)
+    assert graph.n_bonds == 3
+    lengths = graph.vectors.norm(dim=1)
+    # bonds of 4 (at the cut-off) and 2 Å meet at atom 0; the third is 4.47 Å
+    assert graph.n_angles == 1
+    assert lengths[graph.angle_target].tolist() == [4.0]
+    assert lengths[graph.angle_source].tolist() == [2.0]
+
+
+def test_import_is_light():
+    """``import matris`` needs neither torch nor a workflow engine."""
+    code = "import sys, matris; print([m for m in ('torch', 'jobflow', 'pymongo', 'atomate2') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_device_from_the_environment(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device().type == "cpu"
+    monkeypatch.setenv("MATRIS_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    with pytest.raises(
+        CheckpointError, match=r"'cuda' was asked for by MATRIS_DEVICE, but .* \(CUDA_VISIBLE_DEVICES=2\)"
+    ):
+        chosen_device()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(CheckpointError, match="CUDA_VISIBLE_DEVICES names none"):
+        chosen_device()
+    assert chosen_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device().type == "cuda"

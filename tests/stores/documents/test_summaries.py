@@ -1,0 +1,110 @@
+"""The few numbers of a property that a candidate's document tells."""
+
+import bson
+import pytest
+
+from matris.stores.documents.documents import CandidateDocument
+from matris.stores.documents.summaries import SUMMARIES, summarise
+
+DONE = {"state": "converged", "error": None}
+ABOUT = {"job_uuid": "0" * 36, "settings_digest": "0123456789ab", "computed_at": "2026-11-23T10:00:00+00:00"}
+TEMPERATURES = [0.0, 200.0, 400.0]
+
+
+def modulus(vrh):
+    return {"voigt": vrh + 1, "reuss": vrh - 1, "vrh": vrh}
+
+
+DOCUMENTS = {
+    "elastic": {
+        "bulk_modulus": modulus(100.0),
+        "shear_modulus": modulus(60.0),
+        "young_modulus": 150.0,
+        "homogeneous_poisson": 0.25,
+        "is_mechanically_stable": True,
+        "elastic_tensor": {"raw": [[1.0] * 6] * 6},
+    },
+    "eos": {
+        "fits": [
+            {"equation": "vinet", "e0": -1.0, "v0": 41.0, "b0": 99.0, "b1": 4.5, "residual": 0.0},
+            {"equation": "birch_murnaghan", "e0": -1.0, "v0": 40.0, "b0": 98.0, "b1": 4.0, "residual": 0.0},
+        ]
+    },
+    "phonon": {
+        "has_imaginary_modes": False,
+        "min_frequency": -0.01,
+        "temperatures": TEMPERATURES,
+        "heat_capacities": [0.0, 40.0, 48.0],
+        "entropies": [0.0, 30.0, 60.0],
+        "free_energies": [9000.0, 6000.0, -1000.0],
+        "nsites_primitive": 2,
+    },
+    "qha": {
+        "temperatures": TEMPERATURES,
+        "thermal_expansion": [0.0, 1e-5, 3e-5],
+        "bulk_modulus_temperature": [100.0, 98.0, 96.0],
+        "average_gruneisen": 1.5,
+        "bulk_modulus": 103.0,
+    },
+    "md": {
+        "n_steps": 1000,
+        "mean_temperature": 301.0,
+        "mean_pressure": 0.1,
+        "energy_drift": 1e-6,
+        "series": {"time": [0.0] * 1000},
+    },
+}
+EXPECTED = {
+    "elastic": {
+        "bulk_modulus": 100.0,
+        "shear_modulus": 60.0,
+        "young_modulus": 150.0,
+        "homogeneous_poisson": 0.25,
+        "is_mechanically_stable": True,
+    },
+    "eos": {"v0": 40.0, "b0": 98.0, "b1": 4.0},
+    "phonon": {
+        "has_imaginary_modes": False,
+        "min_frequency": -0.01,
+        "heat_capacity": 22.0,
+        "entropy": 22.5,
+        "free_energy": 1250.0,
+    },
+    "qha": {"thermal_expansion": pytest.approx(2e-5), "bulk_modulus": 97.0, "average_gruneisen": 1.5},
+    "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
+}
+
+
+def test_every_kind_is_a_field_of_candidate_documents():
+    assert set(SUMMARIES) == set(DOCUMENTS) <= set(CandidateDocument.model_fields)
+
+
+@pytest.mark.parametrize("kind", SUMMARIES)
+def test_the_numbers_people_query(kind):
+    summary = summarise(kind, DOCUMENTS[kind] | DONE, **ABOUT)
+    assert summary == EXPECTED[kind] | DONE | ABOUT
+    assert len(bson.encode(summary)) < 1000
+
+
+@pytest.mark.parametrize("kind", SUMMARIES)
+def test_a_failure_keeps_its_reason_and_has_no_numbers(kind):
+    summary = summarise(kind, {"state": "failed", "error": "x" * 5000, "temperatures": [], "fits": []}, **ABOUT)
+    assert (summary["state"], len(summary["error"])) == ("failed", 300)
+    assert all(value is None for name, value in summary.items() if name not in {"state", "error", *ABOUT})
+    assert len(bson.encode(summary)) < 1000
+
+
+def test_room_temperature_out_of_reach_is_no_number():
+    cold = DOCUMENTS["phonon"] | DONE | {"temperatures": [0.0, 100.0, 200.0]}
+    assert summarise("phonon", cold)["heat_capacity"] is None
+    cut = DOCUMENTS["phonon"] | DONE | {"heat_capacities": [0.0, 40.0]}  # the series ends before 300 K
+    assert summarise("phonon", cut)["heat_capacity"] is None
+    assert summarise("phonon", DOCUMENTS["phonon"] | DONE | {"nsites_primitive": None})["entropy"] is None
+
+
+def test_what_is_not_finite_is_no_number():
+    broken = (
+        DOCUMENTS["qha"] | DONE | {"average_gruneisen": float("nan"), "thermal_expansion": [0.0, float("inf"), 1.0]}
+    )
+    summary = summarise("qha", broken)
+    assert (summary["average_gruneisen"], summary["thermal_expansion"], summary["bulk_modulus"]) == (None, None, 97.0)

@@ -1,0 +1,319 @@
+"""Queries on each kind of store: order, pages, answers of every shape, and the questions of docs/queries.md."""
+
+import csv
+import io
+import json
+import math
+import random
+import re
+import uuid
+from dataclasses import FrozenInstanceError
+from datetime import timedelta
+from pathlib import Path
+
+import bson
+import pytest
+from jobflow import JobStore
+from maggma.stores import MemoryStore
+from pymatgen.core import Structure
+
+from matris.errors import MatrisError
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.database.jobstore import open_job_store
+from matris.stores.documents.documents import CandidateDocument
+from matris.stores.query.query import side_by_side
+from tests.stores.query.question_documents import COMPUTED, NOW, document, documents, fill
+
+PAGE = Path(__file__).parents[3] / "docs" / "queries.md"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "memory", "server"])
+def empty(request, tmp_path_factory):
+    if request.param == "memory":
+        jobs = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        jobs.connect()
+    elif request.param == "sqlite":
+        jobs = open_job_store(tmp_path_factory.mktemp("store"))
+    else:
+        jobs = open_job_store(f"{request.getfixturevalue('mongo_server')}/queries-{uuid.uuid4().hex[:8]}")
+    yield CandidateStore.beside(jobs)
+    jobs.close()
+
+
+@pytest.fixture
+def store(empty):
+    for part in (empty.docs, empty.data):
+        part.remove_docs({"document_id": {"$exists": True}})
+    fill(empty)
+    return empty
+
+
+def names(found):
+    return [d["candidate_id"] for d in found]
+
+
+def test_typed_terms_and_filters_add_up(store):
+    ask = store.query(checkpoint="matris_10m_oam")
+    assert set(names(ask)) == {row[0] for row in COMPUTED} | {"clash", "crash", "clash2", "unread"}
+    assert set(names(store.query(checkpoint="aaaaaaaa", elements=["Fe", "O"], below=0.05))) == {
+        *("hematite", "magnetite", "wustite", "ferrite"),
+    }
+    assert set(names(store.query(checkpoint="matris_10m_oam", within="Li-O"))) == {"lithia"}
+    assert names(store.query(checkpoint="matris_10m_oam", chemsys=["Fe-Li-O", "O-Li"]).sort("formula_pretty")) == [
+        *("lithia", "ferrite"),
+    ]
+    assert set(names(store.query(state="rejected", exclude_elements=["Co"]))) == {"clash"}
+    assert set(names(store.query(state=["failed", "rejected"]))) == {"clash", "crash", "clash2", "unread"}
+    assert set(names(store.query(since=NOW - timedelta(hours=1)))) == {"hematite", "ferrite"}
+    assert store.query(stable=True).count() == 4
+    assert store.query(stable=False).count() == 10
+    assert store.query(formula="O3Fe2").where("not has Li").where("state = converged and ehull > 0.2").count() == 2
+    assert store.query(elements=[]).count() == len(documents())
+    assert store.query(chemsys=[]).count() == 0
+    assert store.query(spacegroup="Fm-3m").count() == 0
+
+
+def test_what_the_checkpoint_was_never_trained_on_can_be_asked_for(store):
+    known = document("known", "FeO", extrapolation=0.4, is_extrapolating=False)
+    odd = document("odd one", "FeO", extrapolation=3.0, is_extrapolating=True)
+    store.docs.update([known, odd])
+    assert names(store.query().where("extrapolating = true")) == ["odd one"]
+    assert names(store.query().where("extrapolating = false")) == ["known"]
+    assert names(store.query().where("extrapolation > 2")) == ["odd one"]
+    assert "odd one" not in names(store.query().where("formula = FeO and not extrapolating"))
+
+
+def test_wrong_terms_are_named(store):
+    for wrong, told in (
+        ({"state": "convergd"}, "no state convergd"),
+        ({"elements": "Fex"}, "no element 'e'"),
+        ({"chemsys": "Fe-Qq"}, "no element 'Qq'"),
+        ({"formula": "Xx9?"}, "cannot read the formula"),
+        ({"spacegroup": 231}, "no space group 231"),
+    ):
+        with pytest.raises(MatrisError, match=told):
+            store.query(**wrong)
+    with pytest.raises(MatrisError, match="no field 'beauty'"):
+        store.query().sort("beauty")
+    with pytest.raises(MatrisError, match="cannot sort by elements"):
+        store.query().sort("elements")
+    for window in (lambda q: q.limit(0), lambda q: q.skip(-1), lambda q: q.page(0, 10)):
+        with pytest.raises(MatrisError, match="must be at least"):
+            window(store.query())
+
+
+def test_a_query_does_not_change_and_is_asked_anew(store):
+    ask = store.query(state="failed")
+    sorted_ask = ask.sort("-nsites").limit(5)
+    assert ask.order == ()
+    assert ask.most is None
+    with pytest.raises(FrozenInstanceError):
+        ask.most = 3
+    assert names(sorted_ask) == ["crash"]
+    store.docs.update([document("late", "FeO", state="failed", error="lost power")])
+    assert set(names(sorted_ask)) == {"crash", "late"}
+
+
+def shuffled(n, rng):
+    """Documents with many equal values, and many without."""
+    for i in rng.sample(range(n), n):
+        distance = rng.choice([0.0, 0.0, 0.1, 0.25, -0.1, None, math.nan, round(rng.random(), 3)])
+        formula = rng.choice(["FeO", "Fe2O3", "Li2O", None])
+        yield document(f"c{i:03}", formula, energy_above_hull=distance, fmax=rng.choice([0.01, 0.02, None]))
+
+
+def expected(found, fields):
+    """Missing last, then by id, which goes the way of a single field."""
+    by_id = sorted(found, key=lambda d: d["document_id"])
+    found = by_id[::-1] if len(fields) == 1 and fields[0].startswith("-") else by_id
+    for field in reversed(fields):
+        name = field.lstrip("-")
+        known = [d for d in found if d[name] is not None and not (name == "energy_above_hull" and math.isnan(d[name]))]
+        rest = [d for d in (by_id if len(fields) == 1 else found) if d not in known]
+        found = sorted(known, key=lambda d: d[name], reverse=field.startswith("-")) + rest
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["energy_above_hull"],
+        ["-energy_above_hull"],
+        ["formula_pretty", "energy_above_hull"],
+        ["-formula_pretty", "-energy_above_hull", "fmax"],
+        ["fmax", "-energy_above_hull"],
+    ],
+)
+def test_order_and_pages(empty, fields):
+    empty.docs.remove_docs({"document_id": {"$exists": True}})
+    found = list(shuffled(40, random.Random(3)))
+    empty.docs.update(found)
+    ask = empty.query().sort(*fields)
+    whole = [d["document_id"] for d in ask]
+    assert whole == [d["document_id"] for d in expected(found, fields)]
+    assert len(set(whole)) == 40
+    for size in (7, 39, 40, 100):
+        pages = [list(ask.page(number, size).ids()) for number in range(1, 40 // size + 2)]
+        assert [i for page in pages for i in page] == whole
+        assert all(len(page) <= size for page in pages)
+    assert list(ask.skip(30).ids()) == whole[30:]
+    assert ask.skip(30).count() == 10
+    assert ask.skip(30).limit(3).count() == 3
+    assert ask.skip(100).count() == 0
+    assert ask.page(2, 7).first()["document_id"] == whole[7]
+
+
+def test_windows_without_an_order_do_not_overlap(store):
+    pages = [list(store.query().page(number, 4).ids()) for number in range(1, 7)]
+    assert [i for page in pages for i in page] == sorted(d["document_id"] for d in documents())
+
+
+def test_answers_of_every_shape(store, tmp_path):
+    ask = store.query(checkpoint="matris_10m_oam").where("ehull <= 50 meV").sort("-elastic.bulk_modulus")
+    assert names(ask) == ["hematite", "magnetite", "wustite", "ferrite", "lithia", "iron"]
+    first = ask.first()
+    assert first["candidate_id"] == "hematite"
+    assert "_id" not in first
+    model = next(ask.documents())
+    assert isinstance(model, CandidateDocument)
+    assert model.checkpoint.key == "matris_10m_oam"
+    assert store.query(chemsys="Xe").first() is None
+    assert list(store.query(chemsys="Xe").structures()) == []
+
+    frame = ask.to_dataframe(["formula", "elastic.bulk_modulus", "checkpoint", "symmetry"])
+    assert list(frame)[:4] == ["formula_pretty", "elastic.bulk_modulus", "checkpoint.key", "symmetry.crystal_system"]
+    assert frame["elastic.bulk_modulus"].dropna().tolist() == [200, 180, 170, 150, 80]
+    whole = ask.to_dataframe()
+    assert whole["phonon.has_imaginary_modes"].tolist()[0] is False
+    assert whole["versions.torch"].tolist() == ["2.11"] * 6
+    nothing = store.query(chemsys="Xe").to_dataframe()
+    assert nothing["energy_above_hull"].empty
+    with pytest.raises(MatrisError, match="did you mean elastic"):
+        ask.to_dataframe(["bulk_modulus"])
+
+    ask.to_csv(tmp_path / "new" / "table.csv", ["candidate_id", "last_updated", "elements"])
+    rows = list(csv.reader((tmp_path / "new" / "table.csv").open()))
+    assert rows[0] == ["candidate_id", "last_updated", "elements"]
+    assert rows[1] == ["hematite", NOW.isoformat(), '["Fe", "O"]']
+    stream = io.StringIO()
+    ask.to_csv(stream)
+    assert [row["formula_pretty"] for row in csv.DictReader(io.StringIO(stream.getvalue()))][:2] == ["Fe2O3", "Fe3O4"]
+    ask.to_jsonl(tmp_path / "found.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert names(lines) == names(ask)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["found.jsonl"]
+
+
+def test_a_file_appears_only_when_it_is_complete(store, tmp_path, monkeypatch):
+    (tmp_path / "found.jsonl").write_text("kept")
+
+    def fails(*_args, **_options):
+        yield document("one", "FeO")
+        raise MatrisError("store gone")
+
+    monkeypatch.setattr(store.docs, "query", fails)
+    with pytest.raises(MatrisError, match="store gone"):
+        store.query().to_jsonl(tmp_path / "found.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["found.jsonl"]
+    assert (tmp_path / "found.jsonl").read_text() == "kept"
+
+
+def test_numbers_that_json_has_not_are_null(store):
+    store.docs.update([document("nan", "FeO", energy_above_hull=math.nan, fmax=math.inf)])
+    stream = io.StringIO()
+    store.query().where("candidate_id = nan").to_jsonl(stream)
+    assert json.loads(stream.getvalue())["fmax"] is None
+
+
+def test_structures_come_with_their_documents(store):
+    found = {d["candidate_id"]: s for d, s in store.query(checkpoint="matris_10m_oam").structures()}
+    assert set(found) == {row[0] for row in COMPUTED}  # not those that have none
+    assert isinstance(found["ferrite"], Structure)
+    assert found["ferrite"].composition.chemical_system == "Fe-Li-O"
+    one = store.query(checkpoint="matris_10m_oam").sort("-elastic.bulk_modulus").limit(2)
+    assert [d["candidate_id"] for d, _ in one.structures()] == ["hematite", "magnetite"]
+
+
+def test_best_of_each_group(store):
+    ask = store.query(checkpoint="matris_10m_oam")
+    best = ask.best_by("chemsys", "elastic.bulk_modulus", largest=True)
+    assert names(best) == ["hematite", "ferrite", "lithia"]  # iron has no modulus, CoO failed
+    assert names(ask.best_by("chemsys", "elastic.bulk_modulus")) == ["lithia", "odd", "ferrite"]
+    assert names(ask.best_by("formula", "ehull"))[:1] == ["hematite"]
+    assert names(ask.sort("-elastic.bulk_modulus").best_of("chemsys")) == names(best)
+    with pytest.raises(MatrisError, match=r"sort\(\)"):
+        ask.best_of("chemsys")
+    assert ask.where("has Co").best_by("chemsys", "ehull") == []
+
+
+def test_pairs_of_two_checkpoints(store):
+    one, other = (store.query(checkpoint=key) for key in ("matris_10m_oam", "matris_10m_omat"))
+    pairs = list(side_by_side(one.sort("candidate_id"), other.limit(1)))
+    assert names(a for a, _ in pairs) == sorted(row[0] for row in COMPUTED)
+    assert all(a["candidate_id"] == b["candidate_id"] for a, b in pairs)
+    assert all(b["energy_above_hull"] - a["energy_above_hull"] == pytest.approx(0.01) for a, b in pairs)
+
+
+def test_an_index_finds_what_cannot_be_sorted(tmp_path, monkeypatch):
+    jobs = open_job_store(tmp_path)
+    store = CandidateStore.beside(jobs)
+    fill(store)
+    decode, decoded = bson.decode, []
+    monkeypatch.setattr("bson.decode", lambda *args: decoded.append(decode(*args)) or decoded[-1])
+    assert names(store.query().sort("energy_above_hull").skip(14)) == ["clash", "clash2", "crash", "unread"]
+    assert 4 <= sum("document_id" in read for read in decoded) <= 8
+    jobs.close()
+
+
+def test_the_first_page_is_read_alone(store, monkeypatch):
+    """By one field and by several: what is read from the store does not grow with the number of documents."""
+    store.docs.update([document(f"n{i:04}", "FeO", energy_above_hull=1 + i / 1000) for i in range(100)])
+    read = 0
+    ask = store.docs.query
+
+    def counting(*args, **options):
+        nonlocal read
+        for found in ask(*args, **options):
+            read += 1
+            yield found
+
+    monkeypatch.setattr(store.docs, "query", counting)
+    assert len(list(store.query().sort("energy_above_hull").limit(10))) == 10
+    assert read == 10
+    read = 0
+    assert len(list(store.query().sort("energy_above_hull", "-nsites").limit(10))) == 10
+    assert read < 40  # the keys, those equal to the last, the documents
+
+
+def answers(namespace):
+    """What the page's examples found."""
+    return {
+        "formulas": namespace["formulas"],
+        "structures": {name.partition("-")[0] for name in namespace["structures"]},
+        "moduli": namespace["moduli"],
+        "reasons": dict(namespace["reasons"]),
+        "table": set(namespace["table"]["candidate_id"]),
+        "differences": {name: round(value, 6) for name, value in namespace["differences"].items()},
+    }
+
+
+def test_the_examples_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = open_job_store("campaign")
+    fill(CandidateStore.beside(jobs))
+    namespace = {}
+    for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(code, namespace)  # noqa: S102 - our own page
+    assert answers(namespace) == {
+        "formulas": ["Fe2O3", "Fe3O4"],
+        "structures": {"hematite", "lithia", "ferrite"},
+        "moduli": {"Fe-O": 201, "Fe-Li-O": 151, "Li-O": 81},
+        "reasons": {
+            ("rejected", "overlapping atoms"): 2,
+            ("failed", "out of memory"): 1,
+            ("rejected", "the file is empty"): 1,
+        },
+        "table": {"hematite", "ferrite"},
+        "differences": {row[0]: 0.01 for row in COMPUTED},
+    }
+    jobs.close()

@@ -1,0 +1,266 @@
+"""The page about a campaign: what it tells, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from html.parser import HTMLParser
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pymatgen.core import Structure
+
+from matris.stores.report import FIELDS, Report, write_report
+from matris.stores.report.discovery import Discovery
+from matris.stores.report.outcomes import Funnel
+from matris.stores.report.tally import Tally
+from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
+from tests.stores.report.test_property_plots import phonon_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Page(HTMLParser):
+    """Text by id of the section, data of scripts, and what a browser would load; tags must balance."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.stack: list[tuple[str, str]] = []
+        self.sections: dict[str, str] = {}
+        self.data: dict[str, Any] = {}
+        self.loaded: list[str] = []
+        self.rows: dict[str, int] = {}
+        self.options: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        at = {name: value or "" for name, value in attrs}
+        if "src" in at or tag in {"link", "a"}:
+            self.loaded.append(str(at))
+        if tag == "tr":
+            self.rows[self._section] = self.rows.get(self._section, 0) + 1
+        if tag not in {"meta", "br", "input"}:
+            self.stack.append((tag, at.get("id", "")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        tag, name = self.stack[-1] if self.stack else ("", "")
+        if tag == "script":
+            if name:
+                self.data[name] = json.loads(data)
+        elif tag != "style":
+            if tag == "option":
+                self.options.append(data)
+            self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    @property
+    def _section(self) -> str:
+        return next((name for tag, name in self.stack if tag == "section"), "")
+
+
+def phonons(found: Any) -> dict[str, Any]:
+    return phonon_document(-2.0 if found["phonon"]["has_imaginary_modes"] else 1.0)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    documents = list(campaign_documents(400))
+    formulas = {d["document_id"]: d["formula_pretty"] for d in documents}
+    card = {"key": "tiny", "sha256": "ab" * 32, "description": "A <demonstrator>.", "details": {"force MAE": 0.123456}}
+    found = Discovery(400, 300, 40, 200, 100, tuple("abcd"), {0.0: 40})
+    report = Report(
+        iter(documents),
+        lambda identity: structure(formulas[identity]),
+        card,
+        "Li–Fe–O & <script>alert(1)</script>",
+        intake={"read": 450, "identical": 50},
+        phonons=phonons,
+        discovery=found,
+    )
+    return Page(write_report(report, tmp_path_factory.mktemp("report") / "deep"))
+
+
+def test_nothing_is_loaded(page: Page) -> None:
+    assert page.loaded == []
+    assert "<script>alert" not in page.source
+    assert "url(" not in page.source.partition("</style>")[0]
+    assert page.source.count("plotly.js v") == 1
+    assert len(page.source) < 8_000_000
+
+
+def test_head_and_funnel(page: Page) -> None:
+    assert "<script>alert(1)</script>" in page.sections[""]
+    assert "demonstrator" in page.sections[""]
+    for told in ("450", "50 identical", "unreadable CIF", "atoms too close", "no charge balance", "out of steps"):
+        assert told in page.sections["funnel"]
+    assert "dynamically stable" in page.sections["funnel"]
+    assert "not finished" not in page.sections["funnel"]
+
+
+def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> None:
+    documents = [
+        document(1, "Li2O", 0.0, extrapolation=0.5, is_extrapolating=False),
+        document(2, "FeO", 0.05, extrapolation=2.34, is_extrapolating=True),
+        document(3, "LiFeO2", 0.2, extrapolation=5.0, is_extrapolating=True),
+    ]
+    told = Page(write_report(Report(iter(documents), lambda _: None, {"key": "tiny"}), tmp_path))
+    assert told.sections["ranked"].count("extrapolates") == 2
+    assert "2.3 times its reach" in told.source
+    assert "1 of 2 survivors are unlike what the checkpoint was trained on" in told.sections["funnel"]
+    assert "trained on" not in page.sections["funnel"]  # nobody knows
+
+
+def test_crystals_can_be_drawn(page: Page) -> None:
+    held = page.data["crystals"]
+    assert len(held["crystals"]) == 40
+    for crystal in held["crystals"]:
+        rebuilt = Structure(crystal["lattice"], [s[0] for s in crystal["sites"]], [s[1:] for s in crystal["sites"]])
+        assert rebuilt.composition.reduced_formula == crystal["name"].partition("-")[0]
+        assert {site[0] for site in crystal["sites"]} <= held["elements"].keys()
+    assert all(re.fullmatch("#[0-9a-f]{6}", look["colour"]) for look in held["elements"].values())
+    assert held["elements"]["O"]["radius"] == 0.66
+    assert "no imaginary modes" in page.sections["top"]
+    assert "imaginary modes down to −2.10 THz" in page.sections["top"]
+    assert "GPa" in page.sections["top"]
+    assert sum(name.startswith("phonons-") for name in page.data) == 15
+
+
+def test_hulls(page: Page) -> None:
+    assert page.options[0] == "Fe–Li–O"
+    assert len(page.options) == 60
+    assert "all of <them>" in page.sections["hulls"]
+    assert "further chemical systems are not drawn" in page.sections["hulls"]
+    assert page.data["hull-0-data"]["data"][0]["type"] == "scatterternary"
+    assert all({"data", "layout"} <= page.data[f"hull-{n}-data"].keys() for n in range(60))
+    assert "Fe–Li–O" in page.sections["hulls"]
+
+
+def test_elements_and_distributions(page: Page) -> None:
+    counts = Tally.of(campaign_documents(400), Funnel()).with_element
+    for name in ("hits", "failures", "candidates"):
+        assert f'<i class="{name}">{counts[name]["Fe"]}</i>' in page.source
+    assert sum(counts["hits"].values()) > 0
+    assert f"Iron: {counts['candidates']['Fe']} candidates" in page.source
+    assert page.source.count("<svg viewBox") == 5
+    assert "Change of volume" in page.sections["distributions"]
+
+
+def test_tables(page: Page) -> None:
+    assert page.rows["ranked"] == 1 + Funnel.of(campaign_documents(400)).left("duplicates after relaxing")
+    for told in (
+        "the cell exploded: volume 5.31 times larger",
+        "500 steps, largest force 0.31",
+        "no <block> & nothing",
+    ):
+        assert told in page.sections["failures"]
+    assert "Bulk modulus" in page.sections["ranked"]
+    assert "3 competing phases" in page.sections["references"]
+
+
+def test_origin(page: Page) -> None:
+    assert "A <demonstrator>." in page.sections["checkpoint"]
+    assert "0.1235" in page.sections["checkpoint"]
+    assert "cuda:0, float32" in page.sections["settings"]
+    assert "MaterialsProject2020Compatibility" in page.sections["settings"]
+    for told in ("40 of 300", "200 of 300", "100 of 200", "4 of 400 candidates (1.0%)"):
+        assert told in page.sections["discovery"]
+
+
+def make(
+    documents: list[dict[str, Any]], folder: Path, find: Callable[[str], Any] = lambda _: None, **more: Any
+) -> Page:
+    return Page(write_report(Report(documents, find, **more), folder))
+
+
+def test_nothing(tmp_path: Path) -> None:
+    empty = make([], tmp_path)
+    assert "None converged" in empty.sections["ranked"]
+    assert "every candidate converged" in empty.sections["failures"]
+    assert "No chemical system" in empty.sections["hulls"]
+    assert len(empty.source) < 60_000
+
+
+def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
+    broken = [lost(1, "FeO", state="rejected", stage="reading", error="empty", chemsys=None, elements=[])]
+    found = make(broken, tmp_path)
+    assert "empty" in found.sections["failures"]
+    assert "plotly.js v" not in found.source
+
+
+def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
+    nan = float("nan")
+    odd = [
+        document(1, "FeO", 0.0, seconds=nan, volume_change=float("inf"), n_steps=None, symmetry=None, nsites=1),
+        document(2, "Li2O", 0.0, energy_above_hull=None, formation_energy_per_atom=None, hull_state="missing: O"),
+        document(3, "FeO", -0.3, seconds=0.0),
+        document(4, "Fe", 0.2),
+    ]
+    found = make(odd, tmp_path, lambda _: None)
+    assert "missing: O" in found.sections["ranked"]
+    assert "−300.0" in found.sections["ranked"]
+    assert "top" not in found.sections
+
+
+def test_running_campaign_and_no_hull(tmp_path: Path) -> None:
+    found = make([document(1, "FeO", 3.0)], tmp_path, intake={"read": 10, "identical": 2}, window=None)
+    assert "7 not finished yet" in found.sections["funnel"]
+    assert "on the hull" not in found.sections["funnel"]
+
+
+def test_mixed_origins_are_told(tmp_path: Path) -> None:
+    other = document(2, "FeO", 0.0, checkpoint={"key": "other", "sha256": "c", "energy_scale": "mp"})
+    found = make([document(1, "FeO", 0.0), other], tmp_path)
+    assert "2 pairs of checkpoint and settings" in found.sections[""]
+
+
+def test_too_large_crystals_are_left_out(tmp_path: Path) -> None:
+    large = structure("FeO").make_supercell([4, 4, 4])
+    assert len(large) > 300
+    found = make([document(1, "FeO", 0.0)], tmp_path, lambda _: large)
+    assert "top" not in found.sections
+
+
+def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make([], tmp_path)
+    before = (tmp_path / "index.html").read_bytes()
+
+    def break_off(_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matris.stores.report.page.page_of", lambda *_, **__: break_off(None))
+    with pytest.raises(OSError, match="No space"):
+        make([document(1, "FeO", 0.0)], tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_all_fields_that_are_read_are_asked_for(tmp_path: Path) -> None:
+    """A document that has nothing but `FIELDS` makes the same page as the whole one."""
+    outermost = {name.partition(".")[0] for name in FIELDS}
+    whole = [*islice(campaign_documents(30), 30)]
+    cut = [{name: value for name, value in d.items() if name in outermost} for d in whole]
+    pages = [make(documents, tmp_path).source for documents in (whole, cut)]
+    date = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+    assert date.sub("", pages[0]) == date.sub("", pages[1])
+
+
+def test_memory_does_not_grow_with_the_documents() -> None:
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Funnel())
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(7_000) < 1.2 * peak(2_500)

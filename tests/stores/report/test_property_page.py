@@ -1,0 +1,202 @@
+"""The HTML page of property documents."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from matris.stores.documents.properties import EosDocument
+from matris.stores.report import property_page as property_report
+from matris.stores.report.property_kinds import KINDS, kind_of
+from matris.stores.report.property_page import write_property_report
+from tests.stores.report.test_property_plots import (
+    COPPER,
+    cubic,
+    dynamics_document,
+    elastic_document,
+    eos_document,
+    phonon_document,
+    qha_document,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODULI = {
+    "bulk_modulus": {"voigt": 137.1, "reuss": 137.1, "vrh": 137.1},
+    "shear_modulus": {"voigt": 54.6, "reuss": 40.0, "vrh": 47.3},
+    "young_modulus": 127.2,
+    "homogeneous_poisson": 0.345,
+    "universal_anisotropy": 1.8,
+    "fit_residual": 0.01,
+    "is_mechanically_stable": True,
+}
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "elastic": {**elastic_document(cubic(*COPPER)), **MODULI},
+    "eos": eos_document(),
+    "phonon": phonon_document(lowest=-2.0),
+    "qha": qha_document(),
+    "md": dynamics_document(),
+}
+
+
+def sound(kind: str, **changes: Any) -> dict[str, Any]:
+    settings = {"fmax": 1e-4, "strains": [-0.01, 0.01], "relax_first": True}
+    common = {"error": None, "warnings": [], "settings": settings, "versions": {"torch": "2"}, "source": "in/<a>.cif"}
+    return {**DOCUMENTS[kind], **common, **changes}
+
+
+def failed(kind: str, **changes: Any) -> dict[str, Any]:
+    """As a store holds it: all fields, those of results without any."""
+    empty = dict.fromkeys(DOCUMENTS[kind])
+    kept = ("candidate_id", "checkpoint", "device", "dtype")
+    same = {name: DOCUMENTS[kind][name] for name in kept}
+    told = {"state": "failed", "error": "overlapping <atoms> & more", "source": "bad.cif", "formula_pretty": "<i>U</i>"}
+    return {**empty, **same, **told, **changes}
+
+
+class Page(HTMLParser):
+    """Text of each section, data of scripts, and whatever a browser would load; tags must balance."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.stack: list[tuple[str, str]] = []
+        self.sections: dict[str, str] = {}
+        self.figures: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.rows: dict[str, int] = {}
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        at = {name: value or "" for name, value in attrs}
+        if tag == "a":
+            self.links.append(at["href"])
+        if "src" in at or tag == "link":
+            self.loaded.append(str(at))
+        if at.get("class") == "figure":
+            self.figures.append(at["id"])
+        if tag == "tr":
+            self.rows[self._section] = self.rows.get(self._section, 0) + 1
+        if tag not in {"meta", "br", "input"}:
+            self.stack.append((tag, at.get("id", "")))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1][0] == "script":
+            self.scripts[self.stack[-1][1]] = data
+        elif self.stack and self.stack[-1][0] != "style":
+            self.text += data
+            self.sections[self._section] = self.sections.get(self._section, "") + data
+
+    @property
+    def _section(self) -> str:
+        return next((name for tag, name in self.stack if tag == "section"), "")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_of_each_kind(kind: str, tmp_path: Path) -> None:
+    documents = [sound(kind, warnings=["beware of <this>"]), failed(kind)]
+    path = write_property_report(documents, tmp_path / "new", f"{kind} & <more>")
+    assert path == tmp_path / "new" / f"{kind}.html"
+    page = Page(path)
+    assert page.loaded == []
+    assert not re.search(r"https?://|//cdn", page.text)
+    assert f"{kind} & <more>" in page.sections[""]
+    assert "checkpoint tiny" in page.sections[""]
+    assert "2 materials" in page.sections[""]
+    assert page.rows["results"] == 3
+    for told in ("Fe2O3", "in/<a>.cif", "beware of <this>", "<i>U</i>", "bad.cif", "overlapping <atoms> & more"):
+        assert told in page.sections["results"]
+    for name in KINDS[kind].columns:
+        assert name.replace("\n", "") in page.sections["results"]
+    assert "overlapping <atoms> & more" in page.sections["failures"]
+    assert "Fe2O3" not in page.sections["failures"]
+    assert page.links == ["#material-0"]
+    assert "beware of <this>" in page.sections["material-0"]
+    assert "material-1" not in page.sections
+    assert len(page.figures) == len(KINDS[kind].plots)
+    for name in page.figures:
+        assert json.loads(page.scripts[f"{name}-data"])["data"]
+    assert path.read_text(encoding="utf-8").count("plotly.js v") == 1
+
+
+def test_numbers_of_the_table(tmp_path: Path) -> None:
+    page = Page(write_property_report([sound("elastic"), sound("elastic")], tmp_path, "E"))
+    for shown in ("137.1", "47.3", "127.2", "0.345", "1.8", "0.01", "yes"):
+        assert page.sections["results"].count(shown) == 2
+    assert "fmax 0.0001 · strains -0.01, 0.01 · relax first yes" in page.sections[""]
+    assert KINDS["qha"].row(sound("qha")) == pytest.approx([40.3, 3.0, 97.0, 15.0, 1.5])
+    assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True]  # up to 100 K only
+    assert KINDS["eos"].row(failed("eos")) == [None] * 4
+
+
+def test_settings_that_differ_are_not_told_as_one(tmp_path: Path) -> None:
+    other = sound("eos", settings={"fmax": 1e-3, "strains": [-0.01, 0.01]})
+    page = Page(write_property_report([sound("eos"), other], tmp_path, "E"))
+    assert "strains" in page.sections[""]
+    assert "fmax" not in page.text
+
+
+def test_file_name_is_taken(tmp_path: Path) -> None:
+    path = write_property_report([sound("eos")], tmp_path / "deep" / "page.html", "E")
+    assert path == tmp_path / "deep" / "page.html"
+    assert path.exists()
+
+
+def test_models_make_a_page(tmp_path: Path) -> None:
+    page = Page(write_property_report([EosDocument(**eos_document())], tmp_path, "E"))
+    assert "40.1" in page.sections["results"]
+    assert page.figures == ["figure-0-0"]
+
+
+def test_pictures_of_many_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(property_report, "MAX_PICTURES", 2)
+    page = Page(write_property_report([failed("eos"), *[sound("eos")] * 5, failed("eos")], tmp_path, "E"))
+    assert page.figures == ["figure-1-0", "figure-2-0"]
+    assert page.rows["results"] == 1 + 7
+    assert "3 further materials are left out" in page.sections["left-out"]
+    assert "plot_eos(document).show()" in page.sections["left-out"]
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+    soft = sound("elastic", elastic_tensor={"raw": cubic(100, 120, 50).tolist()}, is_mechanically_stable=False)
+    page = Page(write_property_report([soft], tmp_path, "E"))
+    assert page.figures == []
+    assert "not positive definite" in page.sections["material-0"]
+
+
+def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
+    path = write_property_report([failed("phonon")], tmp_path, "P")
+    assert path.stat().st_size < 50_000
+    assert "overlapping" in Page(path).sections["failures"]
+
+
+def test_failed_run_shows_how_far_it_came(tmp_path: Path) -> None:
+    broken = sound("md", state="failed", error="exploded at step 80")
+    page = Page(write_property_report([broken], tmp_path, "D"))
+    assert page.figures == ["figure-0-0"]
+    assert "exploded at step 80" in page.sections["failures"]
+
+
+def test_data_cannot_end_its_script(tmp_path: Path) -> None:
+    path = write_property_report([sound("eos", formula_pretty="</script><b>")], tmp_path, "E")
+    page = Page(path)  # tags balance
+    assert "</script><b>" in page.sections["results"]
+    assert "&lt;/script&gt;" in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]["text"]
+
+
+@pytest.mark.parametrize("documents", [[], [{"state": "failed"}], [sound("eos"), sound("qha")]])
+def test_kind_must_be_clear(documents: list[dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of one kind"):
+        write_property_report(documents, tmp_path, "?")
+    assert kind_of([sound("qha")]) == "qha"
