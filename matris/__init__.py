@@ -1,6 +1,7 @@
 """Screening of crystals with the MatRIS interatomic potential.
 
-The public names load on first use; ``__init__.pyi`` lists them. ``import matris`` loads neither torch nor a workflow engine.
+The public names load on first use; ``__init__.pyi`` lists them.
+``import matris`` loads neither torch nor a workflow engine.
 """
 
 from importlib.metadata import PackageNotFoundError, version
