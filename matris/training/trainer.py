@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ import torch
 from torch import distributed
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.model.checkpoints import load_plain
 from matris.training import batches
 from matris.training.loss import LossWeights
@@ -404,7 +404,6 @@ class _Run:
         if self.rank > 0:
             return
         path = self.directory / STATE
-        temporary = path.with_suffix(".new")
         state = {
             "step": self.step,
             "frames": self.frames,
@@ -419,11 +418,8 @@ class _Run:
             "summary": self.summary,
             "best_summary": self.best_summary,
         }
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with whole_file(path) as draft:
+            torch.save(state, draft)
 
     def _names(self) -> list[str]:
         return [name for name, p in self.module.named_parameters() if p.requires_grad]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from matris.errors import MatrisError
+from matris.files.whole_file import sync_folder
 from matris.training.data.dataset import ARRAYS, FORMAT, META, OUTLIER, TRAINING, VALIDATION, WHERE, DataSet
 from matris.training.data.element_energies import fractions, least_absolute
 from matris.training.data.labelled import Rejected, reduced_formula
@@ -390,15 +391,7 @@ def _partial(output: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    _sync_folder(output.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(output.parent)
 
 
 def _digest(path: Path) -> str:
