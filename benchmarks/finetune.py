@@ -20,12 +20,12 @@ import torch
 from peers import machine
 
 import matris
-from matris.training.data.frame import held_out, read_frames
 from matris.training.data.labelled import Labelled
+from matris.training.data.reading import read_frames
 from matris.training.data.writer import SetOptions, write_set
 from matris.training.finetuning import GENTLE, finetune
 from matris.training.trainer import validate
-from recipes.embedded.variants import DFT_SETS
+from recipes.embedded.variants import DFT_SETS, held_out
 
 if TYPE_CHECKING:
     from matris.training.data.dataset import DataSet

@@ -20,7 +20,8 @@ from peers import machine
 
 from matris.model.network import MatRIS
 from matris.training import batches
-from matris.training.data.frame import collate, read_frames
+from matris.training.data.frame import collate
+from matris.training.data.reading import read_frames
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
 from matris.training.recipe import SIZES, network_config

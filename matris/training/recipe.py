@@ -24,7 +24,7 @@ from matris.model.network import MatRIS
 from matris.model.potential import Potential
 from matris.training.curve import drawn
 from matris.training.data.dataset import DataSet
-from matris.training.data.frame import regress_reference_energies
+from matris.training.data.element_energies import regress_reference_energies
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.domain import fit_domain, label_ranges
 from matris.training.processes import together

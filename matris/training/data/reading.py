@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import zlib
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from matris.training.data.ase_rows import read_ase_frames
 from matris.training.data.dataset import META, DataSet
 from matris.training.data.extxyz import read_xyz_frames
 from matris.training.data.json_documents import read_json_frames, read_json_lines
-from matris.training.data.labelled import Rejected
+from matris.training.data.labelled import Reading, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from matris.training.data.dataset import Part
     from matris.training.data.frame import Frame
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import Taken
 
 KNOWN = "*.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; ASE's *.db; sets of 'matris data'"
 
@@ -133,6 +134,29 @@ def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:
             yield from reader(path.name, stream, reading)
     except _DAMAGED as error:
         yield Rejected(path.name, "unreadable", f"{error}; the rest of the file is not read")
+
+
+def read_frames(paths: Iterable[Path]) -> Iterator[Frame]:
+    """
+    Read labelled frames, all of which must be sound.
+
+    Parameters
+    ----------
+    paths
+        Files or sets that `read_labelled` reads, such as extended XYZ with energy, forces
+        and, if known, stress and magnetic moments (eV, eV/Å, eV/Å³, μB). Where they name a ``material`` or a ``split``
+        ("val" sets a frame aside), it is used.
+
+    Raises
+    ------
+    MatrisError
+        For a file that cannot be read, or a frame that cannot be learnt from; names file and frame.
+    """
+    for path in paths:
+        for taken in read_labelled(path, Reading(max_force=math.inf)):
+            if isinstance(taken, Rejected):
+                raise MatrisError(f"cannot read training frames from {path}: {taken}")
+            yield taken.frame
 
 
 def _reader(name: str) -> Callable[[str, TextIO, Reading], Iterator[Taken]] | None:

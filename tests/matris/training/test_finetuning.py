@@ -22,11 +22,11 @@ from matris.model.graph import Geometry
 from matris.model.network import MatRIS
 from matris.training import recipe
 from matris.training.data.dataset import DataSet
-from matris.training.data.frame import Frame, collate, regress_reference_energies
+from matris.training.data.element_energies import refit_reference_energies, regress_reference_energies
+from matris.training.data.frame import Frame, collate
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.finetuning import GENTLE, finetune, set_of
 from matris.training.trainer import TrainSettings, train, validate
-from recipes.embedded.widen import refit_reference_energies
 
 CONFIG = ModelConfig(
     num_layers=2, node_feat_dim=16, edge_feat_dim=16, three_body_feat_dim=16, mlp_hidden_dims=(16,),

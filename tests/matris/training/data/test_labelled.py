@@ -15,9 +15,8 @@ from ase.units import GPa
 
 from matris.errors import MatrisError
 from matris.files import json_stream
-from matris.training.data.frame import read_frames
 from matris.training.data.labelled import Labelled, Reading, Rejected
-from matris.training.data.reading import files_of, read_labelled
+from matris.training.data.reading import files_of, read_frames, read_labelled
 from tests.matris.training.labelled_frames import as_matpes, as_mptrj, crystals
 
 
