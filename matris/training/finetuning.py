@@ -17,10 +17,10 @@ from matris.model.network import MatRIS
 from matris.training.curve import drawn
 from matris.training.data.dataset import DataSet
 from matris.training.data.element_energies import refit_reference_energies
-from matris.training.data.labelled import Reading
+from matris.training.data.labelled import LabelOptions
 from matris.training.data.reading import files_of, read_labelled
 from matris.training.data.writer import SetOptions, write_set
-from matris.training.domain import label_ranges
+from matris.training.fit_domain import label_ranges
 from matris.training.processes import together
 from matris.training.recipe import describe_set, domain_of, has_magmoms, provenance
 from matris.training.trainer import LOG, Joined, TrainSettings, train, validate
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 
 GENTLE = TrainSettings(
-    epochs=20, batch_size=16, learning_rate=3e-4, warmup=20, weight_decay=1e-3, ema=0.99, validate_every=50, patience=10
+    epochs=20,
+    batch_size=16,
+    learning_rate=3e-4,
+    warmup=20,
+    weight_decay=1e-3,
+    ema_decay=0.99,
+    validate_every=50,
+    early_stopping=10,
 )
 """Settings for some hundred to some thousand frames."""
 
@@ -174,7 +181,7 @@ def set_of(files: Sequence[Path], folder: Path) -> DataSet:
             raise MatrisError(f"{folder} was made of {', '.join(data.source_names)}: name another output folder")
         return data
     return write_set(
-        folder, ((file.name, read_labelled(file, Reading())) for file in sources), SetOptions(validation=_ASIDE)
+        folder, ((file.name, read_labelled(file, LabelOptions())) for file in sources), SetOptions(validation=_ASIDE)
     )
 
 

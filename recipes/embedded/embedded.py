@@ -28,8 +28,8 @@ from matris.model.potential import Potential
 from matris.training import batches
 from matris.training.data.element_energies import refit_reference_energies
 from matris.training.data.reading import read_frames
-from matris.training.domain import label_ranges
 from matris.training.finetuning import introduce
+from matris.training.fit_domain import label_ranges
 from matris.training.processes import together
 from matris.training.recipe import domain_of
 from matris.training.trainer import STATE, TrainSettings, train, validate
@@ -306,7 +306,7 @@ def main() -> None:
             learning_rate=arguments.learning_rate,
             warmup=100,
             weight_decay=1e-3,
-            compile=arguments.compile,
+            compiled_step=arguments.compile,
         )
         with together(None) as (device, _):
             train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, calm=arguments.calm)

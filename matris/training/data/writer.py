@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from matris.model.potential import Potential
-    from matris.training.data.labelled import Split, Taken
+    from matris.training.data.labelled import Outcome, Split
 
 REJECTED = "rejected.csv"
 
@@ -74,7 +74,7 @@ class SetOptions:
 
 def write_set(
     output: Path,
-    sources: Iterable[tuple[str, Iterable[Taken]]],
+    sources: Iterable[tuple[str, Iterable[Outcome]]],
     options: SetOptions | None = None,
     watch: Callable[[int, int], None] | None = None,
     potential: Potential | None = None,
@@ -228,7 +228,7 @@ class _Spool:
         if problem is not None:
             raise MatrisError(f"{source.name}: {problem}; or --no-check to take them as they are")
 
-    def add(self, item: Taken) -> None:
+    def add(self, item: Outcome) -> None:
         """Store a frame, or why there is none."""
         source = self.sources[-1]
         if isinstance(item, Rejected):
