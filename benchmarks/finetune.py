@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     potential = matris.load(options.checkpoint)
-    settings = replace(GENTLE, epochs=options.epochs, learning_rate=options.learning_rate, patience=None)
+    settings = replace(GENTLE, epochs=options.epochs, learning_rate=options.learning_rate, early_stopping=None)
     ways = {
         "plain": (settings, False),
         "replay of 40 %": (replace(settings, replay=0.4), True),
