@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Job, Response
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.flows.campaign.suspects import blamed, compute_alone
 from matris.flows.cluster.walltime import Ending, ended_in_time
 from matris.makers.batch import as_candidate
@@ -145,10 +146,8 @@ def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[C
         deaths[suspect] = deaths.get(suspect, 0) + 1
 
     def announce(name: str | None) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f"{file.name}.new")
-        new.write_text(json.dumps([deaths, name]), encoding="utf-8")
-        new.replace(file)
+        with whole_file(file) as draft:
+            draft.write_text(json.dumps([deaths, name]), encoding="utf-8")
 
     chunk = blamed(map(as_candidate, candidates), deaths, DEATHS, "killed")
     try:

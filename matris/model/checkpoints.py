@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from matris.errors import CheckpointError
 from matris.files.cache import cache_directory
+from matris.files.whole_file import whole_file
 from matris.model import official
 from matris.model.config import MAX_ATOMIC_NUMBER, ModelConfig
 from matris.model.domain import Domain
@@ -209,14 +207,10 @@ def save(path: Path, network: MatRIS, card: Card) -> None:
         "card": json.dumps(replace(card, sha256="").to_dict()),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata))  # its save_file shuts other users out
-        temporary.replace(path)
+        with whole_file(path) as draft:
+            draft.write_bytes(safetensors.torch.save(tensors, metadata))  # its save_file shuts other users out
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
 
@@ -307,22 +301,16 @@ def _fetch(entry: Published) -> Path:
         return entry.path
     way_out = f"fetch {entry.url} by other means and place it at {entry.path}"
     try:
-        entry.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".download-") as folder:
-            # verified under its own name, since an unverified file must never stand in the cache
-            temporary = Path(folder) / entry.file
-            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, temporary.open("wb") as out:  # noqa: S310 - ours
+        with whole_file(entry.path) as draft:  # verified there: an unverified file must never be in the cache
+            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, draft.open("wb") as out:  # noqa: S310 - ours
                 expected = response.headers.get("Content-Length")
                 size = sum(out.write(block) for block in _blocks(response))
-                out.flush()
-                os.fsync(out.fileno())
             if size == 0 or (expected is not None and size != int(expected)):
                 raise CheckpointError(f"the download of {entry.key} ended after {size} of {expected} bytes; {way_out}")
             try:
-                read_file(temporary)
+                read_file(draft)
             except CheckpointError as error:
                 raise CheckpointError(f"what {entry.url} serves is no checkpoint ({error}); {way_out}") from error
-            temporary.replace(entry.path)
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise CheckpointError(f"cannot download {entry.key}: {error}; {way_out}") from error
     return entry.path

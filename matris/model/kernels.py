@@ -27,6 +27,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from matris.files.cache import cache_directory
+from matris.files.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,17 +74,12 @@ def library() -> ctypes.CDLL | None:
 def _load(compiler: str, path: Path) -> ctypes.CDLL:
     """Load, after building if need be; processes that do so at once do not disturb each other."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        try:
+        with whole_file(path) as draft:
             for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler has threads
-                command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE), "-lm"]
+                command = [compiler, *FLAGS, *more, "-o", str(draft), str(SOURCE), "-lm"]
                 done = subprocess.run(command, capture_output=True, text=True, check=not more)  # noqa: S603 - our own
                 if done.returncode == 0:
                     break
-            unfinished.rename(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     return ctypes.CDLL(str(path))
 
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from monty.json import MontyEncoder
 
 from matris.errors import MatrisError
+from matris.files.whole_file import sync_folder
 from matris.relaxation.records import RelaxRecord
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Journal:
             self._lock()
             self._read(line)
             if new:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except BaseException:
             self._file.close()
             raise
@@ -195,12 +196,3 @@ def _read_line(file: IO[bytes]) -> bytes:
         if newline:
             break
     return b"".join(blocks)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as durable as its content."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
+from matris.files.whole_file import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -68,9 +70,5 @@ def write_curve(log: Path, page: Path, title: str) -> None:
         if name in ("learning_rate", "skipped"):
             figure.update_yaxes(type="linear", row=2 + i // 2, col=1 + i % 2)
     figure.update_layout(height=330 * (1 + (len(drawn) + 1) // 2), template="plotly_white", title=escape(title))
-    draft = page.with_name(f".{page.name}.part")
-    try:
+    with whole_file(page) as draft:
         figure.write_html(draft, include_plotlyjs=True)
-        draft.replace(page)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matris.files.whole_file import whole_file
 from matris.training.assess import COLUMNS, PARITY
 
 if TYPE_CHECKING:
@@ -93,13 +94,8 @@ def write_parity_page(
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts[:1])}{plots}{''.join(parts[1:])}</body></html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as draft:
         draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError, StoreError
+from matris.files.whole_file import whole_file
 from matris.stores.optimade.structures import PREFIX, PROVIDER_FIELDS, resources
 
 try:
@@ -21,7 +20,6 @@ except ImportError as error:
     raise MatrisError("OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import TextIO
 
     from matris.stores.candidate_store import CandidateStore
@@ -52,12 +50,15 @@ def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
         If the file cannot be written.
     """
     n_structures = 0
-    with _whole_file(Path(path)) as file:
-        _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
-        _write(file, structure_info())
-        for _, resource in resources(candidates):
-            _write(file, resource)
-            n_structures += 1
+    try:
+        with whole_file(Path(path)) as draft, draft.open("w", encoding="ascii") as file:
+            _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
+            _write(file, structure_info())
+            for _, resource in resources(candidates):
+                _write(file, resource)
+                n_structures += 1
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
     return n_structures
 
 
@@ -103,20 +104,3 @@ def server_config() -> ServerConfig:
 
 def _write(file: TextIO, line: dict[str, Any]) -> None:
     file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a file that appears under its name when it is written and on disk."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="ascii") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

@@ -6,7 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
-from matris.stores.query.tables import whole_file, write_cif
+from matris.stores.query.tables import open_target, write_cif
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def _write_extxyz(asked: CandidateQuery, target: Path) -> int:
     from ase.io.extxyz import write_xyz
 
     n = 0
-    with whole_file(target) as stream:
+    with open_target(target) as stream:
         for atoms in frames(asked):
             write_xyz(stream, atoms)
             n += 1

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from matris.files.whole_file import whole_file
 from matris.stores.documents.fields import leaves, value_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
     columns
         Dotted names.
     """
-    with whole_file(target) as stream:
+    with open_target(target) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(row(document, columns) for document in documents)
@@ -89,7 +90,7 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
 
 def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> None:
     """Write whole documents, one a line; `target` as for `write_csv`."""
-    with whole_file(target) as stream:
+    with open_target(target) as stream:
         stream.writelines(json.dumps(json_ready(document), ensure_ascii=False) + "\n" for document in documents)
 
 
@@ -100,8 +101,8 @@ def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Pa
     n = 0
     for document, structure in structures:
         name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}")
-        with whole_file(folder / f"{name}.cif") as stream:
-            stream.write(structure.to(fmt="cif"))
+        with whole_file(folder / f"{name}.cif", sync=False) as draft:
+            draft.write_text(structure.to(fmt="cif"), encoding="utf-8")
         n += 1
     return n
 
@@ -126,17 +127,10 @@ def _cell(value: Any) -> Any:
 
 
 @contextmanager
-def whole_file(target: str | Path | TextIO) -> Iterator[TextIO]:
+def open_target(target: str | Path | TextIO) -> Iterator[TextIO]:
     """Open a file that gets its name when it is whole; a stream is used as it is."""
     if not isinstance(target, (str, Path)):
         yield target
         return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(Path(target)) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        yield stream

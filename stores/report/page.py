@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.query.tables import whole_file
+from matris.files.whole_file import whole_file
 from matris.stores.report import head
 from matris.stores.report.assets import page_of
 from matris.stores.report.discoveries import discoveries
@@ -160,6 +160,7 @@ def write_report(report: Report, directory: str | Path) -> Path:
         )
     )
     path = Path(directory) / INDEX
-    with whole_file(path) as stream:
-        stream.write(page_of(report.title, body, "page.js", "figures.js", "crystal.js", plotly=drawn or bands))
+    page = page_of(report.title, body, "page.js", "figures.js", "crystal.js", plotly=drawn or bands)
+    with whole_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from matris.stores.query.tables import whole_file
+from matris.files.whole_file import whole_file
 from matris.stores.report.assets import data_script, page_of
 from matris.stores.report.parts import definitions, formula_html, plural, symbol_html
 from matris.stores.report.property_kinds import KINDS, kind_of
@@ -70,8 +70,8 @@ def write_property_report(
     )
     path = Path(directory_or_path)
     path = path if path.suffix.lower() == ".html" else path / f"{name}.html"
-    with whole_file(path) as stream:
-        stream.write(page_of(title, body, "page.js", "figures.js", plotly=bool(drawn)))
+    with whole_file(path) as draft:
+        draft.write_text(page_of(title, body, "page.js", "figures.js", plotly=bool(drawn)), encoding="utf-8")
     return path
 
 
