@@ -21,7 +21,7 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matris.model.config import ModelConfig
-    from matris.model.network import Attention, GatedMLP, Refinement
-    from matris.model.rows import Chunks, Gather
+    from matris.model.layers import FeedForward, GatedMLP
+    from matris.model.rows import Chunks, Gather, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +167,27 @@ class _MLP(ctypes.Structure):
         return cls(*sizes, *read, _at(mlp.weight_in), mlp.weight_in.stride(0), *map(_at, rest))
 
 
+class EdgeUpdate(NamedTuple):
+    """
+    How a refinement updates the edges.
+
+    Attributes
+    ----------
+    ffn
+        Feed-forward network that maps messages to changes of the edges.
+    residual
+        Factor of the old features in each channel, shape (edge,).
+    smooth
+        Whether the network reads enveloped messages.
+    """
+
+    ffn: FeedForward
+    residual: torch.Tensor
+    smooth: bool
+
+
 class _Update(ctypes.Structure):
-    """How a refinement updates edges, `update_t` in C."""
+    """`EdgeUpdate` in C: `update_t`."""
 
     _fields_ = (
         ("smooth", ctypes.c_ssize_t),
@@ -176,13 +195,13 @@ class _Update(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, layer: Refinement, *, wanted: bool) -> Self:
-        """Describe it to C."""
-        if not wanted:
+    def of(cls, update: EdgeUpdate | None) -> Self:
+        """Describe an update to C; null pointers stand for none."""
+        if update is None:
             return cls()
-        first, second = layer.edge_ffn.first, layer.edge_ffn.second
-        tensors = (first.weight, first.bias, second.weight, second.bias, layer.edge_residual)
-        return cls(layer.smooth_edges, *map(_at, tensors))
+        first, second = update.ffn.first, update.ffn.second
+        tensors = (first.weight, first.bias, second.weight, second.bias, update.residual)
+        return cls(update.smooth, *map(_at, tensors))
 
 
 class Room:
@@ -236,86 +255,102 @@ def _store(ctx: Any, mlp: GatedMLP, edge: torch.Tensor, copies: int, chunks: Chu
     return _room(chunks).take(kept, values)
 
 
-def _room(chunks: Chunks) -> Room:
+def _room(chunks: Chunks) -> Workspace:
     """Where a call keeps its values."""
     return chunks.room or Room()
 
 
 class _Attention(torch.autograd.Function):
-    """`attention`."""
+    """`attention`; weights come in a tuple, which autograd does not look into."""
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Attention, chunks: Chunks, indices: tuple[torch.Tensor, ...], *tensors: torch.Tensor
+        ctx: Any,
+        weights: tuple[GatedMLP, torch.Tensor, torch.Tensor],
+        chunks: Chunks,
+        indices: tuple[torch.Tensor, ...],
+        *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         (edge, *tables), n = tensors, len(tensors[1])
-        store = _store(ctx, layer.edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
-        mlp = _MLP.of(layer.edge_mlp, edge, tables, indices, chunks.rows, store)
-        ctx.layer, ctx.chunks, ctx.indices, ctx.logits = layer, chunks, indices, LOG2_E * layer.logits
+        edge_mlp, logits, residual = weights
+        store = _store(ctx, edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
+        mlp = _MLP.of(edge_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.weights, ctx.chunks, ctx.indices, ctx.logits = weights, chunks, indices, LOG2_E * logits
         peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in indices]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
         new_edge = _room(chunks).take(*edge.shape)
-        _call("attention", mlp, ctx.logits, layer.edge_residual, *peaks, *sums, new_edge)
+        _call("attention", mlp, ctx.logits, residual, *peaks, *sums, new_edge)
         ctx.save_for_backward(*tensors, *peaks, store)
         return (new_edge, *sums)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, (edge, *tables, to_target, to_source, store) = ctx.layer, ctx.saved_tensors
-        mlp = _MLP.of(layer.edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
+        edge, *tables, to_target, to_source, store = ctx.saved_tensors
+        edge_mlp, logits, residual = ctx.weights
+        mlp = _MLP.of(edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         g_new, *g_sums = (g.contiguous() for g in gradients)
         g_edge, g_tables = torch.empty_like(edge), [torch.zeros_like(x) for x in tables]
-        _call("attention_backward", mlp, ctx.logits, layer.logits, layer.edge_residual, to_target, to_source, *g_sums,
-              g_new, *g_tables, g_edge)  # fmt: skip
+        _call("attention_backward", mlp, ctx.logits, logits, residual, to_target, to_source, *g_sums, g_new, *g_tables,
+              g_edge)  # fmt: skip
         return (None, None, None, g_edge, *g_tables)
 
 
 class _Refinement(torch.autograd.Function):
-    """`refinement`."""
+    """`refinement`; weights come in tuples or modules, which autograd does not look into."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        layer: Refinement,
+        message_mlp: GatedMLP,
+        update: EdgeUpdate | None,
         chunks: Chunks,
         indices: tuple[torch.Tensor, ...],
         entry: torch.Tensor,
-        update_edges: bool,
         *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         edge, envelope, *tables = tensors
         copies, width = len(entry), edge.shape[1]
-        store = _store(ctx, layer.message_mlp, edge, copies, chunks, copies * width if update_edges else 0)
-        mlp = _MLP.of(layer.message_mlp, edge, tables, indices, chunks.rows, store)
-        ctx.layer, ctx.chunks, ctx.indices, ctx.entry, ctx.update_edges = layer, chunks, indices, entry, update_edges
+        store = _store(ctx, message_mlp, edge, copies, chunks, copies * width if update else 0)
+        mlp = _MLP.of(message_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.message_mlp, ctx.update, ctx.chunks, ctx.indices, ctx.entry = message_mlp, update, chunks, indices, entry
         pooled, new_edge = edge.new_zeros(len(tables[0]), width), _room(chunks).take(*edge.shape)
-        _call("refinement", mlp, _Update.of(layer, wanted=update_edges), envelope, entry, new_edge, pooled)
+        _call("refinement", mlp, _Update.of(update), envelope, entry, new_edge, pooled)
         ctx.save_for_backward(*tensors, store)
-        return (new_edge, pooled) if update_edges else (pooled,)
+        return (new_edge, pooled) if update else (pooled,)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, (edge, envelope, *tables, store) = ctx.layer, ctx.saved_tensors
-        mlp = _MLP.of(layer.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
+        edge, envelope, *tables, store = ctx.saved_tensors
+        mlp = _MLP.of(ctx.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         *_, g_new, g_pooled = (None, *(g.contiguous() for g in gradients))
         g_edge, (g_envelope, *g_tables) = torch.empty_like(edge), (torch.zeros_like(x) for x in (envelope, *tables))
-        _call("refinement_backward", mlp, _Update.of(layer, wanted=ctx.update_edges), envelope, ctx.entry,
-              g_new, g_pooled, *g_tables, *(None for _ in range(3 - len(tables))), g_envelope, g_edge)  # fmt: skip
+        _call("refinement_backward", mlp, _Update.of(ctx.update), envelope, ctx.entry, g_new, g_pooled, *g_tables,
+              *(None for _ in range(3 - len(tables))), g_envelope, g_edge)  # fmt: skip
         return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
 
 
 def attention(
-    layer: Attention, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks
+    mlp: GatedMLP,
+    logits: torch.Tensor,
+    residual: torch.Tensor,
+    edge: torch.Tensor,
+    at_target: Gather,
+    at_source: Gather,
+    chunks: Chunks,
 ) -> tuple[torch.Tensor, ...]:
     """
-    Messages of an attention.
+    Messages of an attention. The weights (`mlp`, `logits`, `residual`) get no gradient.
 
     Parameters
     ----------
-    layer
-        The layer, weights frozen.
+    mlp
+        Maps an edge and its nodes to a message.
+    logits
+        Weights of the logits by target and by source, shape (2 · edge, edge).
+    residual
+        Factor of the old features in each channel, shape (edge,).
     edge
         Features, shape (m, edge).
     at_target, at_source
@@ -330,26 +365,27 @@ def attention(
         the same by source.
     """
     index, tables = _apart([at_target, at_source])
-    return _Attention.apply(layer, chunks, index, edge.contiguous(), *tables)
+    return _Attention.apply((mlp, logits, residual), chunks, index, edge.contiguous(), *tables)
 
 
 def refinement(
-    layer: Refinement,
+    mlp: GatedMLP,
+    update: EdgeUpdate | None,
     edge: torch.Tensor,
     envelope: torch.Tensor,
     entry: torch.Tensor,
     gathers: Sequence[Gather],
     chunks: Chunks,
-    *,
-    update_edges: bool,
 ) -> tuple[torch.Tensor, ...]:
     """
-    Messages of a refinement.
+    Messages of a refinement. The weights (`mlp`, `update`) get no gradient.
 
     Parameters
     ----------
-    layer
-        The layer, weights frozen.
+    mlp
+        Maps an edge and its nodes to a message.
+    update
+        How the edges are updated; None if new edges are not wanted.
     edge
         Features, shape (m, edge).
     envelope, entry
@@ -358,8 +394,6 @@ def refinement(
         The nodes' contributions to the hidden layer, those of targets first.
     chunks
         How to go through the edges.
-    update_edges
-        Whether new edges are wanted.
 
     Returns
     -------
@@ -368,7 +402,7 @@ def refinement(
     """
     index, tables = _apart(gathers)
     tensors = (edge.contiguous(), envelope.contiguous(), *tables)
-    return _Refinement.apply(layer, chunks, index, entry.contiguous(), update_edges, *tensors)
+    return _Refinement.apply(mlp, update, chunks, index, entry.contiguous(), *tensors)
 
 
 def _apart(gathers: Sequence[Gather]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:

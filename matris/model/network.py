@@ -18,6 +18,7 @@ from torch.nn import functional
 from matris.model import kernels
 from matris.model.basis import angular_basis, radial_basis
 from matris.model.config import MAX_ATOMIC_NUMBER
+from matris.model.layers import FeedForward, GatedMLP, Norm, mean_of_copies, to_copies
 from matris.model.rows import Gather, Sum, by_rows, parts, segment_sum
 
 if TYPE_CHECKING:
@@ -27,72 +28,6 @@ if TYPE_CHECKING:
     from matris.model.domain import Domain
     from matris.model.graph import Graph
     from matris.model.rows import Chunks
-
-LAYER_NORM_EPS = 1e-5
-
-
-class Norm(nn.Module):
-    """Layer norm, or root-mean-square norm, over the last axis, with weights of shape (branches, d)."""
-
-    def __init__(self, dim: int, kind: str, branches: int = 1) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(branches, dim))
-        self.bias = nn.Parameter(torch.zeros(branches, dim)) if kind == "layer" else None
-
-    def forward(self, x: torch.Tensor, branch: int = 0) -> torch.Tensor:
-        """Normalise, shape kept, with the weights of one branch."""
-        weight = self.weight[branch]
-        if self.bias is None:
-            return functional.rms_norm(x, (x.shape[-1],), weight)
-        return functional.layer_norm(x, (x.shape[-1],), weight, self.bias[branch], LAYER_NORM_EPS)
-
-
-class GatedMLP(nn.Module):
-    """
-    SiLU(norm(MLP_core(x))) · sigmoid(norm(MLP_gate(x))), or norm(MLP(x)) without a gate.
-
-    x is a concatenation of blocks, which the caller projects one by one (`project`) and adds up (`finish`).
-
-    Parameters
-    ----------
-    inputs
-        Widths of the blocks of x.
-    hidden, out
-        Width of the hidden layer and of the result.
-    norm
-        Kind of norm.
-    gated
-        Whether there is a gate.
-    """
-
-    def __init__(self, inputs: tuple[int, ...], hidden: int, out: int, norm: str, *, gated: bool) -> None:
-        super().__init__()
-        branches = 2 if gated else 1
-        self.inputs, self.hidden, self.gated = inputs, hidden, gated
-        self.weight_in = nn.Parameter(torch.empty(branches * hidden, sum(inputs)))
-        self.bias_in = nn.Parameter(torch.zeros(branches * hidden))
-        self.weight_out = nn.Parameter(torch.empty(branches, out, hidden))
-        self.bias_out = nn.Parameter(torch.zeros(branches, out))
-        self.norm = Norm(out, norm, branches)
-        nn.init.normal_(self.weight_in, std=sum(inputs) ** -0.5)
-        nn.init.normal_(self.weight_out, std=hidden**-0.5)
-
-    def project(self, block: int, x: torch.Tensor) -> torch.Tensor:
-        """Contribution of one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
-        start = sum(self.inputs[:block])
-        weight = self.weight_in[:, start : start + self.inputs[block]]
-        return functional.linear(x, weight, self.bias_in if block == 0 else None)
-
-    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map the summed contributions to the result, shape (rows, out)."""
-        hidden = functional.silu(hidden)
-        if not self.gated:
-            return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
-        core, gate = (
-            functional.linear(x, weight, bias)
-            for x, weight, bias in zip(hidden.chunk(2, 1), self.weight_out, self.bias_out, strict=True)
-        )
-        return functional.silu(self.norm(core, 0)) * torch.sigmoid(self.norm(gate, 1))
 
 
 @torch.no_grad()
@@ -173,7 +108,9 @@ class Attention(nn.Module):
         at_target = Gather(self.edge_mlp.project(1, node), target)
         at_source = Gather(self.edge_mlp.project(2, node), source)
         if chunks is not None and chunks.compiled:
-            new_edge, *sums = kernels.attention(self, edge, at_target, at_source, chunks)
+            new_edge, *sums = kernels.attention(
+                self.edge_mlp, self.logits, self.edge_residual, edge, at_target, at_source, chunks
+            )
         else:
             new_edge, *sums = self.messages(edge, at_target, at_source, chunks)
         target_sum, target_norm, source_sum, source_norm = sums
@@ -199,13 +136,13 @@ class Attention(nn.Module):
 
         def function(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
             *stored, at_target, at_source, target_peak, source_peak = others
-            message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
+            message = mlp.finish(to_copies(mlp.project(0, edge), copies) + at_target + at_source)
             (logits,) = stored or self.logits_of(edge)
-            by_target, by_source = _to_copies(logits, copies).chunk(2, 1)
+            by_target, by_source = to_copies(logits, copies).chunk(2, 1)
             by_target = torch.exp2(by_target - target_peak)
             by_source = torch.exp2(by_source - source_peak)
             return (
-                _mean_of_copies(message, copies),
+                mean_of_copies(message, copies),
                 by_target * message, by_target, by_source * message, by_source,
             )  # fmt: skip
 
@@ -222,20 +159,6 @@ class Attention(nn.Module):
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
         """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
         return (functional.linear(edge, kernels.LOG2_E * self.logits),)
-
-
-class FeedForward(nn.Module):
-    """Linear–SiLU–Linear. The second, being linear, is applied after the mean over directed copies."""
-
-    def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, hidden, bias=bias)
-        self.second = nn.Linear(hidden, out, bias=bias)
-
-    def forward(self, x: torch.Tensor, copies: int = 1) -> torch.Tensor:
-        """Map (copies · m, inputs) to the mean over copies, (m, out)."""
-        out: torch.Tensor = self.second(_mean_of_copies(functional.silu(self.first(x)), copies))
-        return out
 
 
 class Refinement(nn.Module):
@@ -293,10 +216,11 @@ class Refinement(nn.Module):
             entry = source
             gathers.append(Gather(mlp.project(1, center.table), center.index))
         if chunks is not None and chunks.compiled:
-            found = kernels.refinement(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+            update = kernels.EdgeUpdate(self.edge_ffn, self.edge_residual, self.smooth_edges) if update_edges else None
+            results = kernels.refinement(mlp, update, edge, envelope, entry, gathers, chunks)
         else:
-            found = self.messages(edge, envelope, entry, gathers, chunks, update_edges=update_edges)
-        *new_edge, pooled = found
+            results = self.messages(edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+        *new_edge, pooled = results
         if center is not None:
             pooled = pooled * envelope
         new_node = self.node_ffn(pooled) + self.node_residual * node
@@ -316,7 +240,7 @@ class Refinement(nn.Module):
         mlp, copies = self.message_mlp, self.copies
 
         def function(edge: torch.Tensor, scale: torch.Tensor, *contributions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            message = mlp.finish(sum(contributions, _to_copies(mlp.project(0, edge), copies)))
+            message = mlp.finish(sum(contributions, to_copies(mlp.project(0, edge), copies)))
             smooth = message * scale
             if not update_edges:
                 return (smooth,)
@@ -443,16 +367,6 @@ class MatRIS(nn.Module):
         """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
         weight = self.angle_linear_out.weight @ self.angle_linear_in.weight
         return (functional.silu(functional.linear(self.angle_basis(sign * (to * of).sum(1)), weight)),)
-
-
-def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
-    """Repeat rows for each directed copy: (m, d) to (copies · m, d)."""
-    return x if copies == 1 else x.repeat(copies, 1)
-
-
-def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
-    """Average directed copies: (copies · m, d) to (m, d)."""
-    return x if copies == 1 else x.view(copies, x.shape[0] // copies, x.shape[1]).mean(0)
 
 
 def _mlp(dims: tuple[int, ...]) -> nn.Sequential:

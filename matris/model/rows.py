@@ -7,16 +7,21 @@ In chunks, only the inputs and outputs of a function are kept, and its inner val
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from matris.model.kernels import Room
-
     RowFunction = Callable[..., tuple[torch.Tensor, ...]]
+
+
+class Workspace(Protocol):
+    """Memory that tensors are taken of."""
+
+    def take(self, *shape: int) -> torch.Tensor:
+        """Take a float32 tensor; its values are not set."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Chunks:
     rows: int
     kept: float = 1.0
     compiled: bool = False
-    room: Room | None = None
+    room: Workspace | None = None
 
     def kept_rows(self, m: int) -> int:
         """Of m rows, so many in the first chunks are kept."""

@@ -42,6 +42,10 @@ def graph_of(potential, case="mixed"):
     return potential.graph([Geometry.of(s) for s in CASES[case]])
 
 
+def weights_of(attention):
+    return attention.edge_mlp, attention.logits, attention.edge_residual
+
+
 @pytest.mark.parametrize(
     "chunks",
     [Chunks(7, 0, compiled=True), Chunks(64, compiled=True), Chunks(50, 0.6, True), Chunks(10**6, compiled=True)],
@@ -129,7 +133,7 @@ def test_threads_do_not_change_a_bit():
     try:
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            found = kernels.attention(layer, edge, *gathers, Chunks(100, compiled=True))
+            found = kernels.attention(*weights_of(layer), edge, *gathers, Chunks(100, compiled=True))
             (gradient,) = torch.autograd.grad(sum(x.sum() for x in found), edge)
             results.append([gradient, *(x.detach() for x in found)])
     finally:
@@ -208,8 +212,8 @@ def test_rows_that_do_not_lie_together_are_read_right():
     together = [Gather(table.contiguous(), g.index.contiguous()) for g in scattered]
     chunks = Chunks(100, compiled=True)
     for one, other in zip(
-        kernels.attention(layer, edge, *scattered, chunks),
-        kernels.attention(layer, edge.contiguous(), *together, chunks),
+        kernels.attention(*weights_of(layer), edge, *scattered, chunks),
+        kernels.attention(*weights_of(layer), edge.contiguous(), *together, chunks),
         strict=True,
     ):
         assert torch.equal(one, other)
