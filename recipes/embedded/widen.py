@@ -16,7 +16,8 @@ from pymatgen.core import Element
 from torch import nn
 
 from matris.errors import MatrisError
-from matris.model.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
+from matris.model.layers import GatedMLP
+from matris.model.network import Attention, MatRIS, Refinement, reference_energy
 from matris.training.data.element_energies import fractions, least_squares
 from matris.training.data.frame import collate
 
