@@ -10,7 +10,7 @@ LAYER_NORM_EPS = 1e-5
 
 
 class Norm(nn.Module):
-    """Layer norm, or root-mean-square norm, over the last axis, with weights of shape (branches, d)."""
+    """Layer norm or root-mean-square norm over the last axis, with weights of shape (branches, d)."""
 
     def __init__(self, dim: int, kind: str, branches: int = 1) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(branches, dim)) if kind == "layer" else None
 
     def forward(self, x: torch.Tensor, branch: int = 0) -> torch.Tensor:
-        """Normalise, shape kept, with the weights of one branch."""
+        """Normalise with the weights of one branch; the shape is kept."""
         weight = self.weight[branch]
         if self.bias is None:
             return functional.rms_norm(x, (x.shape[-1],), weight)
@@ -29,7 +29,8 @@ class GatedMLP(nn.Module):
     """
     SiLU(norm(MLP_core(x))) · sigmoid(norm(MLP_gate(x))), or norm(MLP(x)) without a gate.
 
-    x is a concatenation of blocks, which the caller projects one by one (`project`) and adds up (`finish`).
+    x is a concatenation of blocks. The caller projects each block (`project`), adds the projections, and maps the sum
+    to the result (`finish`).
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class GatedMLP(nn.Module):
     hidden, out
         Width of the hidden layer and of the result.
     norm
-        Kind of norm.
+        Kind of norm: ``"layer"`` or ``"rms"``.
     gated
         Whether there is a gate.
     """
@@ -56,13 +57,13 @@ class GatedMLP(nn.Module):
         nn.init.normal_(self.weight_out, std=hidden**-0.5)
 
     def project(self, block: int, x: torch.Tensor) -> torch.Tensor:
-        """Contribution of one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
+        """Project one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
         start = sum(self.inputs[:block])
         weight = self.weight_in[:, start : start + self.inputs[block]]
         return functional.linear(x, weight, self.bias_in if block == 0 else None)
 
     def finish(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map the summed contributions to the result, shape (rows, out)."""
+        """Map the sum of the projections to the result, shape (rows, out)."""
         hidden = functional.silu(hidden)
         if not self.gated:
             return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
@@ -74,7 +75,7 @@ class GatedMLP(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear–SiLU–Linear. The second, being linear, is applied after the mean over directed copies."""
+    """Linear–SiLU–Linear. The second layer is linear, and is applied after the mean over directed copies."""
 
     def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool) -> None:
         super().__init__()
