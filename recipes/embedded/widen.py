@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from matris.errors import MatrisError
-from matris.model.network import Attention, GatedMLP, MatRIS, Refinement
+from matris.model.layers import GatedMLP
+from matris.model.network import Attention, MatRIS, Refinement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
