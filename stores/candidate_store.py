@@ -12,11 +12,10 @@ from matris.errors import StoreError
 from matris.stores.builder import Built, Collections, build
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.documents.documents import utc_now
+from matris.stores.documents.documents import SCHEMA_VERSION, utc_now
 from matris.stores.documents.summaries import SUMMARIES
 from matris.stores.hull.placing import place_on_hulls
 from matris.stores.hull.references import References, load_references
-from matris.stores.migrations import migrate
 from matris.stores.query.query import CandidateQuery
 from matris.stores.query.terms import query_terms
 
@@ -55,7 +54,7 @@ _SAID = ("state", "stage", "error", "duplicate_of")  # of a candidate that was d
 
 class CandidateStore:
     """
-    Documents of candidates, and what is too large for them. Older documents are brought up to date on opening.
+    Documents of candidates, with their structures, arrays and properties.
 
     Parameters
     ----------
@@ -71,7 +70,7 @@ class CandidateStore:
     Raises
     ------
     StoreError
-        If an index cannot be made, or documents are of a newer version than this package knows.
+        If an index cannot be made, or the store holds documents of another schema version.
     """
 
     def __init__(self, docs: Store, data: Store, properties: Store, chunks: Store) -> None:
@@ -90,7 +89,7 @@ class CandidateStore:
             _index(docs, ["energy_above_hull", "document_id"])
             _index(docs, ["last_updated", "document_id"])
             _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # what lies on which hull
-        migrate(docs)
+        _refuse_other_versions(docs)
 
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
@@ -355,6 +354,17 @@ class CandidateStore:
 def _index(store: Store, name: str | list[str], *, unique: bool = False) -> None:
     if not store.ensure_index(name, unique=unique):
         raise StoreError(f"cannot index {name!r} of {store.name}: check the rights on this store, and for duplicates")
+
+
+def _refuse_other_versions(docs: Store) -> None:
+    """Raise if a document has another schema version, or none. Each query is one look into the index."""
+    for criteria in ({"$gt": SCHEMA_VERSION}, {"$lt": SCHEMA_VERSION}, None):
+        for document in docs.query({"schema_version": criteria}, properties=["schema_version"], limit=1):
+            raise StoreError(
+                f"{docs.name} holds documents of schema version {document.get('schema_version')}, but this version of "
+                f"matris-flows reads and writes version {SCHEMA_VERSION}: use the version of matris-flows that wrote "
+                "the store, or start a new store"
+            )
 
 
 def _load(references: str | Path | References | None, energy_scale: str) -> References | None:

@@ -32,7 +32,7 @@ CHUNK_FORMAT = "matris-chunk-1"
 """Marks a job output as a chunk, so that a builder finds it among the other outputs of a job store."""
 
 SCHEMA_VERSION = 1
-"""Of `CandidateDocument`; `matris.stores.migrations` brings older documents up to it."""
+"""Version of `CandidateDocument`. `matris.stores.CandidateStore` refuses stores with documents of another version."""
 
 SYMPREC = 0.1
 """Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
