@@ -14,10 +14,8 @@ reference
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
@@ -26,7 +24,7 @@ from matris.errors import MatrisError
 from matris.stores.hull.phase_space import Phase, PhaseSpace, Place, System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from matris.stores.hull.references import References
 
@@ -79,7 +77,6 @@ def hull_results(
     references: References | None = None,
     *,
     wanted: Callable[[str], bool] | None = None,
-    processes: int = 1,
 ) -> dict[str, HullResult]:
     """
     Place documents on a hull.
@@ -94,9 +91,6 @@ def hull_results(
         Competing phases. By default the documents themselves.
     wanted
         Tells from a chemical system whether to place its documents. By default all are.
-    processes
-        Among how many processes the chemical systems are divided. It pays from some ten thousand systems on; a script
-        that asks for more than one guards its start by ``if __name__ == "__main__"``.
 
     Returns
     -------
@@ -130,15 +124,10 @@ def hull_results(
             results |= {phase.identity: HullResult(hull_type, name, state) for phase in phases}
         else:
             asked.append((system, phases))
-    for phase, place in _places(space, asked, processes):
-        results[phase.identity] = _result(place, hull_type, name)
+    for (_, phases), places in zip(asked, space.places(asked), strict=True):
+        for phase, place in zip(phases, places, strict=True):
+            results[phase.identity] = _result(place, hull_type, name)
     return results
-
-
-def missing_elements(chemsys: str, documents: Iterable[Document]) -> list[str]:
-    """Elements of a chemical system that no converged document stands for as a pure phase."""
-    pure = {document["chemsys"] for document in documents if _why_not(document) is None}
-    return sorted(set(chemsys.split("-")) - pure)
 
 
 def _describe(documents: Sequence[Document], references: References | None) -> tuple[str, str]:
@@ -190,36 +179,6 @@ def _system(chemsys: str) -> System:
 
 def _phase(document: Document) -> Phase:
     return Phase(document["document_id"], document["composition"], document["energy_per_atom"])
-
-
-def _places(
-    space: PhaseSpace, asked: list[tuple[System, list[Phase]]], processes: int
-) -> Iterator[tuple[Phase, Place]]:
-    """Measure the phases of many systems, in one process or several."""
-    if processes == 1:
-        shares: Iterable[list[list[Place]]] = [_share(space, asked)]
-        yield from _paired(asked, shares)
-        return
-    asked = sorted(asked, key=lambda item: item[0])  # neighbours have subsystems in common
-    size = len(asked) // (4 * processes) + 1
-    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        spaces = (space.reduced_to(system for system, _ in part) for part in parts)
-        yield from _paired(asked, pool.map(_share, spaces, parts))
-
-
-def _share(space: PhaseSpace, asked: list[tuple[System, list[Phase]]]) -> list[list[Place]]:
-    """Measure what falls to one process."""
-    return list(space.places(asked))
-
-
-def _paired(
-    asked: list[tuple[System, list[Phase]]], shares: Iterable[list[list[Place]]]
-) -> Iterator[tuple[Phase, Place]]:
-    """Join phases and their places, system by system."""
-    places = (places for share in shares for places in share)
-    for (_, phases), found in zip(asked, places, strict=True):
-        yield from zip(phases, found, strict=True)
 
 
 def _result(place: Place, hull_type: str, name: str) -> HullResult:

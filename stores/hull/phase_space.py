@@ -165,11 +165,6 @@ class PhaseSpace:
         self._prepare([system])
         return list(self._stable[system].phases) if system in self._stable else []
 
-    def reduced_to(self, systems: Iterable[System]) -> PhaseSpace:
-        """Make a space of the phases that compete in some systems, as another process needs it."""
-        wanted = {part for system in systems for part in _subsystems(system)}
-        return PhaseSpace(defaultdict(list, {system: self.phases[system] for system in wanted & self.phases.keys()}))
-
     @cached_property
     def _stable(self) -> dict[System, _Known]:
         """Stable phases of exactly these elements, for the systems that were asked for."""
