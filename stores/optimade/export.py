@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError, StoreError
-from matris.stores.optimade.structures import PREFIX, PROVIDER_FIELDS, resources
+from matris.stores.optimade.resources import PREFIX, PROVIDER_FIELDS, resources
 
 try:
     from optimade import __api_version__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.optimade.structures import PREFIX, SERVED, resources
+from matris.stores.optimade.resources import PREFIX, SERVED, resources
 
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # else it writes to /var/log and stdout

@@ -21,7 +21,7 @@ from matris.errors import MatrisError, StoreError, StructureError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.documents import CandidateDocument, describe, utc_now
 from matris.stores.documents.summaries import ElasticSummary, PhononSummary
-from matris.stores.optimade.structures import PROVIDER_FIELDS, resources, to_optimade
+from matris.stores.optimade.resources import PROVIDER_FIELDS, resources, to_optimade
 
 pytest.importorskip("optimade", reason="OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'")
 
