@@ -6,17 +6,16 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
-from dataclasses import fields as dataclass_fields
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from matris.stores.database.atomic import add_missing, set_fields
-from matris.stores.documents.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
+from matris.stores.documents.documents import CHUNK_FORMAT, ERROR_LENGTH, ChunkDocument, unwind, utc_now
 from matris.stores.documents.properties import PROPERTY_FORMAT
 from matris.stores.documents.summaries import SUMMARIES, summarise
-from matris.stores.hull.hull import HullResult
+from matris.stores.hull.hull import HULL_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 _BATCH = 200  # documents in one write
 _TOLD_APART = ("job_uuid", "computed_at", "state", "energy")
-_ADDED = {each.name for each in dataclass_fields(HullResult)} | {"hulls", "stage", "duplicate_of"}  # by others
+_ADDED = {*HULL_FIELDS, "hulls", "stage", "duplicate_of"}  # by others
 _KEPT = (
     "candidate_id",
     "state",
@@ -45,7 +44,6 @@ _KEPT = (
     "device",
     "dtype",
 )
-_ERROR_LENGTH = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +141,7 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
                 n_properties += n
                 mark = {"n_documents": n}
         except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = f"no output that can be unwound: {type(error).__name__}: {error}"[:_ERROR_LENGTH]
+            reason = f"no output that can be unwound: {type(error).__name__}: {error}"[:ERROR_LENGTH]
             logger.warning("job %s (%s): %s", job["uuid"], job["index"], reason)
             refused[name] = reason
             mark = {"n_documents": 0, "error": reason}

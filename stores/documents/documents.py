@@ -34,6 +34,9 @@ CHUNK_FORMAT = "matris-chunk-1"
 SCHEMA_VERSION = 1
 """Version of `CandidateDocument`. `matris.stores.CandidateStore` refuses stores with documents of another version."""
 
+ERROR_LENGTH = 1000
+"""Characters kept of an error message, so that documents stay small."""
+
 SYMPREC = 0.1
 """Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
 
@@ -44,7 +47,6 @@ logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns about orbits, whic
 
 _DENSITY = atomic_mass * 1e3 / 1e-24  # g/cm³ of 1 u/Å³
 _ID_PART = 8
-_ERROR_LENGTH = 1000  # characters; a document stays small
 
 type State = Literal["converged", "max_steps", "failed", "rejected", "duplicate"]
 
@@ -290,7 +292,7 @@ def make_document(
     kept["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
-        error=record.error[:_ERROR_LENGTH] if record.error else None,
+        error=record.error[:ERROR_LENGTH] if record.error else None,
         stage=DROPPED_AT.get(record.state),
         checkpoint=chunk.checkpoint,
         settings=chunk.settings,
@@ -345,7 +347,7 @@ def make_dropped(
         source=candidate.source,
         provenance=candidate.provenance,
         state=state,
-        error=reason[:_ERROR_LENGTH],
+        error=reason[:ERROR_LENGTH],
         stage=stage,
         duplicate_of=duplicate_of,
         checkpoint=checkpoint,

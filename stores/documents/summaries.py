@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ROOM_TEMPERATURE = 300.0
 """Temperature of what is summarised, K."""
 
-_ERROR_LENGTH = 300  # characters
+_SUMMARY_ERROR = 300  # characters kept of an error message; the property document keeps more
 
 
 class PropertySummary(BaseModel):
@@ -102,7 +102,7 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     """
     known = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
     error = document.get("error")
-    common = {"state": document["state"], "error": error[:_ERROR_LENGTH] if error else None, **about}
+    common = {"state": document["state"], "error": error[:_SUMMARY_ERROR] if error else None, **about}
     summary = SUMMARIES[kind].model_validate({**known, **common}).model_dump()
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value for name, value in summary.items()

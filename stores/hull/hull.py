@@ -14,7 +14,7 @@ reference
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,10 @@ class HullResult:
     def to_dict(self) -> dict[str, Any]:
         """Fields to write into a document."""
         return asdict(self)
+
+
+HULL_FIELDS = tuple(field.name for field in fields(HullResult))
+"""Fields of a candidate document that describe its place on a hull."""
 
 
 def hull_results(

@@ -10,20 +10,20 @@ there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from dataclasses import fields as dataclass_fields
 from itertools import batched, chain
 from typing import TYPE_CHECKING, Any
 
 from matris.stores.database.atomic import set_fields
 from matris.stores.documents.documents import utc_now
 from matris.stores.hull.chemical_systems import containing, within
-from matris.stores.hull.hull import HullResult, hull_label, hull_results
+from matris.stores.hull.hull import HULL_FIELDS, hull_label, hull_results
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from maggma.core import Store
 
+    from matris.stores.hull.hull import HullResult
     from matris.stores.hull.references import References
 
 _COMPARED = ("state", "energy_per_atom")  # a document in which one has changed since it was read is not written
@@ -191,7 +191,7 @@ def _write(origin: _Origin, documents: Iterable[Document], results: Mapping[str,
 
 def _as_stored(origin: _Origin, identities: Sequence[str]) -> Iterator[Document]:
     """Documents as they are now, as far as a place depends on them or is in them."""
-    fields = ["document_id", *_COMPARED, *(field.name for field in dataclass_fields(HullResult))]
+    fields = ["document_id", *_COMPARED, *HULL_FIELDS]
     for batch in batched(identities, _ASKED):
         yield from origin.docs.query({"document_id": {"$in": list(batch)}}, properties=fields)
 

@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matris.errors import MatrisError
 from matris.stores.documents.fields import Field, field_named
-from matris.stores.query import values as filter_values
 from matris.stores.query.conditions import Among, And, Comparison, Contains, Has, Missing, Not, Only, Or
+from matris.stores.query.values import (
+    age,
+    chemical_system,
+    date,
+    element,
+    in_unit_of,
+    reduced_formula,
+    space_group,
+    split_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +44,9 @@ _TOKEN = re.compile(
 _KEYWORDS = {"and", "or", "not", "in", "is", "has", "only", "contains"}
 _RELATIONS = {"=", "==", "!=", "<", "<=", ">", ">="}
 _READERS: dict[str, Callable[[str], Value]] = {
-    "formula_pretty": filter_values.reduced_formula,
-    "chemsys": filter_values.chemical_system,
-    "symmetry.number": filter_values.space_group,
+    "formula_pretty": reduced_formula,
+    "chemsys": chemical_system,
+    "symmetry.number": space_group,
     "symmetry.crystal_system": str.capitalize,
 }
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
@@ -205,7 +214,7 @@ class _Parser:
         """Read a value of a field's kind, no date."""
         token = self.token
         reader = _READERS.get(field.name)
-        number = filter_values.split_number(token.text) if token.kind == "word" else None
+        number = split_number(token.text) if token.kind == "word" else None
         if field.kind == "number" and (number or not reader):
             return self.number(field)
         if field.kind == "boolean":
@@ -222,14 +231,14 @@ class _Parser:
 
     def number(self, field: Field) -> float:
         token = self.word(f"a number{f', such as 0.05 or 50 {_example(field)}' if field.unit else ''}")
-        found = filter_values.split_number(token.text)
+        found = split_number(token.text)
         if found is None:
             raise self.error(f"expected a number{f' ({field.unit})' if field.unit else ''}", token)
         number, unit = found
         if not unit and self.token.kind == "word" and self.token.text.lower() not in _KEYWORDS:
             token, unit = self.token, self.token.text
             self.place += 1
-        return self.told(token, lambda: filter_values.in_unit_of(field, number, unit)) if unit else number
+        return self.told(token, lambda: in_unit_of(field, number, unit)) if unit else number
 
     def truth(self) -> bool:
         token = self.word("true or false")
@@ -244,16 +253,16 @@ class _Parser:
         self.place += 1
         if first.kind == "quoted":
             words = [_Token("word", text, first.start, first.end) for text in first.text.split()]
-        number = filter_values.split_number(words[0].text) if words else None
+        number = split_number(words[0].text) if words else None
         found = None
         if len(words) > 2 and words[2].text.lower() == "ago" and number and not number[1]:  # noqa: PLR2004
-            found = filter_values.age(number[0], words[1].text)
+            found = age(number[0], words[1].text)
             self.place += 2 if first.kind == "word" else 0
         elif len(words) > 1 and words[1].text[:1].isdigit():
-            found = filter_values.date(f"{words[0].text}T{words[1].text}")
+            found = date(f"{words[0].text}T{words[1].text}")
             self.place += 1 if first.kind == "word" else 0
         elif words:
-            found = filter_values.date(words[0].text)
+            found = date(words[0].text)
         if found is None:
             raise self.error("expected a date: 2026-11-20, 2026-11-20 14:30, today, yesterday, or 3 days ago", first)
         return found
@@ -266,7 +275,7 @@ class _Parser:
 
     def symbol(self) -> str:
         token = self.word("an element")
-        return self.told(token, lambda: filter_values.element(token.text))
+        return self.told(token, lambda: element(token.text))
 
     def field(self) -> Field:
         token = self.word("a field, 'has', 'only', 'not' or (")

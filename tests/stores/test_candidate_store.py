@@ -21,7 +21,7 @@ from matris.stores.documents.documents import (
     RelaxTag,
     make_dropped,
 )
-from matris.stores.hull import placing as hull_builder
+from matris.stores.hull import placing
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import References
 
@@ -158,7 +158,7 @@ def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store
     assert built.chemical_systems == {"Cl-Li"}
     read = []
     monkeypatch.setattr(
-        hull_builder,
+        placing,
         "hull_results",
         lambda documents, *more, **about: read.append(documents) or hull_results(documents, *more, **about),
     )
@@ -296,17 +296,17 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
     """While one process places documents, another adds a phase below theirs and places all; the first writes last."""
     run(job_store, [("new", ["Li", "Cl"], -2.3, "converged")])
     store.build(job_store)
-    wrapped = hull_builder.hull_results
+    wrapped = placing.hull_results
 
     def overtaken(*args, **kwargs):
-        monkeypatch.setattr(hull_builder, "hull_results", wrapped)
+        monkeypatch.setattr(placing, "hull_results", wrapped)
         results = wrapped(*args, **kwargs)
         run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
         store.build(job_store)
         store.update_hulls()
         return results
 
-    monkeypatch.setattr(hull_builder, "hull_results", overtaken)
+    monkeypatch.setattr(placing, "hull_results", overtaken)
     store.update_hulls()
     distances = {name: by_candidate(store)[name]["energy_above_hull"] for name in ("best", "licl", "high", "new")}
     assert distances == pytest.approx({"best": 0, "licl": 0.5, "high": 0.7, "new": 0.7})
@@ -316,14 +316,14 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
 def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, monkeypatch):
     run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
     store.build(job_store)
-    wrapped = hull_builder.set_fields
+    wrapped = placing.set_fields
 
     def killed_after_the_first(docs, changes):
         wrapped(docs, dict(list(changes.items())[:1]))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(hull_builder, "set_fields", killed_after_the_first)
+        patch.setattr(placing, "set_fields", killed_after_the_first)
         with pytest.raises(KeyboardInterrupt):
             store.update_hulls()
     store.update_hulls()

@@ -11,7 +11,6 @@ from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEn
 
 from matris.errors import MatrisError
 from matris.stores.documents.corrections import corrected_entry, correction_scheme, mp_parameters
-from matris.stores.hull import references as module
 from matris.stores.hull.references import (
     References,
     load_references,
@@ -140,7 +139,7 @@ def test_the_materials_project_is_asked_for_the_energies_of_the_scale(monkeypatc
     assert [e.entry_id for e in found.entries] == ["mp-1-GGA+U"]
     assert found.entries[0].correction == pytest.approx(4 * (-0.687 - 2.256))
     assert (found.name, found.date, found.left_out) == ("Materials Project Fe-O", "2025-09-25", 1)
-    monkeypatch.setattr(module, "_mp_client", lambda: client)
+    monkeypatch.setattr("matris.stores.hull.references._mp_client", lambda: client)
     r2scan = references_from_mp(["Fe", "O"], "matpes-r2scan")
     assert client.asked[1][1] == {"thermo_types": ["R2SCAN"]}
     assert [(e.entry_id, e.correction) for e in r2scan.entries] == [("mp-1-r2SCAN", 0)]

@@ -14,7 +14,6 @@ from matris.errors import MatrisError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store
 from matris.stores.documents.fields import field_named, value_of
-from matris.stores.query import values as filter_values
 from matris.stores.query.conditions import (
     Among,
     And,
@@ -36,7 +35,7 @@ TODAY = NOW.replace(hour=0, minute=0)
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(filter_values, "utc_now", lambda: NOW)
+    monkeypatch.setattr("matris.stores.query.values.utc_now", lambda: NOW)
 
 
 @pytest.mark.parametrize(
