@@ -138,12 +138,12 @@ def test_filters_are_understood(text, condition):
         ("state in (failed,", 17, "expected a text"),
         ("provenance.x in (1, a)", 17, "one kind"),
         ("stable and and stable", 11, "expected a field"),
-        ("state = 'failed", 8, "quote has no end"),
-        ("ehull ! 3", 6, "means nothing here"),
+        ("state = 'failed", 8, "quote is not closed"),
+        ("ehull ! 3", 6, "unexpected sign"),
         ("provenance.$where = 1", 0, "no field"),
-        ("stable\0", 6, "means nothing here"),
-        ("(" * 500 + "stable" + ")" * 500, 50, "more than 50 brackets"),
-        ("not " * 500 + "stable", 200, "more than 50 brackets"),
+        ("stable\0", 6, "unexpected sign"),
+        ("(" * 500 + "stable" + ")" * 500, 50, "more than 50 nested brackets"),
+        ("not " * 500 + "stable", 200, "more than 50 nested brackets"),
     ],
 )
 def test_errors_show_the_place(text, place, told):
