@@ -1,4 +1,4 @@
-"""Documents, job stores, hulls, queries and reports; the names below load on first use."""
+"""Documents, job stores, hulls, queries and reports. The names below are imported on first use."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def open_published(location: str | Path | None = None) -> tuple[CandidateStore, 
     published = sibling_store(job_store, COLLECTION, "id")
     for name, unique in [("id", True), *((name, False) for name in INDEXED)]:
         if not published.ensure_index(name, unique=unique):
-            raise StoreError(f"cannot index {name!r} of {published.name}: check the rights on this store")
+            raise StoreError(f"cannot index {name!r} of {published.name}: check the permissions of this store")
     return candidates, published
 
 
