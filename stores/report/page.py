@@ -98,7 +98,7 @@ class Report:
     reference_points
         Phases of the reference set, if the hull is one of references; by default it is one of the documents.
     phonons
-        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.property_outputs`.
+        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.properties`.
     discovery
         Counts of what is stable, unique and novel.
     """
