@@ -21,10 +21,10 @@ def head(title: str, tally: Tally, card: Mapping[str, Any]) -> str:
     kinds = sorted({hull_type for hull_type, _ in tally.hulls})
     hull = f" · {' and '.join(kinds)} convex hull" if kinds else ""
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    funnel = tally.funnel
-    figures = [(funnel.distinct, "candidates"), (funnel.converged, "relaxed")]
-    if funnel.window is not None:
-        figures += [(funnel.survivors, f"within {1e3 * funnel.window:g} meV/atom"), (funnel.stable, "on the hull")]
+    outcomes = tally.outcomes
+    figures = [(outcomes.distinct, "candidates"), (outcomes.converged, "relaxed")]
+    if outcomes.window is not None:
+        figures += [(outcomes.survivors, f"within {1e3 * outcomes.window:g} meV/atom"), (outcomes.stable, "on the hull")]
     shown = "".join(f"<div><b>{number(count)}</b> {escape(what)}</div>" for count, what in figures)
     mixed = ""
     if len(tally.origins) > 1:

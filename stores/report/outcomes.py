@@ -127,7 +127,7 @@ def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str
 
 
 @dataclass
-class Funnel:
+class Outcomes:
     """
     How many candidates of a campaign were lost where, counted document by document.
 
@@ -178,12 +178,12 @@ class Funnel:
             What a campaign has read: ``read`` and ``identical`` of `matris.flows.campaign.intake.Intake`. By default
             all that was read has a document.
         window
-            See `Funnel`.
+            See `Outcomes`.
         """
-        funnel = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
+        outcomes = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
         for document in documents:
-            funnel.add(document)
-        return funnel
+            outcomes.add(document)
+        return outcomes
 
     def add(self, document: Document) -> None:
         """Count a candidate document."""

@@ -11,9 +11,9 @@ from matris.stores.report import head
 from matris.stores.report.assets import page_of
 from matris.stores.report.discoveries import discoveries
 from matris.stores.report.distributions import distributions
-from matris.stores.report.funnel import funnel
+from matris.stores.report.stage_counts import stage_counts
 from matris.stores.report.hulls import hulls
-from matris.stores.report.outcomes import WINDOW, Funnel
+from matris.stores.report.outcomes import WINDOW, Outcomes
 from matris.stores.report.periodic_table import periodic_table
 from matris.stores.report.table import failures, ranking
 from matris.stores.report.tally import Tally
@@ -138,7 +138,7 @@ def write_report(report: Report, directory: str | Path) -> Path:
         If the file cannot be written.
     """
     intake = report.intake
-    counts = Funnel(report.window) if intake is None else Funnel(report.window, intake["read"], intake["identical"])
+    counts = Outcomes(report.window) if intake is None else Outcomes(report.window, intake["read"], intake["identical"])
     tally = Tally.of(report.documents, counts)
     best = tally.ranking.sorted()
     crystals, bands = top(best, report.structures, report.phonons)
@@ -146,7 +146,7 @@ def write_report(report: Report, directory: str | Path) -> Path:
     body = "\n".join(
         (
             head.head(report.title, tally, report.card),
-            funnel(counts),
+            stage_counts(counts),
             crystals,
             pictures,
             periodic_table(tally.with_element, report.window),

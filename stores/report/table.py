@@ -11,14 +11,14 @@ from matris.stores.report.parts import formula_html, number, number_cell, symbol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matris.stores.report.outcomes import Document, Funnel
+    from matris.stores.report.outcomes import Document, Outcomes
     from matris.stores.report.tally import Tally
 
 _YES = {True: "yes", False: "no", None: ""}
 _LONGEST = 300  # characters of a reason
 
 
-def ranking(documents: Sequence[Document], funnel: Funnel) -> str:
+def ranking(documents: Sequence[Document], outcomes: Outcomes) -> str:
     """
     List candidates.
 
@@ -26,7 +26,7 @@ def ranking(documents: Sequence[Document], funnel: Funnel) -> str:
     ----------
     documents
         The best of those that converged, in order.
-    funnel
+    outcomes
         How many there are in all.
     """
     if not documents:
@@ -36,7 +36,7 @@ def ranking(documents: Sequence[Document], funnel: Funnel) -> str:
     more = '<th class="number">Bulk modulus<br>GPa</th>' if elastic else ""
     more += "<th>Imaginary<br>modes</th>" if phonon else ""
     rows = "".join(_row(n, d, elastic, phonon) for n, d in enumerate(documents, start=1))
-    total = funnel.left("duplicates after relaxing")
+    total = outcomes.left("duplicates after relaxing")
     rest = total - len(documents)
     note = ""
     if rest > 0:
@@ -101,7 +101,7 @@ def _decomposition(document: Document) -> str:
 def failures(tally: Tally) -> str:
     """Tell how many candidates were lost for which reason, with some of each."""
     rows = [
-        (stage, kind, count) for stage in STAGES[:-1] for kind, count in tally.funnel.lost[stage].most_common() if count
+        (stage, kind, count) for stage in STAGES[:-1] for kind, count in tally.outcomes.lost[stage].most_common() if count
     ]
     if not rows:
         nothing = '<p class="note">None: every candidate converged.</p>'

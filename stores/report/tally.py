@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
-from matris.stores.report.outcomes import Document, Funnel, lost_at, place
+from matris.stores.report.outcomes import Document, Outcomes, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,7 +88,7 @@ class Tally:
 
     Attributes
     ----------
-    funnel
+    outcomes
         Where candidates were lost.
     ranking
         Converged candidates nearest to the hull.
@@ -113,7 +113,7 @@ class Tally:
         Most phases that are kept of a chemical system.
     """
 
-    funnel: Funnel
+    outcomes: Outcomes
     ranking: Best[Document] = field(default_factory=lambda: Best(MAX_ROWS, place))
     with_element: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("candidates", "hits", "failures")}
@@ -140,9 +140,9 @@ class Tally:
     _n_points: int = 0
 
     @classmethod
-    def of(cls, documents: Iterable[Document], funnel: Funnel) -> Tally:
-        """Take documents in, one after the other; `funnel` has counted none yet."""
-        tally = cls(funnel)
+    def of(cls, documents: Iterable[Document], outcomes: Outcomes) -> Tally:
+        """Take documents in, one after the other; `outcomes` has counted none yet."""
+        tally = cls(outcomes)
         for document in documents:
             tally.add(document)
         return tally
@@ -155,8 +155,8 @@ class Tally:
             if document["state"] == "converged" and len(self.references) < _REFERENCES:
                 self.references.append(document)
             return
-        self.funnel.add(document)
-        at = lost_at(document, self.funnel.window)
+        self.outcomes.add(document)
+        at = lost_at(document, self.outcomes.window)
         if at is not None:
             self._example(at, document)
         self._elements(document, at[0] if at else None)

@@ -14,7 +14,7 @@ from pymatgen.core import Structure
 
 from matris.stores.report import FIELDS, Report, write_report
 from matris.stores.report.discovery import Discovery
-from matris.stores.report.outcomes import Funnel
+from matris.stores.report.outcomes import Outcomes
 from matris.stores.report.tally import Tally
 from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
 from tests.stores.report.test_property_plots import phonon_document
@@ -147,7 +147,7 @@ def test_hulls(page: Page) -> None:
 
 
 def test_elements_and_distributions(page: Page) -> None:
-    counts = Tally.of(campaign_documents(400), Funnel()).with_element
+    counts = Tally.of(campaign_documents(400), Outcomes()).with_element
     for name in ("hits", "failures", "candidates"):
         assert f'<i class="{name}">{counts[name]["Fe"]}</i>' in page.source
     assert sum(counts["hits"].values()) > 0
@@ -157,7 +157,7 @@ def test_elements_and_distributions(page: Page) -> None:
 
 
 def test_tables(page: Page) -> None:
-    assert page.rows["ranked"] == 1 + Funnel.of(campaign_documents(400)).left("duplicates after relaxing")
+    assert page.rows["ranked"] == 1 + Outcomes.of(campaign_documents(400)).left("duplicates after relaxing")
     for told in (
         "the cell exploded: volume 5.31 times larger",
         "500 steps, largest force 0.31",
@@ -258,7 +258,7 @@ def test_all_fields_that_are_read_are_asked_for(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_documents() -> None:
     def peak(n: int) -> int:
         tracemalloc.start()
-        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Funnel())
+        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Outcomes())
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

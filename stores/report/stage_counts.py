@@ -11,7 +11,7 @@ from matris.stores.report.parts import number, plural
 if TYPE_CHECKING:
     from collections import Counter
 
-    from matris.stores.report.outcomes import Funnel
+    from matris.stores.report.outcomes import Outcomes
 
 _LEFT = {
     "reading": "readable",
@@ -29,7 +29,7 @@ _VERDICTS = {
 _REASONS = 6
 
 
-def funnel(counts: Funnel) -> str:
+def stage_counts(counts: Outcomes) -> str:
     """
     Show the funnel.
 
