@@ -67,8 +67,14 @@ def place(document: Document) -> tuple[bool, float, str, float, str]:
 
 def lost(documents: Iterable[Document]) -> list[Document]:
     """Pick what did not converge: rejected first, then failed, then out of steps."""
-    found = [document for document in documents if document["state"] in _LOST]
-    return sorted(found, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+    losses = [document for document in documents if document["state"] in _LOST]
+    return sorted(losses, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+
+
+def origin(document: Document) -> str:
+    """Say where a candidate comes from: its file, or the structure type it was made from."""
+    prototype = (document.get("provenance") or {}).get("prototype")
+    return f"{prototype} type" if prototype else str(document["source"])
 
 
 def reason(document: Document) -> str:
@@ -201,8 +207,8 @@ class Outcomes:
             self.extrapolating = (self.extrapolating or 0) + extrapolating
         for name, (field_name, wanted) in _VERDICTS.items():
             if summary := document.get(name):
-                found = summary.get(field_name)
-                self.verdicts[name][FAILED if found is None else SOUND if found == wanted else UNSOUND] += 1
+                verdict = summary.get(field_name)
+                self.verdicts[name][FAILED if verdict is None else SOUND if verdict == wanted else UNSOUND] += 1
 
     @property
     def distinct(self) -> int:

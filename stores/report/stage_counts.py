@@ -1,12 +1,12 @@
-"""Section of the funnel: how many candidates were left after each stage, and why the others were not."""
+"""Candidates that are left after each stage of a campaign, and why the others were lost."""
 
 from __future__ import annotations
 
-from html import escape
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matris.stores.report.formats import grouped, plural
 from matris.stores.report.outcomes import FAILED, SOUND, UNSOUND
-from matris.stores.report.parts import number, plural
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -29,63 +29,85 @@ _VERDICTS = {
 _REASONS = 6
 
 
-def stage_counts(counts: Outcomes) -> str:
+@dataclass
+class StageCount:
     """
-    Show the funnel.
+    One bar of the funnel.
+
+    Attributes
+    ----------
+    name
+        What the candidates that are left have in common.
+    count
+        How many are left.
+    percent
+        Their share of all structures read.
+    good
+        Whether they are hits.
+    losses
+        How many were lost at this stage, and why; empty if none.
+    remark
+        Sentence below the bar, or empty.
+    """
+
+    name: str
+    count: int
+    percent: float
+    good: bool = False
+    losses: str = ""
+    remark: str = ""
+
+
+def stage_counts(outcomes: Outcomes) -> list[StageCount]:
+    """
+    Count what each stage leaves, in the order of a campaign.
 
     Parameters
     ----------
-    counts
+    outcomes
         All documents counted.
     """
-    read = counts.distinct + counts.identical
-    rows = [_row("read", read, read)]
-    if counts.identical:
-        rows += [_lost(f"{number(counts.identical)} identical"), _row("distinct", counts.distinct, read)]
-    if counts.unfinished:
-        rows += [_lost(f"{number(counts.unfinished)} not finished yet"), _row("finished", counts.documents, read)]
-    names = _LEFT | ({} if counts.window is None else {"hull window": f"within {1e3 * counts.window:g} meV/atom"})
-    for stage, name in names.items():
-        kinds = counts.lost[stage]
-        always = stage in {"not converged", "hull window"}
-        if kinds:
-            rows.append(_lost(_reasons(stage, kinds)))
-        if kinds or always:
-            rows.append(_row(name, counts.left(stage), read, good=stage == "hull window"))
-    if counts.window is not None:
-        rows.append(_row("on the hull", counts.stable, read, good=True))
-    if counts.extrapolating is not None:
-        told = f"{number(counts.extrapolating)} of {number(counts.survivors)} survivors are unlike what the checkpoint "
-        told += "was trained on" + (": their numbers are guesses" if counts.extrapolating else "")
-        rows.append(_lost(told, minus=False))
+    read = outcomes.distinct + outcomes.identical
+
+    def stage(name: str, count: int, *, good: bool = False, losses: str = "", remark: str = "") -> StageCount:
+        return StageCount(name, count, 100 * count / read if read else 0.0, good, losses, remark)
+
+    stages = [stage("read", read)]
+    if outcomes.identical:
+        stages.append(stage("distinct", outcomes.distinct, losses=f"{grouped(outcomes.identical)} identical"))
+    if outcomes.unfinished:
+        losses = f"{grouped(outcomes.unfinished)} not finished yet"
+        stages.append(stage("finished", outcomes.documents, losses=losses))
+    window = outcomes.window
+    names = _LEFT | ({} if window is None else {"hull window": f"within {1e3 * window:g} meV/atom"})
+    for key, name in names.items():
+        kinds = outcomes.lost[key]
+        if kinds or key in {"not converged", "hull window"}:
+            losses = _reasons(key, kinds) if kinds else ""
+            stages.append(stage(name, outcomes.left(key), good=key == "hull window", losses=losses))
+    if window is not None:
+        stages.append(stage("on the hull", outcomes.stable, good=True))
+    if outcomes.extrapolating is not None:
+        stages[-1].remark = (
+            f"{grouped(outcomes.extrapolating)} of {grouped(outcomes.survivors)} survivors are unlike what the "
+            f"checkpoint was trained on{': their numbers are guesses' if outcomes.extrapolating else ''}"
+        )
     for verdict, (good, bad) in _VERDICTS.items():
-        found = counts.verdicts[verdict]
-        if found:
-            parts = [f"of {number(found.total())} survivors with {verdict} results"]
-            parts += [f"{number(found[UNSOUND])} {bad}"] if found[UNSOUND] else []
-            parts += [f"{number(found[FAILED])} failed"] if found[FAILED] else []
-            rows += [_row(good, found[SOUND], read, good=True), _lost(", ".join(parts), minus=False)]
-    return f'<section id="funnel"><h2>Funnel</h2><div class="funnel">{"".join(rows)}</div></section>'
-
-
-def _row(name: str, count: int, read: int, *, good: bool = False) -> str:
-    width = 100 * count / read if read else 0
-    style = "bar good" if good else "bar"
-    return (
-        f'<div>{escape(name)}</div><div class="track"><div class="{style}" style="width:{width:.2f}%"></div></div>'
-        f'<div class="count">{number(count)}</div>'
-    )
-
-
-def _lost(text: str, *, minus: bool = True) -> str:
-    return f'<div class="{"lost" if minus else "note told"}">{"− " if minus else ""}{escape(text)}</div>'
+        counts = outcomes.verdicts[verdict]
+        if counts:
+            parts = [f"of {grouped(counts.total())} survivors with {verdict} results"]
+            parts += [f"{grouped(counts[UNSOUND])} {bad}"] if counts[UNSOUND] else []
+            parts += [f"{grouped(counts[FAILED])} failed"] if counts[FAILED] else []
+            stages.append(stage(good, counts[SOUND], good=True, remark=", ".join(parts)))
+    return stages
 
 
 def _reasons(stage: str, kinds: Counter[str]) -> str:
     """Say how many were lost, and the most frequent reasons."""
-    shown = [f"{number(count)} {name}" for name, count in kinds.most_common(_REASONS)]
-    rest = kinds.total() - sum(count for _, count in kinds.most_common(_REASONS))
+    frequent = kinds.most_common(_REASONS)
+    parts = [f"{grouped(count)} {name}" for name, count in frequent]
+    rest = kinds.total() - sum(count for _, count in frequent)
     if rest:
-        shown.append(f"{number(rest)} for other reasons")
-    told = ", ".join(shown)
-    return told if len(kinds) == 1 else f"{plural(kinds.total(), 'candidate')} ({stage}): {told}"
+        parts.append(f"{grouped(rest)} for other reasons")
+    reasons = ", ".join(parts)
+    return reasons if len(kinds) == 1 else f"{plural(kinds.total(), 'candidate')} ({stage}): {reasons}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
-from matris.stores.report.outcomes import Document, Outcomes, lost_at, place
+from matris.stores.report.outcomes import STAGES, Document, Outcomes, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -170,6 +170,16 @@ class Tally:
     def phases(self) -> dict[str, list[HullPoint]]:
         """Phases for pictures, by chemical system."""
         return {system: best.sorted()[: self.phase_limit] for system, best in self.points.items()}
+
+    @property
+    def losses(self) -> list[tuple[str, str, int, list[Document]]]:
+        """Stage, kind of reason, number of candidates and examples, in the order of the stages."""
+        return [
+            (stage, kind, count, self.examples.get((stage, kind), []))
+            for stage in STAGES[:-1]
+            for kind, count in self.outcomes.lost[stage].most_common()
+            if count
+        ]
 
     def _origin(self, document: Document) -> None:
         if document.get("hull_type"):

@@ -20,7 +20,7 @@ from tests.stores.report.campaign_documents import campaign_documents, document,
 from tests.stores.report.test_property_plots import phonon_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -235,10 +235,11 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Mon
     make([], tmp_path)
     before = (tmp_path / "index.html").read_bytes()
 
-    def break_off(_: Any) -> Any:
+    def break_off(*_: Any, **__: Any) -> Iterator[str]:
+        yield "<!DOCTYPE html>"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matris.stores.report.page.page_of", lambda *_, **__: break_off(None))
+    monkeypatch.setattr("matris.stores.report.templating.pieces", break_off)
     with pytest.raises(OSError, match="No space"):
         make([document(1, "FeO", 0.0)], tmp_path)
     assert (tmp_path / "index.html").read_bytes() == before
