@@ -337,7 +337,7 @@ def _summarise(campaign: Campaign, documents: Sequence[Document]) -> None:
 
 def _summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = True) -> str:
     """One line."""
-    from matris.stores.report.outcomes import Funnel
+    from matris.stores.report.outcomes import Outcomes
 
     intake: dict[str, Any] = campaign.record()["intake"]
-    return Funnel.of(documents, intake, campaign.funnel.window if hull else None).summary()
+    return Outcomes.of(documents, intake, campaign.funnel.window if hull else None).summary()
