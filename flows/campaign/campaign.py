@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from monty.json import MontyDecoder, jsanitize
 
 from matris.errors import StoreError
+from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
@@ -106,18 +107,14 @@ class Campaign:
         location
             Store.
         name
-            Of the campaign, or its first letters. By default the one that was worked on last.
+            Name of the campaign, or its first characters, as for `matris.flows.campaign.finder.campaign_record`.
 
         Raises
         ------
         StoreError
             If there is no such campaign.
         """
-        records = sibling_store(open_job_store(location), "campaigns", "campaign_id")
-        criteria = {} if name is None else {"campaign_id": {"$regex": f"^{name}"}}
-        record = next(iter(records.query(criteria, sort={"last_updated": -1}, limit=1)), None)
-        if record is None:
-            raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        record = campaign_record(open_job_store(location), name, location)
         maker = MontyDecoder().process_decoded(record["maker"])
         if isinstance(maker, dict):  # what monty leaves of a class that it cannot find
             raise StoreError(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from matris.errors import StoreError
+from matris.flows.campaign.finder import campaign_record
 from matris.flows.queue.queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, WorkQueue
-from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.report.outcomes import kind, reason
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
     location
         Store, as for `matris.stores.database.jobstore.open_job_store`.
     name
-        Of the campaign, or its first letters. By default the one that was worked on last.
+        Name of the campaign, or its first characters, as for `matris.flows.campaign.finder.campaign_record`.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
         If there is no such campaign.
     """
     job_store = open_job_store(location)
-    record = campaign_record(sibling_store(job_store, "campaigns", "campaign_id"), name, location)
+    record = campaign_record(job_store, name, location)
     queue = WorkQueue(sibling_store(job_store, "work_queue", "work_id"))
     items = list(queue.items(record["campaign_id"]))
     documents = sibling_store(job_store, "candidates", "document_id")
@@ -193,31 +193,6 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
         found = queue.query({"uuid": {"$in": there}}, properties=known, sort={"index": 1})
         jobs = {job["uuid"]: job for job in found}
     return status(record, items, lost_reasons(documents, ran), jobs)
-
-
-def campaign_record(records: Store, name: str | None, location: str | Path | None) -> dict[str, Any]:
-    """
-    Find the record of a campaign.
-
-    Parameters
-    ----------
-    records
-        Connected store of campaigns.
-    name
-        As for `read_status`.
-    location
-        What a message says was looked into.
-
-    Raises
-    ------
-    StoreError
-        If there is no such campaign.
-    """
-    newest_first = records.query({}, sort={"last_updated": -1})
-    found = next((record for record in newest_first if record["campaign_id"].startswith(name or "")), None)
-    if found is None:
-        raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
-    return found
 
 
 def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:
