@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from jobflow import JobStore
 
 
-def campaign_record(
-    job_store: JobStore, name: str | None = None, location: str | Path | None = None
-) -> dict[str, Any]:
+def campaign_record(job_store: JobStore, name: str | None = None, location: str | Path | None = None) -> dict[str, Any]:
     """
     Read the record of a campaign.
 

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from matris.errors import StoreError
-from matris.flows.cluster.findings import Finding
+from matris.flows.cluster.check_results import CheckResult
 from matris.flows.cluster.job_checks import check_jobs
 from matris.flows.cluster.worker_checks import check_worker
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from jobflow_remote.config.base import Project
 
-_PATIENCE = 5000  # ms for the database to answer
+_DATABASE_TIMEOUT = 5000  # ms for the database to answer
 _STARTING = 60.0  # s for a runner to start
 
 
 def check_cluster(
     project: Project, file: Path, *, checkpoint: str | None = None, minutes: float | None = None
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """
     Check a project: its database, workers, runner, and a job on each worker.
 
@@ -43,7 +43,7 @@ def check_cluster(
 
     Yields
     ------
-    Finding
+    CheckResult
         As each check ends.
     """
     database = check_database(project, file)
@@ -58,7 +58,7 @@ def check_cluster(
         yield from check_jobs(project, file, checkpoint, minutes)
 
 
-def check_database(project: Project, file: Path) -> Finding:
+def check_database(project: Project, file: Path) -> CheckResult:
     """Write into the queue's database and the job store, and remove it again."""
     from pymongo.errors import PyMongoError
 
@@ -69,7 +69,7 @@ def check_database(project: Project, file: Path) -> Finding:
     try:
         for part in (queue, *parts):
             if hasattr(part, "mongoclient_kwargs"):
-                part.mongoclient_kwargs = part.mongoclient_kwargs | {"serverSelectionTimeoutMS": _PATIENCE}
+                part.mongoclient_kwargs = part.mongoclient_kwargs | {"serverSelectionTimeoutMS": _DATABASE_TIMEOUT}
             part.connect()
         auxiliary = queue._collection.database[project.queue.auxiliary_collection]  # noqa: SLF001 - maggma offers none
         auxiliary.insert_one({"_id": mark})
@@ -79,20 +79,22 @@ def check_database(project: Project, file: Path) -> Finding:
             part.remove_docs({part.key: mark})
         ready = auxiliary.find_one({"next_id": {"$exists": True}}) is not None
     except StoreError as error:
-        return Finding("database", True, str(error))
+        return CheckResult("database", True, str(error))
     except PyMongoError as error:
         reason = str(error).split(", Timeout:")[0]
-        return Finding(
+        return CheckResult(
             "database", True, f"{queue.name} does not answer or refuses ({reason}): see the address in {_address(file)}"
         )
     if not ready:
-        return Finding("database", True, f"its queue is not prepared: jf -p {project.name} admin reset")
+        return CheckResult("database", True, f"its queue is not prepared: jf -p {project.name} admin reset")
     if "data" not in job_store.additional_stores:
-        return Finding("database", True, f'the job store in {file} has no additional store "data": add a GridFSStore')
-    return Finding("database", False, f"{queue.database} answers and can be written")
+        return CheckResult(
+            "database", True, f'the job store in {file} has no additional store "data": add a GridFSStore'
+        )
+    return CheckResult("database", False, f"{queue.database} answers and can be written")
 
 
-def check_runner(project: Project) -> Finding:
+def check_runner(project: Project) -> CheckResult:
     """See whether the runner is there, and wait for one that is starting; it is not started."""
     from jobflow_remote.jobs.daemon import DaemonError, DaemonManager, DaemonStatus
 
@@ -102,9 +104,9 @@ def check_runner(project: Project) -> Finding:
         while (status := manager.check_status()) is DaemonStatus.STARTING and time.monotonic() < until:
             time.sleep(1.0)
     except DaemonError as error:
-        return Finding("runner", True, f"{error}: jf -p {project.name} runner kill, and {way}")
+        return CheckResult("runner", True, f"{error}: jf -p {project.name} runner kill, and {way}")
     if status is DaemonStatus.RUNNING:
-        return Finding("runner", False, "runs on this machine")
+        return CheckResult("runner", False, "runs on this machine")
     controller = project.get_job_controller()
     try:
         elsewhere = controller.get_running_runner()
@@ -112,8 +114,8 @@ def check_runner(project: Project) -> Finding:
         controller.close()
     if isinstance(elsewhere, dict) and elsewhere.get("hostname") != socket.gethostname():
         told = f"runs on {elsewhere.get('hostname')}, last heard of at {elsewhere.get('last_pinged')} UTC"
-        return Finding("runner", False, told)
-    return Finding("runner", True, f"does not run ({status.value}): {way}")
+        return CheckResult("runner", False, told)
+    return CheckResult("runner", True, f"does not run ({status.value}): {way}")
 
 
 def _address(file: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Job, Response
 
 from matris.errors import MatrisError
-from matris.flows.campaign.suspects import blamed, compute_alone
+from matris.flows.campaign.poison import CLUSTER_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.cluster.walltime import Ending, ended_in_time
 from matris.makers.batch import as_candidate
 from matris.relaxation.journal import JournalInUseError
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 TRIES = 3
 """So often in a row a job may end before its scheduler ends it without a single new record."""
 
-DEATHS = 2
-"""So often a job may die on a candidate that it computes alone; then the candidate is recorded as failed."""
-
-_SUSPECTS = "suspects.json"
+_POISON_FILE = "poison.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _ENDING = 60.0  # seconds in which the job before lets go of its journal
 
@@ -93,7 +90,7 @@ def compute_chunk(
     folder = Path(getattr(maker, "journal_dir", None) or ".")
     try:
         with ended_in_time(walltime):
-            return _computed(maker, _careful(maker, candidates, folder / _SUSPECTS) if careful else candidates)
+            return _computed(maker, _careful(maker, candidates, folder / _POISON_FILE) if careful else candidates)
     except Ending as ending:
         n = n_records(folder)
         told = f"{ending}; {n} records of {len(candidates)} candidates are in {folder}"
@@ -150,9 +147,9 @@ def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[C
         new.write_text(json.dumps([deaths, name]), encoding="utf-8")
         new.replace(file)
 
-    chunk = blamed(map(as_candidate, candidates), deaths, DEATHS, "killed")
+    chunk = mark_poison(map(as_candidate, candidates), deaths, CLUSTER_DEATHS, "killed")
     try:
-        compute_alone(maker, chunk, announce)
+        compute_one_by_one(maker, chunk, announce)
     finally:  # a job that is killed does not come here
         announce(None)
     return chunk

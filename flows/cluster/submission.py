@@ -14,8 +14,8 @@ from jobflow_remote import set_run_config
 
 from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
-from matris.flows.cluster.files import read_project
 from matris.flows.cluster.project import DEVICE
+from matris.flows.cluster.project_files import read_project
 from matris.flows.cluster.walltime import seconds
 from matris.flows.cluster.worker_checks import remote_errors
 
@@ -76,7 +76,7 @@ class Submission:
         return cls(**{**content, "workers": tuple(content["workers"])})
 
 
-def submission(
+def choose_submission(
     project: str | None = None,
     workers: Iterable[str] = (),
     cpu_worker: str | None = None,
@@ -123,13 +123,13 @@ class Cluster:
 
     Parameters
     ----------
-    where
-        Jobs are sent.
+    submission
+        Project and workers.
     """
 
-    def __init__(self, where: Submission) -> None:
-        self.where = where
-        self.project, self.file = read_project(where.project)
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.project, self.file = read_project(submission.project)
         self.controller = self.project.get_job_controller()
 
     def __enter__(self) -> Self:
@@ -140,11 +140,11 @@ class Cluster:
 
     def worker_of(self, name: str) -> str:
         """Worker of a chunk; always the same, whose disk holds its journal."""
-        return self.where.workers[uuid.UUID(name).int % len(self.where.workers)]
+        return self.submission.workers[uuid.UUID(name).int % len(self.submission.workers)]
 
     def resources(self, worker: str) -> dict[str, Any]:
         """Give what a chunk's job asks the scheduler for."""
-        return {**(self.project.workers[worker].resources or {}), **self.where.resources}
+        return {**(self.project.workers[worker].resources or {}), **self.submission.resources}
 
     def device(self, name: str) -> str | None:
         """Device of a chunk's job: a GPU if its worker promises one and names none itself; a job without then fails."""
@@ -177,12 +177,12 @@ class Cluster:
         asked = self.resources(worker)
         job = cluster_job(maker, candidates, walltime=seconds(asked.get("walltime")), **how)
         job.set_uuid(job_id)
-        set_run_config(job, worker=worker, resources=asked if self.where.resources else None)
+        set_run_config(job, worker=worker, resources=asked if self.submission.resources else None)
         return job
 
     def put(self, flow: Flow) -> None:
         """Hand a flow to the queue; its jobs may refer to what the job store holds."""
-        self.controller.add_flow(flow, worker=self.where.cpu_worker, allow_external_references=True)
+        self.controller.add_flow(flow, worker=self.submission.cpu_worker, allow_external_references=True)
 
     def jobs(self, job_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import matris
-from matris.flows.cluster.findings import Finding, last_line
+from matris.flows.cluster.check_results import CheckResult, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _VERSIONS = (
 )
 
 
-def check_worker(name: str, worker: WorkerConfig, file: Path) -> Iterator[Finding]:
+def check_worker(name: str, worker: WorkerConfig, file: Path) -> Iterator[CheckResult]:
     """Check a worker's host, folder, scheduler and Python environment."""
     host, where = worker.get_host(), getattr(worker, "host", "this machine")
     try:
@@ -35,12 +35,12 @@ def check_worker(name: str, worker: WorkerConfig, file: Path) -> Iterator[Findin
         problem = f"{type(error).__name__}: {error}"
     if problem:
         way = f"see that `ssh {where} echo test` works without a password and prints nothing else"
-        yield Finding(
+        yield CheckResult(
             f"{name}: host", True, f"{where} cannot be reached ({last_line(problem)}): {way}, or correct {file}"
         )
         return
     try:
-        yield Finding(f"{name}: host", False, f"{where} answers")
+        yield CheckResult(f"{name}: host", False, f"{where} answers")
         folder = _check_folder(name, worker, host, where, file)
         yield folder
         yield _check_scheduler(name, worker, host, where, file, writable=not folder.wrong)
@@ -49,7 +49,7 @@ def check_worker(name: str, worker: WorkerConfig, file: Path) -> Iterator[Findin
         host.close()
 
 
-def _check_folder(name: str, worker: WorkerConfig, host: BaseHost, where: str, file: Path) -> Finding:
+def _check_folder(name: str, worker: WorkerConfig, host: BaseHost, where: str, file: Path) -> CheckResult:
     canary = worker.work_dir / ".matris-check"
     try:
         host.mkdir(worker.work_dir)
@@ -57,13 +57,13 @@ def _check_folder(name: str, worker: WorkerConfig, host: BaseHost, where: str, f
         host.remove(canary)
     except remote_errors() as error:
         told = f"{worker.work_dir} on {where} cannot be written ({error}): correct its rights, or work_dir in {file}"
-        return Finding(f"{name}: folder", True, told)
-    return Finding(f"{name}: folder", False, f"{worker.work_dir} on {where} can be written")
+        return CheckResult(f"{name}: folder", True, told)
+    return CheckResult(f"{name}: folder", False, f"{worker.work_dir} on {where} can be written")
 
 
 def _check_scheduler(
     name: str, worker: WorkerConfig, host: BaseHost, where: str, file: Path, *, writable: bool
-) -> Finding:
+) -> CheckResult:
     from jobflow_remote.remote.queue import QueueManager
     from qtoolkit.core.exceptions import QTKError
 
@@ -80,14 +80,14 @@ def _check_scheduler(
             host.remove(path)
             if code:
                 told = f"Slurm on {where} takes no such job ({last_line(refusal)}): correct workers.{name}.resources"
-                return Finding(what, True, f"{told} in {file}")
+                return CheckResult(what, True, f"{told} in {file}")
     except (QTKError, ValueError, *remote_errors()) as error:
         told = f"{kind} on {where} does not answer ({last_line(str(error))}): see that a login shell there finds its "
-        return Finding(what, True, f"{told}commands, or correct workers.{name} in {file}")
-    return Finding(what, False, f"{kind} on {where} answers" + (" and takes the job" if kind == "slurm" else ""))
+        return CheckResult(what, True, f"{told}commands, or correct workers.{name} in {file}")
+    return CheckResult(what, False, f"{kind} on {where} answers" + (" and takes the job" if kind == "slurm" else ""))
 
 
-def _check_environment(name: str, worker: WorkerConfig, host: BaseHost, where: str, file: Path) -> Finding:
+def _check_environment(name: str, worker: WorkerConfig, host: BaseHost, where: str, file: Path) -> CheckResult:
     what, way = f"{name}: environment", f"correct workers.{name}.pre_run in {file}"
     command = f"{worker.pre_run or ''}\ncommand -v jf && python -c {shlex.quote(_VERSIONS)}"
     if worker.is_local:
@@ -95,19 +95,19 @@ def _check_environment(name: str, worker: WorkerConfig, host: BaseHost, where: s
     try:
         printed, complaint, _ = host.execute(command, timeout=_IMPORTS)
     except remote_errors() as error:
-        return Finding(what, True, f"Python on {where} does not answer ({last_line(str(error))}): {way}")
+        return CheckResult(what, True, f"Python on {where} does not answer ({last_line(str(error))}): {way}")
     told = next((line for line in printed.splitlines() if line.startswith("matris-check ")), None)
     if told is None:
         missing = last_line(complaint) or "there is no `jf`"
         install = "pip install 'matris-flows[remote]' into it"
-        return Finding(
+        return CheckResult(
             what, True, f"the environment on {where} has no matris and jobflow-remote ({missing}): {install}, or {way}"
         )
     there = json.loads(told.partition(" ")[2])
     differing = [f"{package} {there[package]} there, {ours} here" for package, ours in _ours(there)]
     if differing:
-        return Finding(what, True, f"{there['python']} on {where} has {', '.join(differing)}: install the same")
-    return Finding(what, False, f"{there['python']} on {where} has matris-flows {there['matris-flows']}, as here")
+        return CheckResult(what, True, f"{there['python']} on {where} has {', '.join(differing)}: install the same")
+    return CheckResult(what, False, f"{there['python']} on {where} has matris-flows {there['matris-flows']}, as here")
 
 
 def _ours(there: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.errors import MatrisError
-from matris.flows.campaign.collecting import collect, record_given_up
+from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
 from matris.flows.local.worker import work
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
     from matris.stores.documents.candidate import Candidate
 
-STILLBORN = 3
-"""So often in a row a process may die before it takes a chunk."""
+MAX_FAILED_STARTS = 3
+"""Times in a row that worker processes may die before they take a chunk."""
 
 _WORKER = "from matris.flows.local.worker import main; main()"
 _GRACE = 20.0  # seconds in which a process that is told to stop gives back what it has
@@ -66,7 +66,7 @@ def run(
         If the processes cannot work at all: the disk is full, the checkpoint is gone, they die before they begin.
     """
     campaign.queue.revive(campaign.name)
-    collect(campaign)
+    harvest(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})
@@ -74,7 +74,7 @@ def run(
         while True:
             while campaign.queue.is_open(campaign.name):
                 workers.attend(_LOOK)
-            collect(campaign)
+            harvest(campaign)
             record_given_up(campaign)
             stages = advance(campaign)
             if not stages:
@@ -105,16 +105,16 @@ class Here:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def attend(self, patience: float = 0.0) -> None:
-        """Work through what is in the queue; `patience` seconds if that is with other runners."""
+    def attend(self, poll_interval: float = 0.0) -> None:
+        """Work through what is in the queue; `poll_interval` seconds if that is with other runners."""
 
         def tell(event: str, **about: Any) -> None:
             self.watch({"event": event, **about})
 
         work(self.campaign, None, tell, lambda: False)
-        collect(self.campaign)
+        harvest(self.campaign)
         if self.campaign.queue.is_open(self.campaign.name):
-            time.sleep(patience)
+            time.sleep(poll_interval)
 
 
 @dataclass
@@ -148,7 +148,7 @@ class Workers:
     watch: Watch
     _running: list[_Worker] = field(default_factory=list)
     _events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = field(default_factory=queue.Queue)
-    _stillborn: int = 0
+    _failed_starts: int = 0
 
     def __enter__(self) -> Self:
         return self
@@ -166,20 +166,20 @@ class Workers:
                 worker.process.kill()
                 worker.process.wait()
 
-    def attend(self, patience: float = 0.0) -> None:
+    def attend(self, poll_interval: float = 0.0) -> None:
         """
         Hear what the processes have to tell, and start those that are needed.
 
         Parameters
         ----------
-        patience
+        poll_interval
             Seconds to wait for something to be told.
         """
         if not self._running and self.campaign.queue.is_open(self.campaign.name):
             for device in self.devices:
                 self._start(device)
         try:
-            self._hear(*self._events.get(timeout=patience) if patience else self._events.get_nowait())
+            self._hear(*self._events.get(timeout=poll_interval) if poll_interval else self._events.get_nowait())
             while True:
                 self._hear(*self._events.get_nowait())
         except queue.Empty:
@@ -215,12 +215,12 @@ class Workers:
             self._ended(worker)
             return
         if event["event"] == "took":
-            worker.took, self._stillborn = True, 0
+            worker.took, self._failed_starts = True, 0
         elif event["event"] == "error":
             worker.error = event["error"]
         self.watch(event)
         if event["event"] == "done":
-            collect(self.campaign, [event["work_id"]])
+            harvest(self.campaign, [event["work_id"]])
 
     def _ended(self, worker: _Worker) -> None:
         """Start a process anew that has died; its chunk is free as soon as the next one looks."""
@@ -230,13 +230,13 @@ class Workers:
             raise MatrisError(worker.error)
         if code == 0:
             return
-        self._stillborn += not worker.took
+        self._failed_starts += not worker.took
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.watch({"event": "died", "device": worker.device, "cause": cause})
-        if self._stillborn >= STILLBORN:
+        if self._failed_starts >= MAX_FAILED_STARTS:
             raise MatrisError(
-                f"the process for {worker.device or 'the device'} died {STILLBORN} times before it began ({cause}): "
-                "its messages are above"
+                f"the worker process for {worker.device or 'the device'} died {MAX_FAILED_STARTS} times before it took a "
+                f"chunk ({cause}): see its messages above"
             )
         self._start(worker.device)
 

@@ -23,9 +23,9 @@ from pymongo.errors import PyMongoError
 
 from matris.errors import MatrisError
 from matris.flows.campaign.chunks import chunk_job, keep_candidates, kept_candidates
-from matris.flows.campaign.suspects import blamed, compute_alone
+from matris.flows.campaign.poison import CHUNK_DEATHS, LOCAL_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.queue.heartbeat import Heartbeat
-from matris.flows.queue.retry import patiently
+from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 
@@ -35,15 +35,6 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
     from matris.flows.queue.queue import WorkItem
     from matris.makers.batch import BatchMaker
-
-DEATHS = 3
-"""So often a process may die on a candidate that it computes alone; then the candidate is recorded as failed."""
-
-CAREFUL = 2
-"""So often a process may die on a chunk; then its candidates are computed one by one, to find the culprit."""
-
-ATTEMPTS = 3
-"""So often a chunk's job may raise an error; then the chunk is given up, and says why."""
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no other chunk would fare better
 _IDLE = 0.3  # seconds between looks into an empty queue
@@ -75,7 +66,7 @@ def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], 
     """
     with _announced(tell):
         while True:
-            item = patiently(lambda: campaign.queue.take(campaign.name), _waiting(tell))
+            item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(tell))
             if item is not None:
                 _run(campaign, item, device, tell)
             elif more():
@@ -91,7 +82,7 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
     start = time.perf_counter()
     with Heartbeat(campaign.queue, item):
         try:
-            if item.deaths >= CAREFUL:
+            if item.deaths >= CHUNK_DEATHS:
                 _one_by_one(campaign, item, maker)
             _run_job(campaign, item, maker, tell)
         except (KeyboardInterrupt, SystemExit, Stopped):
@@ -106,25 +97,25 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
         except Exception as error:  # noqa: BLE001 - a job that breaks costs only itself
             _failed(campaign, item, error, tell)
             return
-    kept = patiently(lambda: campaign.queue.finish(item), _waiting(tell))
+    kept = with_retries(lambda: campaign.queue.finish(item), _waiting(tell))
     tell("done" if kept else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
 def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, tell: Tell) -> None:
     """Run the job of a chunk; with a journal of its own if another process does not let go of the chunk's."""
     try:
-        patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(tell))
+        with_retries(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(tell))
     except JournalInUseError:  # the former holder of the chunk is suspended
         own = campaign.journal(item.work_id) / str(os.getpid())
         apart = replace(maker, journal_dir=str(own))  # type: ignore[call-arg]
-        patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), _waiting(tell))
+        with_retries(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), _waiting(tell))
 
 
 def _failed(campaign: Campaign, item: WorkItem, error: Exception, tell: Tell) -> None:
     """Give a chunk back, or up."""
     reason = f"{type(error).__name__}: {error}"
     logger.warning("chunk %s: %s", item.work_id, reason, exc_info=error)
-    given_up = item.attempts >= ATTEMPTS
+    given_up = item.attempts >= MAX_ATTEMPTS
     if not given_up:
         time.sleep(_PAUSES[min(item.attempts, len(_PAUSES)) - 1])
     (campaign.queue.give_up if given_up else campaign.queue.give_back)(item, reason)
@@ -141,10 +132,10 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
     deaths: dict[str, int] = dict(item.payload.get("blamed", {}))
     if suspect := item.payload.get("suspect"):
         deaths[suspect] = deaths.get(suspect, 0) + 1
-    candidates = blamed(before, deaths, DEATHS, item.error or "killed")
+    candidates = mark_poison(before, deaths, LOCAL_DEATHS, item.error or "killed")
     if candidates != before:
         keep_candidates(campaign.job_store, item.work_id, candidates)
-    compute_alone(maker, candidates, lambda name: campaign.queue.note(item, suspect=name, blamed=deaths))
+    compute_one_by_one(maker, candidates, lambda name: campaign.queue.note(item, suspect=name, blamed=deaths))
     campaign.queue.note(item, suspect=None, blamed=deaths)
 
 

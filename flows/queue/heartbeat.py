@@ -44,7 +44,7 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._over.wait(self._queue.patience / _BEATS):
+        while not self._over.wait(self._queue.abandoned_after / _BEATS):
             try:
                 if not self._queue.beat(self._item):
                     return  # another process has the item; results of this one are the same and are dropped

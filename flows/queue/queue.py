@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from maggma.core import Store
 
-PATIENCE = 300.0
+ABANDONED_AFTER = 300.0
 """Seconds for which the beats of an item may stand still before another process takes it."""
 
 WAITING, TAKEN, SUBMITTED, DONE, BROKEN = STATES = ("waiting", "taken", "submitted", "done", "broken")
@@ -96,8 +96,8 @@ class WorkQueue:
     ----------
     store
         As `matris.stores.database.jobstore.sibling_store` opens it, key ``work_id``.
-    patience
-        Seconds, see `PATIENCE`. Holders should beat several times in it.
+    abandoned_after
+        Seconds, see `ABANDONED_AFTER`. Holders should beat several times in it.
 
     Raises
     ------
@@ -105,8 +105,8 @@ class WorkQueue:
         If the store cannot be indexed.
     """
 
-    def __init__(self, store: Store, patience: float = PATIENCE) -> None:
-        self.patience = patience
+    def __init__(self, store: Store, abandoned_after: float = ABANDONED_AFTER) -> None:
+        self.abandoned_after = abandoned_after
         self._store = store
         self._beats = itertools.count(1)
         self._watched: dict[str, tuple[tuple[str, int], float]] = {}  # token and beat of an item, and since when
@@ -316,7 +316,7 @@ class WorkQueue:
         }
 
     def _abandoned(self, which: Mapping[str, str]) -> dict[str, Any] | None:
-        """Find an item whose holder is gone, or has not beaten for as long as `patience` under the eyes of this one."""
+        """Find an item whose holder has ended, or sent no heartbeat while watched for `abandoned_after`."""
         now = time.monotonic()  # before reading: should this process sleep in between, it has seen less, not more
         for found in self._query({**which, "state": TAKEN}):
             mark = (found["token"], found["beat"])
@@ -325,7 +325,7 @@ class WorkQueue:
             seen, since = self._watched.get(found["work_id"], (None, now))
             if seen != mark:
                 self._watched[found["work_id"]] = (mark, now)
-            elif now - since > self.patience:
+            elif now - since > self.abandoned_after:
                 return found
         return None
 

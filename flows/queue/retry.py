@@ -13,11 +13,14 @@ from matris.relaxation.journal import JournalInUseError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_ATTEMPTS = 3
+"""Times the job of a chunk may raise an error; then the chunk is given up, with the last error as the reason."""
+
 _AWAY = 600.0  # seconds that a store may be away
 _ENDING = 60.0  # seconds in which a process that ends lets go of its journal
 
 
-def patiently[T](action: Callable[[], T], waiting: Callable[[str], None] = lambda _: None) -> T:
+def with_retries[T](action: Callable[[], T], waiting: Callable[[str], None] = lambda _: None) -> T:
     """
     Do something with a store, again and again while it is away, or while a process that ends holds a journal.
 

@@ -15,7 +15,7 @@ from matris.cli.options import Store, check_there, clear_errors
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-Campaign = Annotated[
+CampaignName = Annotated[
     str | None,
     typer.Option(
         "--campaign", metavar="NAME", help="Its name, or the first letters.", show_default="the one worked on last"
@@ -26,7 +26,7 @@ _PAUSE = 3.0  # seconds between looks
 
 
 def status(
-    campaign: Campaign = None,
+    campaign: CampaignName = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again until it is finished.")] = False,
     store: Store = None,
 ) -> None:
@@ -53,7 +53,7 @@ def status(
                 live.update(status_view(found), refresh=True)
 
 
-def cancel(campaign: Campaign = None, store: Store = None) -> None:
+def cancel(campaign: CampaignName = None, store: Store = None) -> None:
     """
     Stop the jobs of a campaign that was submitted to a cluster; what is finished is kept.
 
@@ -61,18 +61,18 @@ def cancel(campaign: Campaign = None, store: Store = None) -> None:
     """
     with clear_errors():
         from matris.flows.campaign.campaign import Campaign
-        from matris.flows.cluster.files import need_jobflow_remote
+        from matris.flows.cluster.project_files import need_jobflow_remote
 
         check_there(store)
         need_jobflow_remote()
-        from matris.flows.cluster.tending import cancel as stop
+        from matris.flows.cluster.supervisor import cancel as stop
 
         opened = Campaign.open(store, campaign)
         n = stop(opened)
         stdout().print(f"{n} chunks of campaign {opened.name} stopped. To go on: matris resume", soft_wrap=True)
 
 
-def resume(campaign: Campaign = None, store: Store = None) -> None:
+def resume(campaign: CampaignName = None, store: Store = None) -> None:
     """
     Go on with a submitted campaign: what was cancelled, given up or lost is submitted again.
 
@@ -81,12 +81,12 @@ def resume(campaign: Campaign = None, store: Store = None) -> None:
     with clear_errors():
         from matris.cli.submit import warn_of_runner
         from matris.flows.campaign.campaign import Campaign
-        from matris.flows.cluster.files import need_jobflow_remote
+        from matris.flows.cluster.project_files import need_jobflow_remote
 
         check_there(store)
         need_jobflow_remote()
-        from matris.flows.cluster.tending import resume as go_on
-        from matris.flows.cluster.tending import submitted_to
+        from matris.flows.cluster.supervisor import resume as go_on
+        from matris.flows.cluster.supervisor import submitted_to
 
         opened = Campaign.open(store, campaign)
         sent: list[int] = []
@@ -100,7 +100,7 @@ def resume(campaign: Campaign = None, store: Store = None) -> None:
 
 
 def report(
-    campaign: Campaign = None,
+    campaign: CampaignName = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Its folder.", show_default="report, in the store's folder"),

@@ -81,8 +81,8 @@ def init(
     `matris cluster init NAME --scheduler slurm --partition gpu --work-dir /scratch/me/matris`
     """
     with clear_errors():
-        from matris.flows.cluster.files import prepare_queue, projects_folder, write_project
         from matris.flows.cluster.project import ClusterAnswers
+        from matris.flows.cluster.project_files import prepare_queue, projects_folder, write_project
         from matris.stores.database.private_mongo import uri_database
 
         folder = projects_folder()
@@ -135,7 +135,7 @@ def check(
     """
     with clear_errors():
         from matris.flows.cluster.checks import check_cluster
-        from matris.flows.cluster.files import read_project
+        from matris.flows.cluster.project_files import read_project
 
         found, file = read_project(project)
         failed = False

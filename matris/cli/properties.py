@@ -26,7 +26,7 @@ from matris.cli.options import (
     exit_by_states,
     listed,
 )
-from matris.cli.submit import chosen, submit_properties
+from matris.cli.submit import submission_of, submit_properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +58,8 @@ def elastic(
         from matris.makers import BatchElasticMaker
 
         maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
-        where = chosen(project, worker, resource, device) if submit else None
-        _properties("elastic", files, maker, store, output, report, where)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("elastic", files, maker, store, output, report, submission)
 
 
 def eos(
@@ -108,8 +108,8 @@ def phonon(
         maker = BatchPhononMaker(
             checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
         )
-        where = chosen(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, where)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("phonon", files, maker, store, output, report, submission)
 
 
 def qha(
@@ -193,16 +193,16 @@ def _properties(
     store: str | None,
     output: str,
     report: Path | None,
-    where: Submission | None = None,
+    submission: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print it, write a page about it."""
     from matris.flows.campaign.campaign import local_folder
-    from matris.flows.properties import compute_properties
+    from matris.flows.local.property_run import compute_properties
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 
-    if where is not None:
-        found = submit_properties(name, files, maker, where, store)
+    if submission is not None:
+        found = submit_properties(name, files, maker, submission, store)
         if found is None:
             return
         documents = found

@@ -29,7 +29,7 @@ from matris.cli.options import (
     exit_by_states,
     listed,
 )
-from matris.cli.submit import chosen, store_of, submit_campaign
+from matris.cli.submit import store_of, submission_of, submit_campaign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -149,8 +149,8 @@ def screen(
         from matris.makers.batch_relax import BatchRelaxMaker
         from matris.makers.batch_static import BatchStaticMaker
 
-        where = chosen(project, worker, resource, device) if submit else None
-        store = store_of(where, store) if where else store
+        submission = submission_of(project, worker, resource, device) if submit else None
+        store = store_of(submission, store) if submission else store
         with stderr.status("Opening the store …"):
             try:
                 funnel = Funnel(
@@ -162,7 +162,7 @@ def screen(
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
-            on: dict[str, Any] = {"checkpoint": checkpoint, "device": device if where else None}
+            on: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
             maker = BatchRelaxMaker(**on, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,
@@ -174,9 +174,9 @@ def screen(
                 known_phases=known_phases,
             )
         candidates = _candidates(sources or [], chemsys, max_sites)
-        if where is None:
+        if submission is None:
             _run(campaign, candidates, device)
-        elif not submit_campaign(campaign, candidates, where):
+        elif not submit_campaign(campaign, candidates, submission):
             return
         with stderr.status("Writing the report …"):
             documents = list(campaign.documents(_SHOWN))
@@ -214,14 +214,14 @@ def relax(
         from matris.flows.campaign.funnel import Funnel
         from matris.makers.batch_relax import BatchRelaxMaker
 
-        where = chosen(project, worker, resource, device) if submit else None
-        store = store_of(where, store) if where else store
+        submission = submission_of(project, worker, resource, device) if submit else None
+        store = store_of(submission, store) if submission else store
         with stderr.status("Opening the store …"):
             campaign = Campaign(
                 store,
                 BatchRelaxMaker(
                     checkpoint=checkpoint,
-                    device=device if where else None,
+                    device=device if submission else None,
                     relax_cell=relax_cell,
                     steps=max_steps,
                     relax_kwargs={"fmax": fmax},
@@ -231,9 +231,9 @@ def relax(
                 chunk_size=chunk_size,
             )
         candidates = _candidates(list(map(str, files)), None, 0)
-        if where is None:
+        if submission is None:
             _run(campaign, candidates, device)
-        elif not submit_campaign(campaign, candidates, where):
+        elif not submit_campaign(campaign, candidates, submission):
             return
         documents = list(campaign.documents(_SHOWN))
         _show_relaxed(campaign, documents, campaign.write_structures(output))

@@ -53,7 +53,9 @@ def status_view(status: Status) -> RenderableType:
             Text(f"{_count(status.deaths)} times a process died over a chunk; another took it", style="yellow")
         )
     if status.jobs.get("ended"):
-        parts.append(Text("what has ended is collected by a job 'matris tend', or by 'matris resume'", style="yellow"))
+        parts.append(
+            Text("what has ended is collected by a job 'matris supervise', or by 'matris resume'", style="yellow")
+        )
     if status.jobs.get("lost"):
         parts.append(
             Text("what is lost is submitted again as the next job ends, or by 'matris resume'", style="yellow")

@@ -16,7 +16,7 @@ from tests.cluster.remote import daemon, project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matris.flows.cluster.findings import Finding
+    from matris.flows.cluster.check_results import CheckResult
 
 pytestmark = pytest.mark.cluster
 
@@ -52,9 +52,9 @@ def test_check(file: Path, tiny_checkpoint: Path) -> None:
     assert done.exit_code == 1
 
 
-def scheduler(file: Path, **changed: str) -> Finding:
+def scheduler(file: Path, **changed: str) -> CheckResult:
     """What the check finds about the scheduler if other resources are asked for."""
-    from matris.flows.cluster.files import read_project
+    from matris.flows.cluster.project_files import read_project
     from matris.flows.cluster.worker_checks import check_worker
 
     worker = read_project("checked")[0].workers["gpu"]

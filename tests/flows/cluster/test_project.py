@@ -16,8 +16,8 @@ from matris.stores.database.private_mongo import PrivateMongoStore, read_uri, wr
 
 pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installed")
 
-from matris.flows.cluster.files import prepare_queue, read_project, validated, write_project
 from matris.flows.cluster.project import ClusterAnswers, project_spec
+from matris.flows.cluster.project_files import prepare_queue, read_project, validated, write_project
 
 SECRET = "s3cr3t"  # noqa: S105 - nobody's
 URI = f"mongodb://me:{SECRET}@db.example.org:27017/screening?authSource=admin"

@@ -44,10 +44,10 @@ pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installe
 import jobflow_remote
 
 from matris.flows.cluster.compute import compute_chunk
-from matris.flows.cluster.files import prepare_queue, write_project
 from matris.flows.cluster.project import ClusterAnswers
-from matris.flows.cluster.submission import Cluster, Submission, submission
-from matris.flows.cluster.tending import submit
+from matris.flows.cluster.project_files import prepare_queue, write_project
+from matris.flows.cluster.submission import Cluster, Submission, choose_submission
+from matris.flows.cluster.supervisor import submit
 from matris.flows.cluster.walltime import Ending, ended_in_time, seconds, seconds_left
 from tests.cluster.remote import FAST, runner, set_delays
 from tests.conftest import free_port, mongo_process
@@ -200,7 +200,7 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert [each["n"] for each in told if each["event"] == "submitted"] == [3, 3, 1]
     assert {each["worker"] for each in cast.ready("gpu")} == {"gpu"}
     waiting = cast.jobs(state="WAITING")
-    assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris tend")] * 3
+    assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris supervise")] * 3
     found = read_status(f"{mongo_server}/{cast.cluster.project.get_queue_store().database}")  # as seen from elsewhere
     assert (found.phase, found.jobs, found.cluster) == ("queued", {"queued": 3}, "gpu of project hull")
 
@@ -416,7 +416,7 @@ def test_candidate_that_kills_its_job(tiny_checkpoint: Path, tmp_path: Path) -> 
     """After a job that was killed the file names the candidate that it computed alone."""
     first, second = chunk = candidates(2)
     careful = dataclasses.replace(maker(tiny_checkpoint), journal_dir=str(tmp_path))
-    file = tmp_path / "suspects.json"
+    file = tmp_path / "poison.json"
     file.write_text(json.dumps([{}, first.candidate_id]))
     states = [record.state for record in compute_chunk(careful, chunk, careful=True).records]
     assert states == ["converged", "converged"]
@@ -428,9 +428,9 @@ def test_candidate_that_kills_its_job(tiny_checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    from matris.flows.queue import retry as patience
+    from matris.flows.queue import retry
 
-    monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
     answers = [AutoReconnect("away"), StoreError("no"), 7]
     answers[1].__cause__ = AutoReconnect("away")
     told: list[str] = []
@@ -441,11 +441,11 @@ def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    assert patience.patiently(ask, told.append) == 7
+    assert retry.with_retries(ask, told.append) == 7
     assert told == ["away", "no"]
     answers = [StoreError("wrong for good")]
     with pytest.raises(StoreError, match="wrong for good"):
-        patience.patiently(ask)
+        retry.with_retries(ask)
 
 
 def invoke(*arguments: object) -> Result:
@@ -511,7 +511,7 @@ def test_runner(projects: Path, mongo_server: str, tiny_checkpoint: Path, alone:
     file = write_hull(projects, mongo_server)
     sent = campaign(tiny_checkpoint)
     with runner(file):
-        submit(sent, candidates(), submission())
+        submit(sent, candidates(), choose_submission())
         settled(sent)
     assert differences(sent, alone) == []
 
@@ -524,7 +524,7 @@ def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, al
         with mongo_process(tmp_path, port) as address:
             file = write_hull(projects, address)
             sent = campaign(tiny_checkpoint)
-            submit(sent, candidates(), submission())
+            submit(sent, candidates(), choose_submission())
             stack.enter_context(runner(file))
             until(lambda: any(job["state"] == "COMPLETED" for job in states(sent)))
         time.sleep(30)
@@ -535,7 +535,7 @@ def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, al
 
 def states(sent: Campaign) -> list[dict[str, Any]]:
     """Read the jobs of a campaign's chunks."""
-    with Cluster(submission()) as cluster:
+    with Cluster(choose_submission()) as cluster:
         return list(cluster.jobs(item.payload["job"] for item in sent.queue.submitted(sent.name)).values())
 
 
@@ -548,5 +548,5 @@ def until(what: Callable[[], bool], seconds: float = 1800.0) -> None:
 
 def settled(sent: Campaign) -> None:
     until(lambda: not sent.queue.is_open(sent.name))
-    with turn(sent, "tending"):  # which whoever found that nothing is open has, until the hulls are taken
+    with turn(sent, "supervision"):  # which whoever found that nothing is open has, until the hulls are taken
         return

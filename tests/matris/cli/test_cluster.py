@@ -150,7 +150,7 @@ def test_check_of_what_is_right(folder: Path, mongo_server: str) -> None:
 def test_check_of_a_database_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matris.flows.cluster import checks
 
-    monkeypatch.setattr(checks, "_PATIENCE", 300)
+    monkeypatch.setattr(checks, "_DATABASE_TIMEOUT", 300)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -171,8 +171,8 @@ def test_check_of_a_database_that_is_away(folder: Path, monkeypatch: pytest.Monk
 
 def worker_findings(folder: Path, **changed: Any) -> dict[str, tuple[bool, str]]:
     """What the checks of a worker find, by what they check."""
-    from matris.flows.cluster.files import validated, write_project
     from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.project_files import validated, write_project
     from matris.flows.cluster.worker_checks import check_worker
 
     activate = f'export PATH={Path(sys.executable).parent}:"$PATH"'
@@ -197,8 +197,8 @@ def test_check_of_an_unknown_host(folder: Path) -> None:
 
 def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By ssh: commands in a login shell there, files by sftp."""
-    from matris.flows.cluster.files import write_project
     from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.project_files import write_project
     from matris.flows.cluster.worker_checks import check_worker
     from tests.ssh_server import PASSWORD, login_node
 
@@ -350,8 +350,8 @@ def runner(folder: Path, mongo_server: str) -> Iterator[None]:
 @pytest.mark.usefixtures("runner")
 def test_jobs(tiny_checkpoint: Path) -> None:
     """A job on each worker; one with a checkpoint that is not there."""
-    from matris.flows.cluster.files import read_project
     from matris.flows.cluster.job_checks import check_jobs
+    from matris.flows.cluster.project_files import read_project
 
     project, file = read_project("hull")
     start = time.monotonic()
@@ -371,8 +371,8 @@ def test_jobs(tiny_checkpoint: Path) -> None:
 
 def test_job_that_waits(folder: Path, mongo_server: str) -> None:
     """No runner: the job stays where it is."""
-    from matris.flows.cluster.files import read_project
     from matris.flows.cluster.job_checks import check_jobs
+    from matris.flows.cluster.project_files import read_project
 
     assert init(folder, f"{mongo_server}/cli_cluster_waits").exit_code == 0
     project, file = read_project("hull")

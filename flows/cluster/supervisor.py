@@ -11,15 +11,15 @@ from jobflow_remote import set_run_config
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.chunks import chunk_reference
-from matris.flows.campaign.collecting import collect, record_given_up
+from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
+from matris.flows.campaign.poison import CHUNK_DEATHS
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.campaign.survivors import advance
 from matris.flows.campaign.turns import turn
-from matris.flows.cluster.findings import last_line
+from matris.flows.cluster.check_results import last_line
 from matris.flows.cluster.submission import LOST, STOPPED, Cluster, Submission, job_id
-from matris.flows.local.worker import ATTEMPTS, CAREFUL
-from matris.flows.queue.retry import patiently
+from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
 from matris.stores.database.jobstore import PROJECT
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ type Watch = Callable[[dict[str, Any]], None]
 
 
 def submit(
-    campaign: Campaign, candidates: Iterable[Candidate], where: Submission, watch: Watch = lambda _: None
+    campaign: Campaign, candidates: Iterable[Candidate], submission: Submission, watch: Watch = lambda _: None
 ) -> None:
     """
     Read candidates into a campaign's queue, and submit its chunks to a cluster.
@@ -52,23 +52,23 @@ def submit(
         In the store of the project's results.
     candidates
         Read one by one; the first chunks are submitted meanwhile.
-    where
-        Jobs are sent.
+    submission
+        Project and workers.
     watch
         Called with ``{"event": "read", …}`` and the counts of `matris.flows.campaign.intake.Intake`, and with
         ``{"event": "submitted", "stage": …, "n": …}``.
     """
-    campaign.keep(submission=where.to_dict(), cancelled=False)
+    campaign.keep(submission=submission.to_dict(), cancelled=False)
     campaign.queue.revive(campaign.name)
-    with Cluster(where) as cluster:
+    with Cluster(submission) as cluster:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})
-            with turn(campaign, "tending"):
+            with turn(campaign, "supervision"):
                 _send(campaign, cluster, watch)
-        tend(campaign, cluster, watch)
+        supervise(campaign, cluster, watch)
 
 
-def tend(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: None) -> bool:
+def supervise(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: None) -> bool:
     """
     Collect what ended, submit again what is lost, and what comes next.
 
@@ -88,7 +88,7 @@ def tend(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: None) ->
     bool
         Whether the campaign is finished.
     """
-    with turn(campaign, "tending"):
+    with turn(campaign, "supervision"):
         _hear(campaign, cluster)
         _send(campaign, cluster, watch)
         if campaign.queue.is_open(campaign.name) or campaign.record().get("reading"):
@@ -109,11 +109,11 @@ def resume(campaign: Campaign, watch: Watch = lambda _: None) -> bool:
     bool
         Whether it is finished.
     """
-    where = submitted_to(campaign)
+    submission = submitted_to(campaign)
     campaign.keep(cancelled=False)
     campaign.queue.revive(campaign.name)
-    with Cluster(where) as cluster:
-        return tend(campaign, cluster, watch)
+    with Cluster(submission) as cluster:
+        return supervise(campaign, cluster, watch)
 
 
 def cancel(campaign: Campaign) -> int:
@@ -125,10 +125,10 @@ def cancel(campaign: Campaign) -> int:
     int
         Chunks whose jobs were stopped.
     """
-    where = submitted_to(campaign)
+    submission = submitted_to(campaign)
     campaign.keep(cancelled=True)
     n = 0
-    with Cluster(where) as cluster, turn(campaign, "tending"):
+    with Cluster(submission) as cluster, turn(campaign, "supervision"):
         _hear(campaign, cluster)
         for item in campaign.queue.submitted(campaign.name):
             cluster.stop(item.payload["job"])
@@ -151,8 +151,8 @@ def submitted_to(campaign: Campaign) -> Submission:
     return Submission.from_dict(found)
 
 
-@job(name="matris tend")
-def tend_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noqa: ARG001 - what it waits for
+@job(name="matris supervise")
+def supervise_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noqa: ARG001 - what it waits for
     """
     Look after a campaign when the job of one of its chunks has ended.
 
@@ -174,26 +174,26 @@ def tend_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noq
     def look() -> bool:
         campaign = Campaign.open(f"{PROJECT}{project}", name)
         with Cluster(submitted_to(campaign)) as cluster:
-            return tend(campaign, cluster)
+            return supervise(campaign, cluster)
 
-    return {"campaign": name, "finished": patiently(look)}
+    return {"campaign": name, "finished": with_retries(look)}
 
 
 def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
     """Submit what waits, a flow for each chunk: its job, and one that looks after the campaign when that has ended."""
-    where = cluster.where
+    submission = cluster.submission
     if campaign.record().get("cancelled"):
         return
     while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
         device = campaign.maker.device or cluster.device(name)
         maker = stage_maker(item.stage, campaign.maker, cluster.journal(name), device)
-        careful = item.deaths >= CAREFUL
+        careful = item.deaths >= CHUNK_DEATHS
         chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
-        after = tend_campaign(chunk.output, where.project, campaign.name)
+        after = supervise_campaign(chunk.output, submission.project, campaign.name)
         after.config.resolve_references = False  # it only waits for the chunk
         after.config.on_missing_references = OnMissing.NONE  # also for one whose job failed
-        set_run_config(after, worker=where.cpu_worker, resources={}, priority=_FIRST)
+        set_run_config(after, worker=submission.cpu_worker, resources={}, priority=_FIRST)
         flow = Flow([chunk, after], name=f"{campaign.title}: {item.stage} {name[:8]}")
         flow.update_metadata({"campaign": campaign.name})
         cluster.put(flow)
@@ -212,7 +212,7 @@ def _hear(campaign: Campaign, cluster: Cluster) -> None:
         campaign.queue.finish(items[name], **_times(ended))
     if done:
         cluster.drop_journals(items[name].work_id for name in done)
-    collect(campaign)
+    harvest(campaign)
     for name, item in items.items():
         if name not in told:  # whoever submitted it died before it did: another name is taken, nothing is counted
             campaign.queue.give_back(item)
@@ -228,7 +228,7 @@ def _lost(campaign: Campaign, item: WorkItem, ended: Mapping[str, Any]) -> None:
     error = ended.get("error") or (ended.get("remote") or {}).get("error") or ""
     died = ended["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
     reason = last_line(error) or ended["state"]
-    if item.attempts >= (LOSSES if died else ATTEMPTS):
+    if item.attempts >= (LOSSES if died else MAX_ATTEMPTS):
         campaign.queue.give_up(item, reason)
     else:
         campaign.queue.give_back(item, reason, died=died)

@@ -31,7 +31,7 @@ type Documents = list[dict[str, Any]]
 
 
 def submit_properties(
-    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, where: Submission
+    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, submission: Submission
 ) -> tuple[Documents | None, Counter[str]]:
     """
     Submit the structures of some files in chunks, or read what came out of them.
@@ -49,14 +49,14 @@ def submit_properties(
         How.
     job_store
         Of the project's results.
-    where
-        Jobs are sent.
+    submission
+        Project and workers.
 
     Returns
     -------
     list of dict or None
-        A document per structure, in order, with its ``source``, as `matris.flows.properties.compute_properties` gives
-        it; None if some are not there yet.
+        A document per structure, in order, with its ``source``, as
+        `matris.flows.local.property_run.compute_properties` returns them; None if some are missing.
     Counter
         Structures by ``"submitted"``, ``"submitted again"``, ``"under way"``, ``"finished"``.
 
@@ -71,7 +71,7 @@ def submit_properties(
     counts: Counter[str] = Counter()
     new: list[Job] = []
     documents: Documents = []
-    with Cluster(where) as cluster:
+    with Cluster(submission) as cluster:
         for chunk in batched(candidates, CHUNK_SIZES[stage]):
             name = chunk_id(stage, origin, chunk)
             job, state = _last(cluster, name)

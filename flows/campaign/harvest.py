@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
 
 
-def collect(campaign: Campaign, only: Collection[str] | None = None) -> None:
+def harvest(campaign: Campaign, only: Collection[str] | None = None) -> None:
     """
     Turn outputs into documents, and remove what their jobs needed.
 
