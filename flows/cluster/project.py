@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
+from matris.flows.cluster.walltime import seconds
 from matris.stores.database.jobstore import STAMP
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ CACHES = {
     "TORCH_EXTENSIONS_DIR": "extensions",
 }
 """Variables for checkpoints and compiled kernels, and their folders."""
-
-DEVICE = "MATRIS_DEVICE"
-"""Variable that names the device of a job."""
 
 _CONNECT = 30  # seconds
 _DELAY = 10.0  # seconds between the runner's looks at its own database
@@ -187,7 +185,7 @@ def _gpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
             "jobs_handle_dir": f"{answers.work_dir}/{answers.name}-handles",
             "work_dir": f"{answers.work_dir}/{answers.name}-nodes",
             "parallel_jobs": answers.gpus_per_node,
-            "max_time": _LAST_START * _seconds(answers.walltime),
+            "max_time": _LAST_START * (seconds(answers.walltime) or 0.0),
             "max_wait": _IDLE,
         }
     return worker
@@ -210,9 +208,10 @@ def _preparation(answers: ClusterAnswers) -> str:
     They belong to the worker, so that they hold for every flow and for a whole node; an execution configuration would
     load its modules after the environment is activated, and put their Python before it.
     """
-    variables = (
-        {} if answers.scheduler == "shell" else {DEVICE: "cuda"}
-    )  # a job without its GPU is to fail, not to crawl
+    from matris.model.potential import DEVICE  # loads torch
+
+    # a job that gets no GPU fails instead of computing on the CPU
+    variables = {} if answers.scheduler == "shell" else {DEVICE: "cuda"}
     if answers.cache_dir:
         variables |= {name: f"{answers.cache_dir}/{folder}" for name, folder in CACHES.items()}
     variables |= answers.environment
@@ -280,12 +279,6 @@ def _gpus(answers: ClusterAnswers, n_gpus: int) -> str:
 def _times(memory: str | None, n: int) -> str | None:
     """Memory of n jobs, in the unit of one."""
     return None if memory is None else re.sub(r"^\d+", lambda number: str(int(number[0]) * n), memory)
-
-
-def _seconds(walltime: str) -> int:
-    days, _, clock = walltime.rpartition("-")
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _check(answers: ClusterAnswers) -> None:

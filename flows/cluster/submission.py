@@ -14,10 +14,10 @@ from jobflow_remote import set_run_config
 
 from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
-from matris.flows.cluster.project import DEVICE
 from matris.flows.cluster.project_files import read_project
 from matris.flows.cluster.walltime import seconds
 from matris.flows.cluster.worker_checks import remote_errors
+from matris.model.potential import DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +79,6 @@ class Submission:
 def choose_submission(
     project: str | None = None,
     workers: Iterable[str] = (),
-    cpu_worker: str | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> Submission:
     """
@@ -90,28 +89,25 @@ def choose_submission(
     project
         By default jobflow-remote's own choice.
     workers
-        By default ``gpu``, if there is one, else all but `cpu_worker`.
-    cpu_worker
-        By default ``cpu``, if there is one, else the first on this machine.
+        Workers for the jobs of chunks. Default: ``gpu`` if there is one, else all but the worker of supervising jobs,
+        which is ``cpu`` if there is one, else the first worker on this machine.
     resources
         As `Submission` has them.
 
     Raises
     ------
     MatrisError
-        If the project has no such worker, or `cpu_worker` is on another machine.
+        If the project has no such worker, or no worker on this machine.
     """
     found, file = read_project(project)
     local = [name for name, worker in found.workers.items() if worker.is_local]
-    cpu = cpu_worker or (CPU if CPU in found.workers else next(iter(local), None))
+    cpu = CPU if CPU in local else next(iter(local), None)
     if cpu is None:
         raise MatrisError(f"no worker in {file} is on this machine, which a job that sees the database needs: add one")
     others = tuple(name for name in found.workers if name != cpu)
     chosen = tuple(workers) or ((GPU,) if GPU in found.workers else others or (cpu,))
     if unknown := [name for name in (*chosen, cpu) if name not in found.workers]:
         raise MatrisError(f"no worker {', '.join(unknown)} in {file}: there are {', '.join(found.workers)}")
-    if cpu not in local:
-        raise MatrisError(f"worker {cpu} of {file} is on another machine, and must see the database: name one on this")
     queue, docs = found.get_queue_store(), found.get_jobstore().docs_store
     beside = getattr(queue, "database", None) == getattr(docs, "database", None)
     return Submission(found.name, chosen, cpu, dict(resources or {}), queue.collection_name if beside else None)

@@ -123,7 +123,6 @@ class _Worker:
 
     device: str | None
     process: subprocess.Popen[str]
-    holds: str | None = None
     took: bool = False
     error: str | None = None
 
@@ -235,8 +234,8 @@ class Workers:
         self.watch({"event": "died", "device": worker.device, "cause": cause})
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise MatrisError(
-                f"the worker process for {worker.device or 'the device'} died {MAX_FAILED_STARTS} times before it took a "
-                f"chunk ({cause}): see its messages above"
+                f"the process for {worker.device or 'the device'} died {MAX_FAILED_STARTS} times before it took any work "
+                f"({cause}): its messages are above"
             )
         self._start(worker.device)
 

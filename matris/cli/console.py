@@ -123,17 +123,22 @@ def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def rate(per_second: float | None) -> str:
+    """Rate per second, minute or hour: the shortest unit that gives a number of at least one."""
+    if not per_second:
+        return "–"
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        if per_second * seconds >= 1 or unit == "h":
+            break
+    return f"{per_second * seconds:.1f}/{unit}"
+
+
 class _RateColumn(ProgressColumn):
-    """Candidates in a second, minute or hour, whichever gives a number above one."""
+    """Candidates per second, minute or hour."""
 
     def render(self, task: Task) -> Text:
         """Show the rate of a task."""
-        if not task.speed:
-            return Text("–/s")
-        for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-            if task.speed * seconds >= 1 or unit == "h":
-                break
-        return Text(f"{task.speed * seconds:.1f}/{unit}", no_wrap=True)
+        return Text(rate(task.speed), no_wrap=True)
 
 
 class CampaignProgress:

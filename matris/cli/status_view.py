@@ -9,6 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from matris.cli.console import rate
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -94,14 +96,6 @@ def _reasons(reasons: Mapping[str, int]) -> Table:
     if rest := sum(count for _, count in ordered[_REASONS:]):
         table.add_row(_count(rest), "for other reasons")
     return table
-
-
-def rate(per_second: float | None) -> str:
-    """Candidates in a second, minute or hour, whichever gives a number above one."""
-    if not per_second:
-        return "–"
-    unit, seconds = next((each for each in (("s", 1), ("min", _MINUTE)) if per_second * each[1] >= 1), ("h", _HOUR))
-    return f"{per_second * seconds:.1f}/{unit}"
 
 
 def duration(seconds: float | None) -> str:
