@@ -1,4 +1,4 @@
-"""What checks of a cluster find."""
+"""Results of the checks of a cluster."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 class CheckResult(NamedTuple):
     """
-    What a check found.
+    Result of one check.
 
     Parameters
     ----------
-    what
-        Was checked.
-    wrong
-        Whether something must be done.
-    told
-        What was found; if wrong, with the way out.
+    check
+        Name of the check.
+    failed
+        Whether the user has to do something.
+    message
+        Result, in one line; for a failed check with the remedy.
     """
 
-    what: str
-    wrong: bool
-    told: str
+    check: str
+    failed: bool
+    message: str
 
 
 def last_line(text: str) -> str:
-    """Last line of a message that says something."""
+    """Return the last line of a text that is not blank; empty if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -1,4 +1,4 @@
-"""What commands do that hand their work to a cluster."""
+"""What commands do to submit their work to a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 def submission_of(
     project: str | None, worker: str | None, resource: Sequence[str] | None, device: str | None
 ) -> Submission:
-    """Read from the options where jobs are sent."""
+    """
+    Read the project, the workers and the resources of jobs from the options of a command.
+
+    Raises
+    ------
+    MatrisError
+        If the options name several devices, or workers that the project lacks.
+    """
     if device is not None and "," in device:
         raise MatrisError(f"a job computes on one device, not on {device}: the scheduler binds each job to a GPU")
     from matris.flows.cluster.project_files import need_jobflow_remote
@@ -38,19 +45,26 @@ def submission_of(
     return choose_submission(project, workers, resources={name: value for name, _, value in pairs})
 
 
-def store_of(submission: Submission, store: str | None) -> str:
-    """Store of the project's results, where those of a submitted command are."""
+def project_store(submission: Submission, store: str | None) -> str:
+    """
+    Return the store of a project, which holds the results of submitted work.
+
+    Raises
+    ------
+    MatrisError
+        If the option ``--store`` names another one.
+    """
     from matris.stores.database.jobstore import PROJECT
 
     if store not in {None, f"{PROJECT}{submission.project}"}:
         raise MatrisError(
-            f"what is submitted goes to the database of project {submission.project}: leave --store {store} out"
+            f"submitted work is stored in the database of project {submission.project}: leave --store {store} out"
         )
     return f"{PROJECT}{submission.project}"
 
 
 def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], submission: Submission) -> bool:
-    """Submit what a campaign lacks, and say what became of it; whether nothing is left to do."""
+    """Submit what the campaign lacks, print a summary, and return whether the campaign is finished."""
     from matris.flows.cluster.supervisor import submit
 
     n = {"read": 0, "chunks": 0, "candidates": 0}
@@ -68,15 +82,13 @@ def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], submiss
         submit(campaign, candidates, submission, watch)
     finished = not campaign.queue.is_open(campaign.name)
     if not finished:
-        told = f"{n['read']} read; {n['candidates']} candidates in {n['chunks']} chunks submitted to "
-        stdout().print(
-            f"{told}{', '.join(submission.workers)} of project {submission.project}, campaign {campaign.name}",
-            soft_wrap=True,
-        )
-        warn_of_runner(submission)
+        counts = f"{n['read']} read; {n['candidates']} candidates in {n['chunks']} chunks submitted to "
+        target = f"{', '.join(submission.workers)} of project {submission.project}, campaign {campaign.name}"
+        stdout().print(f"{counts}{target}", soft_wrap=True)
+        warn_without_runner(submission)
         store = escape(str(campaign.location))
         stdout().print(
-            f"Watch it: matris status --store {store}. Stop it: matris cancel --store {store}", soft_wrap=True
+            f"Progress: matris status --store {store}. To stop: matris cancel --store {store}", soft_wrap=True
         )
     return finished
 
@@ -84,29 +96,30 @@ def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], submiss
 def submit_properties(
     name: str, files: Sequence[Path], maker: BatchMaker, submission: Submission, store: str | None
 ) -> list[dict[str, Any]] | None:
-    """Submit what is to be computed of some files, and say so; or the documents, if all are there."""
+    """Submit the structures of some files and print a summary, or return the documents if all are computed."""
     from matris.flows.cluster import property_jobs
     from matris.stores.database.jobstore import open_job_store
 
     with stderr.status("Submitting …"):
-        job_store = open_job_store(store_of(submission, store))
+        job_store = open_job_store(project_store(submission, store))
         documents, counts = property_jobs.submit_properties(files, name, maker, job_store, submission)
     if documents is None:
-        told = ", ".join(f"{n} {how}" for how, n in counts.items())
+        states = ", ".join(f"{n} {state}" for state, n in counts.items())
+        workers = f"{', '.join(submission.workers)} of project {submission.project}"
         stdout().print(
-            f"{told}, by {', '.join(submission.workers)} of project {submission.project}. The same command again shows "
-            f"the results; jobs: jf -p {submission.project} job list",
+            f"{states}, by {workers}. Run the same command again for the results; "
+            f"list the jobs by jf -p {submission.project} job list",
             soft_wrap=True,
         )
-        warn_of_runner(submission)
+        warn_without_runner(submission)
     return documents
 
 
-def warn_of_runner(submission: Submission) -> None:
-    """Say so if nobody submits what is in the project's queue."""
+def warn_without_runner(submission: Submission) -> None:
+    """Print a warning if no runner submits the jobs in the project's queue."""
     from matris.flows.cluster.checks import check_runner
     from matris.flows.cluster.project_files import read_project
 
-    finding = check_runner(read_project(submission.project)[0])
-    if finding.wrong:
-        stderr.print(f"[yellow]The runner[/yellow] {escape(finding.told)}", soft_wrap=True)
+    result = check_runner(read_project(submission.project)[0])
+    if result.failed:
+        stderr.print(f"[yellow]The runner[/yellow] {escape(result.message)}", soft_wrap=True)

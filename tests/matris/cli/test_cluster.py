@@ -68,7 +68,7 @@ def test_init(folder: Path, mongo_server: str, monkeypatch: pytest.MonkeyPatch) 
     place = ["--work-dir", "/scratch/me/", "--host", "me@login", "--python", "/home/me/env"]
     forced = invoke("init", "hull", "--scheduler", "slurm", *place, "--force")
     assert forced.exit_code == 0, forced.output
-    assert "Its queue was there already" in forced.stdout
+    assert "Its queue existed already" in forced.stdout
     text = (folder / "hull.yaml").read_text()
     assert "host: login\n    user: me\n" in text
     assert "work_dir: /scratch/me\n" in text
@@ -90,7 +90,7 @@ def test_init_asks_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     given = {"--database": None, "--scheduler": "slurm", "--work-dir": ""}
     monkeypatch.setattr(cluster.typer, "prompt", lambda what, **_: f"the {what}")
-    assert cluster._asked(given) == ["the database", "slurm", "the work-dir"]
+    assert cluster._prompt_for_missing(given) == ["the database", "slurm", "the work-dir"]
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +112,12 @@ def test_a_runner_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     waits: list[float] = []
     monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append))
     finding = checks.check_runner(SimpleNamespace(name="hull"))  # type: ignore[arg-type]
-    assert (finding.wrong, finding.told) == (False, "runs on this machine")
+    assert (finding.failed, finding.message) == (False, "runs on this machine")
     assert len(waits) == 2
     controller = SimpleNamespace(get_running_runner=lambda: None, close=lambda: None)
     manager.check_status = lambda: starting
     found = checks.check_runner(SimpleNamespace(name="hull", get_job_controller=lambda: controller))  # type: ignore[arg-type]
-    assert (found.wrong, found.told) == (True, "does not run (STARTING): jf -p hull runner start")
+    assert (found.failed, found.message) == (True, "does not run (STARTING): jf -p hull runner start")
     assert sum(waits) >= 60
 
 
@@ -182,7 +182,7 @@ def worker_findings(folder: Path, **changed: Any) -> dict[str, tuple[bool, str]]
     project = write_project(answers, "mongodb://h/d", force=True)
     assert validated(project.model_dump()) is not None
     found = check_worker("gpu", project.workers["gpu"], answers.file)
-    return {finding.what.removeprefix("gpu: "): (finding.wrong, finding.told) for finding in found}
+    return {finding.check.removeprefix("gpu: "): (finding.failed, finding.message) for finding in found}
 
 
 def test_check_of_an_unknown_host(folder: Path) -> None:
@@ -211,17 +211,17 @@ def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(sys, "stdin", nothing)  # which fabric hands on
         login = {"port": port, "password": PASSWORD, "connect_kwargs": {"allow_agent": False, "look_for_keys": False}}
         found = list(check_worker("gpu", worker.model_copy(update=login), answers.file))
-        assert not any(finding.wrong for finding in found), found
-        assert [finding.what for finding in found] == [
+        assert not any(finding.failed for finding in found), found
+        assert [finding.check for finding in found] == [
             f"gpu: {what}" for what in ("host", "folder", "scheduler", "environment")
         ]
-        assert not any(finding.wrong for finding in found), found
-        assert all("127.0.0.1" in finding.told for finding in found)
+        assert not any(finding.failed for finding in found), found
+        assert all("127.0.0.1" in finding.message for finding in found)
         nowhere = {"work_dir": Path("/proc/nowhere")}
         wrong = list(check_worker("gpu", worker.model_copy(update=login | nowhere), answers.file))[1]
-        assert "/proc/nowhere on 127.0.0.1 cannot be written" in wrong.told
+        assert "/proc/nowhere on 127.0.0.1 cannot be written" in wrong.message
         (refused,) = check_worker("gpu", worker.model_copy(update=login | {"password": "shut"}), answers.file)
-        assert "127.0.0.1 cannot be reached (AuthenticationException: " in refused.told
+        assert "127.0.0.1 cannot be reached (AuthenticationException: " in refused.message
     assert list((folder.parent / "work").iterdir()) == []
 
 
@@ -313,14 +313,14 @@ TOLD = {"host": "n1", "device_name": "H100", "torch": "2.11", "checkpoint": "c",
     ],
 )
 def test_device_of_a_job(resources: dict[str, str] | None, ran: dict[str, Any], expected: str | None) -> None:
-    from matris.flows.cluster.job_checks import _judged_device
+    from matris.flows.cluster.job_checks import _device_result
 
     worker: Any = SimpleNamespace(resources=resources)
-    finding = _judged_device("gpu: job", worker, Path("hull.yaml"), TOLD | ran)
-    assert finding.wrong == (expected is not None)
-    assert (expected or "checkpoint c, sha256 f00") in finding.told
+    finding = _device_result("gpu: job", worker, Path("hull.yaml"), TOLD | ran)
+    assert finding.failed == (expected is not None)
+    assert (expected or "checkpoint c, sha256 f00") in finding.message
     if expected is None:
-        assert f"CUDA_VISIBLE_DEVICES={ran['visible_devices']}" in finding.told
+        assert f"CUDA_VISIBLE_DEVICES={ran['visible_devices']}" in finding.message
 
 
 @pytest.fixture
@@ -355,18 +355,18 @@ def test_jobs(tiny_checkpoint: Path) -> None:
 
     project, file = read_project("hull")
     start = time.monotonic()
-    found = {finding.what: finding for finding in check_jobs(project, file, str(tiny_checkpoint), 3)}
+    found = {finding.check: finding for finding in check_jobs(project, file, str(tiny_checkpoint), 3)}
     assert sorted(found) == ["cpu: job", "gpu: job"]
     for finding in found.values():
-        assert not finding.wrong, finding
-        assert f"of {socket.gethostname()} (" in finding.told
-        assert "with checkpoint tiny, sha256 " in finding.told
+        assert not finding.failed, finding
+        assert f"of {socket.gethostname()} (" in finding.message
+        assert "with checkpoint tiny, sha256 " in finding.message
     assert time.monotonic() - start < 180
     for finding in check_jobs(project, file, "/nowhere.safetensors", 3):
-        assert finding.wrong
-        assert "FAILED (" in finding.told
-        assert "/nowhere.safetensors" in finding.told
-        assert "jf -p hull job info" in finding.told
+        assert finding.failed
+        assert "FAILED (" in finding.message
+        assert "/nowhere.safetensors" in finding.message
+        assert "jf -p hull job info" in finding.message
 
 
 def test_job_that_waits(folder: Path, mongo_server: str) -> None:
@@ -377,5 +377,5 @@ def test_job_that_waits(folder: Path, mongo_server: str) -> None:
     assert init(folder, f"{mongo_server}/cli_cluster_waits").exit_code == 0
     project, file = read_project("hull")
     for finding in check_jobs(project, file, None, 0.0):
-        assert finding.wrong
-        assert "is READY after 0 min, and stays: jf -p hull job info" in finding.told
+        assert finding.failed
+        assert "is READY after 0 min, and stays: jf -p hull job info" in finding.message
