@@ -121,9 +121,7 @@ def _check_scheduler(worker: _Worker, *, writable: bool) -> CheckResult:
     except (QTKError, ValueError, *remote_errors()) as error:
         remedy = f"make a login shell there find its commands, or correct workers.{worker.name} in {worker.file}"
         return worker.failure("scheduler", f"{kind} on {place} does not answer ({last_line(str(error))}): {remedy}")
-    return worker.result(
-        "scheduler", f"{kind} on {place} answers" + (" and takes the job" if kind == "slurm" else "")
-    )
+    return worker.result("scheduler", f"{kind} on {place} answers" + (" and takes the job" if kind == "slurm" else ""))
 
 
 def _check_environment(worker: _Worker) -> CheckResult:
@@ -136,9 +134,7 @@ def _check_environment(worker: _Worker) -> CheckResult:
     try:
         output, errors, _ = worker.host.execute(command, timeout=_IMPORT_TIMEOUT)
     except remote_errors() as error:
-        return worker.failure(
-            "environment", f"Python on {place} does not answer ({last_line(str(error))}): {remedy}"
-        )
+        return worker.failure("environment", f"Python on {place} does not answer ({last_line(str(error))}): {remedy}")
     line = next((line for line in output.splitlines() if line.startswith(_MARK)), None)
     if line is None:
         missing = last_line(errors) or "there is no `jf`"

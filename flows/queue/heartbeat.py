@@ -1,4 +1,4 @@
-"""Heartbeat of the process that holds an item of the queue."""
+"""Heartbeat of the process that holds a queue item."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Heartbeat:
     queue
         Queue that holds the item.
     item
-        Taken by this process.
+        Item that this process has taken.
     """
 
     def __init__(self, queue: WorkQueue, item: WorkItem) -> None:
