@@ -1,4 +1,4 @@
-"""From candidates to results: sources of candidates, campaigns and flows; the names below load on first use."""
+"""Campaigns and flows, from candidates to results; the names below load on first use."""
 
 from __future__ import annotations
 

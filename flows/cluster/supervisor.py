@@ -1,4 +1,4 @@
-"""Looking after a campaign whose chunks are jobs of a cluster: what has ended, what is lost, what comes next."""
+"""Supervise a campaign whose chunks are jobs of a cluster: harvest results, resubmit lost chunks, submit the next."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from matris.flows.queue.queue import WorkItem
     from matris.stores.documents.candidate import Candidate
 
-_FIRST = 10  # priority of the jobs that look after the others
-
 LOSSES = 6
-"""So often a chunk's job may be lost, killed or end without an answer; then the chunk is given up, and says why."""
+"""Number of jobs of a chunk that may be lost, killed or end without an answer before the chunk is given up."""
 
-_KILLED = "The output file"  # so jobflow-remote begins, where a job left no answer
+_TURN = "supervision"
+_PRIORITY = 10  # of supervising jobs, above that of chunk jobs
+_KILLED = "The output file"  # start of jobflow-remote's error for a job that left no answer
 
 type Watch = Callable[[dict[str, Any]], None]
 
@@ -44,42 +44,42 @@ def submit(
     """
     Read candidates into a campaign's queue, and submit its chunks to a cluster.
 
-    Submitted again, with the same or with more candidates, it submits what neither was computed nor is submitted.
+    A further call, with the same or with more candidates, submits what is neither computed nor submitted.
 
     Parameters
     ----------
     campaign
-        In the store of the project's results.
+        Campaign in the store of the project's results.
     candidates
-        Read one by one; the first chunks are submitted meanwhile.
+        Candidates, read one by one; the first chunks are submitted meanwhile.
     submission
         Project and workers.
     watch
-        Called with ``{"event": "read", …}`` and the counts of `matris.flows.campaign.intake.Intake`, and with
-        ``{"event": "submitted", "stage": …, "n": …}``.
+        Function that is called with every event: ``{"event": "read", …}`` with the counts of
+        `matris.flows.campaign.intake.Intake`, and ``{"event": "submitted", "stage": …, "n": …}``.
     """
     campaign.keep(submission=submission.to_dict(), cancelled=False)
     campaign.queue.revive(campaign.name)
     with Cluster(submission) as cluster:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})
-            with turn(campaign, "supervision"):
-                _send(campaign, cluster, watch)
+            with turn(campaign, _TURN):
+                _submit_waiting(campaign, cluster, watch)
         supervise(campaign, cluster, watch)
 
 
 def supervise(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: None) -> bool:
     """
-    Collect what ended, submit again what is lost, and what comes next.
+    Harvest ended jobs, submit lost chunks again, and submit what follows.
 
-    Anybody may do so at any time; one at a time does, and nothing is done twice.
+    Any process may do so at any time; only one does at a time, and nothing is done twice.
 
     Parameters
     ----------
     campaign
-        Submitted.
+        Submitted campaign.
     cluster
-        Where its jobs are.
+        Cluster of its jobs.
     watch
         As for `submit`.
 
@@ -88,26 +88,38 @@ def supervise(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: Non
     bool
         Whether the campaign is finished.
     """
-    with turn(campaign, "supervision"):
-        _hear(campaign, cluster)
-        _send(campaign, cluster, watch)
+    with turn(campaign, _TURN):
+        _harvest_jobs(campaign, cluster)
+        _submit_waiting(campaign, cluster, watch)
         if campaign.queue.is_open(campaign.name) or campaign.record().get("reading"):
             return False
         record_given_up(campaign)
         if not advance(campaign):
             return True
-        _send(campaign, cluster, watch)
+        _submit_waiting(campaign, cluster, watch)
         return False
 
 
 def resume(campaign: Campaign, watch: Watch = lambda _: None) -> bool:
     """
-    Go on with a campaign that was cancelled, given up in parts, or left alone.
+    Resume a submitted campaign that was cancelled, partly given up, or that no job supervises any more.
+
+    Parameters
+    ----------
+    campaign
+        Submitted campaign.
+    watch
+        As for `submit`.
 
     Returns
     -------
     bool
-        Whether it is finished.
+        Whether the campaign is finished.
+
+    Raises
+    ------
+    MatrisError
+        If the campaign was not submitted.
     """
     submission = submitted_to(campaign)
     campaign.keep(cancelled=False)
@@ -118,18 +130,23 @@ def resume(campaign: Campaign, watch: Watch = lambda _: None) -> bool:
 
 def cancel(campaign: Campaign) -> int:
     """
-    Stop the jobs of a campaign; what is finished is kept.
+    Stop the jobs of a submitted campaign; finished results are kept.
 
     Returns
     -------
     int
-        Chunks whose jobs were stopped.
+        Number of chunks whose jobs were stopped.
+
+    Raises
+    ------
+    MatrisError
+        If the campaign was not submitted.
     """
     submission = submitted_to(campaign)
     campaign.keep(cancelled=True)
     n = 0
-    with Cluster(submission) as cluster, turn(campaign, "supervision"):
-        _hear(campaign, cluster)
+    with Cluster(submission) as cluster, turn(campaign, _TURN):
+        _harvest_jobs(campaign, cluster)
         for item in campaign.queue.submitted(campaign.name):
             cluster.stop(item.payload["job"])
             n += campaign.queue.give_back(item)
@@ -138,49 +155,49 @@ def cancel(campaign: Campaign) -> int:
 
 def submitted_to(campaign: Campaign) -> Submission:
     """
-    Read where a campaign was submitted to.
+    Read the project and the workers to which a campaign was submitted.
 
     Raises
     ------
     MatrisError
-        If it was not.
+        If the campaign was not submitted.
     """
-    found = campaign.record().get("submission")
-    if found is None:
-        raise MatrisError(f"campaign {campaign.name} was not submitted: run its command again, which goes on with it")
-    return Submission.from_dict(found)
+    content = campaign.record().get("submission")
+    if content is None:
+        raise MatrisError(f"campaign {campaign.name} was not submitted: to resume it, run its command again")
+    return Submission.from_dict(content)
 
 
 @job(name="matris supervise")
-def supervise_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noqa: ARG001 - what it waits for
+def supervise_campaign(chunk: Any, project: str, name: str) -> dict[str, Any]:  # noqa: ARG001 - the job waits for it
     """
-    Look after a campaign when the job of one of its chunks has ended.
+    Supervise a campaign after the job of one of its chunks has ended.
 
     Parameters
     ----------
     chunk
         Reference to the output of the chunk's job.
     project
-        Of jobflow-remote.
+        Project of jobflow-remote.
     name
-        Of the campaign.
+        Name of the campaign.
 
     Returns
     -------
     dict
-        Whether the campaign is ``finished``.
+        Name of the ``campaign``, and whether it is ``finished``.
     """
 
-    def look() -> bool:
+    def supervise_once() -> bool:
         campaign = Campaign.open(f"{PROJECT}{project}", name)
         with Cluster(submitted_to(campaign)) as cluster:
             return supervise(campaign, cluster)
 
-    return {"campaign": name, "finished": with_retries(look)}
+    return {"campaign": name, "finished": with_retries(supervise_once)}
 
 
-def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
-    """Submit what waits, a flow for each chunk: its job, and one that looks after the campaign when that has ended."""
+def _submit_waiting(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
+    """Submit a flow for each waiting chunk: its job, and a job that supervises the campaign after it."""
     submission = cluster.submission
     if campaign.record().get("cancelled"):
         return
@@ -190,51 +207,51 @@ def _send(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
         maker = stage_maker(item.stage, campaign.maker, cluster.journal(name), device)
         careful = item.deaths >= CHUNK_DEATHS
         chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
-        after = supervise_campaign(chunk.output, submission.project, campaign.name)
-        after.config.resolve_references = False  # it only waits for the chunk
-        after.config.on_missing_references = OnMissing.NONE  # also for one whose job failed
-        set_run_config(after, worker=submission.cpu_worker, resources={}, priority=_FIRST)
-        flow = Flow([chunk, after], name=f"{campaign.title}: {item.stage} {name[:8]}")
+        supervision = supervise_campaign(chunk.output, submission.project, campaign.name)
+        supervision.config.resolve_references = False  # it only waits for the chunk
+        supervision.config.on_missing_references = OnMissing.NONE  # it also runs if the chunk's job failed
+        set_run_config(supervision, worker=submission.cpu_worker, resources={}, priority=_PRIORITY)
+        flow = Flow([chunk, supervision], name=f"{campaign.title}: {item.stage} {name[:8]}")
         flow.update_metadata({"campaign": campaign.name})
         cluster.put(flow)
         watch({"event": "submitted", "stage": item.stage, "n": item.n})
 
 
-def _hear(campaign: Campaign, cluster: Cluster) -> None:
-    """See which jobs have ended, and how."""
+def _harvest_jobs(campaign: Campaign, cluster: Cluster) -> None:
+    """Record which jobs have ended, build documents from their outputs, and return lost chunks to the queue."""
     items = {item.payload["job"]: item for item in campaign.queue.submitted(campaign.name)}
     cluster.unlock(items)
-    told = cluster.jobs(items)
-    done = {name: each for name, each in told.items() if each["state"] == "COMPLETED"}
-    if done:
-        campaign.store.build(campaign.job_store, list(done))
-    for name, ended in done.items():
-        campaign.queue.finish(items[name], **_times(ended))
-    if done:
-        cluster.drop_journals(items[name].work_id for name in done)
+    jobs = cluster.jobs(items)
+    completed = {name: job for name, job in jobs.items() if job["state"] == "COMPLETED"}
+    if completed:
+        campaign.store.build(campaign.job_store, list(completed))
+    for name, document in completed.items():
+        campaign.queue.finish(items[name], **_times(document))
+    if completed:
+        cluster.drop_journals(items[name].work_id for name in completed)
     harvest(campaign)
     for name, item in items.items():
-        if name not in told:  # whoever submitted it died before it did: another name is taken, nothing is counted
+        if name not in jobs:  # the submitting process died first: the chunk gets a new job, and no loss is counted
             campaign.queue.give_back(item)
-        elif told[name]["state"] in LOST:
-            _lost(campaign, item, told[name])
+        elif jobs[name]["state"] in LOST:
+            _return_lost(campaign, item, jobs[name])
 
 
-def _lost(campaign: Campaign, item: WorkItem, ended: Mapping[str, Any]) -> None:
-    """Let a chunk be submitted again whose job failed, or give it up."""
-    if ended["state"] in STOPPED:
+def _return_lost(campaign: Campaign, item: WorkItem, document: Mapping[str, Any]) -> None:
+    """Return a chunk whose job failed to the queue, or give it up after too many failures."""
+    if document["state"] in STOPPED:
         campaign.queue.give_up(item, "its job was stopped: matris resume")
         return
-    error = ended.get("error") or (ended.get("remote") or {}).get("error") or ""
-    died = ended["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
-    reason = last_line(error) or ended["state"]
+    error = document.get("error") or (document.get("remote") or {}).get("error") or ""
+    died = document["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
+    reason = last_line(error) or document["state"]
     if item.attempts >= (LOSSES if died else MAX_ATTEMPTS):
         campaign.queue.give_up(item, reason)
     else:
         campaign.queue.give_back(item, reason, died=died)
 
 
-def _times(ended: Mapping[str, Any]) -> dict[str, Any]:
-    """When a chunk's jobs began and ended, without the time between them."""
-    end = ended.get("end_time")
-    return {} if end is None else {"taken_at": end - timedelta(seconds=ended["seconds"]), "ended_at": end}
+def _times(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return start and end of a chunk's jobs, without the time between the jobs."""
+    end = document.get("end_time")
+    return {} if end is None else {"taken_at": end - timedelta(seconds=document["seconds"]), "ended_at": end}

@@ -63,7 +63,7 @@ def test_init(folder: Path, mongo_server: str, monkeypatch: pytest.MonkeyPatch) 
     assert f'export PATH={Path(sys.executable).parent}:"$PATH"' in text
     again = init(folder, f"{mongo_server}/cli_cluster_init")
     assert again.exit_code == 1
-    assert "hull.yaml is there already" in again.stderr
+    assert "hull.yaml exists already" in again.stderr
     monkeypatch.setenv("MATRIS_MONGO_URI", f"{mongo_server}/cli_cluster_init")
     place = ["--work-dir", "/scratch/me/", "--host", "me@login", "--python", "/home/me/env"]
     forced = invoke("init", "hull", "--scheduler", "slurm", *place, "--force")
