@@ -414,12 +414,12 @@ def test_commands_say_what_is_wrong(folder, tmp_path):
     assert "cannot listen on 127.0.0.1" in output
 
 
-@pytest.mark.parametrize("name", ["optimade_export", "optimade_server"])
+@pytest.mark.parametrize("name", ["export", "server"])
 def test_without_the_extra(name, monkeypatch):
     import importlib
 
-    for module in [m for m in sys.modules if m.split(".")[0] == "optimade" or m == f"matris.stores.{name}"]:
+    for module in [m for m in sys.modules if m.split(".")[0] == "optimade" or m == f"matris.stores.optimade.{name}"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "optimade", None)
     with pytest.raises(MatrisError, match=r"pip install 'matris-flows\[optimade\]'"):
-        importlib.import_module(f"matris.stores.{name}")
+        importlib.import_module(f"matris.stores.optimade.{name}")
