@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
+    from matris.flows.campaign.campaign import Campaign
     from matris.makers.batch import BatchMaker
     from matris.stores.documents.candidate import Candidate
 
@@ -102,6 +103,37 @@ def chunk_id(stage: str, origin: Sequence[str], candidates: Sequence[Candidate])
     """
     content = "\n".join([stage, *origin, *(candidate.candidate_id for candidate in candidates)])
     return str(uuid.uuid5(_NAMES, hashlib.sha256(content.encode()).hexdigest()))
+
+
+def queue_chunk(campaign: Campaign, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> None:
+    """
+    Queue a chunk, after its candidates are written: every queued chunk can be computed.
+
+    Parameters
+    ----------
+    campaign
+        Open campaign.
+    stage
+        Stage of the campaign.
+    candidates
+        Candidates of the chunk.
+    chunk_cost
+        Expected cost; the queue hands out the costliest chunk first.
+    """
+    work_id = chunk_id(stage, campaign.origin, candidates)
+    keep_candidates(campaign.job_store, work_id, candidates)
+    campaign.queue.put(
+        [
+            {
+                "work_id": work_id,
+                "campaign": campaign.name,
+                "stage": stage,
+                "cost": chunk_cost,
+                "n": len(candidates),
+                "payload": {"candidate_ids": [candidate.candidate_id for candidate in candidates]},
+            }
+        ]
+    )
 
 
 def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Candidate]) -> None:

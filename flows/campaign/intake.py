@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import Duplicates
 from matris.flows.campaign.campaign import PAGE
-from matris.flows.campaign.chunks import chunk_id, chunked, cost, keep_candidates
+from matris.flows.campaign.chunks import chunked, cost, queue_chunk
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.sources.known_phases import known_phases
@@ -68,7 +68,7 @@ def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Int
     """
     Read candidates, drop those that are not to be computed, and queue the others in chunks.
 
-    Memory holds only the current chunk, a hash of each candidate, and the fingerprints for finding duplicates. A second
+    Memory holds only the current chunk, a hash of each candidate, and the data for finding duplicates. A second
     runner of the campaign waits here until the first one has read its candidates.
 
     Parameters
@@ -193,25 +193,11 @@ class _Reader:
             self._write_dropped()
 
     def _put(self, chunk: Sequence[Candidate]) -> None:
-        """Queue a chunk, after writing its candidates: every queued chunk can be computed."""
-        campaign = self.campaign
-        work_id = chunk_id(RELAX, campaign.origin, chunk)
-        keep_candidates(campaign.job_store, work_id, chunk)
-        campaign.queue.put(
-            [
-                {
-                    "work_id": work_id,
-                    "campaign": campaign.name,
-                    "stage": RELAX,
-                    "cost": sum(map(cost, chunk)),
-                    "n": len(chunk),
-                    "payload": {"candidate_ids": [candidate.candidate_id for candidate in chunk]},
-                }
-            ]
-        )
+        """Queue a chunk, and write the counts."""
+        queue_chunk(self.campaign, RELAX, chunk, sum(map(cost, chunk)))
         self.counts.queued += len(chunk)
         self._write_dropped()
-        campaign.keep(intake=self.counts.to_dict(), reading=True)
+        self.campaign.keep(intake=self.counts.to_dict(), reading=True)
 
     def _write_page(self) -> None:
         if self._page:

@@ -182,6 +182,16 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
     ------
     StoreError
         If there is no such campaign.
+
+    Examples
+    --------
+    >>> from matris.flows import Campaign
+    >>> from matris.flows.campaign.status import read_status
+    >>> campaign = Campaign("results", title="Oxides")
+    >>> campaign.keep(reading=True)
+    >>> status = read_status("results")
+    >>> status.title, status.phase, status.read
+    ('Oxides', 'reading', 0)
     """
     job_store = open_job_store(location)
     record = campaign_record(job_store, name, location)

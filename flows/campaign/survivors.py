@@ -6,7 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import ENERGY_TOLERANCE, group_equal
-from matris.flows.campaign.chunks import chunk_id, keep_candidates
+from matris.flows.campaign.chunks import queue_chunk
 from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.campaign.turns import turn
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
@@ -122,20 +122,7 @@ def _queue(campaign: Campaign, stage: str) -> int:
     """Queue the survivors that lack a property, and return their number."""
     n = 0
     for chunk in batched(_survivors(campaign, stage), CHUNK_SIZES[stage]):
-        work_id = chunk_id(stage, campaign.origin, chunk)
-        keep_candidates(campaign.job_store, work_id, chunk)
-        campaign.queue.put(
-            [
-                {
-                    "work_id": work_id,
-                    "campaign": campaign.name,
-                    "stage": stage,
-                    "cost": float(sum(len(candidate.structure or ()) for candidate in chunk)),
-                    "n": len(chunk),
-                    "payload": {"candidate_ids": [candidate.candidate_id for candidate in chunk]},
-                }
-            ]
-        )
+        queue_chunk(campaign, stage, chunk, float(sum(len(candidate.structure or ()) for candidate in chunk)))
         n += len(chunk)
     return n
 

@@ -76,7 +76,7 @@ def _job_result(name: str, project: Project, file: Path, info: Any, job_store: A
         remedy = f"jf -p {project.name} job info {info.db_id}, jf -p {project.name} job queue-out {info.db_id}"
         return CheckResult(check, True, f"{state.value} ({reason}): {remedy}")
     if state in {JobState.STOPPED, JobState.USER_STOPPED, JobState.PAUSED}:
-        return CheckResult(check, True, f"somebody made it {state.value}: check again")
+        return CheckResult(check, True, f"was set to {state.value}: run the check again")
     return None
 
 

@@ -96,7 +96,7 @@ def resume(campaign: CampaignName = None, store: Store = None) -> None:
         sent: list[int] = []
         finished = supervisor.resume(opened, lambda event: sent.append(event["n"]))
         outcome = (
-            "is finished" if finished else f"goes on: {sum(sent)} candidates in {len(sent)} chunks submitted again"
+            "is finished" if finished else f"resumes: {sum(sent)} candidates in {len(sent)} chunks submitted again"
         )
         stdout().print(f"Campaign {opened.name} {outcome}", soft_wrap=True)
         if opened.record().get("reading"):

@@ -123,7 +123,7 @@ def clear_errors(*, resumes: bool = True) -> Iterator[None]:
     Parameters
     ----------
     resumes
-        Whether the command goes on where it stopped when it is run again, for the message after Ctrl-C.
+        Whether the command resumes when it is run again, for the message after Ctrl-C.
     """
     try:
         yield

@@ -26,6 +26,7 @@ _PHASES = {
     "waiting": "waiting: no process works on it; 'matris screen' with the same arguments resumes it",
     "finished": "finished: nothing is left to compute",
 }
+_CHUNK_STATES = ("waiting", "taken", "done", "broken")  # in the order of the columns
 _MAX_REASONS = 8
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -80,12 +81,9 @@ def _stages(status: Status) -> Table:
 
 def _row(stage: StageStatus) -> list[RenderableType]:
     total, done = sum(stage.candidates.values()), stage.candidates["done"]
-    counts = [_count(stage.chunks[state]) if stage.chunks[state] else "–" for state in _SHOWN]
+    counts = [_count(stage.chunks[state]) if stage.chunks[state] else "–" for state in _CHUNK_STATES]
     bar = ProgressBar(total=max(total, 1), completed=done, width=24)
     return [stage.stage, bar, f"{_count(done)}/{_count(total)}", *counts, rate(stage.rate), duration(stage.remaining)]
-
-
-_SHOWN = ("waiting", "taken", "done", "broken")
 
 
 def _reasons(reasons: Mapping[str, int]) -> Table:

@@ -85,7 +85,7 @@ def test_flow_documents_equal_those_of_one_chunk(
         documents.build(store)
         found.append({d["document_id"]: d for d in documents.query()})
     one, other = found
-    assert len(one) == 8 + 4  # elements of sound candidates; only the job knows that Al is unknown
+    assert len(one) == 8 + 4  # with the elements; only the job finds that Al is unsupported
     assert one.keys() == other.keys()
     for name, document in one.items():
         assert (document["state"], document["error"]) == (other[name]["state"], other[name]["error"])

@@ -201,10 +201,12 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert {each["worker"] for each in cast.ready("gpu")} == {"gpu"}
     waiting = cast.jobs(state="WAITING")
     assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris supervise")] * 3
-    found = read_status(f"{mongo_server}/{cast.cluster.project.get_queue_store().database}")  # as seen from elsewhere
+    found = read_status(
+        f"{mongo_server}/{cast.cluster.project.get_queue_store().database}"
+    )  # through another address of the store
     assert (found.phase, found.jobs, found.cluster) == ("queued", {"queued": 3}, "gpu of project hull")
 
-    again = campaign(tiny_checkpoint, "project://hull", "elastic")  # by somebody else, who sees that all is under way
+    again = campaign(tiny_checkpoint, "project://hull", "elastic")  # by another user: all chunks are under way
     submit(again, candidates(), cast.where, told.append)
     assert len(cast.ready("gpu")) == 3
 
@@ -222,7 +224,7 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert not list((tmp_path / "work" / "journals").iterdir())
     assert kept(sent) == []
     n = len(cast.jobs())
-    submit(sent, candidates(), cast.where, told.append)  # nothing is left to do
+    submit(sent, candidates(), cast.where, told.append)  # submits nothing new
     assert len(cast.jobs()) == n
 
 
@@ -252,7 +254,7 @@ def test_lost_jobs(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, alone: Cam
 
 
 def test_job_of_a_runner_that_died(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, alone: Campaign) -> None:
-    """It stays locked until somebody looks after the campaign."""
+    """It stays locked until a process supervises the campaign."""
     sent = campaign(tiny_checkpoint)
     submit(sent, candidates(), cast.where)
     held, recent, _ = cast.ready("gpu")
@@ -283,7 +285,7 @@ def test_a_chunk_that_breaks(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, 
     states = [document["state"] for document in sent.documents()]
     assert sorted(states) == ["converged"] * 4 + ["failed"] * 3
     resumed = invoke("resume", "--store", "project://hull")
-    assert "goes on: 3 candidates in 1 chunks submitted again" in resumed.stdout
+    assert "resumes: 3 candidates in 1 chunks submitted again" in resumed.stdout
     assert "The runner does not run" in resumed.stderr
     cast.play(tmp_path / "runs")
     assert differences(sent, alone, "job_uuid") == []
@@ -397,7 +399,7 @@ def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeyp
     assert (output.device, output.ran_on["visible_devices"]) == ("cpu", "3")
     cluster = Cluster(gpu)
     assert cluster.device(job["uuid"]) == "cuda"
-    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # which the job then reads
+    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # read by the job
     assert cluster.device(job["uuid"]) is None
     cluster.controller.close()
 
@@ -518,7 +520,7 @@ def test_runner(projects: Path, mongo_server: str, tiny_checkpoint: Path, alone:
 
 @pytest.mark.slow
 def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, alone: Campaign) -> None:
-    """The runner and a job that looks after the campaign meet a database that is gone for half a minute."""
+    """The database is unavailable for half a minute, for the runner and for a supervising job."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         with mongo_process(tmp_path, port) as address:
@@ -548,5 +550,5 @@ def until(what: Callable[[], bool], seconds: float = 1800.0) -> None:
 
 def settled(sent: Campaign) -> None:
     until(lambda: not sent.queue.is_open(sent.name))
-    with turn(sent, "supervision"):  # which whoever found that nothing is open has, until the hulls are taken
+    with turn(sent, "supervision"):  # held until the hulls are computed
         return

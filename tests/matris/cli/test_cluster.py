@@ -208,7 +208,7 @@ def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     answers = ClusterAnswers(name="hull", scheduler="shell", database="d", **place, **there)
     worker = write_project(answers, "mongodb://h/d").workers["gpu"]
     with login_node() as port, Path(os.devnull).open() as nothing:
-        monkeypatch.setattr(sys, "stdin", nothing)  # which fabric hands on
+        monkeypatch.setattr(sys, "stdin", nothing)  # fabric passes it to the remote process
         login = {"port": port, "password": PASSWORD, "connect_kwargs": {"allow_agent": False, "look_for_keys": False}}
         found = list(check_worker("gpu", worker.model_copy(update=login), answers.file))
         assert not any(finding.failed for finding in found), found
@@ -325,7 +325,7 @@ def test_device_of_a_job(resources: dict[str, str] | None, ran: dict[str, Any], 
 
 @pytest.fixture
 def runner(folder: Path, mongo_server: str) -> Iterator[None]:
-    """Run a runner that looks every second."""
+    """Run a runner that polls every second."""
     assert init(folder, f"{mongo_server}/cli_cluster_jobs", env=f"PYTHONPATH={REPOSITORY}").exit_code == 0
     file = folder / "hull.yaml"
     fast = "".join(f"  delay_{what}: 1\n" for what in ("checkout", "advance_status", "check_run_status"))
