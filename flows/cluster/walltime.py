@@ -43,7 +43,7 @@ def ended_in_time(walltime: float | None = None) -> Iterator[None]:
     reasons: list[str] = []
 
     def end(number: int, _frame: Any) -> None:
-        reasons.append("its scheduler ended it" if number == signal.SIGTERM else "its time was nearly over")
+        reasons.append("its scheduler ended it" if number == signal.SIGTERM else "its time limit was nearly reached")
         signal.setitimer(signal.ITIMER_REAL, _REPEAT)
         raise Ending(reasons[0])
 

@@ -347,7 +347,7 @@ def test_when_a_job_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return ""
 
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 5.1))
-    assert wait() == "its time was nearly over"
+    assert wait() == "its time limit was nearly reached"
     monkeypatch.delenv("SLURM_JOB_END_TIME")
     squeue = tmp_path / "squeue"
     squeue.write_text('#!/bin/sh\n[ "$3" = 7 ] && echo 1-00:01:05\n')
@@ -362,7 +362,7 @@ def test_when_a_job_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_no_progress(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(*_: Any) -> None:
-        raise Ending("its time was nearly over")
+        raise Ending("its time limit was nearly reached")
 
     monkeypatch.setattr(BatchRelaxMaker.make, "original", at_once)
     chunk = [each.model_dump() for each in candidates(2)]
