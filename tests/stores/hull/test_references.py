@@ -70,7 +70,7 @@ def test_files_that_hold_no_entries_are_named(tmp_path):
     with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
         load_references(path, "mp")
     path.write_text("[{}]")
-    with pytest.raises(MatrisError, match="not all items in .* are ComputedEntries"):
+    with pytest.raises(MatrisError, match=r"not all items in .* are ComputedEntries"):
         load_references(path, "mp")
 
 
