@@ -278,9 +278,7 @@ def save(path: Path, network: MatRIS, card: Card) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(
-            safetensors.torch.save(tensors, metadata)
-        )  # save_file makes it unreadable for others
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata))  # save_file makes it unreadable for others
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
