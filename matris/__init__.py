@@ -1,6 +1,19 @@
 """Screening of crystals with the MatRIS interatomic potential.
 
-The names below load on first use, so that ``import matris`` stays cheap and needs neither torch nor a workflow engine.
+The public names load on first use, so that ``import matris`` is fast and imports neither torch nor a workflow engine.
+
+Examples
+--------
+>>> import matris
+>>> from pymatgen.core import Lattice, Structure
+>>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+>>> potential = matris.load()
+>>> prediction = next(potential.predict(salt))
+>>> prediction.forces.shape
+(8, 3)
+>>> record = next(matris.relax(salt, potential, fmax=0.1))
+>>> record.state
+'converged'
 """
 
 from __future__ import annotations
@@ -30,7 +43,7 @@ __all__ = [
 
 try:
     __version__ = version("matris-flows")
-except PackageNotFoundError:  # a source tree on the path, not installed
+except PackageNotFoundError:  # a source tree that is on the path but not installed
     __version__ = "0+unknown"
 
 __getattr__, __dir__ = lazily(

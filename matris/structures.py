@@ -138,9 +138,7 @@ def problem_with(
     if (strange := np.flatnonzero(~np.isfinite(frac).all(axis=1))).size:
         return f"site {strange[0]} ({structure[int(strange[0])].specie.symbol}) has a NaN or infinite coordinate"
     if (far := np.flatnonzero((np.abs(frac) > _FAR).any(axis=1))).size:
-        return (
-            f"site {far[0]} ({structure[int(far[0])].specie.symbol}) lies {_FAR:g} cells away: too few digits are left"
-        )
+        return f"site {far[0]} ({structure[int(far[0])].specie.symbol}) lies {_FAR:g} cells away: its digits are lost"
     lengths = np.linalg.norm(matrix, axis=1)
     if lengths.max() > _LONGEST:
         return f"the cell is {lengths.max():.3g} Å long, beyond {_LONGEST:g} Å"
