@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
-    from matris.makers.batch import PropertyMaker
+    from matris.makers.batch import RelaxedPropertyMaker
     from matris.stores.documents.candidate import Candidate
 
 type Documents = list[dict[str, Any]]
 
 
 def submit_properties(
-    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, where: Submission
+    sources: Iterable[str | Path], stage: str, maker: RelaxedPropertyMaker, job_store: JobStore, where: Submission
 ) -> tuple[Documents | None, Counter[str]]:
     """
     Submit the structures of some files in chunks, or read what came out of them.
@@ -97,7 +97,7 @@ def _last(cluster: Cluster, name: str) -> tuple[str, str | None]:
     return job_id(name, before), job["state"] if job else None
 
 
-def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
+def _job(cluster: Cluster, maker: RelaxedPropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
     plain = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
     there = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
     return cluster.chunk_job(there, plain, name, job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from matris.properties.ensembles import (
     pressure_tensors,
     thermal_momenta,
 )
-from matris.properties.groups import isolated
+from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
 from matris.relaxation.batch import state_of, structure_of
 from matris.relaxation.guard import Budget, IsolatingModel
@@ -106,45 +106,33 @@ class TimeSeries:
         return cls(**{name: None if values is None else np.array(values) for name, values in content.items()})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
-class DynamicsRecord:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicsRecord(PropertyRecord):
     """
-    What became of one material.
+    Molecular dynamics of one material.
+
+    The state is ``"completed"`` or ``"failed"``. `structure` is that after the last step, its atoms not wrapped into
+    the cell; None if failed. The error tells the step of the failure.
 
     Attributes
     ----------
-    index
-        Place in the input.
-    state
-        ``"completed"`` or ``"failed"``.
-    structure
-        After the last step; None if failed. Atoms are not wrapped into the cell.
     n_steps
         Steps taken, also before a failure.
     series
-        What was seen at each frame, also before a failure; None if there was no frame.
+        Quantities at each frame, also before a failure; None if there was no frame.
     means
-        Of each quantity in `series` over the second half of the frames; empty if failed.
+        Mean of each quantity of `series` over the second half of the frames; empty if failed.
     drift
-        Slope of the total energy under NVE, eV/atom/ps; None otherwise, and where there are fewer than ten frames.
+        Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
     trajectory
-        Its file, if trajectories were asked for; after a failure with the frames before it.
-    warnings
-        What to know before using the results.
-    error
-        Why it failed, and at which step.
+        File of the trajectory, if one was asked for; after a failure with the frames before it.
     """
 
-    index: int
-    state: Literal["completed", "failed"]
-    structure: Structure | None = None
     n_steps: int = 0
     series: TimeSeries | None = None
     means: dict[str, float] = field(default_factory=dict)
     drift: float | None = None
     trajectory: Path | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
 
 
 @dataclass(eq=False)
@@ -215,15 +203,15 @@ def dynamics(
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
     for index, item in enumerate(structures):
-        identity, _ = isolated(_identity, item)
+        identity, _ = attempt(_identity, item)
         if identity is not None and first.setdefault(identity, index) != index:
             twins[index] = first[identity]
             continue
-        found, error = isolated(_prepare, index, item, engine, settings, trajectory_dir, cost)
-        if isinstance(found, _Body):
-            waiting.append(found)
+        prepared, error = attempt(_prepare, index, item, engine, settings, trajectory_dir, cost)
+        if isinstance(prepared, _Body):
+            waiting.append(prepared)
         else:
-            records[index] = found or DynamicsRecord(index, "failed", error=error)
+            records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
     while waiting:
         bodies = _batch(waiting, budget)
         waiting = waiting[len(bodies) :]
@@ -247,11 +235,9 @@ def _prepare(
     """Make an input ready for the device, or give what is known of it already."""
     structure = to_structure(item)
     if problem := problem_with(structure, engine.elements):
-        return DynamicsRecord(index, "failed", error=problem)
+        raise UnusableCellError(problem)
     if len(structure) == 1:
-        return DynamicsRecord(
-            index, "failed", error="one atom, its center of mass at rest, cannot move: make a supercell"
-        )
+        raise UnusableCellError("one atom, its center of mass at rest, cannot move: make a supercell")
     identity = content_id(structure)
     trajectory = None
     if folder is not None:
@@ -411,7 +397,9 @@ def _series(body: _Body) -> TimeSeries | None:
 def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     """Record of a material that broke."""
     path = body.trajectory.path if body.trajectory is not None and body.frames else None
-    return DynamicsRecord(body.index, "failed", n_steps=step, series=_series(body), trajectory=path, error=error)
+    return DynamicsRecord(
+        index=body.index, state="failed", n_steps=step, series=_series(body), trajectory=path, error=error
+    )
 
 
 def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> DynamicsRecord:
@@ -434,15 +422,15 @@ def _completed(
     if drift and abs(drift[0]) > MAX_DRIFT and abs(drift[0]) > 3 * drift[1]:
         warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step, or float64")
     return DynamicsRecord(
-        index,
-        "completed",
-        structure,
-        settings.n_steps,
-        series,
-        series.means(),
-        drift[0] if drift else None,
-        trajectory.path if trajectory is not None else None,
-        tuple(warnings),
+        index=index,
+        state="completed",
+        structure=structure,
+        n_steps=settings.n_steps,
+        series=series,
+        means=series.means(),
+        drift=drift[0] if drift else None,
+        trajectory=trajectory.path if trajectory is not None else None,
+        warnings=tuple(warnings),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.properties.instability import UnstableMode, _holding, distorted
+from matris.properties.instability import UnstableMode, commensurate_cell, distorted
 from matris.properties.phonons import BornCharges, PhononSettings, phonons, supercell_matrix
 from tests.matris.argon import FCC, NEIGHBOR, Argon, lennard_jones
 from tests.matris.properties.test_elastic import STIFFNESS, primitive
@@ -143,7 +143,7 @@ def test_worst_instability_is_followed_downhill():
 @pytest.mark.parametrize("qpoint", [[0, 0, 0], [0.5, 0, 0.5], [1 / 3, 1 / 3, 0], [0.25, 0.5, 0.75], [0.5, 1 / 3, 0]])
 def test_smallest_cell_that_holds_a_wave(qpoint):
     fractions = [Fraction(x).limit_denominator(12) for x in qpoint]
-    vectors = _holding(np.array(qpoint), 12)
+    vectors = commensurate_cell(np.array(qpoint), 12)
     assert (vectors @ qpoint).round(9) % 1 == pytest.approx(0)
     assert round(np.linalg.det(vectors)) == math.lcm(*(x.denominator for x in fractions))
     assert np.linalg.det(vectors) >= 1
