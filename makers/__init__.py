@@ -1,4 +1,4 @@
-"""Makers: one jobflow job each; the names below load on first use."""
+"""Makers, each of one jobflow job; the names below load on first use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from matris.makers.batch_md import BatchMDMaker
     from matris.makers.batch_phonon import BatchPhononMaker
     from matris.makers.batch_qha import BatchQhaMaker
-    from matris.makers.batch_relax import BatchRelaxMaker
-    from matris.makers.batch_static import BatchStaticMaker
-    from matris.makers.relax import RelaxMaker
-    from matris.makers.static import StaticMaker
+    from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
+    from matris.makers.relax import RelaxMaker, StaticMaker
 
 __all__ = [
     "BatchElasticMaker",
@@ -41,8 +39,8 @@ __getattr__, __dir__ = lazily(
         "BatchPhononMaker": "batch_phonon",
         "BatchQhaMaker": "batch_qha",
         "BatchRelaxMaker": "batch_relax",
-        "BatchStaticMaker": "batch_static",
+        "BatchStaticMaker": "batch_relax",
         "RelaxMaker": "relax",
-        "StaticMaker": "static",
+        "StaticMaker": "relax",
     },
 )

@@ -146,8 +146,7 @@ def screen(
     with clear_errors():
         from matris.flows.campaign.campaign import Campaign, local_folder
         from matris.flows.campaign.funnel import Funnel
-        from matris.makers.batch_relax import BatchRelaxMaker
-        from matris.makers.batch_static import BatchStaticMaker
+        from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 
         where = chosen(project, worker, resource, device) if submit else None
         store = store_of(where, store) if where else store

@@ -101,7 +101,7 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     >>> energies = [-9.97, -9.99, -10.0, -9.99, -9.97]
     >>> fit = fit_eos(volumes, energies, 2, "birch_murnaghan")
     >>> print(f"{fit.v0:.1f} Å³, {fit.b0:.0f} GPa")
-    40.0 Å³, 93 GPa
+    40.0 Å³, 92 GPa
     """
     check_equations([equation])
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)

@@ -13,8 +13,7 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.makers.batch_relax import BatchRelaxMaker
-from matris.makers.batch_static import BatchStaticMaker
+from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 from matris.model.potential import load
 from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.candidate import Candidate
