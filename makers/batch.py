@@ -46,7 +46,7 @@ class BatchMaker(Maker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     """
 
     name: str = "batch"
@@ -77,7 +77,7 @@ class PropertyMaker(BatchMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     """
 
     name: str = "batch property"
@@ -139,7 +139,7 @@ class PropertyMaker(BatchMaker):
         self, candidates: Sequence[Candidate | Structure | dict[str, Any]], *given: Sequence[Any]
     ) -> PropertyOutput:
         """
-        Compute what can be computed, and write a document for every candidate.
+        Compute the candidates that have a structure, and write a document for every candidate.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class RelaxedPropertyMaker(PropertyMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
         Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
@@ -221,7 +221,7 @@ def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, A
 
 
 def provenance(potential: Potential) -> dict[str, Any]:
-    """Fields of a document that tell checkpoint, versions, device, dtype, and where the job ran."""
+    """Fields of a document with checkpoint, versions, device, precision and host."""
     card = potential.card
     return {
         "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
@@ -266,5 +266,5 @@ def versions() -> dict[str, str]:
 
 
 def temperatures(t_min: float, t_max: float, t_step: float) -> tuple[float, ...]:
-    """Temperatures from `t_min` to `t_max`, both included, K."""
+    """Temperatures from `t_min` to `t_max`, both included, in steps of `t_step`, K."""
     return tuple(t_min + i * t_step for i in range(round((t_max - t_min) / t_step) + 1))

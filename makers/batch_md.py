@@ -45,7 +45,7 @@ class BatchMDMaker(PropertyMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     ensemble
         ``"nve"``, ``"nvt"`` (Langevin) or ``"npt"`` (Langevin, stochastic cell rescaling).
     temperature

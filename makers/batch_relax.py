@@ -48,7 +48,7 @@ class BatchRelaxMaker(BatchMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     relax_cell
         Whether the cell relaxes with the atoms.
     steps
@@ -229,7 +229,7 @@ class BatchStaticMaker(BatchRelaxMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     first
         Maker of a relaxation, whose final structures are evaluated.
     journal_dir

@@ -137,7 +137,7 @@ def derive[Plan, Record: PropertyRecord](
     starts
         The relaxed materials.
     plan
-        Derives what to compute from a relaxed material.
+        Derives the cells to compute from a relaxed material.
     compute
         Gives the results of the cells of each plan; a plan is None where the material failed.
     analyse

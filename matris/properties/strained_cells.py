@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matris.properties.groups import Relaxer
     from matris.relaxation.records import RelaxRecord
 
-_ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain. FIRE takes what needs more
+_ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain; FIRE takes cells that need more
 _DISPLACEMENT = 0.01  # Å, for force constants
 _SOFT = 0.05  # eV/Å²: crystals with softer or unstable modes are left to FIRE
 _FARTHEST = 0.2  # Å: a longer step is no linear response to a small strain

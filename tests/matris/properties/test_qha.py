@@ -61,7 +61,7 @@ def test_heat_capacities_at_constant_pressure_and_volume(argon):
     assert qha.heat_capacity[at] - difference == pytest.approx(capacity, rel=0.01)
 
 
-def test_results_are_of_the_cell_given(argon):
+def test_results_refer_to_the_cell_given(argon):
     (record,) = quasi_harmonic([crystal(FCC * 1.01)], Argon(), settings=SETTINGS)
     four, one = record.thermodynamics, argon.thermodynamics
     assert four.volume == pytest.approx(4 * one.volume, rel=1e-4)
@@ -70,7 +70,7 @@ def test_results_are_of_the_cell_given(argon):
     assert four.thermal_expansion == pytest.approx(one.thermal_expansion, rel=1e-2, abs=1e-7)
 
 
-def test_what_cannot_be_done_is_told_and_costs_only_itself():
+def test_a_material_that_fails_has_its_reason_and_affects_no_other():
     overlapping = Structure(Lattice.cubic(5), ["Ar", "Ar"], [[0, 0, 0], [0, 0, 0.01]])
     simple_cubic = Structure(Lattice.cubic(3.8), ["Ar"], [[0, 0, 0]])  # pressed, it gives way to shear
     short = PhononSettings(min_length=7.0, temperatures=(0.0, 100.0, 200.0))
@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_told_and_costs_only_itself():
 
 
 def test_volumes_with_imaginary_modes_are_left_out():
-    """Far stretched, such bonds give way."""
+    """Such bonds are unstable when stretched far."""
     (record,) = quasi_harmonic(
         [primitive()], Argon(), settings=SETTINGS, volumes=(0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.5)
     )
