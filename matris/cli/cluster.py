@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import NOTHING_COMPUTED, Checkpoint, clear_errors
+from matris.cli.options import FAILURE, Checkpoint, clear_errors
 from matris.errors import MatrisError
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def check(
             mark = "[red]wrong[/red]" if failed else "[green]ok[/green]"
             stdout().print(f"{mark} {escape(name)}: {escape(message)}", soft_wrap=True)
         if any_failed:
-            raise typer.Exit(NOTHING_COMPUTED)
+            raise typer.Exit(FAILURE)
 
 
 def _prompt_for_missing(needed: Mapping[str, str | None]) -> Sequence[str]:
