@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Set up jobflow-remote for a cluster, and check the setup.")
 
 Scheduler = Literal["slurm", "pbs", "sge", "shell"]
-Project = Annotated[
+ProjectName = Annotated[
     str | None,
     typer.Argument(metavar="PROJECT", help="Name of the project.", show_default="jobflow-remote's own choice"),
 ]
@@ -142,7 +142,7 @@ def init(
 
 @app.command()
 def check(
-    project: Project = None,
+    project: ProjectName = None,
     checkpoint: Checkpoint = None,
     job: Annotated[bool, typer.Option("--job/--no-job", help="Run a test job on every worker.")] = True,
     wait: Annotated[
