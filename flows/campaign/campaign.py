@@ -18,7 +18,7 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
-from matris.stores.documents.property_outputs import property_output
+from matris.stores.documents.properties import property_output
 from matris.stores.hull.references import References, load_references
 
 if TYPE_CHECKING:

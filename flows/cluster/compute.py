@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Job, Response
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.flows.campaign.poison import CLUSTER_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.cluster.walltime import Ending, ended_in_time
 from matris.flows.queue.retry import with_retries
@@ -138,10 +139,8 @@ def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[C
         deaths[suspect] = deaths.get(suspect, 0) + 1
 
     def announce(name: str | None) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.new")
-        draft.write_text(json.dumps([deaths, name]), encoding="utf-8")
-        draft.replace(file)
+        with whole_file(file) as draft:
+            draft.write_text(json.dumps([deaths, name]), encoding="utf-8")
 
     chunk = mark_poison(map(as_candidate, candidates), deaths, CLUSTER_DEATHS, "killed")
     try:

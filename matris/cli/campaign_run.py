@@ -71,10 +71,10 @@ def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: st
 
 def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = True) -> str:
     """Count the candidates by outcome, in one line."""
-    from matris.stores.report.outcomes import Funnel
+    from matris.stores.report.outcomes import Outcomes
 
     intake: dict[str, Any] = campaign.record()["intake"]
-    return Funnel.of(documents, intake, campaign.funnel.window if hull else None).summary()
+    return Outcomes.of(documents, intake, campaign.funnel.window if hull else None).summary()
 
 
 @contextmanager

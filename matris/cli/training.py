@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from matris.training.assess import Assessment
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
     from matris.training.data.reading import LabelledFiles
 
 _SOURCES = "Labelled structures: extended XYZ, ASE databases, JSON (MPtrj, MatPES, pymatgen), sets, or folders of them."
@@ -109,7 +109,7 @@ def data(
         from matris.model.checkpoints import locate, read_file
         from matris.model.potential import load
         from matris.training.data.dataset import DataSet
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.writer import SetOptions, write_set
 
         if not files and store is None:
@@ -120,13 +120,13 @@ def data(
             made = DataSet(files[0])
             made.verify()
         else:
-            reading = Reading(max_force, stress_unit, flip_stress)
+            label_options = LabelOptions(max_force, stress_unit, flip_stress)
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
             config = read_file(locate(checkpoint))[0].config if checkpoint else None
             with stderr.status("Reading …") as status:
                 made = write_set(
                     output,
-                    _sources(files or [], store, reading),
+                    _sources(files or [], store, label_options),
                     options,
                     _reading_progress(status),
                     load() if check else None,
@@ -166,11 +166,11 @@ def evaluate(
         from matris.errors import MatrisError
         from matris.model.potential import load
         from matris.training.assess import assess
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.reading import LabelledFiles
 
         potential = load(checkpoint, device=device)
-        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress), part)
+        read = LabelledFiles(files, LabelOptions(max_force, stress_unit, flip_stress), part)
         with stderr.status("Evaluating …") as status:
             assessment = assess(potential, _counted(read.frames(), status))
         rows, remarks = assessment.rows(), _remarks(read, assessment, potential.card.energy_scale)
@@ -220,11 +220,11 @@ def label(
     with clear_errors():
         from matris.errors import MatrisError
         from matris.stores.dft_labels import DftLabel, DftLabels, DftResult
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.reading import LabelledFiles
 
         require_results(store)
-        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress))
+        read = LabelledFiles(files, LabelOptions(max_force, stress_unit, flip_stress))
         labels = (
             DftLabel.of(
                 frame.material,
@@ -363,7 +363,7 @@ def finetune(
             learning_rate=learning_rate,
             frozen_blocks=freeze,
             layer_decay=layer_decay,
-            patience=patience,
+            early_stopping=patience,
             validate_every=validate_every,
             seed=seed,
             replay=0.0 if replay is None else replay_share,
@@ -420,20 +420,22 @@ def _counted[T](items: Iterable[T], status: Any) -> Iterator[T]:
         yield item
 
 
-def _sources(files: Iterable[Path], store: str | None, reading: Reading) -> Iterator[tuple[str, Iterator[Taken]]]:
+def _sources(
+    files: Iterable[Path], store: str | None, options: LabelOptions
+) -> Iterator[tuple[str, Iterator[Outcome]]]:
     """Yield the name and the frames of each source."""
     from matris.training.data.json_documents import from_document
     from matris.training.data.reading import files_of, read_labelled
 
     for path in files:
         for file in files_of(path):
-            yield file.name, read_labelled(file, reading)
+            yield file.name, read_labelled(file, options)
     if store is not None:
         from matris.stores.dft_labels import DftLabels
 
         require_results(store)
         labels = DftLabels(store).documents()
-        yield "labelled candidates", (from_document(identity, document, reading) for identity, document in labels)
+        yield "labelled candidates", (from_document(identity, document, options) for identity, document in labels)
 
 
 def _reading_progress(status: Any) -> Any:

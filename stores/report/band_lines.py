@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,4 +98,4 @@ def point_label(label: str) -> str:
     plain = re.sub(r"\\mathrm|\\text|[${}\\]", "", label)
     name, _, index = plain.partition("_")
     name = _GREEK.get(name.capitalize(), name) if len(name) > 1 else name
-    return f"{escape(name)}<sub>{escape(index)}</sub>" if index else escape(name)
+    return str(Markup("{}<sub>{}</sub>").format(name, index) if index else escape(name))

@@ -54,10 +54,10 @@ def looks(symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
     dict
         ``colour`` as Jmol has it, ``radius`` (covalent, Å; B. Cordero et al., Dalton Trans. 2832 (2008)).
     """
-    found = {}
+    styles = {}
     for symbol in sorted(set(symbols)):
         z = atomic_numbers.get(symbol, 0)
         rgb = jmol_colors[z] if z < len(jmol_colors) else (0.6, 0.6, 0.6)
         colour = "#" + "".join(f"{round(255 * float(x)):02x}" for x in rgb)
-        found[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2)}
-    return found
+        styles[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2)}
+    return styles

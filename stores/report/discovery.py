@@ -52,7 +52,7 @@ class Discovery:
         Different crystals among the relaxed ones.
     n_novel
         Of the different ones, those that are none of the known crystals; None if no crystals were named.
-    found
+    sun
         Candidates that are stable, unique and novel (S.U.N.), the lowest in energy first; None as `n_novel`.
     histogram
         Number of relaxed candidates by distance to the hull: the lower edge of a bin (eV/atom) to the count, for bins
@@ -64,15 +64,15 @@ class Discovery:
     n_stable: int
     n_unique: int
     n_novel: int | None
-    found: tuple[str, ...] | None
+    sun: tuple[str, ...] | None
     histogram: Mapping[float, int]
 
     @property
     def sun_rate(self) -> float | None:
         """Share of all candidates that is stable, unique and novel, as in C. Zeni et al., Nature 639, 624 (2025)."""
-        if self.found is None:
+        if self.sun is None:
             return None
-        return len(self.found) / self.n_candidates if self.n_candidates else 0.0
+        return len(self.sun) / self.n_candidates if self.n_candidates else 0.0
 
 
 def discovery(
@@ -111,7 +111,7 @@ def discovery(
     stable = {name for name, d in converged.items() if _is_within(d, stable_within)}
     unique = _unique(converged, structure_of)
     novel = None if known is None else _novel([converged[name] for name in unique], structure_of, known)
-    found = None if novel is None else tuple(name for name in novel if name in stable)
+    sun = None if novel is None else tuple(name for name in novel if name in stable)
     distances = [d["energy_above_hull"] for d in converged.values() if d.get("energy_above_hull") is not None]
     return Discovery(
         n_candidates=len(candidates),
@@ -119,7 +119,7 @@ def discovery(
         n_stable=len(stable),
         n_unique=len(unique),
         n_novel=None if novel is None else len(novel),
-        found=found,
+        sun=sun,
         histogram=energy_histogram(distances),
     )
 
@@ -151,13 +151,13 @@ def by_candidate(documents: Iterable[Document]) -> dict[str, Document]:
     MatrisError
         If a candidate has two documents.
     """
-    found: dict[str, Document] = {}
+    by_id: dict[str, Document] = {}
     for document in documents:
         name = document["candidate_id"]
-        if name in found:
+        if name in by_id:
             raise MatrisError(f"candidate {name} has two documents; choose one checkpoint and one set of settings")
-        found[name] = document
-    return found
+        by_id[name] = document
+    return by_id
 
 
 def _is_within(document: Document, distance: float) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import BaseModel
 
-from matris.stores.report.parts import formula_html
+from matris.stores.report.formats import formula_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,20 @@ _FONT = {
 }
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A plotly figure as JSON text with its height in pixels, or the problem with it."""
+
+    content: str = ""
+    height: int = 0
+    problem: str = ""
+
+    @classmethod
+    def of(cls, figure: go.Figure) -> Self:
+        """Convert a figure."""
+        return cls(str(figure.to_json()), figure.layout.height)
+
+
 def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
     """
     Name of the material for a title, and the fields of a document, some of which must be there.
@@ -47,7 +62,7 @@ def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"{material} has no {field}" + (f": {why}" if why else ""))
         if isinstance(value, dict) and "blob_uuid" in value:
             raise ValueError(f"{field} of {material} lies in the additional store: read the document with load=True")
-    return formula_html(str(material)), fields
+    return str(formula_html(str(material))), fields
 
 
 def subplots(**layout: Any) -> go.Figure:

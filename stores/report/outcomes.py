@@ -67,8 +67,14 @@ def place(document: Document) -> tuple[bool, float, str, float, str]:
 
 def lost(documents: Iterable[Document]) -> list[Document]:
     """Pick what did not converge: rejected first, then failed, then out of steps."""
-    found = [document for document in documents if document["state"] in _LOST]
-    return sorted(found, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+    losses = [document for document in documents if document["state"] in _LOST]
+    return sorted(losses, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+
+
+def origin(document: Document) -> str:
+    """Say where a candidate comes from: its file, or the structure type it was made from."""
+    prototype = (document.get("provenance") or {}).get("prototype")
+    return f"{prototype} type" if prototype else str(document["source"])
 
 
 def reason(document: Document) -> str:
@@ -127,7 +133,7 @@ def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str
 
 
 @dataclass
-class Funnel:
+class Outcomes:
     """
     How many candidates of a campaign were lost where, counted document by document.
 
@@ -178,12 +184,12 @@ class Funnel:
             What a campaign has read: ``read`` and ``identical`` of `matris.flows.campaign.intake.Intake`. By default
             all that was read has a document.
         window
-            See `Funnel`.
+            See `Outcomes`.
         """
-        funnel = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
+        outcomes = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
         for document in documents:
-            funnel.add(document)
-        return funnel
+            outcomes.add(document)
+        return outcomes
 
     def add(self, document: Document) -> None:
         """Count a candidate document."""
@@ -201,8 +207,8 @@ class Funnel:
             self.extrapolating = (self.extrapolating or 0) + extrapolating
         for name, (field_name, wanted) in _VERDICTS.items():
             if summary := document.get(name):
-                found = summary.get(field_name)
-                self.verdicts[name][FAILED if found is None else SOUND if found == wanted else UNSOUND] += 1
+                verdict = summary.get(field_name)
+                self.verdicts[name][FAILED if verdict is None else SOUND if verdict == wanted else UNSOUND] += 1
 
     @property
     def distinct(self) -> int:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.query.tables import whole_file
-from matris.stores.report import head
-from matris.stores.report.assets import page_of
-from matris.stores.report.discoveries import discoveries
+from matris.stores.report import origin
+from matris.stores.report.crystals import looks
 from matris.stores.report.distributions import distributions
-from matris.stores.report.funnel import funnel
 from matris.stores.report.hulls import hulls
-from matris.stores.report.outcomes import WINDOW, Funnel
-from matris.stores.report.periodic_table import periodic_table
-from matris.stores.report.table import failures, ranking
+from matris.stores.report.outcomes import WINDOW, Outcomes
+from matris.stores.report.periodic_table import COUNTS, periodic_table
+from matris.stores.report.stage_counts import stage_counts
 from matris.stores.report.tally import Tally
+from matris.stores.report.templating import write_page
 from matris.stores.report.top import top
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Report:
     reference_points
         Phases of the reference set, if the hull is one of references; by default it is one of the documents.
     phonons
-        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.property_outputs`.
+        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.properties`.
     discovery
         Counts of what is stable, unique and novel.
     """
@@ -137,29 +136,38 @@ def write_report(report: Report, directory: str | Path) -> Path:
     OSError
         If the file cannot be written.
     """
-    intake = report.intake
-    counts = Funnel(report.window) if intake is None else Funnel(report.window, intake["read"], intake["identical"])
-    tally = Tally.of(report.documents, counts)
+    intake, window, card = report.intake, report.window, report.card
+    outcomes = Outcomes(window) if intake is None else Outcomes(window, intake["read"], intake["identical"])
+    tally = Tally.of(report.documents, outcomes)
     best = tally.ranking.sorted()
-    crystals, bands = top(best, report.structures, report.phonons)
-    pictures, drawn = hulls(tally, report.reference_points)
-    body = "\n".join(
-        (
-            head.head(report.title, tally, report.card),
-            funnel(counts),
-            crystals,
-            pictures,
-            periodic_table(tally.with_element, report.window),
-            distributions(tally.histograms, report.window),
-            ranking(best, counts),
-            failures(tally),
-            discoveries(report.discovery),
-            head.references(tally),
-            head.checkpoint(report.card),
-            head.settings(tally),
-        )
-    )
+    top_candidates = top(best, report.structures, report.phonons)
+    drawn_hulls = hulls(tally, report.reference_points)
     path = Path(directory) / INDEX
-    with whole_file(path) as stream:
-        stream.write(page_of(report.title, body, "page.js", "figures.js", "crystal.js", plotly=drawn or bands))
+    write_page(
+        path,
+        "campaign.html",
+        plotly=bool(drawn_hulls.figures) or any(candidate.bands for candidate in top_candidates),
+        title=report.title,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        card=card,
+        is_demonstrator=origin.is_demonstrator(card),
+        checkpoint_keys=origin.checkpoint_keys(tally, card),
+        hull_types=sorted({hull_type for hull_type, _ in tally.hulls}),
+        tally=tally,
+        outcomes=outcomes,
+        window=window,
+        stage_counts=stage_counts(outcomes),
+        top=top_candidates,
+        looks=looks(site[0] for candidate in top_candidates for site in candidate.crystal["sites"]),
+        hulls=drawn_hulls,
+        elements=periodic_table(tally.with_element),
+        element_counts=COUNTS,
+        distributions=distributions(tally.histograms, window),
+        ranking=best,
+        has_elastic=any(document.get("elastic") for document in best),
+        has_phonon=any(document.get("phonon") for document in best),
+        discovery=report.discovery,
+        competing_phases=origin.competing_phases(tally),
+        settings=origin.settings(tally),
+    )
     return path

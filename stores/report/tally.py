@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
-from matris.stores.report.outcomes import Document, Funnel, lost_at, place
+from matris.stores.report.outcomes import STAGES, Document, Outcomes, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,7 +88,7 @@ class Tally:
 
     Attributes
     ----------
-    funnel
+    outcomes
         Where candidates were lost.
     ranking
         Converged candidates nearest to the hull.
@@ -113,7 +113,7 @@ class Tally:
         Most phases that are kept of a chemical system.
     """
 
-    funnel: Funnel
+    outcomes: Outcomes
     ranking: Best[Document] = field(default_factory=lambda: Best(MAX_ROWS, place))
     with_element: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("candidates", "hits", "failures")}
@@ -140,9 +140,9 @@ class Tally:
     _n_points: int = 0
 
     @classmethod
-    def of(cls, documents: Iterable[Document], funnel: Funnel) -> Tally:
-        """Take documents in, one after the other; `funnel` has counted none yet."""
-        tally = cls(funnel)
+    def of(cls, documents: Iterable[Document], outcomes: Outcomes) -> Tally:
+        """Take documents in, one after the other; `outcomes` has counted none yet."""
+        tally = cls(outcomes)
         for document in documents:
             tally.add(document)
         return tally
@@ -155,8 +155,8 @@ class Tally:
             if document["state"] == "converged" and len(self.references) < _REFERENCES:
                 self.references.append(document)
             return
-        self.funnel.add(document)
-        at = lost_at(document, self.funnel.window)
+        self.outcomes.add(document)
+        at = lost_at(document, self.outcomes.window)
         if at is not None:
             self._example(at, document)
         self._elements(document, at[0] if at else None)
@@ -170,6 +170,16 @@ class Tally:
     def phases(self) -> dict[str, list[HullPoint]]:
         """Phases for pictures, by chemical system."""
         return {system: best.sorted()[: self.phase_limit] for system, best in self.points.items()}
+
+    @property
+    def losses(self) -> list[tuple[str, str, int, list[Document]]]:
+        """Stage, kind of reason, number of candidates and examples, in the order of the stages."""
+        return [
+            (stage, kind, count, self.examples.get((stage, kind), []))
+            for stage in STAGES[:-1]
+            for kind, count in self.outcomes.lost[stage].most_common()
+            if count
+        ]
 
     def _origin(self, document: Document) -> None:
         if document.get("hull_type"):

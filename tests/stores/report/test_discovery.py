@@ -52,7 +52,7 @@ def test_stable_unique_and_novel_are_counted():
         n_stable=3,
         n_unique=4,
         n_novel=3,
-        found=("d", "a"),
+        sun=("d", "a"),
         histogram={-0.025: 1, 0.0: 3, 0.025: 1},
     )
     assert found.sun_rate == 2 / 8
@@ -60,14 +60,14 @@ def test_stable_unique_and_novel_are_counted():
 
 def test_without_known_crystals_nothing_is_said_of_novelty():
     found = discovery(DOCUMENTS, STRUCTURES.get)
-    assert (found.n_novel, found.found, found.sun_rate) == (None, None, None)
+    assert (found.n_novel, found.sun, found.sun_rate) == (None, None, None)
     assert found.n_unique == 4
 
 
 def test_a_wider_window_finds_more():
     found = discovery(DOCUMENTS, STRUCTURES.get, [], stable_within=0.05)
     assert (found.n_stable, found.n_novel) == (5, 4)
-    assert found.found == ("d", "a", "c", "e")
+    assert found.sun == ("d", "a", "c", "e")
 
 
 def test_duplicates_of_the_campaign_are_not_compared_again():
@@ -84,7 +84,7 @@ def test_duplicates_of_the_campaign_are_not_compared_again():
 
 def test_an_empty_campaign_has_found_nothing():
     found = discovery([], STRUCTURES.get, [])
-    assert (found.n_candidates, found.n_unique, found.found, found.sun_rate) == (0, 0, (), 0.0)
+    assert (found.n_candidates, found.n_unique, found.sun, found.sun_rate) == (0, 0, (), 0.0)
 
 
 def test_what_cannot_be_counted_is_named():

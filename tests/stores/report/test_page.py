@@ -14,13 +14,13 @@ from pymatgen.core import Structure
 
 from matris.stores.report import FIELDS, Report, write_report
 from matris.stores.report.discovery import Discovery
-from matris.stores.report.outcomes import Funnel
+from matris.stores.report.outcomes import Outcomes
 from matris.stores.report.tally import Tally
 from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
 from tests.stores.report.test_property_plots import phonon_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -147,7 +147,7 @@ def test_hulls(page: Page) -> None:
 
 
 def test_elements_and_distributions(page: Page) -> None:
-    counts = Tally.of(campaign_documents(400), Funnel()).with_element
+    counts = Tally.of(campaign_documents(400), Outcomes()).with_element
     for name in ("hits", "failures", "candidates"):
         assert f'<i class="{name}">{counts[name]["Fe"]}</i>' in page.source
     assert sum(counts["hits"].values()) > 0
@@ -157,7 +157,7 @@ def test_elements_and_distributions(page: Page) -> None:
 
 
 def test_tables(page: Page) -> None:
-    assert page.rows["ranked"] == 1 + Funnel.of(campaign_documents(400)).left("duplicates after relaxing")
+    assert page.rows["ranked"] == 1 + Outcomes.of(campaign_documents(400)).left("duplicates after relaxing")
     for told in (
         "the cell exploded: volume 5.31 times larger",
         "500 steps, largest force 0.31",
@@ -235,10 +235,11 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Mon
     make([], tmp_path)
     before = (tmp_path / "index.html").read_bytes()
 
-    def break_off(_: Any) -> Any:
+    def break_off(*_: Any, **__: Any) -> Iterator[str]:
+        yield "<!DOCTYPE html>"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matris.stores.report.page.page_of", lambda *_, **__: break_off(None))
+    monkeypatch.setattr("matris.stores.report.templating.pieces", break_off)
     with pytest.raises(OSError, match="No space"):
         make([document(1, "FeO", 0.0)], tmp_path)
     assert (tmp_path / "index.html").read_bytes() == before
@@ -258,7 +259,7 @@ def test_all_fields_that_are_read_are_asked_for(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_documents() -> None:
     def peak(n: int) -> int:
         tracemalloc.start()
-        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Funnel())
+        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Outcomes())
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
