@@ -52,9 +52,9 @@ def test_hubbard_values_are_those_of_the_input_set(formula):
     incar = MPRelaxSet(structure, user_potcar_functional="PBE").incar
     values = dict(zip(dict.fromkeys(s.specie.symbol for s in structure), incar.get("LDAUU", []), strict=False))
     expected = {symbol: u for symbol, u in values.items() if u}
-    found = mp_parameters(composition)
-    assert found["hubbards"] == expected
-    assert found["run_type"] == ("GGA+U" if expected else "GGA")
+    parameters = mp_parameters(composition)
+    assert parameters["hubbards"] == expected
+    assert parameters["run_type"] == ("GGA+U" if expected else "GGA")
 
 
 @pytest.mark.parametrize("scale", ["matpes-pbe", "matpes-r2scan"])
@@ -105,7 +105,7 @@ def test_li_fe_o_of_the_materials_project_is_corrected_as_by_pymatgen():
     assert {e.entry_id for e in peers.values()} == {r["entry_id"] for r in raw} & ours.keys()
     assert {i: ours[i].energy for i in peers} == pytest.approx({i: e.energy for i, e in peers.items()}, abs=1e-10)
     # and as if a checkpoint had computed the same crystals
-    some = [e for e in peers.values() if e.composition.num_atoms <= 12][:20]
-    for entry in some:
+    small = [e for e in peers.values() if e.composition.num_atoms <= 12][:20]
+    for entry in small:
         again = corrected_entry(entry.structure, entry.uncorrected_energy, "mp")
         assert again.energy == pytest.approx(entry.energy, abs=1e-10), entry.entry_id

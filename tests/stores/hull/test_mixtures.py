@@ -29,13 +29,13 @@ def compare(amounts, energies):
     fractions, formation, elements = table(amounts, energies)
     n = len(elements)
     everything = Table(fractions, formation)
-    (found,) = lowest_mixtures([everything], [fractions[n:]])
-    assert found.amounts.min() >= -1e-12
-    rebuilt = (found.amounts[:, :, None] * fractions[found.phases]).sum(axis=1)
+    (mixtures,) = lowest_mixtures([everything], [fractions[n:]])
+    assert mixtures.amounts.min() >= -1e-12
+    rebuilt = (mixtures.amounts[:, :, None] * fractions[mixtures.phases]).sum(axis=1)
     assert np.abs(rebuilt - fractions[n:]).max() < 1e-12  # the mixture has the composition
     (stable,) = on_hull([everything.take(slice(n))], [everything.take(slice(n, None))], 1e-9)
-    assert (stable == (formation[n:] - found.energies <= 1e-9)).all()
-    return np.abs(found.energies + fractions[n:] @ elements - peer).max()
+    assert (stable == (formation[n:] - mixtures.energies <= 1e-9)).all()
+    return np.abs(mixtures.energies + fractions[n:] @ elements - peer).max()
 
 
 @pytest.mark.parametrize("n", range(1, 7))
@@ -75,16 +75,16 @@ def test_systems_solved_together_are_those_solved_alone():
         tables.append(Table(np.vstack([np.eye(4), x]), np.append(np.zeros(4), -rng.random(size))))
         targets.append(rng.dirichlet(np.ones(4), count))
     together = lowest_mixtures(tables, targets)
-    for table, rows, found in zip(tables, targets, together, strict=True):
+    for table, rows, mixtures in zip(tables, targets, together, strict=True):
         (alone,) = lowest_mixtures([table], [rows])
-        assert found.energies == pytest.approx(alone.energies, abs=1e-12)
-        assert found.energies.shape == (len(rows),)
-        assert (found.phases == alone.phases).all()
+        assert mixtures.energies == pytest.approx(alone.energies, abs=1e-12)
+        assert mixtures.energies.shape == (len(rows),)
+        assert (mixtures.phases == alone.phases).all()
 
 
 def test_nothing_to_place_gives_nothing():
     elements = Table(np.eye(3), np.zeros(3))
-    (found,) = lowest_mixtures([elements], [np.zeros((0, 3))])
-    assert [part.shape for part in found] == [(0,), (0, 3), (0, 3)]
+    (mixtures,) = lowest_mixtures([elements], [np.zeros((0, 3))])
+    assert [part.shape for part in mixtures] == [(0,), (0, 3), (0, 3)]
     assert lowest_mixtures([], []) == []
     assert [mask.shape for mask in on_hull([elements], [elements.take(slice(0))], 1e-9)] == [(0,)]

@@ -14,12 +14,12 @@ SYMBOLS = ("Al", "Cl", "Fe", "Li", "Mg", "O", "S", "Zn")
 def phases(seed, n=400):
     """Pure elements and random compounds of up to five elements."""
     rng = random.Random(seed)
-    found = [Phase(f"pure {s}", {s: 2.0}, -rng.uniform(1, 5)) for s in SYMBOLS]
+    listed = [Phase(f"pure {s}", {s: 2.0}, -rng.uniform(1, 5)) for s in SYMBOLS]
     for i in range(n):
         symbols = rng.sample(SYMBOLS, rng.choice([1, 2, 2, 3, 3, 3, 4, 5]))
         amounts = {symbol: float(rng.randint(1, 6)) for symbol in symbols}
-        found.append(Phase(f"phase {i}", amounts, -3 - rng.gauss(0.4, 0.4) * len(symbols) ** 0.5))
-    return found
+        listed.append(Phase(f"phase {i}", amounts, -3 - rng.gauss(0.4, 0.4) * len(symbols) ** 0.5))
+    return listed
 
 
 def by_system(listed):
@@ -42,9 +42,9 @@ def test_values_are_those_of_the_patched_phase_diagram(seed):
     listed = phases(seed)
     entries = {p.identity: PDEntry(Composition(p.amounts), p.energy * sum(p.amounts.values())) for p in listed}
     peer = PatchedPhaseDiagram(list(entries.values()))
-    found = places(PhaseSpace.of(listed), listed)
+    by_identity = places(PhaseSpace.of(listed), listed)
     for phase in listed:
-        entry, place = entries[phase.identity], found[phase.identity]
+        entry, place = entries[phase.identity], by_identity[phase.identity]
         distance = peer.get_decomp_and_e_above_hull(entry, allow_negative=True, check_stable=False)[1]
         assert place.above_hull == pytest.approx(distance, abs=1e-9)
         assert place.formation_energy == pytest.approx(peer.get_form_energy_per_atom(entry), abs=1e-9)
@@ -62,13 +62,13 @@ def test_phases_that_come_later_change_what_they_must_and_nothing_else(seed):
     later.append(Phase("new lithium", {"Li": 1.0}, -6.0))
     space = PhaseSpace.of(first)
     before = places(space, first)
-    known = dict(space._stable)
+    cached = dict(space._stable)
     for i in range(0, len(later), 7):
         changed = space.add(later[i : i + 7])
-        untouched = {s for s in known if not any(set(c) <= set(s) for c in changed)}
-        assert all(space._stable[s] is known[s] for s in untouched)
+        untouched = {s for s in cached if not any(set(c) <= set(s) for c in changed)}
+        assert all(space._stable[s] is cached[s] for s in untouched)
         places(space, first[:40])
-        known = dict(space._stable)
+        cached = dict(space._stable)
     again, fresh = places(space, listed), places(PhaseSpace.of(first + later), listed)
     assert {i: p.above_hull for i, p in again.items()} == pytest.approx(
         {i: p.above_hull for i, p in fresh.items()}, abs=1e-9
@@ -80,9 +80,9 @@ def test_a_phase_above_the_hull_changes_nothing():
     space = PhaseSpace.of(phases(0))
     high = Phase("high", {"Li": 1.0, "O": 1.0}, 0.0)
     space.place(("Li", "O"), [high])
-    known = dict(space._stable)
+    before = dict(space._stable)
     assert space.add([high]) == set()
-    assert space._stable == known
+    assert space._stable == before
     assert high in space.phases["Li", "O"]
 
 

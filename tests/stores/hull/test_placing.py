@@ -92,11 +92,13 @@ def test_in_lots_or_at_once(docs, seed, monkeypatch):
     everything = [each for lot in lots for each in lot]
     wanted = {identity: result.to_dict() for identity, result in hull_results(everything).items()}
     assert sum(place["hull_state"] == "ok" for place in wanted.values()) > 80
-    found = {each["document_id"]: each for each in docs.query()}
-    assert set(found) == set(wanted)
+    stored = {each["document_id"]: each for each in docs.query()}
+    assert set(stored) == set(wanted)
     for identity, place in wanted.items():
-        assert [found[identity][name] for name in WORDS] == [place[name] for name in WORDS]
-        assert [found[identity][name] for name in NUMBERS] == pytest.approx([place[name] for name in NUMBERS], abs=1e-8)
+        assert [stored[identity][name] for name in WORDS] == [place[name] for name in WORDS]
+        assert [stored[identity][name] for name in NUMBERS] == pytest.approx(
+            [place[name] for name in NUMBERS], abs=1e-8
+        )
     read = watched(monkeypatch)
     assert place_on_hulls(docs, ABOUT) == 0
     assert read == []

@@ -109,9 +109,9 @@ def resource(structure, **fields):
 
 
 def test_mandatory_fields():
-    found = resource(layered())
-    assert (found["id"], found["type"]) == ("x-01234567-ba987654", "structures")
-    attributes = found["attributes"]
+    answer = resource(layered())
+    assert (answer["id"], answer["type"]) == ("x-01234567-ba987654", "structures")
+    attributes = answer["attributes"]
     assert attributes["elements"] == ["Fe", "Li", "O"]
     assert attributes["elements_ratios"] == [0.25, 0.25, 0.5]
     assert attributes["chemical_formula_reduced"] == "FeLiO2"
@@ -274,14 +274,14 @@ def test_filters_on_each_store(kind, folder, request):
     client = TestClient(make_app(published))
     for text, expected in FILTERS.items():
         answer = client.get("/v1/structures", params={"filter": text} if text else {}).json()
-        assert {found["id"].split("-01234567")[0] for found in answer["data"]} == expected, text
+        assert {entry["id"].split("-01234567")[0] for entry in answer["data"]} == expected, text
         assert answer["meta"]["data_returned"] == len(expected), text
         assert answer["meta"]["data_available"] == len(CRYSTALS)
 
     pages, url = [], "/v1/structures?page_limit=3&sort=nelements"
     while url:
         page = client.get(url).json()
-        pages += [(found["attributes"]["nelements"], found["id"]) for found in page["data"]]
+        pages += [(entry["attributes"]["nelements"], entry["id"]) for entry in page["data"]]
         url = page["links"]["next"]
     assert pages == sorted(pages)
     assert len(pages) == len(CRYSTALS)
@@ -382,14 +382,14 @@ def test_validator_and_client(server, folder, capsys):
         (answer,) = client.get(text)["structures"][text].values()
         expected = {d["document_id"]: d for d in ours if d["state"] in {"converged", "max_steps"}}
         expected = {i: d for i, d in expected.items() if d["candidate_id"] in CRYSTALS}
-        assert {found["id"] for found in answer["data"]} == expected.keys() != set()
-        for found in answer["data"]:
-            of_ours = expected[found["id"]]
-            assert found["attributes"]["_matris_energy_above_hull"] == of_ours["energy_above_hull"]
-            assert found["attributes"]["last_modified"] == "2026-05-04T12:00:00Z"
-            crystal = candidates.structure(found["id"])
-            assert found["attributes"]["lattice_vectors"] == crystal.lattice.matrix.tolist()
-            assert found["attributes"]["cartesian_site_positions"] == crystal.cart_coords.tolist()
+        assert {entry["id"] for entry in answer["data"]} == expected.keys() != set()
+        for entry in answer["data"]:
+            of_ours = expected[entry["id"]]
+            assert entry["attributes"]["_matris_energy_above_hull"] == of_ours["energy_above_hull"]
+            assert entry["attributes"]["last_modified"] == "2026-05-04T12:00:00Z"
+            crystal = candidates.structure(entry["id"])
+            assert entry["attributes"]["lattice_vectors"] == crystal.lattice.matrix.tolist()
+            assert entry["attributes"]["cartesian_site_positions"] == crystal.cart_coords.tolist()
 
 
 def test_commands_say_what_is_wrong(folder, tmp_path):

@@ -57,10 +57,10 @@ def document(candidate, formula, key="matris_10m_oam", days=0, **fields):
 
 def documents():
     """All of them."""
-    found = []
+    listed = []
     for candidate, formula, distance, modulus, imaginary, days in COMPUTED:
         for shift, key in enumerate(CHECKPOINTS):
-            found.append(
+            listed.append(
                 document(
                     candidate,
                     formula,
@@ -72,8 +72,8 @@ def documents():
                     phonon=None if imaginary is None else {"state": "converged", "has_imaginary_modes": imaginary},
                 )
             )
-    found += [document(name, formula, state=state, error=why, days=1) for name, formula, state, why in LOST]
-    return found
+    listed += [document(name, formula, state=state, error=why, days=1) for name, formula, state, why in LOST]
+    return listed
 
 
 def crystal(formula):

@@ -105,7 +105,7 @@ def test_filters_are_understood(text, condition):
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "position", "expected"),
     [
         ("", 0, "expected a field"),
         ("   ", 3, "expected a field"),
@@ -146,16 +146,16 @@ def test_filters_are_understood(text, condition):
         ("not " * 500 + "stable", 200, "more than 50 nested brackets"),
     ],
 )
-def test_errors_show_the_place(text, place, told):
-    if told is None:  # a number is a number, only none has it
+def test_errors_show_the_place(text, position, expected):
+    if expected is None:  # a number is a number, only none has it
         assert parse_filter(text) == Comparison("symmetry.number", "=", 231)
         return
     with pytest.raises(MatrisError) as raised:
         parse_filter(text)
     message, shown, marks = str(raised.value).split("\n")
-    assert told in message
+    assert expected in message
     assert shown == "  " + text.replace("\0", "\0")
-    assert marks.index("^") - 2 == place
+    assert marks.index("^") - 2 == position
 
 
 def test_a_deep_field_is_found_by_its_last_name():
@@ -213,12 +213,12 @@ def random_filter(rng, depth=3):
         parts = [random_filter(rng, depth - 1) for _ in range(rng.randint(1, 3))]
         word = rng.choice([" and ", " or "])
         return rng.choice(["", "not "]) + f"({word.join(parts)})"
-    some = ", ".join(rng.sample(ELEMENTS, rng.randint(1, 3)))
+    symbols = ", ".join(rng.sample(ELEMENTS, rng.randint(1, 3)))
     number, relation = rng.choice(NUMBERS), rng.choice(["=", "!=", "<", "<=", ">", ">="])
     return rng.choice(
         [
-            f"has {some}",
-            f"only {some}",
+            f"has {symbols}",
+            f"only {symbols}",
             "elements only Li, Fe, Co, O, F, N, C, H, B",
             f"ehull {relation} {number}",
             f"ehull in ({number}, 0.05)",
@@ -247,12 +247,12 @@ def truth(condition, document):
     """Three-valued, straight from what the language promises; None: unknown."""
     match condition:
         case Not(part):
-            known = truth(part, document)
-            return None if known is None else not known
+            part_truth = truth(part, document)
+            return None if part_truth is None else not part_truth
         case And(parts) | Or(parts):
             decides = isinstance(condition, Or)
-            found = [truth(part, document) for part in parts]
-            return decides if decides in found else None if None in found else not decides
+            truths = [truth(part, document) for part in parts]
+            return decides if decides in truths else None if None in truths else not decides
         case Has(symbols):
             return set(symbols) <= set(document["elements"]) if document.get("elements") else None
         case Only(symbols):

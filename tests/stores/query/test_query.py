@@ -48,8 +48,8 @@ def store(empty):
     return empty
 
 
-def names(found):
-    return [d["candidate_id"] for d in found]
+def names(documents):
+    return [d["candidate_id"] for d in documents]
 
 
 def test_typed_terms_and_filters_add_up(store):
@@ -84,14 +84,14 @@ def test_what_the_checkpoint_was_never_trained_on_can_be_asked_for(store):
 
 
 def test_wrong_terms_are_named(store):
-    for wrong, told in (
+    for wrong, message in (
         ({"state": "convergd"}, "no state convergd"),
         ({"elements": "Fex"}, "no element 'e'"),
         ({"chemsys": "Fe-Qq"}, "no element 'Qq'"),
         ({"formula": "Xx9?"}, "cannot read the formula"),
         ({"spacegroup": 231}, "no space group 231"),
     ):
-        with pytest.raises(MatrisError, match=told):
+        with pytest.raises(MatrisError, match=message):
             store.query(**wrong)
     with pytest.raises(MatrisError, match="no field 'beauty'"):
         store.query().sort("beauty")
@@ -122,16 +122,18 @@ def shuffled(n, rng):
         yield document(f"c{i:03}", formula, energy_above_hull=distance, fmax=rng.choice([0.01, 0.02, None]))
 
 
-def expected(found, fields):
+def expected(ordered, fields):
     """Missing last, then by id, which goes the way of a single field."""
-    by_id = sorted(found, key=lambda d: d["document_id"])
-    found = by_id[::-1] if len(fields) == 1 and fields[0].startswith("-") else by_id
+    by_id = sorted(ordered, key=lambda d: d["document_id"])
+    ordered = by_id[::-1] if len(fields) == 1 and fields[0].startswith("-") else by_id
     for field in reversed(fields):
         name = field.lstrip("-")
-        known = [d for d in found if d[name] is not None and not (name == "energy_above_hull" and math.isnan(d[name]))]
-        rest = [d for d in (by_id if len(fields) == 1 else found) if d not in known]
-        found = sorted(known, key=lambda d: d[name], reverse=field.startswith("-")) + rest
-    return found
+        with_value = [
+            d for d in ordered if d[name] is not None and not (name == "energy_above_hull" and math.isnan(d[name]))
+        ]
+        rest = [d for d in (by_id if len(fields) == 1 else ordered) if d not in with_value]
+        ordered = sorted(with_value, key=lambda d: d[name], reverse=field.startswith("-")) + rest
+    return ordered
 
 
 @pytest.mark.parametrize(
@@ -146,11 +148,11 @@ def expected(found, fields):
 )
 def test_order_and_pages(empty, fields):
     empty.docs.remove_docs({"document_id": {"$exists": True}})
-    found = list(shuffled(40, random.Random(3)))
-    empty.docs.update(found)
+    documents = list(shuffled(40, random.Random(3)))
+    empty.docs.update(documents)
     query = empty.query().sort(*fields)
     whole = [d["document_id"] for d in query]
-    assert whole == [d["document_id"] for d in expected(found, fields)]
+    assert whole == [d["document_id"] for d in expected(documents, fields)]
     assert len(set(whole)) == 40
     for size in (7, 39, 40, 100):
         pages = [list(query.page(number, size).ids()) for number in range(1, 40 // size + 2)]
@@ -226,10 +228,10 @@ def test_numbers_that_json_has_not_are_null(store):
 
 
 def test_structures_come_with_their_documents(store):
-    found = {d["candidate_id"]: s for d, s in store.query(checkpoint="matris_10m_oam").structures()}
-    assert set(found) == {row[0] for row in COMPUTED}  # not those that have none
-    assert isinstance(found["ferrite"], Structure)
-    assert found["ferrite"].composition.chemical_system == "Fe-Li-O"
+    structures = {d["candidate_id"]: s for d, s in store.query(checkpoint="matris_10m_oam").structures()}
+    assert set(structures) == {row[0] for row in COMPUTED}  # not those that have none
+    assert isinstance(structures["ferrite"], Structure)
+    assert structures["ferrite"].composition.chemical_system == "Fe-Li-O"
     one = store.query(checkpoint="matris_10m_oam").sort("-elastic.bulk_modulus").limit(2)
     assert [d["candidate_id"] for d, _ in one.structures()] == ["hematite", "magnetite"]
 
@@ -273,9 +275,9 @@ def test_the_first_page_is_read_alone(store, monkeypatch):
 
     def counting(*args, **options):
         nonlocal read
-        for found in query(*args, **options):
+        for each in query(*args, **options):
             read += 1
-            yield found
+            yield each
 
     monkeypatch.setattr(store.docs, "query", counting)
     assert len(list(store.query().sort("energy_above_hull").limit(10))) == 10
