@@ -1,4 +1,4 @@
-"""From outputs of chunk jobs to documents people query, on each kind of store."""
+"""From outputs of chunk jobs to candidate documents, on each kind of store."""
 
 import uuid
 
@@ -46,7 +46,7 @@ def crystal(species, a=3.0):
 
 
 def chunk(*results, sha=SHA):
-    """Results are (candidate id, species, energy per atom, state)."""
+    """Make a chunk of results (candidate id, species, energy per atom in eV, state)."""
     records, arrays = [], []
     for identity, species, energy, state in results:
         structure = crystal(species) if species else None
@@ -122,7 +122,7 @@ def test_chunks_are_unwound_once_and_only_once(job_store):
     assert store.computed_ids(SHA, "other") == set()
 
 
-def test_an_interrupted_build_is_made_good(job_store, monkeypatch):
+def test_an_interrupted_build_is_completed(job_store, monkeypatch):
     run(job_store, FIRST)
     store = CandidateStore.beside(job_store)
     with monkeypatch.context() as patch:
@@ -162,7 +162,7 @@ def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store
         "hull_results",
         lambda documents, *more, **about: read.append(documents) or hull_results(documents, *more, **about),
     )
-    assert store.update_hulls() == 4  # the new ones, and two that are now above one
+    assert store.update_hulls() == 4  # two new documents, and two that are now above the hull
     assert [
         {d["candidate_id"] for d in store.documents([r["document_id"] for r in documents])} for documents in read
     ] == [
@@ -273,8 +273,8 @@ def test_a_job_that_was_run_again_is_unwound_again(job_store, store):
     assert store.build(job_store).n_chunks == 0
 
 
-def test_one_candidate_that_two_builds_add_at_once_is_there_once(job_store, monkeypatch):
-    """Another build, and its hulls, come between reading and writing of this one."""
+def test_two_builds_at_once_store_a_candidate_once(job_store, monkeypatch):
+    """Another process builds and places documents between the reads and writes of this build."""
     run(job_store, FIRST)
     store, other = CandidateStore.beside(job_store), CandidateStore.beside(job_store)
     wrapped = builder.add_missing
@@ -292,8 +292,8 @@ def test_one_candidate_that_two_builds_add_at_once_is_there_once(job_store, monk
     assert store.data.count() == 4
 
 
-def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, monkeypatch):
-    """While one process places documents, another adds a phase below theirs and places all; the first writes last."""
+def test_a_hull_that_another_process_changes_meanwhile_is_corrected(job_store, store, monkeypatch):
+    """While a process places documents, another adds a more stable phase and places all; the first writes last."""
     run(job_store, [("new", ["Li", "Cl"], -2.3, "converged")])
     store.build(job_store)
     wrapped = placing.hull_results
@@ -313,7 +313,7 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
     assert [name for name, document in by_candidate(store).items() if document["is_stable"]].count("licl") == 0
 
 
-def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, monkeypatch):
+def test_interrupted_writing_of_hulls_is_completed(job_store, store, monkeypatch):
     run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
     store.build(job_store)
     wrapped = placing.set_fields
@@ -361,7 +361,7 @@ def test_dropped_candidates_do_not_replace_computed_ones(store):
     assert by_candidate(store)["licl"] == documents["licl"]
 
 
-def test_a_dropped_candidate_that_is_computed_after_all_has_its_result(job_store):
+def test_the_result_of_a_job_replaces_a_dropped_candidate(job_store):
     store = CandidateStore.beside(job_store)
     checkpoint = CheckpointTag(key="demo", sha256=SHA, energy_scale="matpes-pbe")
     settings = RelaxTag(fmax=0.05, max_steps=500, relax_cell=True, digest=DIGEST)
@@ -447,7 +447,7 @@ def test_results_are_found_again_by_a_second_store(tmp_path):
     assert set(ids(CandidateStore.open(tmp_path).query())) == {"li", "cl", "licl", "high"}
 
 
-def test_an_output_that_only_says_it_is_a_chunk_costs_only_itself(job_store):
+def test_an_invalid_chunk_does_not_affect_other_outputs(job_store):
     job_store.update([{"uuid": "u1", "index": 1, "output": {"chunk_format": "matris-chunk-1", "records": 3}}])
     run(job_store, FIRST)
     store = CandidateStore.beside(job_store)

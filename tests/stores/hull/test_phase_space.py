@@ -1,4 +1,4 @@
-"""Hulls of many systems: beside pymatgen's PatchedPhaseDiagram, and phases that come later."""
+"""Hulls of many systems, compared with pymatgen's PatchedPhaseDiagram; phases that are added later."""
 
 import random
 
@@ -56,7 +56,7 @@ def test_values_are_those_of_the_patched_phase_diagram(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_phases_that_come_later_change_what_they_must_and_nothing_else(seed):
+def test_added_phases_invalidate_only_the_hulls_they_change(seed):
     listed = phases(seed)
     first, later = listed[: len(SYMBOLS) + 200], listed[len(SYMBOLS) + 200 :]
     later.append(Phase("new lithium", {"Li": 1.0}, -6.0))
@@ -86,7 +86,7 @@ def test_a_phase_above_the_hull_changes_nothing():
     assert high in space.phases["Li", "O"]
 
 
-def test_missing_elements_are_named_and_arrive():
+def test_missing_elements_are_listed_until_they_are_added():
     space = PhaseSpace.of([Phase("li", {"Li": 1.0}, -1.0), Phase("lif", {"Li": 1.0, "F": 1.0}, -4.0)])
     assert space.missing(("F", "Li")) == ["F"]
     assert space.add([Phase("f", {"F": 2.0}, -2.0)]) == {("F",)}
@@ -97,7 +97,7 @@ def test_missing_elements_are_named_and_arrive():
     assert {part.identity: amount for part, amount in place.parts} == pytest.approx({"lif": 2 / 3, "li": 1 / 3})
 
 
-def test_many_phases_of_one_system_are_thinned_out_in_blocks():
+def test_many_phases_of_one_system_are_filtered_in_blocks():
     rng = random.Random(5)
     elements = [Phase(s, {s: 1.0}, 0.0) for s in ("Fe", "Li", "O")]
     many = [

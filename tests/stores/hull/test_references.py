@@ -1,4 +1,4 @@
-"""Reference sets: from files, from the Materials Project's client (a stub), from documents; what belongs on a scale."""
+"""Reference sets from files, the Materials Project's client (a stub) and documents; entries of each energy scale."""
 
 import json
 import sys
@@ -54,7 +54,9 @@ def test_references_must_belong_on_the_scale(tmp_path):
         MatrisError, match=r"this scale takes only entries with the parameter .*'energy_scale': 'omat24'"
     ):
         load_references(everything, "omat24")
-    with pytest.raises(MatrisError, match="this scale takes PBE"):  # MP's GGA has other pseudopotentials
+    with pytest.raises(
+        MatrisError, match="this scale takes PBE"
+    ):  # GGA of the Materials Project has other pseudopotentials
         load_references(write(tmp_path / "gga.json", [without_u, good]), "matpes-pbe")
 
 
@@ -65,7 +67,7 @@ def test_a_correction_that_a_file_carries_is_not_applied_twice(tmp_path):
     assert again.energy == pytest.approx(entry.energy)
 
 
-def test_files_that_hold_no_entries_are_named(tmp_path):
+def test_errors_name_files_without_entries(tmp_path):
     path = tmp_path / "bad.json"
     with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
         load_references(path, "mp")
@@ -114,7 +116,7 @@ def test_a_set_written_is_the_set_read_and_keeps_its_scale(tmp_path):
 
 
 class Client:
-    """What is used of mp_api.client.MPRester."""
+    """Stub of mp_api.client.MPRester."""
 
     db_version = "2025_09_25"
 
@@ -171,7 +173,7 @@ def test_without_client_or_key_the_error_says_what_to_do(monkeypatch):
 
 
 def computed(structure, energy, scale="mp", **other):
-    """Document of a structure, as `matris.stores.documents.documents` makes it."""
+    """Candidate document of a structure."""
     entry = corrected_entry(structure, energy, scale)
     return {
         "document_id": f"{structure.composition.reduced_formula} {energy}",

@@ -1,4 +1,4 @@
-"""The language of filters: what is understood, what is refused and where, and that stores answer as it reads."""
+"""Filter language: parsed conditions, errors and their positions, and the answers of the stores."""
 
 import math
 import random
@@ -100,7 +100,7 @@ def clock(monkeypatch):
             Comparison("last_updated", ">=", TODAY - DAY), Comparison("last_updated", "<", TODAY)))),
     ],
 )  # fmt: skip
-def test_filters_are_understood(text, condition):
+def test_filters_are_parsed(text, condition):
     assert parse_filter(text) == condition
 
 
@@ -146,8 +146,8 @@ def test_filters_are_understood(text, condition):
         ("not " * 500 + "stable", 200, "more than 50 nested brackets"),
     ],
 )
-def test_errors_show_the_place(text, position, expected):
-    if expected is None:  # a number is a number, only none has it
+def test_errors_mark_the_position(text, position, expected):
+    if expected is None:  # any number is valid, although no space group has this one
         assert parse_filter(text) == Comparison("symmetry.number", "=", 231)
         return
     with pytest.raises(MatrisError) as raised:
@@ -244,7 +244,7 @@ COMPARE = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def truth(condition, document):
-    """Three-valued, straight from what the language promises; None: unknown."""
+    """Three-valued truth of a condition by the definition of the language; None means unknown."""
     match condition:
         case Not(part):
             part_truth = truth(part, document)
@@ -265,7 +265,7 @@ def truth(condition, document):
 
 
 def said(condition, value):
-    """What a condition says of a value; None if that is of another type."""
+    """Truth of a condition for a value; None if the value has another type."""
     other = {Comparison: "value", Contains: "text", Among: "values"}[type(condition)]
     other = getattr(condition, other)
     if isinstance(value, str) != isinstance(other[0] if isinstance(other, tuple) else other, str):
@@ -291,10 +291,10 @@ def store(request, tmp_path_factory):
     jobs.close()
 
 
-def test_stores_answer_as_the_filter_reads(store):
+def test_stores_answer_according_to_the_definition(store):
     rng = random.Random(5)
     documents = [random_document(rng, i) for i in range(50)]
-    for document in documents:  # what the model guarantees
+    for document in documents:  # as the document model guarantees
         document["nelements"] = len(document.get("elements", []))
         document["chemsys"] = "-".join(document.get("elements", [])) or None
     store.docs.update(documents)
@@ -305,7 +305,7 @@ def test_stores_answer_as_the_filter_reads(store):
         query = store.query().where(text)
         assert sorted(query.ids()) == expected, text
         answers.add(len(expected))
-    assert len(answers) > 20  # the filters tell documents apart
+    assert len(answers) > 20  # the filters distinguish documents
 
 
 def test_unknown_is_not_no(store):
