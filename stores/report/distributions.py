@@ -26,9 +26,9 @@ class _Quantity(NamedTuple):
 _QUANTITIES = {
     "energy_above_hull": _Quantity("Distance to the hull (meV/atom)", 1e3),
     "formation_energy_per_atom": _Quantity("Formation energy (eV/atom)"),
-    "volume_change": _Quantity("Change of volume on relaxing (%)", 1e2),
-    "n_steps": _Quantity("Steps"),
-    "seconds": _Quantity("Seconds per candidate"),
+    "volume_change": _Quantity("Volume change on relaxation (%)", 1e2),
+    "n_steps": _Quantity("Relaxation steps"),
+    "seconds": _Quantity("Time per candidate (s)"),
 }
 
 

@@ -63,11 +63,11 @@ def hulls(tally: Tally, references: Sequence[HullPoint] | None) -> Hulls:
         figures.append((system, hull_figure(system, points, corners)))
     notes = [_sentence(tally)]
     if not systems:
-        notes.append("No chemical system of two to four elements has a hull to draw.")
+        notes.append("No chemical system of two to four elements has a hull.")
     if len(systems) > MAX_PLOTS:
         notes.append(f"{grouped(len(systems) - MAX_PLOTS)} further chemical systems are not drawn.")
     if any(len(points) == tally.phase_limit for points in phases.values()):
-        notes.append(f"Of each chemical system, the {tally.phase_limit} phases nearest to the hull are drawn.")
+        notes.append(f"Only the {tally.phase_limit} phases nearest to the hull of each chemical system are drawn.")
     return Hulls(figures, sorted(tally.systems.items(), key=_place)[:MAX_SYSTEMS], notes)
 
 
@@ -81,7 +81,11 @@ def _by_system(points: Sequence[HullPoint]) -> dict[str, list[HullPoint]]:
 def _sentence(tally: Tally) -> str:
     """Name the hull that the numbers refer to."""
     names = "; ".join(f"{hull_type} ({name})" if name else hull_type for hull_type, name in sorted(tally.hulls))
-    return f"Hull: {names}. Lines join phases that coexist on it." if names else "No candidate has a hull distance."
+    return (
+        f"Hull: {names}. Lines connect phases that coexist on it."
+        if names
+        else "No candidate has a distance to the hull."
+    )
 
 
 def _place(item: tuple[str, System]) -> tuple[int, float, str]:

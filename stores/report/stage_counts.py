@@ -89,8 +89,8 @@ def stage_counts(outcomes: Outcomes) -> list[StageCount]:
         stages.append(stage("on the hull", outcomes.stable, good=True))
     if outcomes.extrapolating is not None:
         stages[-1].remark = (
-            f"{grouped(outcomes.extrapolating)} of {grouped(outcomes.survivors)} survivors are unlike what the "
-            f"checkpoint was trained on{': their numbers are guesses' if outcomes.extrapolating else ''}"
+            f"{grouped(outcomes.extrapolating)} of {grouped(outcomes.survivors)} survivors are unlike the training "
+            f"data of the checkpoint{': their results are unreliable' if outcomes.extrapolating else ''}"
         )
     for verdict, (good, bad) in _VERDICTS.items():
         counts = outcomes.verdicts[verdict]

@@ -96,7 +96,7 @@ def _elastic(summary: Document | None) -> str | None:
     if not summary:
         return None
     if summary.get("bulk_modulus") is None:
-        return f"failed: {summary.get('error') or 'no reason is known'}"
+        return f"failed: {summary.get('error') or 'no reason recorded'}"
     moduli = (("K", "bulk_modulus"), ("G", "shear_modulus"), ("E", "young_modulus"))
     parts = [f"{name} {summary[field]:.0f} GPa" for name, field in moduli if summary.get(field) is not None]
     if summary.get("is_mechanically_stable") is not None:
@@ -109,7 +109,7 @@ def _phonons(summary: Document | None) -> str | None:
     if not summary:
         return None
     if summary.get("has_imaginary_modes") is None:
-        return f"failed: {summary.get('error') or 'no reason is known'}"
+        return f"failed: {summary.get('error') or 'no reason recorded'}"
     if not summary["has_imaginary_modes"]:
         return "no imaginary modes"
     lowest = summary.get("min_frequency")

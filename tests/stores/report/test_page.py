@@ -116,9 +116,9 @@ def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> 
     ]
     told = Page(write_report(Report(iter(documents), lambda _: None, {"key": "tiny"}), tmp_path))
     assert told.sections["ranked"].count("extrapolates") == 2
-    assert "2.3 times its reach" in told.source
-    assert "1 of 2 survivors are unlike what the checkpoint was trained on" in told.sections["funnel"]
-    assert "trained on" not in page.sections["funnel"]  # nobody knows
+    assert "2.3 times the limit of its domain" in told.source
+    assert "1 of 2 survivors are unlike the training data of the checkpoint: their results are unreliable" in told.sections["funnel"]
+    assert "training data" not in page.sections["funnel"]  # nobody knows
 
 
 def test_crystals_can_be_drawn(page: Page) -> None:
@@ -153,7 +153,7 @@ def test_elements_and_distributions(page: Page) -> None:
     assert sum(counts["hits"].values()) > 0
     assert f"Iron: {counts['candidates']['Fe']} candidates" in page.source
     assert page.source.count("<svg viewBox") == 5
-    assert "Change of volume" in page.sections["distributions"]
+    assert "Volume change on relaxation" in page.sections["distributions"]
 
 
 def test_tables(page: Page) -> None:
@@ -185,7 +185,7 @@ def make(
 
 def test_nothing(tmp_path: Path) -> None:
     empty = make([], tmp_path)
-    assert "None converged" in empty.sections["ranked"]
+    assert "No candidate converged" in empty.sections["ranked"]
     assert "every candidate converged" in empty.sections["failures"]
     assert "No chemical system" in empty.sections["hulls"]
     assert len(empty.source) < 60_000
@@ -221,7 +221,7 @@ def test_running_campaign_and_no_hull(tmp_path: Path) -> None:
 def test_mixed_origins_are_told(tmp_path: Path) -> None:
     other = document(2, "FeO", 0.0, checkpoint={"key": "other", "sha256": "c", "energy_scale": "mp"})
     found = make([document(1, "FeO", 0.0), other], tmp_path)
-    assert "2 pairs of checkpoint and settings" in found.sections[""]
+    assert "2 combinations of checkpoint and settings" in found.sections[""]
 
 
 def test_too_large_crystals_are_left_out(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_pictures_of_many_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     page = Page(write_property_report([failed("eos"), *[sound("eos")] * 5, failed("eos")], tmp_path, "E"))
     assert page.figures == ["figure-1-0", "figure-2-0"]
     assert page.rows["results"] == 1 + 7
-    assert "3 further materials are left out" in page.sections["left-out"]
+    assert "pictures of 3 further materials are left out" in page.sections["left-out"]
     assert "plot_eos(document).show()" in page.sections["left-out"]
 
 
