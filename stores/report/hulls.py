@@ -1,4 +1,4 @@
-"""Convex hulls of a campaign: figures of small chemical systems, and all systems in order."""
+"""Convex hulls of a campaign: figures of small chemical systems, and a table of all systems."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from matris.stores.report.tally import System, Tally
 
 MAX_PLOTS = 60
-"""Chemical systems whose hulls a page draws."""
+"""Largest number of hulls that a page draws."""
 
 MAX_SYSTEMS = 500
-"""Chemical systems in the table."""
+"""Largest number of chemical systems in the table."""
 
-_FIGURE_POINTS = 1500
+_FIGURE_POINTS = 1500  # phases in one figure
 
 
 class Hulls(NamedTuple):
     """
-    What a page shows of convex hulls.
+    Convex hulls on a page.
 
     Attributes
     ----------
     figures
-        Element symbols of a chemical system and its plotly figure (JSON-ready), systems with most phases first.
+        Element symbols of a chemical system and its plotly figure (JSON-ready). Systems with most phases come first.
     systems
-        Names of chemical systems and their counts, those with most survivors first.
+        Names of chemical systems and their counts. Systems with most survivors come first.
     notes
         Sentences below the figures.
     """
@@ -49,7 +49,7 @@ def hulls(tally: Tally, references: Sequence[HullPoint] | None) -> Hulls:
     Parameters
     ----------
     tally
-        All documents counted.
+        Counts of all documents.
     references
         Phases that make up the hull in place of the candidates.
     """
@@ -79,7 +79,7 @@ def _by_system(points: Sequence[HullPoint]) -> dict[str, list[HullPoint]]:
 
 
 def _sentence(tally: Tally) -> str:
-    """Name the hull that the numbers refer to."""
+    """Name the hull types and reference sets."""
     names = "; ".join(f"{hull_type} ({name})" if name else hull_type for hull_type, name in sorted(tally.hulls))
     return (
         f"Hull: {names}. Lines connect phases that coexist on it."
