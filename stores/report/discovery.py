@@ -53,7 +53,7 @@ class Discovery:
     n_novel
         Different crystals that match no known crystal; None without known crystals.
     sun
-        Ids of the stable, unique and novel (S.U.N.) candidates, lowest energy first; None without known crystals.
+        Ids of the stable, unique and novel (S.U.N.) candidates, nearest to the hull first; None without known crystals.
     histogram
         Number of relaxed candidates by distance to the hull: lower edge of a bin (eV/atom) to count, without empty
         bins.
