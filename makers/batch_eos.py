@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobflow import job
 
 from matris.makers.batch import PropertyMaker
-from matris.properties.eos import VOLUMES, eos
-from matris.properties.equations import EQUATIONS
+from matris.properties.eos import EQUATIONS, VOLUMES, eos
 from matris.stores.documents.properties import EosDocument, EosFitDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class BatchEosMaker(PropertyMaker):
     name: str = "batch EOS"
     fmax: float = 1e-3
     volumes: tuple[float, ...] = VOLUMES
-    equations: tuple[str, ...] = tuple(EQUATIONS)
+    equations: tuple[str, ...] = EQUATIONS
 
     @job(data=["structure"], output_schema=EosDocuments)
     def make(

@@ -19,7 +19,7 @@ class Domain(nn.Module):
 
     An atom's extrapolation is the distance of its last features from the nearest prototype of its element, in units of
     the element's reach: up to 1 the atom is like those of the training, above the potential extrapolates. A structure
-    has that of its oddest atom. `matris.training.domain.fit_domain` makes a domain, and checkpoint files hold it.
+    has that of its oddest atom. `matris.training.fit_domain.fit_domain` makes a domain, and checkpoint files hold it.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ import torch
 
 from matris.errors import CheckpointError, StructureError
 from matris.model import checkpoints, kernels
+from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.network import Evaluation, MatRIS, evaluate
-from matris.model.rows import Chunks
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ DEVICE = "MATRIS_DEVICE"
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
-_KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED = 15, 50
+_KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS = 15, 50
 """The same where `matris.model.kernels` serves."""
 _ALWAYS_KEPT = 2
 """Those of them that are kept even of what is computed twice: what each block makes of an angle or a bond."""
 
 _CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in cache
-_COMPILED_VALUES = 2**15  # of a feature in a chunk, for each thread: with all that belongs to it, it stays in cache
+_KERNEL_VALUES = 2**15  # of a feature in a chunk, for each thread: with all that belongs to it, it stays in cache
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
 _CPU_BATCH = 6e7  # bytes: a call's fixed costs are small beside so much work, and caches lose by more
 _CUDA_ROWS = 2**17
@@ -169,7 +169,7 @@ class Potential:
     def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
         """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
         if kernels.usable(self.config, self.device, self.dtype):
-            return self._bytes(_KEPT_OF_BOND_COMPILED * n_bonds, _KEPT_OF_ANGLE_COMPILED * n_angles)
+            return self._bytes(_KEPT_OF_BOND_KERNELS * n_bonds, _KEPT_OF_ANGLE_KERNELS * n_angles)
         return bytes_kept(self.config, n_bonds, n_angles, self.dtype)
 
     def _bytes(self, of_bonds: int, of_angles: int) -> int:
@@ -191,8 +191,8 @@ class Potential:
         width = self.config.three_body_feat_dim
         if not kernels.usable(self.config, self.device, self.dtype):
             return Chunks(_CPU_VALUES // width, kept)
-        room = kernels.cleared_room(always + kept * (needed - always))
-        return Chunks(_COMPILED_VALUES // width * torch.get_num_threads(), kept, compiled=True, room=room)
+        arena = kernels.thread_arena(always + kept * (needed - always))
+        return Chunks(_KERNEL_VALUES // width * torch.get_num_threads(), kept, kernels=True, workspace=arena)
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """

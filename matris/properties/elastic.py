@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pymatgen.analysis.elasticity import ElasticTensor
-from pymatgen.core import Lattice, Structure
+from pymatgen.analysis.elasticity import Deformation, ElasticTensor, Strain, Stress
+from pymatgen.analysis.elasticity.elastic import get_strain_state_dict
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from matris.properties.groups import fault, isolated, relax_all
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from numpy.typing import NDArray
+    from pymatgen.core import Structure
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
@@ -32,6 +33,7 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 _NONLINEAR = 0.05  # of the largest constant: from here on the strains are too large for what is asked of them
 _SAME = 2e-4  # of a strain's size: what a relaxed lattice leaves of its symmetry
+_ZERO = 1e-3  # of a strain: smaller components of a rotated strain are noise of a relaxed lattice
 _MARGIN = 1e-3  # lowest over highest eigenvalue of a tensor that is called stable
 _EXACT = 1e-5  # strain that a cell may differ from the one asked for: rounding of float32 is a hundredth of it
 
@@ -231,12 +233,7 @@ def strained_cells(structure: Structure, strains: Sequence[float] = STRAINS, sym
         Tolerance for symmetry, Å.
 
     """
-    wanted = []
-    for i, j in VOIGT:
-        for size in sorted(strains):
-            strain = np.zeros((3, 3))
-            strain[i, j] = strain[j, i] = size
-            wanted.append(strain)
+    wanted = [Strain.from_index_amount(mode, size) for mode in VOIGT for size in sorted(strains)]
     operations = SpacegroupAnalyzer(structure, symprec=symprec).get_symmetry_operations(cartesian=True)
     unique = reduced(wanted, np.array([operation.rotation_matrix for operation in operations]))
     cells = [(strain, strained(structure, strain)) for strain, _ in unique]
@@ -290,25 +287,14 @@ def check_strains(strains: Sequence[float]) -> None:
 
 
 def strained(structure: Structure, strain: NDArray[np.float64]) -> Structure:
-    """Apply a Green–Lagrange strain E by the symmetric deformation √(1 + 2E), atoms going along."""
-    values, vectors = np.linalg.eigh(np.eye(3) + 2 * strain)
-    deformation = vectors @ np.diag(np.sqrt(values)) @ vectors.T
-    return Structure(Lattice(structure.lattice.matrix @ deformation), structure.species, structure.frac_coords)
+    """Apply a Green–Lagrange strain E by the symmetric deformation √(1 + 2E); fractional coordinates stay."""
+    cell: Structure = Strain(strain).get_deformation_matrix("symmetric").apply_to_structure(structure)
+    return cell
 
 
-def green_lagrange(lattice: NDArray[np.float64], strained_lattice: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Strain E = (FᵀF − 1)/2 that turns one lattice (rows) into another, shape (3, 3)."""
-    deformation = (np.linalg.inv(lattice) @ strained_lattice).T
-    return (deformation.T @ deformation - np.eye(3)) / 2
-
-
-def second_piola_kirchhoff(
-    stress: NDArray[np.float64], lattice: NDArray[np.float64], strained_lattice: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Refer a Cauchy stress to the unstrained cell: S = det(F) F⁻¹ σ F⁻ᵀ, shape (3, 3)."""
-    deformation = (np.linalg.inv(lattice) @ strained_lattice).T
-    inverse = np.linalg.inv(deformation)
-    return np.linalg.det(deformation) * inverse @ stress @ inverse.T
+def deformation(lattice: NDArray[np.float64], strained_lattice: NDArray[np.float64]) -> Deformation:
+    """Deformation gradient F, shape (3, 3), that turns one lattice (vectors in rows) into another."""
+    return Deformation((np.linalg.inv(lattice) @ strained_lattice).T)
 
 
 def fit_tensor(
@@ -330,45 +316,32 @@ def fit_tensor(
     -------
     ElasticFit
     """
-    points: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    strains, responses = [], []
     for (strain, _), stress, rotations in zip(plan.cells, stresses, plan.images, strict=True):
-        points += [(r @ strain @ r.T, r @ stress @ r.T) for r in [np.eye(3), *rotations]]
-    zero = GPA * _voigt(unstrained)
-    raw, small, large = np.zeros((6, 6)), np.zeros((6, 6)), np.zeros((6, 6))
-    left: list[NDArray[np.float64]] = []
-    for mode, (i, j) in enumerate(VOIGT):
-        along = [(e[i, j] * (1 if i == j else 2), GPA * _voigt(s)) for e, s in points if _is_mode(e, i, j)]
-        along.sort(key=lambda point: point[0])
-        size = np.array([0.0, *(a for a, _ in along)])
-        value = np.array([zero, *(s for _, s in along)])
-        powers = size[:, None] ** np.arange(min(3, len(along)) + 1)
-        solution = (
-            np.linalg.lstsq(powers / np.abs(powers).max(0), value, rcond=None)[0] / np.abs(powers).max(0)[:, None]
+        for rotation in [np.eye(3), *rotations]:
+            strains.append(Strain(rotation @ strain @ rotation.T).zeroed(_ZERO * np.abs(strain).max()))
+            responses.append(GPA * rotation @ stress @ rotation.T)
+    modes = get_strain_state_dict(strains, responses, eq_stress=GPA * unstrained)
+    raw, change, residuals = np.zeros((6, 6)), np.zeros((6, 6)), []
+    for mode, state in enumerate(np.eye(6)):
+        size, response = modes[tuple(state)]["strains"][:, mode], modes[tuple(state)]["stresses"]
+        curve = np.polynomial.polynomial.polyfit(size, response, min(3, len(size) - 1))
+        raw[:, mode] = curve[1]
+        residuals.append(response - np.polynomial.polynomial.polyval(size, curve).T)
+        middle = len(size) // 2  # the unstrained cell
+        large, small = (
+            (response[high] - response[low]) / (size[high] - size[low])
+            for low, high in ((0, -1), (middle - 1, middle + 1))
         )
-        raw[:, mode] = solution[1]
-        left.append(value - powers @ solution)
-        half = len(along) // 2
-        for where, (low, high) in ((large, (0, -1)), (small, (half - 1, half))):
-            where[:, mode] = (along[high][1] - along[low][1]) / (along[high][0] - along[low][0])
+        change[:, mode] = large - small
     symmetric = ElasticTensor.from_voigt((raw + raw.T) / 2).fit_to_structure(plan.structure, symprec=plan.symprec)
     return ElasticFit(
         tensor=np.array(symmetric.voigt),
         raw=raw,
-        residual=float(np.sqrt(np.mean(np.concatenate(left) ** 2))),
-        nonlinearity=float(np.abs(large - small).max() / np.abs(raw).max()),
-        stress=zero,
+        residual=float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))),
+        nonlinearity=float(np.abs(change).max() / np.abs(raw).max()),
+        stress=GPA * Stress(unstrained).voigt,
     )
-
-
-def _is_mode(strain: NDArray[np.float64], i: int, j: int) -> bool:
-    """Whether a strain has this component and no other."""
-    rest = strain.copy()
-    rest[i, j] = rest[j, i] = 0
-    return bool(np.abs(rest).max() < 1e-3 * abs(strain[i, j]))
-
-
-def _voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([stress[i, j] for i, j in VOIGT])
 
 
 def _record(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:
@@ -398,11 +371,11 @@ def _stresses(plan: StrainPlan, cells: Sequence[RelaxRecord]) -> list[NDArray[np
     for (strain, _), cell in zip(plan.cells, cells, strict=True):
         if cell.structure is None or cell.stress is None:
             raise ValueError(f"strain {_name(strain)} has no stress")
-        lattice = cell.structure.lattice.matrix
-        applied = green_lagrange(reference, lattice)
+        gradient = deformation(reference, cell.structure.lattice.matrix)
+        applied = gradient.green_lagrange_strain
         if np.abs(applied - strain).max() > _EXACT:
             raise ValueError(f"strain {_name(strain)} was asked for, but the cell has {_name(applied)}")
-        stresses.append(second_piola_kirchhoff(cell.stress, reference, lattice))
+        stresses.append(Stress(cell.stress).piola_kirchoff_2(gradient))
     return stresses
 
 

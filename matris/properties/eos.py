@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.optimize import least_squares
 
-from matris.properties.equations import EQUATIONS
 from matris.properties.groups import fault, isolated, relax_all, relax_groups
 from matris.units import GPA
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ase import Atoms
-    from numpy.typing import NDArray
     from pymatgen.core import Structure
     from torch_sim.models.interface import ModelInterface
 
@@ -26,6 +23,11 @@ if TYPE_CHECKING:
 
 VOLUMES = tuple(np.linspace(0.94, 1.06, 7).round(4).tolist())
 """Volumes of the scaled cells, relative to that of the relaxed one."""
+
+EQUATIONS = ("birch_murnaghan", "murnaghan", "vinet")
+"""Names of equations of state in `pymatgen.analysis.eos`: F. Birch, Phys. Rev. 71, 809 (1947), third order in the
+Eulerian strain; F. D. Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944), a bulk modulus linear in pressure; P. Vinet et
+al., Phys. Rev. B 35, 1945 (1987), the universal equation."""
 
 _POINTS = 5  # at least: four parameters, and one more to judge the fit by
 
@@ -92,24 +94,24 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if len(v) < _POINTS:
         raise ValueError(f"{len(v)} volumes are too few: at least {_POINTS}")
-    middle, scale = v.mean(), np.ptp(e) or 1.0
     curve = np.polynomial.Polynomial.fit(v, e, 2).convert()
     v0 = -curve.coef[1] / (2 * curve.coef[2]) if curve.coef[2] > 0 else np.nan
     if not v.min() <= v0 <= v.max():
         raise ValueError(f"the energy has no minimum between {v.min():.2f} and {v.max():.2f} Å³")
-    guess = [0.0, v0 / middle, 2 * curve.coef[2] * v0 * middle / scale, 4.0]
+    from pymatgen.analysis.eos import EOS, EOSError  # loads matplotlib
 
-    def left(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return EQUATIONS[equation](v / middle, *x) - (e - e.min()) / scale
-
-    x = least_squares(left, guess, method="lm", xtol=1e-12, ftol=1e-12).x
+    lowest = e.min()  # pymatgen's tolerances are relative to the energies
+    try:
+        fit = EOS(equation).fit(v, e - lowest)
+    except EOSError as error:
+        raise ValueError(f"{equation}: {error}") from None
     return EosFit(
         equation=equation,
-        e0=float(x[0] * scale + e.min()),
-        v0=float(x[1] * middle),
-        b0=float(x[2] * scale / middle * GPA),
-        b1=float(x[3]),
-        residual=float(np.sqrt(np.mean(left(x) ** 2)) * scale / n_atoms),
+        e0=float(fit.e0 + lowest),
+        v0=float(fit.v0),
+        b0=float(fit.b0 * GPA),
+        b1=float(fit.b1),
+        residual=float(np.sqrt(np.mean((fit(v) - (e - lowest)) ** 2)) / n_atoms),
     )
 
 
@@ -153,7 +155,7 @@ def eos(
     fmax: float = 1e-3,
     max_steps: int = 1000,
     volumes: Sequence[float] = VOLUMES,
-    equations: Sequence[str] = tuple(EQUATIONS),
+    equations: Sequence[str] = EQUATIONS,
     journal_dir: Path | None = None,
 ) -> list[EosRecord]:
     """

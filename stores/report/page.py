@@ -97,7 +97,7 @@ class Report:
     reference_points
         Phases of the reference set for a hull of references. By default the documents make up the hull.
     phonons
-        Returns the phonon document of a candidate with its bands, see `matris.stores.documents.property_outputs`.
+        Returns the phonon document of a candidate with its bands, see `matris.stores.documents.properties`.
     discovery
         Counts of stable, unique and novel candidates.
     """

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.constants import R
 
-from matris.properties.equations import EQUATIONS
 from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ticks_of
 from matris.stores.report.figure_style import ACCENT, BAD, LINE, SECOND, THIRD, curve, read, subplots, titled
 from matris.stores.report.young_modulus import extreme_young_moduli, sphere, unit_vectors, young_modulus
@@ -243,17 +242,19 @@ def plot_eos(document: Document) -> go.Figure:
     >>> plot_eos(document).layout.title.text
     'MgO: equation of state, V<sub>0</sub> = 40.00 Å³'
     """
+    from pymatgen.analysis.eos import EOS  # loads matplotlib
+
     name, fields = read(document, "volumes", "energies", "fits")
     volumes, energies = (np.asarray(fields[key], dtype=float) for key in ("volumes", "energies"))
     figure = subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
     margin = 0.02 * np.ptp(volumes)
     v = np.linspace(volumes.min() - margin, volumes.max() + margin, _CURVE_POINTS)
     for fit, colour in zip(fields["fits"], cycle(_COLOURS), strict=False):
-        parameters = (fit["e0"], fit["v0"], fit["b0"] / GPA, fit["b1"])
-        equation = EQUATIONS[fit["equation"]]
+        equation = EOS.MODELS[fit["equation"]](volumes, energies)
+        equation.eos_params = (fit["e0"], fit["b0"] / GPA, fit["b1"], fit["v0"])
         label = f"{_words(fit['equation'])}: B<sub>0</sub> = {fit['b0']:.1f} GPa"
-        curve(figure, v, equation(v, *parameters), label, colour, "%{y:.4f} eV", row=1, col=1)
-        left = 1e3 * (energies - equation(volumes, *parameters))
+        curve(figure, v, equation(v), label, colour, "%{y:.4f} eV", row=1, col=1)
+        left = 1e3 * (energies - equation(volumes))
         style = {"color": colour, "width": 1}
         marks = {"mode": "lines+markers", "marker": {"color": colour, "size": 6}, "line": style, "showlegend": False}
         figure.add_scatter(x=volumes, y=left, name=_words(fit["equation"]), **marks, row=2, col=1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from matris.stores.query.tables import whole_file
+from matris.files.whole_file import whole_file
 from matris.stores.report import formats
 from matris.stores.report.outcomes import origin, reason
 
@@ -34,7 +34,7 @@ def write_page(path: Path, template: str, *, plotly: bool, **content: Any) -> No
     **content
         Variables of the template. Text in them is escaped.
     """
-    with whole_file(path) as stream:
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as stream:
         stream.writelines(pieces(template, plotly=plotly, **content))
 
 

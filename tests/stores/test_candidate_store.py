@@ -21,7 +21,7 @@ from matris.stores.documents.documents import (
     RelaxTag,
     make_dropped,
 )
-from matris.stores.hull import placing as hull_builder
+from matris.stores.hull import placing
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import References
 
@@ -158,7 +158,7 @@ def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store
     assert built.chemical_systems == {"Cl-Li"}
     read = []
     monkeypatch.setattr(
-        hull_builder,
+        placing,
         "hull_results",
         lambda documents, *more, **about: read.append(documents) or hull_results(documents, *more, **about),
     )
@@ -296,17 +296,17 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
     """While one process places documents, another adds a phase below theirs and places all; the first writes last."""
     run(job_store, [("new", ["Li", "Cl"], -2.3, "converged")])
     store.build(job_store)
-    wrapped = hull_builder.hull_results
+    wrapped = placing.hull_results
 
     def overtaken(*args, **kwargs):
-        monkeypatch.setattr(hull_builder, "hull_results", wrapped)
+        monkeypatch.setattr(placing, "hull_results", wrapped)
         results = wrapped(*args, **kwargs)
         run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
         store.build(job_store)
         store.update_hulls()
         return results
 
-    monkeypatch.setattr(hull_builder, "hull_results", overtaken)
+    monkeypatch.setattr(placing, "hull_results", overtaken)
     store.update_hulls()
     distances = {name: by_candidate(store)[name]["energy_above_hull"] for name in ("best", "licl", "high", "new")}
     assert distances == pytest.approx({"best": 0, "licl": 0.5, "high": 0.7, "new": 0.7})
@@ -316,14 +316,14 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
 def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, monkeypatch):
     run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
     store.build(job_store)
-    wrapped = hull_builder.set_fields
+    wrapped = placing.set_fields
 
     def killed_after_the_first(docs, changes):
         wrapped(docs, dict(list(changes.items())[:1]))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(hull_builder, "set_fields", killed_after_the_first)
+        patch.setattr(placing, "set_fields", killed_after_the_first)
         with pytest.raises(KeyboardInterrupt):
             store.update_hulls()
     store.update_hulls()
@@ -375,22 +375,18 @@ def test_a_dropped_candidate_that_is_computed_after_all_has_its_result(job_store
     assert store.structure(found["document_id"]) is not None
 
 
-def test_older_documents_are_brought_up_to_date(store):
-    old = by_candidate(store)["high"]
-    gone = ("schema_version", "hulls", "stage", "duplicate_of", "elastic", "phonon", "eos", "qha", "md", "computed_at")
-    ancient = {name: value for name, value in old.items() if name not in gone}
-    store.docs.remove_docs({"candidate_id": "high"})
-    store.docs.update([ancient])
-    again = CandidateStore(store.docs, store.data, store.properties, store.chunks)
-    new = by_candidate(again)["high"]
-    assert new["schema_version"] == SCHEMA_VERSION
-    assert CandidateDocument.model_validate(new).hulls["self-consistent"].energy_above_hull == pytest.approx(0.2)
-    assert {name: new[name] for name in ancient if name != "settings"} == {
-        name: value for name, value in ancient.items() if name != "settings"
-    }
-    store.docs.update([new | {"schema_version": SCHEMA_VERSION + 1}])
-    with pytest.raises(StoreError, match=f"schema version {SCHEMA_VERSION + 1}, .* knows up to {SCHEMA_VERSION}"):
+@pytest.mark.parametrize("other", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, None])
+def test_documents_of_another_schema_version_are_refused(store, other):
+    document = by_candidate(store)["high"]
+    store.docs.update([document | {"schema_version": other}])
+    with pytest.raises(StoreError, match=f"schema version {other}, .* reads and writes version {SCHEMA_VERSION}"):
         CandidateStore(store.docs, store.data, store.properties, store.chunks)
+    store.docs.remove_docs({"candidate_id": "high"})
+    store.docs.update([{name: value for name, value in document.items() if name != "schema_version"}])
+    with pytest.raises(StoreError, match="schema version None"):
+        CandidateStore(store.docs, store.data, store.properties, store.chunks)
+    store.docs.update([document])
+    CandidateStore(store.docs, store.data, store.properties, store.chunks)
 
 
 def test_checkpoints_do_not_mix(job_store, store):

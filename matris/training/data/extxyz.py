@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
 
 _UNITS = {
     "energy_unit": {"eV"},
@@ -28,7 +28,7 @@ _MATERIAL = ("material", "mp_id", "material_id", "mptrj_traj_id", "alexandria_id
 """Keys that say which frames belong together."""
 
 
-def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """
     Yield the frames of extended XYZ with labels under ASE's names, or with ``REF_`` before them.
 
@@ -38,7 +38,7 @@ def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
         Of the file.
     stream
         Its text; read once, frame by frame.
-    reading
+    options
         How to read stresses, and limits.
     """
     number = 0
@@ -57,12 +57,12 @@ def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
             yield Rejected(where, "truncated", f"fewer than {n_atoms} atoms")
             return
         try:
-            yield from_atoms(where, next(read_xyz(StringIO("".join(lines)), index=0)), reading)
+            yield from_atoms(where, next(read_xyz(StringIO("".join(lines)), index=0)), options)
         except (XYZError, ValueError, KeyError, TypeError, IndexError) as error:
             yield unreadable(where, error)
 
 
-def from_atoms(where: str, atoms: Atoms, reading: Reading) -> Taken:
+def from_atoms(where: str, atoms: Atoms, options: LabelOptions) -> Outcome:
     """
     Take ASE's atoms with labels in a calculator, in ``info`` or in ``arrays``.
 
@@ -75,11 +75,11 @@ def from_atoms(where: str, atoms: Atoms, reading: Reading) -> Taken:
     for key, known in _UNITS.items():
         if (unit := atoms.info.get(key)) is not None and unit not in known:
             return Rejected(where, f"{key} {unit!r}", f"convert it to {min(known)}")
-    unit = reading.stress_unit or atoms.info.get("stress_unit", "eV/Å³")
-    labels["stress"] = reading.stress(labels.get("stress"), unit)
+    unit = options.stress_unit or atoms.info.get("stress_unit", "eV/Å³")
+    labels["stress"] = options.stress(labels.get("stress"), unit)
     material = next((str(atoms.info[key]) for key in _MATERIAL if key in atoms.info), None)
     scale, split = atoms.info.get("energy_scale"), atoms.info.get("split")
-    return take(where, Geometry.of(atoms), labels, reading, material=material, scale=scale, split=split)
+    return take(where, Geometry.of(atoms), labels, options, material=material, scale=scale, split=split)
 
 
 def _labels(atoms: Atoms) -> dict[str, Any]:

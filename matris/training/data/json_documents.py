@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
 
 _LONGEST = 2**24  # characters of a document
 _SCALES = {"PBE": "matpes-pbe", "R2SCAN": "matpes-r2scan"}
 _ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, MatrisError)
 
 
-def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """
     Yield the documents of a file, whether a list, a mapping of mappings or a document after the other.
 
@@ -35,7 +35,7 @@ def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Ta
         Of the file.
     stream
         Its text, which may be larger than memory.
-    reading
+    options
         How to read stresses, and limits.
     """
     text = JsonStream(stream)
@@ -43,13 +43,13 @@ def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Ta
     try:
         while text.peek():
             for path, document in _documents(text, (str(number),) if number else ()):
-                yield from_document(":".join([name, "/".join(path)]) if path else name, document, reading, path)
+                yield from_document(":".join([name, "/".join(path)]) if path else name, document, options, path)
             number += 1
     except (ValueError, RecursionError) as error:
         yield Rejected(name, "unreadable", f"{' '.join(str(error).split())[:200]}; the rest of the file is not read")
 
 
-def read_json_lines(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_json_lines(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """Yield the documents of a file with one a line; a broken line costs only itself."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -61,7 +61,7 @@ def read_json_lines(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
             yield unreadable(where, error)
             continue
         for path, document in found:
-            yield from_document(where, document, reading, path)
+            yield from_document(where, document, options, path)
 
 
 def _documents(text: JsonStream, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -104,7 +104,7 @@ def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
             yield from _within((*path, str(step)), part)
 
 
-def from_document(where: str, document: dict[str, Any], reading: Reading, path: tuple[str, ...] = ()) -> Taken:
+def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: tuple[str, ...] = ()) -> Outcome:
     """
     Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
 
@@ -114,7 +114,7 @@ def from_document(where: str, document: dict[str, Any], reading: Reading, path: 
         Source and place.
     document
         With ``structure``, a pymatgen structure as a dictionary.
-    reading
+    options
         How to read its stress, and limits.
     path
         Names of the mappings around it.
@@ -122,15 +122,15 @@ def from_document(where: str, document: dict[str, Any], reading: Reading, path: 
     try:
         structure = document["structure"]
         if "force" in document and ("uncorrected_total_energy" in document or "energy_per_atom" in document):
-            labels, names = _mptrj(path, document, reading)
+            labels, names = _mptrj(path, document, options)
             if labels["energy"] is None:
                 detail = "it has the corrected energy only, which no potential learns"
                 return Rejected(where, "no energy", detail)
         elif "matpes_id" in document:
-            labels, names = _matpes(document, reading)
+            labels, names = _matpes(document, options)
         else:
-            labels, names = _plain(document, reading)
-        return take(where, _geometry(structure), labels, reading, **names)
+            labels, names = _plain(document, options)
+        return take(where, _geometry(structure), labels, options, **names)
     except _ERRORS as error:
         return unreadable(where, error)
 
@@ -148,7 +148,9 @@ def _geometry(structure: dict[str, Any]) -> Geometry:
     return Geometry(np.array(numbers, dtype=np.int64), places @ cell, cell, pbc)
 
 
-def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _mptrj(
+    path: tuple[str, ...], document: dict[str, Any], options: LabelOptions
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     Labels of MPtrj: raw energies (eV), stresses in kbar, positive under compression as VASP has them.
 
@@ -157,14 +159,14 @@ def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) ->
     labels = {
         "energy": document.get("uncorrected_total_energy"),
         "forces": document["force"],
-        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "stress": options.stress(document.get("stress"), "kbar", flipped=True),
         "magmoms": document.get("magmom"),
     }
     material = document.get("mp_id") or (path[-2] if len(path) > 1 else None)
     return labels, {"material": material, "scale": "mp"}
 
 
-def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _matpes(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     Labels of MatPES: stresses in kbar as xx, yy, zz, yz, xz, xy, positive under compression as VASP has them.
 
@@ -174,7 +176,7 @@ def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any],
     labels = {
         "energy": document.get("energy"),
         "forces": document.get("forces"),
-        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "stress": options.stress(document.get("stress"), "kbar", flipped=True),
         "magmoms": _site_magmoms(document["structure"]),
     }
     provenance = document.get("provenance") or {}
@@ -182,11 +184,11 @@ def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any],
     return labels, {"material": provenance.get("original_mp_id"), "scale": scale}
 
 
-def _plain(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _plain(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Labels under ASE's names, such as those of our stores; a stress needs a unit, here or from the user."""
     labels = {name: document.get(name) for name in ("energy", "forces", "magmoms")}
-    unit = document.get("stress_unit") or reading.stress_unit
-    labels["stress"] = reading.stress(document.get("stress"), unit)
+    unit = document.get("stress_unit") or options.stress_unit
+    labels["stress"] = options.stress(document.get("stress"), unit)
     names = {"scale": document.get("energy_scale"), "split": document.get("split")}
     return labels, {"material": document.get("material") or document.get("candidate_id"), **names}
 

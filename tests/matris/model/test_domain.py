@@ -16,7 +16,7 @@ from matris.model.checkpoints import locate, read_file, save
 from matris.model.graph import Geometry
 from matris.model.potential import Potential
 from matris.training.data.frame import Frame
-from matris.training.domain import fit_domain, judge, label_ranges
+from matris.training.fit_domain import fit_domain, judge, label_ranges
 
 
 def rocksalt(a, x, scale=1.0):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pymatgen.analysis.elasticity import Deformation, Strain
+from pymatgen.analysis.elasticity.elastic import diff_fit
 from pymatgen.core import Lattice, Structure
+from pymatgen.core.tensors import symmetry_reduce
 
 from matris.properties import elastic as elastic_module
-from matris.properties.elastic import elastic, green_lagrange, strained, strained_cells
+from matris.properties.elastic import STRAINS, VOIGT, elastic, strained, strained_cells
 from matris.units import GPA
 from tests.matris import argon
-from tests.matris.argon import EPSILON, FCC, SIGMA, Argon, crystal
+from tests.matris.argon import EPSILON, FCC, NEIGHBOR, SIGMA, Argon, crystal
 
 STIFFNESS = 72 * EPSILON / (2 ** (1 / 3) * SIGMA**2)  # second derivative of the pair energy at its minimum, eV/Å²
 
@@ -67,7 +70,39 @@ def test_symmetry_saves_cells_and_changes_nothing():
 def test_strain_is_what_was_asked_for():
     strain = np.array([[0.01, 0.002, 0], [0.002, -0.005, 0.003], [0, 0.003, 0.0]])
     start = hcp(3.1)
-    assert green_lagrange(start.lattice.matrix, strained(start, strain).lattice.matrix) == pytest.approx(strain)
+    gradient = Deformation((np.linalg.inv(start.lattice.matrix) @ strained(start, strain).lattice.matrix).T)
+    assert gradient == pytest.approx(gradient.T)  # no rotation
+    assert gradient.green_lagrange_strain == pytest.approx(strain)
+
+
+@pytest.mark.parametrize("structure", [primitive(), hcp(3.1)], ids=["fcc", "hcp"])
+def test_symmetry_leaves_the_cells_that_pymatgen_leaves(structure):
+    wanted = [Strain.from_index_amount(mode, size) for mode in VOIGT for size in STRAINS]
+    expected = symmetry_reduce(wanted, structure, tol=1e-6, symprec=1e-2)
+    plan = strained_cells(structure)
+    assert np.array([strain for strain, _ in plan.cells]) == pytest.approx(np.array(list(expected)))
+    assert [len(images) for images in plan.images] == [len(operations) for operations in expected.values()]
+
+
+def test_the_fit_is_that_of_central_differences(monkeypatch):
+    """pymatgen's differences of all points have the slope of the cubic; a straight line through them misses it."""
+    kept = {}
+    fit = elastic_module.fit_tensor
+
+    def keep(plan, stresses, unstrained):
+        kept.update(plan=plan, stresses=stresses, unstrained=unstrained)
+        return fit(plan, stresses, unstrained)
+
+    monkeypatch.setattr(elastic_module, "fit_tensor", keep)
+    (record,) = elastic([hcp(NEIGHBOR)], Argon())
+    strains, responses = [], []
+    for (strain, _), stress, rotations in zip(kept["plan"].cells, kept["stresses"], kept["plan"].images, strict=True):
+        for r in [np.eye(3), *rotations]:
+            strains.append(Strain(r @ strain @ r.T).zeroed(1e-5))
+            responses.append(GPA * r @ stress @ r.T)
+    (expected,) = diff_fit(strains, responses, eq_stress=GPA * kept["unstrained"])
+    raw = record.fit.raw
+    assert (raw + raw.T) / 2 == pytest.approx(expected.voigt, abs=1e-10 * raw.max())
 
 
 def test_a_broken_material_costs_only_itself():

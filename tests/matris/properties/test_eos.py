@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from phonopy.qha.eos import get_eos
+from pymatgen.analysis.eos import EOS
 from pymatgen.core import Lattice, Structure
+from scipy.optimize import least_squares
 
-from matris.properties.eos import eos, fit_eos
-from matris.properties.equations import EQUATIONS
+from matris.properties.eos import EQUATIONS, eos, fit_eos
 from matris.units import GPA
 from tests.matris.argon import EPSILON, FCC, Argon
 from tests.matris.properties.test_elastic import STIFFNESS, primitive
@@ -15,11 +17,26 @@ from tests.matris.properties.test_elastic import STIFFNESS, primitive
 
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_parameters_are_recovered(equation):
+    """From energies of phonopy's formulas, which are not those that are fitted."""
     volumes = np.linspace(36, 44, 7)
-    energies = EQUATIONS[equation](volumes, -12.3, 40.1, 90 / GPA, 4.6)
+    energies = get_eos(equation)(volumes, [-12.3, 90 / GPA, 4.6, 40.1])
     fit = fit_eos(volumes, energies, 2, equation)
     assert (fit.e0, fit.v0, fit.b0, fit.b1) == pytest.approx((-12.3, 40.1, 90, 4.6), rel=1e-5)
     assert fit.residual < 1e-9
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_noise_leaves_the_least_squares(equation):
+    """Of 1e-4 eV/atom, and of a large offset: no parameters leave less of the energies than those of the fit."""
+    formula = get_eos(equation)
+    volumes = np.linspace(36, 44, 7)
+    noise = 2e-4 * np.random.default_rng(3).standard_normal(7)
+    fit = fit_eos(volumes, formula(volumes, [-2e4, 90 / GPA, 4.6, 40.1]) + noise, 2, equation)
+    energies = formula(volumes, [0, 90 / GPA, 4.6, 40.1]) + noise
+    best = least_squares(lambda x: 1e4 * (formula(volumes, x) - energies), [0, 0.5, 4, 40], x_scale="jac", xtol=1e-14)
+    assert fit.e0 == pytest.approx(best.x[0] - 2e4, abs=1e-6)
+    assert (fit.v0, fit.b0, fit.b1) == pytest.approx((best.x[3], GPA * best.x[1], best.x[2]), rel=1e-4)
+    assert fit.residual == pytest.approx(1e-4 * np.sqrt(2 * best.cost / 7) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("equation", EQUATIONS)
@@ -27,7 +44,9 @@ def test_equation_has_its_parameters_as_derivatives(equation):
     """b0 = V E'' and b1 = dB/dP at the minimum, by finite differences."""
     h, v0, b0, b1 = 1e-3, 40.0, 0.6, 4.4
     v = v0 + h * np.arange(-2, 3)
-    e = EQUATIONS[equation](v, 0.0, v0, b0, b1)
+    curve = EOS(equation).model(v, np.zeros(5))
+    curve.eos_params = (0.0, b0, b1, v0)
+    e = curve(v)
     second = (e[1] - 2 * e[2] + e[3]) / h**2
     third = (e[4] - 2 * e[3] + 2 * e[1] - e[0]) / (2 * h**3)
     assert (e[3] - e[1]) / (2 * h) == pytest.approx(0, abs=1e-6)

@@ -456,7 +456,7 @@ def test_a_checkpoint_by_path_is_the_same_as_its_model(tiny_checkpoint, tmp_path
     assert again.to_dict() == first.to_dict()
     (by_path,) = relax(salt, str(tiny_checkpoint), max_steps=2)  # float32
     assert by_path.energy == pytest.approx(first.energy, rel=1e-4)
-    with pytest.raises(JournalError, match="dtype float64 there, float32 here"):
+    with pytest.raises(JournalError, match="dtype is float64 in the journal, float32 in this run"):
         list(relax(salt, str(tiny_checkpoint), max_steps=2, journal=path))
     (gold,) = relax(Structure(Lattice.cubic(4), ["Au"], [[0, 0, 0]]), potential)
     assert "unsupported element Au" in gold.error

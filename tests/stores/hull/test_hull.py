@@ -8,7 +8,7 @@ from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError
-from matris.stores.hull.hull import hull_results, missing_elements
+from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import References, load_references
 
 LI_FE_O = Path(__file__).parents[4] / "shared/data/li_fe_o_entries.json.gz"
@@ -67,7 +67,6 @@ def test_a_missing_element_is_a_state_without_numbers():
     assert results["licl"].decomposes_to is None
     assert results["li high"].energy_above_hull == pytest.approx(0.1)  # lithium is no chloride
     assert hull_results([document("x", "FeCl", -1.0)])["x"].hull_state == "missing reference: Cl, Fe"
-    assert missing_elements("Cl-Fe-Li", LI_CL) == ["Fe"]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +144,3 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
     assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
         {i: r.energy_above_hull for i, r in against_itself.items()}, abs=1e-8
     )
-
-
-def test_several_processes_find_what_one_does():
-    documents = [*LI_CL, document("fe", "Fe", -3.0), document("fecl3", "FeCl3", -3.5), document("ag", "AgCl", -1.0)]
-    assert hull_results(documents, processes=2) == hull_results(documents)
-    assert hull_results(documents, references(), processes=2) == hull_results(documents, references())

@@ -97,14 +97,6 @@ def test_missing_elements_are_named_and_arrive():
     assert {part.identity: amount for part, amount in place.parts} == pytest.approx({"lif": 2 / 3, "li": 1 / 3})
 
 
-def test_another_process_gets_what_its_systems_need():
-    space = PhaseSpace.of(phases(1))
-    part = space.reduced_to([("Fe", "Li", "O")])
-    assert {symbol for system in part.phases for symbol in system} == {"Fe", "Li", "O"}
-    target = [Phase("x", {"Fe": 1.0, "Li": 1.0, "O": 2.0}, -3.0)]
-    assert part.place(("Fe", "Li", "O"), target) == space.place(("Fe", "Li", "O"), target)
-
-
 def test_many_phases_of_one_system_are_thinned_out_in_blocks():
     rng = random.Random(5)
     elements = [Phase(s, {s: 1.0}, 0.0) for s in ("Fe", "Li", "O")]

@@ -10,7 +10,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.stores.database.mongo import ResultsMongoStore
 from matris.stores.database.sqlite.store import SQLiteStore
-from matris.stores.hull import placing as hull_builder
+from matris.stores.hull import placing
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.placing import place_on_hulls
 from matris.stores.hull.references import References
@@ -76,7 +76,7 @@ def watched(monkeypatch):
     """Lists of the documents that hulls are taken of, from now on."""
     given = []
     monkeypatch.setattr(
-        hull_builder,
+        placing,
         "hull_results",
         lambda documents, *more, **by: given.append(documents) or hull_results(documents, *more, **by),
     )

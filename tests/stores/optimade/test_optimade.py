@@ -21,7 +21,7 @@ from matris.errors import MatrisError, StoreError, StructureError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.documents import CandidateDocument, describe, utc_now
 from matris.stores.documents.summaries import ElasticSummary, PhononSummary
-from matris.stores.optimade.structures import PROVIDER_FIELDS, resources, to_optimade
+from matris.stores.optimade.resources import PROVIDER_FIELDS, resources, to_optimade
 
 pytest.importorskip("optimade", reason="OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'")
 
@@ -172,8 +172,8 @@ def test_values_that_json_has_no_word_for():
         (Structure(Lattice.cubic(3), [], []), "no atoms"),
         (Structure(Lattice.cubic(3), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]), "shared"),
         (Structure(Lattice.cubic(3), [{"Fe": 0.5}], [[0, 0, 0]]), "shared"),
-        (Structure(Lattice.cubic(3), [DummySpecies("X")], [[0, 0, 0]]), "not all of"),
-        (Structure(Lattice.cubic(3), ["Fe"], [[0, math.nan, 0]]), "not a number"),
+        (Structure(Lattice.cubic(3), [DummySpecies("X")], [[0, 0, 0]]), "not all species of"),
+        (Structure(Lattice.cubic(3), ["Fe"], [[0, math.nan, 0]]), "a coordinate is not finite"),
         (Structure(Lattice([[1, 0, 0], [0, 1, 0], [1, 1, 0]]), ["Fe"], [[0, 0, 0]]), "no volume"),
     ],
 )

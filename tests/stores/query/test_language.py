@@ -14,7 +14,6 @@ from matris.errors import MatrisError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store
 from matris.stores.documents.fields import field_named, value_of
-from matris.stores.query import values as filter_values
 from matris.stores.query.conditions import (
     Among,
     And,
@@ -36,7 +35,7 @@ TODAY = NOW.replace(hour=0, minute=0)
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(filter_values, "utc_now", lambda: NOW)
+    monkeypatch.setattr("matris.stores.query.values.utc_now", lambda: NOW)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +138,12 @@ def test_filters_are_understood(text, condition):
         ("state in (failed,", 17, "expected a text"),
         ("provenance.x in (1, a)", 17, "one kind"),
         ("stable and and stable", 11, "expected a field"),
-        ("state = 'failed", 8, "quote has no end"),
-        ("ehull ! 3", 6, "means nothing here"),
+        ("state = 'failed", 8, "quote is not closed"),
+        ("ehull ! 3", 6, "unexpected sign"),
         ("provenance.$where = 1", 0, "no field"),
-        ("stable\0", 6, "means nothing here"),
-        ("(" * 500 + "stable" + ")" * 500, 50, "more than 50 brackets"),
-        ("not " * 500 + "stable", 200, "more than 50 brackets"),
+        ("stable\0", 6, "unexpected sign"),
+        ("(" * 500 + "stable" + ")" * 500, 50, "more than 50 nested brackets"),
+        ("not " * 500 + "stable", 200, "more than 50 nested brackets"),
     ],
 )
 def test_errors_show_the_place(text, place, told):

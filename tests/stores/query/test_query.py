@@ -53,8 +53,8 @@ def names(found):
 
 
 def test_typed_terms_and_filters_add_up(store):
-    ask = store.query(checkpoint="matris_10m_oam")
-    assert set(names(ask)) == {row[0] for row in COMPUTED} | {"clash", "crash", "clash2", "unread"}
+    query = store.query(checkpoint="matris_10m_oam")
+    assert set(names(query)) == {row[0] for row in COMPUTED} | {"clash", "crash", "clash2", "unread"}
     assert set(names(store.query(checkpoint="aaaaaaaa", elements=["Fe", "O"], below=0.05))) == {
         *("hematite", "magnetite", "wustite", "ferrite"),
     }
@@ -103,15 +103,15 @@ def test_wrong_terms_are_named(store):
 
 
 def test_a_query_does_not_change_and_is_asked_anew(store):
-    ask = store.query(state="failed")
-    sorted_ask = ask.sort("-nsites").limit(5)
-    assert ask.order == ()
-    assert ask.most is None
+    query = store.query(state="failed")
+    sorted_query = query.sort("-nsites").limit(5)
+    assert query.order == ()
+    assert query.max_size is None
     with pytest.raises(FrozenInstanceError):
-        ask.most = 3
-    assert names(sorted_ask) == ["crash"]
+        query.most = 3
+    assert names(sorted_query) == ["crash"]
     store.docs.update([document("late", "FeO", state="failed", error="lost power")])
-    assert set(names(sorted_ask)) == {"crash", "late"}
+    assert set(names(sorted_query)) == {"crash", "late"}
 
 
 def shuffled(n, rng):
@@ -148,19 +148,19 @@ def test_order_and_pages(empty, fields):
     empty.docs.remove_docs({"document_id": {"$exists": True}})
     found = list(shuffled(40, random.Random(3)))
     empty.docs.update(found)
-    ask = empty.query().sort(*fields)
-    whole = [d["document_id"] for d in ask]
+    query = empty.query().sort(*fields)
+    whole = [d["document_id"] for d in query]
     assert whole == [d["document_id"] for d in expected(found, fields)]
     assert len(set(whole)) == 40
     for size in (7, 39, 40, 100):
-        pages = [list(ask.page(number, size).ids()) for number in range(1, 40 // size + 2)]
+        pages = [list(query.page(number, size).ids()) for number in range(1, 40 // size + 2)]
         assert [i for page in pages for i in page] == whole
         assert all(len(page) <= size for page in pages)
-    assert list(ask.skip(30).ids()) == whole[30:]
-    assert ask.skip(30).count() == 10
-    assert ask.skip(30).limit(3).count() == 3
-    assert ask.skip(100).count() == 0
-    assert ask.page(2, 7).first()["document_id"] == whole[7]
+    assert list(query.skip(30).ids()) == whole[30:]
+    assert query.skip(30).count() == 10
+    assert query.skip(30).limit(3).count() == 3
+    assert query.skip(100).count() == 0
+    assert query.page(2, 7).first()["document_id"] == whole[7]
 
 
 def test_windows_without_an_order_do_not_overlap(store):
@@ -169,38 +169,38 @@ def test_windows_without_an_order_do_not_overlap(store):
 
 
 def test_answers_of_every_shape(store, tmp_path):
-    ask = store.query(checkpoint="matris_10m_oam").where("ehull <= 50 meV").sort("-elastic.bulk_modulus")
-    assert names(ask) == ["hematite", "magnetite", "wustite", "ferrite", "lithia", "iron"]
-    first = ask.first()
+    query = store.query(checkpoint="matris_10m_oam").where("ehull <= 50 meV").sort("-elastic.bulk_modulus")
+    assert names(query) == ["hematite", "magnetite", "wustite", "ferrite", "lithia", "iron"]
+    first = query.first()
     assert first["candidate_id"] == "hematite"
     assert "_id" not in first
-    model = next(ask.documents())
+    model = next(query.documents())
     assert isinstance(model, CandidateDocument)
     assert model.checkpoint.key == "matris_10m_oam"
     assert store.query(chemsys="Xe").first() is None
     assert list(store.query(chemsys="Xe").structures()) == []
 
-    frame = ask.to_dataframe(["formula", "elastic.bulk_modulus", "checkpoint", "symmetry"])
+    frame = query.to_dataframe(["formula", "elastic.bulk_modulus", "checkpoint", "symmetry"])
     assert list(frame)[:4] == ["formula_pretty", "elastic.bulk_modulus", "checkpoint.key", "symmetry.crystal_system"]
     assert frame["elastic.bulk_modulus"].dropna().tolist() == [200, 180, 170, 150, 80]
-    whole = ask.to_dataframe()
+    whole = query.to_dataframe()
     assert whole["phonon.has_imaginary_modes"].tolist()[0] is False
     assert whole["versions.torch"].tolist() == ["2.11"] * 6
     nothing = store.query(chemsys="Xe").to_dataframe()
     assert nothing["energy_above_hull"].empty
     with pytest.raises(MatrisError, match="did you mean elastic"):
-        ask.to_dataframe(["bulk_modulus"])
+        query.to_dataframe(["bulk_modulus"])
 
-    ask.to_csv(tmp_path / "new" / "table.csv", ["candidate_id", "last_updated", "elements"])
+    query.to_csv(tmp_path / "new" / "table.csv", ["candidate_id", "last_updated", "elements"])
     rows = list(csv.reader((tmp_path / "new" / "table.csv").open()))
     assert rows[0] == ["candidate_id", "last_updated", "elements"]
     assert rows[1] == ["hematite", NOW.isoformat(), '["Fe", "O"]']
     stream = io.StringIO()
-    ask.to_csv(stream)
+    query.to_csv(stream)
     assert [row["formula_pretty"] for row in csv.DictReader(io.StringIO(stream.getvalue()))][:2] == ["Fe2O3", "Fe3O4"]
-    ask.to_jsonl(tmp_path / "found.jsonl")
+    query.to_jsonl(tmp_path / "found.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
-    assert names(lines) == names(ask)
+    assert names(lines) == names(query)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["found.jsonl"]
 
 
@@ -235,15 +235,15 @@ def test_structures_come_with_their_documents(store):
 
 
 def test_best_of_each_group(store):
-    ask = store.query(checkpoint="matris_10m_oam")
-    best = ask.best_by("chemsys", "elastic.bulk_modulus", largest=True)
+    query = store.query(checkpoint="matris_10m_oam")
+    best = query.best_by("chemsys", "elastic.bulk_modulus", largest=True)
     assert names(best) == ["hematite", "ferrite", "lithia"]  # iron has no modulus, CoO failed
-    assert names(ask.best_by("chemsys", "elastic.bulk_modulus")) == ["lithia", "odd", "ferrite"]
-    assert names(ask.best_by("formula", "ehull"))[:1] == ["hematite"]
-    assert names(ask.sort("-elastic.bulk_modulus").best_of("chemsys")) == names(best)
+    assert names(query.best_by("chemsys", "elastic.bulk_modulus")) == ["lithia", "odd", "ferrite"]
+    assert names(query.best_by("formula", "ehull"))[:1] == ["hematite"]
+    assert names(query.sort("-elastic.bulk_modulus").best_of("chemsys")) == names(best)
     with pytest.raises(MatrisError, match=r"sort\(\)"):
-        ask.best_of("chemsys")
-    assert ask.where("has Co").best_by("chemsys", "ehull") == []
+        query.best_of("chemsys")
+    assert query.where("has Co").best_by("chemsys", "ehull") == []
 
 
 def test_pairs_of_two_checkpoints(store):
@@ -269,11 +269,11 @@ def test_the_first_page_is_read_alone(store, monkeypatch):
     """By one field and by several: what is read from the store does not grow with the number of documents."""
     store.docs.update([document(f"n{i:04}", "FeO", energy_above_hull=1 + i / 1000) for i in range(100)])
     read = 0
-    ask = store.docs.query
+    query = store.docs.query
 
     def counting(*args, **options):
         nonlocal read
-        for found in ask(*args, **options):
+        for found in query(*args, **options):
             read += 1
             yield found
 

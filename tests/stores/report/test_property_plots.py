@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from phonopy.qha.eos import get_eos
 
-from matris.properties.equations import EQUATIONS
 from matris.stores.documents.properties import ElasticDocument
 from matris.stores.report import property_plots as plots
 from matris.stores.report.band_lines import point_label, split_at_zero, ticks_of
@@ -86,7 +86,7 @@ def phonon_document(lowest: float = 1.0) -> dict[str, Any]:
 def eos_document() -> dict[str, Any]:
     volumes = np.linspace(36, 44, 7)
     parameters = {"e0": -12.3, "v0": 40.1, "b0": 90.0, "b1": 4.6}
-    energies = EQUATIONS["vinet"](volumes, -12.3, 40.1, 90 / GPA, 4.6)
+    energies = get_eos("vinet")(volumes, [-12.3, 90 / GPA, 4.6, 40.1])
     fits = [{"equation": name, **parameters, "residual": 1e-4} for name in ("vinet", "birch_murnaghan")]
     return {**COMMON, "volumes": volumes.tolist(), "energies": energies.tolist(), "fits": fits}
 

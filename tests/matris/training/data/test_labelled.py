@@ -15,14 +15,13 @@ from ase.units import GPa
 
 from matris.errors import MatrisError
 from matris.files import json_stream
-from matris.training.data.frame import read_frames
-from matris.training.data.labelled import Labelled, Reading, Rejected
-from matris.training.data.reading import files_of, read_labelled
+from matris.training.data.labelled import Labelled, LabelOptions, Rejected
+from matris.training.data.reading import files_of, read_frames, read_labelled
 from tests.matris.training.labelled_frames import as_matpes, as_mptrj, crystals
 
 
 def read(path, **how):
-    return list(read_labelled(Path(path), Reading(**how)))
+    return list(read_labelled(Path(path), LabelOptions(**how)))
 
 
 @pytest.fixture(scope="module")

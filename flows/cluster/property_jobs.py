@@ -1,4 +1,4 @@
-"""Properties of the materials in files, computed by jobs of a cluster."""
+"""Properties of the structures in files, computed by jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ type Documents = list[dict[str, Any]]
 
 
 def submit_properties(
-    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, where: Submission
+    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, submission: Submission
 ) -> tuple[Documents | None, Counter[str]]:
     """
-    Submit the structures of some files in chunks, or read what came out of them.
+    Submit the structures of some files in chunks, or read the results.
 
-    Jobs are named by what they compute. Asked again, it submits what neither is under way nor finished; what was lost
-    is submitted anew.
+    The ids of the jobs are hashes of their input. A further call submits only chunks that are neither under way nor
+    finished, and chunks whose jobs were lost.
 
     Parameters
     ----------
@@ -46,19 +46,19 @@ def submit_properties(
     stage
         ``"phonon"`` or ``"elastic"``.
     maker
-        How.
+        Maker of the property.
     job_store
-        Of the project's results.
-    where
-        Jobs are sent.
+        Store of the project's results.
+    submission
+        Project and workers.
 
     Returns
     -------
     list of dict or None
-        A document per structure, in order, with its ``source``, as `matris.flows.properties.compute_properties` gives
-        it; None if some are not there yet.
+        One document per structure, in order, as `matris.flows.local.property_run.compute_properties` returns them; None
+        if some are not computed yet.
     Counter
-        Structures by ``"submitted"``, ``"submitted again"``, ``"under way"``, ``"finished"``.
+        Number of structures that are ``"submitted"``, ``"submitted again"``, ``"under way"`` and ``"finished"``.
 
     Raises
     ------
@@ -71,10 +71,10 @@ def submit_properties(
     counts: Counter[str] = Counter()
     new: list[Job] = []
     documents: Documents = []
-    with Cluster(where) as cluster:
+    with Cluster(submission) as cluster:
         for chunk in batched(candidates, CHUNK_SIZES[stage]):
             name = chunk_id(stage, origin, chunk)
-            job, state = _last(cluster, name)
+            job, state = _latest_job(cluster, name)
             if state == "COMPLETED":
                 counts["finished"] += len(chunk)
                 output = job_store.get_output(job, load=True)["documents"]
@@ -89,15 +89,16 @@ def submit_properties(
     return documents if counts["finished"] == len(candidates) else None, counts
 
 
-def _last(cluster: Cluster, name: str) -> tuple[str, str | None]:
-    """Job of a chunk, and its state; None if it is to be submitted."""
-    before = 0
-    while (job := cluster.jobs([job_id(name, before)]).get(job_id(name, before))) and job["state"] in LOST:
-        before += 1
-    return job_id(name, before), job["state"] if job else None
+def _latest_job(cluster: Cluster, name: str) -> tuple[str, str | None]:
+    """Return the id of a chunk's latest job, and its state; None for a job that is not submitted yet."""
+    n_lost = 0
+    while (job := cluster.jobs([job_id(name, n_lost)]).get(job_id(name, n_lost))) and job["state"] in LOST:
+        n_lost += 1
+    return job_id(name, n_lost), job["state"] if job else None
 
 
 def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
-    plain = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
-    there = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
-    return cluster.chunk_job(there, plain, name, job)
+    """Make the job of a chunk, with the journal and the device of its worker."""
+    contents = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
+    on_worker = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
+    return cluster.chunk_job(on_worker, contents, name, job)

@@ -1,4 +1,4 @@
-"""Candidates as OPTIMADE structures, the form in which materials databases answer each other's questions."""
+"""Candidates as OPTIMADE structure resources, the common format of materials databases."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
     from matris.stores.candidate_store import CandidateStore
 
 PREFIX = "matris"
-"""Of the fields that OPTIMADE does not define; not registered with its consortium."""
+"""Prefix of fields that OPTIMADE does not define. It is not registered with the OPTIMADE consortium."""
 
 SERVED = {"state": {"$in": ["converged", "max_steps"]}}
-"""Candidates with a relaxed structure; what was rejected or failed has none and is not served."""
+"""Filter of the candidates with a relaxed structure. Rejected and failed candidates are not served."""
 
-_BATCH = 200  # structures read at once
+_BATCH = 200  # structures per query
 
 logger = logging.getLogger(__name__)
 
 
 class ProviderField(NamedTuple):
     """
-    A field of ours in an OPTIMADE structure.
+    Field of an OPTIMADE structure that OPTIMADE does not define.
 
     Attributes
     ----------
     name
-        As clients type it.
+        Name in OPTIMADE, with prefix.
     source
         Dotted name in a candidate document.
     type
-        OPTIMADE's word for it.
+        OPTIMADE data type.
     description
-        For the info endpoint.
+        Text for the info endpoint.
     unit
-        In the Unified Code for Units of Measure.
+        Unit in the Unified Code for Units of Measure.
     """
 
     name: str
@@ -62,31 +62,39 @@ def _field(source: str, type_: str, description: str, unit: str | None = None, *
 
 
 PROVIDER_FIELDS = (
-    _field("candidate_id", "string", "Hash of the input structure: the same under every checkpoint."),
-    _field("state", "string", "converged: forces and stress are below the threshold; max_steps: they are not."),
-    _field("energy_per_atom", "float", "Energy, corrected as the energy scale asks for.", "eV/{atom}"),
-    _field("energy_above_hull", "float", "Distance to the convex hull; 0 is stable.", "eV/{atom}"),
-    _field("formation_energy_per_atom", "float", "Energy of formation from the elements.", "eV/{atom}"),
-    _field("is_stable", "boolean", "Whether it lies on the convex hull."),
+    _field("candidate_id", "string", "Hash of the input structure, the same under every checkpoint."),
+    _field("state", "string", "converged: forces and stress are below their thresholds; max_steps: they are not."),
+    _field("energy_per_atom", "float", "Energy, corrected for the energy scale of the checkpoint.", "eV/{atom}"),
+    _field("energy_above_hull", "float", "Distance to the convex hull; at most 0 if stable.", "eV/{atom}"),
+    _field("formation_energy_per_atom", "float", "Formation energy from the elements.", "eV/{atom}"),
+    _field("is_stable", "boolean", "Whether the structure is on or below the convex hull."),
     _field(
         "hull_type",
         "string",
-        "reference: competing phases were computed by DFT; self-consistent: by the same checkpoint.",
+        "reference: competing phases from a reference set; self-consistent: computed by the same checkpoint.",
     ),
-    _field("hull_reference", "string", "Name of the set of competing phases."),
-    _field("checkpoint.key", "string", "Weights of the interatomic potential, by name.", name="checkpoint_key"),
+    _field("hull_reference", "string", "Name and hash of the set of competing phases."),
+    _field("checkpoint.key", "string", "Name of the checkpoint of the interatomic potential.", name="checkpoint_key"),
     _field(
         "checkpoint.sha256",
         "string",
-        "Weights of the interatomic potential, by the hash of their file.",
+        "SHA-256 hash of the weights file of the checkpoint.",
         name="checkpoint_sha256",
     ),
-    _field("checkpoint.energy_scale", "string", "Which reference energies are comparable: mp, matpes-pbe, …"),
+    _field(
+        "checkpoint.energy_scale",
+        "string",
+        "Energy scale: mp, omat24, matpes-pbe, …; energies are comparable on one scale only.",
+    ),
     _field("elastic.bulk_modulus", "float", "Bulk modulus.", "GPa"),
     _field("elastic.shear_modulus", "float", "Shear modulus.", "GPa"),
-    _field("elastic.is_mechanically_stable", "boolean", "Whether all elastic strains cost energy (Born)."),
-    _field("phonon.has_imaginary_modes", "boolean", "Whether a distortion lowers the energy."),
-    _field("phonon.min_frequency", "float", "Lowest phonon frequency; negative if imaginary.", "THz"),
+    _field("elastic.is_mechanically_stable", "boolean", "Whether the elastic tensor is positive definite (Born)."),
+    _field(
+        "phonon.has_imaginary_modes",
+        "boolean",
+        "Whether there are imaginary phonon modes: a distortion lowers the energy.",
+    ),
+    _field("phonon.min_frequency", "float", "Lowest phonon frequency; imaginary frequencies are negative.", "THz"),
 )
 
 
@@ -97,25 +105,35 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
     Parameters
     ----------
     document
-        Candidate document, see `matris.stores.documents.documents.CandidateDocument`; what it lacks becomes null.
+        Candidate document, see `matris.stores.documents.documents.CandidateDocument`. Missing fields become null.
     structure
-        Its relaxed crystal.
+        Relaxed structure of the candidate.
 
     Returns
     -------
     dict
-        ``id`` (the ``document_id``), ``type`` and ``attributes``, as JSON holds them; lengths in Å, times in whole
-        seconds of UTC.
+        ``id`` (the ``document_id``), ``type`` and ``attributes`` in JSON types; lengths in Å, times in whole seconds,
+        UTC.
 
     Raises
     ------
     StructureError
-        If the crystal is empty, disordered, not made of elements, or without finite positions and a volume.
+        If the structure is empty or disordered, has species that are not elements, or lacks finite positions or a
+        volume.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice
+    >>> document = {"document_id": "a", "last_updated": datetime(2026, 11, 20), "energy_above_hull": 0.0}
+    >>> salt = Structure(Lattice.cubic(3.5), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> attributes = to_optimade(document, salt)["attributes"]
+    >>> attributes["chemical_formula_reduced"], attributes["_matris_energy_above_hull"], attributes["last_modified"]
+    ('ClCs', 0.0, '2026-11-20T00:00:00Z')
     """
     symbols = _symbols(structure)
     lattice, positions = structure.lattice, structure.cart_coords
     if not (np.isfinite(lattice.matrix).all() and np.isfinite(positions).all()):
-        raise StructureError("a coordinate is not a number")
+        raise StructureError("a coordinate is not finite")
     if not lattice.volume > 0:
         raise StructureError("the cell has no volume")
     periodic = [int(direction) for direction in lattice.pbc]
@@ -143,25 +161,25 @@ def resources(
     candidates: CandidateStore, criteria: dict[str, Any] = SERVED
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
-    Yield candidate documents that are served, with their OPTIMADE resources, read a few hundred at a time.
+    Yield candidate documents with their OPTIMADE resources, reading a few hundred at a time.
 
     Parameters
     ----------
     candidates
-        Where they are.
+        Store to read.
     criteria
-        Filter of the documents in MongoDB's language.
+        MongoDB filter of the documents. By default all with a relaxed structure.
 
     Returns
     -------
     Iterator of (dict, dict)
-        In the order of ``document_id``. A candidate whose structure is missing or cannot be served is left out, with a
-        warning.
+        Documents and resources in the order of ``document_id``. A candidate whose structure is missing or cannot be
+        represented is omitted with a warning.
     """
     for batch in batched(candidates.docs.query(criteria, sort={"document_id": 1}), _BATCH):
         ids = [document["document_id"] for document in batch]
-        found = candidates.data.query({"document_id": {"$in": ids}}, properties=["document_id", "structure"])
-        structures = {arrays["document_id"]: arrays.get("structure") for arrays in found}
+        all_arrays = candidates.data.query({"document_id": {"$in": ids}}, properties=["document_id", "structure"])
+        structures = {arrays["document_id"]: arrays.get("structure") for arrays in all_arrays}
         for document in batch:
             resource = _resource(document, structures.get(document["document_id"]))
             if resource is not None:
@@ -169,12 +187,12 @@ def resources(
 
 
 def _resource(document: dict[str, Any], structure: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Resource of a candidate; None and a warning if there can be none."""
+    """Make the resource of a candidate; log a warning and return None if that is impossible."""
     try:
         if structure is None:
             raise StructureError("its structure is missing")
         return to_optimade(document, Structure.from_dict(structure))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # pymatgen's, of a damaged structure
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # pymatgen raises these for damaged data
         reason = error if isinstance(error, StructureError) else f"its structure cannot be read: {error!r}"
         logger.warning("%s is not served: %s", document["document_id"], reason)
         return None
@@ -185,14 +203,14 @@ def _symbols(structure: Structure) -> list[str]:
     if not len(structure):
         raise StructureError("there are no atoms")
     if not structure.is_ordered:
-        raise StructureError("a site is shared by several elements, or partly empty")
+        raise StructureError("a site is partially occupied or shared by several elements")
     if any(isinstance(species, DummySpecies) for species in structure.composition):
-        raise StructureError(f"not all of {structure.composition.formula} are elements")
+        raise StructureError(f"not all species of {structure.composition.formula} are elements")
     return [chemical_symbols[number] for number in structure.atomic_numbers]
 
 
 def _formulas(symbols: list[str]) -> dict[str, Any]:
-    """Composition in OPTIMADE's terms: elements by alphabet, letters for them by amount."""
+    """OPTIMADE's fields of the composition; the anonymous formula assigns letters by decreasing amount."""
     amounts = {symbol: symbols.count(symbol) for symbol in sorted(set(symbols))}
     divisor = math.gcd(*amounts.values())
     reduced = {symbol: amount // divisor for symbol, amount in amounts.items()}
@@ -202,7 +220,7 @@ def _formulas(symbols: list[str]) -> dict[str, Any]:
         "nelements": len(amounts),
         "elements_ratios": [amount / len(symbols) for amount in amounts.values()],
         "chemical_formula_reduced": _formula(reduced),
-        # beyond Z, OPTIMADE's tools refuse what its specification asks for
+        # OPTIMADE's tools refuse the specified letters beyond Z
         "chemical_formula_anonymous": _formula(by_amount) if len(by_amount) == len(reduced) else None,
     }
 
@@ -212,7 +230,7 @@ def _formula(amounts: dict[str, int]) -> str:
 
 
 def _value(document: dict[str, Any], source: str) -> Any:
-    """Value of a dotted field; None for what is missing or no number."""
+    """Value of a dotted field; None if it is missing or not finite."""
     value: Any = document
     for name in source.split("."):
         value = value.get(name) if isinstance(value, dict) else None
@@ -220,5 +238,5 @@ def _value(document: dict[str, Any], source: str) -> Any:
 
 
 def _utc(time: datetime) -> datetime:
-    """Time in UTC; stores give it without a zone."""
+    """Convert a time to UTC; stores return times in UTC without a time zone."""
     return time.astimezone(UTC) if time.tzinfo else time

@@ -1,4 +1,4 @@
-"""Properties of the materials in files, computed here and now, kept in a store."""
+"""Properties of the structures in files, computed on this machine."""
 
 from __future__ import annotations
 
@@ -22,28 +22,38 @@ def compute_properties(
     sources: Iterable[str | Path], maker: BatchMaker, location: str | Path | None = None
 ) -> list[dict[str, Any]]:
     """
-    Run one job over all structures of some files.
+    Compute a property of all structures in some files, in one job.
 
-    Finished cells are journalled beside the store: killed and started again, it goes on.
+    A journal next to the store keeps finished structures: after an interruption, the same call resumes.
 
     Parameters
     ----------
     sources
         Files and folders, as for `matris.flows.sources.files.read_candidates`.
     maker
-        Which property, and how: one whose job gives ``documents``.
+        Maker of the property, whose job returns ``documents``.
     location
         Store, as for `matris.stores.database.jobstore.open_job_store`.
 
     Returns
     -------
     list of dict
-        A document per structure, in order, with its ``source`` and all its arrays.
+        One document per structure, in order, with its ``source`` and all its arrays.
 
     Raises
     ------
     MatrisError
         If a source does not exist, the checkpoint cannot be loaded or the store cannot be opened.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.flows.local.property_run import compute_properties
+    >>> from matris.makers import BatchEosMaker
+    >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> document["source"], document["formula_pretty"], document["state"]
+    ('iron.cif', 'Fe', ...)
     """
     candidates = list(read_candidates(sources))
     store = open_job_store(location)

@@ -1,4 +1,4 @@
-"""Files of jobflow-remote's projects: written, never over another, and read."""
+"""Files of jobflow-remote's projects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def need_jobflow_remote() -> None:
     """
-    See that jobflow-remote is there.
+    Check that jobflow-remote is installed.
 
     Raises
     ------
     MatrisError
-        If it is not installed.
+        If it is not.
     """
     try:
         import jobflow_remote  # noqa: F401
@@ -31,7 +31,7 @@ def need_jobflow_remote() -> None:
 
 
 def projects_folder() -> Path:
-    """Folder of jobflow-remote's projects on this machine, as its settings have it."""
+    """Return the folder of jobflow-remote's projects on this machine, from its settings."""
     need_jobflow_remote()
     from jobflow_remote import SETTINGS
 
@@ -40,12 +40,12 @@ def projects_folder() -> Path:
 
 def validated(spec: dict[str, Any]) -> Project:
     """
-    Read a project as jobflow-remote does.
+    Convert the content of a project file to a project.
 
     Raises
     ------
     MatrisError
-        If jobflow-remote does not take it.
+        If jobflow-remote rejects the content.
     """
     need_jobflow_remote()
     from jobflow_remote.config.base import Project
@@ -54,61 +54,68 @@ def validated(spec: dict[str, Any]) -> Project:
     try:
         return Project.model_validate(spec)
     except ValidationError as error:
-        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].splitlines()[-1]}" for e in error.errors())
-        raise MatrisError(f"jobflow-remote does not take the project {spec.get('name')!r}: {what}") from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].splitlines()[-1]}" for e in error.errors())
+        raise MatrisError(f"jobflow-remote rejects the project {spec.get('name')!r}: {problems}") from error
 
 
 def write_project(answers: ClusterAnswers, uri: str, *, force: bool = False) -> Project:
     """
-    Write the file of a project, and beside it one with the address of its database, for the user alone.
+    Write the file of a project, and a file with the address of its database that only the user can read.
 
     Parameters
     ----------
     answers
-        About the cluster.
+        Description of the cluster.
     uri
         Address of the database.
     force
-        Whether files of a project of the same name are replaced.
+        Whether to replace an existing project of this name.
 
     Returns
     -------
     Project
-        As jobflow-remote reads it.
+        Project as jobflow-remote reads it.
 
     Raises
     ------
     MatrisError
-        If there is such a project, or answers do not fit together.
+        If the project exists, or the answers contradict each other.
     """
     project = validated(project_spec(answers))
-    there = [path for path in answers.folder.glob(f"{answers.name}.*") if path.suffix in {".yaml", ".json", ".toml"}]
-    if there and not force:
-        raise MatrisError(f"{there[0]} is there already: take another name, or --force to replace it")
+    existing = [path for path in answers.folder.glob(f"{answers.name}.*") if path.suffix in {".yaml", ".json", ".toml"}]
+    if existing and not force:
+        raise MatrisError(f"{existing[0]} exists already: choose another name, or --force to replace it")
     write_uri(answers.uri_file, uri)
-    for old in there:
-        old.unlink()
+    for path in existing:
+        path.unlink()
     with answers.file.open("w", encoding="utf-8") as file:
-        file.write(f"# A project of jobflow-remote. The address of its database stands in {answers.uri_file.name}.\n")
+        file.write(f"# A project of jobflow-remote. The address of its database is in {answers.uri_file.name}.\n")
         _yaml().dump(_readable(project_spec(answers)), file)
-    for folder in (project.base_dir, project.tmp_dir, project.log_dir):  # the runner expects them
+    for folder in (project.base_dir, project.tmp_dir, project.log_dir):  # required by the runner
         Path(str(folder)).mkdir(parents=True, exist_ok=True)
     return project
 
 
 def read_project(name: str | None) -> tuple[Project, Path]:
     """
-    Read a project of this machine, and tell its file.
+    Read a project on this machine.
 
     Parameters
     ----------
     name
-        Of the project; by default the one that jobflow-remote's settings name, or the only one.
+        Name of the project. Default: the one in jobflow-remote's settings, or the only one.
+
+    Returns
+    -------
+    Project
+        Project of jobflow-remote.
+    Path
+        File of the project.
 
     Raises
     ------
     MatrisError
-        If there is none, or it cannot be read.
+        If there is no such project, or it cannot be read.
     """
     folder = projects_folder()
     from jobflow_remote import SETTINGS
@@ -116,41 +123,41 @@ def read_project(name: str | None) -> tuple[Project, Path]:
     files = {path.stem: path for ext in ("yaml", "json", "toml") for path in sorted(folder.glob(f"*.{ext}"))}
     name = name or SETTINGS.project or (next(iter(files)) if len(files) == 1 else None)
     if not files:
-        raise MatrisError(f"{folder} holds no project: write one by matris cluster init")
+        raise MatrisError(f"{folder} holds no project: write one with matris cluster init")
     if name is None:
-        raise MatrisError(f"name one of the projects in {folder}: {', '.join(files)}")
+        raise MatrisError(f"choose one of the projects in {folder}: {', '.join(files)}")
     if name in files and files[name].suffix == ".yaml":
         return validated(_yaml().load(files[name].read_text(encoding="utf-8"))), files[name]
     from jobflow_remote.config.base import ConfigError
     from jobflow_remote.config.manager import ConfigManager
 
     try:
-        found = ConfigManager().get_project_data(name)
+        data = ConfigManager().get_project_data(name)
     except ConfigError as error:
         raise MatrisError(f"no project {name!r} in {folder}, which holds {', '.join(files)}: {error}") from error
-    return found.project, Path(found.filepath)
+    return data.project, Path(data.filepath)
 
 
 def prepare_queue(project: Project) -> bool:
     """
-    Make the collections of a project's queue, if there are none.
+    Create the collections of a project's queue if they do not exist.
 
     Parameters
     ----------
     project
-        Whose database answers.
+        Project whose database answers.
 
     Returns
     -------
     bool
-        Whether they had to be made.
+        Whether the collections are new.
     """
     controller = project.get_job_controller()
     try:
-        fresh = controller.auxiliary.find_one({"next_id": {"$exists": True}}) is None
-        if fresh:
+        is_new = controller.auxiliary.find_one({"next_id": {"$exists": True}}) is None
+        if is_new:
             controller.reset()
-        return fresh
+        return is_new
     finally:
         controller.close()
 
@@ -164,7 +171,7 @@ def _yaml() -> Any:
 
 
 def _readable(spec: Any) -> Any:
-    """Put texts of several lines in blocks, and times, which some readers take for numbers, in quotes."""
+    """Write multi-line strings as blocks, and quote strings that start with a digit, such as times, for YAML."""
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
     if isinstance(spec, dict):

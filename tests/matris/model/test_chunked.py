@@ -7,21 +7,21 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from matris.model import kernels
+from matris.model.chunked import Chunks, IndexedTable, Segments, map_rows
 from matris.model.config import ModelConfig
 from matris.model.graph import Batch, Geometry, build_graph
 from matris.model.network import MatRIS, evaluate
 from matris.model.potential import (
     _KEPT_OF_ANGLE,
-    _KEPT_OF_ANGLE_COMPILED,
+    _KEPT_OF_ANGLE_KERNELS,
     _KEPT_OF_BOND,
-    _KEPT_OF_BOND_COMPILED,
+    _KEPT_OF_BOND_KERNELS,
     load,
 )
-from matris.model.rows import Chunks, Gather, Sum, by_rows
 from tests.matris.golden import golden_potential, structures
 
 ISOLATED = Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]])
-COMPILED = Chunks(1024, compiled=True)
+KERNELS = Chunks(1024, kernels=True)
 CASES = {
     "mixed": [structures()[n] for n in ("Si8", "Cu1_fcc", "CuInSe2_triclinic", "no_angles")] + [ISOLATED],
     "no angles": [structures()["no_angles"]],
@@ -56,8 +56,9 @@ def test_gradients_of_rows_and_of_tables(kept):
         return x.sin(), both**2, both.exp()
 
     def call(rows, table):
-        gathers, sums = [Gather(table, index), Gather(fixed, index)], [Sum(index, 4), Sum(index.flip(0), 4)]
-        return by_rows(function, [rows], gathers, sums, Chunks(4, kept))
+        tables = [IndexedTable(table, index), IndexedTable(fixed, index)]
+        segments = [Segments(index, 4), Segments(index.flip(0), 4)]
+        return map_rows(function, [rows], tables, segments, Chunks(4, kept))
 
     assert torch.autograd.gradcheck(call, (rows, table))
     assert torch.autograd.gradcheck(lambda r: call(r, table.detach())[1], (rows,))  # results that no one reads
@@ -90,7 +91,7 @@ def test_memory_is_known_before_graphs_are_built(tiny_checkpoint):
 
 @pytest.mark.parametrize(
     ("chunks", "of_angle", "of_bond"),
-    [(None, _KEPT_OF_ANGLE, _KEPT_OF_BOND), (COMPILED, _KEPT_OF_ANGLE_COMPILED, _KEPT_OF_BOND_COMPILED)],
+    [(None, _KEPT_OF_ANGLE, _KEPT_OF_BOND), (KERNELS, _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS)],
     ids=["torch", "compiled"],
 )
 def test_what_is_kept_of_bonds_and_angles(chunks, of_angle, of_bond):

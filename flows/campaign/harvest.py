@@ -1,4 +1,4 @@
-"""What follows on the jobs of chunks, whoever ran them: documents, and what is said of chunks that were given up."""
+"""Post-processing of chunk jobs: documents from their outputs, and failed documents for chunks that were given up."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
 
 
-def collect(campaign: Campaign, only: Collection[str] | None = None) -> None:
+def harvest(campaign: Campaign, only: Collection[str] | None = None) -> None:
     """
-    Turn outputs into documents, and remove what their jobs needed.
+    Build documents from the outputs of finished chunk jobs, and remove the jobs' inputs and journals.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     only
-        Jobs to look at; by default all.
+        Ids of the jobs to build from. Default: all jobs.
     """
     campaign.store.build(campaign.job_store, only)
     for work_id in campaign.queue.swept(campaign.name):
@@ -34,22 +34,22 @@ def collect(campaign: Campaign, only: Collection[str] | None = None) -> None:
 
 
 def record_given_up(campaign: Campaign) -> None:
-    """Let the documents of candidates say that their chunk's job breaks; another run tries again."""
+    """Mark the candidates of chunks that were given up as failed, with the reason; another run tries them again."""
     for item in campaign.queue.given_up(campaign.name):
-        stage, reason = item["stage"], f"the job of its chunk breaks: {item['error']}"
+        stage, reason = item["stage"], f"the job of its chunk failed: {item['error']}"
         if stage == RELAX:
-            kept = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item["work_id"])]
+            candidates = map(Candidate.model_validate, kept_candidates(campaign.job_store, item["work_id"]))
             campaign.store.add_dropped(
                 make_dropped(
-                    each,
+                    candidate,
                     UNFINISHED,
                     reason,
                     checkpoint=campaign.checkpoint,
                     settings=campaign.settings,
                     state="failed",
                 )
-                for each in kept
+                for candidate in candidates
             )
         else:
-            ids = [document_id(each, *campaign.origin) for each in item["payload"]["candidate_ids"]]
-            campaign.store.set_fields({each: {stage: {"state": "failed", "error": reason}} for each in ids})
+            ids = [document_id(candidate_id, *campaign.origin) for candidate_id in item["payload"]["candidate_ids"]]
+            campaign.store.set_fields({identity: {stage: {"state": "failed", "error": reason}} for identity in ids})
