@@ -1,4 +1,4 @@
-"""Histograms as pictures: the coordinates of what the template draws as SVG."""
+"""Histograms as pictures: coordinates of the bars, ticks and grid lines that the template draws as SVG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TICKS = 5
 
 
 class _Quantity(NamedTuple):
-    """How a quantity is shown: its title, and the factor to the unit in it."""
+    """Title of a quantity with its unit, and the factor to that unit."""
 
     title: str
     factor: float = 1.0
@@ -26,14 +26,14 @@ class _Quantity(NamedTuple):
 _QUANTITIES = {
     "energy_above_hull": _Quantity("Distance to the hull (meV/atom)", 1e3),
     "formation_energy_per_atom": _Quantity("Formation energy (eV/atom)"),
-    "volume_change": _Quantity("Change of volume on relaxing (%)", 1e2),
-    "n_steps": _Quantity("Steps"),
-    "seconds": _Quantity("Seconds per candidate"),
+    "volume_change": _Quantity("Volume change on relaxation (%)", 1e2),
+    "n_steps": _Quantity("Relaxation steps"),
+    "seconds": _Quantity("Time per candidate (s)"),
 }
 
 
 class BarRectangle(NamedTuple):
-    """One bar in pixels, standing on the base line, with its range and count; `is_hit` if it lies in the window."""
+    """One bar in pixels above the base line; `label` has its range and count, `is_hit` tells if it is in the window."""
 
     x: float
     width: float
@@ -52,11 +52,11 @@ class HistogramPicture:
     title, note
         Quantity with its unit; number of values.
     grid, ticks
-        Labelled heights of horizontal lines; labelled places on the axis.
+        Heights of the horizontal lines and places of the ticks, each with its label.
     bars
-        From left to right; empty bars are left out.
-    width, height, left, right, base
-        Size of the picture, and edges of the plot in it.
+        Bars from left to right, without empty ones.
+    width, height, left, right, base, top
+        Size of the picture; edges of the plot in it.
     """
 
     width: ClassVar[int] = 340
@@ -80,9 +80,9 @@ def distributions(histograms: Mapping[str, Histogram], window: float | None) -> 
     Parameters
     ----------
     histograms
-        By name of the quantity; those without values are left out.
+        Histograms by quantity; a histogram without values is left out.
     window
-        Distance above the hull (eV/atom) up to which bars are drawn as hits.
+        Distance above the hull (eV/atom) up to which bars count as hits.
     """
     pictures = []
     for name, quantity in _QUANTITIES.items():
@@ -131,7 +131,7 @@ def _picture(quantity: _Quantity, bars: Bars, n: int, limit: float | None) -> Hi
 
 
 def _round_values(low: float, high: float, about: int) -> list[float]:
-    """Round values between two, about so many."""
+    """Choose about this many round values between two limits."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough * 0.999)

@@ -1,4 +1,4 @@
-"""Numbers, formulas and symbols as the pages show them; most are filters of the templates."""
+"""Text formats of the pages: numbers, formulas, symbols. Most of them are filters of the templates."""
 
 from __future__ import annotations
 

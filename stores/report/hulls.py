@@ -1,4 +1,4 @@
-"""Convex hulls of a campaign: figures of small chemical systems, and all systems in order."""
+"""Convex hulls of a campaign: figures of small chemical systems, and a table of all systems."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from matris.stores.report.tally import System, Tally
 
 MAX_PLOTS = 60
-"""Chemical systems whose hulls a page draws."""
+"""Largest number of hulls that a page draws."""
 
 MAX_SYSTEMS = 500
-"""Chemical systems in the table."""
+"""Largest number of chemical systems in the table."""
 
-_FIGURE_POINTS = 1500
+_FIGURE_POINTS = 1500  # phases in one figure
 
 
 class Hulls(NamedTuple):
     """
-    What a page shows of convex hulls.
+    Convex hulls on a page.
 
     Attributes
     ----------
     figures
-        Element symbols of a chemical system and its plotly figure (JSON-ready), systems with most phases first.
+        Element symbols of a chemical system and its plotly figure (JSON-ready). Systems with most phases come first.
     systems
-        Names of chemical systems and their counts, those with most survivors first.
+        Names of chemical systems and their counts. Systems with most survivors come first.
     notes
         Sentences below the figures.
     """
@@ -49,7 +49,7 @@ def hulls(tally: Tally, references: Sequence[HullPoint] | None) -> Hulls:
     Parameters
     ----------
     tally
-        All documents counted.
+        Counts of all documents.
     references
         Phases that make up the hull in place of the candidates.
     """
@@ -63,11 +63,11 @@ def hulls(tally: Tally, references: Sequence[HullPoint] | None) -> Hulls:
         figures.append((system, hull_figure(system, points, corners)))
     notes = [_sentence(tally)]
     if not systems:
-        notes.append("No chemical system of two to four elements has a hull to draw.")
+        notes.append("No chemical system of two to four elements has a hull.")
     if len(systems) > MAX_PLOTS:
         notes.append(f"{grouped(len(systems) - MAX_PLOTS)} further chemical systems are not drawn.")
     if any(len(points) == tally.phase_limit for points in phases.values()):
-        notes.append(f"Of each chemical system, the {tally.phase_limit} phases nearest to the hull are drawn.")
+        notes.append(f"Only the {tally.phase_limit} phases nearest to the hull of each chemical system are drawn.")
     return Hulls(figures, sorted(tally.systems.items(), key=_place)[:MAX_SYSTEMS], notes)
 
 
@@ -79,9 +79,13 @@ def _by_system(points: Sequence[HullPoint]) -> dict[str, list[HullPoint]]:
 
 
 def _sentence(tally: Tally) -> str:
-    """Name the hull that the numbers refer to."""
+    """Name the hull types and reference sets."""
     names = "; ".join(f"{hull_type} ({name})" if name else hull_type for hull_type, name in sorted(tally.hulls))
-    return f"Hull: {names}. Lines join phases that coexist on it." if names else "No candidate has a hull distance."
+    return (
+        f"Hull: {names}. Lines connect phases that coexist on it."
+        if names
+        else "No candidate has a distance to the hull."
+    )
 
 
 def _place(item: tuple[str, System]) -> tuple[int, float, str]:

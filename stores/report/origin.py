@@ -39,9 +39,9 @@ def settings(tally: Tally) -> dict[str, Any]:
     return {
         "settings": {
             "force threshold": f"{chosen['fmax']:g} eV/Å, atoms and cell",
-            "most steps": chosen["max_steps"],
+            "maximum steps": chosen["max_steps"],
             "cell": "relaxed" if chosen["relax_cell"] else "fixed",
-            "relaxed before with": before.get("checkpoint"),
+            "first relaxed with": before.get("checkpoint"),
         },
         "corrections": _counted(tally.schemes),
         "computed on": _counted(tally.machines),

@@ -1,4 +1,4 @@
-"""What a screening campaign found, as one HTML file that needs nothing else."""
+"""The report of a screening campaign as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -82,24 +82,24 @@ class Report:
     Parameters
     ----------
     documents
-        Candidate documents, the elemental references among them, with at least `FIELDS`; read once, one by one.
+        Candidate documents, including elemental references, with at least `FIELDS`. They are read once, one by one.
     structures
-        Finds the relaxed structure of a document by its ``document_id``; None if there is none.
+        Returns the relaxed structure of a document by its ``document_id``, or None.
     card
         Card of the checkpoint.
     title
         Headline.
     intake
-        What was read: ``read`` and ``identical``, as `matris.flows.campaign.intake.Intake` counts them. By default all
-        that was read has a document.
+        Number of structures ``read`` and ``identical``, as `matris.flows.campaign.intake.Intake` counts them. By
+        default each structure that was read has a document.
     window
         Distance above the hull (eV/atom) up to which candidates survive; None if there is no hull.
     reference_points
-        Phases of the reference set, if the hull is one of references; by default it is one of the documents.
+        Phases of the reference set for a hull of references. By default the documents make up the hull.
     phonons
-        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.properties`.
+        Returns the phonon document of a candidate with its bands, see `matris.stores.documents.properties`.
     discovery
-        Counts of what is stable, unique and novel.
+        Counts of stable, unique and novel candidates.
     """
 
     documents: Iterable[Document]
@@ -117,24 +117,34 @@ def write_report(report: Report, directory: str | Path) -> Path:
     """
     Write ``index.html``.
 
-    Memory and the size of the page do not grow with the number of documents.
+    Memory and the size of the page are bounded for any number of documents.
 
     Parameters
     ----------
     report
-        What to tell.
+        Content of the report.
     directory
-        Folder, made if need be. An earlier report there is replaced when the new one is complete.
+        Folder; created if missing. An earlier report in it is replaced when the new one is complete.
 
     Returns
     -------
     Path
-        The HTML file. It holds its styles, scripts, pictures and crystals, and can be sent by itself.
+        The HTML file. It contains its styles, scripts, pictures and crystals and works without a network.
 
     Raises
     ------
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> origin = {"checkpoint": {"key": "tiny"}, "settings": {"digest": "0"}}
+    >>> documents = [{"source": "a.cif", "state": "failed", "error": "atoms too close: sites 0 and 1", **origin}]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = write_report(Report(documents, structures=lambda document_id: None, title="Oxides"), folder)
+    ...     path.name, "atoms too close" in path.read_text(encoding="utf-8")
+    ('index.html', True)
     """
     intake, window, card = report.intake, report.window, report.card
     outcomes = Outcomes(window) if intake is None else Outcomes(window, intake["read"], intake["identical"])

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COUNTS = {"hits": "hits", "failures": "failures", "candidates": "all candidates"}
-"""Counts that the table can show, one at a time: name and label."""
+"""Names and labels of the counts; the table shows one count at a time."""
 
 _LANTHANUM, _LUTETIUM, _ACTINIUM, _LAWRENCIUM = 57, 71, 89, 103
 _LAST = 118
 
 
 class ElementCell(NamedTuple):
-    """Place of an element in the table (from 1), candidates with it and intensity of the colour (0 to 1) by count."""
+    """Row and column of an element (from 1); candidates and colour intensity (0 to 1) by name of the count."""
 
     element: Element
     row: int

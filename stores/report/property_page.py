@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matris.stores.report.property_kinds import Document, PropertyKind
 
 MAX_PICTURES = 60
-"""Materials whose pictures a page holds."""
+"""Largest number of materials with pictures on a page."""
 
 _STATES = {"max_steps": "not converged"}
 
@@ -33,23 +33,37 @@ def write_property_report(
     Parameters
     ----------
     documents
-        At least one, all of the same kind (see `matris.stores.report.property_kinds.KINDS`), their arrays loaded; as
-        mappings they may have a ``source``.
+        At least one document with its arrays loaded, all of the same kind (see
+        `matris.stores.report.property_kinds.KINDS`). Mappings may have a ``source``.
     directory_or_path
-        The file, if its name ends in ``.html``; else a folder, in which the page is named after the kind. What does
-        not exist is made; an earlier page is replaced.
+        The file, if its name ends in ``.html``; otherwise a folder, and the file is named after the kind. Missing
+        folders are created; an earlier page is replaced.
     title
         Headline.
 
     Returns
     -------
     Path
-        The page. It holds its styles, scripts and pictures and can be sent by itself.
+        The page. It contains its styles, scripts and pictures and works without a network.
 
     Raises
     ------
     ValueError
-        If the documents are of no kind known, or not all of the same.
+        If the kind is unknown, or the documents are of several kinds.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> failed = {
+    ...     "elastic_tensor": None,
+    ...     "state": "failed",
+    ...     "error": "atoms too close",
+    ...     "formula_pretty": "MgO",
+    ...     "checkpoint": {"key": "tiny"},
+    ... }
+    >>> with TemporaryDirectory() as folder:
+    ...     write_property_report([failed], folder, title="Oxides").name
+    'elastic.html'
     """
     plain = [d.model_dump() if isinstance(d, BaseModel) else d for d in documents]
     name = kind_of(plain)
@@ -108,12 +122,12 @@ def _pictures(
     documents: Sequence[Document], kind: PropertyKind
 ) -> tuple[dict[int, tuple[Document, list[Picture]]], int]:
     """
-    Draw the materials that have something to draw.
+    Draw the materials with results, at most `MAX_PICTURES`.
 
     Returns
     -------
     pictures
-        Documents and their pictures by place in the list.
+        Documents and their pictures by index in the list.
     n_left_out
         Number of further materials with results.
     """
@@ -128,7 +142,7 @@ def _pictures(
 
 
 def _drawn(document: Document, kind: PropertyKind) -> list[Picture]:
-    """Draw one material, or say why that is impossible; empty for a failure without results."""
+    """Draw one material; a picture that cannot be drawn has the reason. Empty for a failure without results."""
     pictures = []
     for plot in kind.plots:
         try:
@@ -140,7 +154,7 @@ def _drawn(document: Document, kind: PropertyKind) -> list[Picture]:
 
 
 def _origin(documents: Sequence[Document]) -> dict[str, Any]:
-    """Checkpoint, software and machine, as far as all documents agree on them."""
+    """Select checkpoint, software and machine, if all documents agree on them."""
     first = documents[0]
     fields = ("checkpoint", "device", "dtype", "versions")
     return {name: first.get(name) for name in fields if all(d.get(name) == first.get(name) for d in documents)}

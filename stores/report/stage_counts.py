@@ -1,4 +1,4 @@
-"""Candidates that are left after each stage of a campaign, and why the others were lost."""
+"""Number of candidates left after each stage of a campaign, and reasons of the losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERDICTS = {
     "phonon": ("dynamically stable", "imaginary modes"),
     "elastic": ("mechanically stable", "mechanically unstable"),
 }
-_REASONS = 6
+_REASONS = 6  # reasons that are listed by name
 
 
 @dataclass
@@ -37,15 +37,15 @@ class StageCount:
     Attributes
     ----------
     name
-        What the candidates that are left have in common.
+        Common property of the remaining candidates.
     count
-        How many are left.
+        Number of remaining candidates.
     percent
-        Their share of all structures read.
+        Share of all structures that were read, %.
     good
-        Whether they are hits.
+        Whether the candidates are hits.
     losses
-        How many were lost at this stage, and why; empty if none.
+        Number of candidates lost at this stage with the reasons, or empty.
     remark
         Sentence below the bar, or empty.
     """
@@ -60,12 +60,12 @@ class StageCount:
 
 def stage_counts(outcomes: Outcomes) -> list[StageCount]:
     """
-    Count what each stage leaves, in the order of a campaign.
+    Count the candidates left after each stage, in the order of a campaign.
 
     Parameters
     ----------
     outcomes
-        All documents counted.
+        Counts of all documents.
     """
     read = outcomes.distinct + outcomes.identical
 
@@ -89,8 +89,8 @@ def stage_counts(outcomes: Outcomes) -> list[StageCount]:
         stages.append(stage("on the hull", outcomes.stable, good=True))
     if outcomes.extrapolating is not None:
         stages[-1].remark = (
-            f"{grouped(outcomes.extrapolating)} of {grouped(outcomes.survivors)} survivors are unlike what the "
-            f"checkpoint was trained on{': their numbers are guesses' if outcomes.extrapolating else ''}"
+            f"{grouped(outcomes.extrapolating)} of {grouped(outcomes.survivors)} survivors are unlike the training "
+            f"data of the checkpoint{': their results are unreliable' if outcomes.extrapolating else ''}"
         )
     for verdict, (good, bad) in _VERDICTS.items():
         counts = outcomes.verdicts[verdict]
@@ -103,7 +103,7 @@ def stage_counts(outcomes: Outcomes) -> list[StageCount]:
 
 
 def _reasons(stage: str, kinds: Counter[str]) -> str:
-    """Say how many were lost, and the most frequent reasons."""
+    """Write the number of losses with the most frequent reasons."""
     frequent = kinds.most_common(_REASONS)
     parts = [f"{grouped(count)} {name}" for name, count in frequent]
     rest = kinds.total() - sum(count for _, count in frequent)

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from matris.stores.report.outcomes import Document
 
 MAX_CRYSTALS = 40
-"""Candidates whose crystals a page holds."""
+"""Largest number of crystals on a page."""
 
 MAX_BANDS = 15
-"""Candidates whose phonon bands a page holds."""
+"""Largest number of phonon band structures on a page."""
 
 _BANDS_HEIGHT = 320  # pixels
 
 
 @dataclass(frozen=True)
 class TopCandidate:
-    """Document of one of the best candidates, its properties by name, its crystal, its phonon bands if it has some."""
+    """One of the best candidates: document, properties by name, crystal, and phonon bands if they were computed."""
 
     document: Document
     facts: Mapping[str, Any]
@@ -50,7 +50,7 @@ def top(
     structures
         Returns the relaxed structure of a document by its ``document_id``.
     phonons
-        Returns the document of a candidate's phonons, bands loaded.
+        Returns the phonon document of a candidate, with its bands loaded.
     """
     candidates: list[TopCandidate] = []
     n_bands = 0
@@ -96,7 +96,7 @@ def _elastic(summary: Document | None) -> str | None:
     if not summary:
         return None
     if summary.get("bulk_modulus") is None:
-        return f"failed: {summary.get('error') or 'no reason is known'}"
+        return f"failed: {summary.get('error') or 'no reason recorded'}"
     moduli = (("K", "bulk_modulus"), ("G", "shear_modulus"), ("E", "young_modulus"))
     parts = [f"{name} {summary[field]:.0f} GPa" for name, field in moduli if summary.get(field) is not None]
     if summary.get("is_mechanically_stable") is not None:
@@ -109,7 +109,7 @@ def _phonons(summary: Document | None) -> str | None:
     if not summary:
         return None
     if summary.get("has_imaginary_modes") is None:
-        return f"failed: {summary.get('error') or 'no reason is known'}"
+        return f"failed: {summary.get('error') or 'no reason recorded'}"
     if not summary["has_imaginary_modes"]:
         return "no imaginary modes"
     lowest = summary.get("min_frequency")
@@ -129,5 +129,5 @@ def _bands(document: Document, phonons: Callable[[Document], Document | None]) -
     except ValueError as error:
         return Picture(problem=str(error))
     figure.update_layout(title=None, height=_BANDS_HEIGHT, margin={"l": 56, "r": 12, "t": 30, "b": 40})
-    figure.update_xaxes(title="states", showticklabels=False, col=2)  # its zero would lie on the last point's name
+    figure.update_xaxes(title="states/THz", showticklabels=False, col=2)  # the label 0 would overlap the last point
     return Picture.of(figure)

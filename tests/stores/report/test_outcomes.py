@@ -44,7 +44,7 @@ def test_kinds_of_reasons(message: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("candidate", "expected"),
     [
         (document(1, "FeO", 0.1), None),
         (document(1, "FeO", 0.1001), ("hull window", "more than 100 meV/atom above the hull")),
@@ -69,8 +69,8 @@ def test_kinds_of_reasons(message: str, expected: str) -> None:
         (lost_document(1, "FeO", state="failed", error=None), ("failed", "no reason recorded")),
     ],
 )
-def test_where_a_candidate_is_lost(found: dict[str, Any], expected: tuple[str, str] | None) -> None:
-    assert lost_at(found) == expected
+def test_where_a_candidate_is_lost(candidate: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    assert lost_at(candidate) == expected
 
 
 def test_without_a_hull_all_that_converged_survives() -> None:
