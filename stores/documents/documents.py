@@ -234,7 +234,8 @@ class CandidateDocument(BaseModel):
         "None without a corrected energy.",
     )
     oxidation_states: dict[str, float] | None = Field(
-        default=None, description="Mean oxidation state of each element that the correction used; empty if none balance."
+        default=None,
+        description="Mean oxidation state of each element that the correction used; empty if none balance.",
     )
 
     hull_type: Literal["self-consistent", "reference"] | None = Field(

@@ -442,7 +442,7 @@ def entry_composition(item: Any) -> Composition:
         composition = Composition(given)
     elif isinstance(given, dict):
         for symbol, amount in given.items():
-            if not _is_number(amount):
+            if not _is_number(amount) or amount < 0:
                 raise ValueError(f"the amount of {symbol} is {amount!r}")
         composition = Composition(given)
     else:
