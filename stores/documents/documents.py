@@ -177,6 +177,20 @@ class HullPlace(BaseModel):
         description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
         "phase on its own hull.",
     )
+    equilibrium_reaction_energy_per_atom: float | None = Field(
+        default=None,
+        description="For a stable phase, its energy minus that of the hull of the other stable phases (eV/atom): at "
+        "most 0; 0 for elements.",
+    )
+    only_elements_compete: bool | None = Field(
+        default=None,
+        description="Whether no compound of another composition competes in its chemical system and the subsystems.",
+    )
+    hull_lacks: list[str] | None = Field(
+        default=None,
+        description="Two-element subsystems, and the system itself, in which no compound of another composition "
+        "competes.",
+    )
     references_sha256: str | None = Field(
         default=None, description="SHA-256 hash of the reference set; None on a self-consistent hull."
     )
@@ -257,6 +271,20 @@ class CandidateDocument(BaseModel):
         default=None,
         description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
         "phase on its own hull.",
+    )
+    equilibrium_reaction_energy_per_atom: float | None = Field(
+        default=None,
+        description="For a stable phase, its energy minus that of the hull of the other stable phases (eV/atom): at "
+        "most 0; 0 for elements.",
+    )
+    only_elements_compete: bool | None = Field(
+        default=None,
+        description="Whether no compound of another composition competes in its chemical system and the subsystems.",
+    )
+    hull_lacks: list[str] | None = Field(
+        default=None,
+        description="Two-element subsystems, and the system itself, in which no compound of another composition "
+        "competes.",
     )
     hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(
         default_factory=dict, description="Place on the last hull of each type."
