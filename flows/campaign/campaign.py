@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from matris.makers.batch import BatchMaker
+    from matris.stores.report.discovery import KnownCrystals
 
 PAGE = 1000
 """Number of candidates in a page of a campaign's list of members."""
@@ -220,7 +221,7 @@ class Campaign:
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
-    def report(self, directory: str | Path, known: Sequence[Structure] | None = None) -> Path:
+    def report(self, directory: str | Path, known: KnownCrystals | Sequence[Structure] | None = None) -> Path:
         """
         Write the HTML report.
 
