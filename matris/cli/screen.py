@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matris.cli.console import Document
+    from matris.flows.campaign.campaign import Campaign
 
 _MAX_ROWS = 20  # of the ranking, and of the list of lost candidates
 
@@ -70,6 +71,14 @@ def screen(
             exists=True,
             dir_okay=False,
             help="Entries with structures (pymatgen JSON) of known phases, which are computed and compete on the hull.",
+        ),
+    ] = None,
+    complete_hull: Annotated[
+        bool | None,
+        typer.Option(
+            "--complete-hull/--no-complete-hull",
+            help="Compute competing compounds, from prototypes in the chemical systems of the candidates.",
+            show_default="if there are few chemical systems",
         ),
     ] = None,
     largest: Annotated[
@@ -137,6 +146,7 @@ def screen(
                     max_sites=largest,
                     charge_balance=charge_balance,
                     duplicates=not keep_duplicates,
+                    complete_hull=complete_hull if sources else False,  # --chemsys generates them itself
                     window=window,
                     properties=tuple(name.strip() for name in then.split(",")) if then else (),
                 )
@@ -163,6 +173,7 @@ def screen(
             documents = list(campaign.documents(DOCUMENT_FIELDS))
             page = campaign.report(report or local_folder(store) / "report")
         _show_ranking(documents)
+        _show_hull(campaign, documents)
         _show_lost(documents)
         stdout().print(summary(campaign, documents), soft_wrap=True)
         stdout().print(f"Report: {page}", soft_wrap=True)
@@ -187,6 +198,14 @@ def _show_ranking(documents: Sequence[Document]) -> None:
     without_hull = Counter(d["hull_state"] for d in ranking if d.get("energy_above_hull") is None)
     for reason, count in without_hull.most_common():
         stdout().print(f"{count} without a distance to the hull: {escape(str(reason))}", soft_wrap=True)
+
+
+def _show_hull(campaign: Campaign, documents: Sequence[Document]) -> None:
+    """Print which hull the distances refer to, and which competing phases it lacks."""
+    from matris.flows.campaign.competing import hull_remarks
+
+    for remark in hull_remarks(documents, campaign.references):
+        stdout().print(escape(remark), soft_wrap=True)
 
 
 def _show_lost(documents: Sequence[Document]) -> None:

@@ -102,7 +102,17 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(inputs: Path, tiny_checkpoint: Path) -> list[str]:
-    return ["screen", str(inputs), "--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60"]
+    return [
+        "screen",
+        str(inputs),
+        "--checkpoint",
+        str(tiny_checkpoint),
+        "--device",
+        "cpu",
+        "--max-steps",
+        "60",
+        "--no-complete-hull",
+    ]
 
 
 def invoke(*arguments: object) -> Result:
