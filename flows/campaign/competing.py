@@ -103,8 +103,8 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
     >>> for remark in hull_remarks([document]):
     ...     print(remark)
     Hull: the candidates of this campaign and their elements, by the same checkpoint (self-consistent)
-    Only the elements compete with 1 of 1 candidates, so that 0 meV/atom says little: NaCl
-    No other compounds compete in Cl-Na. To add them: --complete-hull, --known-phases FILE, --references FILE
+    Only the elements, and crystals of the same composition, compete with 1 of 1 candidates, so that 0 meV/atom ...
+    No compound of another composition competes in Cl-Na. To add some: --complete-hull, --known-phases FILE, ...
     """
     documents = list(documents)
     placed = [
@@ -120,16 +120,14 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
     if alone:
         n = sum(bool(d["only_elements_compete"]) for d in compounds)
         remarks.append(
-            f"Only the elements compete with {n} of {len(placed)} candidates, so that 0 meV/atom says little: "
-            + _some(alone)
+            f"Only the elements, and crystals of the same composition, compete with {n} of {len(placed)} candidates, "
+            f"so that 0 meV/atom says little: {_some(alone)}"
         )
     lacking = Counter(system for d in compounds for system in d.get("hull_lacks") or [])
     if lacking:
         systems = sorted(lacking, key=lambda system: (-lacking[system], system))
-        ways = ["--complete-hull", "--known-phases FILE"] if references is None else []
-        remarks.append(
-            f"No other compounds compete in {_some(systems)}. To add them: {', '.join([*ways, '--references FILE'])}"
-        )
+        ways = ", ".join(_ways(documents))
+        remarks.append(f"No compound of another composition competes in {_some(systems)}. To add some: {ways}")
     undecided = sum(d.get("correction_state") == "undecided" for d in placed)
     if undecided:
         remarks.append(
@@ -137,6 +135,13 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
             "matris query 'correction_state = undecided'"
         )
     return remarks
+
+
+def _ways(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Options that add competing phases."""
+    completed = any(d["source"] == COMPETING_PROTOTYPE_SOURCE for d in documents)
+    own = [] if completed or any(d.get("hull_type") == "reference" for d in documents) else ["--complete-hull"]
+    return [*own, "--known-phases FILE", "--references FILE", "--references mp"]
 
 
 def _hull(documents: Sequence[Mapping[str, Any]], references: References | None) -> str:

@@ -128,6 +128,7 @@ class _Reader:
         campaign = self.campaign
         if not campaign.funnel.hull:
             return
+        campaign.fetch_references(self._systems)
         if campaign.known_phases is not None:
             for candidate in known_phases(campaign.known_phases, self._systems):
                 if self._first(candidate, count=False) and self._passes(candidate):

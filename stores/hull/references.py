@@ -232,7 +232,29 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
     )
 
 
-def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", client: Any = None) -> References:
+def check_mp(energy_scale: str) -> None:
+    """
+    Check that references can be fetched from the Materials Project, without a connection.
+
+    Raises
+    ------
+    MatrisError
+        If the Materials Project has no energies on the scale, mp-api is not installed, or there is no API key.
+
+    Examples
+    --------
+    >>> check_mp("omat24")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: the Materials Project has no energies on the scale 'omat24', only on ...
+    """
+    _mp_thermo_type(energy_scale)
+    _mp_client_class()
+    _mp_key()
+
+
+def references_from_mp(
+    chemsys: str | Sequence[str], energy_scale: str = "mp", client: Any = None, *, systems: Sequence[str] = ()
+) -> References:
     """
     Fetch the phases of a chemical system, and of all its subsystems, from the Materials Project.
 
@@ -245,6 +267,8 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     client
         Open ``mp_api.client.MPRester``. By default a client is made with the API key in the environment variable
         ``MP_API_KEY``.
+    systems
+        Further chemical systems.
 
     Returns
     -------
@@ -255,30 +279,39 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     ------
     MatrisError
         If the Materials Project has no energies on this scale or no phases in this system, mp-api is not installed,
-        or there is no API key.
+        there is no API key, or the Materials Project cannot be reached.
 
     Examples
     --------
     >>> references = references_from_mp("Li-Fe-O")  # doctest: +SKIP
     >>> references.write("li-fe-o.json.gz")  # doctest: +SKIP
     """
-    if energy_scale not in _THERMO_TYPES:
-        raise MatrisError(
-            f"the Materials Project has no energies on the scale {energy_scale!r}, only on "
-            f"{' and '.join(sorted(_THERMO_TYPES))}; compute the competing phases with the same checkpoint"
-        )
     elements = sorted(chemsys.split("-") if isinstance(chemsys, str) else chemsys)
+    criteria = {"thermo_types": [_mp_thermo_type(energy_scale)]}
     if client is None:
-        with _mp_client() as opened:
-            return references_from_mp(elements, energy_scale, opened)
-    criteria = {"thermo_types": [_THERMO_TYPES[energy_scale]]}
-    entries = client.get_entries_in_chemsys(elements, additional_criteria=criteria)
+        try:
+            with _mp_client() as opened:
+                return references_from_mp(elements, energy_scale, opened, systems=systems)
+        except MatrisError:
+            raise
+        except Exception as error:
+            raise MatrisError(
+                f"the Materials Project cannot be reached, or does not answer: {str(error)[:300] or error!r}. Check "
+                f"the network and {API_KEY}, or fetch the references on another machine with "
+                "matris.stores.hull.references.references_from_mp, and give their file"
+            ) from error
+    by_id: dict[str, ComputedEntry] = {}
+    for parts in dict.fromkeys([tuple(elements), *(tuple(sorted(system.split("-"))) for system in systems)]):
+        fetched = client.get_entries_in_chemsys(list(parts), additional_criteria=criteria)
+        by_id |= {str(entry.entry_id): entry for entry in fetched}
+    entries = list(by_id.values())
     corrected, omitted = correct_references(entries, energy_scale)
     if not corrected:
         raise MatrisError(
             f"the Materials Project has no phases of {'-'.join(elements)} on {energy_scale!r}{_first_reasons(omitted)}"
         )
-    name = f"Materials Project {'-'.join(elements)}"
+    more = len({*systems} - {"-".join(elements)})
+    name = f"Materials Project {'-'.join(elements)}" + (f" and {more} more systems" if more else "")
     return References(name, energy_scale, tuple(corrected), tuple(omitted), _day(client.db_version))
 
 
@@ -658,10 +691,27 @@ def _day(moment: Any) -> str | None:
 
 def _mp_client() -> Any:
     """Make a client of the Materials Project."""
+    return _mp_client_class()(_mp_key())
+
+
+def _mp_thermo_type(energy_scale: str) -> str:
+    if energy_scale not in _THERMO_TYPES:
+        raise MatrisError(
+            f"the Materials Project has no energies on the scale {energy_scale!r}, only on "
+            f"{' and '.join(sorted(_THERMO_TYPES))}; compute the competing phases with the same checkpoint"
+        )
+    return _THERMO_TYPES[energy_scale]
+
+
+def _mp_client_class() -> Any:
     try:
         from mp_api.client import MPRester
     except ImportError as error:
         raise MatrisError("the Materials Project's client is not installed: pip install 'matris-flows[mp]'") from error
+    return MPRester
+
+
+def _mp_key() -> str:
     if not (key := os.environ.get(API_KEY)):
         raise MatrisError(f"set {API_KEY} to your API key from https://materialsproject.org/api")
-    return MPRester(key)
+    return key

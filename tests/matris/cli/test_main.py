@@ -102,17 +102,8 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(inputs: Path, tiny_checkpoint: Path) -> list[str]:
-    return [
-        "screen",
-        str(inputs),
-        "--checkpoint",
-        str(tiny_checkpoint),
-        "--device",
-        "cpu",
-        "--max-steps",
-        "60",
-        "--no-complete-hull",
-    ]
+    options = ["--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60", "--no-complete-hull"]
+    return ["screen", str(inputs), *options]
 
 
 def invoke(*arguments: object) -> Result:
