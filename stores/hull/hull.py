@@ -203,14 +203,17 @@ class _Competition:
         self._populated = {*populated, *("-".join(system) for system, phases in space.phases.items() if phases)}
         self._own = own
         self._compositions: dict[System, set[tuple[float, ...]]] = {}
+        self._parts: dict[System, tuple[list[str], set[str]]] = {}
 
     def about(self, system: System, phase: Phase) -> dict[str, Any]:
         """Fields of a result."""
         chemsys = "-".join(system)
-        parts = compound_systems(chemsys)
-        there = {part for part in parts if part in self._populated and part != chemsys}
+        if system not in self._parts:
+            parts = compound_systems(chemsys)
+            self._parts[system] = parts, {part for part in parts if part in self._populated and part != chemsys}
+        parts, there = self._parts[system]
         if len(system) > 1 and self._has_other(system, phase):
-            there.add(chemsys)
+            there = there | {chemsys}
         lacking = [part for part in parts if part not in there and (part.count("-") == 1 or part == chemsys)]
         return {"only_elements_compete": bool(parts) and not there, "hull_lacks": lacking[:_LISTED]}
 
@@ -220,7 +223,8 @@ class _Competition:
             return bool(self._phases.get(system))
         if system not in self._compositions:
             self._compositions[system] = {_rounded(each, system) for each in self._phases.get(system, ())}
-        return bool(self._compositions[system] - {_rounded(phase, system)})
+        others = self._compositions[system]
+        return len(others) > 1 or _rounded(phase, system) not in others
 
 
 def _rounded(phase: Phase, system: System) -> tuple[float, ...]:

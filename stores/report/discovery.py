@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import Duplicates, group_equal
 from matris.errors import MatrisError
-from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pymatgen.core import Structure
-
-    from matris.stores.documents.candidate import Candidate
 
 type Document = Mapping[str, Any]
 
@@ -88,7 +86,7 @@ class KnownCrystals:
         n_read = n_disordered = n_unreadable = 0
         for crystal in crystals:
             n_read += 1
-            structure = crystal.structure if hasattr(crystal, "structure") else crystal
+            structure = crystal.structure if isinstance(crystal, Candidate) else crystal
             if structure is None:
                 n_unreadable += 1
             elif not structure.is_ordered:
