@@ -633,6 +633,8 @@ def _entry(item: Any, scale: str | None, energy_scale: str) -> ComputedEntry:
     parameters = {key: value for key, value in parts["parameters"].items() if key in _PARAMETERS}
     if not isinstance(parameters.get("hubbards") or {}, dict):
         raise TypeError(f"its Hubbard U are {parameters['hubbards']!r}, not a dictionary")
+    if (data.get("sulfide_type") or "none") not in _SULFIDE_TYPES:
+        raise ValueError(f"its sulfide_type is {data['sulfide_type']!r}")
     if scale is not None:
         parameters[SCALE] = scale
     _check_numbers(composition.get_el_amt_dict(), energy, energy_scale)
@@ -658,6 +660,7 @@ def _same_fractions(one: Composition, other: Composition) -> bool:
 _SAME = 1e-4  # fraction of the atoms
 _HUGE = 1e300  # of a number in JSON; larger integers do not become floats
 _KNOWN_SCALES = {"mp", "omat24", "matpes-pbe", "matpes-r2scan"}
+_SULFIDE_TYPES = ("sulfide", "polysulfide", "none", "None")  # of pymatgen, and of an element or a sulphate
 _POTCARS = ("potcar_spec", "potcar_symbols")
 _DATA = ("oxide_type", "sulfide_type", "oxidation_states")
 _PARAMETERS = ("run_type", "hubbards", "software", *_POTCARS, SCALE)

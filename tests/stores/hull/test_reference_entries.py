@@ -52,6 +52,7 @@ BROKEN = {
     "text as parameters": (broken(parameters="GGA"), "its parameters are str"),
     "text as data": (broken(data="x"), "its data are str"),
     "list as U": (broken(parameters={"hubbards": [5.3]}), "its Hubbard U are"),
+    "type of sulphide": (broken(data={"sulfide_type": "weird"}), "its sulfide_type is 'weird'"),
     "null": (None, "is no entry, but NoneType"),
     "text": ("LiCl", "is no entry, but str"),
     "number": (3, "is no entry, but int"),
