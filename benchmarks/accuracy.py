@@ -37,8 +37,8 @@ from scipy.stats import rankdata, spearmanr
 import matris
 from matris.properties.eos import eos
 from matris.structures import to_structure
-from matris.training.data.frame import held_out
 from matris.units import GPA
+from recipes.embedded.variants import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -20,12 +20,12 @@ import torch
 from peers import machine
 
 import matris
-from matris.training.data.frame import held_out, read_frames
 from matris.training.data.labelled import Labelled
+from matris.training.data.reading import read_frames
 from matris.training.data.writer import SetOptions, write_set
 from matris.training.finetuning import GENTLE, finetune
 from matris.training.trainer import validate
-from recipes.embedded.variants import DFT_SETS
+from recipes.embedded.variants import DFT_SETS, held_out
 
 if TYPE_CHECKING:
     from matris.training.data.dataset import DataSet
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     potential = matris.load(options.checkpoint)
-    settings = replace(GENTLE, epochs=options.epochs, learning_rate=options.learning_rate, patience=None)
+    settings = replace(GENTLE, epochs=options.epochs, learning_rate=options.learning_rate, early_stopping=None)
     ways = {
         "plain": (settings, False),
         "replay of 40 %": (replace(settings, replay=0.4), True),

@@ -104,28 +104,28 @@ def documents(count: int, seed: int = 2) -> list[dict[str, Any]]:
 
 
 def peak_gb() -> float:
-    """Peak memory of this process, or of its largest child."""
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
+    """Peak memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def build(n_references: int, n_candidates: int, processes: int) -> list[str]:
+def build(n_references: int, n_candidates: int) -> list[str]:
     """Place all candidates at once."""
     known, candidates = references(n_references), documents(n_candidates)
     before = peak_gb()
     started = time.perf_counter()
-    found = hull_results(candidates, known, processes=processes)
+    found = hull_results(candidates, known)
     seconds = time.perf_counter() - started
     stable = sum(bool(result.is_stable) for result in found.values())
     assert len(found) == n_candidates
     systems = len({document["chemsys"] for document in candidates})
     return [
-        row("matris, all candidates" + (f", {processes} processes" if processes > 1 else ""), n_references)
+        row("matris, all candidates", n_references)
         + f" {n_candidates:,} in {systems:,} systems, {stable:,} below the hull | {seconds:.1f} s "
         f"| {peak_gb():.2f} GB ({before:.2f} before) | |"
     ]
 
 
-def one(n_references: int, _: int, __: int) -> list[str]:
+def one(n_references: int, _: int) -> list[str]:
     """Place candidates one after the other, and let them compete."""
     known = references(n_references)
     started = time.perf_counter()
@@ -164,7 +164,7 @@ def timed(calls: list[Callable[[], object]]) -> list[float]:
     return times
 
 
-def peer(n_references: int, n_candidates: int, _: int) -> list[str]:
+def peer(n_references: int, n_candidates: int) -> list[str]:
     """Let both sides place the same candidates on the same entries."""
     from pymatgen.analysis.phase_diagram import PatchedPhaseDiagram, PDEntry, PhaseDiagram
 
@@ -219,7 +219,6 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--peer-references", type=int, default=5_000, help="what pymatgen gets")
     parser.add_argument("--peer-candidates", type=int, default=2_000)
-    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--parts", nargs="+", default=["build", "one", "peer"], choices=["build", "one", "peer"])
     options = parser.parse_args()
     from peers import machine  # imports torch, whose memory the parts shall not have
@@ -232,7 +231,7 @@ def main() -> None:
     for name in options.parts:
         n_references, n_candidates = counts.get(name, (options.references, options.candidates))
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            for line in pool.submit(parts[name], n_references, n_candidates, options.processes).result():
+            for line in pool.submit(parts[name], n_references, n_candidates).result():
                 print(line, flush=True)
 
 

@@ -22,7 +22,8 @@ from peers import machine
 from matris.model.checkpoints import load_plain
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
-from matris.training.data.frame import read_frames, regress_reference_energies
+from matris.training.data.element_energies import regress_reference_energies
+from matris.training.data.reading import read_frames
 from matris.training.processes import together
 from matris.training.trainer import LOG, STATE, TrainSettings, train
 

@@ -20,7 +20,8 @@ from peers import machine
 
 from matris.model.network import MatRIS
 from matris.training import batches
-from matris.training.data.frame import collate, read_frames
+from matris.training.data.frame import collate
+from matris.training.data.reading import read_frames
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
 from matris.training.recipe import SIZES, network_config
@@ -85,16 +86,16 @@ def main() -> None:
         ways["in pieces, compiled"] = (step, pieces, True)
     print(f"{machine(options.device, options.threads)}, {options.model}, {options.rounds} rounds; "
           f"{np.mean([len(f.forces) for f in frames]):.0f} atoms a structure\n")  # fmt: skip
-    fused = None
+    compiled_step = None
     if options.compile:
         start = time.perf_counter()
         objective.compile([frames[i] for i in np.argsort(costs)[-2:]])
-        fused = objective._fused  # noqa: SLF001 - to switch it on and off
+        compiled_step = objective._compiled  # noqa: SLF001 - to switch it on and off
         print(f"compiled in {time.perf_counter() - start:.0f} s\n")
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds + 1):
         for name, (way, parts, is_compiled) in ways.items():
-            objective._fused = fused if is_compiled else None  # noqa: SLF001
+            objective._compiled = compiled_step if is_compiled else None  # noqa: SLF001
             if number:  # the first warms up
                 found[name].append(rate(way, parts))
             else:

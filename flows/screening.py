@@ -1,4 +1,4 @@
-"""Screening as one flow, for any of jobflow's managers."""
+"""Screening as one jobflow flow, for any of jobflow's managers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobflow import Flow, Maker, OnMissing
 from monty.json import jsanitize
 
-from matris.flows.campaign.chunks import MAX_BYTES, chunked
+from matris.flows.campaign.chunks import chunked
 from matris.flows.rank_jobs import add_properties, rank_candidates
 from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch import as_candidate
@@ -16,7 +16,7 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from pymatgen.core import Structure
 
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 @dataclass
 class ScreeningFlowMaker(Maker):
     """
-    Chunk jobs that relax candidates, one job that ranks what converged, and jobs for properties of what survives.
+    Make a flow that relaxes candidates in chunks, ranks the converged ones, and computes properties of the best.
 
-    On one machine `matris.flows.run` does the same for campaigns of any size, resumes, and isolates what breaks.
+    On one machine, `matris.flows.run` does the same for campaigns of any size; it also resumes after an interruption
+    and isolates candidates that kill their process.
 
     Parameters
     ----------
@@ -37,21 +38,27 @@ class ScreeningFlowMaker(Maker):
     relax_maker
         Maker of the chunk jobs.
     chunk_size
-        Most candidates in a job, of ordinary cells; fewer of large ones.
-    max_chunk_bytes
-        Most bytes of candidates, as JSON, in a job: a document of a MongoDB may not pass 16 MB.
+        Maximum number of candidates in a job, for cells of ordinary size; chunks of larger cells have fewer candidates.
     add_elements
-        Whether to compute the elements of the candidates too, without which there is no self-consistent hull.
+        Whether to compute the elements of the candidates too. A self-consistent hull needs them.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
-        What is computed of them, in jobs that the flow adds to itself: ``"phonon"``, ``"elastic"``.
+        Properties to compute for the survivors, in jobs that the flow adds to itself: ``"phonon"``, ``"elastic"``.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.flows import ScreeningFlowMaker
+    >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> flow = ScreeningFlowMaker(chunk_size=2, window=0.05).make([rock_salt])
+    >>> [job.name for job in flow.jobs]  # MgO, Mg and O, two in a job
+    ['batch relax 1/2', 'batch relax 2/2', 'rank']
     """
 
     name: str = "screening"
     relax_maker: BatchRelaxMaker = field(default_factory=BatchRelaxMaker)
     chunk_size: int = 500
-    max_chunk_bytes: int = MAX_BYTES
     add_elements: bool = True
     window: float = 0.1
     properties: tuple[str, ...] = ()
@@ -63,56 +70,54 @@ class ScreeningFlowMaker(Maker):
         Parameters
         ----------
         candidates
-            What to screen.
+            Candidates or structures to screen.
         references
-            File of computed entries on the energy scale of the checkpoint, readable where the ranking runs; by
-            default the competing phases are the candidates and the elements, computed in this flow.
+            File of computed entries on the energy scale of the checkpoint, readable where the ranking job runs.
+            Default: the competing phases are the candidates and the elements, computed in this flow.
 
         Returns
         -------
         Flow
-            Its output is the ranking, see `matris.flows.rank_jobs.rank_candidates`. Documents are built from the job
-            store by `matris.stores.candidate_store.CandidateStore.build`.
+            Flow whose output is the ranking, see `matris.flows.rank_jobs.rank_candidates`.
+            `matris.stores.candidate_store.CandidateStore.build` makes candidate documents from the job store.
         """
         listed = [as_candidate(candidate) for candidate in candidates]
         if self.add_elements and references is None:
             listed = with_elements(listed)
-        chunks = list(chunked(listed, self.chunk_size, self.max_chunk_bytes))
-        jobs = []
+        chunks = list(chunked(listed, self.chunk_size))
+        relax_jobs = []
         for number, chunk in enumerate(chunks, start=1):
             relax = self.relax_maker.make([jsanitize(candidate.model_dump(), strict=True) for candidate in chunk])
             if len(chunks) > 1:
                 relax.append_name(f" {number}/{len(chunks)}")
-            jobs.append(relax)
+            relax_jobs.append(relax)
         rank = rank_candidates(
-            [job.output.records for job in jobs],
-            [job.output.checkpoint for job in jobs],
-            [job.output.settings for job in jobs],
+            [job.output.records for job in relax_jobs],
+            [job.output.checkpoint for job in relax_jobs],
+            [job.output.settings for job in relax_jobs],
             references,
             self.window,
         )
         rank.name = "rank"
-        rank.config.on_missing_references = OnMissing.NONE  # a chunk that broke does not cost the others their ranking
-        more = []
-        for relax in jobs if self.properties else []:
+        rank.config.on_missing_references = OnMissing.NONE  # rank the other chunks if one fails
+        property_jobs = []
+        for relax in relax_jobs if self.properties else []:
             survivors = add_properties(
                 relax.output.structures, rank.output["survivors"], self.relax_maker, self.properties
             )
             survivors.config.on_missing_references = OnMissing.NONE
-            more.append(survivors)
-        return Flow([*jobs, rank, *more], output=rank.output, name=self.name)
+            property_jobs.append(survivors)
+        return Flow([*relax_jobs, rank, *property_jobs], output=rank.output, name=self.name)
 
 
-def with_elements(candidates: Iterable[Candidate], known: Collection[str] | None = None) -> list[Candidate]:
+def with_elements(candidates: Iterable[Candidate]) -> list[Candidate]:
     """
-    Append elemental references for the elements that sound candidates contain.
+    Append elemental references for the elements of all candidates that can be computed.
 
     Parameters
     ----------
     candidates
-        Candidates, with structures or without.
-    known
-        Symbols that the checkpoint knows; by default all.
+        Candidates, with or without structures.
 
     Returns
     -------
@@ -120,11 +125,12 @@ def with_elements(candidates: Iterable[Candidate], known: Collection[str] | None
         The candidates, then the references that are not among them.
     """
     listed = list(candidates)
-    seen = {
+    elements = {
         symbol
         for candidate in listed
-        if candidate.structure is not None and problem_with(candidate.structure, known) is None
+        if candidate.structure is not None and problem_with(candidate.structure) is None
         for symbol in candidate.structure.composition.chemical_system_set
     }
     ids = {candidate.candidate_id for candidate in listed}
-    return listed + [each for each in elemental_references(sorted(seen)) if each.candidate_id not in ids]
+    references = elemental_references(sorted(elements))
+    return listed + [reference for reference in references if reference.candidate_id not in ids]

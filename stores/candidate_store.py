@@ -1,4 +1,4 @@
-"""The queryable results: one small document per candidate, checkpoint and settings, its arrays beside it."""
+"""Store of queryable results: one small document per candidate, checkpoint and settings, and its arrays."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from matris.errors import StoreError
 from matris.stores.builder import Built, Collections, build
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.documents.documents import utc_now
+from matris.stores.documents.documents import SCHEMA_VERSION, utc_now
 from matris.stores.documents.summaries import SUMMARIES
 from matris.stores.hull.placing import place_on_hulls
 from matris.stores.hull.references import References, load_references
-from matris.stores.migrations import migrate
 from matris.stores.query.query import CandidateQuery
 from matris.stores.query.terms import query_terms
 
@@ -47,15 +46,15 @@ INDEXED = (
     "schema_version",
     "last_updated",
 )
-"""Fields people and builders query by."""
+"""Indexed fields, which users and builders query by."""
 
-_BATCH = 100  # ids in one query
-_SAID = ("state", "stage", "error", "duplicate_of")  # of a candidate that was dropped
+_BATCH = 100  # ids per query
+_DROP_FIELDS = ("state", "stage", "error", "duplicate_of")  # describe why a candidate was dropped
 
 
 class CandidateStore:
     """
-    Documents of candidates, and what is too large for them. Older documents are brought up to date on opening.
+    Candidate documents, with their structures, arrays and properties.
 
     Parameters
     ----------
@@ -64,14 +63,49 @@ class CandidateStore:
     data
         Connected store of structures and per-atom arrays, key ``document_id``.
     properties
-        Connected store of documents of properties, key ``property_id``.
+        Connected store of property documents, key ``property_id``.
     chunks
-        Connected store that remembers which job outputs were unwound, key ``chunk_id``.
+        Connected store that records which job outputs are unwound, key ``chunk_id``.
 
     Raises
     ------
     StoreError
-        If an index cannot be made, or documents are of a newer version than this package knows.
+        If an index cannot be made, or the store holds documents of another schema version.
+
+    Examples
+    --------
+    The folder holds the output of a job that relaxed one candidate:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from matris.stores import CandidateStore, open_job_store
+    >>> from matris.stores.documents.documents import ChunkDocument
+    >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.83), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> chunk = ChunkDocument(
+    ...     records=[{"candidate_id": "iron", "source": "iron.cif", "state": "converged", "energy": -16.6}],
+    ...     structures=[{"candidate_id": "iron", "initial_structure": iron, "structure": iron}],
+    ...     checkpoint={"key": "demo", "sha256": "0" * 64, "energy_scale": "mp"},
+    ...     settings={"fmax": 0.05, "max_steps": 500, "relax_cell": True, "digest": "0" * 12},
+    ...     device="cpu",
+    ...     dtype="float32",
+    ... )
+    >>> folder = TemporaryDirectory()
+    >>> job_store = open_job_store(folder.name)
+    >>> job_store.update([{"uuid": "job", "index": 1, "output": chunk.model_dump()}], save={"data": ["structures"]})
+
+    Build the candidate documents and query them:
+
+    >>> store = CandidateStore.open(folder.name)
+    >>> store.build(job_store).n_documents
+    1
+    >>> store.update_hulls()  # number of documents that got a place on the hull
+    1
+    >>> document = store.query(formula="Fe").first()
+    >>> document["energy_above_hull"], document["energy_per_atom"]
+    (0.0, -8.3)
+    >>> store.structure(document["document_id"]).volume == iron.volume
+    True
+    >>> folder.cleanup()
     """
 
     def __init__(self, docs: Store, data: Store, properties: Store, chunks: Store) -> None:
@@ -84,29 +118,36 @@ class CandidateStore:
         for name in INDEXED:
             _index(docs, name)
         _index(properties, "candidate_id")
-        if not isinstance(docs, MemoryStore):  # pages, also of one chemical system, without reading the rest
+        if not isinstance(docs, MemoryStore):  # compound indexes give pages without reading the other documents
             _index(docs, ["chemsys", "energy_above_hull", "document_id"])
             _index(docs, ["checkpoint.key", "state", "energy_above_hull", "document_id"])
             _index(docs, ["energy_above_hull", "document_id"])
             _index(docs, ["last_updated", "document_id"])
-            _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # what lies on which hull
-        migrate(docs)
+            _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # documents by hull
+        _refuse_other_versions(docs)
 
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
         """
-        Open the documents beside a job store.
+        Open the candidates of a folder or database.
 
         Parameters
         ----------
         location
-            Folder or MongoDB URI, as `matris.stores.database.jobstore.open_job_store` takes it.
+            Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     CandidateStore.open(folder).query(chemsys="Li-Fe-O", below=0.05).count()  # the store is empty
+        0
         """
         return cls.beside(open_job_store(location))
 
     @classmethod
     def beside(cls, job_store: JobStore) -> CandidateStore:
-        """Open the documents in the database of a connected job store."""
+        """Open the candidates in the database of a connected job store."""
         return cls(
             sibling_store(job_store, "candidates", "document_id"),
             sibling_store(job_store, "candidate_data", "document_id"),
@@ -116,48 +157,50 @@ class CandidateStore:
 
     def build(self, job_store: JobStore, only: Collection[str] | None = None) -> Built:
         """
-        Unwind the outputs of jobs that are new since the last build, see `matris.stores.builder.build`.
+        Turn job outputs that are new since the last build into documents; see `matris.stores.builder.build`.
 
         Parameters
         ----------
         job_store
-            Connected store with the outputs of the batch Makers.
+            Connected job store with the outputs of the batch Makers.
         only
-            Jobs to look at; by default all.
+            UUIDs of the jobs to consider. By default all jobs are.
 
         Returns
         -------
         Built
-            What was added.
+            Numbers of added documents, and outputs that could not be unwound.
         """
         return build(Collections(self.docs, self.data, self.properties, self.chunks), job_store, only)
 
     def refused(self) -> dict[str, str]:
-        """Name the outputs of jobs that could not be unwound, and why."""
-        return {each["chunk_id"]: each["error"] for each in self.chunks.query({"error": {"$ne": None}})}
+        """Job outputs that could not be unwound, each with the reason."""
+        marks = self.chunks.query({"error": {"$ne": None}})
+        return {mark["chunk_id"]: mark["error"] for mark in marks}
 
     def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
         """
-        Store documents of candidates that no job has computed, in batches.
+        Store documents of candidates that were dropped without a calculation.
 
-        What a job has computed stays, also if it does so meanwhile; what was dropped before says why it is now.
+        Documents of computed candidates are never replaced, even if a job stores them at the same time. For candidates
+        that were dropped before, the new reason replaces the old one.
 
         Parameters
         ----------
         documents
-            As `matris.stores.documents.documents.make_dropped` makes them.
+            Documents made by `matris.stores.documents.documents.make_dropped`.
         """
         for batch in batched(documents, _BATCH):
             by_id = {document.document_id: document.model_dump() for document in batch}
-            found = self.docs.query(
-                {"document_id": {"$in": list(by_id)}}, properties=["document_id", "job_uuid", *_SAID]
+            stored = self.docs.query(
+                {"document_id": {"$in": list(by_id)}}, properties=["document_id", "job_uuid", *_DROP_FIELDS]
             )
-            there = {each["document_id"]: each for each in found}
-            add_missing(self.docs, [document for identity, document in by_id.items() if identity not in there])
-            for identity, old in there.items():
-                news = {name: value for name, value in by_id[identity].items() if name not in SUMMARIES}
-                if not old.get("job_uuid") and any(old.get(name) != news[name] for name in _SAID):
-                    set_if(self.docs, {"document_id": identity, "job_uuid": None}, news)
+            old_by_id = {document["document_id"]: document for document in stored}
+            add_missing(self.docs, [document for identity, document in by_id.items() if identity not in old_by_id])
+            for identity, old in old_by_id.items():
+                new = {name: value for name, value in by_id[identity].items() if name not in SUMMARIES}
+                if not old.get("job_uuid") and any(old.get(name) != new[name] for name in _DROP_FIELDS):
+                    set_if(self.docs, {"document_id": identity, "job_uuid": None}, new)
 
     def set_fields(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """
@@ -166,13 +209,13 @@ class CandidateStore:
         Parameters
         ----------
         changes
-            New values by name, by document id.
+            New values by field name, for each document id.
         """
         now = utc_now()
         set_fields(self.docs, {identity: {**fields, "last_updated": now} for identity, fields in changes.items()})
 
     def upsert(self, documents: Iterable[CandidateDocument]) -> None:
-        """Store documents, each in place of the one with its id."""
+        """Store documents; each replaces the stored document with the same id."""
         by_id = {document.document_id: document.model_dump() for document in documents}
         if by_id:
             self.docs.update(list(by_id.values()), key="document_id")
@@ -185,19 +228,21 @@ class CandidateStore:
         settings_digest: str | None = None,
     ) -> int:
         """
-        Place the documents on their hulls: those that are new, and those whose hulls the new ones change.
+        Place new documents on their hulls, and update the places that the new documents change.
 
         Parameters
         ----------
         references
-            Entries to compare with, or a file of them. By default the documents of the same checkpoint and settings.
+            Competing phases: a reference set or a file for `load_references`. By default the competing phases are the
+            documents of the same checkpoint and settings.
         checkpoint_sha256, settings_digest
-            Only documents of this checkpoint and these settings. By default all, each combination by itself.
+            Restrict the update to one checkpoint or one set of settings. By default each combination is placed on its
+            own hull.
 
         Returns
         -------
         int
-            How many documents changed.
+            Number of documents that changed.
 
         Raises
         ------
@@ -206,23 +251,23 @@ class CandidateStore:
         """
         n_changed = 0
         loaded: dict[str, References | None] = {}
-        for one in self._origins(checkpoint_sha256, settings_digest):
-            scale = one["checkpoint"]["energy_scale"]
+        for origin in self._origins(checkpoint_sha256, settings_digest):
+            scale = origin["checkpoint"]["energy_scale"]
             if scale not in loaded:
                 loaded[scale] = _load(references, scale)
-            n_changed += place_on_hulls(self.docs, one, loaded[scale])
+            n_changed += place_on_hulls(self.docs, origin, loaded[scale])
         return n_changed
 
     def computed_ids(self, checkpoint_sha256: str, settings_digest: str) -> set[str]:
         """
-        Candidates that a job has computed, whatever became of them.
+        Ids of the candidates that a job has processed, in any state.
 
         Parameters
         ----------
         checkpoint_sha256
-            Hash of the weights.
+            SHA-256 hash of the weights.
         settings_digest
-            Hash of the settings.
+            Hash of the relaxation settings.
 
         Returns
         -------
@@ -252,37 +297,45 @@ class CandidateStore:
         since: datetime | None = None,
     ) -> CandidateQuery:
         """
-        Ask for documents; all that is given must be met. See `CandidateQuery` for filters, order, pages and tables.
+        Query documents that meet all given criteria. `CandidateQuery` adds filters, order, pages and tables.
 
         Parameters
         ----------
         formula
-            Formula in any order and multiple.
+            Formula, with elements in any order and any multiple.
         chemsys
-            Exactly these elements, as ``"Li-Fe-O"`` in any order; or one of several such systems.
+            Chemical system with exactly these elements, as ``"Li-Fe-O"`` in any order; or several such systems.
         within
-            No elements but these, as ``"Li-Fe-O"``: the system and all its subsystems.
+            Chemical system as ``"Li-Fe-O"``; also selects all its subsystems.
         elements
-            At least these elements.
+            Elements that the candidates must contain.
         exclude_elements
-            None of these elements.
+            Elements that the candidates must not contain.
         spacegroup
-            Number or symbol.
+            Number or symbol of the space group.
         below
             Largest energy above the hull (eV/atom).
         stable
-            Whether it is on the hull.
+            Whether the candidates are on the hull.
         state
-            ``converged``, ``max_steps``, ``failed``, …; or one of several.
+            ``converged``, ``max_steps``, ``failed``, …; or several states.
         checkpoint
-            Key, or the first eight digits or more of the hash.
+            Key of the checkpoint, or at least the first eight digits of its hash.
         since
-            Documents that were updated then or later; UTC if it has no zone.
+            Select documents updated at or after this time; UTC if it has no time zone.
 
         Raises
         ------
         MatrisError
             If there is no such element, formula, space group or state.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     query = CandidateStore.open(folder).query(elements=["Li", "O"], state="converged", below=0.05)
+        ...     list(query.where("nsites <= 20").sort("energy_above_hull").limit(10))  # the store is empty
+        []
         """
         terms = query_terms(
             formula=formula,
@@ -301,50 +354,58 @@ class CandidateStore:
 
     def documents(self, document_ids: Sequence[str], properties: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """
-        Documents by id, in the order given, without those that do not exist.
+        Read documents by id, in the given order. Missing documents are omitted.
 
         Parameters
         ----------
         document_ids
-            Any number.
+            Ids of the documents.
         properties
-            Fields to read, ``document_id`` always; by default all.
+            Fields to read in addition to ``document_id``. By default all.
         """
         fields = None if properties is None else list({"document_id", *properties})
-        found = {
-            document["document_id"]: _plain(document)
+        by_id = {
+            document["document_id"]: _without_internal_id(document)
             for batch in batched(document_ids, _BATCH)
             for document in self.docs.query({"document_id": {"$in": list(batch)}}, properties=fields)
         }
-        return [found[identity] for identity in document_ids if identity in found]
+        return [by_id[identity] for identity in document_ids if identity in by_id]
 
     def arrays(self, document_id: str) -> dict[str, Any] | None:
-        """Structures (as dictionaries), forces (n, 3; eV/Å), stress (3, 3; eV/Å³) and magnetic moments (n; μB)."""
-        found = self.data.query_one({"document_id": document_id})
-        return _plain(found) if found else None
+        """
+        Read the structures and arrays of a document.
+
+        Returns
+        -------
+        dict or None
+            `initial_structure` and `structure` (dictionaries), `forces` (n, 3; eV/Å), `stress` (3, 3; eV/Å³) and
+            `magmoms` (n; μB); None if there is no such document.
+        """
+        arrays = self.data.query_one({"document_id": document_id})
+        return _without_internal_id(arrays) if arrays else None
 
     def structure(self, document_id: str, *, initial: bool = False) -> Structure | None:
         """
-        Crystal of a document.
+        Read the structure of a document.
 
         Parameters
         ----------
         document_id
-            Of the document.
+            Id of the document.
         initial
-            The input instead of the relaxed crystal.
+            Whether to read the input structure instead of the relaxed structure.
 
         Returns
         -------
         Structure or None
-            None if there is none, as after a failure.
+            None if there is no such structure, for example after a failure.
         """
         arrays = self.arrays(document_id) or {}
-        known = arrays.get("initial_structure" if initial else "structure")
-        return Structure.from_dict(known) if known else None
+        stored = arrays.get("initial_structure" if initial else "structure")
+        return Structure.from_dict(stored) if stored else None
 
     def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, Any]]:
-        """Give ``checkpoint`` and ``settings`` of one document of each pair of them."""
+        """Yield each combination of ``checkpoint`` and ``settings`` in the store."""
         checkpoints = [checkpoint_sha256] if checkpoint_sha256 else sorted(self.docs.distinct("checkpoint.sha256"))
         digests = [settings_digest] if settings_digest else sorted(self.docs.distinct("settings.digest"))
         for sha256, digest in product(checkpoints, digests):
@@ -354,7 +415,20 @@ class CandidateStore:
 
 def _index(store: Store, name: str | list[str], *, unique: bool = False) -> None:
     if not store.ensure_index(name, unique=unique):
-        raise StoreError(f"cannot index {name!r} of {store.name}: check the rights on this store, and for duplicates")
+        raise StoreError(
+            f"cannot index {name!r} of {store.name}: check the permissions of this store, and for duplicates"
+        )
+
+
+def _refuse_other_versions(docs: Store) -> None:
+    """Raise if a document has another schema version, or none. Each query is one look into the index."""
+    for criteria in ({"$gt": SCHEMA_VERSION}, {"$lt": SCHEMA_VERSION}, None):
+        for document in docs.query({"schema_version": criteria}, properties=["schema_version"], limit=1):
+            raise StoreError(
+                f"{docs.name} holds documents of schema version {document.get('schema_version')}, but this version of "
+                f"matris-flows reads and writes version {SCHEMA_VERSION}: use the version of matris-flows that wrote "
+                "the store, or start a new store"
+            )
 
 
 def _load(references: str | Path | References | None, energy_scale: str) -> References | None:
@@ -363,6 +437,6 @@ def _load(references: str | Path | References | None, energy_scale: str) -> Refe
     return load_references(references, energy_scale)
 
 
-def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    """Document without the store's own id."""
+def _without_internal_id(document: dict[str, Any]) -> dict[str, Any]:
+    """Remove the internal id of the store."""
     return {key: value for key, value in document.items() if key != "_id"}

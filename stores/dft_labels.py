@@ -1,4 +1,4 @@
-"""What a user's own first-principles calculations say of candidates: labels to train on, beside the candidates."""
+"""Labels from the user's own first-principles calculations of candidates, stored beside the candidates for training."""
 
 from __future__ import annotations
 
@@ -22,37 +22,41 @@ if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
 COLLECTION = "dft_labels"
-_BATCH = 100  # labels in one write
+"""Collection of the labels in the database of the candidates."""
+
+_BATCH = 100  # labels per write
 
 
 class DftResult(BaseModel):
-    """What was calculated, and how."""
+    """Results and method of a calculation."""
 
-    energy: float = Field(description="Total energy (eV), as the code gave it: without corrections.")
-    forces: list[list[float]] = Field(description="Shape (n, 3), eV/Å.")
-    stress: list[list[float]] | None = Field(default=None, description="Shape (3, 3), eV/Å³, positive under tension.")
-    magmoms: list[float] | None = Field(default=None, description="Shape (n,), Bohr magnetons.")
+    energy: float = Field(description="Total energy (eV) as calculated, without corrections.")
+    forces: list[list[float]] = Field(description="Forces, shape (n, 3), eV/Å.")
+    stress: list[list[float]] | None = Field(
+        default=None, description="Stress, shape (3, 3), eV/Å³, positive under tension."
+    )
+    magmoms: list[float] | None = Field(default=None, description="Magnetic moments, shape (n,), Bohr magnetons.")
     code: str = Field(description="Program, such as VASP.")
-    functional: str = Field(description="Such as PBE, PBE+U or r2SCAN.")
-    energy_scale: str = Field(description="Which potentials learn from it: mp, matpes-pbe, …, or a name of one's own.")
+    functional: str = Field(description="Functional, such as PBE, PBE+U or r2SCAN.")
+    energy_scale: str = Field(description="Energy scale: mp, matpes-pbe, … or a custom name.")
 
 
 class DftLabel(BaseModel):
-    """One calculation, of a candidate in any geometry; the same one again replaces it."""
+    """One calculation of a candidate in any geometry. A repeated calculation replaces the earlier one."""
 
-    label_id: str = Field(description="Hash of geometry, code and functional.")
-    candidate_id: str
-    formula_pretty: str
-    structure: StructureDict
-    dft: DftResult
-    last_updated: Any = Field(default_factory=utc_now, description="UTC.")
+    label_id: str = Field(description="Hash of geometry, code, functional and energy scale.")
+    candidate_id: str = Field(description="Candidate that was calculated.")
+    formula_pretty: str = Field(description="Reduced formula.")
+    structure: StructureDict = Field(description="Geometry of the calculation.")
+    dft: DftResult = Field(description="Results and method.")
+    last_updated: Any = Field(default_factory=utc_now, description="When the label was stored, UTC.")
 
     @classmethod
     def of(cls, candidate_id: str, structure: Structure, dft: DftResult) -> DftLabel:
-        """Name a calculation by its content."""
-        said = f"{content_id(structure)} {dft.code} {dft.functional} {dft.energy_scale}"
+        """Make a label whose id is a hash of the geometry and the method."""
+        content = f"{content_id(structure)} {dft.code} {dft.functional} {dft.energy_scale}"
         return cls(
-            label_id=hashlib.sha256(said.encode()).hexdigest()[:20],
+            label_id=hashlib.sha256(content.encode()).hexdigest()[:20],
             candidate_id=candidate_id,
             formula_pretty=structure.composition.reduced_formula,
             structure=structure,  # type: ignore[arg-type]
@@ -62,12 +66,31 @@ class DftLabel(BaseModel):
 
 class DftLabels:
     """
-    Labels beside the results of a store.
+    Labels in the database of candidates.
 
     Parameters
     ----------
     location
-        Folder or MongoDB URI, as `matris.stores.database.jobstore.open_job_store` takes it.
+        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`.
+
+    Examples
+    --------
+    Labels belong to candidates of the store:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.83), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> result = DftResult(
+    ...     energy=-16.6, forces=[[0, 0, 0], [0, 0, 0]], code="VASP", functional="PBE", energy_scale="matpes-pbe"
+    ... )
+    >>> label = DftLabel.of("iron", iron, result)
+    >>> label.formula_pretty, label.dft.energy
+    ('Fe', -16.6)
+    >>> with TemporaryDirectory() as folder:
+    ...     labels = DftLabels(folder)
+    ...     labels.add([label])
+    Traceback (most recent call last):
+    matris.errors.StoreError: there is no candidate iron: frames need the candidate_id that 'matris export' writes
     """
 
     def __init__(self, location: str | Path | None = None) -> None:
@@ -76,7 +99,7 @@ class DftLabels:
         self.store: Store = sibling_store(jobs, COLLECTION, "label_id")
         for name, unique in (("label_id", True), ("candidate_id", False)):
             if not self.store.ensure_index(name, unique=unique):
-                raise StoreError(f"cannot index {name!r} of {COLLECTION}: check the rights on this store")
+                raise StoreError(f"cannot index {name!r} of {COLLECTION}: check the permissions of this store")
 
     def add(self, labels: Iterable[DftLabel]) -> int:
         """
@@ -85,21 +108,21 @@ class DftLabels:
         Returns
         -------
         int
-            How many.
+            Number of labels stored.
 
         Raises
         ------
         StoreError
-            For a candidate that the store does not know; the labels before it are stored.
+            If the store does not have a candidate. Labels of earlier batches remain stored.
         """
         n = 0
         for batch in batched(labels, _BATCH):
-            wanted = {label.candidate_id for label in batch}
-            criteria = {"candidate_id": {"$in": sorted(wanted)}}
-            known = {d["candidate_id"] for d in self._candidates.docs.query(criteria, properties=["candidate_id"])}
-            if strange := sorted(wanted - known):
+            candidate_ids = {label.candidate_id for label in batch}
+            criteria = {"candidate_id": {"$in": sorted(candidate_ids)}}
+            stored = {d["candidate_id"] for d in self._candidates.docs.query(criteria, properties=["candidate_id"])}
+            if missing := sorted(candidate_ids - stored):
                 raise StoreError(
-                    f"there is no candidate {strange[0]}: frames need the candidate_id that 'matris export' writes"
+                    f"there is no candidate {missing[0]}: frames need the candidate_id that 'matris export' writes"
                 )
             self.store.update([label.model_dump() for label in batch], key="label_id")
             n += len(batch)
@@ -107,7 +130,7 @@ class DftLabels:
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """
-        Yield all labels, each by its id, as documents that training reads.
+        Yield the ids of all labels with documents in the form that training reads.
 
         Yields
         ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -70,27 +71,52 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+class MongoServer:
+    """A server of MongoDB's protocol in a process of its own, which a test may kill and start again."""
+
+    def __init__(self, folder: Path, port: int | None = None, *options: str) -> None:
+        program = shutil.which(
+            "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        )
+        if program is None:
+            pytest.skip("no server of MongoDB's protocol: secantusdb is not installed")
+        self.port = port or free_port()
+        self.uri = f"mongodb://127.0.0.1:{self.port}"
+        place = ["--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(folder / "data")]
+        self.command = [program, *place, "--standalone", *options, "--log-file-max", "64MB", "--cache-size", "256M"]
+        self.log = folder / "log"
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, self.log.read_text(errors="replace")
+            time.sleep(0.1)
+        raise AssertionError(f"no server within 30 s: {self.log.read_text(errors='replace')}")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
 @contextmanager
 def mongo_process(folder: Path, port: int) -> Iterator[str]:
     """Run a server of MongoDB's protocol, and give its address."""
-    program = shutil.which(
-        "secantusd-rs", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    )
-    if program is None:
-        pytest.skip("no server of MongoDB's protocol: MONGO_TEST_URI names none, secantusdb is not installed")
-    address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "data"), "--standalone"]
-    with (folder / "log").open("ab") as log:
-        server = subprocess.Popen(
-            [program, *address, "--log-file-max", "64MB", "--cache-size", "256M"], stdout=log, stderr=log
-        )
-        try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, (folder / "log").read_text(errors="replace")
-                time.sleep(0.1)
-            yield f"mongodb://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait(10)
+    server = MongoServer(folder, port)
+    try:
+        yield server.uri
+    finally:
+        server.process.terminate()
+        server.process.wait(10)
+
+
+@pytest.fixture
+def killable_server(tmp_path: Path) -> Iterator[MongoServer]:
+    """Start a server that writes to disk at each commit; never the one that `MONGO_TEST_URI` names."""
+    server = MongoServer(tmp_path, None, "--sync-on-commit")
+    yield server
+    server.kill()

@@ -1,1 +1,1 @@
-"""A screening campaign: what every way to run it shares."""
+"""Screening campaigns: what all ways to run them share."""

@@ -1,4 +1,4 @@
-"""A campaign: candidates on their way through one checkpoint into one store."""
+"""A campaign: candidates that are computed with one checkpoint, and their results in one store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from monty.json import MontyDecoder, jsanitize
 
 from matris.errors import StoreError
+from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
@@ -17,7 +18,7 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
 from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
-from matris.stores.documents.property_outputs import property_output
+from matris.stores.documents.properties import property_output
 from matris.stores.hull.references import References, load_references
 
 if TYPE_CHECKING:
@@ -28,39 +29,64 @@ if TYPE_CHECKING:
     from matris.makers.batch import BatchMaker
 
 PAGE = 1000
-"""Candidates in a page of a campaign's list of members."""
+"""Number of candidates in a page of a campaign's list of members."""
 
 
 class Campaign:
     """
-    Candidates on their way through one checkpoint in one store, where everything about them is kept.
+    Candidates that are computed with one checkpoint, and their results in one store.
 
-    The same title, checkpoint and settings are the same campaign, on any machine that sees the store. Whatever the
-    store holds for the checkpoint and the settings is not computed again, whichever campaign it was computed for.
+    The title, the checkpoint and the settings identify a campaign, on any machine that can access the store. Results
+    that the store holds for the checkpoint and the settings are not computed again, even if they belong to another
+    campaign.
 
     Parameters
     ----------
     location
         Store, as for `matris.stores.database.jobstore.open_job_store`.
     maker
-        Job that relaxes a chunk.
+        Maker of the jobs that relax a chunk. Default: the embedded checkpoint.
     funnel
-        Which candidates go on.
+        Stages of the campaign.
     title
-        Headline; what the campaign is known by.
+        Title of the campaign, in the report and in `matris status`.
     chunk_size
-        Most candidates in a job.
+        Maximum number of candidates in a job.
     references
-        File of computed entries that the hull is taken from. By default competing phases are the candidates, and the
-        elements they contain, which are computed too.
+        File of computed entries that define the hull. Default: the competing phases are the candidates and their
+        elements, which are computed too.
     known_phases
-        File of computed entries with structures. Those of the candidates' chemical systems are computed too, and
-        compete.
+        File of computed entries with structures. The entries in the candidates' chemical systems are computed too, and
+        compete on the hull.
+
+    Attributes
+    ----------
+    name
+        Name of the campaign, 12 hexadecimal digits.
+    store
+        Store of the candidate documents, a `matris.stores.candidate_store.CandidateStore`.
+    queue
+        Queue of the chunks, a `matris.flows.queue.queue.WorkQueue`.
 
     Raises
     ------
     MatrisError
         If the checkpoint or the references cannot be read, or the store cannot be opened.
+
+    Examples
+    --------
+    Run a campaign, and open it again:
+
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.flows import Campaign, Funnel, run
+    >>> from matris.makers import BatchRelaxMaker
+    >>> from matris.stores.documents.candidate import Candidate
+    >>> mgo = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> maker = BatchRelaxMaker(device="cpu", steps=1)
+    >>> campaign = Campaign("results", maker, Funnel(hull=False), title="Magnesia")
+    >>> run(campaign, [Candidate.from_structure(mgo, "mgo.cif")], devices=())
+    >>> [document["formula_pretty"] for document in Campaign.open("results").documents()]
+    ['MgO']
     """
 
     def __init__(
@@ -99,27 +125,24 @@ class Campaign:
     @classmethod
     def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:
         """
-        Open a campaign that a store knows.
+        Open an existing campaign.
 
         Parameters
         ----------
         location
             Store.
         name
-            Of the campaign, or its first letters. By default the one that was worked on last.
+            Name of the campaign, or its first characters, as for `matris.flows.campaign.finder.campaign_record`.
+            Default: the campaign that ran last.
 
         Raises
         ------
         StoreError
-            If there is no such campaign.
+            If there is no such campaign, or the class of its Maker cannot be imported.
         """
-        records = sibling_store(open_job_store(location), "campaigns", "campaign_id")
-        criteria = {} if name is None else {"campaign_id": {"$regex": f"^{name}"}}
-        record = next(iter(records.query(criteria, sort={"last_updated": -1}, limit=1)), None)
-        if record is None:
-            raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        record = campaign_record(open_job_store(location), name, location)
         maker = MontyDecoder().process_decoded(record["maker"])
-        if isinstance(maker, dict):  # what monty leaves of a class that it cannot find
+        if isinstance(maker, dict):  # monty returns a dictionary if it cannot import the class
             raise StoreError(
                 f"the campaign's Maker {maker.get('@module')}.{maker.get('@class')} cannot be imported here"
             )
@@ -134,13 +157,13 @@ class Campaign:
         )
 
     def record(self) -> dict[str, Any]:
-        """Read what the store knows about the campaign; nothing before candidates were read."""
-        found = self._records.query_one({"campaign_id": self.name}) or {}
-        return {key: value for key, value in found.items() if key != "_id"}
+        """Read the record of the campaign from the store; it is empty before candidates were read."""
+        record = self._records.query_one({"campaign_id": self.name}) or {}
+        return {key: value for key, value in record.items() if key != "_id"}
 
-    def keep(self, **about: Any) -> None:
-        """Write what the campaign is made of, and something about it, into the store."""
-        made_of = {
+    def keep(self, **fields: Any) -> None:
+        """Write the settings of the campaign and further fields to its record."""
+        settings = {
             "campaign_id": self.name,
             "title": self.title,
             "maker": jsanitize(self.maker.as_dict(), strict=True),
@@ -152,48 +175,48 @@ class Campaign:
             "settings": self.settings.model_dump(),
             "last_updated": utc_now(),
         }
-        self._records.update([{"created": utc_now(), **self.record(), **made_of, **about}], key="campaign_id")
+        self._records.update([{"created": utc_now(), **self.record(), **settings, **fields}], key="campaign_id")
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
-        """Maker of a chunk's job, which keeps its journal in a folder of the chunk's own."""
+        """Make the Maker of a chunk's job, with a journal in the chunk's own folder."""
         return stage_maker(stage, self.maker, self.journal(work_id), device)
 
     def journal(self, work_id: str) -> Path:
-        """Folder in which the job of a chunk keeps what is finished."""
+        """Return the folder for the journal of a chunk's job, which keeps finished results."""
         return (local_folder(self.location) / "journal" / work_id).absolute()
 
     def drop_journal(self, work_id: str) -> None:
-        """Remove the journal of a chunk whose output is stored."""
+        """Remove the journal of a chunk whose output is in the store."""
         shutil.rmtree(self.journal(work_id), ignore_errors=True)
 
     def write_members(self, number: int, candidate_ids: Sequence[str]) -> None:
-        """Keep a page of the candidates that belong to the campaign."""
+        """Write a page of the list of the campaign's candidates."""
         page = {"page_id": f"{self.name}-{number:06d}", "campaign_id": self.name, "candidate_ids": list(candidate_ids)}
         self._members.update([page | {"last_updated": utc_now()}], key="page_id")
 
     def cut_members(self, n_pages: int) -> None:
-        """Forget pages after the last, which an earlier and longer list left."""
+        """Remove pages beyond `n_pages`, which an earlier and longer list left behind."""
         self._members.remove_docs({"campaign_id": self.name, "page_id": {"$gte": f"{self.name}-{n_pages:06d}"}})
 
     def document_ids(self) -> Iterator[list[str]]:
-        """Ids of the documents of all members, page by page, in the order of reading."""
+        """Yield the ids of the documents of all members, page by page, in the order in which they were read."""
         for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
             yield [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
 
     def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """
-        Documents of the campaign's candidates that are in the store, in the order of reading.
+        Yield the documents of the campaign's candidates, in the order in which the candidates were read.
 
         Parameters
         ----------
         properties
-            Fields to read; by default all.
+            Fields to read. Default: all fields.
         """
         for page in self.document_ids():
             yield from self.store.documents(page, properties)
 
     def rank(self) -> None:
-        """Place the store's documents of this checkpoint and these settings on their hulls."""
+        """Update the hulls of all documents of this checkpoint and these settings."""
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
@@ -204,17 +227,18 @@ class Campaign:
         Parameters
         ----------
         directory
-            Folder, made if need be.
+            Folder for the report; it is created if it does not exist.
         known
-            Crystals that are no news, for counting what is stable, unique and novel; by default nobody counts.
+            Known crystals. The report counts the candidates that are stable, unique and novel relative to them.
+            Default: no such counts.
 
         Returns
         -------
         Path
-            Of the page.
+            Path of the page.
         """
         from matris.stores.report import FIELDS, Report, reference_points, write_report
-        from matris.stores.report.discovery import COMPARED, discovery  # with what draws, for one process in many
+        from matris.stores.report.discovery import COMPARED, discovery  # loads plotting libraries
 
         return write_report(
             Report(
@@ -232,7 +256,7 @@ class Campaign:
         )
 
     def _phonons(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Phonons of a candidate, with what is drawn of them."""
+        """Read the phonon band structure and density of states of a candidate."""
         return property_output(self.job_store, "phonon", document, ["phonon_bandstructure", "phonon_dos"])
 
     def write_structures(self, directory: str | Path) -> dict[str, Path]:
@@ -242,12 +266,12 @@ class Campaign:
         Parameters
         ----------
         directory
-            Folder, made if need be.
+            Folder for the files; it is created if it does not exist.
 
         Returns
         -------
         dict
-            Path by document id.
+            Path of each file, by document id.
         """
         directory = Path(directory)
         written: dict[str, Path] = {}
@@ -268,5 +292,5 @@ class Campaign:
 
 
 def local_folder(location: str | Path | None) -> Path:
-    """Folder for the files of a campaign beside its store: the store itself, if that is a folder."""
+    """Return the folder for a campaign's files: the store itself if it is a folder, else the default folder."""
     return Path(DEFAULT_FOLDER) if location is None or "://" in str(location) else Path(location)

@@ -1,52 +1,38 @@
-"""Plausible compositions: elements a checkpoint knows, and charges that can balance."""
+"""Charge balance of compositions."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING
 
 from pymatgen.core import Composition
 
 from matris.errors import MatrisError
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
-
-def chemistry_problem(
-    composition: Composition, known: Collection[str] | None = None, *, charge_balance: bool = True
-) -> str | None:
+def charge_problem(composition: Composition) -> str | None:
     """
-    Say in one line why a composition is not worth computing.
+    Find out whether the charges in a composition cannot balance, by SMACT's rule.
+
+    A composition passes if one choice of the oxidation states observed in the ICSD is neutral and gives the negative
+    charges to the more electronegative elements. Elements, alloys and intermetallics pass; mixed valence is allowed.
+    Compositions with too many choices for SMACT pass too. D. W. Davies et al., J. Open Source Softw. 4, 1361 (2019).
 
     Parameters
     ----------
     composition
-        With or without oxidation states, which have no influence.
-    known
-        Symbols that the checkpoint knows. By default all.
-    charge_balance
-        Whether charges have to balance, by SMACT's rule: some choice of the oxidation states found in the ICSD is
-        neutral and gives the negative ones to the more electronegative elements. Elements, alloys and intermetallics
-        pass, mixed valence is allowed, and so is what SMACT leaves open because there are too many choices.
-        D. W. Davies et al., J. Open Source Softw. 4, 1361 (2019).
+        Composition; oxidation states in it are ignored.
 
     Returns
     -------
     str or None
-        The reason, naming the culprit; None if there is none.
+        Reason for rejecting the composition; None if it passes.
 
     Raises
     ------
     MatrisError
-        If charges have to balance and SMACT is not installed.
+        If SMACT is not installed.
     """
-    symbols = composition.chemical_system_set
-    if known is not None and (unknown := sorted(symbols - set(known))):
-        return f"unsupported element {', '.join(unknown)}: the checkpoint does not know it"
-    if not charge_balance:
-        return None
     formula, _ = composition.element_composition.get_integer_formula_and_factor()
     if _balances(formula):
         return None
@@ -55,13 +41,13 @@ def chemistry_problem(
 
 @cache
 def _balances(formula: str) -> bool:
-    """Whether a reduced formula can be neutral, or SMACT cannot tell."""
+    """Whether a reduced formula can be neutral, or has too many choices for SMACT."""
     try:
         from smact.screening import smact_validity
     except ImportError as error:
         raise MatrisError("charge balance needs SMACT: pip install 'matris-flows[chemistry]'") from error
-    with warnings.catch_warnings(record=True) as left_open:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         return smact_validity(Composition(formula), mixed_valence=True) or any(
-            "too many combinations" in str(warning.message) for warning in left_open
+            "too many combinations" in str(warning.message) for warning in caught
         )

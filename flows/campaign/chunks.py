@@ -1,4 +1,4 @@
-"""Chunks: the candidates that one job works through, kept in the job store until the job takes them."""
+"""Chunks: the candidates of one job, kept in the job store until the job is done."""
 
 from __future__ import annotations
 
@@ -18,101 +18,138 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
+    from matris.flows.campaign.campaign import Campaign
     from matris.makers.batch import BatchMaker
     from matris.stores.documents.candidate import Candidate
 
 MAX_BYTES = 8_000_000
-"""Of the candidates of a chunk, as JSON: a document of a MongoDB may not pass 16 MB."""
+"""Maximum size of the candidates of a chunk, as JSON; MongoDB limits documents to 16 MB."""
 
 TYPICAL_COST = 1000.0
-"""Bonds of a candidate of ordinary size; `chunk_size` of them are the most that a chunk may cost."""
+"""Bonds in a candidate of ordinary size; the cost of a chunk is at most `chunk_size` times this number."""
 
-_CUTOFF = 6.0  # Å, of bonds
+_CUTOFF = 6.0  # Å, bond length
 _SITE_BYTES, _CANDIDATE_BYTES = 300, 1000
-_NAMES = uuid.UUID("6c0e7a54-8f6f-4a0e-9d0b-5c8c2f1f6a11")  # of chunks, among all that is named by uuid5
+_NAMES = uuid.UUID("6c0e7a54-8f6f-4a0e-9d0b-5c8c2f1f6a11")  # namespace of chunk ids
 
 
 def cost(candidate: Candidate) -> float:
     """
-    Estimate the time a candidate takes: its number of bonds, were its density even.
+    Estimate the computing time of a candidate by its number of bonds, for a uniform density of atoms.
 
     Parameters
     ----------
     candidate
-        With a structure or without; without, it takes no time.
+        Candidate with or without a structure.
+
+    Returns
+    -------
+    float
+        Number of bonds up to 6 Å; 0 without a structure, or for a cell without volume.
     """
     structure = candidate.structure
     if structure is None or not len(structure):
         return 0.0
     volume = abs(structure.lattice.volume)
     bonds = len(structure) ** 2 * 4 / 3 * math.pi * _CUTOFF**3 / volume if volume > 0 else math.inf
-    return bonds if math.isfinite(bonds) else 0.0  # the job will say what is wrong with it
+    return bonds if math.isfinite(bonds) else 0.0  # the job reports the problem
 
 
 def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYTES) -> Iterator[list[Candidate]]:
     """
-    Cut candidates into chunks of about equal cost.
+    Split candidates into chunks, bounded by number, cost and size.
 
     Parameters
     ----------
     candidates
-        Taken one by one.
+        Candidates, read one by one.
     size
-        Most candidates in a chunk, of ordinary cells; fewer of larger ones.
+        Maximum number of candidates in a chunk, for cells of ordinary size; chunks of larger cells have fewer.
     max_bytes
-        Most bytes in a chunk, as JSON.
+        Maximum number of bytes in a chunk, as JSON.
 
     Yields
     ------
     list of Candidate
-        In the order given.
+        Next chunk; the candidates keep their order.
     """
     chunk: list[Candidate] = []
-    spent = n_bytes = 0.0
+    chunk_cost = chunk_bytes = 0.0
     for candidate in candidates:
-        price, weight = cost(candidate), _bytes(candidate)
-        full = len(chunk) >= size or spent + price > size * TYPICAL_COST or n_bytes + weight > max_bytes
-        if chunk and full:
+        candidate_cost, n_bytes = cost(candidate), _estimated_bytes(candidate)
+        too_costly = chunk_cost + candidate_cost > size * TYPICAL_COST
+        if chunk and (len(chunk) >= size or too_costly or chunk_bytes + n_bytes > max_bytes):
             yield chunk
-            chunk, spent, n_bytes = [], 0.0, 0.0
+            chunk, chunk_cost, chunk_bytes = [], 0.0, 0.0
         chunk.append(candidate)
-        spent += price
-        n_bytes += weight
+        chunk_cost += candidate_cost
+        chunk_bytes += n_bytes
     if chunk:
         yield chunk
 
 
 def chunk_id(stage: str, origin: Sequence[str], candidates: Sequence[Candidate]) -> str:
     """
-    Name a chunk by its content, so that two runners give one name to one chunk; it is the id of its job.
+    Make the id of a chunk and of its job from the content, so that two runners give the same chunk the same id.
 
     Parameters
     ----------
     stage
-        What is done with the candidates.
+        Stage of the campaign.
     origin
         Hashes of the checkpoint and the settings.
     candidates
-        Of the chunk.
+        Candidates of the chunk.
     """
     content = "\n".join([stage, *origin, *(candidate.candidate_id for candidate in candidates)])
     return str(uuid.uuid5(_NAMES, hashlib.sha256(content.encode()).hexdigest()))
 
 
+def queue_chunk(campaign: Campaign, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> None:
+    """
+    Queue a chunk, after its candidates are written: every queued chunk can be computed.
+
+    Parameters
+    ----------
+    campaign
+        Open campaign.
+    stage
+        Stage of the campaign.
+    candidates
+        Candidates of the chunk.
+    chunk_cost
+        Expected cost; the queue hands out the costliest chunk first.
+    """
+    work_id = chunk_id(stage, campaign.origin, candidates)
+    keep_candidates(campaign.job_store, work_id, candidates)
+    campaign.queue.put(
+        [
+            {
+                "work_id": work_id,
+                "campaign": campaign.name,
+                "stage": stage,
+                "cost": chunk_cost,
+                "n": len(candidates),
+                "payload": {"candidate_ids": [candidate.candidate_id for candidate in candidates]},
+            }
+        ]
+    )
+
+
 def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Candidate]) -> None:
     """
-    Keep the candidates of a chunk in a job store, as if they were the output of an earlier job.
+    Write the candidates of a chunk to a job store, in the form of the output of an earlier job.
 
     Parameters
     ----------
     job_store
-        Connected.
+        Connected job store.
     work_id
         Id of the chunk.
     candidates
-        Of the chunk.
+        Candidates of the chunk.
     """
-    drop_candidates(job_store, work_id)  # an intake that was killed may have left them
+    drop_candidates(job_store, work_id)  # a killed intake may have left some
     document = {
         "uuid": _input_id(work_id),
         "index": 1,
@@ -126,13 +163,13 @@ def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Cand
 
 
 def kept_candidates(job_store: JobStore, work_id: str) -> list[dict[str, Any]]:
-    """Read the candidates of a chunk back, as dictionaries."""
-    found = job_store.query_one({"uuid": _input_id(work_id)}, load=True)
-    return found["output"]["candidates"] if found else []
+    """Read the candidates of a chunk from a job store, as dictionaries."""
+    document = job_store.query_one({"uuid": _input_id(work_id)}, load=True)
+    return document["output"]["candidates"] if document else []
 
 
 def drop_candidates(job_store: JobStore, work_id: str) -> None:
-    """Remove the candidates of a chunk whose job is done."""
+    """Remove the candidates of a chunk from a job store."""
     job_store.remove_docs({"uuid": _input_id(work_id)})
     for store in job_store.additional_stores.values():
         store.remove_docs({"job_uuid": _input_id(work_id)})
@@ -140,14 +177,14 @@ def drop_candidates(job_store: JobStore, work_id: str) -> None:
 
 def chunk_job(maker: BatchMaker, work_id: str) -> Job:
     """
-    Make the job of a chunk; it takes the candidates from the job store when it runs.
+    Make the job of a chunk; the job reads the candidates from the job store when it runs.
 
     Parameters
     ----------
     maker
-        What is done with them.
+        Maker of the stage.
     work_id
-        Id of the chunk, and of the job.
+        Id of the chunk and of its job.
     """
     job = maker.make(chunk_reference(work_id))
     job.set_uuid(work_id)
@@ -155,14 +192,16 @@ def chunk_job(maker: BatchMaker, work_id: str) -> Job:
 
 
 def chunk_reference(work_id: str) -> OutputReference:
-    """Refer to the candidates of a chunk, as a job's input."""
+    """Make a reference to the candidates of a chunk, for the input of a job."""
     return OutputReference(_input_id(work_id))["candidates"]
 
 
 def _input_id(work_id: str) -> str:
+    """Make the id under which the job store holds the candidates of a chunk."""
     return str(uuid.uuid5(_NAMES, f"{work_id} candidates"))
 
 
-def _bytes(candidate: Candidate) -> float:
+def _estimated_bytes(candidate: Candidate) -> float:
+    """Estimate the size of a candidate as JSON."""
     n_sites = len(candidate.structure) if candidate.structure is not None else 0
     return _CANDIDATE_BYTES + _SITE_BYTES * n_sites + len(json.dumps(candidate.provenance, default=str))

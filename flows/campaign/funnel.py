@@ -1,12 +1,12 @@
-"""Which candidates go on, from reading to properties, and why the others do not."""
+"""The stages of a campaign: which candidates are computed, and which results get their properties computed."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from matris.flows.campaign.chemistry import chemistry_problem
-from matris.flows.campaign.sanity import SanityLimits, sanity_problem
+from matris.flows.campaign.chemistry import charge_problem
+from matris.flows.campaign.sanity import sanity_problem
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -15,37 +15,47 @@ if TYPE_CHECKING:
     from matris.stores.documents.candidate import Candidate
 
 PROPERTIES = ("elastic", "phonon")
-"""What can be computed of survivors."""
+"""Properties that can be computed for survivors."""
 
 
 @dataclass(frozen=True)
 class Funnel:
     """
-    Stages of a campaign. Each drop is recorded with its stage and its reason.
+    Stages of a campaign. Every dropped candidate is recorded with the stage and the reason.
 
     Attributes
     ----------
     sanity
-        Reject implausible distances, volumes and cells, see `matris.flows.campaign.sanity`. What cannot be computed at
-        all is rejected in any case.
+        Whether to reject implausible distances, volumes and cells, see `matris.flows.campaign.sanity`. Structures that
+        cannot be computed are always rejected.
     max_sites
-        Most atoms in a cell. By default any number.
+        Maximum number of atoms in a cell. Default: no limit.
     charge_balance
-        Reject compositions without charge-balanced oxidation states; alloys pass.
+        Whether to reject compositions without charge-balanced oxidation states; alloys pass.
     duplicates
-        Compare structures before relaxing, and again after it. Of equal ones the first, then the lowest in energy, goes
-        on. Inputs that are identical are computed once in any case.
+        Whether to drop duplicate structures, before and after relaxation: of equal inputs the first is kept, of equal
+        results the one with the lowest energy. Identical inputs are always computed once.
     hull
-        Take hulls, and compute the elements that are their corners where there are no references.
+        Whether to compute convex hulls. Without references, the elements are computed too, as the corners of the hulls.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
-        What is computed of the survivors: ``"phonon"``, ``"elastic"``.
+        Properties to compute for the survivors: ``"phonon"``, ``"elastic"``.
 
     Raises
     ------
     ValueError
-        If there is no such property.
+        If a property is unknown.
+
+    Examples
+    --------
+    >>> from matris.flows import Funnel
+    >>> Funnel(max_sites=40, window=0.05, properties=("phonon",)).properties
+    ('phonon',)
+    >>> Funnel(properties=("colour",))
+    Traceback (most recent call last):
+    ...
+    ValueError: no such property: colour; choose from elastic, phonon
     """
 
     sanity: bool = True
@@ -57,35 +67,44 @@ class Funnel:
     properties: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what does not exist."""
+        """Reject unknown properties."""
         if unknown := sorted(set(self.properties) - set(PROPERTIES)):
-            raise ValueError(f"no such property: {', '.join(unknown)}; there are {', '.join(PROPERTIES)}")
+            raise ValueError(f"no such property: {', '.join(unknown)}; choose from {', '.join(PROPERTIES)}")
         object.__setattr__(self, "properties", tuple(self.properties))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the stages as a JSON object."""
+        """Return the settings as a JSON object."""
         return asdict(self) | {"properties": list(self.properties)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Read the settings from the output of `to_dict`."""
         return cls(**content)
 
     def problem(self, candidate: Candidate, elements: Collection[str]) -> tuple[str, str] | None:
         """
-        Say why a candidate does not reach the device.
+        Find out why a candidate is not computed.
 
         Parameters
         ----------
         candidate
-            As it was read.
+            Candidate, as read from its source.
         elements
-            What the checkpoint knows.
+            Symbols of the elements that the checkpoint supports.
 
         Returns
         -------
         tuple of str or None
-            Stage and reason; None if it goes on.
+            Stage and reason; None if the candidate passes.
+
+        Examples
+        --------
+        >>> from pymatgen.core import Lattice, Structure
+        >>> from matris.stores.documents.candidate import Candidate
+        >>> iron = Candidate.from_structure(Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]), "iron.cif")
+        >>> Funnel().problem(iron, ["Fe", "O"])
+        >>> Funnel().problem(iron, ["O"])
+        ('sanity', 'unsupported element Fe: ...')
         """
         structure = candidate.structure
         if candidate.error is not None or structure is None:
@@ -93,9 +112,9 @@ class Funnel:
         if reason := problem_with(structure, elements):
             return "sanity", reason
         if self.max_sites is not None and len(structure) > self.max_sites:
-            return "sanity", f"{len(structure)} atoms, of which at most {self.max_sites} are asked for"
-        if self.sanity and (reason := sanity_problem(structure, SanityLimits())):
+            return "sanity", f"{len(structure)} atoms, more than the limit of {self.max_sites}"
+        if self.sanity and (reason := sanity_problem(structure)):
             return "sanity", reason
-        if self.charge_balance and (reason := chemistry_problem(structure.composition, elements, charge_balance=True)):
+        if self.charge_balance and (reason := charge_problem(structure.composition)):
             return "chemistry", reason
         return None

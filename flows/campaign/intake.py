@@ -1,4 +1,4 @@
-"""Intake: from a stream of candidates to chunks in the queue, every drop recorded."""
+"""Intake: filter a stream of candidates, record those that are dropped, and queue the others in chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import Duplicates
 from matris.flows.campaign.campaign import PAGE
-from matris.flows.campaign.chunks import chunk_id, chunked, cost, keep_candidates
+from matris.flows.campaign.chunks import chunked, cost, queue_chunk
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.sources.known_phases import known_phases
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from matris.stores.documents.candidate import Candidate
     from matris.stores.documents.documents import CandidateDocument
 
-_DROPPED = 250  # documents in one write
+_WRITE_SIZE = 250  # documents of dropped candidates in one write
 
 
 @dataclass
 class Intake:
     """
-    What has been read so far.
+    Number of candidates that were read so far.
 
     Attributes
     ----------
     read
-        Candidates, elemental references not counted.
+        Candidates read, without elemental references and known phases.
     identical
-        Of them, those that had been read before.
+        Candidates that are identical to one read before.
     members
-        Distinct ones, elemental references included.
+        Distinct candidates, with elemental references and known phases.
     known
-        Of them, those that the store holds results of, or that are in the queue.
+        Members whose results are in the store, or which are in the queue.
     queued
-        Of them, those that went into the queue now.
+        Members that were newly queued.
     dropped
-        Number by stage and kind of reason.
+        Members that were dropped, by stage and kind of reason.
     """
 
     read: int = 0
@@ -56,39 +56,39 @@ class Intake:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the counts as a JSON object."""
+        """Return the counts as a JSON object."""
         return {**vars(self), "dropped": {stage: dict(kinds) for stage, kinds in self.dropped.items()}}
 
     def drop(self, stage: str, reason: str) -> None:
-        """Count a candidate that goes no further."""
+        """Count a dropped candidate."""
         self.dropped.setdefault(stage, Counter())[kind(reason)] += 1
 
 
 def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Intake]:
     """
-    Read candidates, drop those that shall not be computed, and queue the others in chunks.
+    Read candidates, drop those that are not to be computed, and queue the others in chunks.
 
-    Nothing is held in memory but what is on its way into a chunk, the hashes of what has been read, and what duplicates
-    are found by. A second runner of the campaign waits here until the first has read.
+    Memory holds only the current chunk, a hash of each candidate, and the data for finding duplicates. A second
+    runner of the campaign waits here until the first one has read its candidates.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     candidates
-        Read one by one. Without references to compare with, the elements they contain are appended.
+        Candidates, read one by one. The elements they contain are appended, unless the campaign has references.
 
     Yields
     ------
     Intake
-        The same object every now and then, its counts going up.
+        Counts so far, after each chunk; always the same object.
     """
     with turn(campaign, "intake"):
         yield from _Reader(campaign).read(candidates)
 
 
 class _Reader:
-    """One pass over a source."""
+    """One pass over the candidates of a campaign."""
 
     def __init__(self, campaign: Campaign) -> None:
         self.campaign = campaign
@@ -105,8 +105,8 @@ class _Reader:
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
         campaign.keep(intake=self.counts.to_dict(), reading=True)
-        sound = chain(self._sound(candidates), self._references())
-        for chunk in chunked(sound, campaign.chunk_size):
+        passed = chain(self._filtered(candidates), self._references())
+        for chunk in chunked(passed, campaign.chunk_size):
             self._put(chunk)
             yield self.counts
         self._write_page()
@@ -115,15 +115,15 @@ class _Reader:
         campaign.keep(intake=self.counts.to_dict(), reading=False)
         yield self.counts
 
-    def _sound(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-        """Yield what is to be computed; the rest is counted and recorded."""
+    def _filtered(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        """Yield the candidates that are to be computed; count and record the others."""
         for candidate in candidates:
             self.counts.read += 1
             if self._first(candidate) and self._passes(candidate):
                 yield candidate
 
     def _references(self) -> Iterator[Candidate]:
-        """Yield what competes with what passed: known phases, and the elements, the corners of the hull."""
+        """Yield the competing phases: known phases, and the elements at the corners of the hull."""
         campaign = self.campaign
         if not campaign.funnel.hull:
             return
@@ -137,7 +137,7 @@ class _Reader:
                     yield candidate
 
     def _first(self, candidate: Candidate, *, count: bool = True) -> bool:
-        """Whether a candidate was not read before; then it is a member."""
+        """Make a candidate a member; False if an identical one was read before."""
         key = bytes.fromhex(candidate.candidate_id)
         if key in self._seen:
             self.counts.identical += count
@@ -150,12 +150,13 @@ class _Reader:
         return True
 
     def _passes(self, candidate: Candidate) -> bool:
+        """Whether a candidate passes the filters and is not computed yet; record it if it is dropped."""
         problem = self.campaign.funnel.problem(candidate, self.campaign.card.elements)
         if problem is not None:
             self._drop(candidate, *problem)
             return False
         structure = candidate.structure
-        assert structure is not None  # noqa: S101 - or there would be a problem
+        assert structure is not None  # noqa: S101 - no structure is a problem
         self._elements |= structure.composition.chemical_system_set
         self._systems.add(structure.composition.chemical_system)
         if self._duplicates is not None:
@@ -166,14 +167,16 @@ class _Reader:
         return self._new(candidate)
 
     def _new(self, candidate: Candidate) -> bool:
+        """Whether the store and the queue lack a candidate; count it if they do not."""
         if candidate.candidate_id in self._known:
             self.counts.known += 1
             return False
         return True
 
     def _drop(self, candidate: Candidate, stage: str, reason: str, duplicate_of: str | None = None) -> None:
+        """Count a dropped candidate, and record it unless it has results from an earlier, wider funnel."""
         self.counts.drop(stage, reason)
-        if candidate.candidate_id in self._known:  # computed when the funnel was wider; its results stay
+        if candidate.candidate_id in self._known:
             return
         self._dropped.append(
             make_dropped(
@@ -186,29 +189,15 @@ class _Reader:
                 duplicate_of=duplicate_of,
             )
         )
-        if len(self._dropped) >= _DROPPED:
+        if len(self._dropped) >= _WRITE_SIZE:
             self._write_dropped()
 
     def _put(self, chunk: Sequence[Candidate]) -> None:
-        """Keep the candidates first, then queue the chunk: what is queued can be computed."""
-        campaign = self.campaign
-        work_id = chunk_id(RELAX, campaign.origin, chunk)
-        keep_candidates(campaign.job_store, work_id, chunk)
-        campaign.queue.put(
-            [
-                {
-                    "work_id": work_id,
-                    "campaign": campaign.name,
-                    "stage": RELAX,
-                    "cost": sum(map(cost, chunk)),
-                    "n": len(chunk),
-                    "payload": {"candidate_ids": [candidate.candidate_id for candidate in chunk]},
-                }
-            ]
-        )
+        """Queue a chunk, and write the counts."""
+        queue_chunk(self.campaign, RELAX, chunk, sum(map(cost, chunk)))
         self.counts.queued += len(chunk)
         self._write_dropped()
-        campaign.keep(intake=self.counts.to_dict(), reading=True)
+        self.campaign.keep(intake=self.counts.to_dict(), reading=True)
 
     def _write_page(self) -> None:
         if self._page:
@@ -223,6 +212,6 @@ class _Reader:
 
 
 def _queued(campaign: Campaign) -> Iterator[str]:
-    """Candidates in chunks of the campaign that are not done."""
+    """Yield the ids of candidates in unfinished chunks of the campaign."""
     for item in campaign.queue.open_items(campaign.name, RELAX):
         yield from item["payload"]["candidate_ids"]

@@ -1,4 +1,4 @@
-"""Which job does what is asked of a chunk."""
+"""The job of each stage of a campaign."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
 
 RELAX = "relax"
 CHUNK_SIZES = {"elastic": 50, "phonon": 20}
-"""Survivors in a job; one of them takes many times as long as a relaxation."""
+"""Number of survivors in a property job; one of them takes many times as long as a relaxation."""
 
-_MAKERS = {"elastic": "BatchElasticMaker", "phonon": "BatchPhononMaker"}  # they load when they are asked for
+_MAKERS = {"elastic": "BatchElasticMaker", "phonon": "BatchPhononMaker"}  # loaded on first use
 
 
 def stage_maker(
     stage: str, relax_maker: BatchRelaxMaker, journal: str | Path | None = None, device: str | None = None
 ) -> BatchMaker:
     """
-    Give the Maker of a stage's jobs.
+    Make the Maker of a stage's jobs.
 
     Parameters
     ----------
     stage
         ``"relax"`` or a property.
     relax_maker
-        Of the campaign; properties take its checkpoint.
+        Maker of the campaign's relaxations; property jobs use the same checkpoint.
     journal
-        Folder in which the job keeps what is finished.
+        Folder for the journal, which keeps finished results.
     device
-        Where it computes; by default where `relax_maker` says.
+        Device. Default: the device of `relax_maker`.
     """
     folder = None if journal is None else str(journal)
-    where = device or relax_maker.device
+    device = device or relax_maker.device
     if stage == RELAX:
-        return replace(_on(relax_maker, where), journal_dir=folder)
+        return replace(_on(relax_maker, device), journal_dir=folder)
     maker: BatchMaker = getattr(makers, _MAKERS[stage])(
-        checkpoint=relax_maker.checkpoint, device=where, journal_dir=folder
+        checkpoint=relax_maker.checkpoint, device=device, journal_dir=folder
     )
     return maker
 
 
 def _on(maker: BatchRelaxMaker, device: str | None) -> BatchRelaxMaker:
-    """Make a Maker compute on a device, with what comes before it."""
+    """Set the device of a Maker, and of the Maker that runs first."""
     return replace(maker, device=device, first=maker.first and _on(maker.first, device))

@@ -1,4 +1,4 @@
-"""How far a campaign is, from its record and its queue: a few hundred small documents, however many candidates."""
+"""Progress of a campaign, from its record and its queue: few, small documents, for any number of candidates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from matris.errors import StoreError
+from matris.flows.campaign.finder import campaign_record
 from matris.flows.queue.queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, WorkQueue
-from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.report.outcomes import kind, reason
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from maggma.core import Store
 
-_STATES = (WAITING, TAKEN, DONE, BROKEN)  # what is submitted waits or is taken there
+_STATES = (WAITING, TAKEN, DONE, BROKEN)  # a submitted chunk counts as waiting or taken
 _RUNNING = {"RUNNING", "BATCH_RUNNING", "RUN_FINISHED", "DOWNLOADED"}
 _ENDED = {
     "COMPLETED": "ended",
@@ -28,14 +28,14 @@ _ENDED = {
     "USER_STOPPED": "lost",
 }
 
-_RECENT = 50  # chunks by which the rate is taken
-_LOST = 5000  # documents of lost candidates that are read for their reasons
+_RECENT = 50  # latest chunks, for the rate
+_MAX_LOST = 5000  # documents of lost candidates per state that are read for their reasons
 
 
 @dataclass(frozen=True)
 class StageStatus:
     """
-    One stage of a campaign.
+    Progress of one stage of a campaign.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class StageStatus:
     chunks, candidates
         Number by state: ``"waiting"``, ``"taken"``, ``"done"``, ``"broken"``.
     rate
-        Candidates per second, by all processes that work now; None while nobody works or no chunk is done.
+        Candidates per second, of all processes that are working; None if no process works or no chunk is done.
     remaining
-        Seconds until the end at this rate; None as `rate`.
+        Estimated seconds until the end of the stage; None like `rate`.
     """
 
     stage: str
@@ -59,31 +59,31 @@ class StageStatus:
 @dataclass(frozen=True)
 class Status:
     """
-    How far a campaign is.
+    Progress of a campaign.
 
     Attributes
     ----------
     name, title, checkpoint
-        Of the campaign, and the key of its checkpoint.
+        Name and title of the campaign, and the key of its checkpoint.
     phase
-        ``"reading"``, ``"running"``, ``"queued"`` (a cluster's jobs wait), ``"waiting"`` (there is work, but nobody
-        works), ``"cancelled"``, ``"finished"``.
+        ``"reading"``, ``"running"``, ``"queued"`` (jobs wait in a cluster's queue), ``"waiting"`` (chunks wait, but no
+        process works), ``"cancelled"``, ``"finished"``.
     read, identical, known
-        Candidates read; of them those read before, and those whose results were in the store or the queue.
+        Number of candidates read, of those identical to an earlier one, and of those already in the store or the queue.
     dropped
-        Candidates that were not computed, by stage and kind of reason.
+        Number of candidates that were not computed, by stage and kind of reason.
     stages
-        In the order in which they came up.
+        Progress of each stage, in the order in which the stages started.
     lost
-        Candidates that were computed and lost, by kind of reason.
+        Number of candidates whose computation failed, by kind of reason.
     broken
         Reasons for which chunks were given up.
     deaths
-        How often a process or job died or fell silent over a chunk.
+        Number of processes and jobs that died or fell silent while they worked on a chunk.
     cluster
-        Where the campaign was submitted to, for people to read; empty if it was not.
+        Workers and project to which the campaign was submitted, as text; empty if it was not submitted.
     jobs
-        Chunks that are submitted, by how their jobs are: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
+        Number of submitted chunks by the state of their jobs: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
     """
 
     name: str
@@ -109,154 +109,149 @@ def status(
     jobs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Status:
     """
-    Sum a campaign up.
+    Summarise the progress of a campaign.
 
-    The rate comes from how long chunks took: each by the clock of the process that worked on it, from taking to ending.
-    Of these the median counts, so that a clock that jumps spoils one chunk and not the rate. The present time is not
-    asked for, and clocks of two machines are never compared.
+    The rate is computed from the time that each chunk took, by the clock of the process that worked on it. The median
+    over chunks is used, so that a clock that jumps affects one chunk only. Clocks of two machines are never compared.
 
     Parameters
     ----------
     record
-        Of the campaign, as `matris.flows.campaign.campaign.Campaign.record` reads it.
+        Record of the campaign, as `matris.flows.campaign.campaign.Campaign.record` reads it.
     items
-        Of its queue, see `matris.flows.queue.queue.WorkQueue.items`.
+        Items of its queue, see `matris.flows.queue.queue.WorkQueue.items`.
     lost
-        Candidates that were computed and lost, by kind of reason.
+        Number of candidates whose computation failed, by kind of reason.
     jobs
-        Of a cluster, by id, for what is submitted: ``state`` and ``start_time`` as jobflow-remote keeps them.
+        Documents of submitted jobs by id, with ``state`` and ``start_time`` as jobflow-remote stores them.
 
     Returns
     -------
     Status
     """
     by_stage: dict[str, list[Mapping[str, Any]]] = {}
-    of_jobs: Counter[str] = Counter()
+    job_states: Counter[str] = Counter()
     for item in items:
-        seen = item
+        counted = item
         if item["state"] == SUBMITTED:
             job = (jobs or {}).get(_job(item) or "", {})
-            how = "running" if job.get("state") in _RUNNING else _ENDED.get(job.get("state", ""), "queued")
-            of_jobs[how] += 1
-            seen = {**item, "state": TAKEN if how == "running" else WAITING, "taken_at": job.get("start_time")}
-        by_stage.setdefault(item["stage"], []).append(seen)
-    stages = [_stage(name, of_stage) for name, of_stage in by_stage.items()]
-    everything = [item for of_stage in by_stage.values() for item in of_stage]
-    states = Counter(item["state"] for item in everything)
+            state = "running" if job.get("state") in _RUNNING else _ENDED.get(job.get("state", ""), "queued")
+            job_states[state] += 1
+            counted = {**item, "state": TAKEN if state == "running" else WAITING, "taken_at": job.get("start_time")}
+        by_stage.setdefault(item["stage"], []).append(counted)
+    stages = [_stage(name, stage_items) for name, stage_items in by_stage.items()]
+    all_items = [item for stage_items in by_stage.values() for item in stage_items]
+    states = Counter(item["state"] for item in all_items)
     intake = record.get("intake") or {}
-    where = record.get("submission")
+    submission = record.get("submission")
     return Status(
         name=record["campaign_id"],
         title=record["title"],
         checkpoint=record["checkpoint"]["key"],
-        phase=_phase(record, states, queued=bool(of_jobs)),
+        phase=_phase(record, states, queued=bool(job_states)),
         read=intake.get("read", 0),
         identical=intake.get("identical", 0),
         known=intake.get("known", 0),
         dropped=intake.get("dropped") or {},
         stages=stages,
         lost=lost,
-        broken=sorted({item.get("error") or "no reason is known" for item in everything if item["state"] == BROKEN}),
-        deaths=sum(item.get("deaths") or 0 for item in everything),
-        cluster=f"{', '.join(where['workers'])} of project {where['project']}" if where else "",
-        jobs=dict(of_jobs),
+        broken=sorted({item.get("error") or "unknown reason" for item in all_items if item["state"] == BROKEN}),
+        deaths=sum(item.get("deaths") or 0 for item in all_items),
+        cluster=f"{', '.join(submission['workers'])} of project {submission['project']}" if submission else "",
+        jobs=dict(job_states),
     )
 
 
 def read_status(location: str | Path | None = None, name: str | None = None) -> Status:
     """
-    Read how far a campaign is, without its checkpoint, and without changing anything.
+    Read the progress of a campaign from its store, without loading the checkpoint.
 
     Parameters
     ----------
     location
         Store, as for `matris.stores.database.jobstore.open_job_store`.
     name
-        Of the campaign, or its first letters. By default the one that was worked on last.
+        Name of the campaign, or its first characters, as for `matris.flows.campaign.finder.campaign_record`.
+        Default: the campaign that ran last.
+
+    Returns
+    -------
+    Status
 
     Raises
     ------
     StoreError
         If there is no such campaign.
+
+    Examples
+    --------
+    >>> from matris.flows import Campaign
+    >>> from matris.flows.campaign.status import read_status
+    >>> campaign = Campaign("results", title="Oxides")
+    >>> campaign.keep(reading=True)
+    >>> status = read_status("results")
+    >>> status.title, status.phase, status.read
+    ('Oxides', 'reading', 0)
     """
     job_store = open_job_store(location)
-    record = campaign_record(sibling_store(job_store, "campaigns", "campaign_id"), name, location)
+    record = campaign_record(job_store, name, location)
     queue = WorkQueue(sibling_store(job_store, "work_queue", "work_id"))
     items = list(queue.items(record["campaign_id"]))
     documents = sibling_store(job_store, "candidates", "document_id")
-    ran = [name for item in items if item["state"] == DONE for name in (item["work_id"], _job(item)) if name]
+    done = [name for item in items if item["state"] == DONE for name in (item["work_id"], _job(item)) if name]
     collection = (record.get("submission") or {}).get("jobs_collection")
+    submitted = [name for item in items if item["state"] == SUBMITTED and (name := _job(item))]
     jobs = {}
-    if collection and (there := [name for item in items if item["state"] == SUBMITTED and (name := _job(item))]):
-        queue = sibling_store(job_store, collection, "uuid")
-        known = ["uuid", "state", "start_time"]
-        found = queue.query({"uuid": {"$in": there}}, properties=known, sort={"index": 1})
-        jobs = {job["uuid"]: job for job in found}
-    return status(record, items, lost_reasons(documents, ran), jobs)
-
-
-def campaign_record(records: Store, name: str | None, location: str | Path | None) -> dict[str, Any]:
-    """
-    Find the record of a campaign.
-
-    Parameters
-    ----------
-    records
-        Connected store of campaigns.
-    name
-        As for `read_status`.
-    location
-        What a message says was looked into.
-
-    Raises
-    ------
-    StoreError
-        If there is no such campaign.
-    """
-    newest_first = records.query({}, sort={"last_updated": -1})
-    found = next((record for record in newest_first if record["campaign_id"].startswith(name or "")), None)
-    if found is None:
-        raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
-    return found
+    if collection and submitted:
+        job_queue = sibling_store(job_store, collection, "uuid")
+        fields = ["uuid", "state", "start_time"]
+        latest_last = job_queue.query({"uuid": {"$in": submitted}}, properties=fields, sort={"index": 1})
+        jobs = {job["uuid"]: job for job in latest_last}
+    return status(record, items, lost_reasons(documents, done), jobs)
 
 
 def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:
     """
-    Count why candidates were lost in chunks that are done, by kind of reason, the most frequent first.
+    Count the reasons for which candidates in finished chunks were lost.
 
     Parameters
     ----------
     documents
-        Connected store of candidate documents; only those that were lost are read, and no more than some thousands.
+        Connected store of candidate documents; at most 5,000 documents per state are read.
     work_ids
-        Of the chunks, whose jobs have these ids.
+        Ids of the finished chunks and of their jobs.
+
+    Returns
+    -------
+    dict
+        Number of candidates by kind of reason, the most frequent first.
     """
     jobs = set(work_ids)
     kinds: Counter[str] = Counter()
     fields = ["state", "error", "job_uuid", "n_steps"]
     for state in ("failed", "max_steps", "rejected"):
         criteria = {"state": state, "job_uuid": {"$ne": None}}
-        for document in documents.query(criteria, properties=fields, limit=_LOST):
+        for document in documents.query(criteria, properties=fields, limit=_MAX_LOST):
             if document["job_uuid"] in jobs:
                 kinds["out of steps" if state == "max_steps" else kind(reason(document))] += 1
     return dict(kinds.most_common())
 
 
 def _stage(name: str, items: Sequence[Mapping[str, Any]]) -> StageStatus:
-    chunks, candidates = Counter[str](), Counter[str]()
-    effort = Counter[str]()
+    """Summarise the progress of one stage."""
+    chunks, candidates, costs = Counter[str](), Counter[str](), Counter[str]()
     for item in items:
         chunks[item["state"]] += 1
         candidates[item["state"]] += item["n"]
-        effort[item["state"]] += item["cost"]
+        costs[item["state"]] += item["cost"]
     done = [(item, seconds) for item in items if (seconds := _seconds(item))]
-    done = sorted(done, key=lambda each: each[0]["ended_at"])[-_RECENT:]
+    done = sorted(done, key=lambda pair: pair[0]["ended_at"])[-_RECENT:]
     rate = remaining = None
     if done and chunks[TAKEN]:
         rate = chunks[TAKEN] * median(item["n"] / seconds for item, seconds in done)
-        pace = chunks[TAKEN] * median((item["cost"] or item["n"]) / seconds for item, seconds in done)
-        left = effort if all(item["cost"] for item, _ in done) else candidates
-        remaining = (left[WAITING] + left[TAKEN] / 2) / pace  # those in work are half done, on average
+        cost_rate = chunks[TAKEN] * median((item["cost"] or item["n"]) / seconds for item, seconds in done)
+        left = costs if all(item["cost"] for item, _ in done) else candidates
+        remaining = (left[WAITING] + left[TAKEN] / 2) / cost_rate  # taken chunks are half done, on average
     return StageStatus(
         name,
         {state: chunks[state] for state in _STATES},
@@ -267,7 +262,7 @@ def _stage(name: str, items: Sequence[Mapping[str, Any]]) -> StageStatus:
 
 
 def _seconds(item: Mapping[str, Any]) -> float | None:
-    """Time from taking a chunk to its end; None if it is not done, or the clock was put back in between."""
+    """Return the seconds that a chunk took; None if it is not done, or the clock was set back meanwhile."""
     if item["state"] != DONE or item.get("taken_at") is None or item.get("ended_at") is None:
         return None
     seconds: float = (item["ended_at"] - item["taken_at"]).total_seconds()
@@ -275,6 +270,7 @@ def _seconds(item: Mapping[str, Any]) -> float | None:
 
 
 def _phase(record: Mapping[str, Any], states: Mapping[str, int], *, queued: bool) -> str:
+    """Determine the phase of a campaign from the number of chunks by state."""
     if record.get("reading"):
         return "reading"
     if states.get(TAKEN):
@@ -287,5 +283,5 @@ def _phase(record: Mapping[str, Any], states: Mapping[str, int], *, queued: bool
 
 
 def _job(item: Mapping[str, Any]) -> str | None:
-    """Job of a cluster that a chunk had last."""
+    """Return the id of a chunk's latest job on a cluster."""
     return (item.get("payload") or {}).get("job")

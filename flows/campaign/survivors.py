@@ -1,4 +1,4 @@
-"""After relaxing: duplicates, hulls, the window, and the jobs of what survives."""
+"""After relaxation: hulls, duplicates, the window, and the property jobs of the survivors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import ENERGY_TOLERANCE, group_equal
-from matris.flows.campaign.chunks import chunk_id, keep_candidates
+from matris.flows.campaign.chunks import queue_chunk
 from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.campaign.turns import turn
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
 
 DUPLICATE, WINDOW, UNFINISHED = "duplicates after relaxing", "hull window", "relaxation"
-"""Stages at which a candidate is dropped that was computed."""
+"""Stages at which a computed candidate is dropped."""
 
-_READ = (
+_FIELDS = (
     "document_id",
     "candidate_id",
     "state",
@@ -32,24 +32,25 @@ _READ = (
     "elastic.state",
     "phonon.state",
 )
-_WRITTEN = 1000  # documents in one write
+_WRITE_SIZE = 1000  # documents in one write
 
 
 def advance(campaign: Campaign) -> dict[str, int]:
     """
-    Rank what is relaxed, say of every candidate at which stage it was dropped, and queue the next jobs.
+    Rank the relaxed candidates, record the stage at which each one was dropped, and queue the property jobs.
 
-    Everything is taken anew: a candidate that was outside the window may have come into it, and the other way round.
+    All stages are determined anew: a candidate that was outside the window may be inside it now, and the other way
+    round.
 
     Parameters
     ----------
     campaign
-        Open, its chunks done.
+        Open campaign whose chunks are done.
 
     Returns
     -------
     dict
-        Candidates queued, by stage; empty at the end of the campaign.
+        Number of candidates queued, by stage; empty at the end of the campaign.
     """
     with turn(campaign, "ranking"):
         if campaign.funnel.hull:
@@ -60,26 +61,27 @@ def advance(campaign: Campaign) -> dict[str, int]:
 
 
 def _equal(campaign: Campaign) -> dict[str, str]:
-    """Candidates that became equal to one of lower energy, and which."""
+    """Map candidates to the equal candidate of lowest energy, by candidate id."""
     by_formula: dict[str, list[tuple[str, str, float]]] = {}
-    for document in campaign.documents(_READ):
+    for document in campaign.documents(_FIELDS):
         if document["state"] == "converged" and document.get("energy_per_atom") is not None:
             row = (document["document_id"], document["candidate_id"], document["energy_per_atom"])
             by_formula.setdefault(document["formula_pretty"], []).append(row)
-    found: dict[str, str] = {}
+    representatives: dict[str, str] = {}
     for rows in by_formula.values():
-        for near in _of_like_energy(rows):
+        for group in _energy_groups(rows):
             items = [
                 (candidate_id, structure, energy)
-                for identity, candidate_id, energy in near
+                for identity, candidate_id, energy in group
                 if (structure := campaign.store.structure(identity)) is not None
             ]
-            found |= {one: other for one, other in group_equal(items).items() if one != other}
-    return found
+            equal = group_equal(items)
+            representatives |= {candidate: first for candidate, first in equal.items() if candidate != first}
+    return representatives
 
 
-def _of_like_energy(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tuple[str, str, float]]]:
-    """Rows in groups with no gap in energy; those that stand alone need no comparing."""
+def _energy_groups(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tuple[str, str, float]]]:
+    """Yield groups of two or more rows without a gap in energy; rows are document id, candidate id and energy."""
     group: list[tuple[str, str, float]] = []
     for row in sorted(rows, key=lambda row: (row[2], row[1])):
         if group and row[2] - group[-1][2] > ENERGY_TOLERANCE:
@@ -92,9 +94,9 @@ def _of_like_energy(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tup
 
 
 def _record_stages(campaign: Campaign, representatives: dict[str, str]) -> None:
-    """Write the stage at which each candidate was dropped, where it is not what the document says."""
+    """Write the stage at which each candidate was dropped, where the document has another one."""
     changes: dict[str, dict[str, Any]] = {}
-    for document in campaign.documents(_READ):
+    for document in campaign.documents(_FIELDS):
         if document["source"] in REFERENCE_SOURCES or document["state"] in {"rejected", "duplicate"}:
             continue
         wanted = {"stage": None, "duplicate_of": representatives.get(document["candidate_id"])}
@@ -106,7 +108,7 @@ def _record_stages(campaign: Campaign, representatives: dict[str, str]) -> None:
             wanted["stage"] = WINDOW
         if any(document.get(name) != value for name, value in wanted.items()):
             changes[document["document_id"]] = wanted
-        if len(changes) >= _WRITTEN:
+        if len(changes) >= _WRITE_SIZE:
             campaign.store.set_fields(changes)
             changes = {}
     campaign.store.set_fields(changes)
@@ -117,30 +119,17 @@ def _within(distance: float | None, window: float) -> bool:
 
 
 def _queue(campaign: Campaign, stage: str) -> int:
-    """Queue the survivors that lack a property; how many."""
+    """Queue the survivors that lack a property, and return their number."""
     n = 0
     for chunk in batched(_survivors(campaign, stage), CHUNK_SIZES[stage]):
-        work_id = chunk_id(stage, campaign.origin, chunk)
-        keep_candidates(campaign.job_store, work_id, chunk)
-        campaign.queue.put(
-            [
-                {
-                    "work_id": work_id,
-                    "campaign": campaign.name,
-                    "stage": stage,
-                    "cost": float(sum(len(candidate.structure or ()) for candidate in chunk)),
-                    "n": len(chunk),
-                    "payload": {"candidate_ids": [candidate.candidate_id for candidate in chunk]},
-                }
-            ]
-        )
+        queue_chunk(campaign, stage, chunk, float(sum(len(candidate.structure or ()) for candidate in chunk)))
         n += len(chunk)
     return n
 
 
 def _survivors(campaign: Campaign, stage: str) -> Iterator[Candidate]:
-    """Relaxed candidates of which a property is to be computed, under their own ids."""
-    for document in campaign.documents(_READ):
+    """Yield the relaxed structures of survivors that lack a property, under their candidate ids."""
+    for document in campaign.documents(_FIELDS):
         survives = document["state"] == "converged" and document.get("stage") is None
         if not survives or document["source"] in REFERENCE_SOURCES or (document.get(stage) or {}).get("state"):
             continue

@@ -1,4 +1,4 @@
-"""Steps of a campaign that one process at a time may run."""
+"""Steps of a campaign that only one process at a time may run."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
     from matris.flows.campaign.campaign import Campaign
 
-_PAUSE = 0.5  # seconds between attempts to take the turn
+_POLL_INTERVAL = 0.5  # seconds between attempts to take the turn
 
 
 @contextmanager
-def turn(campaign: Campaign, what: str) -> Iterator[None]:
+def turn(campaign: Campaign, step: str) -> Iterator[None]:
     """
     Run a step of a campaign in one process at a time.
 
-    Other processes wait here. If the process that holds the turn dies, another takes it over.
+    Other processes wait here. If the process that holds the turn dies, another one takes it over.
 
     Parameters
     ----------
     campaign
-        An open campaign.
-    what
+        Open campaign.
+    step
         Name of the step.
     """
-    queue, name = campaign.queue, f"{campaign.name} {what}"
-    queue.put([{"work_id": name, "campaign": name, "stage": what, "cost": 0.0, "n": 0, "payload": {}}])
+    queue, name = campaign.queue, f"{campaign.name} {step}"
+    queue.put([{"work_id": name, "campaign": name, "stage": step, "cost": 0.0, "n": 0, "payload": {}}])
     while (item := queue.take(name)) is None:
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_INTERVAL)
     try:
         with Heartbeat(queue, item):
             yield

@@ -1,1 +1,1 @@
-"""Projects of jobflow-remote for a cluster: written from a few answers, and checked."""
+"""Clusters: projects of jobflow-remote, their checks, and the jobs of campaigns on them."""

@@ -1,4 +1,4 @@
-"""Checks of a jobflow-remote project: one finding a line, each with the way out."""
+"""Checks of a jobflow-remote project: one line per check, with the remedy if it fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from matris.errors import StoreError
-from matris.flows.cluster.findings import Finding
+from matris.flows.cluster.check_results import CheckResult
 from matris.flows.cluster.job_checks import check_jobs
 from matris.flows.cluster.worker_checks import check_worker
 
@@ -18,105 +18,106 @@ if TYPE_CHECKING:
 
     from jobflow_remote.config.base import Project
 
-_PATIENCE = 5000  # ms for the database to answer
-_STARTING = 60.0  # s for a runner to start
+_DATABASE_TIMEOUT = 5000  # ms for the database to answer
+_RUNNER_START = 60.0  # s for a runner to start
 
 
 def check_cluster(
     project: Project, file: Path, *, checkpoint: str | None = None, minutes: float | None = None
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """
-    Check a project: its database, workers, runner, and a job on each worker.
+    Check a project: its database, its workers, its runner, and a test job on each worker.
 
-    Nothing is started but the jobs. Checks that need what is wrong are left out.
+    Nothing is started except the test jobs. Checks that depend on a failed check are skipped.
 
     Parameters
     ----------
     project
-        Of jobflow-remote.
+        Project of jobflow-remote.
     file
-        Of the project, to be named.
+        File of the project, for the messages.
     checkpoint
-        Registry key or path on the workers, for the jobs.
+        Registry key or path on the workers, for the test jobs. Default: the embedded checkpoint.
     minutes
-        Most time for the jobs; None for none.
+        Time limit for the test jobs (minutes); None for no test jobs.
 
     Yields
     ------
-    Finding
-        As each check ends.
+    CheckResult
+        Result of each check, as soon as it ends.
     """
     database = check_database(project, file)
     yield database
     for name, worker in project.workers.items():
         yield from check_worker(name, worker, file)
-    if database.wrong:
+    if database.failed:
         return
     runner = check_runner(project)
     yield runner
-    if minutes is not None and not runner.wrong:
+    if minutes is not None and not runner.failed:
         yield from check_jobs(project, file, checkpoint, minutes)
 
 
-def check_database(project: Project, file: Path) -> Finding:
-    """Write into the queue's database and the job store, and remove it again."""
+def check_database(project: Project, file: Path) -> CheckResult:
+    """Write test documents to the queue's database and to the job store, and remove them."""
     from pymongo.errors import PyMongoError
 
-    mark = f"matris-check-{uuid.uuid4()}"
+    test_id = f"matris-check-{uuid.uuid4()}"
     job_store = project.get_jobstore()
-    parts = [job_store.docs_store, *job_store.additional_stores.values()]
+    stores = [job_store.docs_store, *job_store.additional_stores.values()]
     queue = project.get_queue_store()
     try:
-        for part in (queue, *parts):
-            if hasattr(part, "mongoclient_kwargs"):
-                part.mongoclient_kwargs = part.mongoclient_kwargs | {"serverSelectionTimeoutMS": _PATIENCE}
-            part.connect()
-        auxiliary = queue._collection.database[project.queue.auxiliary_collection]  # noqa: SLF001 - maggma offers none
-        auxiliary.insert_one({"_id": mark})
-        auxiliary.delete_one({"_id": mark})
-        for part in parts:
-            part.update([{part.key: mark, "index": 1}], key=part.key)
-            part.remove_docs({part.key: mark})
+        for store in (queue, *stores):
+            if hasattr(store, "mongoclient_kwargs"):
+                store.mongoclient_kwargs = store.mongoclient_kwargs | {"serverSelectionTimeoutMS": _DATABASE_TIMEOUT}
+            store.connect()
+        auxiliary = queue._collection.database[project.queue.auxiliary_collection]  # noqa: SLF001 - no public access
+        auxiliary.insert_one({"_id": test_id})
+        auxiliary.delete_one({"_id": test_id})
+        for store in stores:
+            store.update([{store.key: test_id, "index": 1}], key=store.key)
+            store.remove_docs({store.key: test_id})
         ready = auxiliary.find_one({"next_id": {"$exists": True}}) is not None
     except StoreError as error:
-        return Finding("database", True, str(error))
+        return CheckResult("database", True, str(error))
     except PyMongoError as error:
         reason = str(error).split(", Timeout:")[0]
-        return Finding(
-            "database", True, f"{queue.name} does not answer or refuses ({reason}): see the address in {_address(file)}"
-        )
+        message = f"{queue.name} does not answer or refuses ({reason}): see the address in {_uri_file(file)}"
+        return CheckResult("database", True, message)
     if not ready:
-        return Finding("database", True, f"its queue is not prepared: jf -p {project.name} admin reset")
+        return CheckResult("database", True, f"its queue is not prepared: jf -p {project.name} admin reset")
     if "data" not in job_store.additional_stores:
-        return Finding("database", True, f'the job store in {file} has no additional store "data": add a GridFSStore')
-    return Finding("database", False, f"{queue.database} answers and can be written")
+        return CheckResult(
+            "database", True, f'the job store in {file} has no additional store "data": add a GridFSStore'
+        )
+    return CheckResult("database", False, f"{queue.database} answers and can be written")
 
 
-def check_runner(project: Project) -> Finding:
-    """See whether the runner is there, and wait for one that is starting; it is not started."""
+def check_runner(project: Project) -> CheckResult:
+    """Find out whether the runner is running; wait for a runner that is starting, but start none."""
     from jobflow_remote.jobs.daemon import DaemonError, DaemonManager, DaemonStatus
 
-    way = f"jf -p {project.name} runner start"
+    remedy = f"jf -p {project.name} runner start"
     try:
-        manager, until = DaemonManager.from_project(project), time.monotonic() + _STARTING
-        while (status := manager.check_status()) is DaemonStatus.STARTING and time.monotonic() < until:
+        manager, deadline = DaemonManager.from_project(project), time.monotonic() + _RUNNER_START
+        while (status := manager.check_status()) is DaemonStatus.STARTING and time.monotonic() < deadline:
             time.sleep(1.0)
     except DaemonError as error:
-        return Finding("runner", True, f"{error}: jf -p {project.name} runner kill, and {way}")
+        return CheckResult("runner", True, f"{error}: jf -p {project.name} runner kill, and {remedy}")
     if status is DaemonStatus.RUNNING:
-        return Finding("runner", False, "runs on this machine")
+        return CheckResult("runner", False, "runs on this machine")
     controller = project.get_job_controller()
     try:
-        elsewhere = controller.get_running_runner()
+        running = controller.get_running_runner()
     finally:
         controller.close()
-    if isinstance(elsewhere, dict) and elsewhere.get("hostname") != socket.gethostname():
-        told = f"runs on {elsewhere.get('hostname')}, last heard of at {elsewhere.get('last_pinged')} UTC"
-        return Finding("runner", False, told)
-    return Finding("runner", True, f"does not run ({status.value}): {way}")
+    if isinstance(running, dict) and running.get("hostname") != socket.gethostname():
+        message = f"runs on {running.get('hostname')}, last heartbeat at {running.get('last_pinged')} UTC"
+        return CheckResult("runner", False, message)
+    return CheckResult("runner", True, f"does not run ({status.value}): {remedy}")
 
 
-def _address(file: Path) -> Path:
-    """File in which the address of a project's database stands."""
-    own = file.with_suffix(".mongodb")
-    return own if own.exists() else file
+def _uri_file(file: Path) -> Path:
+    """Return the file that contains the address of a project's database."""
+    uri_file = file.with_suffix(".mongodb")
+    return uri_file if uri_file.exists() else file

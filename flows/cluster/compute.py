@@ -1,21 +1,21 @@
-"""The job of a chunk on a worker, which sees neither the database nor other jobs."""
+"""The job of a chunk on a worker, without access to the database or to other jobs."""
 
 from __future__ import annotations
 
 import errno
 import json
 import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobflow import Job, Response
 
 from matris.errors import MatrisError
-from matris.flows.campaign.suspects import blamed, compute_alone
+from matris.files.whole_file import whole_file
+from matris.flows.campaign.poison import CLUSTER_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.cluster.walltime import Ending, ended_in_time
+from matris.flows.queue.retry import with_retries
 from matris.makers.batch import as_candidate
-from matris.relaxation.journal import JournalInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,33 +25,29 @@ if TYPE_CHECKING:
     from matris.makers.batch import BatchMaker
     from matris.stores.documents.candidate import Candidate
 
-TRIES = 3
-"""So often in a row a job may end before its scheduler ends it without a single new record."""
+MAX_TRIES = 3
+"""Number of jobs in a row that may reach their time limit without a single new record."""
 
-DEATHS = 2
-"""So often a job may die on a candidate that it computes alone; then the candidate is recorded as failed."""
-
-_SUSPECTS = "suspects.json"
+_POISON_FILE = "poison.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_ENDING = 60.0  # seconds in which the job before lets go of its journal
 
 
-def cluster_job(maker: BatchMaker, candidates: OutputReference | Sequence[Any], **how: Any) -> Job:
+def cluster_job(maker: BatchMaker, candidates: OutputReference | Sequence[Any], **options: Any) -> Job:
     """
     Make the job of a chunk for a worker.
 
     Parameters
     ----------
     maker
-        What is done; with a journal's folder that jobs after this one will see.
+        Maker of the stage, with a folder for its journal that later jobs can access.
     candidates
-        Of the chunk, or where they will be found.
-    how
+        Candidates of the chunk, or a reference to them.
+    options
         Further arguments of `compute_chunk`.
     """
-    plain = maker.make(candidates)
-    stores = plain._kwargs  # noqa: SLF001 - which of its output belongs in which store; jobflow shows it nowhere else
-    return Job(compute_chunk, function_args=(maker, candidates), function_kwargs=how, name=plain.name, **stores)
+    job = maker.make(candidates)
+    stores = job._kwargs  # noqa: SLF001 - which output goes to which store; jobflow has no public access
+    return Job(compute_chunk, function_args=(maker, candidates), function_kwargs=options, name=job.name, **stores)
 
 
 def compute_chunk(
@@ -63,58 +59,59 @@ def compute_chunk(
     finished: int = 0,
 ) -> Any:
     """
-    Do what the Maker does, and end in order before the scheduler ends the job; another job then goes on.
+    Compute a chunk, and stop before the time limit of the scheduler; another job then continues from the journal.
 
     Parameters
     ----------
     maker
-        Of the chunk.
+        Maker of the stage.
     candidates
-        Of the chunk.
+        Candidates of the chunk.
     walltime
-        Seconds that the job has, if its scheduler does not tell.
+        Time limit of the job (seconds), for schedulers that do not report it.
     careful
-        Whether jobs died of this chunk: candidates are then computed one by one, to find the culprit.
+        Whether to compute candidates one by one, after jobs died on the chunk.
     tries
-        How many jobs in a row ended early without a new record.
+        Number of previous jobs in a row that reached their time limit without a new record.
     finished
-        Records in the journal when the job before ended.
+        Number of records in the journal at the end of the previous job.
 
     Returns
     -------
     object
-        Output of the Maker's job; or ``unfinished``, replaced by the job that goes on.
+        Output of the Maker's job; or ``unfinished``, with the job that continues as a replacement.
 
     Raises
     ------
     MatrisError
-        If the device is not to be had, the disk is full, or jobs end early again and again without a new record.
+        If the device is not available, the disk is full, or `MAX_TRIES` jobs reached their time limit without a new
+        record.
     """
     folder = Path(getattr(maker, "journal_dir", None) or ".")
     try:
         with ended_in_time(walltime):
-            return _computed(maker, _careful(maker, candidates, folder / _SUSPECTS) if careful else candidates)
+            return _computed(maker, _careful(maker, candidates, folder / _POISON_FILE) if careful else candidates)
     except Ending as ending:
         n = n_records(folder)
-        told = f"{ending}; {n} records of {len(candidates)} candidates are in {folder}"
+        progress = f"{ending}; {n} records of {len(candidates)} candidates are in {folder}"
         tries = 0 if n > finished else tries + 1
-        if tries >= TRIES:
+        if tries >= MAX_TRIES:
             raise MatrisError(
-                f"{told}, none of them from the last {TRIES} jobs: give jobs more time, or take smaller chunks"
+                f"{progress}, none of them from the last {MAX_TRIES} jobs: give jobs more time, or take smaller chunks"
             ) from None
-        how = {"walltime": walltime, "careful": careful, "tries": tries, "finished": n}
-        return Response(output={"unfinished": told}, replace=cluster_job(maker, candidates, **how))
+        options = {"walltime": walltime, "careful": careful, "tries": tries, "finished": n}
+        return Response(output={"unfinished": progress}, replace=cluster_job(maker, candidates, **options))
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise MatrisError(
-            f"no space left for {folder} on {socket.gethostname()}; what is finished is kept there: free some space, "
+            f"no space left for {folder} on {socket.gethostname()}; finished results are kept there: free some space, "
             "then matris resume"
         ) from error
 
 
 def n_records(folder: Path) -> int:
-    """Count the records in the journals of a folder, each without its header."""
+    """Count the records in the journals of a folder, without the header lines."""
     n = 0
     for path in folder.glob("*"):
         if path.is_file():
@@ -124,19 +121,16 @@ def n_records(folder: Path) -> int:
 
 
 def _computed(maker: BatchMaker, candidates: Sequence[Any]) -> Any:
-    """Compute; a job that was just ended may still hold the journal."""
-    start = time.monotonic()
-    while True:
-        try:
-            return maker.make.original(maker, candidates)  # type: ignore[attr-defined] # the function beneath the job
-        except JournalInUseError:
-            if time.monotonic() - start > _ENDING:
-                raise
-            time.sleep(1.0)
+    """Compute a chunk; wait for a previous job that still holds the journal."""
+    return with_retries(lambda: maker.make.original(maker, candidates))  # type: ignore[attr-defined] # beneath the job
 
 
 def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[Candidate]:
-    """Compute candidates alone, and give them back, with an error where jobs died of it; a file says of which."""
+    """
+    Compute candidates one by one, and return them, with an error for those on which too many jobs died.
+
+    The file holds the number of deaths by candidate id, and the candidate that is being computed.
+    """
     deaths: dict[str, int] = {}
     suspect = None
     if file.exists():
@@ -145,14 +139,12 @@ def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[C
         deaths[suspect] = deaths.get(suspect, 0) + 1
 
     def announce(name: str | None) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f"{file.name}.new")
-        new.write_text(json.dumps([deaths, name]), encoding="utf-8")
-        new.replace(file)
+        with whole_file(file) as draft:
+            draft.write_text(json.dumps([deaths, name]), encoding="utf-8")
 
-    chunk = blamed(map(as_candidate, candidates), deaths, DEATHS, "killed")
+    chunk = mark_poison(map(as_candidate, candidates), deaths, CLUSTER_DEATHS, "killed")
     try:
-        compute_alone(maker, chunk, announce)
-    finally:  # a job that is killed does not come here
+        compute_one_by_one(maker, chunk, announce)
+    finally:  # a killed job does not get here
         announce(None)
     return chunk

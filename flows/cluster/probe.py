@@ -1,4 +1,4 @@
-"""A job that tells where it runs, and that the checkpoint computes there."""
+"""A test job that reports where it runs and that the checkpoint works there."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     Parameters
     ----------
     checkpoint
-        Registry key or path of a checkpoint; by default the embedded one.
+        Registry key or path of a checkpoint. Default: the embedded checkpoint.
 
     Returns
     -------
     dict
-        Where it ran, as `matris.makers.batch.ran_on` says, device, its name, the number of GPUs that torch sees, and
-        the checkpoint's key and SHA-256.
+        Host, scheduler job and visible GPUs, as from `matris.makers.batch.ran_on`; ``device`` and ``device_name``;
+        ``n_gpus``, the number of GPUs that torch sees; the version of ``torch``; key and SHA-256 of the checkpoint;
+        the ``energy`` of the crystal (eV).
     """
     import torch
 
     from matris.model.potential import load
 
-    potential = load(checkpoint, device="cuda" if torch.cuda.is_available() else "cpu")  # to tell, not to fail
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"  # report a missing GPU instead of failing
+    potential = load(checkpoint, device=device_type)
     crystal = Structure(Lattice.cubic(2.6), ["Mg", "O"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
     (prediction,) = potential.predict([crystal])
     device = potential.device

@@ -1,4 +1,4 @@
-"""A jobflow-remote project from a few answers about a cluster."""
+"""A jobflow-remote project from a short description of a cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
+from matris.flows.cluster.walltime import seconds
 from matris.stores.database.jobstore import STAMP
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GPU_REQUEST = {"slurm": "gres=gpu:{n}", "pbs": "ngpus={n}", "sge": "gpu={n}", "shell": ""}
-"""How a scheduler is asked for n GPUs."""
+"""Resource that requests n GPUs, by scheduler."""
 
 CACHES = {
     "MATRIS_CACHE": "matris",
@@ -23,61 +24,59 @@ CACHES = {
     "TRITON_CACHE_DIR": "triton",
     "TORCH_EXTENSIONS_DIR": "extensions",
 }
-"""Variables for checkpoints and compiled kernels, and their folders."""
+"""Environment variables for the cache folders of checkpoints and compiled kernels, and their folders."""
 
-DEVICE = "MATRIS_DEVICE"
-"""Variable that names the device of a job."""
-
-_CONNECT = 30  # seconds
-_DELAY = 10.0  # seconds between the runner's looks at its own database
-_LAST_START = 0.8  # of its time, after which a whole node takes no further job
-_IDLE = 300.0  # seconds that a whole node waits for the next job
+_CONNECT_TIMEOUT = 30  # seconds
+_RUNNER_INTERVAL = 10.0  # seconds between the runner's queries of its database
+_LAST_START = 0.8  # fraction of the time limit after which a whole node takes no further job
+_MAX_IDLE = 300.0  # seconds that a whole node waits for the next job
 
 
 @dataclass(frozen=True)
 class ClusterAnswers:
     """
-    What has to be known about a cluster.
+    Description of a cluster.
 
     Parameters
     ----------
     name
-        Of the project.
+        Name of the project.
     scheduler
-        ``slurm``, ``pbs``, ``sge``, or ``shell`` for a machine without one.
+        ``slurm``, ``pbs``, ``sge``, or ``shell`` for a machine without a scheduler.
     work_dir
-        Absolute folder for the jobs on the cluster, seen by login and compute nodes; without variables or ``~``.
+        Absolute path of the folder for jobs on the cluster, accessible from login and compute nodes; without variables
+        or ``~``.
     folder
-        Of jobflow-remote's projects on this machine.
+        Folder of jobflow-remote's projects on this machine.
     executables
         Folder of ``jf`` on this machine.
     database
-        Name of the database; its address stands in `uri_file`.
+        Name of the database; its address is in `uri_file`.
     host, user
-        Login node, reached by ssh, and the user's name there; without a host it is this machine.
+        Login node, reached by SSH, and the user's name on it. Default: the cluster is this machine.
     partition, account, walltime
-        For the scheduler; time as ``[DAYS-]HH:MM:SS``.
+        Partition or queue, account and time limit of a job; the time as ``[DAYS-]HH:MM:SS``.
     gpus_per_node
-        Of a node.
+        Number of GPUs per node.
     gpu_request
-        How the scheduler is asked for ``{n}`` GPUs, such as ``gres=gpu:a100:{n}`` or ``gpus_per_node={n}`` of Slurm;
-        by default as `GPU_REQUEST`.
+        Resource that requests ``{n}`` GPUs, such as ``gres=gpu:a100:{n}`` or ``gpus_per_node={n}`` for Slurm. Default:
+        `GPU_REQUEST`.
     cpus_per_gpu
-        Cores of a job.
+        Number of CPU cores per GPU.
     memory
-        Of a job with one GPU, such as ``32G``.
+        Memory of a job with one GPU, such as ``32G``.
     modules
-        To be loaded first.
+        Environment modules to load first.
     environment
-        Variables and their values, which may refer to others: ``$SCRATCH``.
+        Environment variables and their values, which may refer to other variables, such as ``$SCRATCH``.
     python
-        Folder of the virtual environment on the cluster, or a command that activates an environment there.
+        Folder of the virtual environment on the cluster, or a command that activates an environment.
     cache_dir
         Folder for checkpoints and compiled kernels on the cluster.
     max_jobs
-        Most jobs of the scheduler at a time.
+        Maximum number of jobs in the scheduler at a time.
     whole_node
-        Whether one job of the scheduler (Slurm) holds all GPUs of a node and runs a job on each, one after the other.
+        Whether one Slurm job uses all GPUs of a node, and runs jobs on each of them, one after the other.
     """
 
     name: str
@@ -104,46 +103,46 @@ class ClusterAnswers:
 
     @property
     def file(self) -> Path:
-        """File of the project."""
+        """Path of the project's file."""
         return self.folder / f"{self.name}.yaml"
 
     @property
     def uri_file(self) -> Path:
-        """File with the address of the database."""
+        """Path of the file with the address of the database."""
         return self.folder / f"{self.name}.mongodb"
 
 
 def project_spec(answers: ClusterAnswers) -> dict[str, Any]:
     """
-    Write out a project of jobflow-remote.
+    Make the content of a project file of jobflow-remote.
 
-    It has the workers ``gpu``, of the cluster, and ``cpu``, a process on the machine of the runner, which sees the
-    database. Results are in the collections that ``mongodb://…`` as a store has.
+    The project has two workers: ``gpu`` on the cluster, and ``cpu``, a process on the machine of the runner that has
+    access to the database. Results go to the same collections as with a store ``mongodb://…``.
 
     Parameters
     ----------
     answers
-        About the cluster.
+        Description of the cluster.
 
     Returns
     -------
     dict
-        Content of the project's file, without a secret.
+        Content of the project's file, without secrets.
 
     Raises
     ------
     MatrisError
-        If answers do not fit together.
+        If the answers contradict each other.
     """
     _check(answers)
 
     def store(kind: str, collection: str, **more: str) -> dict[str, Any]:
-        place = {"uri_file": str(answers.uri_file), "database": answers.database, "collection_name": collection}
-        return {"@module": "matris.stores.database.private_mongo", "@class": kind, **place, **more}
+        address = {"uri_file": str(answers.uri_file), "database": answers.database, "collection_name": collection}
+        return {"@module": "matris.stores.database.private_mongo", "@class": kind, **address, **more}
 
     return {
         "name": answers.name,
-        "runner": {"delay_checkout": _DELAY, "delay_advance_status": _DELAY},
+        "runner": {"delay_checkout": _RUNNER_INTERVAL, "delay_advance_status": _RUNNER_INTERVAL},
         "queue": {
             "store": store("PrivateMongoStore", f"{answers.name}_jobs"),
             "flows_collection": f"{answers.name}_flows",
@@ -163,23 +162,23 @@ def project_spec(answers: ClusterAnswers) -> dict[str, Any]:
 
 
 def _gpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
-    place: dict[str, Any] = {"type": "local"}
+    location: dict[str, Any] = {"type": "local"}
     if answers.host:
-        place = _given(type="remote", host=answers.host, user=answers.user, connect_timeout=_CONNECT)
+        location = _given(type="remote", host=answers.host, user=answers.user, connect_timeout=_CONNECT_TIMEOUT)
     worker: dict[str, Any] = {
-        **place,
+        **location,
         "scheduler_type": answers.scheduler,
         "work_dir": answers.work_dir,
         "max_jobs": answers.max_jobs,
-        "pre_run": _preparation(answers),
+        "pre_run": _pre_run(answers),
     }
-    if answers.scheduler == "sge":  # qstat knows no lists of jobs
+    if answers.scheduler == "sge":  # qstat cannot list jobs by id
         worker["scheduler_username"] = answers.user
     resources = _RESOURCES[answers.scheduler](answers, answers.gpus_per_node if answers.whole_node else 1)
     if resources:
         worker["resources"] = resources
     if answers.whole_node:
-        key, _, gpu = _gpus(answers, 1).partition("=")  # as the node's are asked for: kinds of request do not mix
+        key, _, gpu = _gpus(answers, 1).partition("=")  # the same kind of request as for the node: kinds do not mix
         gpu = f"--{key.replace('_', '-')}={gpu}"
         step = f"srun --exact -N1 -n1 -c{answers.cpus_per_gpu} {gpu} --mem={answers.memory or 0}"
         worker["execution_cmd"] = f"{step} jf -fe execution run {{}}"
@@ -187,8 +186,8 @@ def _gpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
             "jobs_handle_dir": f"{answers.work_dir}/{answers.name}-handles",
             "work_dir": f"{answers.work_dir}/{answers.name}-nodes",
             "parallel_jobs": answers.gpus_per_node,
-            "max_time": _LAST_START * _seconds(answers.walltime),
-            "max_wait": _IDLE,
+            "max_time": _LAST_START * (seconds(answers.walltime) or 0.0),
+            "max_wait": _MAX_IDLE,
         }
     return worker
 
@@ -203,16 +202,17 @@ def _cpu_worker(answers: ClusterAnswers) -> dict[str, Any]:
     }
 
 
-def _preparation(answers: ClusterAnswers) -> str:
+def _pre_run(answers: ClusterAnswers) -> str:
     """
-    Give the shell's commands before a job.
+    Make the shell commands that run before a job.
 
-    They belong to the worker, so that they hold for every flow and for a whole node; an execution configuration would
-    load its modules after the environment is activated, and put their Python before it.
+    They belong to the worker, so that they apply to every flow and to whole nodes. An execution configuration would
+    load its modules after the environment is activated, and their Python would take precedence.
     """
-    variables = (
-        {} if answers.scheduler == "shell" else {DEVICE: "cuda"}
-    )  # a job without its GPU is to fail, not to crawl
+    from matris.model.potential import DEVICE  # loads torch
+
+    # a job that gets no GPU fails instead of computing on the CPU
+    variables = {} if answers.scheduler == "shell" else {DEVICE: "cuda"}
     if answers.cache_dir:
         variables |= {name: f"{answers.cache_dir}/{folder}" for name, folder in CACHES.items()}
     variables |= answers.environment
@@ -247,12 +247,12 @@ def _pbs(answers: ClusterAnswers, n_gpus: int) -> dict[str, Any]:
 
 
 def _sge(answers: ClusterAnswers, n_gpus: int) -> dict[str, Any]:
-    asked = [_gpus(answers, n_gpus)] + ([f"h_vmem={answers.memory}"] if answers.memory else [])
+    requests = [_gpus(answers, n_gpus)] + ([f"h_vmem={answers.memory}"] if answers.memory else [])
     return _given(
         queue=answers.partition,
-        device=answers.account,  # qtoolkit's name of SGE's project
+        device=answers.account,  # qtoolkit's name for the project of SGE
         walltime=answers.walltime,
-        select=",".join(asked),
+        select=",".join(requests),
         qverbatim="#$ -S /bin/bash",
     )
 
@@ -270,35 +270,31 @@ _RESOURCES: dict[str, Callable[[ClusterAnswers, int], dict[str, Any]]] = {
 
 
 def _given(**resources: Any) -> dict[str, Any]:
+    """Select the resources that are not None."""
     return {key: value for key, value in resources.items() if value is not None}
 
 
 def _gpus(answers: ClusterAnswers, n_gpus: int) -> str:
+    """Make the request KEY=VALUE for a number of GPUs."""
     return (answers.gpu_request or GPU_REQUEST[answers.scheduler]).replace("{n}", str(n_gpus))
 
 
 def _times(memory: str | None, n: int) -> str | None:
-    """Memory of n jobs, in the unit of one."""
+    """Multiply the memory of one job by n, in the same unit."""
     return None if memory is None else re.sub(r"^\d+", lambda number: str(int(number[0]) * n), memory)
 
 
-def _seconds(walltime: str) -> int:
-    days, _, clock = walltime.rpartition("-")
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
 def _check(answers: ClusterAnswers) -> None:
-    """Refuse answers that make no working project."""
+    """Check that the answers make a working project."""
     request = answers.gpu_request or GPU_REQUEST.get(answers.scheduler, "")
     problems = {
         f"no scheduler {answers.scheduler!r}: give one of {', '.join(GPU_REQUEST)}": (
             answers.scheduler not in GPU_REQUEST
         ),
-        f"the project's name {answers.name!r} may have letters, digits, - and _": (
+        f"the project's name {answers.name!r} may contain only letters, digits, - and _": (
             re.fullmatch(r"[A-Za-z0-9_-]+", answers.name) is None
         ),
-        f"the work folder {answers.work_dir!r} is no absolute path: write it out, without variables and ~": (
+        f"the work folder {answers.work_dir!r} is no absolute path: write it without variables and ~": (
             re.fullmatch(r"/[^$~]*", answers.work_dir) is None
         ),
         f"the time {answers.walltime!r} is not [DAYS-]HH:MM:SS": (
@@ -310,19 +306,19 @@ def _check(answers: ClusterAnswers) -> None:
         f"the request {request!r} for GPUs is not KEY=VALUE with {{n}} for their number": (
             answers.scheduler != "shell" and re.fullmatch(r"\w+=.*\{n\}.*", request) is None
         ),
-        "a machine without a scheduler binds no job to a GPU of several: leave jobflow-remote out, and name the GPUs "
-        "to `matris screen --device cuda:0,cuda:1`": answers.scheduler == "shell" and answers.gpus_per_node > 1,
+        "without a scheduler, no job is bound to one of several GPUs: use no jobflow-remote, but name the GPUs by "
+        "`matris screen --device cuda:0,cuda:1`": answers.scheduler == "shell" and answers.gpus_per_node > 1,
         f"only Slurm can run a job on each GPU of a whole node, not {answers.scheduler}": (
             answers.whole_node and answers.scheduler != "slurm"
         ),
-        "SGE lists the jobs of a user: give the user's name": answers.scheduler == "sge" and not answers.user,
-        "the environment on another machine is not known: give its folder there, or the command that activates it": (
+        "SGE lists jobs by user: give the user's name": answers.scheduler == "sge" and not answers.user,
+        "the Python environment on another machine is not known: give its folder, or a command that activates it": (
             answers.host is not None and not answers.python
         ),
-        "names of variables have letters, digits and _": any(
+        "names of environment variables contain only letters, digits and _": any(
             re.fullmatch(r"[A-Za-z_]\w*", name) is None for name in answers.environment
         ),
     }
-    for problem, there in problems.items():
-        if there:
+    for problem, is_present in problems.items():
+        if is_present:
             raise MatrisError(problem)

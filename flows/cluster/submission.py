@@ -1,4 +1,4 @@
-"""Where the jobs of a campaign are sent: workers and queue of a project of jobflow-remote."""
+"""Project and workers of jobflow-remote to which the jobs of a campaign are submitted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jobflow_remote import set_run_config
 
 from matris.errors import MatrisError
 from matris.flows.cluster.compute import cluster_job
-from matris.flows.cluster.files import read_project
-from matris.flows.cluster.project import DEVICE
+from matris.flows.cluster.project_files import read_project
 from matris.flows.cluster.walltime import seconds
 from matris.flows.cluster.worker_checks import remote_errors
+from matris.model.potential import DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,33 +31,33 @@ GPU, CPU = "gpu", "cpu"
 
 STOPPED = {"STOPPED", "USER_STOPPED"}
 LOST = {"FAILED", "REMOTE_ERROR", *STOPPED}
-"""States of jobs that give no output any more."""
+"""States of jobs that will not give an output."""
 
-_NAMES = uuid.UUID("8d1f4c0e-0f0a-4a4e-9f3c-2d7f6a5e1b90")  # of jobs, among all that is named by uuid5
+_NAMES = uuid.UUID("8d1f4c0e-0f0a-4a4e-9f3c-2d7f6a5e1b90")  # namespace of job ids
 
 logger = logging.getLogger(__name__)
 
-_LOCKED = 30  # seconds to wait while the runner holds a job
-_STALE = timedelta(minutes=10)  # for which no step of the runner holds one
+_LOCK_TIMEOUT = 30  # seconds to wait while the runner holds a job
+_STALE = timedelta(minutes=10)  # age of a lock of which the runner must have died, as none of its steps takes so long
 
 
 @dataclass(frozen=True)
 class Submission:
     """
-    Where the jobs of a campaign are sent.
+    Project, workers and resources for the jobs of a campaign.
 
     Parameters
     ----------
     project
-        Of jobflow-remote.
+        Name of the project of jobflow-remote.
     workers
-        Of chunks.
+        Workers for the jobs of chunks.
     cpu_worker
-        Of hulls and reports, and of what is to be submitted next; a process that sees the database.
+        Worker for supervising jobs, hulls and reports; a process with access to the database.
     resources
-        Of chunks' jobs, in the scheduler's words as qtoolkit has them, over those of the worker.
+        Resources of the chunks' jobs, with the names of qtoolkit; they override those of the worker.
     jobs_collection
-        Where jobflow-remote keeps its jobs, if that is beside the results; for `matris status` elsewhere.
+        Collection of jobflow-remote's jobs if it is in the database of the results. `matris status` reads it.
     """
 
     project: str
@@ -67,69 +67,66 @@ class Submission:
     jobs_collection: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as a JSON object."""
+        """Return the submission as a JSON object."""
         return asdict(self) | {"workers": list(self.workers), "resources": dict(self.resources)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Read the submission from the output of `to_dict`."""
         return cls(**{**content, "workers": tuple(content["workers"])})
 
 
-def submission(
+def choose_submission(
     project: str | None = None,
     workers: Iterable[str] = (),
-    cpu_worker: str | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> Submission:
     """
-    Choose where jobs are sent, and see that the project has all of it.
+    Choose the project and the workers for the jobs of a campaign, and check that they exist.
+
+    Supervising jobs run on the worker ``cpu`` if it is on this machine, else on the first worker that is.
 
     Parameters
     ----------
     project
-        By default jobflow-remote's own choice.
+        Name of the project. Default: jobflow-remote's own choice.
     workers
-        By default ``gpu``, if there is one, else all but `cpu_worker`.
-    cpu_worker
-        By default ``cpu``, if there is one, else the first on this machine.
+        Workers for the jobs of chunks. Default: ``gpu`` if it exists, else all but the worker of supervising jobs.
     resources
-        As `Submission` has them.
+        Resources of the chunks' jobs, as for `Submission`.
 
     Raises
     ------
     MatrisError
-        If the project has no such worker, or `cpu_worker` is on another machine.
+        If the project lacks one of the workers, or has no worker on this machine.
     """
-    found, file = read_project(project)
-    local = [name for name, worker in found.workers.items() if worker.is_local]
-    cpu = cpu_worker or (CPU if CPU in found.workers else next(iter(local), None))
+    config, file = read_project(project)
+    local = [name for name, worker in config.workers.items() if worker.is_local]
+    cpu = CPU if CPU in local else next(iter(local), None)
     if cpu is None:
         raise MatrisError(f"no worker in {file} is on this machine, which a job that sees the database needs: add one")
-    others = tuple(name for name in found.workers if name != cpu)
-    chosen = tuple(workers) or ((GPU,) if GPU in found.workers else others or (cpu,))
-    if unknown := [name for name in (*chosen, cpu) if name not in found.workers]:
-        raise MatrisError(f"no worker {', '.join(unknown)} in {file}: there are {', '.join(found.workers)}")
-    if cpu not in local:
-        raise MatrisError(f"worker {cpu} of {file} is on another machine, and must see the database: name one on this")
-    queue, docs = found.get_queue_store(), found.get_jobstore().docs_store
-    beside = getattr(queue, "database", None) == getattr(docs, "database", None)
-    return Submission(found.name, chosen, cpu, dict(resources or {}), queue.collection_name if beside else None)
+    others = tuple(name for name in config.workers if name != cpu)
+    chosen = tuple(workers) or ((GPU,) if GPU in config.workers else others or (cpu,))
+    if unknown := [name for name in chosen if name not in config.workers]:
+        raise MatrisError(f"no worker {', '.join(unknown)} in {file}: there are {', '.join(config.workers)}")
+    queue, docs = config.get_queue_store(), config.get_jobstore().docs_store
+    same_database = getattr(queue, "database", None) == getattr(docs, "database", None)
+    return Submission(config.name, chosen, cpu, dict(resources or {}), queue.collection_name if same_database else None)
 
 
 class Cluster:
     """
-    The queue and the workers of a project, as long as the context is open.
+    Context with the queue and the workers of a project.
 
     Parameters
     ----------
-    where
-        Jobs are sent.
+    submission
+        Project and workers.
     """
 
-    def __init__(self, where: Submission) -> None:
-        self.where = where
-        self.project, self.file = read_project(where.project)
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.project, self.file = read_project(submission.project)
         self.controller = self.project.get_job_controller()
 
     def __enter__(self) -> Self:
@@ -139,90 +136,96 @@ class Cluster:
         self.controller.close()
 
     def worker_of(self, name: str) -> str:
-        """Worker of a chunk; always the same, whose disk holds its journal."""
-        return self.where.workers[uuid.UUID(name).int % len(self.where.workers)]
+        """Return the worker of a chunk; it is always the same, as its disk has the journal."""
+        return self.submission.workers[uuid.UUID(name).int % len(self.submission.workers)]
 
     def resources(self, worker: str) -> dict[str, Any]:
-        """Give what a chunk's job asks the scheduler for."""
-        return {**(self.project.workers[worker].resources or {}), **self.where.resources}
+        """Return the resources that a chunk's job requests on a worker."""
+        return {**(self.project.workers[worker].resources or {}), **self.submission.resources}
 
     def device(self, name: str) -> str | None:
-        """Device of a chunk's job: a GPU if its worker promises one and names none itself; a job without then fails."""
+        """
+        Return the device of a chunk's job.
+
+        It is ``"cuda"`` if the job requests a GPU and its worker names no device, so that a job without a GPU fails;
+        else None.
+        """
         worker = self.worker_of(name)
-        asked = json.dumps(self.resources(worker), default=str)
-        return "cuda" if "gpu" in asked.lower() and DEVICE not in (self.project.workers[worker].pre_run or "") else None
+        requested = json.dumps(self.resources(worker), default=str)
+        named = DEVICE in (self.project.workers[worker].pre_run or "")
+        return "cuda" if "gpu" in requested.lower() and not named else None
 
     def journal(self, name: str) -> str:
-        """Folder of a chunk's journal on its worker's disk."""
+        """Return the folder of a chunk's journal on the disk of its worker."""
         return f"{self.project.workers[self.worker_of(name)].work_dir}/journals/{name}"
 
-    def chunk_job(self, maker: BatchMaker, candidates: Any, name: str, job_id: str, **how: Any) -> Job:
+    def chunk_job(self, maker: BatchMaker, candidates: Any, name: str, job_id: str, **options: Any) -> Job:
         """
         Make the job of a chunk, for its worker.
 
         Parameters
         ----------
         maker
-            With a journal in `journal`.
+            Maker of the stage, with its journal in the folder `journal`.
         candidates
-            Of the chunk, or where they will be found.
+            Candidates of the chunk, or a reference to them.
         name
-            Of the chunk.
+            Id of the chunk.
         job_id
-            Of the job.
-        how
+            Id of the job.
+        options
             Further arguments of `matris.flows.cluster.compute.compute_chunk`.
         """
         worker = self.worker_of(name)
-        asked = self.resources(worker)
-        job = cluster_job(maker, candidates, walltime=seconds(asked.get("walltime")), **how)
+        requested = self.resources(worker)
+        job = cluster_job(maker, candidates, walltime=seconds(requested.get("walltime")), **options)
         job.set_uuid(job_id)
-        set_run_config(job, worker=worker, resources=asked if self.where.resources else None)
+        set_run_config(job, worker=worker, resources=requested if self.submission.resources else None)
         return job
 
     def put(self, flow: Flow) -> None:
-        """Hand a flow to the queue; its jobs may refer to what the job store holds."""
-        self.controller.add_flow(flow, worker=self.where.cpu_worker, allow_external_references=True)
+        """Add a flow to the queue; its jobs may refer to outputs in the job store."""
+        self.controller.add_flow(flow, worker=self.submission.cpu_worker, allow_external_references=True)
 
     def jobs(self, job_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """
-        Read how jobs stand.
+        Read the documents of jobs from the queue.
 
         Returns
         -------
         dict
-            By id, the last document of the queue, with ``seconds``, the time that it and those it replaced took.
+            Latest document of each job by id, with ``seconds``, the run time of the job and of those that it replaced.
         """
-        known = ["uuid", "index", "state", "error", "remote.error", "start_time", "end_time"]
-        found = self.controller.jobs.find({"uuid": {"$in": list(job_ids)}}, known).sort("index", 1)
-        told: dict[str, dict[str, Any]] = {}
-        for job in found:
-            spent = told.get(job["uuid"], {}).get("seconds", 0.0)
+        fields = ["uuid", "index", "state", "error", "remote.error", "start_time", "end_time"]
+        latest_last = self.controller.jobs.find({"uuid": {"$in": list(job_ids)}}, fields).sort("index", 1)
+        documents: dict[str, dict[str, Any]] = {}
+        for job in latest_last:
+            spent = documents.get(job["uuid"], {}).get("seconds", 0.0)
             if job.get("start_time") and job.get("end_time"):
                 spent += (job["end_time"] - job["start_time"]).total_seconds()
-            told[job["uuid"]] = {**job, "seconds": spent}
-        return told
+            documents[job["uuid"]] = {**job, "seconds": spent}
+        return documents
 
     def unlock(self, job_ids: Iterable[str]) -> None:
-        """Free jobs, and those that wait for them, that a runner held when it died, or when it lost the database."""
+        """Release stale locks on jobs and their flows, which a runner held when it died or lost the database."""
         flows = list(self.controller.flows.find({"jobs": {"$in": list(job_ids)}}, ["uuid", "jobs"]))
-        old = {"lock_time": {"$lt": datetime.now(UTC) - _STALE}}
+        stale = {"lock_time": {"$lt": datetime.now(UTC) - _STALE}}
         of_flows = {"uuid": {"$in": [flow["uuid"] for flow in flows]}}
         of_jobs = {"uuid": {"$in": [job for flow in flows for job in flow["jobs"]]}}
-        free = {"$set": {"lock_id": None, "lock_time": None}}
-        for collection, which in ((self.controller.flows, of_flows), (self.controller.jobs, of_jobs)):
-            if n := collection.update_many(which | old, free).modified_count:
-                logger.warning("freed %s documents of %s that no runner works on", n, collection.name)
+        unlocked = {"$set": {"lock_id": None, "lock_time": None}}
+        for collection, criteria in ((self.controller.flows, of_flows), (self.controller.jobs, of_jobs)):
+            if n := collection.update_many(criteria | stale, unlocked).modified_count:
+                logger.warning("released stale locks on %s documents of %s", n, collection.name)
 
     def stop(self, job_id: str) -> None:
-        """Stop a job, and what waits for it."""
-        last = self.jobs([job_id]).get(job_id)
-        if last is not None:
-            self.controller.stop_jobs(job_ids=[(job_id, last["index"])], raise_on_error=False, wait=_LOCKED)
+        """Stop a job and the jobs that wait for it."""
+        latest = self.jobs([job_id]).get(job_id)
+        if latest is not None:
+            self.controller.stop_jobs(job_ids=[(job_id, latest["index"])], raise_on_error=False, wait=_LOCK_TIMEOUT)
         self.controller.stop_jobflow(job_uuid=job_id)
 
     def drop_journals(self, names: Iterable[str]) -> None:
-        """Remove the journals of chunks whose outputs are stored, where the disks can be reached."""
+        """Remove the journals of chunks whose outputs are stored, on workers that can be reached."""
         by_worker: dict[str, list[str]] = {}
         for name in names:
             by_worker.setdefault(self.worker_of(name), []).append(shlex.quote(self.journal(name)))
@@ -232,11 +235,22 @@ class Cluster:
                 host.connect()
                 host.execute(f"rm -rf {' '.join(folders)}")
             except remote_errors() as error:
-                logger.warning("journals stay on the disk of worker %s: %s", worker, error)
+                logger.warning("cannot remove journals from the disk of worker %s: %s", worker, error)
             finally:
                 host.close()
 
 
-def job_id(work_id: str, before: int) -> str:
-    """Name a chunk's job: the first as the chunk, so that its output is the one that any runner gives."""
-    return work_id if not before else str(uuid.uuid5(_NAMES, f"{work_id} {before}"))
+def job_id(work_id: str, n_before: int) -> str:
+    """
+    Make the id of a chunk's job.
+
+    The first job has the id of the chunk, so that its output is found as that of any other runner's job.
+
+    Parameters
+    ----------
+    work_id
+        Id of the chunk.
+    n_before
+        Number of earlier jobs of the chunk.
+    """
+    return work_id if not n_before else str(uuid.uuid5(_NAMES, f"{work_id} {n_before}"))

@@ -1,4 +1,4 @@
-"""A job that ends in order before its scheduler ends it."""
+"""Stop a job before its scheduler kills it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MARGIN, _LEAST, _PART = 60.0, 5.0, 0.05  # seconds before the end: of all, at least, of what is left at the start
-_AGAIN = 2.0  # seconds until it is said again, should it have been swallowed, as in a destructor
-_ASKING = 30.0  # seconds that a scheduler may take to answer
+_MAX_MARGIN, _MIN_MARGIN = 60.0, 5.0  # seconds before the time limit
+_MARGIN = 0.05  # of the time left at the start, within these bounds
+_REPEAT = 2.0  # seconds until `Ending` is raised again, in case a destructor swallowed it
+_SQUEUE_TIMEOUT = 30.0  # seconds for the scheduler to answer
 _UNITS = (1, 60, 3600)
 
 
 class Ending(BaseException):
-    """The scheduler ends the job, or is about to; no error, which a structure could be blamed for."""
+    """The job reaches its time limit, or the scheduler ends it. No subclass of `Exception`, as no structure fails."""
 
 
 @contextmanager
 def ended_in_time(walltime: float | None = None) -> Iterator[None]:
     """
-    Raise `Ending` in this block shortly before the scheduler's limit, and where the scheduler sends SIGTERM.
+    Raise `Ending` in this context shortly before the time limit of the job, and when the scheduler sends SIGTERM.
 
-    Signals only reach the main thread; in another one this does nothing.
+    Python handles signals in the main thread only; in another thread this context does nothing.
 
     Parameters
     ----------
     walltime
-        Seconds that the job has, if its scheduler does not tell: Slurm does.
+        Time limit of the job (seconds), for schedulers that do not report it; Slurm does.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,15 +43,16 @@ def ended_in_time(walltime: float | None = None) -> Iterator[None]:
     reasons: list[str] = []
 
     def end(number: int, _frame: Any) -> None:
-        reasons.append("its scheduler ended it" if number == signal.SIGTERM else "its time was nearly over")
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        reasons.append("its scheduler ended it" if number == signal.SIGTERM else "its time limit was nearly reached")
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT)
         raise Ending(reasons[0])
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGALRM)}
     try:
         left = seconds_left(walltime)
         if left is not None:
-            signal.setitimer(signal.ITIMER_REAL, max(left - min(_MARGIN, max(_LEAST, _PART * left)), 1e-3))
+            margin = min(_MAX_MARGIN, max(_MIN_MARGIN, _MARGIN * left))
+            signal.setitimer(signal.ITIMER_REAL, max(left - margin, 1e-3))
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -60,46 +62,55 @@ def ended_in_time(walltime: float | None = None) -> Iterator[None]:
 
 def seconds_left(walltime: float | None = None) -> float | None:
     """
-    Ask how long the job may still run.
+    Find out how long the job may still run.
 
     Parameters
     ----------
     walltime
-        Seconds, if the scheduler does not tell.
+        Result for schedulers that do not report the remaining time (seconds).
 
     Returns
     -------
     float or None
-        Seconds; None if there is no limit, or none is known.
+        Remaining time (seconds); None if there is no limit, or if it is unknown.
     """
     if end := os.environ.get("SLURM_JOB_END_TIME"):
         return float(end) - time.time()
     job = os.environ.get("SLURM_JOB_ID")
     if job and (squeue := shutil.which("squeue")):
         try:
-            asked = subprocess.run(  # noqa: S603 - found on the path, with a number
-                [squeue, "-h", "-j", job, "-o", "%L"], capture_output=True, text=True, timeout=_ASKING, check=False
+            answer = subprocess.run(  # noqa: S603 - found on the path, with a number
+                [squeue, "-h", "-j", job, "-o", "%L"],
+                capture_output=True,
+                text=True,
+                timeout=_SQUEUE_TIMEOUT,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return walltime
-        if (left := seconds(asked.stdout.strip())) is not None:
+        if (left := seconds(answer.stdout.strip())) is not None:
             return left
     return walltime
 
 
 def seconds(text: Any) -> float | None:
     """
-    Read a scheduler's time.
+    Convert the time of a scheduler to seconds.
 
     Parameters
     ----------
     text
-        ``[DAYS-]HH:MM:SS`` or ``MM:SS``.
+        Time as ``[DAYS-]HH:MM:SS`` or ``MM:SS``.
 
     Returns
     -------
     float or None
-        Seconds; None if it is something else, such as ``UNLIMITED``.
+        Seconds; None for other text, such as ``UNLIMITED``.
+
+    Examples
+    --------
+    >>> seconds("1-02:00:30"), seconds("10:00"), seconds("UNLIMITED")
+    (93630.0, 600.0, None)
     """
     days, _, clock = str(text).rpartition("-")
     parts = clock.split(":")

@@ -1,1 +1,1 @@
-"""A campaign on one machine: a runner and its worker processes."""
+"""Campaigns and property jobs on one machine: a runner and its worker processes."""

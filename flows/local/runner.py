@@ -1,4 +1,4 @@
-"""Running a campaign on one machine: a process for each device, watched and started again when it dies."""
+"""Run a campaign on one machine: one worker process per device, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.errors import MatrisError
-from matris.flows.campaign.collecting import collect, record_given_up
+from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
 from matris.flows.local.worker import work
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from matris.flows.campaign.campaign import Campaign
     from matris.stores.documents.candidate import Candidate
 
-STILLBORN = 3
-"""So often in a row a process may die before it takes a chunk."""
+MAX_FAILED_STARTS = 3
+"""Times in a row that worker processes may die before they take a chunk."""
 
 _WORKER = "from matris.flows.local.worker import main; main()"
-_GRACE = 20.0  # seconds in which a process that is told to stop gives back what it has
-_LOOK = 1.0  # seconds between looks at the queue
+_GRACE = 20.0  # seconds for a process that is told to stop to give its chunk back
+_POLL_INTERVAL = 1.0  # seconds between looks at the queue
 
 type Watch = Callable[[dict[str, Any]], None]
 
@@ -42,39 +42,53 @@ def run(
     watch: Watch = lambda _: None,
 ) -> None:
     """
-    Run a campaign to its end: read, relax, rank, compute properties of what survives.
+    Run a campaign to its end: read, relax, rank, and compute properties of the survivors.
 
-    Run again, with the same or with more candidates, it computes what is missing. Several runners may share a campaign.
+    A further run, with the same or with more candidates, computes what is missing. Several runners may share a
+    campaign.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     candidates
-        Read one by one, while the devices work.
+        Candidates, read one by one while the devices work.
     devices
-        A process each; a device may be named twice. None leaves the choice to the campaign's Maker. Without any, this
-        process computes, and dies of what a candidate may do to it.
+        Devices, with one worker process each; a device may be named twice. None is the device of the campaign's Maker.
+        Without devices, the calling process computes, and a candidate that kills its process ends the run.
     watch
-        Called with every event: ``{"event": "candidate", "state": …}``, ``"took"``, ``"done"``, ``"failed"``,
-        ``"died"``, ``"waiting"``; with ``{"event": "read", …}`` and the counts of
-        `matris.flows.campaign.intake.Intake`; and with ``{"event": "stage", "stage": …, "n": …}``.
+        Function that is called with every event: ``{"event": "candidate", "state": …}``, ``"took"``, ``"done"``,
+        ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
+        `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
 
     Raises
     ------
     MatrisError
-        If the processes cannot work at all: the disk is full, the checkpoint is gone, they die before they begin.
+        If no process can work: the disk is full, the checkpoint is missing, or processes die at their start.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.flows import Campaign, Funnel, run
+    >>> from matris.makers import BatchRelaxMaker
+    >>> from matris.stores.documents.candidate import Candidate
+    >>> iron = Candidate.from_structure(Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]), "iron.cif")
+    >>> campaign = Campaign("results", BatchRelaxMaker(device="cpu", steps=1), Funnel(hull=False), title="Iron")
+    >>> events = []
+    >>> run(campaign, [iron, iron], devices=(), watch=events.append)
+    >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]
+    (2, 1)
     """
     campaign.queue.revive(campaign.name)
-    collect(campaign)
+    harvest(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})
             workers.attend()
         while True:
             while campaign.queue.is_open(campaign.name):
-                workers.attend(_LOOK)
-            collect(campaign)
+                workers.attend(_POLL_INTERVAL)
+            harvest(campaign)
             record_given_up(campaign)
             stages = advance(campaign)
             if not stages:
@@ -86,14 +100,14 @@ def run(
 @dataclass
 class Here:
     """
-    The calling process in the place of `Workers`.
+    The calling process, with the methods of `Workers`.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     watch
-        Called with every event.
+        Function that is called with every event.
     """
 
     campaign: Campaign
@@ -105,25 +119,24 @@ class Here:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def attend(self, patience: float = 0.0) -> None:
-        """Work through what is in the queue; `patience` seconds if that is with other runners."""
+    def attend(self, poll_interval: float = 0.0) -> None:
+        """Work through the queue; sleep for `poll_interval` seconds if other runners hold the rest."""
 
-        def tell(event: str, **about: Any) -> None:
-            self.watch({"event": event, **about})
+        def emit(event: str, **fields: Any) -> None:
+            self.watch({"event": event, **fields})
 
-        work(self.campaign, None, tell, lambda: False)
-        collect(self.campaign)
+        work(self.campaign, None, emit, lambda: False)
+        harvest(self.campaign)
         if self.campaign.queue.is_open(self.campaign.name):
-            time.sleep(patience)
+            time.sleep(poll_interval)
 
 
 @dataclass
 class _Worker:
-    """A process on a device."""
+    """A worker process on a device."""
 
     device: str | None
     process: subprocess.Popen[str]
-    holds: str | None = None
     took: bool = False
     error: str | None = None
 
@@ -131,16 +144,16 @@ class _Worker:
 @dataclass
 class Workers:
     """
-    The processes of a campaign, started when there is work, stopped with the context.
+    The worker processes of a campaign; they start when there is work, and stop with the context.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     devices
-        A process each.
+        Devices, with one process each.
     watch
-        Called with every event.
+        Function that is called with every event.
     """
 
     campaign: Campaign
@@ -148,7 +161,7 @@ class Workers:
     watch: Watch
     _running: list[_Worker] = field(default_factory=list)
     _events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = field(default_factory=queue.Queue)
-    _stillborn: int = 0
+    _failed_starts: int = 0
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +169,7 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for worker in self._running:
             if kind is None:
-                _say(worker.process, "finish\n")
+                _send_line(worker.process, "finish\n")
             else:
                 worker.process.terminate()
         for worker in self._running:
@@ -166,26 +179,27 @@ class Workers:
                 worker.process.kill()
                 worker.process.wait()
 
-    def attend(self, patience: float = 0.0) -> None:
+    def attend(self, poll_interval: float = 0.0) -> None:
         """
-        Hear what the processes have to tell, and start those that are needed.
+        Handle the events of the processes, and start processes if there is work.
 
         Parameters
         ----------
-        patience
-            Seconds to wait for something to be told.
+        poll_interval
+            Seconds to wait for an event.
         """
         if not self._running and self.campaign.queue.is_open(self.campaign.name):
             for device in self.devices:
                 self._start(device)
         try:
-            self._hear(*self._events.get(timeout=patience) if patience else self._events.get_nowait())
+            self._handle(*self._events.get(timeout=poll_interval) if poll_interval else self._events.get_nowait())
             while True:
-                self._hear(*self._events.get_nowait())
+                self._handle(*self._events.get_nowait())
         except queue.Empty:
             return
 
     def _start(self, device: str | None) -> None:
+        """Start a worker process, and a thread that reads its events."""
         reading, writing = os.pipe()
         campaign = self.campaign
         location = None if campaign.location is None else str(campaign.location)
@@ -193,7 +207,7 @@ class Workers:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps(task)],
             stdin=subprocess.PIPE,
-            stdout=2,  # the pipe is for events
+            stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
             env=os.environ | _share_of_cores(len(self.devices)),
             text=True,
@@ -204,46 +218,57 @@ class Workers:
         threading.Thread(target=self._listen, args=(worker, reading), daemon=True).start()
 
     def _listen(self, worker: _Worker, reading: int) -> None:
+        """Put the events of a worker process into the queue of events; None at its end."""
         with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                if line.endswith("\n"):  # a process that is killed may leave part of one
+                if line.endswith("\n"):  # a killed process may leave an incomplete line
                     self._events.put((worker, json.loads(line)))
         self._events.put((worker, None))
 
-    def _hear(self, worker: _Worker, event: dict[str, Any] | None) -> None:
+    def _handle(self, worker: _Worker, event: dict[str, Any] | None) -> None:
+        """Handle one event of a worker process; None is its end."""
         if event is None:
-            self._ended(worker)
+            self._restart(worker)
             return
         if event["event"] == "took":
-            worker.took, self._stillborn = True, 0
+            worker.took, self._failed_starts = True, 0
         elif event["event"] == "error":
             worker.error = event["error"]
         self.watch(event)
         if event["event"] == "done":
-            collect(self.campaign, [event["work_id"]])
+            harvest(self.campaign, [event["work_id"]])
 
-    def _ended(self, worker: _Worker) -> None:
-        """Start a process anew that has died; its chunk is free as soon as the next one looks."""
+    def _restart(self, worker: _Worker) -> None:
+        """
+        Start a new process in place of one that died; its chunk is free for the next process.
+
+        Raises
+        ------
+        MatrisError
+            If the process reported an error, or processes keep dying at their start.
+        """
         self._running.remove(worker)
         code = worker.process.wait()
         if worker.error is not None:
             raise MatrisError(worker.error)
         if code == 0:
             return
-        self._stillborn += not worker.took
+        self._failed_starts += not worker.took
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.watch({"event": "died", "device": worker.device, "cause": cause})
-        if self._stillborn >= STILLBORN:
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            name = worker.device or "the device"
             raise MatrisError(
-                f"the process for {worker.device or 'the device'} died {STILLBORN} times before it began ({cause}): "
-                "its messages are above"
+                f"the worker process for {name} died {MAX_FAILED_STARTS} times before it took a chunk ({cause}): "
+                "see its messages above"
             )
         self._start(worker.device)
 
 
-def _say(process: subprocess.Popen[str], line: str) -> None:
+def _send_line(process: subprocess.Popen[str], line: str) -> None:
+    """Send a line to a process and close its standard input; a process that has ended is ignored."""
     try:
-        assert process.stdin is not None  # noqa: S101 - it was asked for
+        assert process.stdin is not None  # noqa: S101 - opened as a pipe
         process.stdin.write(line)
         process.stdin.close()
     except BrokenPipeError:
@@ -251,7 +276,7 @@ def _say(process: subprocess.Popen[str], line: str) -> None:
 
 
 def _share_of_cores(n_processes: int) -> dict[str, str]:
-    """Threads of a process that shares the machine with others, unless the user has chosen."""
+    """Set the number of threads for one of several processes on this machine, unless the user has set it."""
     if n_processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes))}

@@ -1,8 +1,8 @@
 """
-A process that works through the chunks of a campaign on one device; `matris.flows.local.runner` starts it.
+A process that computes the chunks of a campaign on one device; `matris.flows.local.runner` starts it.
 
-It takes chunk after chunk from the queue, runs its job, and tells what happens in JSON lines to whoever started it. It
-ends when it is told that there is nothing more to come, or when whoever started it is gone.
+It takes chunks from the queue, runs their jobs, and reports events to its parent process as JSON lines. It ends when
+the parent says that no more chunks will come, or when the parent is gone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pymongo.errors import PyMongoError
 
 from matris.errors import MatrisError
 from matris.flows.campaign.chunks import chunk_job, keep_candidates, kept_candidates
-from matris.flows.campaign.suspects import blamed, compute_alone
+from matris.flows.campaign.poison import CHUNK_DEATHS, LOCAL_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.queue.heartbeat import Heartbeat
-from matris.flows.queue.retry import patiently
+from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 
@@ -36,64 +36,55 @@ if TYPE_CHECKING:
     from matris.flows.queue.queue import WorkItem
     from matris.makers.batch import BatchMaker
 
-DEATHS = 3
-"""So often a process may die on a candidate that it computes alone; then the candidate is recorded as failed."""
-
-CAREFUL = 2
-"""So often a process may die on a chunk; then its candidates are computed one by one, to find the culprit."""
-
-ATTEMPTS = 3
-"""So often a chunk's job may raise an error; then the chunk is given up, and says why."""
-
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no other chunk would fare better
-_IDLE = 0.3  # seconds between looks into an empty queue
-_PAUSES = (2.0, 10.0, 30.0)  # seconds before a job is tried again that raised an error
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # other chunks would fail in the same way
+_POLL_INTERVAL = 0.3  # seconds between looks at an empty queue
+_PAUSES = (2.0, 10.0, 30.0)  # seconds before the next attempt at a job that raised an error
 
 logger = logging.getLogger(__name__)
 
-type Tell = Callable[..., None]
+type Emit = Callable[..., None]
 
 
 class Stopped(BaseException):
-    """Whoever started this process wants it to end; no error, which a structure could be blamed for."""
+    """The parent process ends this one. No subclass of `Exception`, so that it is not recorded for a structure."""
 
 
-def work(campaign: Campaign, device: str | None, tell: Tell, more: Callable[[], bool]) -> None:
+def work(campaign: Campaign, device: str | None, emit: Emit, more: Callable[[], bool]) -> None:
     """
     Take chunks and run their jobs until there are none left.
 
     Parameters
     ----------
     campaign
-        Open.
+        Open campaign.
     device
-        Where to compute.
-    tell
-        Called with the name of an event and what belongs to it.
+        Device; None for the device of the campaign's Maker.
+    emit
+        Function that is called with the name of each event, and its fields as keywords.
     more
-        Whether there may be more chunks later, when there is none now.
+        Function that returns whether more chunks may come, called when the queue is empty.
     """
-    with _announced(tell):
+    with _candidate_events(emit):
         while True:
-            item = patiently(lambda: campaign.queue.take(campaign.name), _waiting(tell))
+            item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
             if item is not None:
-                _run(campaign, item, device, tell)
+                _run(campaign, item, device, emit)
             elif more():
-                time.sleep(_IDLE)
+                time.sleep(_POLL_INTERVAL)
             else:
                 return
 
 
-def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> None:
-    """Run the job of one chunk, and say in the queue how it ended."""
-    tell("took", work_id=item.work_id, stage=item.stage, n=item.n)
+def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> None:
+    """Run the job of one chunk, and record its end in the queue."""
+    emit("took", work_id=item.work_id, stage=item.stage, n=item.n)
     maker = campaign.stage_maker(item.stage, item.work_id, device)
     start = time.perf_counter()
     with Heartbeat(campaign.queue, item):
         try:
-            if item.deaths >= CAREFUL:
+            if item.deaths >= CHUNK_DEATHS:
                 _one_by_one(campaign, item, maker)
-            _run_job(campaign, item, maker, tell)
+            _run_job(campaign, item, maker, emit)
         except (KeyboardInterrupt, SystemExit, Stopped):
             campaign.queue.give_back(item)
             raise
@@ -101,96 +92,99 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, tell: Tell) -> 
             if error.errno in _FATAL:
                 campaign.queue.give_back(item)
                 raise
-            _failed(campaign, item, error, tell)
+            _failed(campaign, item, error, emit)
             return
-        except Exception as error:  # noqa: BLE001 - a job that breaks costs only itself
-            _failed(campaign, item, error, tell)
+        except Exception as error:  # noqa: BLE001 - an error affects this chunk only
+            _failed(campaign, item, error, emit)
             return
-    kept = patiently(lambda: campaign.queue.finish(item), _waiting(tell))
-    tell("done" if kept else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
+    finished = with_retries(lambda: campaign.queue.finish(item), _waiting(emit))
+    emit("done" if finished else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
-def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, tell: Tell) -> None:
-    """Run the job of a chunk; with a journal of its own if another process does not let go of the chunk's."""
+def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, emit: Emit) -> None:
+    """Run the job of a chunk; use a separate journal if another process keeps the chunk's journal locked."""
     try:
-        patiently(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(tell))
+        with_retries(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(emit))
     except JournalInUseError:  # the former holder of the chunk is suspended
-        own = campaign.journal(item.work_id) / str(os.getpid())
-        apart = replace(maker, journal_dir=str(own))  # type: ignore[call-arg]
-        patiently(lambda: chunk_job(apart, item.work_id).run(campaign.job_store), _waiting(tell))
+        journal = campaign.journal(item.work_id) / str(os.getpid())
+        separate = replace(maker, journal_dir=str(journal))  # type: ignore[call-arg]
+        with_retries(lambda: chunk_job(separate, item.work_id).run(campaign.job_store), _waiting(emit))
 
 
-def _failed(campaign: Campaign, item: WorkItem, error: Exception, tell: Tell) -> None:
-    """Give a chunk back, or up."""
+def _failed(campaign: Campaign, item: WorkItem, error: Exception, emit: Emit) -> None:
+    """Give a failed chunk back to the queue after a pause, or give it up after too many attempts."""
     reason = f"{type(error).__name__}: {error}"
     logger.warning("chunk %s: %s", item.work_id, reason, exc_info=error)
-    given_up = item.attempts >= ATTEMPTS
+    given_up = item.attempts >= MAX_ATTEMPTS
     if not given_up:
         time.sleep(_PAUSES[min(item.attempts, len(_PAUSES)) - 1])
     (campaign.queue.give_up if given_up else campaign.queue.give_back)(item, reason)
-    tell("failed", work_id=item.work_id, stage=item.stage, n=item.n, error=reason, given_up=given_up)
+    emit("failed", work_id=item.work_id, stage=item.stage, n=item.n, error=reason, given_up=given_up)
 
 
 def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
     """
-    Compute the candidates of a chunk alone, each announced in the queue before, to find the one that kills.
+    Compute the candidates of a chunk one by one, to find the one that kills its process.
 
-    What survives is in the journal afterwards; what has killed often enough becomes a candidate with an error.
+    The queue notes each candidate before it is computed. The journal keeps the results, and candidates that killed too
+    many processes get an error.
     """
-    before = [Candidate.model_validate(each) for each in kept_candidates(campaign.job_store, item.work_id)]
+    before = [Candidate.model_validate(content) for content in kept_candidates(campaign.job_store, item.work_id)]
     deaths: dict[str, int] = dict(item.payload.get("blamed", {}))
     if suspect := item.payload.get("suspect"):
         deaths[suspect] = deaths.get(suspect, 0) + 1
-    candidates = blamed(before, deaths, DEATHS, item.error or "killed")
+    candidates = mark_poison(before, deaths, LOCAL_DEATHS, item.error or "killed")
     if candidates != before:
         keep_candidates(campaign.job_store, item.work_id, candidates)
-    compute_alone(maker, candidates, lambda name: campaign.queue.note(item, suspect=name, blamed=deaths))
+    compute_one_by_one(maker, candidates, lambda suspect: campaign.queue.note(item, suspect=suspect, blamed=deaths))
     campaign.queue.note(item, suspect=None, blamed=deaths)
 
 
 @contextmanager
-def _announced(tell: Tell) -> Iterator[None]:
-    """Tell of every candidate that a job finishes."""
-    from matris.makers.batch_relax import logger as finished
+def _candidate_events(emit: Emit) -> Iterator[None]:
+    """Emit an event for every candidate that a job finishes."""
+    from matris.makers.batch_relax import logger as job_logger
 
-    class Announce(logging.Handler):
+    class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
-                tell("candidate", state=result.state)
+                emit("candidate", state=result.state)
 
-    handler = Announce(logging.INFO)
-    level, propagate = finished.level, finished.propagate
-    finished.addHandler(handler)
-    finished.setLevel(logging.INFO)
-    finished.propagate = False
+    handler = EmitHandler(logging.INFO)
+    level, propagate = job_logger.level, job_logger.propagate
+    job_logger.addHandler(handler)
+    job_logger.setLevel(logging.INFO)
+    job_logger.propagate = False
     try:
         yield
     finally:
-        finished.removeHandler(handler)
-        finished.setLevel(level)
-        finished.propagate = propagate
+        job_logger.removeHandler(handler)
+        job_logger.setLevel(level)
+        job_logger.propagate = propagate
 
 
-def _waiting(tell: Tell) -> Callable[[str], None]:
-    return lambda error: tell("waiting", error=error)
+def _waiting(emit: Emit) -> Callable[[str], None]:
+    """Return a function that emits an event while the store is unavailable."""
+    return lambda error: emit("waiting", error=error)
 
 
 def _since(start: float) -> float:
+    """Return the seconds since a value of `time.perf_counter`, rounded to ms."""
     return round(time.perf_counter() - start, 3)
 
 
 def main() -> None:
-    """Work for the process that started this one, as the JSON on the command line says."""
+    """Work for the parent process, with the task in JSON on the command line."""
     from matris.flows.campaign.campaign import Campaign
 
     task = json.loads(sys.argv[1])
     events: IO[str] = os.fdopen(task["events"], "w", buffering=1)
     finish = threading.Event()
 
-    def tell(event: str, **about: Any) -> None:
+    def emit(event: str, **fields: Any) -> None:
         try:
-            events.write(json.dumps({"event": event, **about}) + "\n")
-        except BrokenPipeError:  # nobody listens any more
+            events.write(json.dumps({"event": event, **fields}) + "\n")
+        except BrokenPipeError:  # the parent is gone
             raise Stopped from None
 
     def stop(*_: object) -> None:
@@ -199,17 +193,17 @@ def main() -> None:
     def listen() -> None:
         if sys.stdin.readline():
             finish.set()
-        else:  # whoever started this process is gone
+        else:  # the parent is gone
             os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; whoever started this process hears it too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal; the parent gets it too
     threading.Thread(target=listen, name="listen", daemon=True).start()
     try:
         campaign = Campaign.open(task["location"], task["campaign"])
-        work(campaign, task["device"], tell, lambda: not finish.is_set())
+        work(campaign, task["device"], emit, lambda: not finish.is_set())
     except Stopped:
         sys.exit(0)
     except (MatrisError, OSError, PyMongoError) as error:
-        tell("error", error=str(error) or type(error).__name__)
+        emit("error", error=str(error) or type(error).__name__)
         sys.exit(1)

@@ -1,1 +1,1 @@
-"""The work queue that processes share through a store."""
+"""The work queue that processes share in a store."""

@@ -1,4 +1,4 @@
-"""Heartbeat of the process that holds an item of the queue."""
+"""Heartbeat of the process that holds a queue item."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Heartbeat:
     queue
         Queue that holds the item.
     item
-        Taken by this process.
+        Item that this process has taken.
     """
 
     def __init__(self, queue: WorkQueue, item: WorkItem) -> None:
@@ -44,7 +44,7 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._over.wait(self._queue.patience / _BEATS):
+        while not self._over.wait(self._queue.abandoned_after / _BEATS):
             try:
                 if not self._queue.beat(self._item):
                     return  # another process has the item; results of this one are the same and are dropped

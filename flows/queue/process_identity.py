@@ -1,4 +1,4 @@
-"""Which process wrote something: a name that no other process has, and whether that process is known to be gone."""
+"""Unique names of processes, and whether the process with a name has ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 _PROC = Path("/proc")
-_ENDED = {"Z", "X"}  # what the kernel shows of a process that has ended and was not yet waited for
+_ENDED = {"Z", "X"}  # states of a process that has ended, but whose parent has not waited for it
 
 
 def this_process() -> str:
@@ -17,8 +17,8 @@ def this_process() -> str:
     Returns
     -------
     str
-        Host and process id for people to read, then when it started, the boot of the machine and the process id
-        namespace (of the container) it runs in: ids are used again, also side by side.
+        Host and process id, then the start time of the process, and the boot and process id namespace (container) in
+        which it runs. The last three make the name unique, as process ids are reused and containers have their own.
     """
     pid = os.getpid()
     _, started = _status(pid) or ("", "")
@@ -27,17 +27,18 @@ def this_process() -> str:
 
 def is_gone(process: str) -> bool:
     """
-    Ask whether a process has certainly ended.
+    Find out whether a process has certainly ended.
 
     Parameters
     ----------
     process
-        What `this_process` said in it.
+        Name of the process, from `this_process`.
 
     Returns
     -------
     bool
-        False where that cannot be known: on other machines, from inside other containers, without ``/proc``.
+        False if the process runs, or if it cannot be seen from here: on another machine, in another container, or
+        without ``/proc``.
     """
     _, pid, started, place = process.rsplit(":", 3)
     if not started or not place or place != _place():
@@ -48,22 +49,22 @@ def is_gone(process: str) -> bool:
         return True
     except PermissionError:
         pass
-    found = _status(int(pid))
-    return found is not None and (found[0] in _ENDED or found[1] != started)
+    status = _status(int(pid))
+    return status is not None and (status[0] in _ENDED or status[1] != started)
 
 
 def _status(pid: int) -> tuple[str, str] | None:
-    """State of a process and when it started, in ticks since the boot; None where it cannot be read."""
+    """Return the state of a process and its start time (clock ticks since boot); None if they cannot be read."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before may hold blanks and brackets
+    fields = text.rpartition(")")[2].split()  # the name before them may contain spaces and brackets
     return fields[0], fields[19]
 
 
 def _place() -> str:
-    """Boot and namespace, between which process ids do not compare; empty where the system does not tell."""
+    """Return boot id and process id namespace, within which process ids are unique; empty if they cannot be read."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         namespace = (_PROC / "self/ns/pid").readlink().name

@@ -1,10 +1,12 @@
-"""A queue of work in a store, for processes on any machines that see it.
+"""
+A queue of work in a store, for processes on any machines that can access the store.
 
-An item is waiting, taken, submitted, done or broken. Every change of it is a compare and swap, so that one process gets
-it. What is submitted to a cluster's queue nobody takes: a job stands for it there, under the name that the item keeps.
-Whoever holds an item counts its beats up; a process that has watched them stand still for long enough, by its own
-clock that nobody sets, takes the item over, and the former holder, should it only have been asleep, is told so at its
-next beat. No clocks of two machines are ever compared.
+An item is waiting, taken, submitted, done or broken. Every change is a compare and swap, so that only one process gets
+an item. No process takes an item that was submitted to a cluster: a job with the item's name represents it there.
+
+The holder of an item sends heartbeats by incrementing a counter. Another process that sees no increment for
+`ABANDONED_AFTER` seconds, by its own monotonic clock, takes the item over. A former holder that was only suspended
+learns of this at its next heartbeat. Clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from maggma.core import Store
 
-PATIENCE = 300.0
-"""Seconds for which the beats of an item may stand still before another process takes it."""
+ABANDONED_AFTER = 300.0
+"""Seconds without a heartbeat after which an item counts as abandoned and another process takes it."""
 
 WAITING, TAKEN, SUBMITTED, DONE, BROKEN = STATES = ("waiting", "taken", "submitted", "done", "broken")
 _OPEN = (WAITING, TAKEN, SUBMITTED)
@@ -43,33 +45,37 @@ _INDEXES = (
     ["campaign", "stage", "state", "cost"],
     ["campaign", "state", "swept"],
 )
-_TRIES = 5
-_BATCH = 500
+_MAX_TRIES = 5  # of a change while the connection is lost
+_BATCH = 500  # items in one write
 
 
 @dataclass(frozen=True)
 class WorkItem:
     """
-    A piece of work in the hands of who took it.
+    An item of the queue, held by a process or submitted to a cluster.
 
     Parameters
     ----------
     work_id
-        Its name.
+        Id of the item.
     campaign, stage
-        What it belongs to.
-    cost, n
-        Expected effort, of which the greatest is taken first; number of candidates.
+        Campaign and stage of the item.
+    cost
+        Expected cost; the costliest item is taken first.
+    n
+        Number of candidates.
     payload
-        What is to be done.
+        Description of the work.
     attempts
-        How often it was taken, this time included, without being given back untouched.
+        Number of times the item was taken, including this time, without those after which it was given back untouched.
     deaths
-        How often its holder died or fell silent.
+        Number of holders that died or stopped sending heartbeats.
     error
-        Why it was not finished before.
-    owner, token
-        The process that holds it, and what proves it.
+        Reason for which it was not finished before.
+    owner
+        Process that holds the item, or job that represents it.
+    token
+        Random token of this holding, which proves the ownership.
     """
 
     work_id: str
@@ -87,43 +93,61 @@ class WorkItem:
 
 class WorkQueue:
     """
-    Items of work in a connected store.
+    Work items in a connected store.
 
-    Where a server is lost in the middle of a change, the driver's error is raised once waiting for the server does not
-    help; every method may then be called again.
+    If the connection to a server is lost during a change and does not come back, methods raise the error of the driver;
+    every method may then be called again.
 
     Parameters
     ----------
     store
-        As `matris.stores.database.jobstore.sibling_store` opens it, key ``work_id``.
-    patience
-        Seconds, see `PATIENCE`. Holders should beat several times in it.
+        Store from `matris.stores.database.jobstore.sibling_store`, with the key ``work_id``.
+    abandoned_after
+        Seconds without a heartbeat after which an item counts as abandoned. Holders should send several heartbeats in
+        this time.
 
     Raises
     ------
     StoreError
         If the store cannot be indexed.
+
+    Examples
+    --------
+    >>> from matris.flows.queue.queue import WorkQueue
+    >>> from matris.stores.database.jobstore import open_job_store, sibling_store
+    >>> queue = WorkQueue(sibling_store(open_job_store("results"), "work_queue", "work_id"))
+    >>> item = {"work_id": "a", "campaign": "oxides", "stage": "relax", "cost": 1.0, "n": 2, "payload": {}}
+    >>> queue.put([item])
+    >>> taken = queue.take("oxides")
+    >>> taken.work_id, taken.attempts, queue.take("oxides")
+    ('a', 1, None)
+    >>> queue.finish(taken)
+    True
+    >>> queue.is_open("oxides")
+    False
     """
 
-    def __init__(self, store: Store, patience: float = PATIENCE) -> None:
-        self.patience = patience
+    def __init__(self, store: Store, abandoned_after: float = ABANDONED_AFTER) -> None:
+        self.abandoned_after = abandoned_after
         self._store = store
         self._beats = itertools.count(1)
-        self._watched: dict[str, tuple[tuple[str, int], float]] = {}  # token and beat of an item, and since when
-        wanted = store.ensure_index("work_id", unique=True)
+        self._watched: dict[
+            str, tuple[tuple[str, int], float]
+        ] = {}  # token and heartbeat of an item, and the time of its last change
+        indexed = store.ensure_index("work_id", unique=True)
         if not isinstance(store, MemoryStore):
-            wanted = wanted and all(store.ensure_index(index) for index in _INDEXES)
-        if not wanted:
+            indexed = indexed and all(store.ensure_index(index) for index in _INDEXES)
+        if not indexed:
             raise StoreError(f"cannot index {store.name}: check the rights on this store")
 
     def put(self, items: Iterable[Mapping[str, Any]]) -> None:
         """
-        Add items; those whose ``work_id`` is in the queue already stay as they are, whatever became of them.
+        Add items; an item whose ``work_id`` is in the queue already stays unchanged, in any state.
 
         Parameters
         ----------
         items
-            Each with `work_id`, `campaign`, `stage`, `cost`, `n` and `payload`, as `WorkItem` has them.
+            Items with the fields ``work_id``, ``campaign``, ``stage``, ``cost``, ``n`` and ``payload`` of `WorkItem`.
 
         Raises
         ------
@@ -141,170 +165,182 @@ class WorkQueue:
 
     def take(self, campaign: str, stage: str | None = None) -> WorkItem | None:
         """
-        Take an item: one that was abandoned, else the costliest that waits.
+        Take an item: an abandoned one, else the costliest waiting one.
 
         Parameters
         ----------
         campaign, stage
-            Of the item; without a stage, of any.
+            Campaign and stage of the item. Default: any stage.
 
         Returns
         -------
         WorkItem or None
-            None if nothing waits; what others hold may wait later.
+            None if no item waits; items that other processes hold may be given back later.
         """
-        which = {"campaign": campaign} | ({} if stage is None else {"stage": stage})
+        criteria = {"campaign": campaign} | ({} if stage is None else {"stage": stage})
         while True:
-            found = self._abandoned(which)
-            if found is None:
-                found = next(self._query({**which, "state": WAITING}, sort={"cost": -1}, limit=1), None)
-            if found is None:
+            item = self._abandoned(criteria)
+            if item is None:
+                item = next(self._query({**criteria, "state": WAITING}, sort={"cost": -1}, limit=1), None)
+            if item is None:
                 return None
-            taken = {
+            change = {
                 "state": TAKEN,
                 "owner": this_process(),
                 "token": uuid.uuid4().hex,
                 "beat": 0,
-                "attempts": found["attempts"] + 1,
-                "deaths": found["deaths"],
-                "error": found["error"],
+                "attempts": item["attempts"] + 1,
+                "deaths": item["deaths"],
+                "error": item["error"],
                 "taken_at": utc_now(),
             }
-            if found["state"] == TAKEN:
-                taken |= {"deaths": found["deaths"] + 1, "error": f"{_shown(found['owner'])} died or fell silent"}
-            as_seen = {name: found[name] for name in ("work_id", "state", "token", "beat")}
-            if self._swap(as_seen, taken):
-                return _item({**(self._store.query_one({"work_id": found["work_id"]}) or found), **taken})
+            if item["state"] == TAKEN:
+                change |= {"deaths": item["deaths"] + 1, "error": f"{_owner_name(item['owner'])} died or fell silent"}
+            expected = {name: item[name] for name in ("work_id", "state", "token", "beat")}
+            if self._swap(expected, change):
+                return _item({**(self._store.query_one({"work_id": item["work_id"]}) or item), **change})
 
     def submit(self, campaign: str, job_name: Callable[[str, int], str]) -> WorkItem | None:
         """
-        Take the costliest item that waits for a job of a cluster, which is to be submitted next.
+        Mark the costliest waiting item as submitted, for the caller to submit its job.
 
         Parameters
         ----------
         campaign
-            Of the item.
+            Campaign of the item.
         job_name
-            Gives the job's name from the item's and the number of jobs that it had before.
+            Function that returns the id of the job from the id of the item and the number of its earlier jobs.
 
         Returns
         -------
         WorkItem or None
-            With ``job`` and ``jobs``, how many it has had, in its payload; None if nothing waits.
+            Item with ``job``, the id of the job, and ``jobs``, the number of its jobs, in its payload; None if no item
+            waits.
         """
+        criteria = {"campaign": campaign, "state": WAITING}
         while True:
-            found = next(self._store.query({"campaign": campaign, "state": WAITING}, sort={"cost": -1}, limit=1), None)
-            if found is None:
+            item = next(self._store.query(criteria, sort={"cost": -1}, limit=1), None)
+            if item is None:
                 return None
-            before = found["payload"].get("jobs", 0)
-            job = job_name(found["work_id"], before)
+            n_before = item["payload"].get("jobs", 0)
+            job = job_name(item["work_id"], n_before)
             change = {
                 "state": SUBMITTED,
                 "owner": job,
                 "token": uuid.uuid4().hex,
-                "attempts": found["attempts"] + 1,
+                "attempts": item["attempts"] + 1,
                 "payload.job": job,
-                "payload.jobs": before + 1,
+                "payload.jobs": n_before + 1,
             }
-            if self._swap({name: found[name] for name in ("work_id", "state", "token")}, change):
-                payload = found["payload"] | {"job": job, "jobs": before + 1}
-                return _item({**found, **change, "payload": payload})
+            if self._swap({name: item[name] for name in ("work_id", "state", "token")}, change):
+                payload = item["payload"] | {"job": job, "jobs": n_before + 1}
+                return _item({**item, **change, "payload": payload})
 
     def submitted(self, campaign: str) -> list[WorkItem]:
-        """List what is submitted."""
-        return [_item(found) for found in self._store.query({"campaign": campaign, "state": SUBMITTED})]
+        """List the submitted items."""
+        return [_item(document) for document in self._store.query({"campaign": campaign, "state": SUBMITTED})]
 
     def beat(self, item: WorkItem) -> bool:
-        """Show that the item is being worked on; False if it is another's by now."""
+        """Send a heartbeat for a held item; False if another process has taken it over."""
         return self._swap(_held(item), {"beat": next(self._beats)})
 
     def note(self, item: WorkItem, **payload: Any) -> WorkItem:
         """
-        Change the payload, for whoever takes the item next.
+        Change the payload of a held item; a later holder sees the change.
 
         Parameters
         ----------
         item
-            Held.
+            Item that this process holds.
         payload
             New values by name.
+
+        Returns
+        -------
+        WorkItem
+            Item with the changed payload.
 
         Raises
         ------
         StoreError
-            If it is another's by now.
+            If another process has taken the item over.
         """
         if not self._swap(_held(item), {f"payload.{name}": value for name, value in payload.items()}):
-            raise StoreError(f"{item.work_id} was taken over by another process; leave it to that one")
+            raise StoreError(f"{item.work_id} was taken over by another process, which continues it")
         return replace(item, payload=item.payload | payload)
 
     def finish(self, item: WorkItem, **times: datetime) -> bool:
         """
-        Record that the item is done; False if it is another's by now, whose result counts.
+        Record that an item is done.
 
         Parameters
         ----------
         item
-            Held, or submitted.
+            Held or submitted item.
         times
-            ``taken_at`` and ``ended_at`` of a job that ran elsewhere, both by one clock.
+            ``taken_at`` and ``ended_at`` of a job that ran elsewhere, both by the same clock.
+
+        Returns
+        -------
+        bool
+            False if another process has taken the item over; then the result of that process counts.
         """
         return self._end(item, {"state": DONE, "error": None, **times})
 
     def give_back(self, item: WorkItem, error: str | None = None, *, died: bool = False) -> bool:
         """
-        Let others take the item.
+        Make an item available to other processes.
 
         Parameters
         ----------
         item
-            Held, or submitted.
+            Held or submitted item.
         error
-            Why it was not finished; without, it is as if it had never been taken.
+            Reason for which it was not finished. Without a reason, this attempt is not counted.
         died
-            Whether its job died of it, or with it.
+            Whether its job died.
 
         Returns
         -------
         bool
-            False as in `beat`.
+            False if another process has taken the item over.
         """
         untouched = {"attempts": item.attempts - 1} if error is None else {"error": error}
         return self._end(item, {"state": WAITING, "deaths": item.deaths + died, **untouched})
 
     def give_up(self, item: WorkItem, error: str) -> bool:
-        """Record that the item cannot be done, and why; False as in `beat`."""
+        """Record that an item cannot be done, and the reason; False if another process has taken it over."""
         return self._end(item, {"state": BROKEN, "error": error})
 
     def revive(self, campaign: str) -> None:
-        """Let what was given up be tried again."""
-        for found in list(self._query({"campaign": campaign, "state": BROKEN})):
-            as_seen = {name: found[name] for name in ("work_id", "state", "token")}
-            self._swap(as_seen, {"state": WAITING, "attempts": 0, "deaths": 0})
+        """Make items that were given up available again."""
+        for item in list(self._query({"campaign": campaign, "state": BROKEN})):
+            expected = {name: item[name] for name in ("work_id", "state", "token")}
+            self._swap(expected, {"state": WAITING, "attempts": 0, "deaths": 0})
 
     def is_open(self, campaign: str) -> bool:
-        """Ask whether anything waits, is being worked on or submitted."""
+        """Whether any item is waiting, taken or submitted."""
         return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)
 
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
-        """Yield what waits, is being worked on or submitted, as stored, payload and all."""
+        """Yield the stored documents of waiting, taken and submitted items."""
         for state in _OPEN:
             yield from self._store.query({"campaign": campaign, "stage": stage, "state": state})
 
     def items(self, campaign: str) -> Iterator[dict[str, Any]]:
-        """Yield all items as stored but for what is to be done, in the order in which they were added."""
-        known = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at", "payload.job"]
-        yield from self._store.query({"campaign": campaign}, properties=known, sort={"added_at": 1})
+        """Yield the stored documents of all items, without most of the payload, in the order of adding."""
+        names = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at", "payload.job"]
+        yield from self._store.query({"campaign": campaign}, properties=names, sort={"added_at": 1})
 
     def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:
-        """Yield what was given up, as stored, payload and all."""
+        """Yield the stored documents of items that were given up."""
         yield from self._store.query({"campaign": campaign, "state": BROKEN})
 
     def swept(self, campaign: str) -> Iterator[str]:
-        """Yield the ids of what is done, for the caller to clear up after it; once each, if that does not raise."""
-        for found in list(self._query({"campaign": campaign, "state": DONE, "swept": False})):
-            yield found["work_id"]
-            set_fields(self._store, {found["work_id"]: {"swept": True}})
+        """Yield the ids of done items, for the caller to clean up; each id once, unless cleaning up raises."""
+        for item in list(self._query({"campaign": campaign, "state": DONE, "swept": False})):
+            yield item["work_id"]
+            set_fields(self._store, {item["work_id"]: {"swept": True}})
 
     def counts(self, campaign: str) -> dict[str, dict[str, int]]:
         """Count the items of each stage by state."""
@@ -315,58 +351,62 @@ class WorkQueue:
             for stage in sorted(self._store.distinct("stage", {"campaign": campaign}))
         }
 
-    def _abandoned(self, which: Mapping[str, str]) -> dict[str, Any] | None:
-        """Find an item whose holder is gone, or has not beaten for as long as `patience` under the eyes of this one."""
-        now = time.monotonic()  # before reading: should this process sleep in between, it has seen less, not more
-        for found in self._query({**which, "state": TAKEN}):
-            mark = (found["token"], found["beat"])
-            if is_gone(found["owner"]):
-                return found
-            seen, since = self._watched.get(found["work_id"], (None, now))
-            if seen != mark:
-                self._watched[found["work_id"]] = (mark, now)
-            elif now - since > self.patience:
-                return found
+    def _abandoned(self, criteria: Mapping[str, str]) -> dict[str, Any] | None:
+        """Find an item whose holder has ended, or sent no heartbeat while watched for `abandoned_after` seconds."""
+        now = (
+            time.monotonic()
+        )  # before the query: if this process is suspended during it, the watched time is too short
+        for item in self._query({**criteria, "state": TAKEN}):
+            heartbeat = (item["token"], item["beat"])
+            if is_gone(item["owner"]):
+                return item
+            last, since = self._watched.get(item["work_id"], (None, now))
+            if last != heartbeat:
+                self._watched[item["work_id"]] = (heartbeat, now)
+            elif now - since > self.abandoned_after:
+                return item
         return None
 
     def _query(self, criteria: Mapping[str, Any], **page: Any) -> Iterator[dict[str, Any]]:
-        """Yield items without their payload."""
-        known = ["work_id", "state", "owner", "token", "beat", "attempts", "deaths", "error"]
-        found: Iterator[dict[str, Any]] = self._store.query(dict(criteria), properties=known, **page)
-        return found
+        """Yield the documents of items, without their payload."""
+        names = ["work_id", "state", "owner", "token", "beat", "attempts", "deaths", "error"]
+        documents: Iterator[dict[str, Any]] = self._store.query(dict(criteria), properties=names, **page)
+        return documents
 
     def _end(self, item: WorkItem, ending: Mapping[str, Any]) -> bool:
-        """Let go of an item; also True if that was done before, as when an answer was lost on the way."""
+        """Release an item; also True if an earlier call did it, whose answer was lost."""
         if self._swap(_held(item), {"ended_at": utc_now(), **ending, "owner": None}):
             return True
         return bool(self._store.count({"work_id": item.work_id, "token": item.token, "state": ending["state"]}))
 
     def _swap(self, expected: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
-        """Compare and swap. Where the connection was lost, the item tells whether the change had arrived."""
-        lost = False
-        for left in reversed(range(_TRIES)):
+        """Compare and swap; after a lost connection, read from the item whether the change was made."""
+        connection_lost = False
+        for tries_left in reversed(range(_MAX_TRIES)):
             try:
                 if set_if(self._store, expected, {**change, "last_updated": utc_now()}):
                     return True
-                by = {"token": expected["token"], **change}
-                return lost and bool(self._store.count({"work_id": expected["work_id"], **by}))
+                changed = {"work_id": expected["work_id"], "token": expected["token"], **change}
+                return connection_lost and bool(self._store.count(changed))
             except ServerSelectionTimeoutError:
                 raise
             except AutoReconnect:
-                lost = True
-                if not left:
+                connection_lost = True
+                if not tries_left:
                     raise
         raise AssertionError("unreachable")
 
 
-def _item(found: Mapping[str, Any]) -> WorkItem:
-    return WorkItem(**{field.name: found[field.name] for field in fields(WorkItem)})
+def _item(document: Mapping[str, Any]) -> WorkItem:
+    return WorkItem(**{field.name: document[field.name] for field in fields(WorkItem)})
 
 
 def _held(item: WorkItem) -> dict[str, Any]:
+    """Make the criteria for an item that is still in the same hands."""
     return {"work_id": item.work_id, "token": item.token, "state": {"$in": [TAKEN, SUBMITTED]}}
 
 
-def _shown(owner: str) -> str:
+def _owner_name(owner: str) -> str:
+    """Describe the process that holds an item."""
     host, pid = owner.split(":")[:2]
     return f"process {pid} on {host}"

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away."""
+"""Retries while a store is unavailable."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ from matris.relaxation.journal import JournalInUseError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_AWAY = 600.0  # seconds that a store may be away
-_ENDING = 60.0  # seconds in which a process that ends lets go of its journal
+MAX_ATTEMPTS = 3
+"""Number of errors of a chunk's job after which the chunk is given up, with the last error as the reason."""
+
+_STORE_TIMEOUT = 600.0  # seconds that a store may be unavailable
+_JOURNAL_TIMEOUT = 60.0  # seconds for an ending process to release its journal
 
 
-def patiently[T](action: Callable[[], T], waiting: Callable[[str], None] = lambda _: None) -> T:
+def with_retries[T](action: Callable[[], T], on_retry: Callable[[str], None] = lambda _: None) -> T:
     """
-    Do something with a store, again and again while it is away, or while a process that ends holds a journal.
+    Call a function, and repeat the call while its store is unavailable or an ending process holds its journal.
+
+    The pause between calls doubles from 1 s to 30 s. After 10 min (1 min for a journal) the error is raised.
 
     Parameters
     ----------
     action
-        May be repeated.
-    waiting
-        Called with the reason before every wait.
+        Function that may be called repeatedly.
+    on_retry
+        Function that is called with the reason before every pause.
+
+    Returns
+    -------
+    object
+        Result of `action`.
     """
     start = time.monotonic()
     pause = 1.0
@@ -36,8 +46,9 @@ def patiently[T](action: Callable[[], T], waiting: Callable[[str], None] = lambd
         except (PyMongoError, StoreError, JournalInUseError) as error:
             if isinstance(error, StoreError) and not isinstance(error.__cause__, PyMongoError):
                 raise
-            if time.monotonic() - start > (_ENDING if isinstance(error, JournalInUseError) else _AWAY):
+            timeout = _JOURNAL_TIMEOUT if isinstance(error, JournalInUseError) else _STORE_TIMEOUT
+            if time.monotonic() - start > timeout:
                 raise
-            waiting(str(error))
+            on_retry(str(error))
             time.sleep(pause)
             pause = min(2 * pause, 30.0)

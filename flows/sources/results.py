@@ -40,7 +40,7 @@ def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
     if not query.order:
         listed.sort()
     for ids in batched(listed, _BATCH):
-        chosen = replace(query, condition=Among("document_id", ids), order=(), skipped=0, most=None)
+        chosen = replace(query, condition=Among("document_id", ids), order=(), offset=0, max_size=None)
         found = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
         for document, structure in (found[identity] for identity in ids if identity in found):
             checkpoint = document["checkpoint"]

@@ -1,4 +1,4 @@
-"""Commands about campaigns: status, cancel, resume, report, export."""
+"""Commands on existing campaigns: status, cancel, resume, report, export."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import Store, check_there, clear_errors
+from matris.cli.options import Store, clear_errors, require_results
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-Campaign = Annotated[
+CampaignName = Annotated[
     str | None,
     typer.Option(
-        "--campaign", metavar="NAME", help="Its name, or the first letters.", show_default="the one worked on last"
+        "--campaign",
+        metavar="NAME",
+        help="Name of the campaign, or its first characters.",
+        show_default="the campaign that ran last",
     ),
 ]
 
-_PAUSE = 3.0  # seconds between looks
+_POLL_INTERVAL = 3.0  # seconds between updates of --watch
 
 
 def status(
-    campaign: Campaign = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again until it is finished.")] = False,
+    campaign: CampaignName = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished.")
+    ] = False,
     store: Store = None,
 ) -> None:
     """
-    How far a campaign is: stages, chunks, rate, remaining time, what was lost and why.
+    Show the progress of a campaign: stages, chunks, rate, remaining time, and reasons for lost candidates.
 
     `matris status --store campaign --watch`
     """
@@ -39,89 +44,94 @@ def status(
         from matris.cli.status_view import status_view
         from matris.flows.campaign.status import read_status
 
-        check_there(store)
-        found = read_status(store, campaign)
+        require_results(store)
+        current = read_status(store, campaign)
         if not watch:
-            stdout().print(status_view(found))
+            stdout().print(status_view(current))
             return
         from rich.live import Live
 
-        with Live(status_view(found), console=stdout(), auto_refresh=False) as live:
-            while found.phase != "finished":
-                time.sleep(_PAUSE)
-                found = read_status(store, found.name)
-                live.update(status_view(found), refresh=True)
+        with Live(status_view(current), console=stdout(), auto_refresh=False) as live:
+            while current.phase != "finished":
+                time.sleep(_POLL_INTERVAL)
+                current = read_status(store, current.name)
+                live.update(status_view(current), refresh=True)
 
 
-def cancel(campaign: Campaign = None, store: Store = None) -> None:
+def cancel(campaign: CampaignName = None, store: Store = None) -> None:
     """
-    Stop the jobs of a campaign that was submitted to a cluster; what is finished is kept.
+    Cancel the jobs of a campaign that was submitted to a cluster; finished results are kept.
 
     `matris cancel --store project://hull`
     """
     with clear_errors():
         from matris.flows.campaign.campaign import Campaign
-        from matris.flows.cluster.files import need_jobflow_remote
+        from matris.flows.cluster.project_files import need_jobflow_remote
 
-        check_there(store)
+        require_results(store)
         need_jobflow_remote()
-        from matris.flows.cluster.tending import cancel as stop
+        from matris.flows.cluster import supervisor
 
         opened = Campaign.open(store, campaign)
-        n = stop(opened)
-        stdout().print(f"{n} chunks of campaign {opened.name} stopped. To go on: matris resume", soft_wrap=True)
+        n = supervisor.cancel(opened)
+        stdout().print(f"{n} chunks of campaign {opened.name} stopped. To resume: matris resume", soft_wrap=True)
 
 
-def resume(campaign: Campaign = None, store: Store = None) -> None:
+def resume(campaign: CampaignName = None, store: Store = None) -> None:
     """
-    Go on with a submitted campaign: what was cancelled, given up or lost is submitted again.
+    Resume a submitted campaign: submit again what was cancelled, given up or lost.
 
     `matris resume --store project://hull`
     """
     with clear_errors():
-        from matris.cli.submit import warn_of_runner
+        from matris.cli.submit import warn_without_runner
         from matris.flows.campaign.campaign import Campaign
-        from matris.flows.cluster.files import need_jobflow_remote
+        from matris.flows.cluster.project_files import need_jobflow_remote
 
-        check_there(store)
+        require_results(store)
         need_jobflow_remote()
-        from matris.flows.cluster.tending import resume as go_on
-        from matris.flows.cluster.tending import submitted_to
+        from matris.flows.cluster import supervisor
 
         opened = Campaign.open(store, campaign)
         sent: list[int] = []
-        finished = go_on(opened, lambda event: sent.append(event["n"]))
-        told = "is finished" if finished else f"goes on: {sum(sent)} candidates in {len(sent)} chunks submitted again"
-        stdout().print(f"Campaign {opened.name} {told}", soft_wrap=True)
+        finished = supervisor.resume(opened, lambda event: sent.append(event["n"]))
+        outcome = (
+            "is finished" if finished else f"resumes: {sum(sent)} candidates in {len(sent)} chunks submitted again"
+        )
+        stdout().print(f"Campaign {opened.name} {outcome}", soft_wrap=True)
         if opened.record().get("reading"):
-            stderr.print("Its candidates are being read, or that was cut short: then run its command again")
+            stderr.print("Its candidates are still being read, or reading was interrupted: then run its command again")
         if not finished:
-            warn_of_runner(submitted_to(opened))
+            warn_without_runner(supervisor.submitted_to(opened))
 
 
 def report(
-    campaign: Campaign = None,
+    campaign: CampaignName = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Its folder.", show_default="report, in the store's folder"),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the report.", show_default="report, in the store's folder"
+        ),
     ] = None,
     known: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SOURCE", help="Crystals that are no news: count what is stable, unique and novel beside them."
+            metavar="SOURCE",
+            help="Known crystals: the report counts which candidates are stable, unique and novel relative to them; "
+            "may be repeated.",
         ),
     ] = None,
     store: Store = None,
 ) -> None:
     """
-    Write the HTML report of a campaign, finished or not.
+    Write the HTML report of a campaign, at any time.
 
     `matris report --store campaign --known icsd/`
     """
     with clear_errors():
         from matris.flows.campaign.campaign import Campaign, local_folder
 
-        check_there(store)
+        require_results(store)
         with stderr.status("Writing the report …"):
             crystals = [crystal for source in known for crystal in _crystals(source)] if known else None
             opened = Campaign.open(store, campaign)
@@ -134,17 +144,21 @@ def export(
         list[str],
         typer.Argument(
             metavar="[FILTER] FILE|DIR",
-            help="Which candidates, as for 'matris query' (by default all that converged), and where to.",
+            help="Filter, as for 'matris query' (default: all converged candidates), and the file or folder to write.",
         ),
     ],
     form: Annotated[
         Literal["cif", "csv", "jsonl", "extxyz"] | None,
-        typer.Option("--format", help="Of the file; CIF goes into a folder.", show_default="as the name says"),
+        typer.Option(
+            "--format",
+            help="Format of the file; CIF files are written to a folder.",
+            show_default="from the name of the file",
+        ),
     ] = None,
     store: Store = None,
 ) -> None:
     """
-    Write candidates as CIF, CSV, JSON lines or extended XYZ, those nearest to the hull first.
+    Write candidates as CIF, CSV, JSON lines or extended XYZ, sorted by distance to the hull.
 
     `matris export 'ehull <= 50 meV' stable/ --format cif`
 
@@ -152,19 +166,19 @@ def export(
     """
     *filters, target = words
     if len(filters) > 1:
-        raise typer.BadParameter("name one filter, in quotes, and one file or folder")
+        raise typer.BadParameter("give one filter, in quotes, and one file or folder")
     with clear_errors():
         from matris.stores.candidate_store import CandidateStore
         from matris.stores.query.export import export as write
 
-        check_there(store)
-        asked = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
-        n = write(asked.sort("energy_above_hull"), Path(target), form)
+        require_results(store)
+        query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)
 
 
 def _crystals(source: str) -> list[Structure]:
-    """Read the crystals of a source, without what cannot be read."""
+    """Read all readable structures of a source."""
     from matris.flows.sources.files import read_candidates
 
-    return [each.structure for each in read_candidates(source) if each.structure is not None]
+    return [candidate.structure for candidate in read_candidates(source) if candidate.structure is not None]

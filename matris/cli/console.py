@@ -1,4 +1,4 @@
-"""What the command line shows: tables, machine-readable lists and progress."""
+"""Output of the command line: tables, machine-readable lists and progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
 _PIPED_WIDTH = 160
-_RATE_WINDOW = 300.0  # seconds over which the rate is taken: a structure may well need a minute
+_RATE_WINDOW = 300.0  # seconds over which the rate is averaged; one structure may take a minute
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -36,22 +36,22 @@ type Document = Mapping[str, Any]
 
 
 def stdout() -> Console:
-    """Console for results; wide where nobody sees its width."""
+    """Return a console for results; its width is fixed where the output is no terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 
 
 def meV(energy: float | None) -> str:  # noqa: N802 (a unit)
-    """Energy in meV, from eV."""
+    """Format an energy in meV, given in eV."""
     return "–" if energy is None else f"{1e3 * energy:.1f}"
 
 
 def eV(energy: float | None, digits: int = 3) -> str:  # noqa: N802 (a unit)
-    """Energy in eV."""
+    """Format a number, such as an energy in eV; None is a dash."""
     return "–" if energy is None else f"{energy:.{digits}f}"
 
 
 def document_table(documents: Sequence[Document], *, title: str | None = None, numbered: bool = False) -> Table:
-    """Lay out the fields of candidate documents that a person looks at first."""
+    """Lay out the most important fields of candidate documents."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     if numbered:
         table.add_column("#", justify="right")
@@ -78,7 +78,7 @@ def document_table(documents: Sequence[Document], *, title: str | None = None, n
 
 
 def origin(document: Document) -> str:
-    """Where a candidate comes from: its file, or the structure type it was made from."""
+    """Return the origin of a candidate: its file, or its prototype."""
     prototype = document.get("provenance", {}).get("prototype")
     return f"{prototype} type" if prototype else str(document["source"])
 
@@ -103,7 +103,7 @@ def write_json(documents: Iterable[Document]) -> None:
 
 
 def cell(value: Any) -> str:
-    """Show a number or a yes in a table; nothing as a dash."""
+    """Format a value for a table: booleans as yes or no, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -112,38 +112,43 @@ def cell(value: Any) -> str:
 
 
 def write_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table as CSV to standard output; units follow the names in brackets."""
+    """Write a table as CSV to standard output; units follow the column names in square brackets."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([name.replace("\n", " [") + "]" if "\n" in name else name for name in names])
     writer.writerows(rows)
 
 
 def _plain(value: Any) -> str:
-    """JSON form of what JSON does not know."""
+    """Convert a value that JSON does not support."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def rate(per_second: float | None) -> str:
+    """Rate per second, minute or hour: the shortest unit that gives a number of at least one."""
+    if not per_second:
+        return "–"
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        if per_second * seconds >= 1 or unit == "h":
+            break
+    return f"{per_second * seconds:.1f}/{unit}"
+
+
 class _RateColumn(ProgressColumn):
-    """Candidates in a second, minute or hour, whichever gives a number above one."""
+    """Candidates per second, minute or hour."""
 
     def render(self, task: Task) -> Text:
-        """Show the rate of a task."""
-        if not task.speed:
-            return Text("–/s")
-        for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
-            if task.speed * seconds >= 1 or unit == "h":
-                break
-        return Text(f"{task.speed * seconds:.1f}/{unit}", no_wrap=True)
+        """Return the rate of a task as text."""
+        return Text(rate(task.speed), no_wrap=True)
 
 
 class CampaignProgress:
     """
-    Progress of a campaign on standard error: how many candidates are finished, with rate and remaining time.
+    Progress bars of a campaign on standard error: finished candidates, rate, remaining time and lost candidates.
 
     Attributes
     ----------
     known
-        Candidates that were computed before.
+        Number of candidates that the store held already.
     """
 
     def __init__(self) -> None:
@@ -177,7 +182,7 @@ class CampaignProgress:
         Parameters
         ----------
         event
-            As `matris.flows.local.runner.run` tells it.
+            Event from `matris.flows.local.runner.run`.
         """
         what = event["event"]
         if what == "read":
@@ -192,11 +197,11 @@ class CampaignProgress:
         elif what == "done" and event["stage"] != "relax":
             self._bar.update(self._task(event["stage"]), advance=event["n"])
         elif what == "died":
-            self._bar.console.print(f"A process died ({event['cause']}); another goes on.")
+            self._bar.console.print(f"A worker process died ({event['cause']}); another one takes over.")
         elif what == "failed":
-            after = "given up" if event["given_up"] else "it is tried again"
+            consequence = "it is given up" if event["given_up"] else "it is tried again"
             self._bar.console.print(
-                f"A chunk of {event['n']} breaks, {after}: {escape(event['error'])}", soft_wrap=True
+                f"A chunk of {event['n']} candidates failed; {consequence}: {escape(event['error'])}", soft_wrap=True
             )
         elif what == "waiting":
             self._bar.console.print(f"The store does not answer; waiting: {escape(event['error'])}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How sets of labelled frames look in a terminal."""
+"""Tables about sets of labelled frames and training errors, for the terminal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _TUNED = {
     "force_component": ("meV/Å", 1e3),
     "stress": ("GPa", 1.0),
     "magmom": ("μB", 1.0),
-}  # units of what fine-tuning changes
-_FEW = 20  # frames: an element with fewer is hardly learnt
+}  # unit, and factor from eV and Å, of each error
+_FEW = 20  # frames of an element, below which training hardly learns it
 
 
 def data_view(data: DataSet) -> RenderableType:
-    """Show what a set holds: counts, sources, labels, elements, what was left out."""
+    """Lay out the content of a set: counts, sources, labels, elements, and frames left out."""
     meta = data.meta
     left_out = sum(meta["rejected"].values())
     head = (
@@ -50,17 +50,17 @@ def data_view(data: DataSet) -> RenderableType:
     ]
     if left_out:
         share = left_out / (left_out + meta["n_frames"])
-        parts += ["", _reasons(meta["rejected"]), f"{left_out} frames left out ({share:.1%}); which: rejected.csv"]
-    rare = [symbol for symbol, found in meta["elements"].items() if found["frames"] < _FEW]
+        parts += ["", _reasons(meta["rejected"]), f"{left_out} frames left out ({share:.1%}), listed in rejected.csv"]
+    rare = [symbol for symbol, counts in meta["elements"].items() if counts["frames"] < _FEW]
     if rare:
         parts.append(f"In fewer than {_FEW} frames: {', '.join(rare)}")
     return Group(*parts)
 
 
 def tuned_table(tuned: Tuned) -> Table:
-    """Lay out the errors before and after fine-tuning, on new and on old frames that were set aside."""
-    known = [name for name in _TUNED if name in tuned.after or name in tuned.old_after]
-    table = _table(("", *(f"{name.replace('_', ' ')}\n{_TUNED[name][0]}" for name in known)))
+    """Lay out the validation errors before and after fine-tuning, on new and on replayed frames."""
+    names = [name for name in _TUNED if name in tuned.after or name in tuned.old_after]
+    table = _table(("", *(f"{name.replace('_', ' ')}\n{_TUNED[name][0]}" for name in names)))
     rows = (
         ("new, before", tuned.before),
         ("new, after", tuned.after),
@@ -69,17 +69,17 @@ def tuned_table(tuned: Tuned) -> Table:
     )
     for label, errors in rows:
         if errors:
-            table.add_row(label, *(cell(_TUNED[name][1] * errors[name] if name in errors else None) for name in known))
+            table.add_row(label, *(cell(_TUNED[name][1] * errors[name] if name in errors else None) for name in names))
     return table
 
 
 def error_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Lay out errors, a set or an element a line; columns that are empty throughout are left out."""
-    known = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
-    heads = [f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}" for name in known]
+    """Lay out errors, one set or element per line; empty columns are omitted."""
+    names = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
+    heads = [f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}" for name in names]
     table = _table(("", *heads))
     for row in rows:
-        table.add_row(escape(row["name"]), *(cell(row[name]) for name in known))
+        table.add_row(escape(row["name"]), *(cell(row[name]) for name in names))
     return table
 
 
@@ -94,11 +94,11 @@ def _sources(sources: Sequence[dict[str, Any]]) -> Table:
     table = _table(("source", "frames", "left out", "energy rise / work\nof forces", "\nof stress"))
     for source in sources:
         work = [
-            f"{found['ratio']:.2f} ({found['pairs']})" if (found := source["work"].get(name)) else "not comparable"
+            f"{ratio['ratio']:.2f} ({ratio['pairs']})" if (ratio := source["work"].get(name)) else "not comparable"
             for name in ("forces", "stress")
         ]
-        if (asked := source["pressures"]) is not None:
-            work[1] = f"sign as {asked['key']} has it: {asked['agreeing']:.0%} ({asked['n_frames']})"
+        if (signs := source["pressures"]) is not None:
+            work[1] = f"same sign as {signs['key']}: {signs['agreeing']:.0%} ({signs['n_frames']})"
         table.add_row(escape(source["name"]), str(source["n_frames"]), str(source["n_rejected"]), *work)
     return table
 
@@ -106,14 +106,14 @@ def _sources(sources: Sequence[dict[str, Any]]) -> Table:
 def _labels(labels: dict[str, dict[str, float]]) -> Table:
     names = ("n", "mean", "std", "min", "median", "p99", "max")
     table = _table(("label", *names))
-    for label, found in labels.items():
-        table.add_row(label, *(cell(found[name]) for name in names))
+    for label, statistics in labels.items():
+        table.add_row(label, *(cell(statistics[name]) for name in names))
     return table
 
 
 def _elements(meta: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False, title="Frames with an element", title_justify="left")
-    rows = [f"[bold]{symbol}[/bold] {found['frames']}" for symbol, found in meta["elements"].items()]
+    rows = [f"[bold]{symbol}[/bold] {counts['frames']}" for symbol, counts in meta["elements"].items()]
     for _ in range(_PER_ROW):
         table.add_column()
     for start in range(0, len(rows), _PER_ROW):

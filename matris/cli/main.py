@@ -1,4 +1,4 @@
-"""The app: every command, in the panels of its help."""
+"""The command line: all commands, in the panels of the help."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import campaign, cluster, optimade, properties, query, screen, training
+from matris.cli import campaign, cluster, optimade, properties, query, relax, screen, training
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
-    "Properties": (screen.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
+    "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
     "Results": (query.query, campaign.report, campaign.export),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
     "Models": (query.models,),
@@ -52,5 +52,5 @@ def _options(
 def main() -> None:
     """Run the command line."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # deprecations in other packages are not addressed to the user
+        warnings.simplefilter("ignore")  # users cannot act on deprecation warnings of other packages
     app()

@@ -1,4 +1,4 @@
-"""What the commands have in common: options, and how they end."""
+"""Options that several commands share, and the exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -17,28 +17,35 @@ if TYPE_CHECKING:
 
     from matris.cli.console import Document
 
-NOTHING_COMPUTED = 1
+FAILURE = 1
 INTERRUPTED = 130
 
-_NAMED = 3
+_MAX_LISTED = 3
 
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ, pymatgen JSON, or folders of them."),
+    typer.Argument(
+        metavar="FILE", exists=True, help="CIF, POSCAR, extended XYZ or pymatgen JSON files, or folders of them."
+    ),
 ]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(metavar="KEY|FILE", help="A key, as 'matris models' lists them, or a file.", show_default="embedded"),
+    typer.Option(
+        metavar="KEY|FILE",
+        help="Checkpoint: a key that 'matris models' lists, or a file.",
+        show_default="the embedded checkpoint",
+    ),
 ]
 Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, …", show_default="a GPU if there is one")
+    str | None,
+    typer.Option(metavar="NAME", help="Device, such as cuda, cuda:1 or cpu.", show_default="a GPU if there is one"),
 ]
 Devices = Annotated[
     str | None,
     typer.Option(
         "--device",
         metavar="NAME,NAME",
-        help="cpu, cuda, …; a process for each that is named, as in cuda:0,cuda:1.",
+        help="Device, such as cuda, cuda:1 or cpu; several, separated by commas, run one process per device.",
         show_default="a GPU if there is one",
     ),
 ]
@@ -46,7 +53,7 @@ Store = Annotated[
     str | None,
     typer.Option(
         metavar="DIR|URI",
-        help="Where results are kept: a folder, or mongodb://HOST/DATABASE.",
+        help="Store of the results: a folder, mongodb://HOST/DATABASE, or project://NAME of jobflow-remote.",
         show_default="your jobflow configuration, else ./matris-results",
     ),
 ]
@@ -54,44 +61,55 @@ Submit = Annotated[
     bool,
     typer.Option(
         "--submit",
-        help="Hand the work to the workers of a jobflow-remote project: see docs/cluster.md.",
+        help="Submit the work to a cluster, by jobflow-remote (docs/cluster.md).",
         rich_help_panel="Cluster",
     ),
 ]
 Project = Annotated[
     str | None,
     typer.Option(
-        "--project", metavar="NAME", help="Of jobflow-remote.", show_default="its own choice", rich_help_panel="Cluster"
+        "--project",
+        metavar="NAME",
+        help="Project of jobflow-remote.",
+        show_default="jobflow-remote's own choice",
+        rich_help_panel="Cluster",
     ),
 ]
 Worker = Annotated[
     str | None,
-    typer.Option("--worker", metavar="NAME,NAME", help="Which compute.", show_default="gpu", rich_help_panel="Cluster"),
+    typer.Option(
+        "--worker",
+        metavar="NAME,NAME",
+        help="Workers of the project that compute.",
+        show_default="gpu",
+        rich_help_panel="Cluster",
+    ),
 ]
 Resource = Annotated[
     list[str] | None,
     typer.Option(
         "--resource",
         metavar="KEY=VALUE",
-        help="Of a job, such as time=02:00:00; may be repeated.",
-        show_default="the worker's",
+        help="Resource that each job requests, such as time=02:00:00; may be repeated.",
+        show_default="the worker's resources",
         rich_help_panel="Cluster",
     ),
 ]
 Fmax = Annotated[
-    float, typer.Option(metavar="F", min=1e-9, help="Converged below this force on atoms and cell (eV/Å).")
+    float,
+    typer.Option(metavar="F", min=1e-9, help="Convergence threshold for the forces on atoms and cell (eV/Å)."),
 ]
-MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Most optimisation steps of a structure.")]
-ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Candidates in one job.")]
+MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Maximum number of optimisation steps per structure.")]
+ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of candidates in one job.")]
 MinLength = Annotated[
-    float, typer.Option(metavar="A", min=1.0, help="Least distance between faces of the supercell (Å).")
+    float, typer.Option(metavar="A", min=1.0, help="Minimum distance between opposite faces of the supercell (Å).")
 ]
-Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="What to print.")]
+Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Format of the printed results.")]
 Page = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.html|DIR",
-        help="Where the page with tables and pictures goes.",
+        help="HTML page with tables and plots, or the folder for it.",
         show_default="the store's folder",
     ),
 ]
@@ -99,43 +117,53 @@ Page = Annotated[
 
 @contextmanager
 def clear_errors(*, resumes: bool = True) -> Iterator[None]:
-    """Turn what goes wrong on purpose into one line and an exit code; after Ctrl-C say whether anything is kept."""
+    """
+    Turn expected errors and Ctrl-C into one line on standard error and an exit code.
+
+    Parameters
+    ----------
+    resumes
+        Whether the command resumes when it is run again, for the message after Ctrl-C.
+    """
     try:
         yield
     except BrokenPipeError:
         raise
-    except (MatrisError, OSError) as error:  # of the system: disk full, no rights
+    except (MatrisError, OSError) as error:  # OSError: disk full, missing rights
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(NOTHING_COMPUTED) from None
+        raise typer.Exit(FAILURE) from None
     except KeyboardInterrupt:
-        kept = "What is finished is kept; run the same command again to go on." if resumes else "Nothing is kept."
-        stderr.print(f"Interrupted. {kept}")
+        message = (
+            "Finished results are kept; run the same command again to resume." if resumes else "No results are kept."
+        )
+        stderr.print(f"Interrupted. {message}")
         raise typer.Exit(INTERRUPTED) from None
 
 
-def check_there(location: str | None) -> None:
+def require_results(location: str | None) -> None:
     """
-    Refuse to look for results in a folder that holds none: opening it would make a store there.
+    Check that a folder holds results; opening a store there would create one.
 
     Raises
     ------
     StoreError
-        If there is no store.
+        If the folder holds no store.
     """
     from matris.errors import StoreError
     from matris.stores.database.jobstore import DATABASE_FILE
 
     if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
-        raise StoreError(f"{location} holds no results: there is no {DATABASE_FILE} in it")
+        raise StoreError(f"{location} holds no results: it has no {DATABASE_FILE}")
 
 
-def listed(names: Sequence[str]) -> str:
-    """Name the first few."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def shortened(names: Sequence[str]) -> str:
+    """List the first few names and the number of the others."""
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def exit_by_states(documents: Sequence[Document]) -> None:
-    """End with an error code if nothing at all could be computed."""
+    """Exit with an error code if no structure could be computed."""
     if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
-        raise typer.Exit(NOTHING_COMPUTED)
+        raise typer.Exit(FAILURE)

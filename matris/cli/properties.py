@@ -1,4 +1,4 @@
-"""Commands that compute properties: `elastic`, `eos`, `phonon`, `qha`, `md`."""
+"""Commands that compute properties: elastic, eos, phonon, qha, md."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from matris.cli.options import (
     Worker,
     clear_errors,
     exit_by_states,
-    listed,
+    shortened,
 )
-from matris.cli.submit import chosen, submit_properties
+from matris.cli.submit import submission_of, submit_properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def elastic(
     resource: Resource = None,
 ) -> None:
     """
-    Elastic tensors: moduli and mechanical stability (GPa).
+    Compute elastic tensors, elastic moduli (GPa) and mechanical stability.
 
     `matris elastic POSCAR other.cif`
     """
@@ -58,8 +58,8 @@ def elastic(
         from matris.makers import BatchElasticMaker
 
         maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
-        where = chosen(project, worker, resource, device) if submit else None
-        _properties("elastic", files, maker, store, output, report, where)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("elastic", files, maker, store, output, report, submission)
 
 
 def eos(
@@ -71,7 +71,9 @@ def eos(
     report: Page = None,
 ) -> None:
     """
-    Equations of state: equilibrium volume and bulk modulus (third-order Birch–Murnaghan; JSON has others too).
+    Fit equations of state: equilibrium volume (Å³) and bulk modulus (GPa).
+
+    Tables show the third-order Birch–Murnaghan fit; --format json has the other equations too.
 
     `matris eos POSCAR other.cif --format json > eos.json`
     """
@@ -85,7 +87,8 @@ def phonon(
     files: Files,
     min_length: MinLength = 12.0,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Distort unstable crystals along their worst mode, and relax them.")
+        bool,
+        typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -98,7 +101,7 @@ def phonon(
     resource: Resource = None,
 ) -> None:
     """
-    Harmonic phonons: dynamical stability and thermal properties at 300 K.
+    Compute harmonic phonons (THz), dynamical stability, and thermal properties at 300 K.
 
     `matris phonon POSCAR --min-length 15`
     """
@@ -108,14 +111,14 @@ def phonon(
         maker = BatchPhononMaker(
             checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
         )
-        where = chosen(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, where)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("phonon", files, maker, store, output, report, submission)
 
 
 def qha(
     files: Files,
     min_length: MinLength = 12.0,
-    t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Highest temperature (K).")] = 1000.0,
+    t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -123,7 +126,7 @@ def qha(
     report: Page = None,
 ) -> None:
     """
-    Quasi-harmonic thermodynamics: thermal expansion, bulk modulus and heat capacity, Grüneisen parameters.
+    Compute thermal expansion, bulk modulus, heat capacity and Grüneisen parameters (quasi-harmonic).
 
     `matris qha POSCAR --t-max 600`
     """
@@ -138,19 +141,19 @@ def md(
     files: Files,
     ensemble: Annotated[
         Literal["nve", "nvt", "npt"],
-        typer.Option(help="nvt: Langevin thermostat; npt: with a barostat by which the whole cell fluctuates."),
+        typer.Option(help="Ensemble: nvt has a Langevin thermostat, npt also a barostat that changes the whole cell."),
     ] = "nvt",
     temperature: Annotated[
-        float, typer.Option(metavar="K", min=0.0, help="Of initial velocities and thermostat (K).")
+        float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
-    pressure: Annotated[float, typer.Option(metavar="P", help="Of npt (GPa).")] = 0.0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of each structure.")] = 1000,
-    time_step: Annotated[float, typer.Option(metavar="FS", help="Of the integrator (fs).")] = 1.0,
-    interval: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between frames.")] = 10,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of initial velocities and noise.")] = 0,
-    trajectories: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the trajectories, extended XYZ.")] = Path(
-        "trajectories"
-    ),
+    pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
+    time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
+    interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
+    trajectories: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
+    ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -158,9 +161,10 @@ def md(
     report: Page = None,
 ) -> None:
     """
-    Molecular dynamics of the cells as they are: mean temperature, pressure, volume and energy, and trajectories.
+    Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
 
-    Give supercells of some hundred atoms. A structure whose trajectory is complete in the folder is not computed again.
+    The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
+    is complete are not computed again.
 
     `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
     """
@@ -193,19 +197,19 @@ def _properties(
     store: str | None,
     output: str,
     report: Path | None,
-    where: Submission | None = None,
+    submission: Submission | None = None,
 ) -> None:
-    """Compute a property of all structures in some files, print it, write a page about it."""
+    """Compute a property of all structures in some files, print the results, and write an HTML page."""
     from matris.flows.campaign.campaign import local_folder
-    from matris.flows.properties import compute_properties
+    from matris.flows.local.property_run import compute_properties
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 
-    if where is not None:
-        found = submit_properties(name, files, maker, where, store)
-        if found is None:
+    documents: Sequence[Document] | None
+    if submission is not None:
+        documents = submit_properties(name, files, maker, submission, store)
+        if documents is None:
             return
-        documents = found
     else:
         with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
             maker.potential()
@@ -213,7 +217,7 @@ def _properties(
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:
-        title = f"{kind.title}: {listed([path.name or str(path) for path in files])}"
+        title = f"{kind.title}: {shortened([path.name or str(path) for path in files])}"
         with stderr.status("Writing the page …"):
             page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
@@ -221,7 +225,7 @@ def _properties(
 
 
 def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
-    """Print one material a line, or whole documents."""
+    """Print a table or CSV with one material per line, or whole documents as JSON."""
     rows = [(d, kind.row(d)) for d in documents]
     if output == "json":
         write_json(documents)

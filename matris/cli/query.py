@@ -1,4 +1,4 @@
-"""Commands that look things up: `query` (results in a store) and `models` (checkpoints)."""
+"""Commands that look things up: query (results in a store) and models (checkpoints)."""
 
 from __future__ import annotations
 
@@ -11,48 +11,60 @@ from rich.markup import escape
 from rich.table import Table
 
 from matris.cli.console import columns_table, document_table, stderr, stdout, write_json
-from matris.cli.options import Store, check_there, clear_errors
+from matris.cli.options import Store, clear_errors, require_results
 
 if TYPE_CHECKING:
     from matris.stores.query.query import CandidateQuery
 
-_PAGE = 50
+_PAGE_SIZE = 50  # rows of a table
 
 
 def query(
     text: Annotated[
         str | None,
-        typer.Argument(metavar="FILTER", help="Such as 'has Fe, O and ehull <= 50 meV'.", show_default="all"),
+        typer.Argument(metavar="FILTER", help="Filter, such as 'has Fe, O and ehull <= 50 meV'.", show_default="all"),
     ] = None,
     formula: Annotated[str | None, typer.Option(metavar="FORMULA", help="Reduced formula, such as Fe2O3.")] = None,
-    chemsys: Annotated[str | None, typer.Option(metavar="A-B-C", help="Exactly these elements.")] = None,
-    elements: Annotated[str | None, typer.Option(metavar="A,B", help="At least these elements.")] = None,
-    below: Annotated[float | None, typer.Option(metavar="EV", help="Above the hull by at most this (eV/atom).")] = None,
-    state: Annotated[str | None, typer.Option(help="What became of it: converged, max_steps, failed, …")] = None,
+    chemsys: Annotated[
+        str | None, typer.Option(metavar="A-B-C", help="Chemical system: exactly these elements.")
+    ] = None,
+    elements: Annotated[str | None, typer.Option(metavar="A,B", help="Elements: at least these.")] = None,
+    below: Annotated[float | None, typer.Option(metavar="EV", help="Maximum energy above the hull (eV/atom).")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="State of the result: converged, max_steps, failed, rejected or duplicate."),
+    ] = None,
     sort: Annotated[
-        str, typer.Option(metavar="A,-B", help="Fields to sort by; -FIELD for the largest first.")
+        str, typer.Option(metavar="A,-B", help="Fields to sort by; -FIELD puts the largest first.")
     ] = "energy_above_hull",
     best_per: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="Only the first by --sort of each, such as chemsys.")
+        str | None,
+        typer.Option(metavar="FIELD", help="Field, such as chemsys: only the first result of each of its values."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Most results.", show_default=f"{_PAGE} in a table, else all")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Maximum number of results.", show_default=f"{_PAGE_SIZE} in a table, else all"
+        ),
     ] = None,
-    page: Annotated[int, typer.Option(metavar="N", min=1, help="Which page of --limit results.")] = 1,
+    page: Annotated[int, typer.Option(metavar="N", min=1, help="Page number; a page has --limit results.")] = 1,
     columns: Annotated[
-        str | None, typer.Option(metavar="A,B.C", help="Fields of a table or CSV, dotted in sub-documents.")
+        str | None,
+        typer.Option(
+            metavar="A,B.C", help="Fields in a table or CSV; nested fields with dots, such as elastic.bulk_modulus."
+        ),
     ] = None,
     output: Annotated[
-        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="What to print.")
+        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="Format of the printed results.")
     ] = "table",
     structures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the relaxed structures there, as CIF.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
     ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Print only the number of results.")] = False,
     store: Store = None,
 ) -> None:
     """
-    Find results in the store. The language of FILTER, with examples, is in docs/queries.md.
+    Find results in the store; docs/queries.md explains the language of FILTER.
 
     `matris query 'has Fe, O and ehull <= 50 meV and not phonon.has_imaginary_modes'`
 
@@ -61,21 +73,25 @@ def query(
     with clear_errors():
         from matris.stores.candidate_store import CandidateStore
 
-        check_there(store)
-        asked = CandidateStore.open(store).query(
-            formula=formula, chemsys=chemsys, elements=_names(elements), below=below, state=state
+        require_results(store)
+        results = CandidateStore.open(store).query(
+            formula=formula, chemsys=chemsys, elements=_split(elements), below=below, state=state
         )
-        asked = (asked if text is None else asked.where(text)).sort(*_names(sort) or ())
+        results = (results if text is None else results.where(text)).sort(*_split(sort) or ())
         if best_per is not None:
-            asked = asked.best_of(best_per)
+            results = results.best_of(best_per)
         if count:
-            stdout().print(asked.count())
+            stdout().print(results.count())
         else:
-            _show_found(asked, page, limit, output, _names(columns), structures)
+            _show_results(results, page, limit, output, _split(columns), structures)
 
 
 def models() -> None:
-    """List the checkpoints: energy scale, predictions, whether at hand; what the embedded ones are worth."""
+    """
+    List the checkpoints: energy scale, predictions and local files; for the embedded ones also errors and limits.
+
+    `matris models`
+    """
     with clear_errors():
         from matris.files.cache import cache_directory
         from matris.model import checkpoints
@@ -97,10 +113,9 @@ def models() -> None:
         out = stdout()
         out.print(table)
         out.print(
-            f"Files are looked for in {escape(str(cache_directory()))}; missing ones are downloaded there.",
-            soft_wrap=True,
+            f"Files are read from {escape(str(cache_directory()))}; missing ones are downloaded to it.", soft_wrap=True
         )
-        out.print("Without a network, place them there.")
+        out.print("Without a network, copy the files to this folder.")
         for card in embedded:
             if errors := measured_errors(card):
                 out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
@@ -110,19 +125,19 @@ def models() -> None:
                 out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
-def _names(listed: str | None) -> list[str] | None:
-    """Split what an option lists."""
-    return [name.strip() for name in listed.split(",")] if listed else None
+def _split(names: str | None) -> list[str] | None:
+    """Split the value of an option at its commas."""
+    return [name.strip() for name in names.split(",")] if names else None
 
 
-def _show_found(
-    asked: CandidateQuery, page: int, limit: int | None, output: str, columns: list[str] | None, folder: Path | None
+def _show_results(
+    results: CandidateQuery, page: int, limit: int | None, output: str, columns: list[str] | None, folder: Path | None
 ) -> None:
-    """Print a page of what was found, and write its structures if there is a folder for them."""
+    """Print a page of results, and write their structures if there is a folder for them."""
     from matris.stores.query.tables import COLUMNS, expanded, json_ready, row, write_cif
 
-    size = limit or (_PAGE if output == "table" or page > 1 else None)
-    shown = asked if size is None else asked.page(page, size)
+    size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)
+    shown = results if size is None else results.page(page, size)
     if output == "json":
         write_json(map(json_ready, shown))
     elif output == "jsonl":
@@ -130,11 +145,12 @@ def _show_found(
     elif output == "csv":
         shown.to_csv(sys.stdout, columns or COLUMNS)
     else:
-        found = list(shown)
+        documents = list(shown)
         names = expanded(columns) if columns else []
-        table = columns_table(names, [row(d, names) for d in found]) if columns else document_table(found)
+        table = columns_table(names, [row(d, names) for d in documents]) if columns else document_table(documents)
         stdout().print(table)
-        total = asked.count() if page > 1 or len(found) == size else len(found)
-        stderr.print(f"{total} found" if total == len(found) else f"{len(found)} of {total} found, page {page}")
+        n = len(documents)
+        total = results.count() if page > 1 or n == size else n
+        stderr.print(f"{total} found" if total == n else f"{n} of {total} found, page {page}")
     if folder is not None:
         stderr.print(f"{write_cif(shown.structures(), folder)} structures in {escape(str(folder))}")

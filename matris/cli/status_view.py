@@ -1,4 +1,4 @@
-"""What the terminal shows of a campaign under way."""
+"""Status of a campaign, for the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from matris.cli.console import rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,44 +21,49 @@ if TYPE_CHECKING:
 _PHASES = {
     "reading": "reading candidates",
     "running": "running",
-    "queued": "queued: its jobs wait for the cluster, or for the runner",
-    "cancelled": "cancelled: 'matris resume' goes on",
-    "waiting": "waiting: nobody works on it; 'matris screen' with the same arguments goes on",
+    "queued": "queued: jobs wait for the cluster or for the runner",
+    "cancelled": "cancelled: 'matris resume' resumes it",
+    "waiting": "waiting: no process works on it; 'matris screen' with the same arguments resumes it",
     "finished": "finished: nothing is left to compute",
 }
-_REASONS = 8
+_CHUNK_STATES = ("waiting", "taken", "done", "broken")  # in the order of the columns
+_MAX_REASONS = 8
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def status_view(status: Status) -> RenderableType:
-    """Lay the status of a campaign out."""
+    """Lay out the status of a campaign."""
     head = Text.assemble(
         (status.title, "bold"), f"  {status.name}  checkpoint {status.checkpoint}\n", (_PHASES[status.phase], "cyan")
     )
     read = f"{_count(status.read)} read"
-    told = [(status.identical, "identical"), (status.known, "known already")]
-    told += [(sum(kinds.values()), f"dropped at {stage}") for stage, kinds in status.dropped.items()]
-    read += "".join(f", {_count(count)} {what}" for count, what in told if count)
+    counts = [(status.identical, "identical"), (status.known, "known already")]
+    counts += [(sum(kinds.values()), f"dropped at {stage}") for stage, kinds in status.dropped.items()]
+    read += "".join(f", {_count(count)} {label}" for count, label in counts if count)
     parts: list[RenderableType] = [head, Text(read)]
     if status.jobs:
         parts.append(
-            Text(f"submitted to {status.cluster}: " + ", ".join(f"{n} {how}" for how, n in status.jobs.items()))
+            Text(f"submitted to {status.cluster}: " + ", ".join(f"{n} {state}" for state, n in status.jobs.items()))
         )
     parts.append(_stages(status))
     reasons = {f"{stage}: {kind}": n for stage, kinds in status.dropped.items() for kind, n in kinds.items()}
     reasons |= {kind: reasons.get(kind, 0) + n for kind, n in status.lost.items()}
     if reasons:
         parts.append(_reasons(reasons))
-    parts += [Text(f"chunk given up: {error}", style="red") for error in status.broken[:_REASONS]]
+    parts += [Text(f"chunk given up: {error}", style="red") for error in status.broken[:_MAX_REASONS]]
     if status.deaths:
         parts.append(
-            Text(f"{_count(status.deaths)} times a process died over a chunk; another took it", style="yellow")
+            Text(f"{_count(status.deaths)} times a process died on a chunk; another one took it over", style="yellow")
         )
     if status.jobs.get("ended"):
-        parts.append(Text("what has ended is collected by a job 'matris tend', or by 'matris resume'", style="yellow"))
+        parts.append(
+            Text(
+                "results of ended jobs are collected by a job 'matris supervise' or by 'matris resume'", style="yellow"
+            )
+        )
     if status.jobs.get("lost"):
         parts.append(
-            Text("what is lost is submitted again as the next job ends, or by 'matris resume'", style="yellow")
+            Text("lost jobs are submitted again when the next job ends, or by 'matris resume'", style="yellow")
         )
     return Group(*parts)
 
@@ -74,12 +81,9 @@ def _stages(status: Status) -> Table:
 
 def _row(stage: StageStatus) -> list[RenderableType]:
     total, done = sum(stage.candidates.values()), stage.candidates["done"]
-    counts = [_count(stage.chunks[state]) if stage.chunks[state] else "–" for state in _SHOWN]
+    counts = [_count(stage.chunks[state]) if stage.chunks[state] else "–" for state in _CHUNK_STATES]
     bar = ProgressBar(total=max(total, 1), completed=done, width=24)
     return [stage.stage, bar, f"{_count(done)}/{_count(total)}", *counts, rate(stage.rate), duration(stage.remaining)]
-
-
-_SHOWN = ("waiting", "taken", "done", "broken")
 
 
 def _reasons(reasons: Mapping[str, int]) -> Table:
@@ -87,23 +91,15 @@ def _reasons(reasons: Mapping[str, int]) -> Table:
     table.add_column("lost", justify="right")
     table.add_column("reason", overflow="fold")
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    for reason, count in ordered[:_REASONS]:
+    for reason, count in ordered[:_MAX_REASONS]:
         table.add_row(_count(count), Text(reason))
-    if rest := sum(count for _, count in ordered[_REASONS:]):
+    if rest := sum(count for _, count in ordered[_MAX_REASONS:]):
         table.add_row(_count(rest), "for other reasons")
     return table
 
 
-def rate(per_second: float | None) -> str:
-    """Candidates in a second, minute or hour, whichever gives a number above one."""
-    if not per_second:
-        return "–"
-    unit, seconds = next((each for each in (("s", 1), ("min", _MINUTE)) if per_second * each[1] >= 1), ("h", _HOUR))
-    return f"{per_second * seconds:.1f}/{unit}"
-
-
 def duration(seconds: float | None) -> str:
-    """Time to go, roughly."""
+    """Format a duration, rounded to minutes, hours or days."""
     if seconds is None:
         return "–"
     if seconds < _MINUTE:

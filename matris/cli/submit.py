@@ -1,4 +1,4 @@
-"""What commands do that hand their work to a cluster."""
+"""What commands do to submit their work to a cluster."""
 
 from __future__ import annotations
 
@@ -19,37 +19,53 @@ if TYPE_CHECKING:
     from matris.stores.documents.candidate import Candidate
 
 
-def chosen(project: str | None, worker: str | None, resource: Sequence[str] | None, device: str | None) -> Submission:
-    """Read from the options where jobs are sent."""
+def submission_of(
+    project: str | None, worker: str | None, resource: Sequence[str] | None, device: str | None
+) -> Submission:
+    """
+    Read the project, the workers and the resources of jobs from the options of a command.
+
+    Raises
+    ------
+    MatrisError
+        If the options name several devices, or workers that the project lacks.
+    """
     if device is not None and "," in device:
         raise MatrisError(f"a job computes on one device, not on {device}: the scheduler binds each job to a GPU")
-    from matris.flows.cluster.files import need_jobflow_remote
+    from matris.flows.cluster.project_files import need_jobflow_remote
 
     need_jobflow_remote()
-    from matris.flows.cluster.submission import submission
+    from matris.flows.cluster.submission import choose_submission
 
     pairs = [setting.partition("=") for setting in resource or ()]
     for name, equals, _ in pairs:
         if not equals:
             raise MatrisError(f"--resource {name} has no value: write --resource {name}=VALUE")
     workers = [name.strip() for name in worker.split(",")] if worker else []
-    return submission(project, workers, resources={name: value for name, _, value in pairs})
+    return choose_submission(project, workers, resources={name: value for name, _, value in pairs})
 
 
-def store_of(where: Submission, store: str | None) -> str:
-    """Store of the project's results, where those of a submitted command are."""
+def project_store(submission: Submission, store: str | None) -> str:
+    """
+    Return the store of a project, which holds the results of submitted work.
+
+    Raises
+    ------
+    MatrisError
+        If the option ``--store`` names another one.
+    """
     from matris.stores.database.jobstore import PROJECT
 
-    if store not in {None, f"{PROJECT}{where.project}"}:
+    if store not in {None, f"{PROJECT}{submission.project}"}:
         raise MatrisError(
-            f"what is submitted goes to the database of project {where.project}: leave --store {store} out"
+            f"submitted work is stored in the database of project {submission.project}: leave --store {store} out"
         )
-    return f"{PROJECT}{where.project}"
+    return f"{PROJECT}{submission.project}"
 
 
-def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], where: Submission) -> bool:
-    """Submit what a campaign lacks, and say what became of it; whether nothing is left to do."""
-    from matris.flows.cluster.tending import submit
+def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], submission: Submission) -> bool:
+    """Submit what the campaign lacks, print a summary, and return whether the campaign is finished."""
+    from matris.flows.cluster.supervisor import submit
 
     n = {"read": 0, "chunks": 0, "candidates": 0}
 
@@ -63,47 +79,47 @@ def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], where: 
                 n["candidates"] += event["n"]
             line.update(f"{n['read']} read, {n['candidates']} submitted …")
 
-        submit(campaign, candidates, where, watch)
+        submit(campaign, candidates, submission, watch)
     finished = not campaign.queue.is_open(campaign.name)
     if not finished:
-        told = f"{n['read']} read; {n['candidates']} candidates in {n['chunks']} chunks submitted to "
-        stdout().print(
-            f"{told}{', '.join(where.workers)} of project {where.project}, campaign {campaign.name}", soft_wrap=True
-        )
-        warn_of_runner(where)
+        counts = f"{n['read']} read; {n['candidates']} candidates in {n['chunks']} chunks submitted to "
+        target = f"{', '.join(submission.workers)} of project {submission.project}, campaign {campaign.name}"
+        stdout().print(f"{counts}{target}", soft_wrap=True)
+        warn_without_runner(submission)
         store = escape(str(campaign.location))
         stdout().print(
-            f"Watch it: matris status --store {store}. Stop it: matris cancel --store {store}", soft_wrap=True
+            f"Progress: matris status --store {store}. To stop: matris cancel --store {store}", soft_wrap=True
         )
     return finished
 
 
 def submit_properties(
-    name: str, files: Sequence[Path], maker: BatchMaker, where: Submission, store: str | None
+    name: str, files: Sequence[Path], maker: BatchMaker, submission: Submission, store: str | None
 ) -> list[dict[str, Any]] | None:
-    """Submit what is to be computed of some files, and say so; or the documents, if all are there."""
-    from matris.flows.cluster import properties
+    """Submit the structures of some files and print a summary, or return the documents if all are computed."""
+    from matris.flows.cluster import property_jobs
     from matris.stores.database.jobstore import open_job_store
 
     with stderr.status("Submitting …"):
-        job_store = open_job_store(store_of(where, store))
-        documents, counts = properties.submit_properties(files, name, maker, job_store, where)
+        job_store = open_job_store(project_store(submission, store))
+        documents, counts = property_jobs.submit_properties(files, name, maker, job_store, submission)
     if documents is None:
-        told = ", ".join(f"{n} {how}" for how, n in counts.items())
+        states = ", ".join(f"{n} {state}" for state, n in counts.items())
+        workers = f"{', '.join(submission.workers)} of project {submission.project}"
         stdout().print(
-            f"{told}, by {', '.join(where.workers)} of project {where.project}. The same command again shows the "
-            f"results; jobs: jf -p {where.project} job list",
+            f"{states}, by {workers}. Run the same command again for the results; "
+            f"list the jobs by jf -p {submission.project} job list",
             soft_wrap=True,
         )
-        warn_of_runner(where)
+        warn_without_runner(submission)
     return documents
 
 
-def warn_of_runner(where: Submission) -> None:
-    """Say so if nobody submits what is in the project's queue."""
+def warn_without_runner(submission: Submission) -> None:
+    """Print a warning if no runner submits the jobs in the project's queue."""
     from matris.flows.cluster.checks import check_runner
-    from matris.flows.cluster.files import read_project
+    from matris.flows.cluster.project_files import read_project
 
-    finding = check_runner(read_project(where.project)[0])
-    if finding.wrong:
-        stderr.print(f"[yellow]The runner[/yellow] {escape(finding.told)}", soft_wrap=True)
+    result = check_runner(read_project(submission.project)[0])
+    if result.failed:
+        stderr.print(f"[yellow]The runner[/yellow] {escape(result.message)}", soft_wrap=True)

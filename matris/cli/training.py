@@ -1,4 +1,4 @@
-"""Commands of training: data, evaluate, label, train, finetune."""
+"""Commands for training: data, label, train, finetune, evaluate."""
 
 from __future__ import annotations
 
@@ -11,47 +11,66 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout, write_columns, write_json
-from matris.cli.options import Device, Format, Store, check_there, clear_errors, listed
+from matris.cli.options import Device, Format, Store, clear_errors, require_results, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from matris.training.assess import Assessment
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
     from matris.training.data.reading import LabelledFiles
 
-_SOURCES = "Extended XYZ, ASE databases, JSON (MPtrj, MatPES, pymatgen), sets, or folders of them."
+_SOURCES = "Labelled structures: extended XYZ, ASE databases, JSON (MPtrj, MatPES, pymatgen), sets, or folders of them."
 Sources = Annotated[list[Path], typer.Argument(metavar="FILE", exists=True, help=_SOURCES)]
 OptionalSources = Annotated[
     list[Path] | None, typer.Argument(metavar="FILE", exists=True, help=_SOURCES, show_default=False)
 ]
-MaxForce = Annotated[float, typer.Option(metavar="F", min=0.0, help="Leave out frames with a larger force (eV/Å).")]
+MaxForce = Annotated[
+    float, typer.Option(metavar="F", min=0.0, help="Maximum force; frames with a larger one are left out (eV/Å).")
+]
 StressUnit = Annotated[
     Literal["eV/Å³", "eV/A^3", "GPa", "kbar"] | None,
-    typer.Option(help="Of stresses whose source names none.", show_default="eV/Å³ in XYZ and ASE databases"),
+    typer.Option(
+        metavar="UNIT",
+        help="Unit of stresses whose source names none: eV/Å³ (or eV/A^3), GPa or kbar.",
+        show_default="eV/Å³ in XYZ and ASE databases",
+    ),
 ]
 FlipStress = Annotated[
-    bool, typer.Option("--flip-stress", help="Stresses count compression as positive, as VASP's do.")
+    bool,
+    typer.Option(
+        "--flip-stress", help="Reverse the sign of stresses that are positive under compression, as VASP's are."
+    ),
 ]
 
 
 def data(
     files: OptionalSources = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="SET", help="Folder to make.", show_default="show a set")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="SET", help="Folder of the new set.", show_default="show an existing set"
+        ),
     ] = None,
-    validation: Annotated[float, typer.Option(metavar="X", min=0.0, max=1.0, help="Share to set aside.")] = 0.05,
+    validation: Annotated[
+        float, typer.Option(metavar="X", min=0.0, max=1.0, help="Fraction of the frames to set aside for validation.")
+    ] = 0.05,
     split_by: Annotated[
         Literal["formula", "material", "source"],
-        typer.Option(help="What is never split, unless frames have a 'split'."),
+        typer.Option(
+            metavar="GROUP",
+            help="Frames of one formula, material or source are not split, unless they have a 'split' of their own.",
+        ),
     ] = "formula",
     scale: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Energy scale: mp, omat24, matpes-pbe, …", show_default="as the files say"),
+        typer.Option(
+            metavar="NAME", help="Energy scale of the labels: mp, omat24, matpes-pbe, …", show_default="from the files"
+        ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(metavar="DIR|URI", help="Take the labels that 'matris label' put there.", show_default=False),
+        typer.Option(metavar="DIR|URI", help="Store with labels that 'matris label' added.", show_default=False),
     ] = None,
     max_force: MaxForce = 100.0,
     max_residual: Annotated[
@@ -59,24 +78,26 @@ def data(
         typer.Option(
             metavar="EV",
             min=0.0,
-            help="Leave out energies farther from what the elements explain (eV/atom).",
-            show_default="12 robust standard deviations, 1 at least",
+            help="Maximum deviation of an energy from a fit to the elements (eV/atom); others are left out.",
+            show_default="12 robust standard deviations, at least 1",
         ),
     ] = None,
     stress_unit: StressUnit = None,
     flip_stress: FlipStress = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Refuse labels that contradict each other: signs, units.")
+        bool, typer.Option("--check/--no-check", help="Reject labels whose signs or units contradict each other.")
     ] = True,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY|FILE", help="Count angles for its cut-offs now.", show_default="training counts them"
+            metavar="KEY|FILE",
+            help="Checkpoint for whose cutoffs to count angles now.",
+            show_default="count in training",
         ),
     ] = None,
 ) -> None:
     """
-    Make a set to train on from labelled structures, or show one: sizes, elements, labels, what was left out and why.
+    Make a training set from labelled structures, or show one: sizes, elements, labels, and frames left out.
 
     `matris data MPtrj_2022.9_full.json --output mptrj`
 
@@ -88,23 +109,27 @@ def data(
         from matris.model.checkpoints import locate, read_file
         from matris.model.potential import load
         from matris.training.data.dataset import DataSet
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.writer import SetOptions, write_set
 
         if not files and store is None:
-            raise MatrisError("name files with labels, or a store that holds some: --store DIR")
+            raise MatrisError("name files with labels, or a store with labels: --store DIR")
         if output is None:
             if store is not None or not files or len(files) > 1:
-                raise MatrisError("name the folder to make: --output SET")
+                raise MatrisError("name the folder of the new set: --output SET")
             made = DataSet(files[0])
             made.verify()
         else:
-            reading = Reading(max_force, stress_unit, flip_stress)
+            label_options = LabelOptions(max_force, stress_unit, flip_stress)
             options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
             config = read_file(locate(checkpoint))[0].config if checkpoint else None
             with stderr.status("Reading …") as status:
                 made = write_set(
-                    output, _sources(files or [], store, reading), options, _teller(status), load() if check else None
+                    output,
+                    _sources(files or [], store, label_options),
+                    options,
+                    _reading_progress(status),
+                    load() if check else None,
                 )
             if config is not None:
                 with stderr.status("Counting angles …"):
@@ -114,16 +139,16 @@ def data(
 
 def evaluate(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A key, as 'matris models' lists them, or a file.")
+        str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: a key that 'matris models' lists, or a file.")
     ],
     files: Sources,
     part: Annotated[
         Literal["validation", "training", "all"],
-        typer.Option(help="Of sets of 'matris data'; of other files all frames count."),
+        typer.Option(help="Part of a set of 'matris data'; all frames of other files are used."),
     ] = "validation",
     elements: Annotated[bool, typer.Option("--elements", help="Print the errors of each element too.")] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with parity plots and all errors.")
+        Path | None, typer.Option(metavar="FILE.html", help="HTML page with parity plots and all errors.")
     ] = None,
     max_force: MaxForce = 100.0,
     stress_unit: StressUnit = None,
@@ -132,7 +157,7 @@ def evaluate(
     output: Format = "table",
 ) -> None:
     """
-    Errors of a checkpoint against labels: energies, forces, stresses, magnetic moments, by set and by element.
+    Print the errors of a checkpoint against labels: energies, forces, stresses and magnetic moments, by set.
 
     `matris evaluate matris_10m_mp dft.extxyz --report errors.html`
     """
@@ -141,18 +166,18 @@ def evaluate(
         from matris.errors import MatrisError
         from matris.model.potential import load
         from matris.training.assess import assess
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.reading import LabelledFiles
 
         potential = load(checkpoint, device=device)
-        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress), part)
+        read = LabelledFiles(files, LabelOptions(max_force, stress_unit, flip_stress), part)
         with stderr.status("Evaluating …") as status:
-            found = assess(potential, _told(read.frames(), status))
-        rows, remarks = found.rows(), _remarks(read, found, potential.card.energy_scale)
+            assessment = assess(potential, _counted(read.frames(), status))
+        rows, remarks = assessment.rows(), _remarks(read, assessment, potential.card.energy_scale)
         for remark in remarks:
             stderr.print(f"[yellow]Note:[/yellow] {escape(remark)}", soft_wrap=True)
         if not rows:
-            raise MatrisError("nothing to compare with: no frame could be used")
+            raise MatrisError("nothing to compare: no frame could be used")
         shown = rows if elements or output != "table" else [row for row in rows if row["kind"] != "element"]
         if output == "json":
             write_json(shown)
@@ -163,17 +188,20 @@ def evaluate(
         if report is not None:
             from matris.training.parity import parity_figure, write_parity_page
 
-            title = f"{potential.card.key} against {listed([path.name or str(path) for path in files])}"
-            write_parity_page(report, title, rows, parity_figure(found.points(), found.sets), remarks)
+            title = f"{potential.card.key} against {shortened([path.name or str(path) for path in files])}"
+            write_parity_page(report, title, rows, parity_figure(assessment.points(), assessment.sets), remarks)
             stderr.print(f"Report: {escape(str(report))}", soft_wrap=True)
 
 
 def label(
     files: Sources,
-    code: Annotated[str, typer.Option(metavar="NAME", help="Program that calculated them, such as VASP.")],
-    functional: Annotated[str, typer.Option(metavar="NAME", help="Such as PBE, PBE+U or r2SCAN.")],
+    code: Annotated[str, typer.Option(metavar="NAME", help="Program that computed the labels, such as VASP.")],
+    functional: Annotated[str, typer.Option(metavar="NAME", help="Functional, such as PBE, PBE+U or r2SCAN.")],
     scale: Annotated[
-        str, typer.Option(metavar="NAME", help="Energy scale: mp, omat24, matpes-pbe, … or a name of your own.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Energy scale of the labels: mp, omat24, matpes-pbe, …, or a name of your own."
+        ),
     ],
     max_force: MaxForce = 100.0,
     stress_unit: StressUnit = None,
@@ -181,9 +209,9 @@ def label(
     store: Store = None,
 ) -> None:
     """
-    Put first-principles results of candidates into their store, to train on: energies, forces, stresses, moments.
+    Add first-principles energies, forces, stresses and magnetic moments of candidates to their store, for training.
 
-    Frames name their candidate by candidate_id, as 'matris export' writes it; geometries may be any.
+    Each frame needs the candidate_id that 'matris export' wrote; its geometry may differ from the candidate's.
 
     `matris label done.extxyz --code VASP --functional PBE --scale mp`
 
@@ -192,11 +220,11 @@ def label(
     with clear_errors():
         from matris.errors import MatrisError
         from matris.stores.dft_labels import DftLabel, DftLabels, DftResult
-        from matris.training.data.labelled import Reading
+        from matris.training.data.labelled import LabelOptions
         from matris.training.data.reading import LabelledFiles
 
-        check_there(store)
-        read = LabelledFiles(files, Reading(max_force, stress_unit, flip_stress))
+        require_results(store)
+        read = LabelledFiles(files, LabelOptions(max_force, stress_unit, flip_stress))
         labels = (
             DftLabel.of(
                 frame.material,
@@ -223,12 +251,19 @@ def label(
 
 def train(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG.yaml", exists=True, dir_okay=False, show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG.yaml",
+            exists=True,
+            dir_okay=False,
+            help="Configuration of the training.",
+            show_default=False,
+        ),
     ] = None,
-    example: Annotated[bool, typer.Option("--example", help="Print a configuration that explains itself.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a commented example configuration.")] = False,
 ) -> None:
     """
-    Train a checkpoint from nothing on a set of 'matris data'. Run it again to go on after a stop.
+    Train a checkpoint from scratch on a set of 'matris data'; after an interruption, the same command resumes.
 
     `matris train --example > config.yaml`
 
@@ -244,56 +279,72 @@ def train(
             sys.stdout.write(EXAMPLE)
             return
         if config is None:
-            raise MatrisError("name a configuration; --example prints one")
+            raise MatrisError("name a configuration file; --example prints one")
         _show_log()
         path = train_checkpoint(read_config(config))
         if path is not None:
-            stderr.print(f"Checkpoint: {escape(str(path))}, its log beside it", soft_wrap=True)
+            stderr.print(f"Checkpoint: {escape(str(path))}, with its log in the same folder", soft_wrap=True)
 
 
 def finetune(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A key, as 'matris models' lists them, or a file.")
+        str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint: a key that 'matris models' lists, or a file.")
     ],
     files: Annotated[
-        list[Path], typer.Argument(metavar="DATA", exists=True, help="A set of 'matris data', or files to make one of.")
+        list[Path], typer.Argument(metavar="DATA", exists=True, help="A set of 'matris data', or labelled structures.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="State, log and new checkpoint.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for training state, log and new checkpoint.")
+    ],
     key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the new checkpoint.", show_default="CHECKPOINT-finetuned")
+        str | None, typer.Option(metavar="NAME", help="Key of the new checkpoint.", show_default="CHECKPOINT-finetuned")
     ] = None,
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="SET", exists=True, help="Old frames to mix in, against forgetting.", show_default=False),
+        typer.Option(
+            metavar="SET",
+            exists=True,
+            help="Set of earlier training data to mix in, against forgetting.",
+            show_default=False,
+        ),
     ] = None,
     replay_share: Annotated[
-        float, typer.Option(metavar="X", min=0.01, max=0.95, help="Of old frames in each batch.")
+        float, typer.Option(metavar="X", min=0.01, max=0.95, help="Fraction of --replay frames in each batch.")
     ] = 0.3,
     refit_energies: Annotated[
-        bool, typer.Option("--refit-energies", help="Fit element energies to labels of another functional first.")
+        bool,
+        typer.Option("--refit-energies", help="Refit the element energies first, for labels of another functional."),
     ] = False,
     energy_scale: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the labels, if re-fitted: mp, omat24, …", show_default="the parent's"),
+        typer.Option(
+            metavar="NAME",
+            help="Energy scale of the labels, with --refit-energies: mp, omat24, …",
+            show_default="CHECKPOINT's",
+        ),
     ] = None,
-    epochs: Annotated[float, typer.Option(metavar="N", min=0.01, help="Passes over DATA.")] = 20.0,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Structures in a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(metavar="X", min=1e-9, help="Peak.")] = 3e-4,
+    epochs: Annotated[float, typer.Option(metavar="N", min=0.01, help="Number of passes over DATA.")] = 20.0,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Number of structures in a training step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(metavar="X", min=1e-9, help="Maximum learning rate.")] = 3e-4,
     freeze: Annotated[
-        int, typer.Option(metavar="N", min=0, help="The embeddings and so many first blocks stay as they are.")
+        int, typer.Option(metavar="N", min=0, help="Number of first blocks to freeze, with the embeddings.")
     ] = 0,
     layer_decay: Annotated[
-        float, typer.Option(metavar="X", min=0.01, max=1.0, help="Each block learns so much slower than the next one.")
+        float,
+        typer.Option(metavar="X", min=0.01, max=1.0, help="Ratio of a block's learning rate to the next block's."),
     ] = 1.0,
     patience: Annotated[
-        int, typer.Option(metavar="N", min=1, help="End after so many validations without a lower loss.")
+        int,
+        typer.Option(metavar="N", min=1, help="Number of validations without a lower loss after which training ends."),
     ] = 10,
-    validate_every: Annotated[int, typer.Option(metavar="N", min=1, help="Steps between validations.")] = 50,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the order of the frames.")] = 0,
+    validate_every: Annotated[int, typer.Option(metavar="N", min=1, help="Number of steps between validations.")] = 50,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for the order of the frames.")] = 0,
     device: Device = None,
 ) -> None:
     """
-    Train a checkpoint on: labels of your own, a few hundred are enough. Run it again to go on after a stop.
+    Fine-tune a checkpoint on your own labels; a few hundred are enough.
+
+    After an interruption, the same command resumes.
 
     `matris finetune matris_10m_oam mine.extxyz --output tuned --replay mptrj-sample`
     """
@@ -312,7 +363,7 @@ def finetune(
             learning_rate=learning_rate,
             frozen_blocks=freeze,
             layer_decay=layer_decay,
-            patience=patience,
+            early_stopping=patience,
             validate_every=validate_every,
             seed=seed,
             replay=0.0 if replay is None else replay_share,
@@ -332,11 +383,11 @@ def finetune(
         )
         if tuned is not None:
             stdout().print(tuned_table(tuned))
-            stderr.print(f"Checkpoint: {escape(str(tuned.path))}, its log beside it", soft_wrap=True)
+            stderr.print(f"Checkpoint: {escape(str(tuned.path))}, with its log in the same folder", soft_wrap=True)
 
 
 def _show_log() -> None:
-    """Let the training tell on the terminal how far it is."""
+    """Show the log of the training in the terminal."""
     logger = logging.getLogger("matris.training")
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -346,50 +397,52 @@ def _show_log() -> None:
     logger.propagate = False
 
 
-def _remarks(read: LabelledFiles, found: Assessment, scale: str) -> list[str]:
-    """Tell what a reader of errors must know: what was left out, and energy scales that differ."""
-    left_out = read.left_out + found.left_out
+def _remarks(read: LabelledFiles, assessment: Assessment, scale: str) -> list[str]:
+    """List what limits the comparison: frames that were left out, and different energy scales."""
+    left_out = read.left_out + assessment.left_out
     remarks = [f"{n} frames left out: {reason}" for reason, n in left_out.most_common()]
-    if found.unknown:
-        remarks.append("unknown elements: " + ", ".join(f"{s} ({n})" for s, n in found.unknown.most_common()))
+    if assessment.unknown:
+        remarks.append("unknown elements: " + ", ".join(f"{s} ({n})" for s, n in assessment.unknown.most_common()))
     other = sorted(read.scales - {scale})
     if other and scale != "unknown":
         remarks.append(
             f"the labels are on the energy scale {', '.join(other)}, the checkpoint is on {scale}: "
-            "energy errors mean little but after the shift"
+            "compare energy errors only after the shift"
         )
-    return remarks + ([remark] if (remark := found.remark()) else [])
+    return remarks + ([remark] if (remark := assessment.remark()) else [])
 
 
-def _told[T](items: Iterable[T], status: Any) -> Iterator[T]:
-    """Say now and then how far it is."""
+def _counted[T](items: Iterable[T], status: Any) -> Iterator[T]:
+    """Show the number of items so far, every 20 items."""
     for number, item in enumerate(items, 1):
         if not number % 20:
             status.update(f"Evaluating … {number} frames")
         yield item
 
 
-def _sources(files: Iterable[Path], store: str | None, reading: Reading) -> Iterator[tuple[str, Iterator[Taken]]]:
-    """Yield the name of each source and its frames."""
+def _sources(
+    files: Iterable[Path], store: str | None, options: LabelOptions
+) -> Iterator[tuple[str, Iterator[Outcome]]]:
+    """Yield the name and the frames of each source."""
     from matris.training.data.json_documents import from_document
     from matris.training.data.reading import files_of, read_labelled
 
     for path in files:
         for file in files_of(path):
-            yield file.name, read_labelled(file, reading)
+            yield file.name, read_labelled(file, options)
     if store is not None:
         from matris.stores.dft_labels import DftLabels
 
-        check_there(store)
+        require_results(store)
         labels = DftLabels(store).documents()
-        yield "labelled candidates", (from_document(identity, document, reading) for identity, document in labels)
+        yield "labelled candidates", (from_document(identity, document, options) for identity, document in labels)
 
 
-def _teller(status: Any) -> Any:
-    """Say now and then how far reading is."""
+def _reading_progress(status: Any) -> Any:
+    """Return a function that shows the number of frames, every 100 frames."""
 
-    def tell(n_taken: int, n_rejected: int) -> None:
+    def update(n_taken: int, n_rejected: int) -> None:
         if not (n_taken + n_rejected) % 100:
             status.update(f"Reading … {n_taken} frames" + (f", {n_rejected} left out" if n_rejected else ""))
 
-    return tell
+    return update

@@ -1,15 +1,13 @@
-"""Checkpoint files: the published ones, ours, the registry, the cache and the download."""
+"""Checkpoint files: the published and our own format, registry, cache directory and download."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from matris.errors import CheckpointError
 from matris.files.cache import cache_directory
+from matris.files.whole_file import whole_file
 from matris.model import official
 from matris.model.config import MAX_ATOMIC_NUMBER, ModelConfig
 from matris.model.domain import Domain
@@ -39,25 +38,31 @@ _TIMEOUT = 60.0
 @dataclass(frozen=True)
 class Card:
     """
-    What a user must know of a checkpoint.
+    Description of a checkpoint for its users.
 
     Parameters
     ----------
     key
-        Its name.
+        Name of the checkpoint.
     energy_scale
-        Which reference energies and corrections are legal with it: ``"mp"``, ``"omat24"``, ``"matpes-pbe"``,
-        ``"matpes-r2scan"``, or a name of the user's own.
+        Scale of the energies, which decides the valid reference energies and corrections: ``"mp"``, ``"omat24"``,
+        ``"matpes-pbe"``, ``"matpes-r2scan"``, or a custom name.
     predicts
         ``"efs"`` or ``"efsm"``: energy, forces, stress, magnetic moments.
     elements
-        Symbols it was trained on.
+        Symbols of the elements in the training set.
     sha256
-        Digest of the file; filled in when it is loaded.
+        Digest of the file; set when the file is loaded.
     description
         One or two sentences, limits included.
     details
-        Everything else: training data, teacher, sizes, date, measured errors.
+        All other information: training data, teacher, sizes, date, measured errors.
+
+    Examples
+    --------
+    >>> card = Card("mine", energy_scale="mp", elements=("Na", "Cl"))
+    >>> Card.from_dict(card.to_dict()) == card
+    True
     """
 
     key: str
@@ -75,15 +80,15 @@ class Card:
     @classmethod
     def from_dict(cls, card: Mapping[str, Any]) -> Card:
         """
-        Read a card; keys of newer versions are ignored.
+        Read a card; unknown fields are ignored.
 
         Raises
         ------
         CheckpointError
-            If there is no key.
+            If the card has no key.
         """
-        known = {f.name for f in fields(cls)}
-        values = {name: value for name, value in card.items() if name in known}
+        names = {f.name for f in fields(cls)}
+        values = {name: value for name, value in card.items() if name in names}
         if not isinstance(values.get("key"), str):
             raise CheckpointError("the checkpoint's card has no key")
         return cls(**{**values, "elements": tuple(values.get("elements", ()))})
@@ -91,29 +96,52 @@ class Card:
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint that the authors of MatRIS released."""
+    """
+    A checkpoint that the authors of MatRIS released.
+
+    Parameters
+    ----------
+    key
+        Name in the registry.
+    file
+        Name of the file in the release, and in the cache directory.
+    trained_on
+        Training data.
+    predicts, energy_scale
+        As in `Card`.
+    sha256
+        Digest of the file; None if unknown, in which case any checkpoint of that file name is accepted.
+    """
 
     key: str
     file: str
     trained_on: str
     predicts: str
     energy_scale: str
+    sha256: str | None = None
 
     @property
     def url(self) -> str:
-        """Where it comes from."""
+        """Address of the file in the release."""
         return f"{_RELEASE}/{self.file}"
 
     @property
     def path(self) -> Path:
-        """Where it is looked for, and where a download puts it."""
+        """Path of the file in the cache directory."""
         return cache_directory() / self.file
 
 
 REGISTRY = {
     entry.key: entry
     for entry in (
-        Published("matris_10m_oam", "MatRIS_10M_OAM.pth.tar", "OMat24, then sAlex + MPtrj", "efsm", "mp"),
+        Published(
+            "matris_10m_oam",
+            "MatRIS_10M_OAM.pth.tar",
+            "OMat24, then sAlex + MPtrj",
+            "efsm",
+            "mp",
+            sha256="c033abc53601a74f10d9b7fec0f658220c013c3b11d4d405f1d32136d4c2b067",  # from fastMD's H100 benchmarks
+        ),
         Published("matris_10m_mp", "MatRIS_10M_MP.pth.tar", "MPtrj", "efsm", "mp"),
         Published("matris_10m_omat", "MatRIS_10M_OMAT.pth.tar", "OMat24", "efs", "omat24"),
         Published("matris_4m_matpes_pbev1", "MatRIS_4M_MatPES_PBEv1.pth.tar", "MatPES-PBE 2025.1", "efs", "matpes-pbe"),
@@ -139,18 +167,28 @@ REGISTRY = {
 
 def locate(key_or_path: str | Path | None = None) -> Path:
     """
-    Find a checkpoint's file, downloading a published one that is not in the cache.
+    Find the file of a checkpoint; a published one that is not in the cache is downloaded.
 
     Parameters
     ----------
     key_or_path
-        A key of the registry, a path to a published file (``.pth.tar``) or to one of ours (``.safetensors``),
-        or nothing: the embedded checkpoint.
+        A key of the registry, a path to a published file (``.pth.tar``) or to one of our own (``.safetensors``), or
+        None for the embedded checkpoint.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint, or it cannot be downloaded.
+        If there is no such checkpoint, it cannot be downloaded, or the file of a key has another SHA-256 than the
+        registry states.
+
+    Examples
+    --------
+    >>> locate().name
+    'matris_embedded.safetensors'
     """
     if key_or_path is None or key_or_path in (EMBEDDED, LARGE):
         return Path(str(files("matris") / "data" / f"{key_or_path or EMBEDDED}.safetensors"))
@@ -158,45 +196,71 @@ def locate(key_or_path: str | Path | None = None) -> Path:
         return _fetch(REGISTRY[str(key_or_path)])
     path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
-        known = ", ".join([EMBEDDED, LARGE, *REGISTRY])
-        raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {known}")
+        keys = ", ".join([EMBEDDED, LARGE, *REGISTRY])
+        raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {keys}")
     return path
 
 
 def read_file(path: Path) -> tuple[MatRIS, Card]:
     """
-    Read a checkpoint file of either format, told apart by its content.
+    Read a checkpoint file of either format; the content decides which one.
 
     Returns
     -------
     network
-        On the CPU, float32, frozen.
+        On the CPU, in float32, with frozen weights.
     card
+        Description of the checkpoint.
 
     Raises
     ------
     CheckpointError
         If the file is truncated, foreign, or does not fit its own config.
+
+    Examples
+    --------
+    >>> network, card = read_file(locate())
+    >>> card.key, card.energy_scale, network.config.pairwise_cutoff
+    ('matris_embedded', 'mp', ...)
     """
     try:
         with path.open("rb") as stream:
             head = stream.read(9)
-            stream.seek(0)
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     if not head:
-        raise CheckpointError(f"checkpoint {path} is empty: delete it and fetch it again")
-    # ours begins with the length of its header, which may be any byte, and its header
+        raise CheckpointError(f"checkpoint {path} is empty: delete it and download it again")
+    # our own files start with the length of the header, 8 bytes of any value, and the header, a JSON object
     torch_file = head[:2] == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
     published = torch_file and head[8:] != b"{"
     network, card = _read_published(path) if published else _read_own(path)
     return network.requires_grad_(False).eval(), replace(card, sha256=digest)
 
 
+def file_sha256(path: Path) -> str:
+    """
+    Compute the SHA-256 of a file, once for each modification time and size.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, modified: int, size: int) -> str:  # noqa: ARG001
+    """SHA-256 of a file; modification time (ns) and size are keys of the cache."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def save(path: Path, network: MatRIS, card: Card) -> None:
     """
-    Write our format: safetensors with the config and the card as JSON metadata, atomically.
+    Write a checkpoint in our own format: safetensors with config and card as JSON metadata. The write is atomic.
 
     Raises
     ------
@@ -209,19 +273,15 @@ def save(path: Path, network: MatRIS, card: Card) -> None:
         "card": json.dumps(replace(card, sha256="").to_dict()),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(safetensors.torch.save(tensors, metadata))  # its save_file shuts other users out
-        temporary.replace(path)
+        with whole_file(path) as draft:
+            draft.write_bytes(safetensors.torch.save(tensors, metadata))  # save_file writes mode 600
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CheckpointError(f"cannot write checkpoint {path}: {error}") from error
 
 
 def _read_own(path: Path) -> tuple[MatRIS, Card]:
-    """Read safetensors with our metadata."""
+    """Read our own format: safetensors with metadata."""
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
@@ -242,7 +302,7 @@ def _read_own(path: Path) -> tuple[MatRIS, Card]:
 
 
 def _read_published(path: Path) -> tuple[MatRIS, Card]:
-    """Read a torch file of config and state dict; nothing in it is executed."""
+    """Read the published format: a torch file of config and state dict. No code in the file is executed."""
     content = load_plain(path)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
@@ -255,11 +315,13 @@ def _read_published(path: Path) -> tuple[MatRIS, Card]:
     network, translated = official.translate(state, config, str(path))
     _load_state(network, translated, path)
     entry = next((e for e in REGISTRY.values() if e.file == path.name), None)
+    if entry is not None and entry.sha256 not in (None, file_sha256(path)):
+        entry = None  # another checkpoint under a published file name
     # an element without a reference energy was not in the training set
-    known = network.reference_energies.abs() > 1e-10  # noqa: PLR2004
-    if not known.any():
-        known = torch.ones_like(known)
-    elements = tuple(Element.from_Z(z).symbol for z in range(1, MAX_ATOMIC_NUMBER + 1) if known[z - 1])
+    trained = network.reference_energies.abs() > 1e-10  # noqa: PLR2004
+    if not trained.any():
+        trained = torch.ones_like(trained)
+    elements = tuple(Element.from_Z(z).symbol for z in range(1, MAX_ATOMIC_NUMBER + 1) if trained[z - 1])
     if entry is None:
         return network, Card(key=path.name, elements=elements, description="published format, unknown origin")
     return network, Card(
@@ -273,24 +335,24 @@ def _read_published(path: Path) -> tuple[MatRIS, Card]:
 
 def load_plain(path: Path) -> Any:
     """
-    Read a torch file of plain tensors and values; nothing in it is executed.
+    Read a torch file of plain tensors and values; no code in the file is executed.
 
     Raises
     ------
     CheckpointError
-        If it is truncated or holds anything else.
+        If the file is truncated or contains anything else.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # an unpickler that is fed rubbish may raise anything
+    except Exception as error:  # an unpickler can raise anything for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} is truncated, or not a file of plain tensors ({reason}); delete it and fetch or make it again"
+            f"{path} is truncated, or not a file of plain tensors ({reason}); delete it and download or create it again"
         ) from error
 
 
 def _load_state(network: MatRIS, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Fill a network, or say which tensor does not fit."""
+    """Load weights into a network; an error names the tensor that does not fit."""
     try:
         network.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -302,33 +364,42 @@ def _load_state(network: MatRIS, state: Mapping[str, torch.Tensor], path: Path) 
 
 
 def _fetch(entry: Published) -> Path:
-    """Path of a published file, downloaded and verified if it is not in the cache."""
+    """Path of a published file, which is downloaded if it is not in the cache, and verified."""
     if entry.path.exists():
+        _verify(entry, entry.path)
         return entry.path
-    way_out = f"fetch {entry.url} by other means and place it at {entry.path}"
+    remedy = f"download {entry.url} by other means and place it at {entry.path}"
     try:
-        entry.path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".download-") as folder:
-            # verified under its own name, since an unverified file must never stand in the cache
-            temporary = Path(folder) / entry.file
-            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, temporary.open("wb") as out:  # noqa: S310 - ours
+        with whole_file(entry.path) as draft:  # an unverified file must never be in the cache
+            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, draft.open("wb") as out:  # noqa: S310 - ours
                 expected = response.headers.get("Content-Length")
                 size = sum(out.write(block) for block in _blocks(response))
-                out.flush()
-                os.fsync(out.fileno())
             if size == 0 or (expected is not None and size != int(expected)):
-                raise CheckpointError(f"the download of {entry.key} ended after {size} of {expected} bytes; {way_out}")
+                raise CheckpointError(f"the download of {entry.key} ended after {size} of {expected} bytes; {remedy}")
             try:
-                read_file(temporary)
+                read_file(draft)
             except CheckpointError as error:
-                raise CheckpointError(f"what {entry.url} serves is no checkpoint ({error}); {way_out}") from error
-            temporary.replace(entry.path)
+                raise CheckpointError(f"the file at {entry.url} is not a checkpoint ({error}); {remedy}") from error
+            _verify(entry, draft, remedy)
     except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise CheckpointError(f"cannot download {entry.key}: {error}; {way_out}") from error
+        raise CheckpointError(f"cannot download {entry.key}: {error}; {remedy}") from error
     return entry.path
 
 
+def _verify(entry: Published, path: Path, remedy: str | None = None) -> None:
+    """Refuse a file that has another SHA-256 than the registry states for a checkpoint."""
+    if entry.sha256 is None:
+        return
+    try:
+        actual = file_sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
+    if actual != entry.sha256:
+        remedy = remedy or f"delete it to download it again, or load it by its path instead of the key {entry.key}"
+        raise CheckpointError(f"{path} is not {entry.key}: its SHA-256 is {actual}, expected {entry.sha256}; {remedy}")
+
+
 def _blocks(stream: Any) -> Iterator[bytes]:
-    """Read a response in pieces."""
+    """Read a response block by block."""
     while block := stream.read(1 << 20):
         yield block

@@ -1,10 +1,10 @@
-"""The messages of attention and refinement on a CPU, with frozen weights, in C.
+"""C functions for the messages of attention and refinement on a CPU, with frozen weights.
 
-What lies between the matrix products takes as long as they do when every operation of it goes through memory on its
-own. Here a chunk of edges stays in a core's cache from its first product to its last (compiled.c, built by the
-machine's compiler when it is first needed), and the backward pass is written out. The numbers are those of
-`matris.model.network` to rounding; without a compiler, in float64, for other kinds of norm and on other devices, that
-is what runs.
+In torch, each operation between two matrix products reads and writes main memory, and together these operations take
+as long as the products. In C (kernels.c, compiled on first use by the machine's compiler), a chunk of edges stays in a
+core's cache from its first product to its last. The backward pass is written by hand. Results equal those of
+`matris.model.network` to rounding. The torch code in that module runs where there is no compiler, in float64, for
+other norms, and on other devices.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ import tempfile
 import threading
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from matris.files.cache import cache_directory
+from matris.files.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.model.chunked import Chunks, IndexedTable, Workspace
     from matris.model.config import ModelConfig
-    from matris.model.network import Attention, GatedMLP, Refinement
-    from matris.model.rows import Chunks, Gather
+    from matris.model.layers import FeedForward, GatedMLP
 
 logger = logging.getLogger(__name__)
 
@@ -41,61 +42,56 @@ SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _CACHE_LINE = 16  # values
 LOG2_E = math.log2(math.e)
-"""Logits are kept to the base of two: powers of two are quicker than of e, on AMD's processors by three."""
+"""Logits are kept to base two: exp2 is faster than exp, three times faster on AMD processors."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """
-    Build the C functions, or find them built: None where there is no compiler.
+    Load the C functions, compiling them if needed; None if that is not possible.
 
-    The file stands in the cache of checkpoints under a name that says what it was built from, on which processor.
+    The shared library lies in the cache directory. Its name is a hash of source, compiler flags and processor.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        logger.info("no C compiler: messages are computed by torch, at about two thirds of the speed")
+        logger.info("no C compiler: torch computes the messages, which takes 1.4 to 2.5 times as long")
         return None
-    what = b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), _processor().encode()])
-    name = f"compiled-{hashlib.sha256(what).hexdigest()[:16]}.so"
+    origin = b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), _processor().encode()])
+    name = f"compiled-{hashlib.sha256(origin).hexdigest()[:16]}.so"
     try:
         try:
             return _load(compiler, cache_directory() / name)
-        except OSError as error:  # it cannot be written, or nothing may be run from it
+        except OSError as error:  # not writable, or mounted noexec
             logger.info("%s: %s", cache_directory(), error)
             with tempfile.TemporaryDirectory() as folder:
                 return _load(compiler, Path(folder) / name)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
-        logger.warning("%s cannot build %s, torch does its work: %s", compiler, SOURCE.name, reason)
+        logger.warning("%s cannot build %s, so torch computes the messages: %s", compiler, SOURCE.name, reason)
         return None
 
 
 def _load(compiler: str, path: Path) -> ctypes.CDLL:
-    """Load, after building if need be; processes that do so at once do not disturb each other."""
+    """Load the shared library, compiling it if it does not exist. Safe for concurrent processes."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        try:
-            for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler has threads
-                command = [compiler, *FLAGS, *more, "-o", str(unfinished), str(SOURCE), "-lm"]
-                done = subprocess.run(command, capture_output=True, text=True, check=not more)  # noqa: S603 - our own
-                if done.returncode == 0:
+        with whole_file(path) as draft:
+            for more in (["-fopenmp"], ["-fopenmp-simd"], []):  # not every compiler supports OpenMP threads
+                command = [compiler, *FLAGS, *more, "-o", str(draft), str(SOURCE), "-lm"]
+                result = subprocess.run(command, capture_output=True, text=True, check=not more)  # noqa: S603 - our own
+                if result.returncode == 0:
                     break
-            unfinished.rename(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
     return ctypes.CDLL(str(path))
 
 
 def _processor() -> str:
-    """Tell the processor apart from those that cannot run what is built for it."""
+    """Describe the processor, so that machines with other instruction sets do not share a library."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().split("\n\n")[0].splitlines() if path.exists() else []
     return "\n".join(line for line in lines if line.startswith(("vendor", "flags", "Features"))) or platform.processor()
 
 
 def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the functions here serve a network; builds them if so."""
+    """Whether the C functions can compute a network; compiles them if so."""
     widths = (config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim)
     fitting = config.norm_type == "layer" and config.graph_conv_mlp == "gatemlp"
     if not fitting or any(width % _CACHE_LINE for width in widths):
@@ -107,10 +103,10 @@ def usable(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> boo
 
 
 def _call(name: str, *arguments: ctypes.Structure | torch.Tensor | None) -> None:
-    """Call a C function with the addresses of what it gets."""
+    """Call a C function with the addresses of its arguments."""
     pointers = (ctypes.byref(x) if isinstance(x, ctypes.Structure) else ctypes.c_void_p(_at(x)) for x in arguments)
     if getattr(library(), name)(*pointers):
-        raise MemoryError(f"not enough memory for the chunks of compiled {name.replace('_', ' ')}: use fewer threads")
+        raise MemoryError(f"not enough memory for the chunks of kernel {name}: use fewer threads")
 
 
 def _at(x: torch.Tensor | None) -> int | None:
@@ -143,7 +139,7 @@ class _MLP(ctypes.Structure):
         store: torch.Tensor,
     ) -> Self:
         """
-        Describe it to C; what it points to must outlive it.
+        Describe a gated MLP to C. The tensors must outlive the description.
 
         Parameters
         ----------
@@ -152,23 +148,42 @@ class _MLP(ctypes.Structure):
         edge
             Features of all edges, shape (m, edge).
         tables, indices
-            What the directed copies of each edge read of their nodes, projected, and which entries, (copies, m).
+            Projected node features, (n, 2 · hidden), and the entries that the directed copies read, (copies, m).
         chunk
             Rows in a chunk.
         store
-            Where the values of the first rows are, or will be, shape (kept, values of a row).
+            Kept values of the first rows, written in the forward pass, shape (kept, values of a row).
         """
         copies, m = indices[0].shape
         chunk = min(chunk, max(m, 1))
         sizes = (torch.get_num_threads(), m, copies, edge.shape[1], mlp.hidden, len(tables), chunk, *store.shape)
         three = ctypes.c_void_p * 3
-        read = (_at(edge), three(*map(_at, tables)), three(*map(_at, indices)))
-        rest = (mlp.bias_in, mlp.weight_out, mlp.bias_out, mlp.norm.weight, mlp.norm.bias, store)
-        return cls(*sizes, *read, _at(mlp.weight_in), mlp.weight_in.stride(0), *map(_at, rest))
+        inputs = (_at(edge), three(*map(_at, tables)), three(*map(_at, indices)))
+        weights = (mlp.bias_in, mlp.weight_out, mlp.bias_out, mlp.norm.weight, mlp.norm.bias, store)
+        return cls(*sizes, *inputs, _at(mlp.weight_in), mlp.weight_in.stride(0), *map(_at, weights))
+
+
+class EdgeUpdate(NamedTuple):
+    """
+    How a refinement updates the edges.
+
+    Attributes
+    ----------
+    ffn
+        Feed-forward network that maps messages to changes of the edges.
+    residual
+        Factor of the old features in each channel, shape (edge,).
+    smooth
+        Whether the network reads enveloped messages.
+    """
+
+    ffn: FeedForward
+    residual: torch.Tensor
+    smooth: bool
 
 
 class _Update(ctypes.Structure):
-    """How a refinement updates edges, `update_t` in C."""
+    """`EdgeUpdate` in C: `update_t`."""
 
     _fields_ = (
         ("smooth", ctypes.c_ssize_t),
@@ -176,201 +191,216 @@ class _Update(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, layer: Refinement, *, wanted: bool) -> Self:
-        """Describe it to C."""
-        if not wanted:
+    def of(cls, update: EdgeUpdate | None) -> Self:
+        """Describe an update to C; null pointers stand for none."""
+        if update is None:
             return cls()
-        first, second = layer.edge_ffn.first, layer.edge_ffn.second
-        tensors = (first.weight, first.bias, second.weight, second.bias, layer.edge_residual)
-        return cls(layer.smooth_edges, *map(_at, tensors))
+        first, second = update.ffn.first, update.ffn.second
+        tensors = (first.weight, first.bias, second.weight, second.bias, update.residual)
+        return cls(update.smooth, *map(_at, tensors))
 
 
-class Room:
-    """Memory for one call after the other to keep values in: the system takes longer to give it than we to fill it."""
+class Arena:
+    """Memory that consecutive calls reuse: the system takes longer to provide new pages than a call to fill them."""
 
     def __init__(self) -> None:
-        self._whole = torch.empty(0)
+        self._memory = torch.empty(0)
         self._used = 0
 
-    def clear(self, n: int) -> None:
-        """Make room for n float32 values; what was taken before is lost."""
+    def reset(self, n: int) -> None:
+        """Provide memory for n float32 values; tensors taken earlier become invalid."""
         self._used = 0
-        if n > len(self._whole):
-            n = max(n, len(self._whole) * 5 // 4)
-            self._whole = torch.empty(0)  # forget it first
-            self._whole = torch.empty(n)
-            _call("in_large_pages", self._whole[:1], self._whole[-1:])
+        if n > len(self._memory):
+            n = max(n, len(self._memory) * 5 // 4)
+            self._memory = torch.empty(0)  # free the old memory first
+            self._memory = torch.empty(n)
+            _call("in_large_pages", self._memory[:1], self._memory[-1:])
 
     def take(self, *shape: int) -> torch.Tensor:
-        """Take a tensor of it, or a new one if it does not fit; not filled."""
+        """Allocate an uninitialised tensor in the arena, or outside it if the arena is full."""
         start, n = self._used, math.prod(shape)
-        if start + n > len(self._whole):
+        if start + n > len(self._memory):
             return torch.empty(shape)
         self._used += -(-n // _CACHE_LINE) * _CACHE_LINE
         strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-        return torch.empty(0).set_(self._whole.untyped_storage(), start, shape, strides)
+        return torch.empty(0).set_(self._memory.untyped_storage(), start, shape, strides)
 
 
-class _Rooms(threading.local):
-    """The room of each thread."""
+class _Threads(threading.local):
+    """The arena of each thread."""
 
     def __init__(self) -> None:
-        self.room = Room()
+        self.arena = Arena()
 
 
-_rooms = _Rooms()
+_threads = _Threads()
 
 
-def cleared_room(n_bytes: float) -> Room:
-    """Give this thread's room, with so much space, to a call that is the only one to use it until it ends."""
-    _rooms.room.clear(int(n_bytes / torch.float32.itemsize))
-    return _rooms.room
+def thread_arena(n_bytes: float) -> Arena:
+    """Reset the arena of this thread to a size. Only one call may use it at a time."""
+    _threads.arena.reset(int(n_bytes / torch.float32.itemsize))
+    return _threads.arena
 
 
-def _store(ctx: Any, mlp: GatedMLP, edge: torch.Tensor, copies: int, chunks: Chunks, more: int) -> torch.Tensor:
-    """Find room for the values of the rows that are kept: those of an MLP and so many more."""
+def _kept_values(ctx: Any, mlp: GatedMLP, edge: torch.Tensor, copies: int, chunks: Chunks, more: int) -> torch.Tensor:
+    """Allocate the values of the kept rows, (kept, values of a row): those of an MLP and `more` others."""
     kept = chunks.kept_rows(len(edge)) if any(ctx.needs_input_grad) else 0
     values: int = cast("ctypes.CDLL", library()).stored(
         *map(ctypes.c_ssize_t, (copies, edge.shape[1], mlp.hidden, more))
     )
-    return _room(chunks).take(kept, values)
+    return _workspace(chunks).take(kept, values)
 
 
-def _room(chunks: Chunks) -> Room:
-    """Where a call keeps its values."""
-    return chunks.room or Room()
+def _workspace(chunks: Chunks) -> Workspace:
+    """Memory for the values that a call keeps."""
+    return chunks.workspace or Arena()
 
 
 class _Attention(torch.autograd.Function):
-    """`attention`."""
+    """`attention`. Autograd does not inspect the tuple of weights."""
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Attention, chunks: Chunks, indices: tuple[torch.Tensor, ...], *tensors: torch.Tensor
+        ctx: Any,
+        weights: tuple[GatedMLP, torch.Tensor, torch.Tensor],
+        chunks: Chunks,
+        indices: tuple[torch.Tensor, ...],
+        *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         (edge, *tables), n = tensors, len(tensors[1])
-        store = _store(ctx, layer.edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
-        mlp = _MLP.of(layer.edge_mlp, edge, tables, indices, chunks.rows, store)
-        ctx.layer, ctx.chunks, ctx.indices, ctx.logits = layer, chunks, indices, LOG2_E * layer.logits
+        edge_mlp, logits, residual = weights
+        store = _kept_values(ctx, edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
+        mlp = _MLP.of(edge_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.weights, ctx.chunks, ctx.indices, ctx.logits = weights, chunks, indices, LOG2_E * logits
         peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in indices]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
-        new_edge = _room(chunks).take(*edge.shape)
-        _call("attention", mlp, ctx.logits, layer.edge_residual, *peaks, *sums, new_edge)
+        new_edge = _workspace(chunks).take(*edge.shape)
+        _call("attention", mlp, ctx.logits, residual, *peaks, *sums, new_edge)
         ctx.save_for_backward(*tensors, *peaks, store)
         return (new_edge, *sums)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, (edge, *tables, to_target, to_source, store) = ctx.layer, ctx.saved_tensors
-        mlp = _MLP.of(layer.edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
+        edge, *tables, to_target, to_source, store = ctx.saved_tensors
+        edge_mlp, logits, residual = ctx.weights
+        mlp = _MLP.of(edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         g_new, *g_sums = (g.contiguous() for g in gradients)
         g_edge, g_tables = torch.empty_like(edge), [torch.zeros_like(x) for x in tables]
-        _call("attention_backward", mlp, ctx.logits, layer.logits, layer.edge_residual, to_target, to_source, *g_sums,
-              g_new, *g_tables, g_edge)  # fmt: skip
+        _call("attention_backward", mlp, ctx.logits, logits, residual, to_target, to_source, *g_sums, g_new, *g_tables,
+              g_edge)  # fmt: skip
         return (None, None, None, g_edge, *g_tables)
 
 
 class _Refinement(torch.autograd.Function):
-    """`refinement`."""
+    """`refinement`. Autograd does not inspect the MLP and the update."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        layer: Refinement,
+        message_mlp: GatedMLP,
+        update: EdgeUpdate | None,
         chunks: Chunks,
         indices: tuple[torch.Tensor, ...],
         entry: torch.Tensor,
-        update_edges: bool,
         *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         edge, envelope, *tables = tensors
         copies, width = len(entry), edge.shape[1]
-        store = _store(ctx, layer.message_mlp, edge, copies, chunks, copies * width if update_edges else 0)
-        mlp = _MLP.of(layer.message_mlp, edge, tables, indices, chunks.rows, store)
-        ctx.layer, ctx.chunks, ctx.indices, ctx.entry, ctx.update_edges = layer, chunks, indices, entry, update_edges
-        pooled, new_edge = edge.new_zeros(len(tables[0]), width), _room(chunks).take(*edge.shape)
-        _call("refinement", mlp, _Update.of(layer, wanted=update_edges), envelope, entry, new_edge, pooled)
+        store = _kept_values(ctx, message_mlp, edge, copies, chunks, copies * width if update else 0)
+        mlp = _MLP.of(message_mlp, edge, tables, indices, chunks.rows, store)
+        ctx.message_mlp, ctx.update, ctx.chunks, ctx.indices, ctx.entry = message_mlp, update, chunks, indices, entry
+        pooled, new_edge = edge.new_zeros(len(tables[0]), width), _workspace(chunks).take(*edge.shape)
+        _call("refinement", mlp, _Update.of(update), envelope, entry, new_edge, pooled)
         ctx.save_for_backward(*tensors, store)
-        return (new_edge, pooled) if update_edges else (pooled,)
+        return (new_edge, pooled) if update else (pooled,)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        layer, (edge, envelope, *tables, store) = ctx.layer, ctx.saved_tensors
-        mlp = _MLP.of(layer.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
+        edge, envelope, *tables, store = ctx.saved_tensors
+        mlp = _MLP.of(ctx.message_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         *_, g_new, g_pooled = (None, *(g.contiguous() for g in gradients))
         g_edge, (g_envelope, *g_tables) = torch.empty_like(edge), (torch.zeros_like(x) for x in (envelope, *tables))
-        _call("refinement_backward", mlp, _Update.of(layer, wanted=ctx.update_edges), envelope, ctx.entry,
-              g_new, g_pooled, *g_tables, *(None for _ in range(3 - len(tables))), g_envelope, g_edge)  # fmt: skip
+        _call("refinement_backward", mlp, _Update.of(ctx.update), envelope, ctx.entry, g_new, g_pooled, *g_tables,
+              *(None for _ in range(3 - len(tables))), g_envelope, g_edge)  # fmt: skip
         return (None, None, None, None, None, g_edge, g_envelope, *g_tables)
 
 
 def attention(
-    layer: Attention, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks
+    mlp: GatedMLP,
+    logits: torch.Tensor,
+    residual: torch.Tensor,
+    edge: torch.Tensor,
+    at_target: IndexedTable,
+    at_source: IndexedTable,
+    chunks: Chunks,
 ) -> tuple[torch.Tensor, ...]:
     """
-    Messages of an attention.
+    Compute the messages of an attention. The weights (`mlp`, `logits`, `residual`) get no gradient.
 
     Parameters
     ----------
-    layer
-        The layer, weights frozen.
+    mlp
+        Maps features of an edge and its nodes to a message.
+    logits
+        Weights of the logits by target and by source, shape (2 · edge, edge).
+    residual
+        Factor of the old features in each channel, shape (edge,).
     edge
         Features, shape (m, edge).
     at_target, at_source
-        The nodes' contributions to the hidden layer.
+        Contributions of the nodes to the hidden layer.
     chunks
-        How to go through the edges.
+        How to split the edges.
 
     Returns
     -------
     tuple of Tensor
-        New edges, (m, edge); messages summed by target with their weights and the sum of the weights, (n, edge) each;
-        the same by source.
+        New edges, (m, edge); weighted messages summed by target, (n, edge), and the sums of the weights, (n, edge);
+        then the same two sums by source.
     """
-    index, tables = _apart([at_target, at_source])
-    return _Attention.apply(layer, chunks, index, edge.contiguous(), *tables)
+    indices, tables = _contiguous([at_target, at_source])
+    return _Attention.apply((mlp, logits, residual), chunks, indices, edge.contiguous(), *tables)
 
 
 def refinement(
-    layer: Refinement,
+    mlp: GatedMLP,
+    update: EdgeUpdate | None,
     edge: torch.Tensor,
     envelope: torch.Tensor,
     entry: torch.Tensor,
-    gathers: Sequence[Gather],
+    tables: Sequence[IndexedTable],
     chunks: Chunks,
-    *,
-    update_edges: bool,
 ) -> tuple[torch.Tensor, ...]:
     """
-    Messages of a refinement.
+    Compute the messages of a refinement. The weights (`mlp`, `update`) get no gradient.
 
     Parameters
     ----------
-    layer
-        The layer, weights frozen.
+    mlp
+        Maps features of an edge and its nodes to a message.
+    update
+        How the edges are updated; None if they are not.
     edge
         Features, shape (m, edge).
     envelope, entry
-        Envelopes, and which one each directed copy has, shape (copies, m).
-    gathers
-        The nodes' contributions to the hidden layer, those of targets first.
+        Envelopes, (e, edge), and the envelope of each directed copy, (copies, m).
+    tables
+        Contributions of the nodes to the hidden layer: by target, by source and, on the line graph, by centre.
     chunks
-        How to go through the edges.
-    update_edges
-        Whether new edges are wanted.
+        How to split the edges.
 
     Returns
     -------
     tuple of Tensor
-        New edges if wanted, (m, edge); enveloped messages summed by target, (n, edge).
+        New edges, (m, edge), if there is an update; enveloped messages summed by target, (n, edge).
     """
-    index, tables = _apart(gathers)
-    tensors = (edge.contiguous(), envelope.contiguous(), *tables)
-    return _Refinement.apply(layer, chunks, index, entry.contiguous(), update_edges, *tensors)
+    indices, contributions = _contiguous(tables)
+    tensors = (edge.contiguous(), envelope.contiguous(), *contributions)
+    return _Refinement.apply(mlp, update, chunks, indices, entry.contiguous(), *tensors)
 
 
-def _apart(gathers: Sequence[Gather]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-    """Take indices and tables apart, contiguous, as C wants them."""
-    return tuple(g.index.contiguous() for g in gathers), tuple(g.table.contiguous() for g in gathers)
+def _contiguous(tables: Sequence[IndexedTable]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Make indices and tables contiguous, as the C functions require."""
+    return tuple(t.index.contiguous() for t in tables), tuple(t.table.contiguous() for t in tables)

@@ -1,9 +1,12 @@
 """The MatRIS network (arXiv 2603.02002): separable attention and refinement on atoms, bonds and angles.
 
-The algebra is arranged for speed without changing the function: the first linear layer of every gated MLP is
-split by its inputs, so that atoms and bonds are projected once and gathered; core and gate share one matrix
-product, and so do both attention logits; softmax and sum are one ratio per node; and what the last block
-computes for no one is left out.
+The algebra is rearranged for speed, and the function stays the same:
+
+* The first linear layer of each gated MLP is split by its inputs, so that atoms and bonds are projected once and then
+  gathered.
+* Core and gate share one matrix product, and so do both attention logits.
+* Softmax and weighted sum are one ratio per node.
+* Unused outputs of the last block are skipped.
 """
 
 from __future__ import annotations
@@ -17,104 +20,39 @@ from torch.nn import functional
 
 from matris.model import kernels
 from matris.model.basis import angular_basis, radial_basis
+from matris.model.chunked import IndexedTable, Segments, chunk_slices, map_rows, segment_sum
 from matris.model.config import MAX_ATOMIC_NUMBER
-from matris.model.rows import Gather, Sum, by_rows, parts, segment_sum
+from matris.model.layers import FeedForward, GatedMLP, Norm, mean_of_copies, to_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from matris.model.chunked import Chunks
     from matris.model.config import ModelConfig
     from matris.model.domain import Domain
     from matris.model.graph import Graph
-    from matris.model.rows import Chunks
-
-LAYER_NORM_EPS = 1e-5
-
-
-class Norm(nn.Module):
-    """Layer norm, or root-mean-square norm, over the last axis, with weights of shape (branches, d)."""
-
-    def __init__(self, dim: int, kind: str, branches: int = 1) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(branches, dim))
-        self.bias = nn.Parameter(torch.zeros(branches, dim)) if kind == "layer" else None
-
-    def forward(self, x: torch.Tensor, branch: int = 0) -> torch.Tensor:
-        """Normalise, shape kept, with the weights of one branch."""
-        weight = self.weight[branch]
-        if self.bias is None:
-            return functional.rms_norm(x, (x.shape[-1],), weight)
-        return functional.layer_norm(x, (x.shape[-1],), weight, self.bias[branch], LAYER_NORM_EPS)
-
-
-class GatedMLP(nn.Module):
-    """
-    SiLU(norm(MLP_core(x))) · sigmoid(norm(MLP_gate(x))), or norm(MLP(x)) without a gate.
-
-    x is a concatenation of blocks, which the caller projects one by one (`project`) and adds up (`finish`).
-
-    Parameters
-    ----------
-    inputs
-        Widths of the blocks of x.
-    hidden, out
-        Width of the hidden layer and of the result.
-    norm
-        Kind of norm.
-    gated
-        Whether there is a gate.
-    """
-
-    def __init__(self, inputs: tuple[int, ...], hidden: int, out: int, norm: str, *, gated: bool) -> None:
-        super().__init__()
-        branches = 2 if gated else 1
-        self.inputs, self.hidden, self.gated = inputs, hidden, gated
-        self.weight_in = nn.Parameter(torch.empty(branches * hidden, sum(inputs)))
-        self.bias_in = nn.Parameter(torch.zeros(branches * hidden))
-        self.weight_out = nn.Parameter(torch.empty(branches, out, hidden))
-        self.bias_out = nn.Parameter(torch.zeros(branches, out))
-        self.norm = Norm(out, norm, branches)
-        nn.init.normal_(self.weight_in, std=sum(inputs) ** -0.5)
-        nn.init.normal_(self.weight_out, std=hidden**-0.5)
-
-    def project(self, block: int, x: torch.Tensor) -> torch.Tensor:
-        """Contribution of one block of inputs to the hidden layer, shape (rows, branches · hidden)."""
-        start = sum(self.inputs[:block])
-        weight = self.weight_in[:, start : start + self.inputs[block]]
-        return functional.linear(x, weight, self.bias_in if block == 0 else None)
-
-    def finish(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Map the summed contributions to the result, shape (rows, out)."""
-        hidden = functional.silu(hidden)
-        if not self.gated:
-            return self.norm(functional.linear(hidden, self.weight_out[0], self.bias_out[0]))
-        core, gate = (
-            functional.linear(x, weight, bias)
-            for x, weight, bias in zip(hidden.chunk(2, 1), self.weight_out, self.bias_out, strict=True)
-        )
-        return functional.silu(self.norm(core, 0)) * torch.sigmoid(self.norm(gate, 1))
 
 
 @torch.no_grad()
 def segment_peaks(
     function: Callable[[torch.Tensor], tuple[torch.Tensor]],
     rows: torch.Tensor,
-    sums: Sequence[Sum],
+    segments: Sequence[Segments],
     chunks: Chunks | None,
 ) -> list[torch.Tensor]:
     """
-    Largest value of each segment, channel by channel: what a softmax shifts its logits by, without changing itself.
+    Find the largest value of each segment and channel, by which a softmax shifts its logits without effect.
 
     Parameters
     ----------
     function
-        Maps rows, (c, …), to values, (c, len(sums) · d).
+        Maps rows, (c, …), to values, (c, len(segments) · d).
     rows
         m rows.
-    sums
-        The segments, one for each block of d channels.
+    segments
+        The segments, for each block of d channels.
     chunks
-        How to go through the rows.
+        How to split the rows.
 
     Returns
     -------
@@ -122,11 +60,11 @@ def segment_peaks(
         Shapes (n, d); −∞ for an empty segment.
     """
     peaks: list[torch.Tensor] = []
-    for part in parts(rows.shape[0], chunks):
+    for part in chunk_slices(rows.shape[0], chunks):
         (values,) = function(rows[part])
-        blocks = values.chunk(len(sums), 1)
-        peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, sums, strict=True)]
-        for peak, block, s in zip(peaks, blocks, sums, strict=True):
+        blocks = values.chunk(len(segments), 1)
+        peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, segments, strict=True)]
+        for peak, block, s in zip(peaks, blocks, segments, strict=True):
             for index in s.index:
                 peak.scatter_reduce_(0, index[part, None].expand_as(block), block, "amax")
     return peaks
@@ -136,7 +74,7 @@ class Attention(nn.Module):
     """
     Separable attention on one graph.
 
-    Edge features live once per edge; messages run along `copies` directed copies of it.
+    Features are stored once per edge; messages run along the `copies` directed copies of each edge.
     """
 
     def __init__(self, node: int, edge: int, config: ModelConfig, copies: int) -> None:
@@ -168,12 +106,14 @@ class Attention(nn.Module):
         target, source
             Nodes of each directed copy, shape (copies, m).
         chunks
-            How to go through the edges.
+            How to split the edges.
         """
-        at_target = Gather(self.edge_mlp.project(1, node), target)
-        at_source = Gather(self.edge_mlp.project(2, node), source)
-        if chunks is not None and chunks.compiled:
-            new_edge, *sums = kernels.attention(self, edge, at_target, at_source, chunks)
+        at_target = IndexedTable(self.edge_mlp.project(1, node), target)
+        at_source = IndexedTable(self.edge_mlp.project(2, node), source)
+        if chunks is not None and chunks.kernels:
+            new_edge, *sums = kernels.attention(
+                self.edge_mlp, self.logits, self.edge_residual, edge, at_target, at_source, chunks
+            )
         else:
             new_edge, *sums = self.messages(edge, at_target, at_source, chunks)
         target_sum, target_norm, source_sum, source_norm = sums
@@ -185,61 +125,47 @@ class Attention(nn.Module):
         return new_node, new_edge
 
     def messages(
-        self, edge: torch.Tensor, at_target: Gather, at_source: Gather, chunks: Chunks | None
+        self, edge: torch.Tensor, at_target: IndexedTable, at_source: IndexedTable, chunks: Chunks | None
     ) -> tuple[torch.Tensor, ...]:
-        """Give new edges, then messages summed with their weights and the weights, by target and by source."""
+        """Compute new edges, then by target and by source: weighted sums of messages, and sums of weights."""
         mlp, copies = self.edge_mlp, self.copies
-        to_target, to_source = (Sum(x.index, x.table.shape[0]) for x in (at_target, at_source))
+        to_target, to_source = (Segments(x.index, x.table.shape[0]) for x in (at_target, at_source))
         rows = [edge]
-        if chunks is None or chunks.kept >= 1:  # else they are cheaper to compute twice than to keep
-            rows += by_rows(self.logits_of, [edge], [], [], chunks)
+        if chunks is None or chunks.kept >= 1:  # otherwise logits are recomputed, which is cheaper than keeping them
+            rows += map_rows(self.logits_of, [edge], [], [], chunks)
         peaks = segment_peaks(
             self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks
         )
 
         def function(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
             *stored, at_target, at_source, target_peak, source_peak = others
-            message = mlp.finish(_to_copies(mlp.project(0, edge), copies) + at_target + at_source)
+            message = mlp.finish(to_copies(mlp.project(0, edge), copies) + at_target + at_source)
             (logits,) = stored or self.logits_of(edge)
-            by_target, by_source = _to_copies(logits, copies).chunk(2, 1)
+            by_target, by_source = to_copies(logits, copies).chunk(2, 1)
             by_target = torch.exp2(by_target - target_peak)
             by_source = torch.exp2(by_source - source_peak)
             return (
-                _mean_of_copies(message, copies),
+                mean_of_copies(message, copies),
                 by_target * message, by_target, by_source * message, by_source,
             )  # fmt: skip
 
-        peak_gathers = [Gather(peaks[0], at_target.index), Gather(peaks[1], at_source.index)]
-        message, *sums = by_rows(
+        peak_tables = [IndexedTable(peaks[0], at_target.index), IndexedTable(peaks[1], at_source.index)]
+        message, *sums = map_rows(
             function,
             rows,
-            [at_target, at_source, *peak_gathers],
+            [at_target, at_source, *peak_tables],
             [to_target, to_target, to_source, to_source],
             chunks,
         )
         return (message + self.edge_residual * edge, *sums)
 
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
-        """Logits of edges by target and by source, side by side, to the base of two, (m, 2 · edge)."""
+        """Logits of edges to base two, by target and by source side by side, (m, 2 · edge)."""
         return (functional.linear(edge, kernels.LOG2_E * self.logits),)
 
 
-class FeedForward(nn.Module):
-    """Linear–SiLU–Linear. The second, being linear, is applied after the mean over directed copies."""
-
-    def __init__(self, inputs: int, hidden: int, out: int, *, bias: bool) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, hidden, bias=bias)
-        self.second = nn.Linear(hidden, out, bias=bias)
-
-    def forward(self, x: torch.Tensor, copies: int = 1) -> torch.Tensor:
-        """Map (copies · m, inputs) to the mean over copies, (m, out)."""
-        out: torch.Tensor = self.second(_mean_of_copies(functional.silu(self.first(x)), copies))
-        return out
-
-
 class Refinement(nn.Module):
-    """Refinement with a learnable envelope on one graph; `center` is the width of the line graph's shared atom."""
+    """Refinement with a learnable envelope; `center` is the feature width of the atom that two bonds share, or 0."""
 
     def __init__(self, node: int, edge: int, config: ModelConfig, copies: int, center: int = 0) -> None:
         super().__init__()
@@ -262,7 +188,7 @@ class Refinement(nn.Module):
         source: torch.Tensor,
         basis: torch.Tensor,
         chunks: Chunks | None,
-        center: Gather | None = None,
+        center: IndexedTable | None = None,
         *,
         update_edges: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,25 +204,26 @@ class Refinement(nn.Module):
         basis
             Smooth radial basis of each bond, shape (bonds, num_radial).
         chunks
-            How to go through the edges.
+            How to split the edges.
         center
             On the line graph: atom features (N, center) and the atom of each angle (1, m).
         update_edges
-            False in the last block, whose edge features no one reads.
+            False in the last block, whose edge features are not used.
         """
         mlp, last = self.message_mlp, len(self.message_mlp.inputs) - 1
         envelope = self.envelope(basis)
-        gathers = [Gather(mlp.project(last - 1, node), target), Gather(mlp.project(last, node), source)]
-        if center is None:  # edges are the bonds, and have their own envelope
+        tables = [IndexedTable(mlp.project(last - 1, node), target), IndexedTable(mlp.project(last, node), source)]
+        if center is None:  # atom graph: edges are bonds, each with its own envelope
             entry = torch.arange(edge.shape[0], device=edge.device).repeat(self.copies, 1)
-        else:  # nodes are the bonds; the target's envelope is common to its sum
+        else:  # line graph: nodes are bonds; the target's envelope factors out of its sum
             entry = source
-            gathers.append(Gather(mlp.project(1, center.table), center.index))
-        if chunks is not None and chunks.compiled:
-            found = kernels.refinement(self, edge, envelope, entry, gathers, chunks, update_edges=update_edges)
+            tables.append(IndexedTable(mlp.project(1, center.table), center.index))
+        if chunks is not None and chunks.kernels:
+            update = kernels.EdgeUpdate(self.edge_ffn, self.edge_residual, self.smooth_edges) if update_edges else None
+            results = kernels.refinement(mlp, update, edge, envelope, entry, tables, chunks)
         else:
-            found = self.messages(edge, envelope, entry, gathers, chunks, update_edges=update_edges)
-        *new_edge, pooled = found
+            results = self.messages(edge, envelope, entry, tables, chunks, update_edges=update_edges)
+        *new_edge, pooled = results
         if center is not None:
             pooled = pooled * envelope
         new_node = self.node_ffn(pooled) + self.node_residual * node
@@ -307,23 +234,23 @@ class Refinement(nn.Module):
         edge: torch.Tensor,
         envelope: torch.Tensor,
         entry: torch.Tensor,
-        gathers: Sequence[Gather],
+        tables: Sequence[IndexedTable],
         chunks: Chunks | None,
         *,
         update_edges: bool,
     ) -> tuple[torch.Tensor, ...]:
-        """Give new edges, if wanted, and enveloped messages summed by target."""
+        """Compute new edges, if `update_edges`, and enveloped messages summed by target."""
         mlp, copies = self.message_mlp, self.copies
 
         def function(edge: torch.Tensor, scale: torch.Tensor, *contributions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            message = mlp.finish(sum(contributions, _to_copies(mlp.project(0, edge), copies)))
+            message = mlp.finish(sum(contributions, to_copies(mlp.project(0, edge), copies)))
             smooth = message * scale
             if not update_edges:
                 return (smooth,)
             return self.edge_ffn(smooth if self.smooth_edges else message, copies), smooth
 
-        to_target = Sum(gathers[0].index, gathers[0].table.shape[0])
-        *delta, pooled = by_rows(function, [edge], [Gather(envelope, entry), *gathers], [to_target], chunks)
+        to_target = Segments(tables[0].index, tables[0].table.shape[0])
+        *delta, pooled = map_rows(function, [edge], [IndexedTable(envelope, entry), *tables], [to_target], chunks)
         return (*(x + self.edge_residual * edge for x in delta), pooled)
 
 
@@ -346,14 +273,14 @@ class MatRIS(nn.Module):
     Parameters
     ----------
     config
-        Its architecture.
+        Architecture.
     magmoms
-        Whether it has a head for magnetic moments.
+        Whether the network has a head for magnetic moments.
 
     Attributes
     ----------
     domain
-        What atoms it was trained on, if that is known; it judges, and changes no prediction.
+        Applicability domain of the training set, if known; it has no influence on predictions.
     """
 
     def __init__(self, config: ModelConfig, *, magmoms: bool) -> None:
@@ -390,20 +317,20 @@ class MatRIS(nn.Module):
         condition: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """
-        Compute what each atom contributes.
+        Compute the contribution of each atom to the energy, and its magnetic moment.
 
         Parameters
         ----------
         graph
             The batch.
         vectors
-            Bond vectors (Å), shape (B, 3): those of the graph, or a copy to differentiate by.
+            Bond vectors (Å), shape (B, 3): those of the graph, or a copy with respect to which to differentiate.
         magmoms
             Whether to compute magnetic moments, if there is a head.
         chunks
-            How to go through bonds and angles; None for training.
+            How to split bonds and angles; None for training.
         condition
-            Added to the first features of bonds, shape (B, edge_feat_dim): what a training may tell beside the graph.
+            Added to the initial bond features, shape (B, edge_feat_dim). Training uses it for inputs besides the graph.
 
         Returns
         -------
@@ -412,7 +339,7 @@ class MatRIS(nn.Module):
         magmoms
             Absolute moments (μB), shape (N,), or None.
         features
-            Of the atoms after the last block, shape (N, node_feat_dim).
+            Features of the atoms after the last block, shape (N, node_feat_dim).
         """
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         unit = vectors / lengths[:, None]
@@ -423,16 +350,21 @@ class MatRIS(nn.Module):
         if condition is not None:
             bond = bond + condition
         to, of = graph.angle_target[None], graph.angle_source[None]
-        (angle,) = by_rows(self.embed_angles, [graph.angle_sign], [Gather(unit, to), Gather(unit, of)], [], chunks)
+        ends = [IndexedTable(unit, to), IndexedTable(unit, of)]
+        (angle,) = map_rows(self.embed_angles, [graph.angle_sign], ends, [], chunks)
         target = torch.stack([graph.centers, graph.neighbors])
         source = target.flip(0)
         for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
-            more = index + 1 < len(self.blocks)
+            update_edges = index + 1 < len(self.blocks)
             bond, angle = block.line_attention(bond, angle, to, of, chunks)
             atom, bond = block.atom_attention(atom, bond, target, source, chunks)
-            center = Gather(atom, graph.angle_center[None])
-            bond, angle = block.line_refinement(bond, angle, to, of, line_basis, chunks, center, update_edges=more)
-            atom, bond = block.atom_refinement(atom, bond, target, source, bond_basis, chunks, update_edges=more)
+            center = IndexedTable(atom, graph.angle_center[None])
+            bond, angle = block.line_refinement(
+                bond, angle, to, of, line_basis, chunks, center, update_edges=update_edges
+            )
+            atom, bond = block.atom_refinement(
+                atom, bond, target, source, bond_basis, chunks, update_edges=update_edges
+            )
         normed = self.readout_norm(atom)
         energies = self.energy_head(normed).flatten()
         if magmoms and self.magmom_head is not None:
@@ -440,23 +372,13 @@ class MatRIS(nn.Module):
         return energies, None, atom
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
-        """First features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
+        """Compute initial features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""
         weight = self.angle_linear_out.weight @ self.angle_linear_in.weight
         return (functional.silu(functional.linear(self.angle_basis(sign * (to * of).sum(1)), weight)),)
 
 
-def _to_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
-    """Repeat rows for each directed copy: (m, d) to (copies · m, d)."""
-    return x if copies == 1 else x.repeat(copies, 1)
-
-
-def _mean_of_copies(x: torch.Tensor, copies: int) -> torch.Tensor:
-    """Average directed copies: (copies · m, d) to (m, d)."""
-    return x if copies == 1 else x.view(copies, x.shape[0] // copies, x.shape[1]).mean(0)
-
-
 def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers with biases, SiLU between them."""
+    """Linear layers with biases, and SiLU between them."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(dims)):
         layers += [nn.Linear(a, b)] + ([nn.SiLU()] if i + 2 < len(dims) else [])
@@ -465,10 +387,10 @@ def _mlp(dims: tuple[int, ...]) -> nn.Sequential:
 
 def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
     """
-    Element part of each structure's energy.
+    Sum the reference energies of the elements for each structure.
 
-    Summed per atom, over float32 mole fractions and in float32, because the published package does so, and its
-    energies are reproduced; it stays exactly extensive, since a supercell has the same fractions.
+    The published package computes the energy per atom from mole fractions in float32. This function does the same, to
+    reproduce its energies. The result is exactly extensive, because a supercell has the same mole fractions.
 
     Parameters
     ----------
@@ -492,7 +414,7 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
 
 class Evaluation(NamedTuple):
     """
-    What a network says of a batch.
+    Predictions of a network for a batch.
 
     Attributes
     ----------
@@ -505,7 +427,8 @@ class Evaluation(NamedTuple):
     magmoms
         μB, shape (N,), or None.
     features
-        Of the atoms after the last block, shape (N, node_feat_dim): what `matris.model.domain.Domain` judges by.
+        Features of the atoms after the last block, shape (N, node_feat_dim): the input of
+        `matris.model.domain.Domain`.
     """
 
     energies: torch.Tensor
@@ -524,10 +447,10 @@ def evaluate(
     chunks: Chunks | None = None,
 ) -> Evaluation:
     """
-    Energies, forces and stresses of a batch.
+    Compute energies, forces and stresses of a batch.
 
-    Everything depends on the atoms through the bond vectors r alone, so one gradient g = ∂E/∂r gives both
-    the forces, −Σ ± g, and the virial, Σ r⊗g.
+    The energy depends on the atoms only through the bond vectors r. One gradient g = ∂E/∂r therefore gives both the
+    forces, −Σ ± g, and the virial, Σ r⊗g.
 
     Parameters
     ----------
@@ -538,9 +461,9 @@ def evaluate(
     magmoms
         Whether to compute magnetic moments.
     differentiable
-        Whether the results can be differentiated by the weights (training); not in chunks.
+        Whether the results can be differentiated with respect to the weights (training); requires ``chunks=None``.
     chunks
-        How to go through bonds and angles. The weights must be frozen.
+        How to split bonds and angles. The weights must be frozen.
 
     Returns
     -------
@@ -549,7 +472,7 @@ def evaluate(
     with torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_()
         atomic, moments, features = network(graph, vectors, magmoms=magmoms, chunks=chunks)
-        # the gradient of the plain sum is that of each structure: they do not interact
+        # structures do not interact: the gradient of the summed energy is that of each structure
         (gradient,) = torch.autograd.grad(atomic.sum(), vectors, create_graph=differentiable, materialize_grads=True)
     if not differentiable:
         atomic, gradient = atomic.detach(), gradient.detach()

@@ -25,7 +25,7 @@ from matris.properties.ensembles import (
 from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
 from matris.relaxation.batch import state_of, structure_of
-from matris.relaxation.guard import Budget, IsolatingModel
+from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
 from matris.structures import content_id, problem_with, to_structure
 from matris.units import GPA
@@ -217,7 +217,7 @@ def dynamics(
         raise ValueError("npt needs stress, which the model does not compute: set its compute_stress, or choose nvt")
     cost, unit, limit = budget_of(engine, max_batch_atoms)
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
-    model = IsolatingModel(engine.model, budget)
+    model = GuardedModel(engine.model, budget)
     records: dict[int, DynamicsRecord] = {}
     first: dict[str, int] = {}
     twins: dict[int, int] = {}
@@ -286,7 +286,7 @@ def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
     return list(waiting)
 
 
-def _run(bodies: list[_Body], model: IsolatingModel, settings: DynamicsSettings) -> list[DynamicsRecord]:
+def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -> list[DynamicsRecord]:
     """Run materials through all steps, each as far as it gets."""
     state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
     model.costs = [body.cost for body in bodies]
@@ -320,7 +320,7 @@ def _run(bodies: list[_Body], model: IsolatingModel, settings: DynamicsSettings)
     ]
 
 
-def _start(body: _Body, model: IsolatingModel, settings: DynamicsSettings) -> NPTState:
+def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
     """Prepare the initial state of a material with thermal velocities, forces not evaluated."""
     masses = np.array([float(site.specie.atomic_mass) for site in body.structure])
     return at_rest(
@@ -330,7 +330,7 @@ def _start(body: _Body, model: IsolatingModel, settings: DynamicsSettings) -> NP
 
 
 def _faults(
-    state: NPTState, model: IsolatingModel, bodies: Sequence[_Body], settings: DynamicsSettings
+    state: NPTState, model: GuardedModel, bodies: Sequence[_Body], settings: DynamicsSettings
 ) -> list[str | None]:
     """
     Reason why each system cannot continue, or None.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch_sim.state import SimState
 
-    from matris.relaxation.guard import IsolatingModel
+    from matris.relaxation.guard import GuardedModel
 
 Ensemble = Literal["nve", "nvt", "npt"]
 
@@ -182,7 +182,7 @@ def at_rest(state: SimState, momenta: NDArray[np.float64]) -> NPTState:
     )
 
 
-def evaluate(state: NPTState, model: IsolatingModel) -> None:
+def evaluate(state: NPTState, model: GuardedModel) -> None:
     """Update energies, forces and stresses of a state; stresses are NaN if the model gives none."""
     output = model(state)
     state.energy, state.forces = output["energy"], output["forces"]
@@ -192,7 +192,7 @@ def evaluate(state: NPTState, model: IsolatingModel) -> None:
 
 def advance(
     state: NPTState,
-    model: IsolatingModel,
+    model: GuardedModel,
     settings: DynamicsSettings,
     randoms: Sequence[np.random.Generator],
     compressibility: Sequence[float],
@@ -293,7 +293,7 @@ def kinetic_energies(state: NPTState) -> Tensor:
     return _sums(state, state.momenta.square().sum(dim=1) / (2 * state.masses))
 
 
-def compressibilities(state: NPTState, model: IsolatingModel) -> list[float]:
+def compressibilities(state: NPTState, model: GuardedModel) -> list[float]:
     """
     Estimate the compressibility of each system, by which `barostat_time` becomes the relaxation time of any material.
 

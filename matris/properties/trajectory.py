@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import write_extxyz
 from monty.json import MontyEncoder
+
+from matris.files.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,9 +132,5 @@ class Trajectory:
 
     def finish(self, results: dict[str, Any]) -> None:
         """Write the results of a complete run, atomically."""
-        draft = self._results.with_suffix(".json.part")
-        with draft.open("w") as file:
+        with whole_file(self._results) as draft, draft.open("w") as file:
             json.dump({"header": self._header, "results": results}, file, cls=MontyEncoder)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._results)

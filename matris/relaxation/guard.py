@@ -1,4 +1,4 @@
-"""Calls to a batched model in which a failure costs only the structure that caused it."""
+"""Calls of a batched model in which an error affects only the structure that causes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _OUT_OF_MEMORY = (
     "out of memory",  # CUDA, MPS, and torch.OutOfMemoryError
-    "failed to allocate",  # Warp, behind neighbor lists
+    "failed to allocate",  # Warp, which computes neighbor lists
     "can't allocate memory",  # the CPU allocator
     "not enough memory",
 )
@@ -32,14 +32,14 @@ _PER_ATOM = ("forces", "magmoms", "extrapolation")
 @dataclass
 class Budget:
     """
-    How much may be on the device at once. What ran out of memory once is remembered for the process's life.
+    Largest cost of one model call on a device. Costs that ran out of memory are remembered until the process ends.
 
     Attributes
     ----------
     key
-        Device, checkpoint sha256, dtype and unit of the cost: what a memory limit depends on.
+        Device, sha256 of the checkpoint, dtype and unit of the cost. Each key has its own memory limit.
     start
-        Cost allowed while nothing has failed; 0 lets one structure at a time through.
+        Largest cost before any call has run out of memory; 0 allows one structure at a time.
     """
 
     key: tuple[str, str, str, str]
@@ -48,41 +48,41 @@ class Budget:
 
     @property
     def limit(self) -> float:
-        """Cost allowed in one model call."""
+        """Largest cost of one model call."""
         return min(self.start, self._limits.get(self.key, math.inf))
 
     def halve(self, failed: float) -> None:
-        """Allow half of a cost that did not fit."""
+        """Limit calls to half of a cost that ran out of memory."""
         self._limits[self.key] = min(self._limits.get(self.key, math.inf), failed / 2)
         logger.warning("out of memory on %s: batches now have at most %.3g %s", self.key[0], self.limit, self.key[3])
 
 
-class IsolatingModel:
+class GuardedModel:
     """
-    A torch-sim model that answers for every system that can be computed.
+    A torch-sim model that computes every system it can, whatever the others do.
 
-    On an exception the batch is halved until the culprit stands alone; it gets NaN, and the reason is in `reasons`.
-    When the device runs out of memory, the batch is halved too, and `budget` remembers. An error after
-    which the device answers nothing more (CUDA's illegal memory access and its like) is raised: it says nothing
-    about the structures.
+    If a call raises an exception, the batch is halved until the culprit is alone. The results of the culprit are NaN,
+    and `reasons` holds the message. If the device runs out of memory, the batch is halved too, and `budget` remembers
+    the limit. An error that makes the device unusable (such as CUDA's illegal memory access) is raised, because the
+    structures are not its cause.
 
     Parameters
     ----------
     model
         Any torch-sim model.
     budget
-        Cost allowed in one call.
+        Largest cost of one call.
 
     Attributes
     ----------
     costs
         Cost of each system of the next call.
     reasons
-        System number in the last call -> why it could not be computed.
+        Why a system of the last call failed, by its number.
     magmoms
         Magnetic moments (μB) of all atoms of the last call, or None.
     extrapolation
-        How far they are from what the model was trained on, or None.
+        Extrapolation of all atoms of the last call, see `matris.model.domain.Domain`, or None.
     """
 
     def __init__(self, model: ModelInterface, budget: Budget) -> None:
@@ -95,7 +95,7 @@ class IsolatingModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.model.device
 
     @property
@@ -114,28 +114,28 @@ class IsolatingModel:
             (n_systems, 3, 3) eV/Å³; NaN for systems named in `reasons`.
         """
         self.reasons = {}
-        answers: dict[int, dict[str, Tensor]] = {}
+        results: dict[int, dict[str, Tensor]] = {}
         groups = self._groups(0, len(self.costs))
         while groups:
             start, stop = groups.pop()
-            if stop - start > 1 and sum(self.costs[start:stop]) > self.budget.limit:  # it has shrunk meanwhile
+            if stop - start > 1 and sum(self.costs[start:stop]) > self.budget.limit:  # the limit has shrunk meanwhile
                 groups += self._groups(start, stop)
                 continue
-            answer = self._answer(state, start, stop)
-            if isinstance(answer, dict):
-                answers[start] = answer
+            result = self._evaluate(state, start, stop)
+            if isinstance(result, dict):
+                results[start] = result
             elif stop - start == 1:
-                self.reasons[start] = answer
+                self.reasons[start] = result
             else:
                 middle = (start + stop) // 2
                 groups += [*self._groups(middle, stop), *self._groups(start, middle)]
-        output = self._join(state, answers)
+        output = self._join(state, results)
         self.magmoms = output.pop("magmoms", None)
         self.extrapolation = output.pop("extrapolation", None)
         return output
 
     def _groups(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Cut a range of systems into ranges within the budget, last range first."""
+        """Split a range of systems into ranges within the budget, last range first."""
         groups: list[tuple[int, int]] = []
         total = 0.0
         for number in range(start, stop):
@@ -147,32 +147,32 @@ class IsolatingModel:
                 total = self.costs[number]
         return groups[::-1]
 
-    def _answer(self, state: SimState, start: int, stop: int) -> dict[str, Tensor] | str:
-        """Model output for a range of systems, or the reason why there is none."""
+    def _evaluate(self, state: SimState, start: int, stop: int) -> dict[str, Tensor] | str:
+        """Compute a range of systems; returns the output, or the reason of the failure."""
         whole = stop - start == len(self.costs)
-        answer = _call(self.model, state if whole else state[list(range(start, stop))])
-        if not isinstance(answer, _Failure):
-            return answer
-        if not answer.out_of_memory:
-            return answer.reason
-        _free_memory()  # outside of any except block: a handled error keeps the failed call's tensors alive
+        result = _call(self.model, state if whole else state[list(range(start, stop))])
+        if not isinstance(result, _Failure):
+            return result
+        if not result.out_of_memory:
+            return result.reason
+        _free_memory()  # outside any except block: an exception keeps the tensors of the failed call alive
         if stop - start > 1:
             self.budget.halve(sum(self.costs[start:stop]))
-            return answer.reason
-        answer = _call(self.model, state if whole else state[[start]])  # alone, on an emptied device
-        if not isinstance(answer, _Failure):
-            return answer
+            return result.reason
+        result = _call(self.model, state if whole else state[[start]])  # retry alone on an emptied device
+        if not isinstance(result, _Failure):
+            return result
         _free_memory()
-        if not answer.out_of_memory:
-            return answer.reason
+        if not result.out_of_memory:
+            return result.reason
         return f"out of memory: {_atoms(state, start)} atoms are too many for {self.device}, even alone"
 
-    def _join(self, state: SimState, answers: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Put outputs of groups together in the order of systems, NaN where there is none."""
-        if len(answers) == 1 and not self.reasons:
-            return next(iter(answers.values()))
+    def _join(self, state: SimState, results: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Concatenate the outputs in the order of the systems, with NaN for failed systems."""
+        if len(results) == 1 and not self.reasons:
+            return next(iter(results.values()))
         sizes = state.n_atoms_per_system.tolist()
-        template = next(iter(answers.values()), {})
+        template = next(iter(results.values()), {})
         output: dict[str, Tensor] = {}
         for key in (*_PER_SYSTEM, *_PER_ATOM):
             if template and key not in template:
@@ -181,43 +181,43 @@ class IsolatingModel:
                 continue
             tail = {"stress": (3, 3), "forces": (3,)}.get(key, ())
             parts = []
-            for start in sorted({*answers, *self.reasons}):
+            for start in sorted({*results, *self.reasons}):
                 length = sizes[start] if key in _PER_ATOM else 1
                 blank = torch.full((length, *tail), torch.nan, device=self.device, dtype=self.dtype)
-                parts.append(answers[start][key] if start in answers else blank)
+                parts.append(results[start][key] if start in results else blank)
             output[key] = torch.cat(parts)
         return output
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a model call gave nothing."""
+    """Reason why a model call failed."""
 
     reason: str
     out_of_memory: bool
 
 
 def _call(model: ModelInterface, state: SimState) -> dict[str, Tensor] | _Failure:
-    """Call the model; catch what the structures may be to blame for."""
+    """Call the model; catch errors that a structure may have caused."""
     try:
         output = model(state)
         return {key: output[key].detach() for key in (*_PER_SYSTEM, *_PER_ATOM) if output.get(key) is not None}
-    except Exception as error:  # any model, any structure: the reason goes into the record
+    except Exception as error:  # models raise anything; the reason goes into the record
         text = " ".join(str(error).split())
         out_of_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
         if isinstance(error, torch.AcceleratorError) and not out_of_memory:
-            error.add_note("The device is lost to this process: start it again; a journal takes it from there.")
+            error.add_note("This process can no longer use the device. Start it again; a journal lets it continue.")
             raise
         return _Failure(f"{type(error).__name__}: {text}"[:500], out_of_memory)
 
 
 def _free_memory() -> None:
-    """Give memory that torch holds on a GPU back, so that what comes next is not cut to the pieces of what failed."""
+    """Return cached GPU memory to the device: blocks of the failed call would fragment the memory of the next."""
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def _atoms(state: SimState, system: int) -> int:
-    """Atoms of one system."""
+    """Count the atoms of one system."""
     return int((state.system_idx == system).sum())

@@ -1,4 +1,4 @@
-"""Finished records on disk, so that a killed run goes on where it stopped."""
+"""Journal of finished records on disk, from which a killed run continues."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from monty.json import MontyEncoder
 
 from matris.errors import MatrisError
+from matris.files.whole_file import sync_folder
 from matris.relaxation.records import RelaxRecord
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _FORMAT = 2
-_IN_MEMORY = 64 * 2**20  # bytes that a journal without a path keeps before it goes to a temporary file
+_IN_MEMORY = 64 * 2**20  # bytes of a journal without a path that stay in memory; a temporary file holds more
 
 
 class JournalError(MatrisError):
@@ -31,24 +32,34 @@ class JournalInUseError(JournalError):
 
 class Journal:
     """
-    Records by structure identity, one JSON line each, after a header line that says how they were computed.
+    Records by structure identity: a file of JSON lines, whose first line is a header.
 
-    Every record is on disk (fsync) when `append` returns. A last line that a killed process left unfinished is
-    dropped on opening. Only identities and file offsets are held in memory; records are read back when asked for.
+    Each record is on disk (fsync) when `append` returns. Opening a journal drops an incomplete last line, as a killed
+    process leaves it. Memory holds only identities and file offsets; records are read from the file on access.
 
     Parameters
     ----------
     path
-        The file, made if missing, with its folders. None: a temporary journal of this process, gone on closing.
+        The file. It and its folders are created if they do not exist. None: a temporary journal, deleted when closed.
     header
-        What the records depend on (checkpoint sha256, settings, ...): a JSON object. A journal with
-        another header is refused.
+        JSON object of all that the records depend on (checkpoint sha256, settings, ...). A file with another header is
+        refused.
 
     Raises
     ------
     JournalError
-        If the file is no journal, was written with another header, is damaged before its last line, or is in use
-        by another process.
+        If the file is not a journal, has another header, is damaged before its last line, or is in use by another
+        process.
+
+    Examples
+    --------
+    >>> from matris.relaxation.records import RelaxRecord
+    >>> header = {"checkpoint": "c033abc5"}
+    >>> with Journal("run.jsonl", header) as journal:
+    ...     journal.append(RelaxRecord(0, "3f9a", "failed", error="overlapping atoms"))
+    >>> with Journal("run.jsonl", header) as journal:
+    ...     print(len(journal), journal["3f9a"].error)
+    1 overlapping atoms
     """
 
     def __init__(self, path: str | Path | None, header: dict[str, Any]) -> None:
@@ -67,7 +78,7 @@ class Journal:
             self._lock()
             self._read(line)
             if new:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except BaseException:
             self._file.close()
             raise
@@ -81,7 +92,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the file, and so let other processes use it."""
+        """Close the file, which also releases its lock."""
         self._file.close()
 
     def __len__(self) -> int:
@@ -96,52 +107,52 @@ class Journal:
 
     def append(self, record: RelaxRecord) -> None:
         """
-        Keep a record: it is on disk when this returns.
+        Write a record; it is on disk when the method returns.
 
         Raises
         ------
         ValueError
-            If the record has no `structure_id`, the key by which it would be found again.
+            If the record has no `structure_id`, which is its key.
         OSError
-            If it could not be written (disk full); the journal is as it was before.
+            If the record cannot be written (disk full); the journal is unchanged.
         """
         if record.structure_id is None:
-            raise ValueError(f"record {record.index} has no structure_id: a journal cannot keep it")
+            raise ValueError(f"record {record.index} has no structure_id, which is its key in a journal")
         start = self._end
         self._write(_line(record.to_dict()))
         self._offsets[record.structure_id] = start
 
     def _write(self, line: bytes) -> None:
-        """Add one whole line, or nothing."""
+        """Append one complete line, or nothing."""
         start = self._end
         try:
             self._file.seek(start)
-            rest = memoryview(line)
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            remaining = memoryview(line)
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
             if self.path is not None:
                 os.fsync(self._file.fileno())
             self._end = start + len(line)
         finally:
-            if self._end == start:  # disk full, or interrupted: leave no part of a line behind
+            if self._end == start:  # disk full or interrupted: remove the incomplete line
                 self._file.truncate(start)
 
     def _lock(self) -> None:
-        """Keep a second process from writing to the same file."""
+        """Lock the file against other processes."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise JournalInUseError(
-                f"journal {self.path} is in use by another process: wait for it, or name another"
+                f"journal {self.path} is in use by another process: wait until it ends, or choose another journal"
             ) from None
-        except OSError:  # a file system without locks: nothing to hold
+        except OSError:  # a file system without locks
             return
 
     def _read(self, header: bytes) -> None:
-        """Check the header, find the records, and cut off an unfinished last line."""
+        """Check the header, index the records, and remove an incomplete last line."""
         with self.path.open("rb") as lines:  # type: ignore[union-attr]
             first = lines.readline()
-            if header.startswith(first) and first != header:  # empty, or killed while writing its header
+            if header.startswith(first) and first != header:  # empty, or an incomplete header of a killed process
                 self._file.truncate(0)
                 self._write(header)
                 return
@@ -154,40 +165,40 @@ class Journal:
                     self._offsets[json.loads(line)["structure_id"]] = self._end
                 except (ValueError, KeyError, TypeError):
                     raise JournalError(
-                        f"journal {self.path} is damaged at line {number}: remove that line, or name another journal"
+                        f"journal {self.path} is damaged at line {number}: remove that line, or choose another journal"
                     ) from None
                 self._end += len(line)
         self._file.truncate(self._end)
 
     def _check(self, first: bytes, header: bytes) -> None:
-        """Refuse a file that is no journal, or one of another run."""
+        """Refuse a file that is not a journal, or the journal of another run."""
         if first == header:
             return
         expected = json.loads(header)
         try:
-            found = json.loads(first)
+            actual = json.loads(first)
         except ValueError:
-            found = None
-        if not isinstance(found, dict) or "version" not in found:
-            raise JournalError(f"{self.path} is not a relaxation journal: name another file")
-        differs = [
-            f"{key} {found.get(key)} there, {expected.get(key)} here"
-            for key in sorted({*expected, *found})
-            if found.get(key) != expected.get(key)
+            actual = None
+        if not isinstance(actual, dict) or "version" not in actual:
+            raise JournalError(f"{self.path} is not a relaxation journal: choose another file")
+        differences = [
+            f"{key} is {actual.get(key)} in the journal, {expected.get(key)} in this run"
+            for key in sorted({*expected, *actual})
+            if actual.get(key) != expected.get(key)
         ]
         raise JournalError(
-            f"journal {self.path} belongs to another run ({'; '.join(differs)}): "
-            "name another journal, or run with what it was written with"
+            f"journal {self.path} belongs to another run ({'; '.join(differences)}): "
+            "choose another journal, or the settings of that run"
         )
 
 
 def _line(content: dict[str, Any]) -> bytes:
-    """One line of JSON; NaN is refused, for it is no JSON."""
+    """Encode one line of JSON; NaN raises ValueError, because JSON has none."""
     return json.dumps(content, sort_keys=True, allow_nan=False, cls=MontyEncoder).encode() + b"\n"
 
 
 def _read_line(file: IO[bytes]) -> bytes:
-    """Read up to the end of the line, in blocks (an unbuffered file reads byte by byte otherwise)."""
+    """Read one line in blocks; `readline` of an unbuffered file reads byte by byte."""
     blocks: list[bytes] = []
     while block := file.read(65536):
         head, newline, _ = block.partition(b"\n")
@@ -195,12 +206,3 @@ def _read_line(file: IO[bytes]) -> bytes:
         if newline:
             break
     return b"".join(blocks)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name as durable as its content."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

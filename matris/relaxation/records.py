@@ -1,4 +1,4 @@
-"""What a relaxation is asked for (settings) and what it answers (records)."""
+"""Settings of a relaxation, and its results (records)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RelaxState = Literal["converged", "max_steps", "failed"]
 
 _METHOD = "FIRE, Frechet cell filter, atoms and cell below fmax"
-"""The algorithm, as part of a settings digest: another algorithm would give other numbers."""
+"""Name of the algorithm, a part of the settings digest: another algorithm gives other results."""
 
 _ARRAYS = ("forces", "stress", "magmoms")
 
@@ -25,14 +25,14 @@ _ARRAYS = ("forces", "stress", "magmoms")
 @dataclass(frozen=True)
 class RelaxSettings:
     """
-    What decides the result of a relaxation, the potential aside.
+    All settings that determine the result of a relaxation, except the potential.
 
     Attributes
     ----------
     fmax
-        Bound on the force on every atom and on the cell, in eV/Å; see `matris.relax.relax`.
+        Force criterion for atoms and cell, eV/Å; see `matris.relax`.
     max_steps
-        Most FIRE steps of one structure. With 0 the input geometry is only evaluated.
+        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
 
@@ -40,6 +40,14 @@ class RelaxSettings:
     ------
     ValueError
         If `fmax` is not positive and finite or `max_steps` is negative.
+
+    Examples
+    --------
+    >>> settings = RelaxSettings(fmax=0.02)
+    >>> settings.to_dict()
+    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True}
+    >>> len(settings.digest())
+    12
     """
 
     fmax: float = 0.05
@@ -47,9 +55,9 @@ class RelaxSettings:
     relax_cell: bool = True
 
     def __post_init__(self) -> None:
-        """Check the values, and bring numbers to one type so that 1 and 1.0 are the same settings."""
+        """Check the values, and convert them to one type, so that 1 and 1.0 give equal settings."""
         if not (math.isfinite(self.fmax) and self.fmax > 0):
-            raise ValueError(f"fmax must be a positive force in eV/Å, got {self.fmax}")
+            raise ValueError(f"fmax must be a positive, finite force in eV/Å, got {self.fmax}")
         if self.max_steps < 0:
             raise ValueError(f"max_steps must not be negative, got {self.max_steps}")
         object.__setattr__(self, "fmax", float(self.fmax))
@@ -57,12 +65,12 @@ class RelaxSettings:
         object.__setattr__(self, "relax_cell", bool(self.relax_cell))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings as a JSON object."""
+        """Return the settings as a JSON object."""
         return asdict(self)
 
     def digest(self) -> str:
         """
-        Short hash of the settings, the same on every machine.
+        Compute a short hash of the settings, equal on all machines.
 
         Returns
         -------
@@ -76,40 +84,46 @@ class RelaxSettings:
 @dataclass(frozen=True, eq=False)
 class RelaxRecord:
     """
-    Result of relaxing one structure. Energy, forces, stress and magnetic moments are those of `structure`.
+    Result of the relaxation of one structure. All energies, forces, stresses and moments belong to `structure`.
 
     Attributes
     ----------
     index
         Position of the structure in the input, from 0.
     structure_id
-        `matris.structures.content_id` of the input; None if the input has none (not a crystal at all).
+        `matris.structures.content_id` of the input; None if the input is not a crystal.
     state
         ``"converged"``, ``"max_steps"`` (still above `fmax` after the allowed steps) or ``"failed"``.
     structure
-        Final structure: species and site order of the input, new lattice and coordinates. Site properties of the
-        input, which describe its own geometry, are not carried over. None if failed, like all results below.
+        Final structure, with the species and site order of the input. Site properties are dropped, because they
+        describe the geometry of the input. None if the relaxation failed; so are all results below.
     energy
         Total energy, eV.
     forces
         Forces on the atoms, shape (n, 3), eV/Å.
     stress
-        Stress, shape (3, 3), eV/Å³, positive under tension (ASE's sign). None also if the model gives none.
+        Stress, shape (3, 3), eV/Å³, positive under tension (ASE's sign). None also if the model computes none.
     magmoms
-        Magnetic moments, shape (n,), μB. None also if the model gives none.
+        Magnetic moments, shape (n,), μB. None also if the model computes none.
     extrapolation, mean_extrapolation
-        How far the atoms of `structure` are from those the checkpoint was trained on, the largest and the mean; above
-        1 it extrapolates, see `matris.model.domain.Domain`. None also if the model does not know.
+        Largest and mean extrapolation of the atoms of `structure`: above 1 the model extrapolates, see
+        `matris.model.domain.Domain`. None also if the model has no domain.
     n_steps
-        FIRE steps taken, also before a failure.
+        FIRE steps taken, including those before a failure.
     fmax
         Largest norm of a force on an atom, eV/Å.
     smax
         Largest absolute stress component, eV/Å³. None also if the cell was fixed.
     error
-        Why it failed, in one line; None if it did not.
+        Reason of a failure, in one line; None if there was none.
     seconds
-        Wall time from entering the batch to leaving it. Structures of one batch share the time.
+        Wall time (s) from entering the batch to leaving it. The times of structures in one batch overlap.
+
+    Examples
+    --------
+    >>> record = RelaxRecord(0, None, "failed", error="empty structure: it has no atoms")
+    >>> RelaxRecord.from_dict(record.to_dict()).error
+    'empty structure: it has no atoms'
     """
 
     index: int
@@ -130,24 +144,24 @@ class RelaxRecord:
 
     @property
     def is_extrapolating(self) -> bool | None:
-        """Whether `structure` is unlike what the checkpoint was trained on; None if that is not known."""
+        """Whether the model extrapolates for `structure`; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as a JSON object: arrays as nested lists, the structure in pymatgen's form."""
+        """Return the record as a JSON object: arrays as nested lists, the structure in pymatgen's format."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in _ARRAYS:
             content[name] = None if content[name] is None else content[name].tolist()
         if self.structure is not None:
             content["structure"] = structure = self.structure.as_dict()
-            structure["lattice"]["pbc"] = list(self.structure.pbc)  # a tuple there
+            structure["lattice"]["pbc"] = list(self.structure.pbc)  # JSON has no tuples
             for site in structure["sites"]:
-                site.pop("xyz", None)  # follows from lattice and abc, but not to the last digit
+                site.pop("xyz", None)  # redundant with lattice and abc, and differs from them in the last digit
         return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> RelaxRecord:
-        """Read what `to_dict` wrote, number for number."""
+        """Read the result of `to_dict`; all numbers are exact."""
         content = {field.name: content[field.name] for field in fields(cls)}
         for name in _ARRAYS:
             content[name] = None if content[name] is None else np.asarray(content[name], dtype=float)

@@ -1,4 +1,4 @@
-"""Relaxing many structures, free of any workflow engine."""
+"""Relaxation of many structures, independent of any workflow engine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
 from matris.model.graph import Geometry
-from matris.relaxation.batch import Flight, InFlight
-from matris.relaxation.guard import Budget, IsolatingModel
+from matris.relaxation.batch import RunningBatch, Slot
+from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.journal import Journal
 from matris.relaxation.records import RelaxRecord, RelaxSettings
 from matris.structures import content_id, problem_with, to_structure
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
-_ATOMS_PER_GIB = 32  # first guess of what another model can take on a GPU; running out of memory corrects it
+_ATOMS_PER_GIB = 32  # first guess for a model of unknown memory use on a GPU; out-of-memory errors lower it
 
 
 def relax(
@@ -43,48 +43,60 @@ def relax(
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is FIRE with the Frechet cell filter, step by step ASE's (`matris.relaxation.fire`). All atoms move.
-    A structure is converged when the force on every atom is below `fmax` and, if the cell relaxes, every row of V·σ/n
-    (volume times stress over the number of atoms: the cell's force in ASE's ``FrechetCellFilter``) is too.
-    Both can be read off the record.
+    The optimizer is FIRE with the Frechet cell filter; each step equals that of ASE (`matris.relaxation.fire`). All
+    atoms move. A structure has converged when the force on each atom is below `fmax` and, if the cell relaxes, so is
+    the norm of each row of V·σ/n: volume times stress over the number of atoms, the cell force of ASE's
+    ``FrechetCellFilter``. The record contains forces and stress.
 
-    A structure that cannot be computed costs only itself: its record has the state ``"failed"`` and the reason.
-    Structures of equal content are computed once; each gets its record.
+    A structure that cannot be computed does not stop the others: its record has the state ``"failed"`` and the reason.
+    Structures of equal content are computed once; each gets its own record.
 
     Parameters
     ----------
     structures
-        Any number, also a generator: they are taken one by one as there is room for them.
+        One structure or an iterable of any length, which is read only as the batch has room.
     potential
         A loaded potential, a key or path for `matris.load`, or any torch-sim model. By default the embedded checkpoint.
     fmax
-        Bound on forces, eV/Å.
+        Force criterion, eV/Å.
     max_steps
-        Most FIRE steps of one structure.
+        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
     journal
-        File to which each record goes before it is yielded, or a folder for such files, one for each checkpoint and
-        settings. Run again with the same settings, what it holds is yielded without computing, and the rest is
-        computed.
+        File to which each record is written before it is yielded, or a folder for such files, one for each checkpoint
+        and settings. A later run with the same settings yields the records of the journal without computing them.
     max_batch_atoms
-        Most atoms computed together. By default what the numbers of bonds and angles suggest: on a GPU as many
-        structures as fit, on a CPU as many as make the fixed costs of a step small. What is computed together may
-        differ in the last digits, and with them the path of a relaxation; 1 computes one structure at a time.
+        Largest number of atoms computed together. By default the batch size follows from the numbers of bonds and
+        angles: on a GPU as many structures as fit into memory, on a CPU as many as make the fixed cost of a step small.
+        The batch size can change the last digits of results, and through them the path of a relaxation; 1 computes one
+        structure at a time.
 
     Yields
     ------
     RelaxRecord
-        In the order of finishing; `RelaxRecord.index` is the place in the input.
+        In the order of finishing; `RelaxRecord.index` is the position in the input.
 
     Raises
     ------
     ValueError
-        If a setting is out of range, or the cell shall relax and the model gives no stress.
+        If a setting is out of range, or `relax_cell` is set and the model computes no stress.
     CheckpointError
         If the potential cannot be loaded.
     JournalError
         If the journal belongs to other settings or another checkpoint, or another process uses it.
+
+    Examples
+    --------
+    >>> import matris
+    >>> from pymatgen.core import Lattice, Structure
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.5), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> overlapping = Structure(Lattice.cubic(5), ["Na", "Cl"], [[0, 0, 0], [0, 0, 0.01]])
+    >>> records = matris.relax([salt, overlapping], fmax=0.1)
+    >>> for record in sorted(records, key=lambda record: record.index):
+    ...     print(record.index, record.state, record.error)
+    0 converged None
+    1 failed overlapping atoms: sites 0 (Na) and 1 (Cl) are 0.05 Å apart
     """
     settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
     engine = engine_of(potential)
@@ -94,34 +106,39 @@ def relax(
         )
     if max_batch_atoms is not None and max_batch_atoms < 1:
         raise ValueError(f"max_batch_atoms must be at least 1, got {max_batch_atoms}")
-    alone = isinstance(structures, Structure) or hasattr(
-        structures, "get_atomic_numbers"
-    )  # else its atoms are iterated
-    many = cast("Iterable[Structure | Atoms]", [structures] if alone else structures)
-    return _relax(iter(many), engine, settings, journal, max_batch_atoms)
+    # one structure is an iterable too, of its atoms
+    is_one = isinstance(structures, Structure) or hasattr(structures, "get_atomic_numbers")
+    inputs = cast("Iterable[Structure | Atoms]", [structures] if is_one else structures)
+    return _relax(iter(inputs), engine, settings, journal, max_batch_atoms)
 
 
 def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str) -> Path:
     """
-    Journal of a checkpoint and settings in a folder, so that none refuses the other's.
+    Name the journal of a checkpoint, settings and dtype in a folder of journals.
 
     Parameters
     ----------
     folder
-        Where journals are.
+        Folder of the journals.
     sha256
-        Of the checkpoint.
+        Digest of the checkpoint.
     settings
-        Of the relaxation.
+        Settings of the relaxation.
     dtype
         Name of the floating-point type.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> journal_file(Path("journals"), "c033abc53601" + 52 * "0", RelaxSettings(), "float32").name
+    'c033abc53601-...-float32.jsonl'
     """
     return folder / f"{sha256[:12]}-{settings.digest()}-{dtype}.jsonl"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A torch-sim model, and what identifies it."""
+    """A torch-sim model with the digest that identifies it, and its potential if it is a MatRIS model."""
 
     model: ModelInterface
     sha256: str
@@ -129,7 +146,7 @@ class Engine:
 
     @property
     def elements(self) -> tuple[str, ...] | None:
-        """What it can compute, where that is known."""
+        """Elements that the model supports; None if unknown."""
         return None if self.potential is None else tuple(self.potential.elements)
 
     @property
@@ -145,31 +162,31 @@ def _relax(
     path: str | Path | None,
     max_batch_atoms: int | None,
 ) -> Generator[RelaxRecord]:
-    """Feed structures to the device and records to the journal and the caller."""
+    """Run the batch: take structures from the input, and hand records to the journal and the caller."""
     cost, unit, limit = budget_of(engine, max_batch_atoms)
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
-    batch = InFlight(IsolatingModel(engine.model, budget), settings)
+    batch = RunningBatch(GuardedModel(engine.model, budget), settings)
     if path is not None and Path(path).is_dir():
         path = journal_file(Path(path), engine.sha256, settings, engine.dtype)
     header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
     with Journal(path, {**header, "digest": settings.digest()}) as journal:
         intake = _Intake(structures, journal, engine.elements, cost)
-        ahead = intake.take()
-        while ahead is not None or batch.flights:
-            while ahead is not None:
-                if isinstance(ahead, RelaxRecord):
-                    yield ahead
-                elif batch.has_room_for(ahead):
-                    batch.add(ahead)
+        upcoming = intake.take()
+        while upcoming is not None or batch.slots:
+            while upcoming is not None:
+                if isinstance(upcoming, RelaxRecord):
+                    yield upcoming
+                elif batch.fits(upcoming):
+                    batch.add(upcoming)
                 else:
                     break
-                ahead = intake.take()
+                upcoming = intake.take()
             for record in batch.step():
                 yield from intake.finish(record)
 
 
 class _Intake:
-    """Structures from the input, each computed once; records at once for those that need no computing."""
+    """The input: yields each distinct structure once, and a record where nothing has to be computed."""
 
     def __init__(
         self,
@@ -182,54 +199,54 @@ class _Intake:
         self._journal = journal
         self._elements = elements
         self._cost = cost
-        self._places: dict[str, list[int]] = {}  # identity of a structure under way -> where it stands in the input
+        self._positions: dict[str, list[int]] = {}  # identity of a running structure -> its positions in the input
 
-    def take(self) -> Flight | RelaxRecord | None:
-        """Next structure to compute, or record of one that need not or cannot be; None at the end of the input."""
+    def take(self) -> Slot | RelaxRecord | None:
+        """Take the next structure, or the record of one that is known or cannot be computed; None at the end."""
         for index, item in self._queue:
-            found = _prepare(index, item, self._elements, self._cost)
-            identity = found.structure_id
-            if identity is None:  # nothing by which a journal could find it again, and nothing was computed
-                return found
+            prepared = _prepare(index, item, self._elements, self._cost)
+            identity = prepared.structure_id
+            if identity is None:  # not a crystal: a journal has no key for it
+                return prepared
             if identity in self._journal:
                 return replace(self._journal[identity], index=index)
-            if identity in self._places:
-                self._places[identity].append(index)
+            if identity in self._positions:
+                self._positions[identity].append(index)
                 continue
-            if isinstance(found, RelaxRecord):
-                self._journal.append(found)
+            if isinstance(prepared, RelaxRecord):
+                self._journal.append(prepared)
             else:
-                self._places[identity] = [index]
-            return found
+                self._positions[identity] = [index]
+            return prepared
         return None
 
     def finish(self, record: RelaxRecord) -> Iterator[RelaxRecord]:
-        """Keep a record, and give it for every place where its structure stands in the input."""
+        """Write a record to the journal, and yield it for each position of its structure in the input."""
         self._journal.append(record)
-        for index in self._places.pop(str(record.structure_id)):
+        for index in self._positions.pop(str(record.structure_id)):
             yield replace(record, index=index)
 
 
 def _prepare(
     index: int, item: Any, elements: tuple[str, ...] | None, cost: Callable[[Structure], float]
-) -> Flight | RelaxRecord:
-    """Make an input ready for the device, or say why it cannot be computed."""
+) -> Slot | RelaxRecord:
+    """Check an input: a slot for the batch, or a failed record with the reason."""
     identity = None
     try:
         structure = to_structure(item)
         identity = content_id(structure)
         problem = problem_with(structure, elements)
         if not problem:
-            return Flight(index, identity, structure, cost(structure))
-    except Exception as error:  # noqa: BLE001 - one unreadable input must not end a campaign
+            return Slot(index, identity, structure, cost(structure))
+    except Exception as error:  # noqa: BLE001 - one unreadable input must not stop the others
         problem = f"{type(error).__name__}: {error}"
     return RelaxRecord(index, identity, "failed", error=problem)
 
 
 def engine_of(potential: Potential | ModelInterface | str | Path | None) -> Engine:
-    """Find model, identity and elements of what the user named."""
+    """Load a potential, or wrap a torch-sim model."""
     if isinstance(potential, ModelInterface):
-        inner = getattr(potential, "potential", None)  # a MatRISTorchSimModel knows its potential
+        inner = getattr(potential, "potential", None)  # only MatRISTorchSimModel has one
         if inner is None:
             return Engine(potential, _fingerprint(potential), None)
         return Engine(potential, inner.card.sha256, inner)
@@ -241,7 +258,7 @@ def engine_of(potential: Potential | ModelInterface | str | Path | None) -> Engi
 
 
 def _fingerprint(model: ModelInterface) -> str:
-    """Identity of a model that has no checkpoint: its class, its tensors and its numbers."""
+    """Digest of a model without checkpoint: of its class, its float and text attributes, and its tensors."""
     digest = hashlib.sha256(type(model).__qualname__.encode())
     for name, value in sorted(vars(model).items()):
         if isinstance(value, (float, str)):
@@ -254,10 +271,10 @@ def _fingerprint(model: ModelInterface) -> str:
 
 
 def budget_of(engine: Engine, max_batch_atoms: int | None) -> tuple[Callable[[Structure], float], str, float]:
-    """Find what one structure costs, in which unit, and how much of it may be on the device at once."""
+    """Choose the cost of a structure, the unit of the cost, and the largest cost of a batch."""
     device, potential = engine.model.device, engine.potential
     if max_batch_atoms is None and potential is not None:
         return lambda structure: potential.bytes_of(Geometry.of(structure)), "bytes", potential.batch_bytes
     if max_batch_atoms is None and device.type == "cuda":
         max_batch_atoms = round(torch.cuda.get_device_properties(device).total_memory / 2**30 * _ATOMS_PER_GIB)
-    return len, "atoms", max_batch_atoms or 0  # another model on a CPU: one structure at a time
+    return len, "atoms", max_batch_atoms or 0  # 0: one structure at a time, for models of unknown memory use on a CPU

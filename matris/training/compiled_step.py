@@ -32,7 +32,7 @@ _GRAPH = [f.name for f in fields(Graph)]
 _LABELS = [f.name for f in fields(LabelledBatch) if f.name != "graph"]
 
 
-class FusedLoss:
+class CompiledStep:
     """
     Losses of a batch, and the gradient of their sum by a network's weights.
 

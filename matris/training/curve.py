@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from contextlib import contextmanager
-from html import escape
 from typing import TYPE_CHECKING
+
+from matris.training.page import write_figure_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,10 +68,5 @@ def write_curve(log: Path, page: Path, title: str) -> None:
     for i, name in enumerate(drawn):
         if name in ("learning_rate", "skipped"):
             figure.update_yaxes(type="linear", row=2 + i // 2, col=1 + i % 2)
-    figure.update_layout(height=330 * (1 + (len(drawn) + 1) // 2), template="plotly_white", title=escape(title))
-    draft = page.with_name(f".{page.name}.part")
-    try:
-        figure.write_html(draft, include_plotlyjs=True)
-        draft.replace(page)
-    finally:
-        draft.unlink(missing_ok=True)
+    figure.update_layout(height=330 * (1 + (len(drawn) + 1) // 2), template="plotly_white")
+    write_figure_page(page, title, figure)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from matris.model.rows import segment_sum
+from matris.model.chunked import segment_sum
 from matris.training.data.frame import collate
 
 if TYPE_CHECKING:

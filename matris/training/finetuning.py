@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from ase.data import atomic_numbers, covalent_radii
+from pymatgen.core import Element
 
 from matris.errors import MatrisError
 from matris.model import checkpoints
@@ -13,22 +16,29 @@ from matris.model.checkpoints import Card
 from matris.model.network import MatRIS
 from matris.training.curve import drawn
 from matris.training.data.dataset import DataSet
-from matris.training.data.labelled import Reading
+from matris.training.data.element_energies import refit_reference_energies
+from matris.training.data.labelled import LabelOptions
 from matris.training.data.reading import files_of, read_labelled
 from matris.training.data.writer import SetOptions, write_set
-from matris.training.domain import label_ranges
+from matris.training.fit_domain import label_ranges
 from matris.training.processes import together
 from matris.training.recipe import describe_set, domain_of, has_magmoms, provenance
 from matris.training.trainer import LOG, Joined, TrainSettings, train, validate
-from recipes.embedded.widen import introduce, refit_reference_energies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
 GENTLE = TrainSettings(
-    epochs=20, batch_size=16, learning_rate=3e-4, warmup=20, weight_decay=1e-3, ema=0.99, validate_every=50, patience=10
+    epochs=20,
+    batch_size=16,
+    learning_rate=3e-4,
+    warmup=20,
+    weight_decay=1e-3,
+    ema_decay=0.99,
+    validate_every=50,
+    early_stopping=10,
 )
 """Settings for some hundred to some thousand frames."""
 
@@ -171,7 +181,7 @@ def set_of(files: Sequence[Path], folder: Path) -> DataSet:
             raise MatrisError(f"{folder} was made of {', '.join(data.source_names)}: name another output folder")
         return data
     return write_set(
-        folder, ((file.name, read_labelled(file, Reading())) for file in sources), SetOptions(validation=_ASIDE)
+        folder, ((file.name, read_labelled(file, LabelOptions())) for file in sources), SetOptions(validation=_ASIDE)
     )
 
 
@@ -204,3 +214,28 @@ def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
     headed = MatRIS(network.config, magmoms=True)
     headed.load_state_dict({**headed.state_dict(), **network.state_dict()})
     return headed
+
+
+@torch.no_grad()
+def introduce(network: MatRIS, known: Iterable[str], new: Iterable[str]) -> None:
+    """
+    Let elements that a network never saw start as the most alike one that it knows.
+
+    Parameters
+    ----------
+    network
+        Changed in place: rows of the atoms' embedding.
+    known, new
+        Symbols. Alike is what is close in covalent radius (ase.data) and electronegativity (Pauling's).
+    """
+    weights, known = network.atom_embedding.weight, sorted(known)
+    for symbol in new:
+        likest = min(known, key=lambda other: _distance(symbol, other))
+        weights[atomic_numbers[symbol] - 1] = weights[atomic_numbers[likest] - 1]
+
+
+def _distance(one: str, other: str) -> float:
+    """How unlike two elements are."""
+    radii = [covalent_radii[atomic_numbers[s]] for s in (one, other)]
+    polarity = [float(Element(s).X or 2.0) for s in (one, other)]
+    return float(abs(np.log(radii[0] / radii[1])) / 0.12 + abs(polarity[0] - polarity[1]) / 0.35)

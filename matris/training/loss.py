@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from matris.model.chunked import segment_sum
 from matris.model.network import evaluate
-from matris.model.rows import segment_sum
 from matris.units import GPA
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from matris.model.network import MatRIS
-    from matris.training.compiled_step import FusedLoss
+    from matris.training.compiled_step import CompiledStep
     from matris.training.data.frame import Frame, LabelledBatch
     from matris.training.loss import LossWeights
 
@@ -79,19 +79,19 @@ class LabelObjective:
 
     def __init__(self, module: MatRIS, weights: LossWeights) -> None:
         self.module, self.weights = module, weights
-        self._fused: FusedLoss | None = None
+        self._compiled: CompiledStep | None = None
 
     def compile(self, frames: Sequence[Frame]) -> None:
         """Compile loss and gradient as one."""
-        from matris.training.compiled_step import FusedLoss
+        from matris.training.compiled_step import CompiledStep
 
-        self._fused = FusedLoss(self.module, self.weights, self._collate(frames))
+        self._compiled = CompiledStep(self.module, self.weights, self._collate(frames))
 
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:  # noqa: ARG002
         """Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum."""
         batch = self._collate(frames)
-        if self._fused is not None and self._fused.takes(batch):
-            return scale * self._fused.backward(batch, scale).sum()
+        if self._compiled is not None and self._compiled.takes(batch):
+            return scale * self._compiled.backward(batch, scale).sum()
         loss = scale * errors(self.module, batch, differentiable=True).loss(self.weights).sum()
         loss.backward()
         return loss.detach()

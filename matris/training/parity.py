@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matris.training.assess import COLUMNS, PARITY
+from matris.training.page import write_figure_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
-_STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .7em;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f4f4f4}"
-)
+_TABLES = {"all": "Errors", "set": "By set", "element": "By element"}
 
 
 def parity_figure(points: Mapping[str, NDArray[np.float64]], sets: Sequence[str]) -> go.Figure:
@@ -83,33 +79,5 @@ def write_parity_page(
     remarks
         What the reader must know.
     """
-    parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(remark)}</p>" for remark in remarks)]
-    for kind, headline in (("all", "Errors"), ("set", "By set"), ("element", "By element")):
-        chosen = [row for row in rows if row["kind"] == kind]
-        if chosen:
-            parts += [f"<h2>{headline}</h2>", _table(chosen)]
-    plots = figure.to_html(full_html=False, include_plotlyjs=True)
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts[:1])}{plots}{''.join(parts[1:])}</body></html>\n"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    heads = ["", *(f"{name.replace('_', ' ')}{f'<br>{unit}' if unit else ''}" for name, unit in COLUMNS.items())]
-    lines = ["".join(f"<th>{head}</th>" for head in heads)]
-    for row in rows:
-        cells = [escape(row["name"]), *(_shown(row[name]) for name in COLUMNS)]
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    tables = [(heading, [row for row in rows if row["kind"] == kind]) for kind, heading in _TABLES.items()]
+    write_figure_page(path, title, figure, remarks=remarks, columns=COLUMNS, tables=tables)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
+from matris.model.potential import chosen_device
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,21 +18,26 @@ if TYPE_CHECKING:
 @contextmanager
 def together(device: str | None) -> Iterator[tuple[torch.device, bool]]:
     """
-    Meet the other processes, if torchrun started this one.
+    Join the process group, if torchrun started this process.
 
     Parameters
     ----------
     device
-        Where to train; by default a GPU if there is one, each process on its own.
+        As for `matris.model.potential.chosen_device`. By default, each process trains on its own GPU.
 
     Yields
     ------
     device
         Of this process.
     is_first
-        Whether it is the one that writes files.
+        Whether this process writes the files.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such device.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = chosen_device(device)
     if not distributed.is_torchelastic_launched():
         yield chosen, True
         return

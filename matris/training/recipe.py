@@ -24,9 +24,9 @@ from matris.model.network import MatRIS
 from matris.model.potential import Potential
 from matris.training.curve import drawn
 from matris.training.data.dataset import DataSet
-from matris.training.data.frame import regress_reference_energies
+from matris.training.data.element_energies import regress_reference_energies
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
-from matris.training.domain import fit_domain, label_ranges
+from matris.training.fit_domain import fit_domain, label_ranges
 from matris.training.processes import together
 from matris.training.trainer import LOG, TrainSettings, train
 
@@ -69,15 +69,15 @@ training:
   # warmup: 1000              # steps
   # weight_decay: 1.0e-2
   # clip: 0.5                 # largest norm of the gradient
-  # ema: 0.999                # of the average of the weights, which is what is validated and kept
+  # ema_decay: 0.999          # per step, of the average of the weights, which is validated and kept
   # weights: {energy: 5, force: 5, stress: 0.1, magmom: 0.1}   # per eV/atom, eV/Å, GPa, μB
   # seed: 0
   # validate_every: 500       # steps; the state is saved then
-  # patience: null            # end after so many validations without progress
-  # compile: false            # compile a step for minutes first; needs a C++ compiler
+  # early_stopping: null      # end after this many validations without a lower loss
+  # compiled_step: false      # compile the step, which takes minutes and a C++ compiler
 
 # denoising: {epochs: 20, smallest: 0.02, largest: 0.2}   # pre-training: noise on positions (Å)
-# device: cpu                 # default: a GPU if there is one
+# device: cpu                 # default: MATRIS_DEVICE, else a GPU if there is one
 """
 
 
@@ -239,7 +239,7 @@ def pretrain(
     """Train a network to remove noise, in place, with the batches and the schedule of the training that follows."""
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(network).to(network.reference_energies.device)
-    settings = replace(settings, steps=None, epochs=noise.epochs, patience=None, compile=False, replay=0.0)
+    settings = replace(settings, steps=None, epochs=noise.epochs, early_stopping=None, compiled_step=False, replay=0.0)
     return train(network, training, validation, settings, directory, objective=DenoiseObjective(denoiser, noise))
 
 

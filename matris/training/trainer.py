@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ import torch
 from torch import distributed
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.model.checkpoints import load_plain
 from matris.training import batches
 from matris.training.loss import LossWeights
@@ -64,8 +64,8 @@ class TrainSettings:
         Of AdamW.
     clip
         Largest norm of the gradient.
-    ema
-        Share of the average of the weights that a step leaves as it is; the average is what is validated and kept.
+    ema_decay
+        Decay of the exponential moving average (EMA) of the weights per step. The average is validated and kept.
     weights
         Of the loss.
     seed
@@ -78,10 +78,10 @@ class TrainSettings:
         Each block's learning rate is that of the block after it times this; the read-out has the full rate.
     replay
         Share of the structures of a batch that are old ones, against forgetting.
-    patience
-        End after so many validations without a lower loss, with the best weights. By default all steps are taken.
-    compile
-        Compile a step with torch's inductor before the first: minutes that long trainings win back.
+    early_stopping
+        End after this many validations without a lower loss, with the best weights. By default all steps are taken.
+    compiled_step
+        Compile the training step with torch's inductor, which takes minutes and pays off in long runs.
     """
 
     steps: int | None = None
@@ -91,15 +91,15 @@ class TrainSettings:
     warmup: int = 1000
     weight_decay: float = 1e-2
     clip: float = 0.5
-    ema: float = 0.999
+    ema_decay: float = 0.999
     weights: LossWeights = field(default_factory=LossWeights)
     seed: int = 0
     validate_every: int = 500
     frozen_blocks: int = 0
     layer_decay: float = 1.0
     replay: float = 0.0
-    patience: int | None = None
-    compile: bool = False
+    early_stopping: int | None = None
+    compiled_step: bool = False
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - for configuration files
 
@@ -135,11 +135,11 @@ class TrainSettings:
             "batch_size": self.batch_size < 1,
             "learning_rate": self.learning_rate <= 0,
             "clip": self.clip <= 0,
-            "ema": not 0 <= self.ema < 1,
+            "ema_decay": not 0 <= self.ema_decay < 1,
             "validate_every": self.validate_every < 1,
             "layer_decay": not 0 < self.layer_decay <= 1,
             "replay": not 0 <= self.replay < 1,
-            "patience": self.patience is not None and self.patience < 1,
+            "early_stopping": self.early_stopping is not None and self.early_stopping < 1,
         }
         if names := [name for name, is_wrong in wrong.items() if is_wrong]:
             raise MatrisError(f"training setting {names[0]} is out of range")
@@ -201,7 +201,7 @@ def train(
     aside = batches.costs(validation, network.config)
     run = _Run(network, objective, settings, directory, settings.total(len(training)))
     run.resume(zlib.crc32(costs.tobytes()))
-    if settings.compile and run.step < run.total:
+    if settings.compiled_step and run.step < run.total:
         run.objective.compile([frames[i] for i in np.argsort(costs)[-2:]])
     began, losses = time.monotonic(), list[float]()
     while not run.is_done():
@@ -290,8 +290,8 @@ class _Run:
 
     def is_done(self) -> bool:
         """Whether all steps are taken, or no progress was made for too long."""
-        patience = self.settings.patience
-        return self.step >= self.total or (patience is not None and self.stale >= patience)
+        limit = self.settings.early_stopping
+        return self.step >= self.total or (limit is not None and self.stale >= limit)
 
     def take_step(self, frames: Sequence[Frame], costs: NDArray[np.float64]) -> float:
         """Take a step on a batch, or none if its gradient is not finite; give its loss."""
@@ -330,7 +330,7 @@ class _Run:
     def _average(self) -> None:
         """Move the average towards the weights; the first steps count more, so that the start is soon forgotten."""
         done = self.step - self.skipped
-        keep = min(self.settings.ema, (1 + done) / (10 + done))
+        keep = min(self.settings.ema_decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(self.average, list[torch.Tensor](self.parameters), 1 - keep)
 
     def _skip(self, frames: Sequence[Frame]) -> None:
@@ -404,7 +404,6 @@ class _Run:
         if self.rank > 0:
             return
         path = self.directory / STATE
-        temporary = path.with_suffix(".new")
         state = {
             "step": self.step,
             "frames": self.frames,
@@ -419,11 +418,8 @@ class _Run:
             "summary": self.summary,
             "best_summary": self.best_summary,
         }
-        with temporary.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with whole_file(path) as draft:
+            torch.save(state, draft)
 
     def _names(self) -> list[str]:
         return [name for name, p in self.module.named_parameters() if p.requires_grad]
@@ -449,7 +445,7 @@ class _Run:
             return
         state: dict[str, Any] = load_plain(path)
         changed = [name for name, value in asdict(self.settings).items() if state["settings"].get(name) != value]
-        if changed and changed != ["compile"]:  # which does not change what is learnt
+        if changed and changed != ["compiled_step"]:  # which does not change what is learnt
             raise MatrisError(
                 f"{path} was written with other settings ({', '.join(changed)}): "
                 "train in another directory, or remove it"
@@ -469,8 +465,8 @@ class _Run:
         logger.info("going on from step %d", self.step)
 
     def finish(self) -> None:
-        """Leave the network with the average of its weights, the best if there was patience, frozen."""
-        if self.settings.patience is not None and self.lowest < math.inf:
+        """Leave the network with the average of its weights, the best one with early stopping, frozen."""
+        if self.settings.early_stopping is not None and self.lowest < math.inf:
             torch._foreach_copy_(self.average, self.best)
             self.summary = self.best_summary
         self._swap()

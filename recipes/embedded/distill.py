@@ -24,6 +24,7 @@ from ase.io import write
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from recipes.embedded.structures import Material, distance_ratio, generate
 from recipes.embedded.teacher import Committee, Label, Teacher
 from recipes.embedded.variants import KEPT, SIZES, variants
@@ -217,7 +218,7 @@ def label_piece(
     Returns
     -------
     tuple
-        The frames, each with its labels, ``info`` (material, family, source, made, split); and the number of frames
+        The frames, each with its labels, ``info`` (material, source, made, split); and the number of frames
         dropped by reason.
     """
     walks = [_Walk(m, AseAtomsAdaptor.get_atoms(m.structure, msonable=False)) for m in materials]
@@ -253,7 +254,6 @@ def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atom
     atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
     atoms.info = {
         "material": material.material,
-        "family": material.family,
         "source": material.source,
         "made": made,
         "split": "validation" if material.validation else "training",
@@ -265,12 +265,9 @@ def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atom
 
 def write_structures(path: Path, materials: Iterable[Material]) -> None:
     """Write starting structures as gzipped JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with gzip.open(partial, "wt") as file:
+    with whole_file(path) as draft, gzip.open(draft, "wt") as file:
         for material in materials:
             file.write(json.dumps(material.to_dict()) + "\n")
-    partial.replace(path)
 
 
 def read_structures(path: Path) -> list[Material]:
@@ -304,10 +301,8 @@ def label_all(
             return
         begun = time.monotonic()
         frames, dropped = label_piece(teacher, ordered[start : start + piece], seed, shakings)
-        partial = output / f"partial-{path.name}"
-        with gzip.open(partial, "wt") as file:
+        with whole_file(path) as draft, gzip.open(draft, "wt") as file:
             write(file, frames, format="extxyz")
-        partial.replace(path)
         evaluated = len(frames) + sum(dropped.values())
         logger.info(
             "shard %d: %d frames, %s dropped, %.1f labels/s, mean |F| %.3f eV/Å",

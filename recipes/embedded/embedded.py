@@ -26,15 +26,17 @@ from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
 from matris.model.potential import Potential
 from matris.training import batches
-from matris.training.data.frame import read_frames
-from matris.training.domain import label_ranges
+from matris.training.data.element_energies import refit_reference_energies
+from matris.training.data.reading import read_frames
+from matris.training.finetuning import introduce
+from matris.training.fit_domain import label_ranges
 from matris.training.processes import together
 from matris.training.recipe import domain_of
 from matris.training.trainer import STATE, TrainSettings, train, validate
 from recipes.embedded.evaluate import evaluate
 from recipes.embedded.structures import ELEMENTS
 from recipes.embedded.variants import DFT_SETS, SIZES, trainable
-from recipes.embedded.widen import introduce, refit_reference_energies, widen
+from recipes.embedded.widen import widen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -304,7 +306,7 @@ def main() -> None:
             learning_rate=arguments.learning_rate,
             warmup=100,
             weight_decay=1e-3,
-            compile=arguments.compile,
+            compiled_step=arguments.compile,
         )
         with together(None) as (device, _):
             train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, calm=arguments.calm)

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from ase.data import atomic_numbers, covalent_radii
-from pymatgen.core import Element
 from torch import nn
 
 from matris.errors import MatrisError
-from matris.model.network import Attention, GatedMLP, MatRIS, Refinement, reference_energy
-from matris.training.data.element_energies import fractions, least_squares
-from matris.training.data.frame import collate
+from matris.model.layers import GatedMLP
+from matris.model.network import Attention, MatRIS, Refinement
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Sequence
 
     from matris.model.config import ModelConfig
-    from matris.training.data.frame import Frame
 
 _UNEVEN = 0.3  # spread of the shares that copies of a channel get, in standard deviations of the weights
 
@@ -117,63 +112,3 @@ def _shares(weight: torch.Tensor, copies: int) -> torch.Tensor:
     noise = torch.randn(copies, *weight.shape, dtype=weight.dtype) * weight.std() * _UNEVEN / copies
     noise -= noise.mean(0)
     return torch.cat([weight / copies + part for part in noise], -1)
-
-
-@torch.no_grad()
-def introduce(network: MatRIS, known: Iterable[str], new: Iterable[str]) -> None:
-    """
-    Let elements that a network never saw start as the most alike one that it knows.
-
-    Parameters
-    ----------
-    network
-        Changed in place: rows of the atoms' embedding.
-    known, new
-        Symbols. Alike is what is close in covalent radius (ase.data) and electronegativity (Pauling's).
-    """
-    weights, known = network.atom_embedding.weight, sorted(known)
-    for symbol in new:
-        likest = min(known, key=lambda other: _distance(symbol, other))
-        weights[atomic_numbers[symbol] - 1] = weights[atomic_numbers[likest] - 1]
-
-
-def _distance(one: str, other: str) -> float:
-    """How unlike two elements are."""
-    radii = [covalent_radii[atomic_numbers[s]] for s in (one, other)]
-    polarity = [float(Element(s).X or 2.0) for s in (one, other)]
-    return float(abs(np.log(radii[0] / radii[1])) / 0.12 + abs(polarity[0] - polarity[1]) / 0.35)
-
-
-@torch.no_grad()
-def refit_reference_energies(
-    network: MatRIS, frames: Sequence[Frame], elements: Collection[str] | None = None, batch_size: int = 16
-) -> None:
-    """
-    Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
-
-    Parameters
-    ----------
-    network
-        Changed in place. Elements that do not occur keep their energies.
-    frames
-        Labelled frames.
-    elements
-        Symbols of those whose energies may change; by default all.
-    batch_size
-        Frames in a call.
-    """
-    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
-    energies = network.reference_energies
-    for start in range(0, len(frames), batch_size):
-        chosen = frames[start : start + batch_size]
-        graph = collate(chosen, network.config, energies.device).graph
-        atomic = network(graph, graph.vectors)[0].double()
-        found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
-        found += reference_energy(energies, graph)
-        left += [
-            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
-        ]
-    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
-    offsets = np.cumsum([0, *map(len, numbers)])
-    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
-    energies += torch.from_numpy(shifts).to(energies)

@@ -92,7 +92,7 @@ def check_size(document: dict[str, Any], collection: str) -> None:
         raise StoreError(
             f"a document for {collection} ({shown}) has {size / 2**20:.1f} MB; MongoDB takes {MOST_BYTES // 2**20}, so "
             "none was sent. Keep its arrays in the data store (`data=[...]` of the Maker or of @job), or put fewer "
-            "structures in a job (chunk_size, max_chunk_bytes)"
+            "structures in a job (chunk_size)"
         )
 
 

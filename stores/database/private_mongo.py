@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
+from matris.files.whole_file import whole_file
 from matris.stores.database.mongo import ResultsGridFSStore, ResultsMongoStore
 
 _OTHERS = 0o077  # rights of a file's group and of everybody
@@ -37,12 +37,9 @@ def write_uri(path: Path, uri: str) -> str:
         If the address cannot be read, or names no database.
     """
     database = uri_database(uri, "the address of the database")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.unlink(missing_ok=True)
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(uri + "\n")
-    unfinished.replace(path)
+    with whole_file(path) as draft:
+        draft.touch(0o600, exist_ok=False)
+        draft.write_text(uri + "\n", encoding="utf-8")
     return database
 
 

@@ -1,1 +1,1 @@
-"""Models of the documents that stores keep."""
+"""Models of the documents in the stores."""

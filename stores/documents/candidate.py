@@ -1,4 +1,4 @@
-"""Candidates: input structures with an identity, a source and a provenance."""
+"""Candidates: input structures with an id, a source and a provenance."""
 
 from __future__ import annotations
 
@@ -12,44 +12,71 @@ from pymatgen.core.structure import Structure  # noqa: TC002 - pydantic needs it
 from matris.structures import content_id
 
 ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
-"""`Candidate.source` of a reference crystal of an element."""
+"""`Candidate.source` of the reference crystal of an element."""
 
 KNOWN_PHASE_SOURCE = "references"
 """`Candidate.source` of a known phase."""
 
 REFERENCE_SOURCES = frozenset({ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE})
-"""Sources of structures that compete on hulls but are not results of the campaign."""
+"""Sources of structures that compete on hulls but are not candidates of the campaign."""
 
 
 class Candidate(BaseModel):
-    """One input of a campaign; without a structure, `error` says why."""
+    """
+    One input of a campaign.
 
-    candidate_id: str = Field(description="Hash of the content: the same input is the same candidate anywhere.")
-    structure: Structure | None = None
-    source: str = Field(description="File, or the name of a generator.")
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    An input that cannot be read has no structure; `error` then says why.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> candidate = Candidate.from_structure(iron, "notebook", author="me")
+    >>> candidate.candidate_id, candidate.source, candidate.provenance
+    ('...', 'notebook', {'author': 'me'})
+    >>> candidate.candidate_id == Candidate.from_structure(iron, "another source").candidate_id
+    True
+    """
+
+    candidate_id: str = Field(description="Hash of the content; equal inputs have equal ids on all machines.")
+    structure: Structure | None = Field(default=None, description="Input structure; None if it cannot be read.")
+    source: str = Field(description="File that the input came from, or the name of a generator.")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
     error: str | None = Field(default=None, description="Why there is no structure.")
 
     @classmethod
     def from_structure(cls, structure: Structure, source: str, **provenance: Any) -> Candidate:
-        """Name a structure by its content."""
+        """
+        Make a candidate whose id is the hash of a structure.
+
+        Parameters
+        ----------
+        structure
+            Input structure.
+        source
+            File or generator that the structure came from.
+        **provenance
+            Further information on the origin; it does not affect the id.
+        """
         return cls(candidate_id=content_id(structure), structure=structure, source=source, provenance=provenance)
 
     @classmethod
     def unreadable(cls, source: str, error: str, content: bytes, **provenance: Any) -> Candidate:
         """
-        Stand for an input that gave no structure.
+        Make a candidate for an input that cannot be read as a structure.
+
+        The id is a hash of the content, the file name and the place in the file.
 
         Parameters
         ----------
         source
-            File; its last part enters the identity.
+            File; only its name without folders enters the id.
         error
-            One line.
+            Reason, in one line.
         content
-            What could not be read; it enters the identity.
+            Unreadable text.
         **provenance
-            Place in the file; it enters the identity too.
+            Place in the file.
         """
         name = f"{Path(source).name} {sorted(provenance.items())}"
         digest = hashlib.sha256(content + b"\0" + name.encode()).hexdigest()[:20]

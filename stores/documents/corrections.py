@@ -1,7 +1,8 @@
 """
-Energy corrections, bound to the energy scale of a checkpoint.
+Energy corrections, determined by the energy scale of a checkpoint.
 
-pymatgen's entries and schemes take seconds to import; they are imported where they are used, so that a query is quick.
+pymatgen's entries and correction schemes take seconds to import. They are imported where they are used, so that queries
+start quickly.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ NO_CORRECTION = "none"
 
 _SCHEMES = {"mp": MP2020, "omat24": OMAT24, "matpes-pbe": NO_CORRECTION, "matpes-r2scan": NO_CORRECTION}
 
-# Numbers of OMat24's scheme (eV per atom of the element), fitted as MP2020's to the same experiments, on calculations
-# with OMat24's settings. Barroso-Luque et al., arXiv:2410.12771; from fairchem-data-omat 0.2.0 (MIT licence).
+# Parameters of OMat24's scheme (eV per atom of the element), fitted like MP2020's to the same experiments, but on
+# calculations with OMat24's settings. Barroso-Luque et al., arXiv:2410.12771; taken from fairchem-data-omat 0.2.0 (MIT
+# licence).
 _OMAT24_MIXING = {
     "V": -1.813, "Cr": -2.037, "Mn": -1.701, "Fe": -2.428, "Co": -2.151, "Ni": -2.58, "W": -4.445, "Mo": -2.972,
 }  # fmt: skip
@@ -37,20 +39,20 @@ _OMAT24_ANIONS = {
 
 
 class CorrectionError(MatrisError):
-    """An energy that no known scheme may correct."""
+    """No known scheme can correct an energy."""
 
 
 def correction_scheme(energy_scale: str, composition: Composition) -> str:
     """
-    Name the scheme that makes energies of a scale comparable.
+    Name the correction scheme of an energy scale.
 
     Parameters
     ----------
     energy_scale
-        Of the checkpoint.
+        Energy scale of the checkpoint.
     composition
-        What is to be corrected. On a scale without a known scheme, the energies of what no scheme would correct
-        (elements and intermetallics, without anions) are taken as they are.
+        Composition to correct. On a scale without a known scheme, compositions without anions (elements and
+        intermetallics) need no correction, because no known scheme would correct them.
 
     Returns
     -------
@@ -60,7 +62,17 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     Raises
     ------
     CorrectionError
-        If the scale needs corrections that are not known here.
+        If the scale has no known scheme and the composition may need a correction.
+
+    Examples
+    --------
+    >>> correction_scheme("mp", Composition("Fe2O3"))
+    'MaterialsProject2020Compatibility'
+    >>> correction_scheme("matpes-pbe", Composition("Fe2O3"))
+    'none'
+    >>> correction_scheme("my-scale", Composition("Fe2O3"))
+    Traceback (most recent call last):
+    matris.stores.documents.corrections.CorrectionError: no corrections are known for the energy scale 'my-scale', ...
     """
     if energy_scale in _SCHEMES:
         return _SCHEMES[energy_scale]
@@ -69,7 +81,7 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
         raise CorrectionError(
             f"no corrections are known for the energy scale {energy_scale!r}, and "
             f"{composition.reduced_formula} may need one for {', '.join(anions)}; "
-            f"use a checkpoint on the scale {', '.join(sorted(_SCHEMES))}"
+            f"use a checkpoint on one of the scales {', '.join(sorted(_SCHEMES))}"
         )
     return NO_CORRECTION
 
@@ -80,30 +92,39 @@ def corrected_entry(
     """
     Correct the energy of one crystal.
 
-    On the scale ``mp`` by MaterialsProject2020Compatibility (Wang et al., Sci. Rep. 11, 15496, 2021), as if VASP had
-    computed it with the settings of MPRelaxSet, whose Hubbard U come from its table. On the scale ``omat24`` by the
-    same rules with OMat24's own numbers; its Hubbard U are the same. MatPES energies take none.
+    Energies on the scale ``mp`` are corrected by MaterialsProject2020Compatibility (Wang et al., Sci. Rep. 11, 15496,
+    2021), as if VASP had computed them with the settings and the Hubbard U of MPRelaxSet. Energies on the scale
+    ``omat24`` are corrected by the same rules with the parameters of OMat24, which uses the same Hubbard U. MatPES
+    energies need no correction.
 
     Parameters
     ----------
     structure
-        Relaxed crystal; it decides between oxide, peroxide and superoxide.
+        Relaxed crystal; its bonds distinguish oxides, peroxides and superoxides.
     energy
-        Total, uncorrected (eV).
+        Total energy, uncorrected (eV).
     energy_scale
-        Of the checkpoint.
+        Energy scale of the checkpoint.
     entry_id
-        Name of the entry.
+        Id of the entry.
 
     Returns
     -------
     ComputedStructureEntry
-        With the adjustments; its `energy` is corrected, its `uncorrected_energy` is `energy`.
+        Entry with energy adjustments: `energy` is corrected, `uncorrected_energy` is the energy given.
 
     Raises
     ------
     CorrectionError
         If the scale has no known scheme, or the scheme refuses the entry.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> salt = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> entry = corrected_entry(salt, -6.5, "mp")
+    >>> round(entry.correction, 3), round(entry.energy_per_atom, 3)  # -0.614 eV per Cl; eV/atom
+    (-0.614, -3.557)
     """
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
@@ -117,9 +138,14 @@ def corrected_entry(
 
 def mp_parameters(composition: Composition) -> dict[str, Any]:
     """
-    Run type and Hubbard U (eV) of a Materials Project calculation.
+    Look up the run type and the Hubbard U (eV) of a Materials Project calculation.
 
-    As MPRelaxSet does: U on some transition metals in oxides and fluorides, by the most electronegative element.
+    As in MPRelaxSet, some transition metals have a U in oxides and fluorides; the most electronegative element decides.
+
+    Examples
+    --------
+    >>> mp_parameters(Composition("Fe2O3"))
+    {'run_type': 'GGA+U', 'is_hubbard': True, 'hubbards': {'Fe': 5.3}}
     """
     elements = [element for element in composition.remove_charges().elements if composition[element] > 0]
     table = _hubbard_table().get(max(elements, key=lambda element: element.X).symbol, {})
@@ -129,19 +155,19 @@ def mp_parameters(composition: Composition) -> dict[str, Any]:
 
 def apply_scheme(entry: ComputedEntry, scheme: str) -> None:
     """
-    Replace the adjustments of an entry by those of a scheme.
+    Replace the energy adjustments of an entry by those of a scheme.
 
     Parameters
     ----------
     entry
-        With ``run_type`` and ``hubbards`` among its parameters, unless the scheme is ``"none"``.
+        Entry; unless the scheme is ``"none"``, its parameters must include ``run_type`` and ``hubbards``.
     scheme
-        As `correction_scheme` names it.
+        Return value of `correction_scheme`.
 
     Raises
     ------
     CorrectionError
-        If the scheme refuses the entry, as for a wrong Hubbard U.
+        If the scheme refuses the entry, for example for a wrong Hubbard U.
     """
     entry.energy_adjustments = []
     if scheme == NO_CORRECTION:
@@ -151,16 +177,18 @@ def apply_scheme(entry: ComputedEntry, scheme: str) -> None:
     if "oxidation_states" not in entry.data:
         entry.data["oxidation_states"] = _oxidation_states(entry.composition.formula)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it says that oxidation states of an alloy cannot be guessed
+        warnings.simplefilter("ignore", UserWarning)  # the scheme warns of alloys without oxidation states
         try:
             adjustments = _mp2020().get_adjustments(entry)
         except CompatibilityError as error:
             raise CorrectionError(f"{scheme} refuses {entry.reduced_formula}: {error}") from error
-    entry.energy_adjustments = adjustments if scheme == MP2020 else [_of_omat24(found) for found in adjustments]
+    entry.energy_adjustments = (
+        adjustments if scheme == MP2020 else [_omat24_adjustment(adjustment) for adjustment in adjustments]
+    )
 
 
-def _of_omat24(adjustment: CompositionEnergyAdjustment) -> CompositionEnergyAdjustment:
-    """Put OMat24's number in the place of MP2020's: the rules, when to correct what, are the same."""
+def _omat24_adjustment(adjustment: CompositionEnergyAdjustment) -> CompositionEnergyAdjustment:
+    """Convert an MP2020 adjustment to OMat24's: the rules are the same, only the parameters differ."""
     from pymatgen.entries.computed_entries import CompositionEnergyAdjustment
 
     kind = adjustment.name.rpartition("(")[2].rstrip(")")
@@ -171,7 +199,7 @@ def _of_omat24(adjustment: CompositionEnergyAdjustment) -> CompositionEnergyAdju
 
 @cache
 def _mp2020() -> MaterialsProject2020Compatibility:
-    """Make the scheme."""
+    """MP2020 scheme; it is slow to construct."""
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 
     return MaterialsProject2020Compatibility(check_potcar=False)
@@ -179,7 +207,7 @@ def _mp2020() -> MaterialsProject2020Compatibility:
 
 @cache
 def _hubbard_table() -> dict[str, dict[str, float]]:
-    """Hubbard U (eV) by anion and metal."""
+    """Table of Hubbard U (eV): anion, then metal."""
     from pymatgen.io.vasp.sets import MPRelaxSet
 
     table: dict[str, dict[str, float]] = MPRelaxSet.CONFIG["INCAR"]["LDAUU"]
@@ -188,7 +216,7 @@ def _hubbard_table() -> dict[str, dict[str, float]]:
 
 @cache
 def _oxidation_states(formula: str) -> dict[str, float]:
-    """Guess the oxidation states as the scheme would, once for a formula: it is its slowest step."""
+    """Guess the oxidation states as the scheme does, once per formula, because it is the scheme's slowest step."""
     try:
         guesses = Composition(formula).oxi_state_guesses(max_sites=-20)
     except ValueError:  # too many atoms for a guess

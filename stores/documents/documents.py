@@ -1,4 +1,8 @@
-"""What is stored: the output of a chunk job, and one document per candidate, checkpoint and settings."""
+"""
+Document models: the output of a chunk job, and one document per candidate, checkpoint and relaxation settings.
+
+The descriptions of the fields are user documentation, and `matris.stores.documents.fields` takes units from them.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +33,30 @@ if TYPE_CHECKING:
     from matris.stores.documents.candidate import Candidate
 
 CHUNK_FORMAT = "matris-chunk-1"
-"""Marks a job output as a chunk, so that a builder finds it among the other outputs of a job store."""
+"""Format mark of a chunk. The builder finds chunks in a job store by it."""
 
 SCHEMA_VERSION = 1
-"""Of `CandidateDocument`; `matris.stores.migrations` brings older documents up to it."""
+"""Version of `CandidateDocument`. `matris.stores.CandidateStore` refuses stores with documents of another version."""
+
+ERROR_LENGTH = 1000
+"""Characters kept of an error message, so that documents stay small."""
 
 SYMPREC = 0.1
-"""Tolerance of the symmetry search (Å), the value of emmet and the Materials Project."""
+"""Distance tolerance of the symmetry search (Å), as used by emmet and the Materials Project."""
 
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
-"""Stage of a campaign at which a job's result of some state leaves it."""
+"""State of a job's result to the campaign stage at which such a candidate is dropped."""
 
-logging.getLogger("moyo").setLevel(logging.ERROR)  # it warns about orbits, which nobody asks for here
+logging.getLogger("moyo").setLevel(logging.ERROR)  # moyo warns about orbits, which are not used here
 
-_DENSITY = atomic_mass * 1e3 / 1e-24  # g/cm³ of 1 u/Å³
-_ID_PART = 8
-_ERROR_LENGTH = 1000  # characters; a document stays small
+_DENSITY = atomic_mass * 1e3 / 1e-24  # 1 u/Å³ in g/cm³
+_ID_PART = 8  # digits of each hash in a document id
 
 type State = Literal["converged", "max_steps", "failed", "rejected", "duplicate"]
 
 
 def _plain_structure(value: Any) -> Any:
-    """Accept a pymatgen structure where its dictionary is stored."""
+    """Convert a pymatgen structure to its dictionary; pass other values on."""
     return value.as_dict() if isinstance(value, Structure) else value
 
 
@@ -58,49 +64,57 @@ StructureDict = Annotated[dict[str, Any] | None, BeforeValidator(_plain_structur
 
 
 class CheckpointTag(BaseModel):
-    """Which checkpoint computed something."""
+    """Checkpoint that computed a result."""
 
-    key: str = Field(description="Registry key or file name.")
-    sha256: str = Field(description="Hash of the weights file.")
-    energy_scale: str = Field(description="Which reference energies and corrections are legal: mp, matpes-pbe, …")
+    key: str = Field(description="Registry key or file name of the checkpoint.")
+    sha256: str = Field(description="SHA-256 hash of the weights file.")
+    energy_scale: str = Field(
+        description="Energy scale: mp, omat24, matpes-pbe, …; it decides which references and corrections apply."
+    )
 
 
 class RelaxTag(BaseModel):
-    """How a chunk was relaxed."""
+    """Relaxation settings of a chunk."""
 
     fmax: float = Field(description="Convergence threshold of the forces (eV/Å).")
-    max_steps: int = Field(description="Most optimisation steps.")
-    relax_cell: bool = Field(description="Whether the cell moved too.")
+    max_steps: int = Field(description="Maximum number of optimisation steps.")
+    relax_cell: bool = Field(description="Whether the cell was relaxed, not only the atoms.")
     digest: str = Field(description="Hash of the settings.")
-    first: dict[str, Any] | None = Field(default=None, description="Checkpoint and settings of a relaxation before.")
+    first: dict[str, Any] | None = Field(
+        default=None, description="Checkpoint and settings of the preceding relaxation, if there was one."
+    )
 
 
 class ChunkRecord(BaseModel):
-    """The small part of one candidate's result."""
+    """Scalar results of one candidate."""
 
-    candidate_id: str
-    source: str
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    state: State
-    error: str | None = Field(default=None, description="Why it failed or was rejected.")
+    candidate_id: str = Field(description="Hash of the input structure.")
+    source: str = Field(description="File that the input came from, or the name of a generator.")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
+    state: State = Field(description="As in `CandidateDocument`.")
+    error: str | None = Field(default=None, description="Why the candidate failed or was rejected.")
     energy: float | None = Field(default=None, description="Total energy (eV) on the energy scale of the checkpoint.")
-    n_steps: int | None = None
-    first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
+    n_steps: int | None = Field(default=None, description="Number of optimisation steps.")
+    first_steps: int | None = Field(
+        default=None, description="Number of optimisation steps of the preceding relaxation."
+    )
     fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
     smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
-    extrapolation: float | None = Field(default=None, description="See `CandidateDocument`.")
-    mean_extrapolation: float | None = None
-    nsites: int | None = None
-    formula: str | None = Field(default=None, description="Reduced formula of the input; None if it could not be read.")
-    seconds: float | None = None
-    hull: dict[str, Any] | None = Field(default=None, description="What a hull takes of it, see `hull_fields`.")
+    extrapolation: float | None = Field(default=None, description="As in `CandidateDocument`.")
+    mean_extrapolation: float | None = Field(default=None, description="As in `CandidateDocument`.")
+    nsites: int | None = Field(default=None, description="Number of atoms in the cell.")
+    formula: str | None = Field(default=None, description="Reduced formula of the input; None if it is unreadable.")
+    seconds: float | None = Field(
+        default=None, description="Wall time that the candidate spent in its batch, in seconds."
+    )
+    hull: dict[str, Any] | None = Field(default=None, description="Input of the convex hull, see `hull_fields`.")
 
 
 class ChunkArrays(BaseModel):
-    """The per-atom part of one candidate's result."""
+    """Structures and per-atom results of one candidate."""
 
     candidate_id: str
-    initial_structure: StructureDict = None
+    initial_structure: StructureDict = Field(default=None, description="Input structure.")
     structure: StructureDict = Field(default=None, description="Relaxed structure.")
     forces: list[list[float]] | None = Field(default=None, description="Shape (n, 3), eV/Å.")
     stress: list[list[float]] | None = Field(default=None, description="Shape (3, 3), eV/Å³, positive under tension.")
@@ -111,8 +125,8 @@ class ChunkDocument(BaseModel):
     """
     Output of one chunk job.
 
-    `structures` runs parallel to `records` and belongs in the additional store named ``data``, because one
-    document of a MongoDB may not pass 16 MB.
+    `structures` runs parallel to `records`. It belongs in the additional store named ``data``, because MongoDB limits
+    a document to 16 MB.
     """
 
     chunk_format: Literal["matris-chunk-1"] = "matris-chunk-1"
@@ -121,14 +135,14 @@ class ChunkDocument(BaseModel):
     checkpoint: CheckpointTag
     settings: RelaxTag
     versions: dict[str, str] = Field(default_factory=dict)
-    device: str
-    dtype: str
+    device: str = Field(description="Device of the potential: cpu, cuda, …")
+    dtype: str = Field(description="Floating-point type of the potential.")
     ran_on: dict[str, str | None] = Field(
-        default_factory=dict, description="Host, job of the scheduler, and CUDA_VISIBLE_DEVICES there."
+        default_factory=dict, description="Host name, scheduler job id and CUDA_VISIBLE_DEVICES of the job."
     )
-    started: str | None = Field(default=None, description="ISO 8601, UTC.")
+    started: str | None = Field(default=None, description="Start of the job, ISO 8601, UTC.")
     created: str = Field(
-        default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC; at its end."
+        default_factory=lambda: datetime.now(UTC).isoformat(), description="End of the job, ISO 8601, UTC."
     )
 
     @model_validator(mode="after")
@@ -141,113 +155,170 @@ class ChunkDocument(BaseModel):
 class Symmetry(BaseModel):
     """Space group of a structure."""
 
-    crystal_system: str
-    symbol: str
-    number: int
-    symprec: float = Field(SYMPREC, description="Tolerance (Å).")
+    crystal_system: str = Field(description="Crystal system, such as Cubic.")
+    symbol: str = Field(description="Hermann–Mauguin symbol of the space group.")
+    number: int = Field(description="Number of the space group, 1 to 230.")
+    symprec: float = Field(SYMPREC, description="Distance tolerance of the symmetry search (Å).")
 
 
 class HullPlace(BaseModel):
-    """Where a candidate lies on one hull; empty from `formation_energy_per_atom` on unless `hull_state` is ``"ok"``."""
+    """Place of a candidate on one hull. The fields from the formation energy on are None if there is no place."""
 
-    hull_reference: str = Field(description="Set of competing phases, with its hash.")
-    hull_state: str = Field(description="'ok', or why there is no hull distance.")
-    formation_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
-    energy_above_hull: float | None = Field(default=None, description="eV/atom.")
-    is_stable: bool | None = None
-    decomposes_to: list[dict[str, Any]] | None = None
-    references_sha256: str | None = Field(default=None, description="Hash of the reference set, on a reference hull.")
-    taken_at: datetime | None = Field(default=None, description="UTC.")
+    hull_reference: str = Field(description="Name and hash of the set of competing phases.")
+    hull_state: str = Field(description="'ok', or the reason why there is no hull distance.")
+    formation_energy_per_atom: float | None = Field(
+        default=None, description="Formation energy from the elements (eV/atom)."
+    )
+    energy_above_hull: float | None = Field(default=None, description="Distance to the convex hull (eV/atom).")
+    is_stable: bool | None = Field(default=None, description="Whether `energy_above_hull` is at most zero.")
+    decomposes_to: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
+        "phase on its own hull.",
+    )
+    references_sha256: str | None = Field(
+        default=None, description="SHA-256 hash of the reference set; None on a self-consistent hull."
+    )
+    taken_at: datetime | None = Field(default=None, description="When the place was computed, UTC.")
 
 
 class CandidateDocument(BaseModel):
     """
     One candidate computed by one checkpoint with one set of settings.
 
-    Field names follow emmet where emmet has the field. `energy_per_atom` is corrected,
-    `uncorrected_energy_per_atom` is what the potential gave. Arrays and structures are kept apart, under the
-    same `document_id`. The hull fields are those of the hull that was taken last; `hulls` has both kinds.
+    Field names follow emmet where emmet has the field. `energy_per_atom` is corrected for the energy scale of the
+    checkpoint; `uncorrected_energy_per_atom` is the energy of the potential. Structures and per-atom arrays are in
+    another collection, under the same `document_id`. The hull fields of the document describe the hull that was
+    computed last; `hulls` keeps the place on both kinds of hull.
     """
 
-    schema_version: int = SCHEMA_VERSION
-    document_id: str
-    candidate_id: str
-    source: str
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    state: State
-    error: str | None = Field(default=None, description="Why it failed or was rejected.")
-    stage: str | None = Field(default=None, description="Stage of the campaign at which it was dropped.")
-    duplicate_of: str | None = Field(default=None, description="Candidate it equals.")
-
-    formula_pretty: str | None = None
-    chemsys: str | None = None
-    elements: list[str] = Field(default_factory=list)
-    nelements: int = 0
-    nsites: int | None = None
-    composition: dict[str, float] = Field(default_factory=dict)
-    composition_reduced: dict[str, float] = Field(default_factory=dict)
-    volume: float | None = Field(default=None, description="Of the cell (Å³).")
-    volume_change: float | None = Field(default=None, description="On relaxing, relative.")
-    density: float | None = Field(default=None, description="g/cm³.")
-    symmetry: Symmetry | None = Field(default=None, description="Of the relaxed structure.")
-
-    energy: float | None = Field(default=None, description="Total, uncorrected (eV).")
-    uncorrected_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
-    energy_per_atom: float | None = Field(default=None, description="eV/atom, corrected for the energy scale.")
-    corrections: dict[str, float] = Field(default_factory=dict, description="Name to energy (eV per cell).")
-    correction_scheme: str | None = Field(default=None, description="Scheme applied, or why none could be.")
-
-    hull_type: Literal["self-consistent", "reference"] | None = None
-    hull_reference: str | None = Field(default=None, description="Set of competing phases.")
-    hull_state: str | None = Field(default=None, description="'ok', or why there is no hull distance.")
-    formation_energy_per_atom: float | None = Field(default=None, description="eV/atom.")
-    energy_above_hull: float | None = Field(
-        default=None, description="eV/atom; see matris.stores.hull.hull for negative values."
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this document model.")
+    document_id: str = Field(description="Key: candidate, checkpoint and settings, see `document_id`.")
+    candidate_id: str = Field(description="Hash of the input structure, the same under every checkpoint.")
+    source: str = Field(description="File that the input came from, or the name of a generator.")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
+    state: State = Field(
+        description="converged; max_steps: not converged; failed; rejected or duplicate: dropped without a calculation."
     )
-    is_stable: bool | None = None
-    decomposes_to: list[dict[str, Any]] | None = None
-    hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(default_factory=dict)
+    error: str | None = Field(default=None, description="Why the candidate failed or was rejected.")
+    stage: str | None = Field(default=None, description="Stage of the campaign at which the candidate was dropped.")
+    duplicate_of: str | None = Field(default=None, description="`candidate_id` of the candidate it duplicates.")
 
-    elastic: ElasticSummary | None = None
-    eos: EosSummary | None = None
-    phonon: PhononSummary | None = None
-    qha: QhaSummary | None = None
-    md: DynamicsSummary | None = None
+    formula_pretty: str | None = Field(default=None, description="Reduced formula.")
+    chemsys: str | None = Field(default=None, description="Chemical system: its elements, sorted, as Fe-Li-O.")
+    elements: list[str] = Field(default_factory=list, description="Symbols of the elements, sorted.")
+    nelements: int = Field(default=0, description="Number of elements.")
+    nsites: int | None = Field(default=None, description="Number of atoms in the cell.")
+    composition: dict[str, float] = Field(default_factory=dict, description="Number of atoms in the cell, by element.")
+    composition_reduced: dict[str, float] = Field(
+        default_factory=dict, description="Number of atoms in the reduced formula, by element."
+    )
+    volume: float | None = Field(default=None, description="Volume of the relaxed cell (Å³).")
+    volume_change: float | None = Field(default=None, description="Relative change of the volume on relaxation.")
+    density: float | None = Field(default=None, description="Density of the relaxed structure (g/cm³).")
+    symmetry: Symmetry | None = Field(default=None, description="Space group of the relaxed structure.")
 
-    n_steps: int | None = None
-    first_steps: int | None = Field(default=None, description="Of the relaxation before, with another checkpoint.")
+    energy: float | None = Field(default=None, description="Total energy of the cell (eV), uncorrected.")
+    uncorrected_energy_per_atom: float | None = Field(
+        default=None, description="Energy of the potential (eV/atom), uncorrected."
+    )
+    energy_per_atom: float | None = Field(default=None, description="Energy corrected for the energy scale (eV/atom).")
+    corrections: dict[str, float] = Field(default_factory=dict, description="Energy corrections by name (eV per cell).")
+    correction_scheme: str | None = Field(
+        default=None, description="Name of the correction scheme, or the reason why none applies."
+    )
+
+    hull_type: Literal["self-consistent", "reference"] | None = Field(
+        default=None,
+        description="self-consistent: competing phases by the same checkpoint; reference: from a reference set.",
+    )
+    hull_reference: str | None = Field(default=None, description="Name and hash of the set of competing phases.")
+    hull_state: str | None = Field(default=None, description="'ok', or the reason why there is no hull distance.")
+    formation_energy_per_atom: float | None = Field(
+        default=None, description="Formation energy from the elements (eV/atom)."
+    )
+    energy_above_hull: float | None = Field(
+        default=None,
+        description="Distance to the convex hull (eV/atom). Negative only on a reference hull: the energy by which the "
+        "candidate lies below the known phases.",
+    )
+    is_stable: bool | None = Field(default=None, description="Whether `energy_above_hull` is at most zero.")
+    decomposes_to: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
+        "phase on its own hull.",
+    )
+    hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(
+        default_factory=dict, description="Place on the last hull of each type."
+    )
+
+    elastic: ElasticSummary | None = Field(default=None, description="Elastic constants.")
+    eos: EosSummary | None = Field(default=None, description="Equation of state.")
+    phonon: PhononSummary | None = Field(default=None, description="Harmonic phonons.")
+    qha: QhaSummary | None = Field(default=None, description="Quasi-harmonic thermodynamics.")
+    md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
+
+    n_steps: int | None = Field(default=None, description="Number of optimisation steps.")
+    first_steps: int | None = Field(
+        default=None, description="Number of optimisation steps of the preceding relaxation."
+    )
     fmax: float | None = Field(default=None, description="Largest force on an atom at the end (eV/Å).")
     smax: float | None = Field(default=None, description="Largest stress component at the end (eV/Å³).")
     extrapolation: float | None = Field(
         default=None,
-        description="How far its atoms are from those the checkpoint was trained on, the largest; up to 1 known.",
+        description="Distance of the atomic environments from the training data, maximum over the atoms; values up to "
+        "1 are inside the training domain.",
     )
-    mean_extrapolation: float | None = Field(default=None, description="Mean over the atoms.")
-    is_extrapolating: bool | None = Field(default=None, description="None if the checkpoint does not know.")
-    seconds: float | None = None
-    checkpoint: CheckpointTag
-    settings: RelaxTag
-    versions: dict[str, str] = Field(default_factory=dict)
-    device: str | None = Field(default=None, description="None if it was not computed.")
-    dtype: str | None = Field(default=None, description="None if it was not computed.")
-    job_uuid: str | None = Field(default=None, description="Job whose output this is; its structures are in `data`.")
-    computed_at: str | None = Field(default=None, description="ISO 8601, UTC.")
-    last_updated: datetime = Field(description="UTC.")
+    mean_extrapolation: float | None = Field(
+        default=None, description="Distance from the training data as in `extrapolation`, mean over the atoms."
+    )
+    is_extrapolating: bool | None = Field(
+        default=None, description="Whether `extrapolation` exceeds 1; None if the checkpoint has no training domain."
+    )
+    seconds: float | None = Field(
+        default=None, description="Wall time that the candidate spent in its batch, in seconds."
+    )
+    checkpoint: CheckpointTag = Field(description="Checkpoint that computed the candidate.")
+    settings: RelaxTag = Field(description="Relaxation settings.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
+    device: str | None = Field(default=None, description="Device of the potential; None if nothing was computed.")
+    dtype: str | None = Field(
+        default=None, description="Floating-point type of the potential; None if nothing was computed."
+    )
+    job_uuid: str | None = Field(default=None, description="Job that computed the candidate; None if no job did.")
+    computed_at: str | None = Field(default=None, description="End of the job, ISO 8601, UTC.")
+    last_updated: datetime = Field(description="Last change of this document, UTC.")
 
 
 def document_id(candidate_id: str, checkpoint_sha256: str, settings_digest: str) -> str:
-    """Key of a candidate's document: candidate, checkpoint and settings."""
+    """
+    Build the key of a candidate's document.
+
+    Parameters
+    ----------
+    candidate_id
+        Hash of the input structure.
+    checkpoint_sha256
+        SHA-256 hash of the weights.
+    settings_digest
+        Hash of the relaxation settings.
+
+    Examples
+    --------
+    >>> document_id("6ae1f0", "0123456789abcdef", "fedcba9876543210")
+    '6ae1f0-01234567-fedcba98'
+    """
     return f"{candidate_id}-{checkpoint_sha256[:_ID_PART]}-{settings_digest[:_ID_PART]}"
 
 
 def utc_now() -> datetime:
     """
-    Time as BSON keeps it: UTC, without zone, in milliseconds.
+    Return the current time as BSON stores it: UTC without a time zone, in whole milliseconds.
 
     Returns
     -------
     datetime
-        The same value before and after a round trip through a store.
+        A store returns the same value.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -257,40 +328,41 @@ def make_document(
     record: ChunkRecord, arrays: ChunkArrays, chunk: ChunkDocument, job_uuid: str | None = None
 ) -> CandidateDocument:
     """
-    Turn one result of a chunk into the document people query.
+    Convert one result of a chunk to the document that users query.
 
-    Its energy is corrected for the energy scale; the hull fields are left to `matris.stores.hull.hull`.
+    The energy is corrected for the energy scale. The hull fields stay empty until `matris.stores.hull.placing` sets
+    them.
 
     Parameters
     ----------
     record, arrays
-        The two parts of the result.
+        Scalar and per-atom results of the candidate.
     chunk
-        The chunk they come from, for checkpoint, settings, versions and device.
+        Chunk of the result; gives checkpoint, settings, versions and device.
     job_uuid
-        Job whose output the chunk is.
+        Job that computed the chunk.
 
     Returns
     -------
     CandidateDocument
     """
     relaxed = arrays.structure is not None
-    known = arrays.structure or arrays.initial_structure
-    structure = Structure.from_dict(known) if known else None
+    stored = arrays.structure or arrays.initial_structure
+    structure = Structure.from_dict(stored) if stored else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
     if relaxed and structure is not None and arrays.initial_structure is not None:
-        before = Lattice(arrays.initial_structure["lattice"]["matrix"]).volume
-        crystal["volume_change"] = float(structure.volume / before - 1)
+        initial_volume = Lattice(arrays.initial_structure["lattice"]["matrix"]).volume
+        crystal["volume_change"] = float(structure.volume / initial_volume - 1)
     energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
-        known = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)
-        energy = {name: known[name] for name in ("energy_per_atom", "corrections", "correction_scheme")}
+        corrected = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)
+        energy = {name: corrected[name] for name in ("energy_per_atom", "corrections", "correction_scheme")}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
-    kept = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
-    kept["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
+    scalars = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
+    scalars["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
-        error=record.error[:_ERROR_LENGTH] if record.error else None,
+        error=record.error[:ERROR_LENGTH] if record.error else None,
         stage=DROPPED_AT.get(record.state),
         checkpoint=chunk.checkpoint,
         settings=chunk.settings,
@@ -300,7 +372,7 @@ def make_document(
         job_uuid=job_uuid,
         computed_at=chunk.created,
         last_updated=utc_now(),
-        **kept,
+        **scalars,
         **crystal,
         **energy,
     )
@@ -317,20 +389,20 @@ def make_dropped(
     duplicate_of: str | None = None,
 ) -> CandidateDocument:
     """
-    Document a candidate that no job has computed.
+    Build the document of a candidate that was dropped before any job computed it.
 
     Parameters
     ----------
     candidate
-        With a structure or without.
+        Candidate, with or without a structure.
     stage, reason
-        Where and why it was dropped.
+        Stage of the campaign at which the candidate was dropped, and why.
     checkpoint, settings
-        With which it would have been computed.
+        Checkpoint and settings of the campaign.
     state
-        What became of it.
+        ``"rejected"`` or another state without results.
     duplicate_of
-        Candidate it equals.
+        `candidate_id` of the candidate it duplicates.
 
     Returns
     -------
@@ -345,7 +417,7 @@ def make_dropped(
         source=candidate.source,
         provenance=candidate.provenance,
         state=state,
-        error=reason[:_ERROR_LENGTH],
+        error=reason[:ERROR_LENGTH],
         stage=stage,
         duplicate_of=duplicate_of,
         checkpoint=checkpoint,
@@ -356,27 +428,34 @@ def make_dropped(
 
 
 def unwind(chunk: ChunkDocument, job_uuid: str | None = None) -> Iterator[tuple[CandidateDocument, ChunkArrays]]:
-    """Yield the document and the arrays of each candidate of a chunk."""
+    """Yield the document and the arrays of each candidate in a chunk."""
     for record, arrays in zip(chunk.records, chunk.structures, strict=True):
         yield make_document(record, arrays, chunk, job_uuid), arrays
 
 
 def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:
     """
-    Give what a hull takes of a relaxed structure.
+    Compute the fields of a relaxed structure that a convex hull needs.
 
     Parameters
     ----------
     structure, energy
         Relaxed structure and its total energy (eV).
     energy_scale
-        Of the checkpoint.
+        Energy scale of the checkpoint.
 
     Returns
     -------
     dict
         ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
         ``corrections`` and ``correction_scheme``, as in `CandidateDocument`.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice
+    >>> iron_oxide = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> hull_fields(iron_oxide, -14.0, "matpes-pbe")["energy_per_atom"]  # MatPES energies need no correction
+    -7.0
     """
     composition = structure.composition
     fields: dict[str, Any] = {
@@ -398,19 +477,28 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
 
 def describe(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
     """
-    Fields that describe a structure, in emmet's names.
+    Describe a structure by emmet's fields.
 
     Parameters
     ----------
     structure
-        The structure.
+        Structure to describe.
     relaxed
-        Whether volume, density and symmetry say something, and are to be given.
+        Whether to include volume, density and symmetry.
 
     Returns
     -------
     dict
-        ``formula_pretty``, ``chemsys``, ``elements``, …
+        ``formula_pretty``, ``chemsys``, ``elements``, ``nelements``, ``nsites``, ``composition`` and
+        ``composition_reduced``; for a relaxed structure also ``volume`` (Å³), ``density`` (g/cm³) and ``symmetry``.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice
+    >>> salt = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> fields = describe(salt, relaxed=True)
+    >>> fields["formula_pretty"], fields["chemsys"], fields["symmetry"].symbol, round(fields["density"], 2)
+    ('CsCl', 'Cl-Cs', 'Pm-3m', 4.0)
     """
     composition = structure.composition
     fields: dict[str, Any] = {
@@ -431,12 +519,12 @@ def describe(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
 
 @cache
 def _mass(symbol: str) -> float:
-    """Of an atom (u); pymatgen's carries its unit along, which takes longer than all else here."""
+    """Atomic mass (u) as a plain float: arithmetic with pymatgen's `FloatWithUnit` is slow."""
     return float(Element(symbol).atomic_mass)
 
 
 def _symmetry(structure: Structure) -> Symmetry | None:
-    """Space group; None where moyo finds none, as in a cell that has collapsed."""
+    """Find the space group; None where moyo finds none, as in a collapsed cell."""
     cell = Cell(
         structure.lattice.matrix.tolist(), structure.frac_coords.tolist(), [specie.Z for specie in structure.species]
     )

@@ -1,4 +1,4 @@
-"""Names, kinds and units of the fields of candidate documents, taken from their model."""
+"""Names, kinds and units of the fields of candidate documents, read from their pydantic model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNITS: dict[str, dict[str, float]] = {
     "1/K": {"1/K": 1.0},
     "K": {"K": 1.0},
 }
-"""Units that descriptions of fields name, and what may be typed instead, with its size in them."""
+"""Units used in field descriptions, each with the units that users may type instead and their conversion factors."""
 
 ALIASES = {
     "ehull": "energy_above_hull",
@@ -50,10 +50,10 @@ ALIASES = {
     "updated": "last_updated",
     "reason": "error",
 }
-"""What people type, and the field it stands for."""
+"""Short names of fields that users may type."""
 
 _UNIT = re.compile(rf"(?<![\w/])({'|'.join(map(re.escape, UNITS))})(?![\w/²³])")
-_NEAREST = 3
+_NEAREST = 3  # suggestions in an error message
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Field:
     Attributes
     ----------
     name
-        Dotted where it is inside a sub-document.
+        Name, dotted for a field inside a sub-document.
     kind
-        ``"group"`` is a sub-document, ``"anything"`` a value the model says nothing about.
+        ``"group"`` is a sub-document; ``"anything"`` is a value whose type the model leaves open.
     choices
-        The only values it may have; empty if any.
+        Permitted values; empty if all are.
     unit
-        Of a number, if its description names one.
+        Unit of a number, if its description names one.
     """
 
     name: str
@@ -81,47 +81,60 @@ class Field:
 
 def field_named(name: str) -> Field:
     """
-    Look a field up.
+    Look up a field.
 
     Parameters
     ----------
     name
-        Its dotted name, or an alias.
+        Dotted name or alias of the field.
 
     Raises
     ------
     MatrisError
-        If candidate documents have no such field; names those nearest to it.
+        If candidate documents have no such field. The message suggests similar names.
+
+    Examples
+    --------
+    >>> field = field_named("ehull")
+    >>> field.name, field.kind, field.unit
+    ('energy_above_hull', 'number', 'eV/atom')
     """
     name = ALIASES.get(name, name)
-    known = _fields()
-    if name in known:
-        return known[name]
+    fields = _fields()
+    if name in fields:
+        return fields[name]
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
-        inside = known.get(".".join([*parts[:length], "*"]))
-        if inside and all(part and not part.startswith("$") for part in parts):
-            return Field(name, "anything" if len(parts) > length + 1 else inside.kind)
+        wildcard = fields.get(".".join([*parts[:length], "*"]))
+        if wildcard and all(part and not part.startswith("$") for part in parts):
+            return Field(name, "anything" if len(parts) > length + 1 else wildcard.kind)
     raise MatrisError(f"there is no field {name!r}{_suggestion(name)}")
 
 
 def leaves(name: str) -> list[str]:
-    """Names of the fields below a group, or of the field itself."""
-    own = field_named(name)
-    if own.kind != "group":
-        return [own.name]
-    inside = [field for field in _fields().values() if field.name.startswith(f"{own.name}.")]
-    return [f.name for f in inside if f.kind != "group" and not f.name.endswith("*")] or [own.name]
+    """
+    Expand a group of fields to the names of the fields in it; another field stands for itself.
+
+    Examples
+    --------
+    >>> leaves("checkpoint.key"), leaves("symmetry")
+    (['checkpoint.key'], ['symmetry.crystal_system', 'symmetry.symbol', 'symmetry.number', 'symmetry.symprec'])
+    """
+    field = field_named(name)
+    if field.kind != "group":
+        return [field.name]
+    members = [member for member in _fields().values() if member.name.startswith(f"{field.name}.")]
+    return [m.name for m in members if m.kind != "group" and not m.name.endswith("*")] or [field.name]
 
 
 def outermost(names: Iterable[str]) -> list[str]:
-    """Names without those inside another of them: what a store can project."""
-    chosen = dict.fromkeys(names)
-    return [name for name in chosen if not any(name.startswith(f"{other}.") for other in chosen)]
+    """Remove names of fields inside another listed field, because stores cannot project both."""
+    unique = dict.fromkeys(names)
+    return [name for name in unique if not any(name.startswith(f"{other}.") for other in unique)]
 
 
 def value_of(document: Mapping[str, Any], name: str) -> Any:
-    """Value of a field by its dotted name; None where there is none."""
+    """Value of a field by its dotted name; None if the document lacks it."""
     value: Any = document
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -129,19 +142,19 @@ def value_of(document: Mapping[str, Any], name: str) -> Any:
 
 
 def _suggestion(name: str) -> str:
-    """Say which fields end in the same name, or have a similar one."""
-    names = [known for known in _fields() if not known.endswith("*")]
-    by_end: dict[str, list[str]] = {}
-    for known in names:
-        by_end.setdefault(known.rpartition(".")[2], []).append(known)
-    last = name.rpartition(".")[2]
-    near = by_end.get(last, [])
-    if not near:
-        near = get_close_matches(name, [*names, *ALIASES], n=_NEAREST)
-        near += [by_end[end][0] for end in get_close_matches(last, by_end, n=_NEAREST)]
-    if near:
-        return f"; did you mean {' or '.join(list(dict.fromkeys(near))[:_NEAREST])}?"
-    return f"; there are {', '.join(known for known in names if '.' not in known)}"
+    """Second half of an error message: fields with the same last part or a similar name, else all fields."""
+    names = [field for field in _fields() if not field.endswith("*")]
+    by_last_part: dict[str, list[str]] = {}
+    for field in names:
+        by_last_part.setdefault(field.rpartition(".")[2], []).append(field)
+    last_part = name.rpartition(".")[2]
+    similar = by_last_part.get(last_part, [])
+    if not similar:
+        similar = get_close_matches(name, [*names, *ALIASES], n=_NEAREST)
+        similar += [by_last_part[part][0] for part in get_close_matches(last_part, by_last_part, n=_NEAREST)]
+    if similar:
+        return f"; did you mean {' or '.join(list(dict.fromkeys(similar))[:_NEAREST])}?"
+    return f"; the fields are {', '.join(field for field in names if '.' not in field)}"
 
 
 @cache
@@ -155,7 +168,7 @@ def _of_model(model: type[BaseModel], prefix: str) -> Iterator[Field]:
 
 
 def _of_type(annotation: Any, name: str, description: str) -> Iterator[Field]:
-    """Yield the field of an annotation, and those inside it; ``*`` stands for names that the model leaves open."""
+    """Yield the field of an annotation and the fields inside it. ``*`` stands for names that the model leaves open."""
     annotation = _bare(annotation)
     inner = get_args(annotation)
     if get_origin(annotation) is Literal:
@@ -183,12 +196,12 @@ def _inside(annotation: Any, prefix: str) -> Iterator[Field]:
 
 
 def _bare(annotation: Any) -> Any:
-    """Annotation without aliases, metadata and None."""
+    """Strip aliases, metadata and None from an annotation."""
     if isinstance(annotation, TypeAliasType):
         return _bare(annotation.__value__)
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in {Union, UnionType}:
-        some = [part for part in map(_bare, get_args(annotation)) if part is not NoneType]
-        return some[0] if len(some) == 1 else object
+        types = [part for part in map(_bare, get_args(annotation)) if part is not NoneType]
+        return types[0] if len(types) == 1 else object
     return annotation

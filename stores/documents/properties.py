@@ -1,187 +1,278 @@
-"""Documents of properties computed by the batch Makers: one per material."""
+"""Documents of properties that the batch Makers compute: one per material."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from matris.stores.documents.documents import CheckpointTag, StructureDict, Symmetry  # noqa: TC001 - pydantic needs them
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jobflow import JobStore
+
 PROPERTY_FORMAT = "matris-properties-1"
-"""Marks a job output as properties, so that a builder finds it among the other outputs of a job store."""
+"""Format mark of property outputs. The builder finds them in a job store by it."""
 
 
 class PropertyOutput(BaseModel):
-    """Output of one job: a document per material, in the order given."""
+    """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Key of matris.stores.documents.summaries.SUMMARIES.")
+    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha or md.")
 
 
 class PropertyDocument(BaseModel):
     """
-    What all properties have in common.
+    Fields that the documents of all properties have.
 
-    Field names follow emmet where emmet has the field. The large fields (`structure`, and what a kind of property
-    marks so) belong in the additional store named ``data``.
+    Field names follow emmet where emmet has the field. The large fields (`structure`, and those that each kind of
+    property names) belong in the additional store named ``data``.
     """
 
     candidate_id: str = Field(description="Hash of the input structure.")
     state: Literal["converged", "max_steps", "completed", "failed"] = Field(
-        description="Molecular dynamics does not converge: it is completed."
+        description="converged, max_steps or failed; for molecular dynamics completed or failed."
     )
-    error: str | None = Field(default=None, description="Why it failed.")
-    warnings: list[str] = Field(default_factory=list, description="What to know before using the results.")
+    error: str | None = Field(default=None, description="Why the calculation failed.")
+    warnings: list[str] = Field(default_factory=list, description="Reasons to be careful with the results.")
 
-    formula_pretty: str | None = None
-    chemsys: str | None = None
-    elements: list[str] = Field(default_factory=list)
-    nelements: int = 0
-    nsites: int | None = None
-    composition: dict[str, float] = Field(default_factory=dict)
-    composition_reduced: dict[str, float] = Field(default_factory=dict)
-    volume: float | None = Field(default=None, description="Of the relaxed cell (Å³).")
-    density: float | None = Field(default=None, description="g/cm³.")
-    symmetry: Symmetry | None = Field(default=None, description="Of the relaxed cell.")
-    structure: StructureDict = Field(default=None, description="Relaxed cell, to whose axes tensors refer.")
+    formula_pretty: str | None = Field(default=None, description="Reduced formula.")
+    chemsys: str | None = Field(default=None, description="Chemical system: its elements, sorted, as Fe-Li-O.")
+    elements: list[str] = Field(default_factory=list, description="Symbols of the elements, sorted.")
+    nelements: int = Field(default=0, description="Number of elements.")
+    nsites: int | None = Field(default=None, description="Number of atoms in the cell.")
+    composition: dict[str, float] = Field(default_factory=dict, description="Number of atoms in the cell, by element.")
+    composition_reduced: dict[str, float] = Field(
+        default_factory=dict, description="Number of atoms in the reduced formula, by element."
+    )
+    volume: float | None = Field(default=None, description="Volume of the relaxed cell (Å³).")
+    density: float | None = Field(default=None, description="Density of the relaxed structure (g/cm³).")
+    symmetry: Symmetry | None = Field(default=None, description="Space group of the relaxed structure.")
+    structure: StructureDict = Field(
+        default=None, description="Relaxed structure. Tensors are given in its Cartesian axes."
+    )
 
-    checkpoint: CheckpointTag
-    settings: dict[str, Any] = Field(default_factory=dict, description="Of the Maker.")
-    versions: dict[str, str] = Field(default_factory=dict)
-    device: str
-    dtype: str
-    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(), description="ISO 8601, UTC.")
+    checkpoint: CheckpointTag = Field(description="Checkpoint that computed the property.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the Maker.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
+    device: str = Field(description="Device of the potential: cpu, cuda, ….")
+    dtype: str = Field(description="Floating-point type of the potential.")
+    created: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(),
+        description="When the document was made, ISO 8601, UTC.",
+    )
 
 
 class Averages(BaseModel):
-    """A modulus of the polycrystal, GPa."""
+    """Averages of a modulus over the orientations of a polycrystal (GPa)."""
 
-    voigt: float
-    reuss: float
-    vrh: float
+    voigt: float = Field(description="Voigt average: upper bound, GPa.")
+    reuss: float = Field(description="Reuss average: lower bound, GPa.")
+    vrh: float = Field(description="Voigt–Reuss–Hill average, GPa.")
 
 
 class ElasticDocument(PropertyDocument):
     """Elastic constants of one material."""
 
     elastic_tensor: dict[str, list[list[float]]] | None = Field(
-        default=None, description="GPa, (6, 6): `raw` in the axes of `structure`, `ieee_format` in standard ones."
+        default=None,
+        description="Elastic tensor C in Voigt notation, (6, 6), GPa: `raw` in the axes of `structure`, `ieee_format` "
+        "in the standard axes of the IEEE.",
     )
-    bulk_modulus: Averages | None = None
-    shear_modulus: Averages | None = None
-    young_modulus: float | None = Field(default=None, description="GPa.")
-    homogeneous_poisson: float | None = None
-    universal_anisotropy: float | None = None
-    is_mechanically_stable: bool | None = Field(default=None, description="C is positive definite.")
-    eigenvalues: list[float] | None = Field(default=None, description="Of C in Voigt notation, GPa, ascending.")
-    fit_residual: float | None = Field(default=None, description="Root mean square, GPa.")
-    nonlinearity: float | None = Field(default=None, description="Change of constants between strains, relative.")
+    bulk_modulus: Averages | None = Field(default=None, description="Bulk modulus, GPa.")
+    shear_modulus: Averages | None = Field(default=None, description="Shear modulus, GPa.")
+    young_modulus: float | None = Field(default=None, description="Young's modulus, GPa.")
+    homogeneous_poisson: float | None = Field(default=None, description="Poisson's ratio of the polycrystal.")
+    universal_anisotropy: float | None = Field(default=None, description="Universal anisotropy index; 0 if isotropic.")
+    is_mechanically_stable: bool | None = Field(default=None, description="Whether C is positive definite (Born).")
+    eigenvalues: list[float] | None = Field(
+        default=None, description="Eigenvalues of C in Voigt notation, GPa, ascending."
+    )
+    fit_residual: float | None = Field(default=None, description="Root-mean-square residual of the fit, GPa.")
+    nonlinearity: float | None = Field(
+        default=None, description="Relative change of the elastic constants between small and large strains."
+    )
 
 
 class EosFitDocument(BaseModel):
     """Parameters of one equation of state."""
 
-    equation: str
-    e0: float = Field(description="eV per cell.")
-    v0: float = Field(description="Å³ per cell.")
-    b0: float = Field(description="GPa.")
-    b1: float
-    residual: float = Field(description="Root mean square, eV per atom.")
+    equation: str = Field(description="Name of the equation, such as birch_murnaghan.")
+    e0: float = Field(description="Energy at the equilibrium volume, eV per cell.")
+    v0: float = Field(description="Equilibrium volume, Å³ per cell.")
+    b0: float = Field(description="Bulk modulus, GPa.")
+    b1: float = Field(description="Pressure derivative of the bulk modulus.")
+    residual: float = Field(description="Root-mean-square residual of the fit, eV per atom.")
 
 
 class EosDocument(PropertyDocument):
     """Equation of state of one material."""
 
-    volumes: list[float] = Field(default_factory=list, description="Å³ per cell.")
-    energies: list[float] = Field(default_factory=list, description="eV per cell.")
-    fits: list[EosFitDocument] = Field(default_factory=list)
+    volumes: list[float] = Field(default_factory=list, description="Volumes, Å³ per cell.")
+    energies: list[float] = Field(default_factory=list, description="Energies at `volumes`, eV per cell.")
+    fits: list[EosFitDocument] = Field(default_factory=list, description="Fitted equations of state.")
 
 
 class UnstableModeDocument(BaseModel):
-    """The most imaginary mode among those that the supercell holds, and where it leads."""
+    """Most unstable mode that is commensurate with the supercell, and the structure it leads to."""
 
-    qpoint: list[float] = Field(description="In reciprocal vectors of the primitive cell.")
-    frequency: float = Field(description="THz; negative: imaginary.")
-    eigenvector: list[list[list[float]]] = Field(description="(primitive atoms, 3, real and imaginary part).")
-    structure: StructureDict = Field(default=None, description="Distorted along the mode and relaxed, if asked for.")
-    energy_gain: float | None = Field(default=None, description="By distorting and relaxing, eV/atom; negative: lower.")
-    state: str | None = Field(default=None, description="Of that relaxation.")
+    qpoint: list[float] = Field(description="Wave vector in reciprocal lattice vectors of the primitive cell.")
+    frequency: float = Field(description="Frequency, THz; imaginary frequencies are negative.")
+    eigenvector: list[list[list[float]]] = Field(
+        description="Eigenvector, (primitive atoms, 3, real and imaginary part)."
+    )
+    structure: StructureDict = Field(
+        default=None, description="Structure distorted along the mode and relaxed; None unless requested."
+    )
+    energy_gain: float | None = Field(
+        default=None, description="Energy change by distortion and relaxation, eV/atom; negative if it is lowered."
+    )
+    state: str | None = Field(default=None, description="State of that relaxation.")
 
 
 class PhononDocument(PropertyDocument):
-    """Harmonic phonons of one material; bands, DOS and force constants are large."""
+    """Harmonic phonons of one material. Bands, DOS and force constants are large fields."""
 
-    supercell_matrix: list[list[int]] | None = Field(default=None, description="phonopy's convention.")
-    primitive_matrix: list[list[float]] | None = Field(default=None, description="phonopy's convention.")
-    n_displacements: int | None = None
-    min_frequency: float | None = Field(default=None, description="THz; imaginary ones are negative.")
-    has_imaginary_modes: bool | None = None
-    temperatures: list[float] = Field(default_factory=list, description="K.")
-    free_energies: list[float] = Field(default_factory=list, description="J/mol of primitive cells.")
-    entropies: list[float] = Field(default_factory=list, description="J/K/mol of primitive cells.")
-    heat_capacities: list[float] = Field(default_factory=list, description="J/K/mol of primitive cells.")
-    nsites_primitive: int | None = None
+    supercell_matrix: list[list[int]] | None = Field(
+        default=None, description="Supercell matrix in phonopy's convention."
+    )
+    primitive_matrix: list[list[float]] | None = Field(
+        default=None, description="Primitive matrix in phonopy's convention."
+    )
+    n_displacements: int | None = Field(default=None, description="Number of displaced supercells.")
+    min_frequency: float | None = Field(
+        default=None, description="Lowest frequency, THz; imaginary frequencies are negative."
+    )
+    has_imaginary_modes: bool | None = Field(default=None, description="Whether the structure is dynamically unstable.")
+    temperatures: list[float] = Field(default_factory=list, description="Temperatures, K.")
+    free_energies: list[float] = Field(
+        default_factory=list, description="Helmholtz free energies, J/mol of primitive cells."
+    )
+    entropies: list[float] = Field(default_factory=list, description="Entropies, J/K/mol of primitive cells.")
+    heat_capacities: list[float] = Field(
+        default_factory=list, description="Heat capacities at constant volume, J/K/mol of primitive cells."
+    )
+    nsites_primitive: int | None = Field(default=None, description="Number of atoms in the primitive cell.")
     phonon_bandstructure: dict[str, Any] | None = Field(
-        default=None, description="`qpoints`, `distances`, `frequencies` (THz) by segment; `labels`, `connections`."
+        default=None,
+        description="Bands: `qpoints`, `distances` and `frequencies` (THz) by segment; `labels`, `connections`.",
     )
     phonon_dos: dict[str, list[float]] | None = Field(
-        default=None, description="`frequencies` (THz) and `densities` (states per THz and primitive cell)."
+        default=None,
+        description="Density of states: `frequencies` (THz) and `densities` (states per THz and primitive cell).",
     )
     force_constants: list[Any] | None = Field(
-        default=None, description="eV/Å², (primitive atoms, atoms of supercell, 3, 3): phonopy's compact form."
+        default=None,
+        description="Force constants in phonopy's compact form, (primitive atoms, supercell atoms, 3, 3), eV/Å².",
     )
     born: list[list[list[float]]] | None = Field(
-        default=None, description="Born charges given for the non-analytic correction, e, by atom of `structure`."
+        default=None,
+        description="Born effective charges used for the non-analytic term correction, e, by atom of `structure`.",
     )
     epsilon_static: list[list[float]] | None = Field(
-        default=None, description="High-frequency dielectric tensor given with them."
+        default=None, description="High-frequency dielectric tensor used for the non-analytic term correction."
     )
-    unstable_mode: UnstableModeDocument | None = None
+    unstable_mode: UnstableModeDocument | None = Field(
+        default=None, description="Most unstable mode, if there are imaginary modes."
+    )
 
 
 class QhaDocument(PropertyDocument):
-    """Quasi-harmonic thermodynamics of one material, at zero pressure; all per cell of `structure` unless said."""
+    """Quasi-harmonic thermodynamics of one material at zero pressure, per cell of `structure` unless noted."""
 
-    volumes: list[float] = Field(default_factory=list, description="Å³, of the cells whose phonons were used.")
-    energies: list[float] = Field(default_factory=list, description="eV, static, at `volumes`.")
-    bulk_modulus: float | None = Field(default=None, description="GPa, without vibrations.")
-    temperatures: list[float] = Field(default_factory=list, description="K.")
-    helmholtz_volume: list[list[float]] = Field(default_factory=list, description="eV, (temperatures, volumes).")
-    volume_temperature: list[float] = Field(default_factory=list, description="Å³.")
-    thermal_expansion: list[float] = Field(default_factory=list, description="Volumetric, 1/K.")
-    gibbs_temperature: list[float] = Field(default_factory=list, description="eV.")
-    bulk_modulus_temperature: list[float] = Field(default_factory=list, description="GPa.")
+    volumes: list[float] = Field(
+        default_factory=list, description="Volumes of the cells whose phonons were computed, Å³."
+    )
+    energies: list[float] = Field(default_factory=list, description="Static energies at `volumes`, eV.")
+    bulk_modulus: float | None = Field(default=None, description="Static bulk modulus, without vibrations, GPa.")
+    temperatures: list[float] = Field(default_factory=list, description="Temperatures, K.")
+    helmholtz_volume: list[list[float]] = Field(
+        default_factory=list, description="Helmholtz free energies, (temperatures, volumes), eV."
+    )
+    volume_temperature: list[float] = Field(default_factory=list, description="Equilibrium volumes, Å³.")
+    thermal_expansion: list[float] = Field(default_factory=list, description="Volumetric thermal expansion, 1/K.")
+    gibbs_temperature: list[float] = Field(default_factory=list, description="Gibbs free energies, eV.")
+    bulk_modulus_temperature: list[float] = Field(default_factory=list, description="Isothermal bulk moduli, GPa.")
     heat_capacity_p_numerical: list[float] = Field(
-        default_factory=list, description="At constant pressure, J/K/mol of cells."
+        default_factory=list, description="Heat capacities at constant pressure, J/K/mol of cells."
     )
     gruneisen_temperature: list[float] = Field(
-        default_factory=list, description="Thermal Grüneisen parameter, α B V / C_V."
+        default_factory=list, description="Thermal Grüneisen parameters, α B V / C_V."
     )
     average_gruneisen: float | None = Field(
-        default=None, description="Of the modes' parameters at the static volume, by their heat capacities at 300 K."
+        default=None,
+        description="Mean mode Grüneisen parameter at the static volume, weighted by the heat capacities at 300 K.",
     )
     gruneisen_modes: dict[str, list[Any]] | None = Field(
-        default=None, description="`frequencies` (THz) and `parameters`, (q, modes); `weights` (q)."
+        default=None,
+        description="Mode Grüneisen parameters: `frequencies` (THz) and `parameters`, (q, modes); `weights` (q).",
     )
 
 
 class DynamicsDocument(PropertyDocument):
-    """Molecular dynamics of one material; `structure`, `volume` and `symmetry` are those after the last step."""
+    """Molecular dynamics of one material. `structure`, `volume` and `symmetry` describe the last step."""
 
-    state: Literal["completed", "failed"]
-    n_steps: int = Field(default=0, description="Taken, also before a failure.")
-    n_frames: int = Field(default=0, description="Of `series` and of the trajectory.")
-    mean_temperature: float | None = Field(default=None, description="K; means are over the second half of the frames.")
-    mean_potential_energy: float | None = Field(default=None, description="eV/atom.")
-    mean_total_energy: float | None = Field(default=None, description="eV/atom.")
-    mean_volume: float | None = Field(default=None, description="Å³ per cell.")
-    mean_pressure: float | None = Field(default=None, description="GPa, the part of the motion included.")
-    energy_drift: float | None = Field(default=None, description="Of the total energy under NVE, eV/atom/ps.")
-    trajectory: str | None = Field(default=None, description="Extended XYZ file, on the machine that computed.")
+    state: Literal["completed", "failed"] = Field(description="completed or failed.")
+    n_steps: int = Field(default=0, description="Number of time steps, including those before a failure.")
+    n_frames: int = Field(default=0, description="Number of frames in `series` and in the trajectory.")
+    mean_temperature: float | None = Field(
+        default=None, description="Temperature, K; all means are over the second half of the frames."
+    )
+    mean_potential_energy: float | None = Field(default=None, description="Potential energy, eV/atom.")
+    mean_total_energy: float | None = Field(default=None, description="Total energy, eV/atom.")
+    mean_volume: float | None = Field(default=None, description="Volume, Å³ per cell.")
+    mean_pressure: float | None = Field(default=None, description="Pressure including the kinetic part, GPa.")
+    energy_drift: float | None = Field(default=None, description="Drift of the total energy in NVE, eV/atom/ps.")
+    trajectory: str | None = Field(
+        default=None, description="Path of the extended XYZ file on the machine that ran the job."
+    )
     series: dict[str, list[float] | None] | None = Field(
         default=None,
-        description="By frame: `time` (fs), `temperature` (K), `potential_energy`, `total_energy` (eV/atom), "
-        "`volume` (Å³), `pressure` (GPa).",
+        description="Time series, one value per frame: `time` (fs), `temperature` (K), `potential_energy`, "
+        "`total_energy` (eV/atom), `volume` (Å³), `pressure` (GPa).",
     )
+
+
+def property_output(
+    job_store: JobStore, kind: str, candidate: Mapping[str, Any], large: Sequence[str]
+) -> dict[str, Any] | None:
+    """
+    Read the complete document of a candidate's property from the job store.
+
+    Parameters
+    ----------
+    job_store
+        Connected job store with the output of the property's job.
+    kind
+        Key of `matris.stores.documents.summaries.SUMMARIES`, such as ``"phonon"``.
+    candidate
+        Candidate document.
+    large
+        Large fields to load from the additional store. Other large fields remain references to it.
+
+    Returns
+    -------
+    dict or None
+        Fields of a `PropertyDocument`; None if the job store does not have it, for example because it was emptied.
+    """
+    uuid = (candidate.get(kind) or {}).get("job_uuid")
+    if uuid is None:
+        return None
+    job = job_store.query_one({"uuid": uuid}, properties=["output.documents"], load=False) or {}
+    documents = (job.get("output") or {}).get("documents") or []
+    document = next((each for each in documents if each["candidate_id"] == candidate["candidate_id"]), None)
+    if document is None:
+        return None
+    return {**document, **{name: _loaded(job_store, document.get(name)) for name in large}}
+
+
+def _loaded(job_store: JobStore, value: Any) -> Any:
+    """Resolve a reference to an additional store; None if its target is gone. Other values are returned as they are."""
+    if not isinstance(value, dict) or "blob_uuid" not in value:
+        return value
+    blob = job_store.additional_stores[value["store"]].query_one({"blob_uuid": value["blob_uuid"]})
+    return blob["data"] if blob else None

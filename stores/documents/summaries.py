@@ -1,4 +1,4 @@
-"""What a candidate's document says of its properties: the few numbers that people query."""
+"""Summaries of properties in candidate documents: the few numbers that users query."""
 
 from __future__ import annotations
 
@@ -12,64 +12,72 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOM_TEMPERATURE = 300.0
-"""Temperature of what is summarised, K."""
+"""Temperature of the summarised thermal properties (K)."""
 
-_ERROR_LENGTH = 300  # characters
+_SUMMARY_ERROR = 300  # characters kept of an error message; the property document keeps more
 
 
 class PropertySummary(BaseModel):
-    """What all summaries say."""
+    """Fields that all summaries have."""
 
-    state: str = Field(description="converged, max_steps, completed or failed.")
-    error: str | None = Field(default=None, description="Why it failed.")
-    job_uuid: str | None = Field(default=None, description="Job in whose output the whole property is.")
-    settings_digest: str | None = Field(default=None, description="Hash of the Maker's settings.")
-    computed_at: str | None = Field(default=None, description="ISO 8601, UTC.")
+    state: str = Field(description="converged, max_steps, completed (molecular dynamics) or failed.")
+    error: str | None = Field(default=None, description="Why the calculation failed.")
+    job_uuid: str | None = Field(default=None, description="Job whose output has the complete property document.")
+    settings_digest: str | None = Field(default=None, description="Hash of the settings of the Maker.")
+    computed_at: str | None = Field(default=None, description="When the property was computed, ISO 8601, UTC.")
 
 
 class ElasticSummary(PropertySummary):
-    """Moduli of the polycrystal, Voigt–Reuss–Hill."""
+    """Voigt–Reuss–Hill moduli of the polycrystal."""
 
-    bulk_modulus: float | None = Field(default=None, description="GPa.")
-    shear_modulus: float | None = Field(default=None, description="GPa.")
-    young_modulus: float | None = Field(default=None, description="GPa.")
-    homogeneous_poisson: float | None = None
-    is_mechanically_stable: bool | None = None
+    bulk_modulus: float | None = Field(default=None, description="Bulk modulus (GPa).")
+    shear_modulus: float | None = Field(default=None, description="Shear modulus (GPa).")
+    young_modulus: float | None = Field(default=None, description="Young's modulus (GPa).")
+    homogeneous_poisson: float | None = Field(default=None, description="Poisson's ratio.")
+    is_mechanically_stable: bool | None = Field(
+        default=None, description="Whether the elastic tensor is positive definite (Born stability)."
+    )
 
 
 class EosSummary(PropertySummary):
-    """Third-order Birch–Murnaghan equation of state."""
+    """Parameters of the third-order Birch–Murnaghan equation of state."""
 
-    v0: float | None = Field(default=None, description="Å³ per cell.")
-    b0: float | None = Field(default=None, description="GPa.")
-    b1: float | None = None
+    v0: float | None = Field(default=None, description="Equilibrium volume (Å³ per cell).")
+    b0: float | None = Field(default=None, description="Bulk modulus (GPa).")
+    b1: float | None = Field(default=None, description="Pressure derivative of the bulk modulus.")
 
 
 class PhononSummary(PropertySummary):
-    """Harmonic phonons; thermal properties at 300 K and per mole of atoms."""
+    """Harmonic phonons, with thermal properties at 300 K per mole of atoms."""
 
-    has_imaginary_modes: bool | None = None
-    min_frequency: float | None = Field(default=None, description="THz; imaginary ones are negative.")
-    heat_capacity: float | None = Field(default=None, description="J/K per mole of atoms.")
-    entropy: float | None = Field(default=None, description="J/K per mole of atoms.")
-    free_energy: float | None = Field(default=None, description="J per mole of atoms.")
+    has_imaginary_modes: bool | None = Field(default=None, description="Whether the structure is dynamically unstable.")
+    min_frequency: float | None = Field(
+        default=None, description="Lowest frequency (THz); imaginary frequencies are negative."
+    )
+    heat_capacity: float | None = Field(
+        default=None, description="Heat capacity at constant volume (J/K per mole of atoms)."
+    )
+    entropy: float | None = Field(default=None, description="Entropy (J/K per mole of atoms).")
+    free_energy: float | None = Field(default=None, description="Helmholtz free energy (J per mole of atoms).")
 
 
 class QhaSummary(PropertySummary):
     """Quasi-harmonic thermodynamics at 300 K."""
 
-    thermal_expansion: float | None = Field(default=None, description="Volumetric, 1/K.")
-    bulk_modulus: float | None = Field(default=None, description="GPa.")
-    average_gruneisen: float | None = None
+    thermal_expansion: float | None = Field(default=None, description="Volumetric thermal expansion (1/K).")
+    bulk_modulus: float | None = Field(default=None, description="Isothermal bulk modulus (GPa).")
+    average_gruneisen: float | None = Field(
+        default=None, description="Mean Grüneisen parameter, weighted by the heat capacities of the modes."
+    )
 
 
 class DynamicsSummary(PropertySummary):
-    """Means of molecular dynamics."""
+    """Molecular dynamics; means are over the second half of the trajectory."""
 
-    n_steps: int | None = None
-    mean_temperature: float | None = Field(default=None, description="K.")
-    mean_pressure: float | None = Field(default=None, description="GPa.")
-    energy_drift: float | None = Field(default=None, description="Under NVE, eV/atom/ps.")
+    n_steps: int | None = Field(default=None, description="Number of time steps.")
+    mean_temperature: float | None = Field(default=None, description="Mean temperature (K).")
+    mean_pressure: float | None = Field(default=None, description="Mean pressure (GPa).")
+    energy_drift: float | None = Field(default=None, description="Drift of the total energy in NVE (eV/atom/ps).")
 
 
 SUMMARIES: dict[str, type[PropertySummary]] = {
@@ -79,31 +87,42 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "qha": QhaSummary,
     "md": DynamicsSummary,
 }
-"""Kind of property to its summary; each is a field of `matris.stores.documents.documents.CandidateDocument`."""
+"""Summary of each kind of property. The kinds are fields of `matris.stores.documents.documents.CandidateDocument`."""
 
 
 def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str, Any]:
     """
-    Take what people query from the document of a property.
+    Summarise the document of a property.
 
     Parameters
     ----------
     kind
         Key of `SUMMARIES`.
     document
-        As a property's job gave it, its large fields loaded or not.
+        Output of the property's job; its large fields are not needed.
     **about
         Further fields of `PropertySummary`.
 
     Returns
     -------
     dict
-        A document of the kind's summary. What is not finite is None.
+        Fields of the summary model of this kind. Values that are not finite become None.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "state": "converged",
+    ...     "nsites_primitive": 2,
+    ...     "temperatures": [200.0, 400.0],
+    ...     "heat_capacities": [40.0, 60.0],
+    ... }
+    >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
+    25.0
     """
-    known = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
+    values = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
     error = document.get("error")
-    common = {"state": document["state"], "error": error[:_ERROR_LENGTH] if error else None, **about}
-    summary = SUMMARIES[kind].model_validate({**known, **common}).model_dump()
+    common = {"state": document["state"], "error": error[:_SUMMARY_ERROR] if error else None, **about}
+    summary = SUMMARIES[kind].model_validate({**values, **common}).model_dump()
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value for name, value in summary.items()
     }
@@ -136,7 +155,7 @@ def _qha(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _at_room_temperature(document: Mapping[str, Any], name: str) -> float | None:
-    """Interpolate a series over the document's temperatures; None where it does not reach so far."""
+    """Interpolate a series to 300 K; None if its temperatures do not include 300 K."""
     temperatures, values = document.get("temperatures") or [], document.get(name) or []
     n = min(len(temperatures), len(values))
     if not n or not temperatures[0] <= ROOM_TEMPERATURE <= temperatures[n - 1]:

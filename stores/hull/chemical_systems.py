@@ -1,4 +1,4 @@
-"""Which chemical systems, as ``"Fe-Li-O"``, contain which."""
+"""Inclusion of chemical systems, such as ``"Fe-O"`` in ``"Fe-Li-O"``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ if TYPE_CHECKING:
 
 
 def containing(parts: Iterable[str], systems: Iterable[str]) -> set[str]:
-    """Those of the systems that contain one of the parts, or equal it."""
-    wanted = {frozenset(part.split("-")) for part in parts}
-    return {each for each in systems if not wanted.isdisjoint(_subsystems(each))}
+    """
+    Select the systems that contain or equal one of some other systems.
+
+    Examples
+    --------
+    >>> sorted(containing(["Fe-O"], ["Fe", "Fe-Li-O", "Fe-O", "Li-O"]))
+    ['Fe-Li-O', 'Fe-O']
+    """
+    subsets = {frozenset(part.split("-")) for part in parts}
+    return {system for system in systems if not subsets.isdisjoint(_subsystems(system))}
 
 
 def within(wholes: Iterable[str], systems: Iterable[str]) -> set[str]:
-    """Those of the systems that are a part of one of the wholes, or equal it."""
-    wanted = {part for whole in wholes for part in _subsystems(whole)}
-    return {each for each in systems if frozenset(each.split("-")) in wanted}
+    """
+    Select the systems that are subsystems of or equal to one of some other systems.
+
+    Examples
+    --------
+    >>> sorted(within(["Fe-O"], ["Fe", "Fe-Li-O", "Fe-O", "Li-O"]))
+    ['Fe', 'Fe-O']
+    """
+    subsets = {part for whole in wholes for part in _subsystems(whole)}
+    return {system for system in systems if frozenset(system.split("-")) in subsets}
 
 
 def _subsystems(system: str) -> Iterator[frozenset[str]]:

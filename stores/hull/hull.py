@@ -1,23 +1,21 @@
 """
 Distances to the convex hull.
 
-Every result names its hull type and its reference set:
+Every result names its hull type and its set of competing phases:
 
 self-consistent
-    The competing phases are the other converged candidates of the same checkpoint and settings, elemental references
-    included. A candidate belongs to its own hull, so ``energy_above_hull`` is never negative and 0 on the hull.
+    The competing phases are the converged candidates of the same checkpoint and settings, including elemental
+    references. A candidate is part of its own hull. ``energy_above_hull`` is never negative; it is 0 on the hull.
 reference
-    The competing phases are reference entries alone. A candidate is measured against a hull that it does not belong
-    to, as in Matbench Discovery: negative values are the energy by which it undercuts the known phases, and the
-    candidate is stable at or below 0.
+    The competing phases are reference entries only. The candidate is not part of the hull, as in Matbench Discovery.
+    A negative ``energy_above_hull`` is the energy by which the candidate lies below the hull of the known phases; the
+    candidate is stable if the value is at most 0.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
@@ -26,7 +24,7 @@ from matris.errors import MatrisError
 from matris.stores.hull.phase_space import Phase, PhaseSpace, Place, System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from matris.stores.hull.references import References
 
@@ -36,29 +34,29 @@ SELF_CONSISTENT = "self-consistent"
 REFERENCE = "reference"
 OK = "ok"
 
-_NOISE = 1e-8  # eV/atom: below this a distance to the hull is the rounding error of its solution
+_NOISE = 1e-8  # eV/atom: smaller distances to the hull are rounding errors and count as 0
 
 
 @dataclass(frozen=True)
 class HullResult:
     """
-    What a hull says about one document; field names as in `matris.stores.documents.documents.CandidateDocument`.
+    Place of one document on a hull; field names as in `matris.stores.documents.documents.CandidateDocument`.
 
     Attributes
     ----------
     hull_type
         ``"self-consistent"`` or ``"reference"``.
     hull_reference
-        The set of competing phases.
+        Name and hash of the set of competing phases.
     hull_state
-        ``"ok"``, or why there are no numbers; then all that follows is None.
+        ``"ok"``, or the reason why there is no place; then the fields below are None.
     formation_energy_per_atom, energy_above_hull
-        eV/atom.
+        Formation energy from the elements and distance to the hull (eV/atom).
     is_stable
-        Whether `energy_above_hull` is not positive.
+        Whether `energy_above_hull` is at most 0.
     decomposes_to
-        Competing phases: formula, amount (fraction of the atoms) and ``document_id`` or ``entry_id``. Empty for a
-        phase on its own hull.
+        Competing phases of the lowest-energy mixture: formula, amount (fraction of the atoms) and ``document_id`` or
+        ``entry_id``. Empty for a phase on its own hull.
     """
 
     hull_type: str
@@ -70,8 +68,12 @@ class HullResult:
     decomposes_to: list[dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Fields to write into a document."""
+        """Fields of the document."""
         return asdict(self)
+
+
+HULL_FIELDS = tuple(field.name for field in fields(HullResult))
+"""Fields of a candidate document that describe its place on a hull."""
 
 
 def hull_results(
@@ -79,7 +81,6 @@ def hull_results(
     references: References | None = None,
     *,
     wanted: Callable[[str], bool] | None = None,
-    processes: int = 1,
 ) -> dict[str, HullResult]:
     """
     Place documents on a hull.
@@ -87,41 +88,64 @@ def hull_results(
     Parameters
     ----------
     documents
-        Candidate documents of one checkpoint and one set of settings; of each is read ``document_id``, ``state``,
+        Candidate documents of one checkpoint and one set of settings. The fields ``document_id``, ``state``,
         ``error``, ``chemsys``, ``composition``, ``energy_per_atom`` (corrected, eV), ``correction_scheme``,
-        ``checkpoint`` and ``settings``. Only those with state ``converged`` take part.
+        ``checkpoint`` and ``settings`` are read. Only converged documents take part.
     references
         Competing phases. By default the documents themselves.
     wanted
-        Tells from a chemical system whether to place its documents. By default all are.
-    processes
-        Among how many processes the chemical systems are divided. It pays from some ten thousand systems on; a script
-        that asks for more than one guards its start by ``if __name__ == "__main__"``.
+        Function that tells whether to place the documents of a chemical system. By default all are placed.
 
     Returns
     -------
     dict
-        By document id.
+        Results by document id.
 
     Raises
     ------
     MatrisError
         If the documents mix checkpoints or settings, or the references are on another energy scale.
+
+    Examples
+    --------
+    Three phases of Li–Cl computed by one checkpoint (energies in eV/atom):
+
+    >>> def document(name, chemsys, composition, energy_per_atom):
+    ...     return {
+    ...         "document_id": name,
+    ...         "state": "converged",
+    ...         "chemsys": chemsys,
+    ...         "composition": composition,
+    ...         "energy_per_atom": energy_per_atom,
+    ...         "checkpoint": {"key": "demo", "sha256": "0" * 64, "energy_scale": "matpes-pbe"},
+    ...         "settings": {"digest": "0" * 12},
+    ...     }
+    >>> documents = [
+    ...     document("li", "Li", {"Li": 1}, -1.0),
+    ...     document("cl", "Cl", {"Cl": 2}, -2.0),
+    ...     document("ground state", "Cl-Li", {"Li": 1, "Cl": 1}, -2.5),
+    ...     document("polymorph", "Cl-Li", {"Li": 1, "Cl": 1}, -2.4),
+    ... ]
+    >>> results = hull_results(documents)
+    >>> results["ground state"].is_stable, round(results["ground state"].formation_energy_per_atom, 6)
+    (True, -1.0)
+    >>> round(results["polymorph"].energy_above_hull, 6), results["polymorph"].decomposes_to
+    (0.1, [{'formula': 'LiCl', 'amount': 1.0, 'document_id': 'ground state'}])
     """
     documents = list(documents)
     if not documents:
         return {}
     hull_type, name = _describe(documents, references)
     results: dict[str, HullResult] = {}
-    systems: dict[System, list[Phase]] = {}  # of those that take part
+    systems: dict[System, list[Phase]] = {}  # documents that take part
     for document in documents:
-        reason = _why_not(document)
+        reason = _reason_to_exclude(document)
         if reason is None:
             systems.setdefault(_system(document["chemsys"]), []).append(_phase(document))
         elif wanted is None or wanted(document["chemsys"] or ""):
             results[document["document_id"]] = HullResult(hull_type, name, reason)
     space = PhaseSpace(systems) if references is None else references.space
-    asked: list[tuple[System, list[Phase]]] = []
+    to_place: list[tuple[System, list[Phase]]] = []
     for system, phases in systems.items():
         if wanted is not None and not wanted("-".join(system)):
             continue
@@ -129,27 +153,24 @@ def hull_results(
             state = f"missing reference: {', '.join(missing)}"
             results |= {phase.identity: HullResult(hull_type, name, state) for phase in phases}
         else:
-            asked.append((system, phases))
-    for phase, place in _places(space, asked, processes):
-        results[phase.identity] = _result(place, hull_type, name)
+            to_place.append((system, phases))
+    for (_, phases), places in zip(to_place, space.places(to_place), strict=True):
+        for phase, place in zip(phases, places, strict=True):
+            results[phase.identity] = _result(place, hull_type, name)
     return results
 
 
-def missing_elements(chemsys: str, documents: Iterable[Document]) -> list[str]:
-    """Elements of a chemical system that no converged document stands for as a pure phase."""
-    pure = {document["chemsys"] for document in documents if _why_not(document) is None}
-    return sorted(set(chemsys.split("-")) - pure)
-
-
 def _describe(documents: Sequence[Document], references: References | None) -> tuple[str, str]:
-    """Hull type and name of the reference set."""
+    """Hull type and name of the set of competing phases."""
     origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in documents}
     if len(origins) > 1:
-        raise MatrisError("one hull takes documents of one checkpoint and one set of settings; compare them apart")
+        raise MatrisError(
+            "documents on one hull must have one checkpoint and one set of settings; place the others separately"
+        )
     checkpoint = documents[0]["checkpoint"]
     if references is not None and references.energy_scale != checkpoint["energy_scale"]:
         raise MatrisError(
-            f"the references {references.name} are corrected for the energy scale {references.energy_scale!r}, the "
+            f"the references {references.name} are corrected for the energy scale {references.energy_scale!r}, but the "
             f"checkpoint {checkpoint['key']} is on {checkpoint['energy_scale']!r}; load them for that scale"
         )
     return SELF_CONSISTENT if references is None else REFERENCE, hull_label(documents[0], references)
@@ -162,9 +183,9 @@ def hull_label(document: Document, references: References | None) -> str:
     Parameters
     ----------
     document
-        Any of those that are placed.
+        Any of the documents on the hull.
     references
-        None: the documents themselves.
+        Competing phases. None stands for the documents themselves.
     """
     if references is not None:
         return references.label
@@ -175,8 +196,8 @@ def hull_label(document: Document, references: References | None) -> str:
     )
 
 
-def _why_not(document: Document) -> str | None:
-    """Reason why a document takes no part in a hull."""
+def _reason_to_exclude(document: Document) -> str | None:
+    """Reason why a document takes no part in a hull; None if it takes part."""
     if document["state"] != "converged":
         return f"not converged: {document['state']}"
     if document["energy_per_atom"] is None:
@@ -192,42 +213,12 @@ def _phase(document: Document) -> Phase:
     return Phase(document["document_id"], document["composition"], document["energy_per_atom"])
 
 
-def _places(
-    space: PhaseSpace, asked: list[tuple[System, list[Phase]]], processes: int
-) -> Iterator[tuple[Phase, Place]]:
-    """Measure the phases of many systems, in one process or several."""
-    if processes == 1:
-        shares: Iterable[list[list[Place]]] = [_share(space, asked)]
-        yield from _paired(asked, shares)
-        return
-    asked = sorted(asked, key=lambda item: item[0])  # neighbours have subsystems in common
-    size = len(asked) // (4 * processes) + 1
-    parts = [asked[i : i + size] for i in range(0, len(asked), size)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        spaces = (space.reduced_to(system for system, _ in part) for part in parts)
-        yield from _paired(asked, pool.map(_share, spaces, parts))
-
-
-def _share(space: PhaseSpace, asked: list[tuple[System, list[Phase]]]) -> list[list[Place]]:
-    """Measure what falls to one process."""
-    return list(space.places(asked))
-
-
-def _paired(
-    asked: list[tuple[System, list[Phase]]], shares: Iterable[list[list[Place]]]
-) -> Iterator[tuple[Phase, Place]]:
-    """Join phases and their places, system by system."""
-    places = (places for share in shares for places in share)
-    for (_, phases), found in zip(asked, places, strict=True):
-        yield from zip(phases, found, strict=True)
-
-
 def _result(place: Place, hull_type: str, name: str) -> HullResult:
-    """Fields of a document."""
+    """Convert a place to the fields of a document."""
     if place.above_hull != place.above_hull:  # NaN
         return HullResult(hull_type, name, "no decomposition found: the hull is degenerate at this composition")
     distance = 0.0 if abs(place.above_hull) < _NOISE else place.above_hull
-    itself = hull_type == SELF_CONSISTENT and distance == 0
+    on_own_hull = hull_type == SELF_CONSISTENT and distance == 0
     kind = "document_id" if hull_type == SELF_CONSISTENT else "entry_id"
     parts = [
         {"formula": _formula(tuple(phase.amounts.items())), "amount": amount, kind: phase.identity}
@@ -240,11 +231,11 @@ def _result(place: Place, hull_type: str, name: str) -> HullResult:
         formation_energy_per_atom=place.formation_energy,
         energy_above_hull=distance,
         is_stable=distance <= 0,
-        decomposes_to=[] if itself else sorted(parts, key=lambda part: (part["formula"], part[kind])),
+        decomposes_to=[] if on_own_hull else sorted(parts, key=lambda part: (part["formula"], part[kind])),
     )
 
 
 @lru_cache(maxsize=100_000)
 def _formula(amounts: tuple[tuple[str, float], ...]) -> str:
-    """Reduced formula; pymatgen takes a while, and the phases of decompositions come again and again."""
+    """Reduced formula, cached because pymatgen is slow and the same phases occur in many decompositions."""
     return Composition(dict(amounts)).reduced_formula

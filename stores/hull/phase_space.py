@@ -1,10 +1,10 @@
 """
-Competing phases of any number of chemical systems, and the hulls over them.
+Competing phases of any number of chemical systems, and their convex hulls.
 
-A phase that is unstable within its own chemical system is on no hull of a larger one, because the mixture that beats it
-is there too. Each system therefore keeps only its stable phases, found when they are first needed, from the stable
-phases of its subsystems: hulls of a hundred thousand phases become many small ones. New phases undo only what they
-change: nothing if they are above the hull, and else the systems that contain theirs.
+A phase that is unstable in its own chemical system is on no hull of a larger system, because the larger system has the
+same competing mixture. Each system therefore keeps only its stable phases. They are determined on first use, from the
+stable phases of its subsystems. The hull of a hundred thousand phases thus becomes many small hulls. New phases
+invalidate only hulls that they change: none if they are above the hull, else those of the systems that contain theirs.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 type System = tuple[str, ...]
 """Symbols of the elements, sorted."""
 
-_NOISE = 1e-9  # eV/atom: a phase this far above the hull stays in the running
-_BOUND = 1e-11  # eV/atom: formation energies above are those of mixtures of elements; pymatgen's formation_energy_tol
-_DIGITS = 10  # of atomic fractions that are one composition
+_NOISE = 1e-9  # eV/atom; phases up to this distance above the hull count as stable
+_BOUND = 1e-11  # eV/atom; compounds must have a formation energy below minus this; pymatgen's formation_energy_tol
+_DIGITS = 10  # of atomic fractions, to recognise equal compositions
 _BATCH = 2000  # systems whose tables are in memory at once
-_PART = 1e-8  # fraction of the atoms: less is not named; pymatgen's numerical_tol
+_PART = 1e-8  # fraction of the atoms; smaller amounts are not listed; pymatgen's numerical_tol
 
 
 class Phase(NamedTuple):
@@ -41,11 +41,11 @@ class Phase(NamedTuple):
     Attributes
     ----------
     identity
-        Of the entry or document it stands for.
+        Id of its entry or document.
     amounts
-        Atoms by symbol, in any multiple.
+        Number of atoms by element, for any multiple of the formula.
     energy
-        eV/atom.
+        Energy (eV/atom).
     """
 
     identity: str
@@ -54,11 +54,11 @@ class Phase(NamedTuple):
 
     @property
     def system(self) -> System:
-        """Elements of which there is some."""
+        """Elements with a positive amount."""
         return tuple(sorted(symbol for symbol, amount in self.amounts.items() if amount > 0))
 
     def fractions(self, system: System) -> tuple[float, ...]:
-        """Atomic fractions of the elements of its own system."""
+        """Atomic fractions of the elements of `system`, which is the system of the phase."""
         amounts = [float(self.amounts[symbol]) for symbol in system]
         total = sum(amounts)
         return tuple(amount / total for amount in amounts)
@@ -66,14 +66,15 @@ class Phase(NamedTuple):
 
 class Place(NamedTuple):
     """
-    Where a phase lies against its competitors.
+    Place of a phase relative to the hull of its competitors.
 
     Attributes
     ----------
     formation_energy, above_hull
-        eV/atom; the second is negative below the hull. NaN if none was found.
+        Formation energy and distance to the hull (eV/atom). The distance is negative below the hull, and NaN if the
+        solver did not finish.
     parts
-        Phases it decomposes to, with the fraction of the atoms.
+        Competing phases of the lowest-energy mixture, with their fractions of the atoms.
     """
 
     formation_energy: float
@@ -81,7 +82,7 @@ class Place(NamedTuple):
     parts: list[tuple[Phase, float]]
 
 
-class _Known(NamedTuple):
+class _PhaseTable(NamedTuple):
     """Phases of one system with their formation energies."""
 
     table: Table
@@ -96,14 +97,23 @@ class PhaseSpace:
     Parameters
     ----------
     phases
-        To begin with; `add` takes more.
+        Initial phases by system; `add` adds more.
+
+    Examples
+    --------
+    >>> space = PhaseSpace.of(
+    ...     [Phase("li", {"Li": 1}, -1.0), Phase("cl", {"Cl": 2}, -2.0), Phase("licl", {"Li": 1, "Cl": 1}, -2.5)]
+    ... )
+    >>> (place,) = space.place(("Cl", "Li"), [Phase("candidate", {"Li": 3, "Cl": 1}, -1.5)])
+    >>> place.above_hull, {phase.identity: amount for phase, amount in place.parts}
+    (0.25, {'licl': 0.5, 'li': 0.5})
     """
 
     phases: dict[System, list[Phase]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def of(cls, phases: Iterable[Phase]) -> PhaseSpace:
-        """Take phases in."""
+        """Make a phase space of some phases."""
         space = cls()
         for phase in phases:
             space.phases[phase.system].append(phase)
@@ -111,79 +121,74 @@ class PhaseSpace:
 
     def add(self, phases: Iterable[Phase]) -> set[System]:
         """
-        Take in more phases.
+        Add phases.
 
         Returns
         -------
         set
-            Systems with phases that lie on a hull or below it: the hulls of systems that contain them may be other
-            ones now.
+            Systems in which a new phase lies on or below the hull. The hulls of all systems that contain one of them
+            may have changed.
         """
         arriving: dict[System, list[Phase]] = {}
         for phase in phases:
             arriving.setdefault(phase.system, []).append(phase)
-        changed = {system for system, new in arriving.items() if self._matter(system, new)}
+        changed = {system for system, new in arriving.items() if self._may_change_hull(system, new)}
         for system, new in arriving.items():
             self.phases[system] += new
         for system in changed:
-            for known in [known for known in self._stable if all(symbol in known for symbol in system)]:
-                del self._stable[known]
+            for outdated in [other for other in self._stable if all(symbol in other for symbol in system)]:
+                del self._stable[outdated]
         return changed
 
     def missing(self, system: System) -> list[str]:
-        """Elements of a system without a phase of their own."""
+        """Elements of a system without an elemental phase."""
         return [symbol for symbol in system if not self.phases.get((symbol,))]
 
     def place(self, system: System, phases: Sequence[Phase]) -> list[Place]:
-        """Measure phases of one system against the competing ones; see `places`."""
+        """Place phases of one system relative to the hull; see `places`."""
         return next(self.places([(system, phases)]))
 
-    def places(self, asked: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
+    def places(self, phases: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
         """
-        Measure phases against the competing ones.
+        Place phases relative to the hull of the competing phases.
 
         Parameters
         ----------
-        asked
-            Systems, none of whose elements may be `missing`, and phases of them. These do not become competitors.
+        phases
+            Systems and phases of each. No element of a system may be `missing`. The phases do not become competitors.
 
         Yields
         ------
         list of Place
-            Of the phases of each system.
+            Places of the phases of each system.
         """
-        for part in batched(asked, _BATCH):
-            self._prepare([system for system, _ in part])
-            found: dict[int, list[Place]] = {}
-            for size in {len(system) for system, _ in part}:
-                chosen = [i for i, (system, _) in enumerate(part) if len(system) == size]
-                found |= zip(chosen, self._measured([part[i] for i in chosen]), strict=True)
-            yield from (found[i] for i in range(len(part)))
+        for batch in batched(phases, _BATCH):
+            self._prepare([system for system, _ in batch])
+            places: dict[int, list[Place]] = {}
+            for size in {len(system) for system, _ in batch}:
+                indices = [i for i, (system, _) in enumerate(batch) if len(system) == size]
+                places |= zip(indices, self._places_of_one_size([batch[i] for i in indices]), strict=True)
+            yield from (places[i] for i in range(len(batch)))
 
     def stable(self, system: System) -> list[Phase]:
-        """Phases of exactly these elements that lie on the hull."""
+        """Phases on the hull that have exactly these elements."""
         self._prepare([system])
         return list(self._stable[system].phases) if system in self._stable else []
 
-    def reduced_to(self, systems: Iterable[System]) -> PhaseSpace:
-        """Make a space of the phases that compete in some systems, as another process needs it."""
-        wanted = {part for system in systems for part in _subsystems(system)}
-        return PhaseSpace(defaultdict(list, {system: self.phases[system] for system in wanted & self.phases.keys()}))
-
     @cached_property
-    def _stable(self) -> dict[System, _Known]:
-        """Stable phases of exactly these elements, for the systems that were asked for."""
+    def _stable(self) -> dict[System, _PhaseTable]:
+        """Cache of the stable phases that have exactly the elements of a system."""
         return {}
 
-    def _measured(self, asked: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
-        """Measure phases of systems of one size."""
-        known = [self._competitors(system) for system, _ in asked]
-        targets = [self._table(system, phases) for system, phases in asked]
-        mixtures = lowest_mixtures([table for table, _ in known], [table.fractions for table in targets])
-        for (_, names), own, found in zip(known, targets, mixtures, strict=True):
-            columns = (own.energies, own.energies - found.energies, found.phases, found.amounts)
+    def _places_of_one_size(self, phases: Sequence[tuple[System, Sequence[Phase]]]) -> Iterator[list[Place]]:
+        """Place phases of systems that all have the same number of elements."""
+        competitors = [self._competitors(system) for system, _ in phases]
+        targets = [self._table(system, members) for system, members in phases]
+        mixtures = lowest_mixtures([table for table, _ in competitors], [table.fractions for table in targets])
+        for (_, competing), target, hull in zip(competitors, targets, mixtures, strict=True):
+            columns = (target.energies, target.energies - hull.energies, hull.phases, hull.amounts)
             yield [
-                Place(formation, above, [(names[i], x) for i, x in zip(rows, parts, strict=True) if x > _PART])
+                Place(formation, above, [(competing[i], x) for i, x in zip(rows, parts, strict=True) if x > _PART])
                 for formation, above, rows, parts in zip(*(column.tolist() for column in columns), strict=True)
             ]
 
@@ -193,15 +198,15 @@ class PhaseSpace:
         fractions = np.array([phase.fractions(system) for phase in phases]).reshape(len(phases), len(system))
         return Table(fractions, np.array([phase.energy for phase in phases]) - fractions @ elements)
 
-    def _matter(self, system: System, phases: list[Phase]) -> bool:
-        """Whether phases may change a hull that is known."""
+    def _may_change_hull(self, system: System, new: list[Phase]) -> bool:
+        """Whether new phases of a system may change a hull."""
         if len(system) > 1 and not self.missing(system):
-            return any(not place.above_hull > _NOISE for place in self.place(system, phases))
-        known = self.phases.get(system)
-        return not known or len(system) > 1 or min(p.energy for p in phases) <= min(p.energy for p in known)
+            return any(not place.above_hull > _NOISE for place in self.place(system, new))
+        old = self.phases.get(system)
+        return not old or len(system) > 1 or min(p.energy for p in new) <= min(p.energy for p in old)
 
     def _prepare(self, systems: Iterable[System]) -> None:
-        """Find the stable phases of systems and of all their subsystems, the small ones first."""
+        """Determine the stable phases of systems and of all their subsystems, in order of size."""
         parts = {part for system in systems for part in _subsystems(system)}
         needed = {part for part in parts if part in self.phases and part not in self._stable}
         for size in sorted({len(system) for system in needed}):
@@ -209,22 +214,23 @@ class PhaseSpace:
             if size == 1:
                 for system in group:
                     lowest = min(self.phases[system], key=_energy_and_name)
-                    self._stable[system] = _Known(Table(np.ones((1, 1)), np.zeros(1)), [lowest])
+                    self._stable[system] = _PhaseTable(Table(np.ones((1, 1)), np.zeros(1)), [lowest])
             else:
                 for part in batched(group, _BATCH):
                     self._stable |= zip(part, self._compounds(part), strict=True)
 
-    def _compounds(self, systems: Sequence[System]) -> Iterator[_Known]:
+    def _compounds(self, systems: Sequence[System]) -> Iterator[_PhaseTable]:
         """Stable phases of systems of one size, whose subsystems are prepared."""
-        own = [self._candidates(system) for system in systems]
-        some = [i for i, known in enumerate(own) if known.phases]
-        below = [self._competitors(systems[i]).table for i in some]
-        for i, kept in zip(some, on_hull(below, [own[i].table for i in some], _NOISE), strict=True):
-            own[i] = _chosen(own[i], kept)
-        return iter(own)
+        compounds = [self._candidates(system) for system in systems]
+        nonempty = [i for i, candidates in enumerate(compounds) if candidates.phases]
+        competitors = [self._competitors(systems[i]).table for i in nonempty]
+        masks = on_hull(competitors, [compounds[i].table for i in nonempty], _NOISE)
+        for i, mask in zip(nonempty, masks, strict=True):
+            compounds[i] = _selected(compounds[i], mask)
+        return iter(compounds)
 
-    def _candidates(self, system: System) -> _Known:
-        """Of each composition the lowest phase, if it is lower than the elements."""
+    def _candidates(self, system: System) -> _PhaseTable:
+        """Lowest phase of each composition, if its formation energy is negative."""
         lowest: dict[tuple[float, ...], Phase] = {}
         for phase in self.phases[system]:
             key = tuple(round(fraction, _DIGITS) for fraction in phase.fractions(system))
@@ -232,37 +238,39 @@ class PhaseSpace:
                 lowest[key] = phase
         phases = list(lowest.values())
         table = self._table(system, phases)
-        return _chosen(_Known(table, phases), table.energies < -_BOUND)
+        return _selected(_PhaseTable(table, phases), table.energies < -_BOUND)
 
-    def _competitors(self, system: System) -> _Known:
-        """Stable phases, as far as they are found, of a system and its subsystems, elements first."""
+    def _competitors(self, system: System) -> _PhaseTable:
+        """Stable phases of a system and its subsystems, as far as they are prepared, elements first."""
         tables = [
             (columns, self._stable[part])
-            for columns in _places(len(system))
+            for columns in _subsystem_columns(len(system))
             if (part := tuple([system[column] for column in columns])) in self._stable
         ]
-        phases = [phase for _, known in tables for phase in known.phases]
+        phases = [phase for _, stable in tables for phase in stable.phases]
         fractions = np.zeros((len(phases), len(system)))
         row = 0
-        for columns, known in tables:
-            fractions[row : row + len(known.phases), columns] = known.table.fractions
-            row += len(known.phases)
-        return _Known(Table(fractions, np.concatenate([known.table.energies for _, known in tables])), phases)
+        for columns, stable in tables:
+            fractions[row : row + len(stable.phases), columns] = stable.table.fractions
+            row += len(stable.phases)
+        return _PhaseTable(Table(fractions, np.concatenate([stable.table.energies for _, stable in tables])), phases)
 
 
-def _chosen(known: _Known, kept: NDArray[np.bool_]) -> _Known:
-    return _Known(known.table.take(kept), [phase for phase, keep in zip(known.phases, kept, strict=True) if keep])
+def _selected(phases: _PhaseTable, mask: NDArray[np.bool_]) -> _PhaseTable:
+    return _PhaseTable(
+        phases.table.take(mask), [phase for phase, keep in zip(phases.phases, mask, strict=True) if keep]
+    )
 
 
 @cache
-def _places(size: int) -> list[list[int]]:
-    """Places of the elements of all subsystems, elements first, the system last."""
+def _subsystem_columns(size: int) -> list[list[int]]:
+    """Columns of the elements of each subsystem, the elements first, the whole system last."""
     return [list(columns) for part in range(1, size + 1) for columns in combinations(range(size), part)]
 
 
 def _subsystems(system: System) -> Iterator[System]:
-    """Parts of a system and itself."""
-    return (tuple([system[column] for column in columns]) for columns in _places(len(system)))
+    """Subsystems of a system, and the system itself."""
+    return (tuple([system[column] for column in columns]) for columns in _subsystem_columns(len(system)))
 
 
 def _energy_and_name(phase: Phase) -> tuple[float, str]:

@@ -1,8 +1,8 @@
 """
-Reference sets: known phases, corrected for the energy scale they are compared on.
+Reference sets: known phases with energies corrected for one energy scale.
 
-A set comes from a file, from the Materials Project, or from documents that a checkpoint has computed, and says what it
-is: name, energy scale, date, and the hash of its phases. Every distance to a hull names the set it was measured from.
+A set comes from a file, from the Materials Project, or from documents that a checkpoint has computed. It is identified
+by name, energy scale, date and the hash of its phases. Every distance to a reference hull names its reference set.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from pymatgen.entries.computed_entries import ComputedEntry
 
 SCALE = "energy_scale"
-"""Parameter by which an entry, or key by which a file, says on which scale its energies are."""
+"""Parameter of an entry, and key of a file, that names the energy scale of the energies."""
 
 API_KEY = "MP_API_KEY"
-"""Environment variable with the key of the Materials Project."""
+"""Environment variable with the API key of the Materials Project."""
 
 _RUN_TYPES = {"mp": {"GGA", "GGA+U"}, "matpes-pbe": {"PBE"}, "matpes-r2scan": {"R2SCAN"}}
 _THERMO_TYPES = {"mp": "GGA_GGA+U", "matpes-r2scan": "R2SCAN"}
@@ -54,15 +54,22 @@ class References:
     Attributes
     ----------
     name
-        Where they come from.
+        Origin of the set.
     energy_scale
-        Scale whose corrections were applied.
+        Energy scale whose corrections were applied.
     entries
         Corrected entries.
     left_out
-        Number of entries that do not belong on this scale.
+        Number of entries that were omitted because they do not belong on this scale.
     date
-        Of the newest phase, the file or the database release, as far as known.
+        Date of the newest phase, of the file or of the database release; None if unknown.
+
+    Examples
+    --------
+    >>> from pymatgen.entries.computed_entries import ComputedEntry
+    >>> entries = (ComputedEntry("Li", -1.9), ComputedEntry("Cl", -1.8), ComputedEntry("LiCl", -7.3))
+    >>> References("my phases", "matpes-pbe", entries).label
+    'my phases (matpes-pbe, sha256 ..., 3 entries)'
     """
 
     name: str
@@ -73,7 +80,7 @@ class References:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of identities, compositions and corrected energies, in any order of the entries."""
+        """Hash of the ids, compositions and corrected energies; it does not depend on the order of the entries."""
         rows = sorted(
             json.dumps([str(e.entry_id), sorted(e.composition.get_el_amt_dict().items()), round(e.energy, 8)])
             for e in self.entries
@@ -82,13 +89,13 @@ class References:
 
     @property
     def label(self) -> str:
-        """What a hull names as its reference."""
+        """Text that identifies the set in documents (`hull_reference`)."""
         date = "" if self.date is None else f"{self.date}, "
         return f"{self.name} ({self.energy_scale}, {date}sha256 {self.sha256[:12]}, {len(self.entries)} entries)"
 
     @cached_property
     def space(self) -> PhaseSpace:
-        """Hulls over the phases; what is found out about them is kept."""
+        """Convex hulls of the phases; computed hulls are cached."""
         return PhaseSpace.of(
             Phase(str(entry.entry_id), entry.composition.get_el_amt_dict(), float(entry.energy_per_atom))
             for entry in self.entries
@@ -96,14 +103,15 @@ class References:
 
     def write(self, path: str | Path) -> None:
         """
-        Write the set to a file that `load_references` reads, and that says which energy scale it is on.
+        Write the set and its energy scale to a file for `load_references`.
 
         Parameters
         ----------
         path
-            JSON; compressed if its name ends in ``.gz``.
+            JSON file; compressed if its name ends in ``.gz``.
         """
-        entries = [entry.as_dict() | {"energy_adjustments": []} for entry in self.entries]  # made anew when read
+        # load_references corrects the energies again
+        entries = [entry.as_dict() | {"energy_adjustments": []} for entry in self.entries]
         content = {"name": self.name, SCALE: self.energy_scale, "date": self.date, "entries": entries}
         with zopen(Path(path), "wb") as stream:
             stream.write(json.dumps(content, default=str).encode())
@@ -111,54 +119,66 @@ class References:
 
 def load_references(path: str | Path, energy_scale: str) -> References:
     """
-    Read ComputedEntries or ComputedStructureEntries, and correct them anew.
+    Read ComputedEntries or ComputedStructureEntries, and correct their energies.
 
     Parameters
     ----------
     path
-        JSON, also compressed: a list of entries, a mapping to entries, or what `References.write` wrote.
+        JSON file, possibly compressed: a list of entries, a mapping to entries, or a file by `References.write`.
     energy_scale
-        Of the checkpoint that will be compared with them.
+        Energy scale of the checkpoint to compare with.
 
     Returns
     -------
     :
-        The phases that belong on the scale.
+        Phases that belong on the scale, see `correct_references`.
 
     Raises
     ------
     MatrisError
         If the file cannot be read, or no entry belongs on this energy scale.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from pymatgen.entries.computed_entries import ComputedEntry
+    >>> phases = References("my phases", "matpes-pbe", (ComputedEntry("Li", -1.9), ComputedEntry("LiCl", -7.3)))
+    >>> with TemporaryDirectory() as folder:
+    ...     phases.write(Path(folder, "phases.json.gz"))
+    ...     references = load_references(Path(folder, "phases.json.gz"), "matpes-pbe")
+    >>> references.name, len(references.entries), references.sha256 == phases.sha256
+    ('my phases', 2, True)
     """
     path = Path(path)
-    items, changed = _content(path)
-    about: dict[str, Any] = {}
+    items, modified = _content(path)
+    header: dict[str, Any] = {}
     if isinstance(items, dict) and SCALE in items:
-        about, items = items, items.get("entries", [])
-        if about[SCALE] != energy_scale:
+        header, items = items, items.get("entries", [])
+        if header[SCALE] != energy_scale:
             raise MatrisError(
-                f"the references in {path} are on the energy scale {about[SCALE]!r}, and are to be compared with "
+                f"the references in {path} are on the energy scale {header[SCALE]!r}; they cannot be compared with "
                 f"energies on {energy_scale!r}"
             )
     items = _listed(items)
     try:
-        entries = [_entry(item, about.get(SCALE)) for item in items]
+        entries = [_entry(item, header.get(SCALE)) for item in items]
         dates = [day for item in items if (day := _day(item.get("data", {}).get("last_updated")))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MatrisError(f"{path} holds something that is no ComputedEntry: {error!r}") from error
-    kept = correct_references(entries, energy_scale)
-    if not kept:
-        found = sorted({str(entry.parameters.get("run_type")) for entry in entries})
+        raise MatrisError(f"not all items in {path} are ComputedEntries: {error!r}") from error
+    corrected = correct_references(entries, energy_scale)
+    if not corrected:
+        run_types = sorted({str(entry.parameters.get("run_type")) for entry in entries})
         raise MatrisError(
-            f"none of the {len(entries)} entries in {path} belongs on the energy scale {energy_scale!r}; their "
-            f"parameters name the run types {', '.join(found)}, and {_wanted(energy_scale)}"
+            f"none of the {len(entries)} entries in {path} belongs on the energy scale {energy_scale!r}: their "
+            f"parameters name the run types {', '.join(run_types)}, but {_requirement(energy_scale)}"
         )
     return References(
-        name=about.get("name") or path.name,
+        name=header.get("name") or path.name,
         energy_scale=energy_scale,
-        entries=tuple(kept),
-        left_out=len(entries) - len(kept),
-        date=about.get("date") or max(dates, default=changed),
+        entries=tuple(corrected),
+        left_out=len(entries) - len(corrected),
+        date=header.get("date") or max(dates, default=modified),
     )
 
 
@@ -169,23 +189,28 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     Parameters
     ----------
     chemsys
-        As ``"Li-Fe-O"``, or a list of elements.
+        Chemical system, as ``"Li-Fe-O"``, or a list of elements.
     energy_scale
         ``"mp"`` for GGA and GGA+U, ``"matpes-r2scan"`` for r2SCAN.
     client
-        Open ``mp_api.client.MPRester``. By default one is made, with the key in the environment
-        variable ``MP_API_KEY``.
+        Open ``mp_api.client.MPRester``. By default a client is made with the API key in the environment variable
+        ``MP_API_KEY``.
 
     Returns
     -------
     :
-        Dated by the release of the database.
+        Reference set, dated by the database release.
 
     Raises
     ------
     MatrisError
-        If the Materials Project has no energies on this scale, mp-api is not installed, there is no key, or the
-        answer holds no phase.
+        If the Materials Project has no energies on this scale or no phases in this system, mp-api is not installed,
+        or there is no API key.
+
+    Examples
+    --------
+    >>> references = references_from_mp("Li-Fe-O")  # doctest: +SKIP
+    >>> references.write("li-fe-o.json.gz")  # doctest: +SKIP
     """
     if energy_scale not in _THERMO_TYPES:
         raise MatrisError(
@@ -196,60 +221,76 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     if client is None:
         with _mp_client() as opened:
             return references_from_mp(elements, energy_scale, opened)
-    found = client.get_entries_in_chemsys(elements, additional_criteria={"thermo_types": [_THERMO_TYPES[energy_scale]]})
-    kept = correct_references(found, energy_scale)
-    if not kept:
-        raise MatrisError(f"the Materials Project names no phases of {'-'.join(elements)} on {energy_scale!r}")
+    criteria = {"thermo_types": [_THERMO_TYPES[energy_scale]]}
+    entries = client.get_entries_in_chemsys(elements, additional_criteria=criteria)
+    corrected = correct_references(entries, energy_scale)
+    if not corrected:
+        raise MatrisError(f"the Materials Project has no phases of {'-'.join(elements)} on {energy_scale!r}")
     name = f"Materials Project {'-'.join(elements)}"
-    return References(name, energy_scale, tuple(kept), len(found) - len(kept), _day(client.db_version))
+    return References(name, energy_scale, tuple(corrected), len(entries) - len(corrected), _day(client.db_version))
 
 
 def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str | None = None) -> References:
     """
-    Take phases that a checkpoint has computed as reference: of another store, or known phases computed for the purpose.
+    Make a reference set of phases that a checkpoint has computed, for example in another store.
 
     Parameters
     ----------
     documents
-        Candidate documents of one checkpoint and one set of settings. Those that are converged, with an energy that
-        can be compared, are taken.
+        Candidate documents of one checkpoint and one set of settings. Only converged documents with a corrected energy
+        become references.
     name
-        Of the set; by default that of the checkpoint and the settings.
+        Name of the set. By default it names the checkpoint and the settings.
 
     Returns
     -------
     :
-        On the energy scale of the checkpoint.
+        Reference set on the energy scale of the checkpoint.
 
     Raises
     ------
     MatrisError
-        If there is no such document, or they are of several checkpoints or settings.
+        If there is no such document, or the documents mix checkpoints or settings.
+
+    Examples
+    --------
+    >>> lithium = {
+    ...     "document_id": "li",
+    ...     "state": "converged",
+    ...     "composition": {"Li": 1},
+    ...     "energy_per_atom": -1.9,
+    ...     "uncorrected_energy_per_atom": -1.9,
+    ...     "checkpoint": {"key": "demo", "sha256": "0" * 64, "energy_scale": "matpes-pbe"},
+    ...     "settings": {"digest": "0" * 12},
+    ... }
+    >>> references_from_documents([lithium], name="elements").label
+    'elements (matpes-pbe, sha256 ..., 1 entries)'
     """
-    listed = list(documents)
-    taken = [d for d in listed if d["state"] == "converged" and d["energy_per_atom"] is not None]
-    origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in taken}
+    all_documents = list(documents)
+    usable = [d for d in all_documents if d["state"] == "converged" and d["energy_per_atom"] is not None]
+    origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in usable}
     if len(origins) != 1:
         raise MatrisError(
             f"a reference set takes converged documents of one checkpoint and one set of settings; "
-            f"there are {len(taken)}, of {len(origins)}"
+            f"there are {len(usable)}, of {len(origins)}"
         )
-    checkpoint = taken[0]["checkpoint"]
+    checkpoint = usable[0]["checkpoint"]
     if name is None:
-        name = f"{checkpoint['key']} sha256 {checkpoint['sha256'][:12]} settings {taken[0]['settings']['digest']}"
-    kept = correct_references([_computed(document) for document in taken], checkpoint[SCALE])
-    dates = [day for document in taken if (day := _day(document.get("last_updated")))]
-    return References(name, checkpoint[SCALE], tuple(kept), len(listed) - len(kept), max(dates, default=None))
+        name = f"{checkpoint['key']} sha256 {checkpoint['sha256'][:12]} settings {usable[0]['settings']['digest']}"
+    corrected = correct_references([_computed_entry(document) for document in usable], checkpoint[SCALE])
+    dates = [day for document in usable if (day := _day(document.get("last_updated")))]
+    n_left_out = len(all_documents) - len(corrected)
+    return References(name, checkpoint[SCALE], tuple(corrected), n_left_out, max(dates, default=None))
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:
     """
-    Read the dictionaries of entries, of whatever energy scale.
+    Read entries of any energy scale as dictionaries.
 
     Parameters
     ----------
     path
-        As for `load_references`.
+        File as in `load_references`.
 
     Raises
     ------
@@ -262,24 +303,25 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
 
 def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> list[ComputedEntry]:
     """
-    Apply the corrections of an energy scale, and leave out what does not belong on it.
+    Apply the corrections of an energy scale, and omit entries that do not belong on it.
 
-    An entry belongs on a scale if its parameter ``energy_scale`` says so. Without that, ``run_type`` decides: GGA and
-    GGA+U with the Hubbard U of the Materials Project are on ``mp``, PBE and R2SCAN on the MatPES scales, as are
-    entries that say nothing. On any other scale an entry must say that it belongs there.
+    The parameter ``energy_scale`` of an entry decides. Without it, ``run_type`` decides: GGA and GGA+U with the Hubbard
+    U of the Materials Project belong on ``mp``; PBE and R2SCAN belong on the MatPES scales, as do entries without a
+    ``run_type``. On any other scale, entries must have the parameter ``energy_scale``.
 
     Parameters
     ----------
     entries
-        Their adjustments are replaced.
+        Entries; their energy adjustments are replaced.
     energy_scale
-        Of the checkpoint.
+        Energy scale of the checkpoint.
 
     Returns
     -------
     list of ComputedEntry
+        Corrected entries.
     """
-    kept = []
+    corrected = []
     for entry in entries:
         if not _belongs(entry, energy_scale):
             continue
@@ -290,12 +332,12 @@ def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> l
             apply_scheme(entry, scheme)
         except CorrectionError:
             continue
-        kept.append(entry)
-    return kept
+        corrected.append(entry)
+    return corrected
 
 
 def _content(path: Path) -> tuple[Any, str]:
-    """Read a file, and the day it was changed."""
+    """Read a file and the date of its last modification."""
     try:
         with zopen(path, "rb") as stream:
             content = json.loads(stream.read())
@@ -311,23 +353,24 @@ def _listed(items: Any) -> list[Any]:
 
 
 def _belongs(entry: ComputedEntry, energy_scale: str) -> bool:
-    if (said := entry.parameters.get(SCALE)) is not None:
-        return str(said) == energy_scale
+    if (own_scale := entry.parameters.get(SCALE)) is not None:
+        return str(own_scale) == energy_scale
     run_type = entry.parameters.get("run_type")
     if run_type is None:
         return energy_scale.startswith("matpes-")
     return str(run_type).upper() in _RUN_TYPES.get(energy_scale, ())
 
 
-def _wanted(energy_scale: str) -> str:
+def _requirement(energy_scale: str) -> str:
+    """Second half of an error message: which entries belong on a scale."""
     if energy_scale in _RUN_TYPES:
         return f"this scale takes {' or '.join(sorted(_RUN_TYPES[energy_scale]))}"
-    return f"this scale takes entries that name it: parameters {{{SCALE!r}: {energy_scale!r}}}"
+    return f"this scale takes only entries with the parameter {{{SCALE!r}: {energy_scale!r}}}"
 
 
 def _entry(item: dict[str, Any], scale: str | None) -> ComputedEntry:
-    """Read only what corrections and hulls need, and build no class that the file names."""
-    from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry  # slow: not for every query
+    """Read the fields that corrections and hulls need; classes named in the file are not instantiated."""
+    from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry  # slow import
 
     composition = Composition(item["composition"])
     data = {key: item["data"][key] for key in _DATA if key in item.get("data", {})}
@@ -336,8 +379,10 @@ def _entry(item: dict[str, Any], scale: str | None) -> ComputedEntry:
         parameters[SCALE] = scale
     common: dict[str, Any] = {"parameters": parameters, "data": data, "entry_id": item.get("entry_id")}
     symbols = composition.chemical_system_set
-    by_structure = ("O" in symbols and not data.get("oxide_type")) or ("S" in symbols and not data.get("sulfide_type"))
-    if by_structure and item.get("structure"):
+    needs_structure = ("O" in symbols and not data.get("oxide_type")) or (
+        "S" in symbols and not data.get("sulfide_type")
+    )
+    if needs_structure and item.get("structure"):
         structure = Structure.from_dict(item["structure"])
         return ComputedStructureEntry(structure, item["energy"], composition=composition, **common)
     return ComputedEntry(composition, item["energy"], **common)
@@ -347,8 +392,8 @@ _DATA = ("oxide_type", "sulfide_type", "oxidation_states")
 _PARAMETERS = ("run_type", "hubbards", SCALE)
 
 
-def _computed(document: Mapping[str, Any]) -> ComputedEntry:
-    """Entry of a document, with what its corrections tell of its anions."""
+def _computed_entry(document: Mapping[str, Any]) -> ComputedEntry:
+    """Make an entry of a document. The names of its corrections give the types of its anions."""
     from pymatgen.entries.computed_entries import ComputedEntry
 
     composition = Composition(document["composition"])
@@ -364,8 +409,8 @@ def _computed(document: Mapping[str, Any]) -> ComputedEntry:
 
 
 def _day(moment: Any) -> str | None:
-    """Day of a time in any of the forms it is kept in; of a database release, its name."""
-    if isinstance(moment, dict):  # as monty writes a datetime
+    """Date of a time in any of the stored forms; a database release is named by its date."""
+    if isinstance(moment, dict):  # monty's form of a datetime
         moment = moment.get("string") or moment.get("$date")
     if isinstance(moment, datetime):
         return moment.date().isoformat()
@@ -373,11 +418,11 @@ def _day(moment: Any) -> str | None:
 
 
 def _mp_client() -> Any:
-    """Open a client of the Materials Project."""
+    """Make a client of the Materials Project."""
     try:
         from mp_api.client import MPRester
     except ImportError as error:
         raise MatrisError("the Materials Project's client is not installed: pip install 'matris-flows[mp]'") from error
     if not (key := os.environ.get(API_KEY)):
-        raise MatrisError(f"set {API_KEY} to your key, from https://materialsproject.org/api")
+        raise MatrisError(f"set {API_KEY} to your API key from https://materialsproject.org/api")
     return MPRester(key)

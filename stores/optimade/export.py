@@ -1,16 +1,15 @@
-"""A whole candidate store as one OPTIMADE file, from which any OPTIMADE server can be filled."""
+"""Export of a candidate store to an OPTIMADE JSON Lines file, which any OPTIMADE server can load."""
 
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError, StoreError
-from matris.stores.optimade.structures import PREFIX, PROVIDER_FIELDS, resources
+from matris.files.whole_file import whole_file
+from matris.stores.optimade.resources import PREFIX, PROVIDER_FIELDS, resources
 
 try:
     from optimade import __api_version__
@@ -21,7 +20,6 @@ except ImportError as error:
     raise MatrisError("OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import TextIO
 
     from matris.stores.candidate_store import CandidateStore
@@ -29,17 +27,17 @@ if TYPE_CHECKING:
 
 def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
     """
-    Write all candidates with a relaxed structure as OPTIMADE JSON lines.
+    Write all candidates with a relaxed structure as OPTIMADE JSON Lines.
 
-    The first line names the version of OPTIMADE, the second describes the fields, each further one is a structure, in
-    the order of ``id``. One few hundred structures are in memory at a time.
+    The first line names the OPTIMADE version, the second describes the fields, and each further line is a structure, in
+    the order of ``id``. At most a few hundred structures are in memory at once.
 
     Parameters
     ----------
     candidates
-        Where they are.
+        Store to export.
     path
-        File; it gets its name when it is whole, in place of an older one.
+        File; it appears under its name, in place of an earlier one, only when it is complete.
 
     Returns
     -------
@@ -50,19 +48,30 @@ def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
     ------
     StoreError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from matris.stores import CandidateStore
+    >>> with TemporaryDirectory() as folder:
+    ...     export_optimade(CandidateStore.open(folder), Path(folder, "structures.jsonl"))  # 0: the store is empty
+    0
     """
     n_structures = 0
-    with _whole_file(Path(path)) as file:
-        _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
-        _write(file, structure_info())
-        for _, resource in resources(candidates):
-            _write(file, resource)
-            n_structures += 1
+    try:
+        with whole_file(Path(path)) as draft, draft.open("w", encoding="ascii") as file:
+            _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
+            _write(file, structure_info())
+            for _, resource in resources(candidates):
+                _write(file, resource)
+                n_structures += 1
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
     return n_structures
 
 
 def structure_info() -> dict[str, Any]:
-    """Describe the fields of structures, as the endpoint ``info/structures`` does."""
+    """Describe the fields of structures as in the OPTIMADE endpoint ``info/structures``."""
     properties = retrieve_queryable_properties(
         StructureResource, {"id", "type", "attributes"}, entry_type="structures", config=server_config()
     )
@@ -74,12 +83,12 @@ def structure_info() -> dict[str, Any]:
         properties=properties,
         output_fields_by_format={"json": list(properties)},
     )
-    described: dict[str, Any] = info.model_dump(mode="json", exclude_unset=True)
-    return described
+    resource: dict[str, Any] = info.model_dump(mode="json", exclude_unset=True)
+    return resource
 
 
 def server_config() -> ServerConfig:
-    """Configure OPTIMADE's server for our fields; its other settings are taken from where it looks for them."""
+    """Configure OPTIMADE's server for the fields of candidates; other settings come from its usual configuration."""
     return ServerConfig(
         insert_test_data=False,
         database_backend="mongomock",
@@ -103,20 +112,3 @@ def server_config() -> ServerConfig:
 
 def _write(file: TextIO, line: dict[str, Any]) -> None:
     file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a file that appears under its name when it is written and on disk."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="ascii") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()

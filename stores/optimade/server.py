@@ -1,4 +1,4 @@
-"""An OPTIMADE server on a candidate store."""
+"""OPTIMADE server for a candidate store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.optimade.structures import PREFIX, SERVED, resources
+from matris.stores.optimade.resources import PREFIX, SERVED, resources
 
 try:
-    logging.getLogger("optimade").addHandler(logging.NullHandler())  # else it writes to /var/log and stdout
+    logging.getLogger("optimade").addHandler(logging.NullHandler())  # otherwise it logs to /var/log and stdout
     import uvicorn
     from lark import v_args
     from optimade.filtertransformers.mongo import MongoTransformer
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from optimade.server.config import ServerConfig
 
 COLLECTION = "optimade_structures"
-"""Beside the candidates, where the server reads their OPTIMADE form."""
+"""Collection, in the database of the candidates, with their OPTIMADE resources."""
 
 INDEXED = (
     "elements",
@@ -50,18 +50,18 @@ INDEXED = (
     f"_{PREFIX}_energy_above_hull",
 )
 
-_FORMAT = 1  # another number where `to_optimade` changes: what is published is then written anew
+_FORMAT = 1  # increase when `to_optimade` changes: all resources are then published again
 _BATCH = 500
 
 
 def open_published(location: str | Path | None = None) -> tuple[CandidateStore, Store]:
     """
-    Open the candidates and, in the same database, the collection of their OPTIMADE form.
+    Open the candidates and, in the same database, the collection of their OPTIMADE resources.
 
     Parameters
     ----------
     location
-        Folder or MongoDB URI, as `matris.stores.database.jobstore.open_job_store` takes it.
+        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`.
 
     Raises
     ------
@@ -73,41 +73,49 @@ def open_published(location: str | Path | None = None) -> tuple[CandidateStore, 
     published = sibling_store(job_store, COLLECTION, "id")
     for name, unique in [("id", True), *((name, False) for name in INDEXED)]:
         if not published.ensure_index(name, unique=unique):
-            raise StoreError(f"cannot index {name!r} of {published.name}: check the rights on this store")
+            raise StoreError(f"cannot index {name!r} of {published.name}: check the permissions of this store")
     return candidates, published
 
 
 def publish(candidates: CandidateStore, published: Store) -> int:
     """
-    Bring the OPTIMADE form of the candidates up to date; only what changed is written.
+    Bring the OPTIMADE resources of the candidates up to date. Only changes are written.
 
     Parameters
     ----------
     candidates
-        What is to be served.
+        Candidates to serve.
     published
-        Collection of OPTIMADE structures, see `open_published`.
+        Collection of OPTIMADE resources, see `open_published`.
 
     Returns
     -------
     int
-        How many were written or removed.
+        Number of resources written or removed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     candidates, published = open_published(folder)
+    ...     publish(candidates, published)  # 0: the store is empty
+    0
     """
-    known = {entry["id"]: entry["stamp"] for entry in published.query(properties=["id", "stamp"])}
+    stamps = {entry["id"]: entry["stamp"] for entry in published.query(properties=["id", "stamp"])}
     served = candidates.docs.query(SERVED, properties=["document_id", "last_updated"])
     current = {document["document_id"]: _stamp(document) for document in served}
-    stale = [identity for identity, stamp in current.items() if known.get(identity) != stamp]
+    stale = [identity for identity, stamp in current.items() if stamps.get(identity) != stamp]
     written: set[str] = set()
     for ids in batched(stale, _BATCH):
-        found = resources(candidates, SERVED | {"document_id": {"$in": list(ids)}})
-        entries = [_entry(document, resource) for document, resource in found]
+        pairs = resources(candidates, SERVED | {"document_id": {"$in": list(ids)}})
+        entries = [_entry(document, resource) for document, resource in pairs]
         if entries:
             published.update(entries, key="id")
             written.update(entry["id"] for entry in entries)
-    gone = known.keys() - (current.keys() - (set(stale) - written))
-    for ids in batched(sorted(gone), _BATCH):
+    removed = stamps.keys() - (current.keys() - (set(stale) - written))
+    for ids in batched(sorted(removed), _BATCH):
         published.remove_docs({"id": {"$in": list(ids)}})
-    return len(written) + len(gone)
+    return len(written) + len(removed)
 
 
 def make_app(published: Store) -> FastAPI:
@@ -117,12 +125,12 @@ def make_app(published: Store) -> FastAPI:
     Parameters
     ----------
     published
-        What `publish` wrote; it is read at each request.
+        Collection that `publish` fills. It is read at each request.
 
     Returns
     -------
     FastAPI
-        OPTIMADE's reference server, whose endpoint ``structures`` answers from the store.
+        OPTIMADE's reference server; its endpoint ``structures`` reads the collection.
     """
     config = server_config()
     app = create_app(config)
@@ -136,12 +144,19 @@ def make_app(published: Store) -> FastAPI:
 
 def listen(host: str = "127.0.0.1", port: int = 5000) -> socket.socket:
     """
-    Take an address to serve at; a port of 0 is any that is free.
+    Open a listening socket. Port 0 stands for any free port.
 
     Raises
     ------
     MatrisError
-        If the address is taken or not of this machine.
+        If the address is in use or does not belong to this machine.
+
+    Examples
+    --------
+    >>> with listen(port=0) as listener:
+    ...     host, port = listener.getsockname()
+    >>> host, port > 0
+    ('127.0.0.1', True)
     """
     try:
         return socket.create_server((host, port))
@@ -151,29 +166,29 @@ def listen(host: str = "127.0.0.1", port: int = 5000) -> socket.socket:
 
 def serve(published: Store, listener: socket.socket) -> None:
     """
-    Answer OPTIMADE queries until interrupted.
+    Serve OPTIMADE queries until the process is interrupted.
 
     Parameters
     ----------
     published
-        What `publish` wrote.
+        Collection that `publish` fills.
     listener
-        Where, see `listen`.
+        Socket to accept connections on, see `listen`.
     """
-    with suppress(KeyboardInterrupt):  # the server has ended in order
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
         uvicorn.Server(uvicorn.Config(make_app(published), log_level="warning")).run(sockets=[listener])
 
 
 class PublishedStructures(EntryCollection):
     """
-    Structures as OPTIMADE's server asks for them, answered by any of our stores.
+    Structures endpoint of OPTIMADE's server, backed by a maggma store.
 
     Parameters
     ----------
     store
-        What `publish` wrote.
+        Collection that `publish` fills.
     config
-        Of the server.
+        Configuration of the server.
     """
 
     def __init__(self, store: Store, config: ServerConfig) -> None:
@@ -186,11 +201,11 @@ class PublishedStructures(EntryCollection):
 
     def count(self, **kwargs: Any) -> int:
         """Count the structures that match ``filter``."""
-        n_found: int = self.store.count(kwargs.get("filter", {}))
-        return n_found
+        n_matching: int = self.store.count(kwargs.get("filter", {}))
+        return n_matching
 
     def insert(self, data: list[Any]) -> None:
-        """Refuse: `publish` writes."""
+        """Raise: only `publish` writes."""
         raise NotImplementedError("structures come from the candidate store")
 
     def _run_db_query(
@@ -198,44 +213,44 @@ class PublishedStructures(EntryCollection):
         criteria: dict[str, Any],
         single_entry: bool = False,  # noqa: ARG002 - a page of one
     ) -> tuple[list[dict[str, Any]], int, bool]:
-        """Give a page of structures, how many there are in all, and whether more follow."""
+        """Return a page of structures, the number of all matching structures, and whether more follow."""
         if "page_above" in criteria:
-            raise NotImplementedError("pages are counted: use page_offset or page_number")
+            raise NotImplementedError("page_above is not supported: use page_offset or page_number")
         skip = criteria.get("skip", 0)
-        found = self.store.query(
+        entries = self.store.query(
             criteria["filter"],
             properties=list(criteria["projection"]),
-            sort=dict(criteria.get("sort", [])) | {"id": 1},  # pages neither overlap nor leave gaps
+            sort=dict(criteria.get("sort", [])) | {"id": 1},  # a unique order: pages have no overlaps and no gaps
             skip=skip,
             limit=criteria["limit"],
         )
-        page = [_read(entry) for entry in found]
+        page = [_read(entry) for entry in entries]
         n_seen = skip + len(page)
         at_end = len(page) < criteria["limit"] and (page or not skip)
-        n_found = n_seen if at_end else self.count(filter=criteria["filter"])
-        return page, n_found, n_seen < n_found
+        n_matching = n_seen if at_end else self.count(filter=criteria["filter"])
+        return page, n_matching, n_seen < n_matching
 
 
 class _Filters(MongoTransformer):
-    """OPTIMADE filters as MongoDB's."""
+    """Translation of OPTIMADE filters to MongoDB filters."""
 
     @v_args(inline=True)
     def property_first_comparison(self, quantity: str, query: dict[str, Any]) -> dict[str, Any]:
-        """Let an index find what HAS ONLY some values, as it has any of them; OPTIMADE's own fails under a NOT."""
+        """Translate HAS ONLY such that an index serves it; the translation by OPTIMADE's tools fails under a NOT."""
         if "#only" in query:
             values = query["#only"]
             return {"$and": [{quantity: {"$in": values}}, {quantity: {"$not": {"$elemMatch": {"$nin": values}}}}]}
-        found: dict[str, Any] = super().property_first_comparison(quantity, query)
-        return found
+        criteria: dict[str, Any] = super().property_first_comparison(quantity, query)
+        return criteria
 
     def fuzzy_string_op_rhs(self, arg: list[Any]) -> dict[str, Any]:
-        """CONTAINS, STARTS WITH and ENDS WITH take their text literally; OPTIMADE's own reads patterns in it."""
-        found: dict[str, Any] = super().fuzzy_string_op_rhs([*arg[:-1], re.escape(arg[-1])])
-        return found
+        """Escape the text of CONTAINS, STARTS WITH and ENDS WITH, which OPTIMADE's tools read as a pattern."""
+        criteria: dict[str, Any] = super().fuzzy_string_op_rhs([*arg[:-1], re.escape(arg[-1])])
+        return criteria
 
 
 def _entry(document: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
-    """Resource as it is stored: flat, its time as a time, and with what tells whether it is up to date."""
+    """Convert a resource to its stored form: flat, with a datetime, and a stamp that tells if it is up to date."""
     attributes = resource["attributes"]
     modified = datetime.fromisoformat(attributes["last_modified"])
     return {
@@ -248,7 +263,7 @@ def _entry(document: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]
 
 
 def _read(entry: dict[str, Any]) -> dict[str, Any]:
-    """Give the time of a stored resource the zone that OPTIMADE asks for."""
+    """Add the time zone that OPTIMADE expects to the time of a stored resource."""
     return {key: value for key, value in entry.items() if key != "_id"} | {
         "last_modified": entry["last_modified"].replace(tzinfo=UTC)
     }

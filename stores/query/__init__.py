@@ -1,1 +1,1 @@
-"""The filter language and queries of candidates."""
+"""Filter language and queries of candidate documents."""

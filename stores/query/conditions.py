@@ -1,9 +1,9 @@
 """
-What documents shall meet, as records, and as a MongoDB filter.
+Conditions on documents, and their translation to MongoDB filters.
 
-Three values decide: a comparison with a field that a document lacks (or that is null, NaN or of another type) is
-neither true nor false but unknown, ``not`` leaves it unknown, and a document is found only where the whole is true.
-What is not known is thus never taken for a no.
+Conditions have three truth values. A comparison with a field that a document lacks (or that is null, NaN or of another
+type) is unknown; ``not`` leaves it unknown. A document matches only if the whole condition is true. A missing value is
+therefore never taken for "no".
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ type Condition = Comparison | Among | Contains | Missing | Has | Only | Not | An
 
 _OPERATORS = {"=": "$eq", "!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 _OPPOSITES = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_LEAST: dict[str, Value] = {"text": "", "date": datetime.min, "number": -math.inf}  # noqa: DTZ901 - UTC, as in BSON
+_LOWEST: dict[str, Value] = {"text": "", "date": datetime.min, "number": -math.inf}  # noqa: DTZ901 - UTC, as in BSON
 _EMPTY: dict[str, list[Any]] = {"list": [[]], "group": [{}], "anything": []}
 _RANGES = {"$lt", "$lte", "$gt", "$gte"}
-_MOST_LISTED = 8  # elements whose subsystems, 2^n - 1, are looked up one by one
+_MAX_LISTED = 8  # elements; up to here all 2^n - 1 subsystems are listed in the filter
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A field's value compared with another; `relation` is one of = != < <= > >=."""
+    """A field compared with a value; `relation` is one of = != < <= > >=."""
 
     field: str
     relation: str
@@ -43,7 +43,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Among:
-    """A field's value is one of some values of one type."""
+    """The value of a field is one of several values of one type."""
 
     field: str
     values: tuple[Value, ...]
@@ -51,7 +51,7 @@ class Among:
 
 @dataclass(frozen=True)
 class Contains:
-    """A text has some text in it, in upper or lower case."""
+    """A text field contains a text, in upper or lower case."""
 
     field: str
     text: str
@@ -66,14 +66,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Has:
-    """A candidate has all of these elements."""
+    """A candidate contains all of these elements."""
 
     symbols: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Only:
-    """A candidate has no elements but these."""
+    """A candidate contains no elements other than these."""
 
     symbols: tuple[str, ...]
 
@@ -87,43 +87,52 @@ class Not:
 
 @dataclass(frozen=True)
 class And:
-    """All conditions are true; without any, that is true."""
+    """All conditions are true. An empty conjunction is true."""
 
     parts: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
 class Or:
-    """One of the conditions is true."""
+    """At least one of the conditions is true."""
 
     parts: tuple[Condition, ...]
 
 
 EVERYTHING = And(())
+"""Condition that all documents meet."""
 
 
 def to_criteria(condition: Condition, *, holds: bool = True) -> Criteria:
     """
-    Translate a condition.
+    Translate a condition to a MongoDB filter.
 
     Parameters
     ----------
     condition
-        What documents shall meet.
+        Condition to translate.
     holds
-        Whether it shall be true or, of the documents that know, false.
+        Whether to match documents for which the condition is true, or those for which it is false. Documents for
+        which it is unknown match in neither case.
 
     Returns
     -------
     dict
-        MongoDB's filter; empty if all documents meet it.
+        MongoDB filter; empty if all documents match.
+
+    Examples
+    --------
+    >>> to_criteria(And((Has(("Fe", "O")), Comparison("energy_above_hull", "<=", 0.05))))
+    {'elements': {'$all': ['Fe', 'O']}, 'energy_above_hull': {'$lte': 0.05}}
+    >>> to_criteria(Not(Comparison("energy_above_hull", "<=", 0.05)))
+    {'energy_above_hull': {'$gt': 0.05}}
     """
     match condition:
         case Not(part):
             return to_criteria(part, holds=not holds)
         case And(parts) | Or(parts):
-            found = [to_criteria(part, holds=holds) for part in parts]
-            return _all(found) if isinstance(condition, And) == holds else {"$or": found}
+            translated = [to_criteria(part, holds=holds) for part in parts]
+            return _all(translated) if isinstance(condition, And) == holds else {"$or": translated}
         case Comparison(field, relation, value):
             return _comparison(field, relation if holds else _OPPOSITES[relation], value)
         case Among(field, values):
@@ -133,7 +142,7 @@ def to_criteria(condition: Condition, *, holds: bool = True) -> Criteria:
             pattern = {"$regex": f"(?i){re.escape(text)}"}
             return {field: pattern if holds else {"$not": pattern} | _of_type(text)}
         case Missing(field):
-            return {"$nor": [_known(field)]} if holds else _known(field)
+            return {"$nor": [_present(field)]} if holds else _present(field)
         case Has(symbols):
             if holds:
                 return {"elements": {"$all": list(symbols)}}
@@ -152,14 +161,16 @@ def _comparison(field: str, relation: str, value: Value) -> Criteria:
 
 
 def _of_type(value: Value) -> Criteria:
-    """Operator that all values of a type meet, and nothing else; servers look ranges up in their indexes."""
-    return {"$gte": next(least for least in _LEAST.values() if isinstance(value, type(least)) or least == -math.inf)}
+    """Operator that matches all values of a type and no others. It is a range, for which servers use their indexes."""
+    lowest = (low for low in _LOWEST.values() if isinstance(value, type(low)) or low == -math.inf)
+    return {"$gte": next(lowest)}
 
 
-def _known(field: str) -> Criteria:
+def _present(field: str) -> Criteria:
+    """Match documents in which a field has a value."""
     kind = field_named(field).kind
-    if kind in _LEAST:
-        return {field: _of_type(_LEAST[kind])}
+    if kind in _LOWEST:
+        return {field: _of_type(_LOWEST[kind])}
     return {field: {"$in": [True, False]} if kind == "boolean" else {"$nin": [None, *_EMPTY[kind]]}}
 
 
@@ -167,34 +178,34 @@ def _only(symbols: tuple[str, ...], *, holds: bool) -> Criteria:
     other = {"$elemMatch": {"$nin": list(symbols)}}
     if not holds:
         return {"elements": other}
-    if len(symbols) <= _MOST_LISTED:
+    if len(symbols) <= _MAX_LISTED:
         return {"chemsys": {"$in": list(subsystems(symbols))}}
     return {"elements": {"$not": other}, "nelements": {"$gt": 0}}
 
 
 def subsystems(symbols: Iterable[str]) -> Iterable[str]:
-    """Chemical systems that some elements form among themselves."""
+    """List the chemical systems of all subsets of some elements."""
     ordered = sorted(set(symbols))
-    return ("-".join(chosen) for n in range(len(ordered)) for chosen in combinations(ordered, n + 1))
+    return ("-".join(subset) for n in range(len(ordered)) for subset in combinations(ordered, n + 1))
 
 
 def _all(parts: Iterable[Criteria]) -> Criteria:
-    """One filter for several, in the flat form that servers plan best where it says the same."""
+    """Combine filters; in a flat form, which servers plan best, as far as the meaning stays the same."""
     flat: Criteria = {}
-    apart: list[Criteria] = []
+    separate: list[Criteria] = []
     for part in parts:
         if list(part) == ["$and"]:
-            apart += part["$and"]
-        elif all(not name.startswith("$") and _joins(flat, name, search) for name, search in part.items()):
-            flat |= {name: flat[name] | search if name in flat else search for name, search in part.items()}
+            separate += part["$and"]
+        elif all(not name.startswith("$") and _can_merge(flat, name, test) for name, test in part.items()):
+            flat |= {name: flat[name] | test if name in flat else test for name, test in part.items()}
         else:
-            apart.append(part)
-    return {"$and": [*([flat] if flat else []), *apart]} if apart else flat
+            separate.append(part)
+    return {"$and": [*([flat] if flat else []), *separate]} if separate else flat
 
 
-def _joins(flat: Criteria, name: str, search: Any) -> bool:
-    """Whether a field is not asked for yet, or both ask for different ends of a range."""
+def _can_merge(flat: Criteria, name: str, test: Any) -> bool:
+    """Whether a filter has no test of a field yet, or both tests are ranges with different operators."""
     if name not in flat:
         return True
-    both = (flat[name], search)
-    return all(isinstance(s, dict) and s.keys() <= _RANGES for s in both) and not both[0].keys() & both[1].keys()
+    tests = (flat[name], test)
+    return all(isinstance(t, dict) and t.keys() <= _RANGES for t in tests) and not tests[0].keys() & tests[1].keys()

@@ -1,4 +1,4 @@
-"""Candidates as files of other programs: CIF, CSV, JSON lines, extended XYZ."""
+"""Export of candidates to files: CIF, CSV, JSON lines and extended XYZ."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
-from matris.stores.query.tables import whole_file, write_cif
+from matris.stores.query.tables import open_target, write_cif
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,86 +20,102 @@ type ExportFormat = Literal["cif", "csv", "jsonl", "extxyz"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat.__value__)
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".xyz": "extxyz", ".extxyz": "extxyz", "": "cif"}
-_BATCH = 100  # crystals read at once
+_BATCH = 100  # structures per query
 _INFO = ("candidate_id", "document_id", "formula_pretty", "energy_above_hull", "formation_energy_per_atom", "source")
 
 
 def format_of(target: Path) -> str:
     """
-    Format that a name stands for: by the suffix of a file; CIF for a folder.
+    Derive the format from a path: by the suffix of a file; CIF for a folder.
 
     Raises
     ------
     MatrisError
-        If the suffix stands for none.
+        If no format has the suffix.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> format_of(Path("stable.csv")), format_of(Path("stable")), format_of(Path("stable.xyz"))
+    ('csv', 'cif', 'extxyz')
     """
-    found = "cif" if target.is_dir() else _SUFFIXES.get(target.suffix.lower())
-    if found is None:
-        raise MatrisError(f"{target}: cannot tell the format by its name; choose one of {', '.join(FORMATS)}")
-    return found
+    form = "cif" if target.is_dir() else _SUFFIXES.get(target.suffix.lower())
+    if form is None:
+        raise MatrisError(f"{target}: cannot tell the format from this name; choose one of {', '.join(FORMATS)}")
+    return form
 
 
-def export(asked: CandidateQuery, target: Path, form: str | None = None) -> int:
+def export(query: CandidateQuery, target: Path, form: str | None = None) -> int:
     """
-    Write candidates, one at a time.
+    Write candidates to files, one candidate at a time.
 
-    A file gets its name when it is complete; an earlier one is replaced then.
+    A file appears under its name, in place of an earlier one, only when it is complete.
 
     Parameters
     ----------
-    asked
-        Which.
+    query
+        Candidates to write.
     target
-        File; for CIF a folder, in which each crystal is a file named by formula and document.
+        File; for CIF a folder, which gets one file per structure, named by formula and document id.
     form
-        ``"cif"``, ``"csv"``, ``"jsonl"`` or ``"extxyz"``. By default as the name says, see `format_of`.
+        ``"cif"``, ``"csv"``, ``"jsonl"`` or ``"extxyz"``. By default `format_of` derives it from `target`.
 
     Returns
     -------
     int
-        How many were written; without relaxed structure there is nothing to write in CIF and extended XYZ.
+        Number of candidates written. CIF and extended XYZ omit candidates without a relaxed structure.
 
     Raises
     ------
     MatrisError
         If there is no such format.
     OSError
-        If it cannot be written.
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from matris.stores import CandidateStore
+    >>> with TemporaryDirectory() as folder:
+    ...     query = CandidateStore.open(folder).query(stable=True)
+    ...     export(query, Path(folder, "stable.csv"))  # 0: the store is empty
+    0
     """
     form = form or format_of(target)
     if form == "cif":
         if target.is_file():
             raise MatrisError(f"{target} is a file: name a folder for the CIF files")
-        return write_cif(asked.structures(), target)
+        return write_cif(query.structures(), target)
     if form == "extxyz":
-        return _write_extxyz(asked, target)
+        return _write_extxyz(query, target)
     if form not in FORMATS:
-        raise MatrisError(f"unknown format {form!r}; there are {', '.join(FORMATS)}")
-    (asked.to_csv if form == "csv" else asked.to_jsonl)(target)
-    return asked.count()
+        raise MatrisError(f"unknown format {form!r}; the formats are {', '.join(FORMATS)}")
+    (query.to_csv if form == "csv" else query.to_jsonl)(target)
+    return query.count()
 
 
-def frames(asked: CandidateQuery) -> Iterator[Atoms]:
+def frames(query: CandidateQuery) -> Iterator[Atoms]:
     """
-    Yield relaxed crystals as ASE has them.
+    Yield relaxed structures as ASE atoms.
 
     Parameters
     ----------
-    asked
-        Which; those without a relaxed structure are left out.
+    query
+        Candidates; those without a relaxed structure are omitted.
 
     Yields
     ------
     Atoms
-        With the potential's total energy (eV), and where they are stored forces (eV/Å), stress (eV/Å³) and magnetic
-        moments (μB), in a calculator; ids, formula, source and energies (eV/atom) in ``info``.
+        Structure with a calculator that holds the total energy of the potential (eV) and, if they are stored, forces
+        (eV/Å), stress (eV/Å³) and magnetic moments (μB). ``info`` has ids, formula, source and energies (eV/atom).
     """
-    for batch in batched(asked, _BATCH):
+    for batch in batched(query, _BATCH):
         criteria = {"document_id": {"$in": [document["document_id"] for document in batch]}}
         fields = ["document_id", "structure", "forces", "stress", "magmoms"]
-        found = {arrays["document_id"]: arrays for arrays in asked.data.query(criteria, properties=fields)}
+        by_id = {arrays["document_id"]: arrays for arrays in query.data.query(criteria, properties=fields)}
         for document in batch:
-            arrays = found.get(document["document_id"]) or {}
+            arrays = by_id.get(document["document_id"]) or {}
             if arrays.get("structure"):
                 yield _atoms(document, arrays)
 
@@ -120,7 +136,7 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     )
     results = {name: np.array(arrays[name]) for name in ("forces", "stress", "magmoms") if arrays.get(name) is not None}
     if "stress" in results:
-        results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]  # Voigt's order
+        results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]  # Voigt order
     if document.get("energy") is not None:
         results["energy"] = document["energy"]
     if results:
@@ -128,12 +144,12 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     return atoms
 
 
-def _write_extxyz(asked: CandidateQuery, target: Path) -> int:
+def _write_extxyz(query: CandidateQuery, target: Path) -> int:
     from ase.io.extxyz import write_xyz
 
     n = 0
-    with whole_file(target) as stream:
-        for atoms in frames(asked):
+    with open_target(target) as stream:
+        for atoms in frames(query):
             write_xyz(stream, atoms)
             n += 1
     return n

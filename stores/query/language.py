@@ -1,7 +1,7 @@
 """
-The filters people type, such as ``has Fe, O and ehull <= 50 meV and not phonon.has_imaginary_modes``.
+Filter language, as in ``has Fe, O and ehull <= 50 meV and not phonon.has_imaginary_modes``.
 
-A recursive descent over::
+A recursive-descent parser for this grammar::
 
     either    = both {"or" both}
     both      = negated {"and" negated}
@@ -20,8 +20,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matris.errors import MatrisError
 from matris.stores.documents.fields import Field, field_named
-from matris.stores.query import values as filter_values
 from matris.stores.query.conditions import Among, And, Comparison, Contains, Has, Missing, Not, Only, Or
+from matris.stores.query.values import (
+    age,
+    chemical_system,
+    date,
+    element,
+    in_unit_of,
+    reduced_formula,
+    space_group,
+    split_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,13 +44,13 @@ _TOKEN = re.compile(
 _KEYWORDS = {"and", "or", "not", "in", "is", "has", "only", "contains"}
 _RELATIONS = {"=", "==", "!=", "<", "<=", ">", ">="}
 _READERS: dict[str, Callable[[str], Value]] = {
-    "formula_pretty": filter_values.reduced_formula,
-    "chemsys": filter_values.chemical_system,
-    "symmetry.number": filter_values.space_group,
+    "formula_pretty": reduced_formula,
+    "chemsys": chemical_system,
+    "symmetry.number": space_group,
     "symmetry.crystal_system": str.capitalize,
 }
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
-_DEEPEST = 50  # brackets in brackets; far more than anyone reads, far less than Python's stack
+_MAX_DEPTH = 50  # nested brackets; each level takes a few frames of Python's stack
 
 
 class _Token(NamedTuple):
@@ -53,35 +62,47 @@ class _Token(NamedTuple):
 
 def parse_filter(text: str) -> Condition:
     """
-    Read a filter.
+    Parse a filter.
 
     Parameters
     ----------
     text
-        In the language of docs/queries.md.
+        Filter in the language described in docs/queries.md.
 
     Returns
     -------
     Condition
+        Condition that `CandidateQuery.meeting` takes.
 
     Raises
     ------
     MatrisError
-        If it cannot be read; shows the place and says what was expected there.
+        If the filter cannot be parsed. The message marks the position and says what was expected there.
+
+    Examples
+    --------
+    >>> parse_filter("has Fe, O and ehull <= 50 meV")
+    And(parts=(Has(symbols=('Fe', 'O')), Comparison(field='energy_above_hull', relation='<=', value=0.05)))
+    >>> parse_filter("ehull <= much")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: cannot read the filter: expected a number (eV/atom)
+      ehull <= much
+               ^^^^
     """
     return _Parser(text).whole()
 
 
 class _Parser:
-    """A filter and how far it is read."""
+    """Tokens of a filter, and the position of the parser."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens = self._tokens()
-        self.place = 0
+        self.position = 0
         self.depth = 0
 
     def whole(self) -> Condition:
+        """Parse the whole filter."""
         condition = self.either()
         if self.token.kind != "end":
             hint = "; text with spaces or brackets goes in quotes" if self.token.text not in {")", ","} else ""
@@ -102,8 +123,8 @@ class _Parser:
 
     def negated(self) -> Condition:
         self.depth += 1
-        if self.depth > _DEEPEST:
-            raise self.error(f"more than {_DEEPEST} brackets or 'not' in each other")
+        if self.depth > _MAX_DEPTH:
+            raise self.error(f"more than {_MAX_DEPTH} nested brackets or 'not'")
         if self.accept("not"):
             condition: Condition = Not(self.negated())
         elif self.accept("("):
@@ -115,35 +136,35 @@ class _Parser:
         return condition
 
     def condition(self) -> Condition:
-        about_elements = self.is_word("elements") and self.tokens[self.place + 1].text.lower() in {"has", "only"}
-        self.place += about_elements
+        about_elements = self.is_word("elements") and self.tokens[self.position + 1].text.lower() in {"has", "only"}
+        self.position += about_elements
         if self.accept("has"):
             return Has(self.symbols())
         if self.accept("only"):
             return Only(self.symbols())
-        named = self.token
+        token = self.token
         field = self.field()
         if self.accept("is"):
             return self.identity(field)
         if field.kind == "group":
-            raise self.error(f"{field.name} is a group of fields: name one of them, or ask 'is known'", named)
+            raise self.error(f"{field.name} is a group of fields: name one of them, or write 'is known'", token)
         if field.kind == "list":
             elements = "'has', 'only', " if field.name == "elements" else ""
             raise self.error(f"expected {elements}'is missing' or 'is known' after the list {field.name}")
-        return self.about(field)
+        return self.test(field)
 
-    def about(self, field: Field) -> Condition:
-        """Read what is said of a field that has a value."""
+    def test(self, field: Field) -> Condition:
+        """Parse what follows a field with a single value."""
         relation = self.token.text
         if self.token.kind == "sign" and relation in _RELATIONS:
             return self.comparison(field, "=" if relation == "==" else relation)
         if self.accept("in"):
             return self.among(field)
-        if self.is_word("not") and self.tokens[self.place + 1].text.lower() == "in":
-            self.place += 2
+        if self.is_word("not") and self.tokens[self.position + 1].text.lower() == "in":
+            self.position += 2
             return Not(self.among(field))
         if field.kind in {"text", "anything"} and self.accept("contains"):
-            return Contains(field.name, self.text_value("a text to look for"))
+            return Contains(field.name, self.text_value("a text to search for"))
         if field.kind in {"boolean", "anything"}:
             return Comparison(field.name, "=", value=True)
         contains = ", contains" if field.kind == "text" else ""
@@ -151,7 +172,7 @@ class _Parser:
         raise self.error(f"expected {relations}, in{contains} or is after {field.name}")
 
     def identity(self, field: Field) -> Condition:
-        """Read what follows ``is``."""
+        """Parse what follows ``is``."""
         negative = self.accept("not")
         if self.accept("missing"):
             condition: Condition = Missing(field.name)
@@ -165,8 +186,8 @@ class _Parser:
 
     def comparison(self, field: Field, relation: str) -> Condition:
         if relation not in {"=", "!="} and field.kind in {"text", "boolean"}:
-            raise self.error(f"expected = or != or in: {field.name} is no number and no date")
-        self.place += 1
+            raise self.error(f"expected = or != or in: {field.name} is neither a number nor a date")
+        self.position += 1
         if relation == "=":
             return self.equality(field)
         if relation == "!=":
@@ -174,7 +195,7 @@ class _Parser:
         if field.kind == "date":
             span = self.span()
             moment = span.end if relation in {"<=", ">"} else span.start
-            if span.end > span.start:  # 'until' a day includes it, 'after' it does not
+            if span.end > span.start:  # a whole day: <= includes the day, > excludes it
                 relation = {"<=": "<", ">": ">="}.get(relation, relation)
             return Comparison(field.name, relation, moment)
         return Comparison(field.name, relation, self.value(field))
@@ -189,47 +210,47 @@ class _Parser:
 
     def among(self, field: Field) -> Condition:
         self.expect("(")
-        start = self.token
-        found = [self.equality(field)]
+        first = self.token
+        parts = [self.equality(field)]
         while self.accept(","):
-            found.append(self.equality(field))
+            parts.append(self.equality(field))
         self.expect(")")
-        values = tuple(c.value for c in found if isinstance(c, Comparison))
-        if len(values) < len(found) or field.kind == "boolean":
-            return Or(tuple(found))
+        values = tuple(part.value for part in parts if isinstance(part, Comparison))
+        if len(values) < len(parts) or field.kind == "boolean":
+            return Or(tuple(parts))
         if len({isinstance(value, str) for value in values}) > 1 or any(isinstance(value, bool) for value in values):
-            raise self.error("expected values of one kind, all numbers or all texts", start)
+            raise self.error("expected values of one kind: all numbers or all texts", first)
         return Among(field.name, values)
 
     def value(self, field: Field) -> Value:
-        """Read a value of a field's kind, no date."""
+        """Parse a value of the field's kind other than a date."""
         token = self.token
         reader = _READERS.get(field.name)
-        number = filter_values.split_number(token.text) if token.kind == "word" else None
+        number = split_number(token.text) if token.kind == "word" else None
         if field.kind == "number" and (number or not reader):
             return self.number(field)
         if field.kind == "boolean":
             return self.truth()
         if field.kind == "anything" and number and not number[1]:
-            self.place += 1
+            self.position += 1
             return number[0]
         if field.kind == "anything" and token.kind == "word" and token.text.lower() in _TRUTHS:
             return self.truth()
         text = self.text_value("a text, in quotes if it has spaces or brackets")
         if field.choices and text not in field.choices:
             raise self.error(f"expected one of {', '.join(field.choices)}", token)
-        return self.told(token, lambda: reader(text)) if reader else text
+        return self.converted(token, lambda: reader(text)) if reader else text
 
     def number(self, field: Field) -> float:
         token = self.word(f"a number{f', such as 0.05 or 50 {_example(field)}' if field.unit else ''}")
-        found = filter_values.split_number(token.text)
-        if found is None:
+        parts = split_number(token.text)
+        if parts is None:
             raise self.error(f"expected a number{f' ({field.unit})' if field.unit else ''}", token)
-        number, unit = found
+        number, unit = parts
         if not unit and self.token.kind == "word" and self.token.text.lower() not in _KEYWORDS:
             token, unit = self.token, self.token.text
-            self.place += 1
-        return self.told(token, lambda: filter_values.in_unit_of(field, number, unit)) if unit else number
+            self.position += 1
+        return self.converted(token, lambda: in_unit_of(field, number, unit)) if unit else number
 
     def truth(self) -> bool:
         token = self.word("true or false")
@@ -238,101 +259,104 @@ class _Parser:
         return _TRUTHS[token.text.lower()]
 
     def span(self) -> Span:
-        """Read a date."""
+        """Parse a date."""
         first = self.token
-        words = [token for token in self.tokens[self.place : self.place + 3] if token.kind in {"word", "quoted"}]
-        self.place += 1
+        next_tokens = self.tokens[self.position : self.position + 3]
+        words = [token for token in next_tokens if token.kind in {"word", "quoted"}]
+        self.position += 1
         if first.kind == "quoted":
             words = [_Token("word", text, first.start, first.end) for text in first.text.split()]
-        number = filter_values.split_number(words[0].text) if words else None
-        found = None
+        number = split_number(words[0].text) if words else None
+        span = None
         if len(words) > 2 and words[2].text.lower() == "ago" and number and not number[1]:  # noqa: PLR2004
-            found = filter_values.age(number[0], words[1].text)
-            self.place += 2 if first.kind == "word" else 0
+            span = age(number[0], words[1].text)
+            self.position += 2 if first.kind == "word" else 0
         elif len(words) > 1 and words[1].text[:1].isdigit():
-            found = filter_values.date(f"{words[0].text}T{words[1].text}")
-            self.place += 1 if first.kind == "word" else 0
+            span = date(f"{words[0].text}T{words[1].text}")
+            self.position += 1 if first.kind == "word" else 0
         elif words:
-            found = filter_values.date(words[0].text)
-        if found is None:
+            span = date(words[0].text)
+        if span is None:
             raise self.error("expected a date: 2026-11-20, 2026-11-20 14:30, today, yesterday, or 3 days ago", first)
-        return found
+        return span
 
     def symbols(self) -> tuple[str, ...]:
-        found = [self.symbol()]
+        symbols = [self.symbol()]
         while self.accept(","):
-            found.append(self.symbol())
-        return tuple(dict.fromkeys(found))
+            symbols.append(self.symbol())
+        return tuple(dict.fromkeys(symbols))
 
     def symbol(self) -> str:
         token = self.word("an element")
-        return self.told(token, lambda: filter_values.element(token.text))
+        return self.converted(token, lambda: element(token.text))
 
     def field(self) -> Field:
         token = self.word("a field, 'has', 'only', 'not' or (")
-        return self.told(token, lambda: field_named(token.text))
+        return self.converted(token, lambda: field_named(token.text))
 
-    def text_value(self, what: str) -> str:
+    def text_value(self, expected: str) -> str:
+        """Parse a word or a quoted text."""
         if self.token.kind != "quoted":
-            return self.word(what).text
-        self.place += 1
-        return self.tokens[self.place - 1].text
+            return self.word(expected).text
+        self.position += 1
+        return self.tokens[self.position - 1].text
 
-    def word(self, what: str) -> _Token:
-        """Read a word that is no keyword."""
+    def word(self, expected: str) -> _Token:
+        """Parse a word that is not a keyword."""
         token = self.token
         if token.kind != "word" or token.text.lower() in _KEYWORDS:
-            raise self.error(f"expected {what}")
-        self.place += 1
+            raise self.error(f"expected {expected}")
+        self.position += 1
         return token
 
     @property
     def token(self) -> _Token:
-        return self.tokens[self.place]
+        """Next token."""
+        return self.tokens[self.position]
 
     def is_word(self, text: str) -> bool:
         return self.token.kind in {"word", "sign"} and self.token.text.lower() == text
 
     def accept(self, text: str) -> bool:
-        """Go past a word or sign if it comes next."""
-        found = self.is_word(text)
-        self.place += found
-        return found
+        """Consume a word or sign if it comes next."""
+        comes_next = self.is_word(text)
+        self.position += comes_next
+        return comes_next
 
     def expect(self, text: str) -> None:
-        """Go past a sign that must come next."""
+        """Consume a sign that must come next."""
         if not self.accept(text):
             raise self.error(f"expected {text}")
 
-    def told[T](self, token: _Token, read: Callable[[], T]) -> T:
-        """Read something; if that fails, show where."""
+    def converted[T](self, token: _Token, convert: Callable[[], T]) -> T:
+        """Convert a token; an error of the conversion gets the position of the token."""
         try:
-            return read()
+            return convert()
         except MatrisError as error:
             raise self.error(str(error), token) from None
 
     def error(self, message: str, token: _Token | None = None) -> MatrisError:
-        """Error that shows a place in the filter, by default the next token."""
+        """Make an error that marks a position in the filter, by default the next token."""
         start, end = (token or self.token)[2:]
         shown = re.sub(r"\s", " ", self.text)
         marks = " " * start + "^" * max(end - start, 1)
         return MatrisError(f"cannot read the filter: {message}\n  {shown}\n  {marks}")
 
     def _tokens(self) -> list[_Token]:
-        found: list[_Token] = []
-        place = 0
-        while not found or found[-1].kind != "end":
-            match = _TOKEN.match(self.text, place)
+        tokens: list[_Token] = []
+        position = 0
+        while not tokens or tokens[-1].kind != "end":
+            match = _TOKEN.match(self.text, position)
             if match is None or match.lastgroup is None:
-                rest = self.text[place:]
-                start = place + len(rest) - len(rest.lstrip())
-                what = "this quote has no end" if self.text[start] in "\"'" else "this sign means nothing here"
-                raise self.error(what, _Token("", "", start, start + 1))
+                rest = self.text[position:]
+                start = position + len(rest) - len(rest.lstrip())
+                problem = "this quote is not closed" if self.text[start] in "\"'" else "unexpected sign"
+                raise self.error(problem, _Token("", "", start, start + 1))
             kind = match.lastgroup
             text = match[kind][1:-1] if kind == "quoted" else match[kind]
-            found.append(_Token(kind, text, *match.span(kind)))
-            place = match.end()
-        return found
+            tokens.append(_Token(kind, text, *match.span(kind)))
+            position = match.end()
+        return tokens
 
 
 def _example(field: Field) -> str:

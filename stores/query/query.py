@@ -1,4 +1,4 @@
-"""A question to the candidates: made step by step, asked when it is read, answered one document at a time."""
+"""Lazy queries of candidate documents: built step by step, run when they are read, one document at a time."""
 
 from __future__ import annotations
 
@@ -30,72 +30,98 @@ if TYPE_CHECKING:
 
 type Document = dict[str, Any]
 
-_ALL = {"_id": {"$exists": True}}  # an empty filter is counted by a server's estimate
-_BATCH = 1000  # ids in one query
-_STRUCTURES = 100  # crystals read at once
+_ALL = {"_id": {"$exists": True}}  # for an empty filter, MongoDB would only estimate the count
+_BATCH = 1000  # ids per query
+_STRUCTURES = 100  # structures per query
 
 
 @dataclass(frozen=True)
 class CandidateQuery:
     """
-    Documents of candidates that meet a condition; made by `matris.stores.CandidateStore.query`.
+    Query of candidate documents, made by `matris.stores.CandidateStore.query`.
 
-    Every method gives a new query or an answer and changes nothing. The store is asked anew for each answer.
+    A query never changes; methods return a new query or an answer. Every answer is read anew from the store.
 
     Attributes
     ----------
     docs, data
         Stores of the documents, and of their structures and arrays.
     condition
-        What documents meet.
+        Condition that the documents meet.
     order
-        Fields to sort by, each with 1 or -1.
-    skipped, most
-        Window of the documents in this order; None: all.
+        Sort fields, each with 1 (ascending) or -1 (descending).
+    offset, max_size
+        Window of the sorted documents: number to skip, and maximum number; None means no limit.
+
+    Examples
+    --------
+    A store with two documents; `CandidateStore.open` opens the one of a campaign.
+
+    >>> import sys
+    >>> from maggma.stores import MemoryStore
+    >>> docs, data = MemoryStore(key="document_id"), MemoryStore(key="document_id")
+    >>> docs.connect()
+    >>> data.connect()
+    >>> docs.update(
+    ...     [
+    ...         {"document_id": "a", "formula_pretty": "Fe2O3", "chemsys": "Fe-O", "energy_above_hull": 0.0},
+    ...         {"document_id": "b", "formula_pretty": "FeO", "chemsys": "Fe-O", "energy_above_hull": 0.03},
+    ...     ]
+    ... )
+    >>> query = CandidateQuery(docs, data)
+    >>> query.where("ehull <= 50 meV").sort("-ehull").first()["formula_pretty"]
+    'FeO'
+    >>> query.count(), query.where("formula = Fe4O6").count()
+    (2, 1)
+    >>> [document["formula_pretty"] for document in query.sort("ehull").best_of("chemsys")]
+    ['Fe2O3']
+    >>> query.sort("ehull").page(2, size=1).to_csv(sys.stdout, ["formula", "ehull"])
+    formula_pretty,energy_above_hull
+    FeO,0.03
     """
 
     docs: Store
     data: Store
     condition: Condition = EVERYTHING
     order: Order = ()
-    skipped: int = 0
-    most: int | None = None
+    offset: int = 0
+    max_size: int | None = None
 
     def where(self, text: str) -> CandidateQuery:
         """
-        Keep documents that meet a filter too.
+        Keep only documents that also meet a filter.
 
         Parameters
         ----------
         text
-            Such as ``"has Fe, O and ehull <= 50 meV"``; docs/queries.md has the language.
+            Filter, such as ``"has Fe, O and ehull <= 50 meV"``; docs/queries.md describes the language.
 
         Raises
         ------
         MatrisError
-            If it cannot be read; shows where.
+            If the filter cannot be parsed. The message marks the position.
         """
         return self.meeting(parse_filter(text))
 
     def meeting(self, *conditions: Condition) -> CandidateQuery:
-        """Keep documents that meet some conditions too."""
+        """Keep only documents that also meet some conditions."""
         return replace(self, condition=And((self.condition, *conditions)) if conditions else self.condition)
 
     def sort(self, *fields: str) -> CandidateQuery:
         """
-        Sort by fields, in place of any order given before.
+        Sort by fields. An earlier order is replaced.
 
-        Documents without the field come last, those equal in all by their ids.
+        Documents without a value come last in both directions. Documents with equal values are sorted by id.
 
         Parameters
         ----------
         *fields
-            Names, with a leading ``-`` for the largest first.
+            Names of the fields; a leading ``-`` sorts in descending order.
 
         Raises
         ------
         MatrisError
-            If there is no such field, or it has no order.
+            If there is no such field, or its values have no order.
         """
         order = []
         for text in fields:
@@ -106,47 +132,47 @@ class CandidateQuery:
         return replace(self, order=tuple(order))
 
     def limit(self, number: int) -> CandidateQuery:
-        """Keep at most so many documents."""
-        return replace(self, most=_at_least(1, number, "limit"))
+        """Keep at most `number` documents."""
+        return replace(self, max_size=_at_least(1, number, "limit"))
 
     def skip(self, number: int) -> CandidateQuery:
-        """Leave out so many documents at the start."""
-        return replace(self, skipped=_at_least(0, number, "skip"))
+        """Skip the first `number` documents."""
+        return replace(self, offset=_at_least(0, number, "skip"))
 
     def page(self, number: int, size: int) -> CandidateQuery:
-        """Keep one page of some size; the first is number 1."""
+        """Keep one page of `size` documents. The first page has number 1."""
         return self.skip((_at_least(1, number, "page") - 1) * size).limit(size)
 
     def __iter__(self) -> Iterator[Document]:
-        """Yield documents as they are stored, without arrays."""
+        """Yield documents as dictionaries, without structures and arrays."""
         return self._read()
 
     def documents(self) -> Iterator[CandidateDocument]:
-        """Yield documents with attributes, validated."""
+        """Yield documents as validated models."""
         return (CandidateDocument.model_validate(document) for document in self)
 
     def first(self) -> Document | None:
-        """Give the first document, or None."""
-        return next(iter(self if self.most == 0 else self.limit(1)), None)
+        """Return the first document; None if there is none."""
+        return next(iter(self if self.max_size == 0 else self.limit(1)), None)
 
     def count(self) -> int:
         """Count the documents."""
-        found: int = self.docs.count(to_criteria(self.condition) or _ALL)
-        left = max(found - self.skipped, 0)
-        return left if self.most is None else min(left, self.most)
+        n_matching: int = self.docs.count(to_criteria(self.condition) or _ALL)
+        n_after_offset = max(n_matching - self.offset, 0)
+        return n_after_offset if self.max_size is None else min(n_after_offset, self.max_size)
 
     def ids(self) -> Iterator[str]:
         """Yield document ids."""
         return (document[KEY] for document in self._read([KEY]))
 
     def structures(self) -> Iterator[tuple[Document, Structure]]:
-        """Yield documents with their relaxed crystals, without those that have none."""
+        """Yield documents with their relaxed structures. Documents without one are omitted."""
         for batch in batched(self, _STRUCTURES):
             criteria = {KEY: {"$in": [document[KEY] for document in batch]}}
-            found = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
+            structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
-                if known := found.get(document[KEY]):
-                    yield document, Structure.from_dict(known)
+                if structure := structures.get(document[KEY]):
+                    yield document, Structure.from_dict(structure)
 
     def best_by(self, group: str, field: str, *, largest: bool = False) -> list[Document]:
         """
@@ -155,51 +181,63 @@ class CandidateQuery:
         Parameters
         ----------
         group
-            Field whose values make the groups, such as ``"chemsys"``.
+            Field whose values define the groups, such as ``"chemsys"``.
         field
-            What is compared. Documents without it take no part.
+            Field to compare. Documents without a value are left out.
         largest
-            Whether the largest value is best, not the smallest.
+            Whether the largest value is the best. By default the smallest is.
 
         Returns
         -------
         list of dict
-            The best first; of equals the one with the smallest id.
+            One document per group, the best first; of equal documents the one with the smallest id.
         """
         group, field = field_named(group).name, field_named(field).name
         best: dict[Any, tuple[Any, str]] = {}
         query = self.meeting(Not(Missing(group)), Not(Missing(field)))
-        for document in query._read([KEY, group, field]):  # noqa: SLF001 - its own kind
+        for document in query._read([KEY, group, field]):  # noqa: SLF001 - same class
             value = order_key(value_of(document, field))
-            place = order_key(value_of(document, group))
-            held = best.get(place)
-            if held is None or (value != held[0] and (value > held[0]) == largest):
-                best[place] = value, document[KEY]
-            elif value == held[0]:
-                best[place] = value, min(held[1], document[KEY])
+            key = order_key(value_of(document, group))
+            current = best.get(key)
+            if current is None or (value != current[0] and (value > current[0]) == largest):
+                best[key] = value, document[KEY]
+            elif value == current[0]:
+                best[key] = value, min(current[1], document[KEY])
         ranked = sorted(sorted(best.values(), key=lambda item: item[1]), key=lambda item: item[0], reverse=largest)
-        found: dict[str, Document] = {}
+        by_id: dict[str, Document] = {}
         for batch in batched((key for _, key in ranked), _BATCH):
-            found |= {d[KEY]: d for d in in_order(self.docs, {KEY: {"$in": list(batch)}})}
-        return [found[key] for _, key in ranked if key in found]
+            by_id |= {d[KEY]: d for d in in_order(self.docs, {KEY: {"$in": list(batch)}})}
+        return [by_id[key] for _, key in ranked if key in by_id]
 
     def best_of(self, group: str) -> CandidateQuery:
-        """Keep the document that comes first, by the first field of the order, in each group."""
+        """
+        Keep only the best document of each group. The first sort field decides; call `sort` first.
+
+        Parameters
+        ----------
+        group
+            Field whose values define the groups, such as ``"chemsys"``.
+
+        Raises
+        ------
+        MatrisError
+            If the query has no sort field.
+        """
         if not self.order:
-            raise MatrisError("what is best has to be said by sort() first")
-        field, way = self.order[0]
-        best = self.best_by(group, field, largest=way < 0)
+            raise MatrisError("best_of() compares by the first sort field: call sort() first")
+        field, direction = self.order[0]
+        best = self.best_by(group, field, largest=direction < 0)
         return self.meeting(Among(KEY, tuple(document[KEY] for document in best)))
 
     def to_dataframe(self, columns: Sequence[str] | None = None) -> DataFrame:
         """
-        Give a table of pandas, one row a document.
+        Return a pandas table with one row per document.
 
         Parameters
         ----------
         columns
-            Dotted names; a group of fields stands for those in it. By default all fields that documents may have, and
-            what else these documents hold.
+            Dotted names of fields; a group stands for the fields in it. By default all fields of the document model
+            and all further fields of these documents.
 
         Raises
         ------
@@ -214,8 +252,8 @@ class CandidateQuery:
         rows = [dict(flat(document)) for document in self]
         names = [leaf for name in CandidateDocument.model_fields for leaf in leaves(name)]
         groups = {name for name in names if field_named(name).kind == "group"}
-        more = sorted({name for row in rows for name in row if name.rpartition(".")[0]} - set(names))
-        return pd.DataFrame(rows, columns=[name for name in names if name not in groups] + more)
+        further = sorted({name for row in rows for name in row if name.rpartition(".")[0]} - set(names))
+        return pd.DataFrame(rows, columns=[name for name in names if name not in groups] + further)
 
     def to_csv(self, target: str | Path | TextIO, columns: Sequence[str] = COLUMNS) -> None:
         """
@@ -224,9 +262,9 @@ class CandidateQuery:
         Parameters
         ----------
         target
-            A file, which appears when it is complete, or an open stream.
+            Open stream, or a file, which appears under its name only when it is complete.
         columns
-            As for `to_dataframe`.
+            Dotted names of fields; a group stands for the fields in it.
 
         Raises
         ------
@@ -239,33 +277,43 @@ class CandidateQuery:
         write_csv(self._read(names), target, names)
 
     def to_jsonl(self, target: str | Path | TextIO) -> None:
-        """Write whole documents as JSON, one a line; `target` as for `to_csv`."""
+        """Write complete documents as JSON, one per line; `target` as in `to_csv`."""
         write_jsonl(self, target)
 
     def _read(self, names: Sequence[str] | None = None) -> Iterator[Document]:
         criteria = to_criteria(self.condition)
-        return in_order(self.docs, criteria, self.order, self.skipped, self.most, names)
+        return in_order(self.docs, criteria, self.order, self.offset, self.max_size, names)
 
 
 def side_by_side(one: CandidateQuery, other: CandidateQuery) -> Iterator[tuple[Document, Document]]:
     """
-    Yield pairs of documents of the same candidate, such as by two checkpoints.
+    Yield pairs of documents of the same candidate, for example computed by two checkpoints.
 
     Parameters
     ----------
     one, other
-        Where the first and the second of each pair come from, in the order of `one`. A candidate that one of them
-        lacks is left out; if `other` has several documents of it, each makes a pair. A window of `other` is ignored.
+        Queries that give the first and the second document of each pair. The pairs are in the order of `one`.
+        Candidates that only one of the queries has are omitted. If `other` has several documents of a candidate, each
+        gives a pair. A window of `other` is ignored.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from matris.stores import CandidateStore
+    >>> with TemporaryDirectory() as folder:
+    ...     store = CandidateStore.open(folder)  # empty
+    ...     list(side_by_side(store.query(checkpoint="matris_10m_oam"), store.query(checkpoint="matris_10m_omat")))
+    []
     """
-    other = replace(other, skipped=0, most=None)
+    other = replace(other, offset=0, max_size=None)
     for batch in batched(one, _BATCH):
-        same: dict[str, list[Document]] = defaultdict(list)
+        matches: dict[str, list[Document]] = defaultdict(list)
         for document in other.meeting(Among("candidate_id", tuple({d["candidate_id"] for d in batch}))):
-            same[document["candidate_id"]].append(document)
-        yield from ((document, match) for document in batch for match in same[document["candidate_id"]])
+            matches[document["candidate_id"]].append(document)
+        yield from ((document, match) for document in batch for match in matches[document["candidate_id"]])
 
 
-def _at_least(least: int, number: int, name: str) -> int:
-    if number < least:
-        raise MatrisError(f"{name} is {number}, and must be at least {least}")
+def _at_least(lowest: int, number: int, name: str) -> int:
+    if number < lowest:
+        raise MatrisError(f"{name} is {number}, but must be at least {lowest}")
     return number

@@ -1,4 +1,4 @@
-"""Documents as rows of a table, as CSV, as JSON lines and as CIF files."""
+"""Documents as table rows, CSV, JSON lines and CIF files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from matris.files.whole_file import whole_file
 from matris.stores.documents.fields import leaves, value_of
 
 if TYPE_CHECKING:
@@ -39,23 +40,28 @@ COLUMNS = (
     "error",
     "document_id",
 )
-"""Columns of a CSV file for which nobody named others."""
+"""Default columns of a CSV file."""
 
 
 def expanded(columns: Iterable[str]) -> list[str]:
     """
-    Names of columns; aliases and groups of fields are replaced by what they stand for.
+    Replace aliases by the names of their fields, and groups by the names of the fields in them.
 
     Raises
     ------
     MatrisError
         If there is no such field.
+
+    Examples
+    --------
+    >>> expanded(["formula", "ehull", "checkpoint", "symmetry.symbol"])
+    ['formula_pretty', 'energy_above_hull', 'checkpoint.key', 'symmetry.symbol']
     """
     return list(dict.fromkeys(leaf for name in columns for leaf in leaves(name)))
 
 
 def flat(document: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and values of what is no sub-document."""
+    """Yield dotted names and values of all fields, descending into sub-documents."""
     for name, value in document.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{name}.")
@@ -64,7 +70,7 @@ def flat(document: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def row(document: Document, columns: Iterable[str]) -> list[Any]:
-    """Give a document's values for a table: numbers, texts, truths and None; times and lists as text."""
+    """Values of a document for a table: numbers, texts, booleans and None; times and lists become text."""
     return [_cell(value_of(document, name)) for name in columns]
 
 
@@ -75,39 +81,39 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
     Parameters
     ----------
     documents
-        Rows.
+        Documents, one per row.
     target
-        A file, which appears when it is complete, or an open stream.
+        Open stream, or a file, which appears under its name only when it is complete.
     columns
-        Dotted names.
+        Dotted names of the fields.
     """
-    with whole_file(target) as stream:
+    with open_target(target) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(row(document, columns) for document in documents)
 
 
 def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> None:
-    """Write whole documents, one a line; `target` as for `write_csv`."""
-    with whole_file(target) as stream:
+    """Write complete documents as JSON, one per line; `target` as in `write_csv`."""
+    with open_target(target) as stream:
         stream.writelines(json.dumps(json_ready(document), ensure_ascii=False) + "\n" for document in documents)
 
 
 def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Path) -> int:
-    """Write each structure to a file named by its formula and document; give their number."""
+    """Write each structure to a file named by formula and document id; return the number of files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     n = 0
     for document, structure in structures:
         name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}")
-        with whole_file(folder / f"{name}.cif") as stream:
-            stream.write(structure.to(fmt="cif"))
+        with whole_file(folder / f"{name}.cif", sync=False) as draft:
+            draft.write_text(structure.to(fmt="cif"), encoding="utf-8")
         n += 1
     return n
 
 
 def json_ready(value: Any) -> Any:
-    """Value as JSON can hold it: times in ISO 8601, and null for what is no finite number."""
+    """Convert a value to JSON types: times become ISO 8601, numbers that are not finite become null."""
     if isinstance(value, dict):
         return {str(name): json_ready(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -120,23 +126,16 @@ def json_ready(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """Value in a table of text."""
-    plain = json_ready(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else plain
+    """Value of a table cell; lists and sub-documents become JSON text."""
+    ready = json_ready(value)
+    return json.dumps(ready, ensure_ascii=False) if isinstance(ready, (dict, list)) else ready
 
 
 @contextmanager
-def whole_file(target: str | Path | TextIO) -> Iterator[TextIO]:
+def open_target(target: str | Path | TextIO) -> Iterator[TextIO]:
     """Open a file that gets its name when it is whole; a stream is used as it is."""
     if not isinstance(target, (str, Path)):
         yield target
         return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(Path(target)) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        yield stream

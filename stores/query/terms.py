@@ -1,4 +1,4 @@
-"""What `CandidateStore.query` is asked for by keywords, as conditions."""
+"""Conditions for the keyword arguments of `CandidateStore.query`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 
 
-def query_terms(**given: Any) -> list[Condition]:
-    """Make a condition of each keyword of `CandidateStore.query` that is not None."""
-    return [_TERMS[name](value) for name, value in given.items() if value is not None]
+def query_terms(**arguments: Any) -> list[Condition]:
+    """Make a condition for each keyword argument of `CandidateStore.query` that is not None."""
+    return [_TERMS[name](value) for name, value in arguments.items() if value is not None]
 
 
-def _listed(given: str | Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _listed(values: str | Sequence[str]) -> list[str]:
+    return [values] if isinstance(values, str) else list(values)
 
 
-def _of_state(given: str | Sequence[str]) -> Condition:
-    known = field_named("state").choices
-    if unknown := set(_listed(given)) - set(known):
-        raise MatrisError(f"there is no state {', '.join(sorted(unknown))}; states are {', '.join(known)}")
-    return _one_of("state", _listed(given))
+def _of_state(values: str | Sequence[str]) -> Condition:
+    states = field_named("state").choices
+    if unknown := set(_listed(values)) - set(states):
+        raise MatrisError(f"there is no state {', '.join(sorted(unknown))}; states are {', '.join(states)}")
+    return _one_of("state", _listed(values))
 
 
 def _one_of(field: str, values: list[str]) -> Condition:
@@ -46,7 +46,7 @@ def _of_checkpoint(name: str) -> Condition:
 
 _TERMS: dict[str, Callable[[Any], Condition]] = {
     "formula": lambda text: Comparison("formula_pretty", "=", reduced_formula(text)),
-    "chemsys": lambda given: _one_of("chemsys", [chemical_system(text) for text in _listed(given)]),
+    "chemsys": lambda texts: _one_of("chemsys", [chemical_system(text) for text in _listed(texts)]),
     "within": lambda text: Only(tuple(chemical_system(text).split("-"))),
     "elements": lambda symbols: Has(tuple(map(element, symbols))) if symbols else EVERYTHING,
     "exclude_elements": lambda symbols: And(tuple(Not(Has((element(symbol),))) for symbol in symbols)),

@@ -1,4 +1,4 @@
-"""Values as people write them in filters: numbers with units, dates, formulas, chemical systems, space groups."""
+"""Values in filters: numbers with units, dates, formulas, chemical systems and space groups."""
 
 from __future__ import annotations
 
@@ -16,28 +16,36 @@ from matris.stores.documents.documents import utc_now
 from matris.stores.documents.fields import UNITS, Field
 
 SPACE_GROUPS = 230
+"""Number of space groups."""
 
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(.*)", re.DOTALL)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_EXACT = 2**53  # integers below it are kept by every store
+_EXACT = 2**53  # all stores keep smaller integers exactly
 _AGES = {"minute": "minutes", "hour": "hours", "day": "days", "week": "weeks"}
 
 
 class Span(NamedTuple):
-    """A day, from its first moment to that of the next; or one moment, twice. UTC, without zone."""
+    """A day, from its start to the start of the next day; or a moment, twice. UTC without a time zone."""
 
     start: datetime
     end: datetime
 
 
 def split_number(text: str) -> tuple[float, str] | None:
-    """Split a text into a number and the unit that sticks to it; None if it is no number."""
-    found = _NUMBER.fullmatch(text)
-    if found is None:
+    """
+    Split a text into a number and a unit; None if it does not begin with a number.
+
+    Examples
+    --------
+    >>> split_number("50meV"), split_number("3"), split_number("Fe")
+    ((50, 'meV'), (3, ''), None)
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    number = float(found[1])
-    whole = found[1].lstrip("+-").isdigit() and abs(number) < _EXACT
-    return (int(number) if whole else number), found[2]
+    number = float(match[1])
+    is_integer = match[1].lstrip("+-").isdigit() and abs(number) < _EXACT
+    return (int(number) if is_integer else number), match[2]
 
 
 def in_unit_of(field: Field, number: float, unit: str) -> float:
@@ -47,32 +55,45 @@ def in_unit_of(field: Field, number: float, unit: str) -> float:
     Raises
     ------
     MatrisError
-        If the field has no such unit.
+        If the unit is not one of the field's.
+
+    Examples
+    --------
+    >>> from matris.stores.documents.fields import field_named
+    >>> in_unit_of(field_named("energy_above_hull"), 50, "meV")  # in eV/atom
+    0.05
     """
-    known = UNITS[field.unit] if field.unit else {}
-    if unit not in known:
+    factors = UNITS[field.unit] if field.unit else {}
+    if unit not in factors:
         raise MatrisError(
-            f"{field.name} is in {field.unit}, so a number alone or with {', '.join(known)} was expected"
+            f"{field.name} is in {field.unit}: expected a number without a unit, or with {', '.join(factors)}"
             if field.unit
-            else f"{field.name} has no unit, so a number alone was expected"
+            else f"{field.name} has no unit: expected a number without a unit"
         )
-    return number if known[unit] == 1 else number * known[unit]
+    return number if factors[unit] == 1 else number * factors[unit]
 
 
 def age(number: float, unit: str) -> Span | None:
-    """Moment so many minutes, hours, days or weeks ago; None if that is no unit of time, or too long ago."""
+    """Moment a number of minutes, hours, days or weeks ago; None for another unit or before the year 1."""
     name = _AGES.get(unit.lower().removesuffix("s"))
     if name is None:
         return None
     try:
-        then = utc_now() - timedelta(**{name: number})
+        moment = utc_now() - timedelta(**{name: number})
     except OverflowError:
         return None
-    return Span(then, then)
+    return Span(moment, moment)
 
 
 def date(text: str) -> Span | None:
-    """Read ``today``, ``yesterday``, a day (2026-11-20) or a moment (ISO 8601, UTC unless it says otherwise)."""
+    """
+    Parse ``today``, ``yesterday``, a day, or a moment in ISO 8601 (UTC unless it has a time zone); else give None.
+
+    Examples
+    --------
+    >>> date("2026-11-20")
+    Span(start=datetime.datetime(2026, 11, 20, 0, 0), end=datetime.datetime(2026, 11, 21, 0, 0))
+    """
     today = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
     days = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
@@ -83,13 +104,13 @@ def date(text: str) -> Span | None:
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """Give a moment as documents hold it: UTC, without zone."""
+    """Convert a moment to the form in documents: UTC without a time zone."""
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def element(symbol: str) -> str:
     """
-    Check the symbol of an element.
+    Check that a symbol is that of an element, and return it.
 
     Raises
     ------
@@ -102,25 +123,37 @@ def element(symbol: str) -> str:
 
 
 def chemical_system(text: str) -> str:
-    """Give a chemical system as documents have it: ``"Li-Fe-O"`` is ``"Fe-Li-O"``."""
+    """
+    Sort the elements of a chemical system, as in documents.
+
+    Examples
+    --------
+    >>> chemical_system("Li-Fe-O")
+    'Fe-Li-O'
+    """
     return "-".join(sorted({element(symbol.strip()) for symbol in text.split("-")}))
 
 
 def reduced_formula(text: str) -> str:
     """
-    Give a formula as documents have it: ``"O6Fe4"`` is ``"Fe2O3"``.
+    Reduce a formula, as in documents.
 
     Raises
     ------
     MatrisError
-        If it cannot be read.
+        If the formula cannot be read.
+
+    Examples
+    --------
+    >>> reduced_formula("O6Fe4")
+    'Fe2O3'
     """
     try:
         composition = Composition(text)
     except ValueError as error:
         raise MatrisError(f"cannot read the formula {text!r}: {error}") from error
     if not composition.valid:
-        raise MatrisError(f"cannot read the formula {text!r}: it has what is no element")
+        raise MatrisError(f"cannot read the formula {text!r}: not all of its symbols are elements")
     return str(composition.reduced_formula)
 
 
@@ -137,6 +170,11 @@ def space_group(name: str | int) -> int:
     ------
     MatrisError
         If there is no such space group.
+
+    Examples
+    --------
+    >>> space_group("Fm-3m"), space_group("P6_3/mmc"), space_group("P63/mmc"), space_group(225)
+    (225, 194, 194, 225)
     """
     plain = str(name).replace("_", "").replace(" ", "")
     number = int(plain) if plain.isdecimal() else _space_groups().get(plain)
@@ -146,7 +184,7 @@ def space_group(name: str | int) -> int:
         except ValueError:
             raise MatrisError(f"there is no space group {name!r}") from None
     if not 1 <= number <= SPACE_GROUPS:
-        raise MatrisError(f"there is no space group {number}: they are 1 to {SPACE_GROUPS}")
+        raise MatrisError(f"there is no space group {number}: their numbers are 1 to {SPACE_GROUPS}")
     return number
 
 

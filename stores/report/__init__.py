@@ -1,18 +1,5 @@
-"""What a campaign found, as one HTML file that needs nothing else; the names below load on first use."""
+"""The HTML report of a campaign. The public names load on first use; ``__init__.pyi`` lists them."""
 
-from __future__ import annotations
+from lazy_loader import attach_stub
 
-from typing import TYPE_CHECKING
-
-from matris.lazy import lazily
-
-if TYPE_CHECKING:
-    from matris.stores.report.hull_points import reference_points
-    from matris.stores.report.page import FIELDS, Report, write_report
-
-__all__ = ["FIELDS", "Report", "reference_points", "write_report"]
-
-__getattr__, __dir__ = lazily(
-    __name__,
-    {"FIELDS": "page", "Report": "page", "reference_points": "hull_points", "write_report": "page"},
-)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -1,12 +1,12 @@
-"""Lines and labels of phonon bands, from the segments of a path."""
+"""Lines and labels of phonon bands from the segments of a path."""
 
 from __future__ import annotations
 
 import re
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     type Floats = NDArray[np.float64]
 
-_JUMP = 1e-3  # THz; frequencies of two segments that differ by more at the point they share are not joined
+_JUMP = 1e-3  # THz; a line breaks where the frequencies of two segments differ by more at their common point
 _GREEK = dict(
     zip(
         ("Gamma", "Delta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "Pi", "Theta", "Xi"),
@@ -26,7 +26,7 @@ _GREEK = dict(
 
 
 def joined(segments: Sequence[Floats], breaks: Sequence[bool]) -> Floats:
-    """Join the segments of a path into one array; at breaks, which end a line, with NaN between them."""
+    """Join the segments of a path into one array, with NaN between segments at breaks."""
     gap = np.full((1, *segments[0].shape[1:]), np.nan)
     parts = [segments[0]]
     for segment, broken in zip(segments[1:], breaks, strict=True):
@@ -36,23 +36,23 @@ def joined(segments: Sequence[Floats], breaks: Sequence[bool]) -> Floats:
 
 def breaks_of(frequencies: Sequence[Floats], connections: Sequence[bool]) -> list[bool]:
     """
-    Say after which segments but the last a line breaks.
+    Find the segments, except the last, after which a line breaks.
 
-    Where the path goes on elsewhere, and where the non-analytic correction makes frequencies depend on the direction
-    from which a point is reached.
+    A line breaks where the path jumps to another point, and where frequencies depend on the direction of approach to a
+    point because of the non-analytic correction.
     """
     ends = zip(frequencies, frequencies[1:], connections, strict=False)
-    return [not connected or not np.allclose(here[-1], there[0], atol=_JUMP) for here, there, connected in ends]
+    return [not connected or not np.allclose(left[-1], right[0], atol=_JUMP) for left, right, connected in ends]
 
 
 def split_at_zero(x: Floats, y: Floats) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats] | None]:
     """
-    Split a line into its parts above and below zero, each with the points where it crosses.
+    Split a line into its parts above and below zero; both parts include the points where the line crosses zero.
 
     Returns
     -------
     above, below
-        x and y of the parts, NaN where one ends; no `below` if the line is nowhere negative.
+        x and y of the parts, with NaN at the ends of pieces; `below` is None if the line is nowhere negative.
     """
     if not (y < 0).any():
         return (x, y), None
@@ -68,7 +68,7 @@ def split_at_zero(x: Floats, y: Floats) -> tuple[tuple[Floats, Floats], tuple[Fl
 
 
 def ticks_of(bands: Mapping[str, Any]) -> list[tuple[float, str]]:
-    """Places along a path and what they are called; two names where the path goes on elsewhere."""
+    """Positions and labels of the points on a path; two labels where the path jumps."""
     labels = iter([point_label(label) for label in bands["labels"]])
     ticks: list[tuple[float, str]] = []
     joined = False
@@ -83,7 +83,7 @@ def ticks_of(bands: Mapping[str, Any]) -> list[tuple[float, str]]:
 
 def point_label(label: str) -> str:
     r"""
-    Write the name of a high-symmetry point as plain text, from LaTeX or from seekpath's own names.
+    Write the name of a high-symmetry point for plotly, from LaTeX or from seekpath's names.
 
     Parameters
     ----------
@@ -93,9 +93,14 @@ def point_label(label: str) -> str:
     Returns
     -------
     str
-        Such as ``Γ``, ``C<sub>0</sub>``, as plotly shows text.
+        Such as ``Γ`` or ``C<sub>0</sub>``.
+
+    Examples
+    --------
+    >>> point_label("GAMMA"), point_label("SIGMA_0")
+    ('Γ', 'Σ<sub>0</sub>')
     """
     plain = re.sub(r"\\mathrm|\\text|[${}\\]", "", label)
     name, _, index = plain.partition("_")
     name = _GREEK.get(name.capitalize(), name) if len(name) > 1 else name
-    return f"{escape(name)}<sub>{escape(index)}</sub>" if index else escape(name)
+    return str(Markup("{}<sub>{}</sub>").format(name, index) if index else escape(name))

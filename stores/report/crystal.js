@@ -1,4 +1,4 @@
-// Draws one crystal on a canvas: atoms, bonds and the cell, far ones first; turned by mouse, finger or arrow keys.
+// Draws one crystal on a canvas: atoms, bonds and the cell, from back to front. Mouse, finger or arrow keys rotate it.
 "use strict";
 
 (() => {
@@ -18,7 +18,7 @@
   const aboutX = t => [[1, 0, 0], [0, Math.cos(t), -Math.sin(t)], [0, Math.sin(t), Math.cos(t)]];
   const aboutY = t => [[Math.cos(t), 0, Math.sin(t)], [0, 1, 0], [-Math.sin(t), 0, Math.cos(t)]];
 
-  // Rows are the right, up and towards the eye of a view along a cell vector.
+  // Rotation matrix of a view along a cell vector; its rows point right, up and towards the viewer.
   function along(lattice, axis) {
     const eye = unit(lattice[axis]), right = unit(cross(lattice[(axis + 2) % 3], eye));
     return [right, cross(eye, right), eye];
@@ -30,7 +30,7 @@
     const centred = f => place(f).map((x, k) => x - middle[k]);
     const atoms = [];
     for (const [symbol, ...f] of sites) {
-      const copies = f.map(x => x < 0.01 ? [x, x + 1] : x > 0.99 ? [x - 1, x] : [x]);  // those on faces are seen on both
+      const copies = f.map(x => x < 0.01 ? [x, x + 1] : x > 0.99 ? [x - 1, x] : [x]);  // atoms on a face are drawn on both faces
       for (const x of copies[0]) for (const y of copies[1]) for (const z of copies[2])
         atoms.push({at: centred([x, y, z]), ...elements[symbol], symbol});
     }
@@ -79,7 +79,7 @@
       for (let k = 0; k < 8; k++) line(between(from, to, k / 8), between(from, to, (k + 1) / 8), ink, 0.04);
     for (const [one, other] of shape.bonds) {
       const gap = one.at.map((x, k) => other.at[k] - x), length = Math.sqrt(dot(gap, gap));
-      const inside = atom => 0.9 * SIZE * atom.radius / length;  // bonds begin at the surface
+      const inside = atom => 0.9 * SIZE * atom.radius / length;  // bonds start at the surface of the atom
       const half = between(one.at, other.at, one.radius / (one.radius + other.radius));
       line(between(one.at, other.at, inside(one)), half, one.colour, 0.16);
       line(half, between(other.at, one.at, inside(other)), other.colour, 0.16);
@@ -134,7 +134,7 @@
     draw();
   }
 
-  // As it is: no symmetry, in the cell that was relaxed.
+  // CIF of the relaxed cell without symmetry.
   function cif({name, lattice, sites}) {
     const lengths = lattice.map(v => Math.sqrt(dot(v, v)));
     const angle = (i, j) => 180 / Math.PI * Math.acos(dot(lattice[i], lattice[j]) / lengths[i] / lengths[j]);

@@ -1,4 +1,4 @@
-"""Crystals as the page's own script draws them."""
+"""Crystals in the form that the script ``crystal.js`` draws."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 MAX_SITES = 300
-"""Atoms of a cell that is drawn."""
+"""Largest number of atoms in a cell that is drawn."""
 
 
 def crystal(structure: Structure) -> dict[str, Any] | None:
     """
-    Give what is drawn of a crystal.
+    Convert a crystal for drawing.
 
     Parameters
     ----------
@@ -28,7 +28,8 @@ def crystal(structure: Structure) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``lattice`` (3, 3; Å), ``sites`` (symbol and fractional coordinates); None if it is too large or disordered.
+        ``lattice`` (3, 3; Å) and ``sites`` (symbol and fractional coordinates); None for a disordered or too large
+        crystal.
     """
     if not structure.is_ordered or len(structure) > MAX_SITES:
         return None
@@ -42,22 +43,22 @@ def crystal(structure: Structure) -> dict[str, Any] | None:
 
 def looks(symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
     """
-    Colours and radii of elements.
+    Look up colours and radii of elements.
 
     Parameters
     ----------
     symbols
-        Of the elements.
+        Element symbols.
 
     Returns
     -------
     dict
-        ``colour`` as Jmol has it, ``radius`` (covalent, Å; B. Cordero et al., Dalton Trans. 2832 (2008)).
+        By symbol: Jmol's ``colour``, and the covalent ``radius`` (Å; B. Cordero et al., Dalton Trans. 2832 (2008)).
     """
-    found = {}
+    styles = {}
     for symbol in sorted(set(symbols)):
         z = atomic_numbers.get(symbol, 0)
         rgb = jmol_colors[z] if z < len(jmol_colors) else (0.6, 0.6, 0.6)
         colour = "#" + "".join(f"{round(255 * float(x)):02x}" for x in rgb)
-        found[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2)}
-    return found
+        styles[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2)}
+    return styles

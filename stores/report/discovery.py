@@ -1,4 +1,4 @@
-"""What a finished campaign has found: how much is stable, unique and novel."""
+"""Discovery metrics of a campaign: number of stable, unique and novel candidates."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ COMPARED = (
     "uncorrected_energy_per_atom",
     "energy_above_hull",
 )
-"""Fields of a candidate document that are read."""
+"""Fields of a candidate document that `discovery` reads."""
 
 BIN = 0.025
-"""Width of the bins of the histogram, eV/atom."""
+"""Bin width of the histogram, eV/atom."""
 
 
 @dataclass(frozen=True)
 class Discovery:
     """
-    Counts of a campaign; elemental references and known phases do not count.
+    Counts of a campaign, without elemental references and known phases.
 
     Attributes
     ----------
     n_candidates
-        All, also those that were dropped or failed.
+        All candidates, including rejected and failed ones.
     n_converged
-        Relaxed.
+        Relaxed candidates.
     n_stable
-        Of these, within some distance of the hull.
+        Relaxed candidates within a given distance of the hull.
     n_unique
-        Different crystals among the relaxed ones.
+        Different crystals among the relaxed candidates.
     n_novel
-        Of the different ones, those that are none of the known crystals; None if no crystals were named.
-    found
-        Candidates that are stable, unique and novel (S.U.N.), the lowest in energy first; None as `n_novel`.
+        Different crystals that match no known crystal; None without known crystals.
+    sun
+        Ids of the stable, unique and novel (S.U.N.) candidates, nearest to the hull first; None without known crystals.
     histogram
-        Number of relaxed candidates by distance to the hull: the lower edge of a bin (eV/atom) to the count, for bins
-        in which there are any.
+        Number of relaxed candidates by distance to the hull: lower edge of a bin (eV/atom) to count, without empty
+        bins.
     """
 
     n_candidates: int
@@ -64,36 +64,36 @@ class Discovery:
     n_stable: int
     n_unique: int
     n_novel: int | None
-    found: tuple[str, ...] | None
+    sun: tuple[str, ...] | None
     histogram: Mapping[float, int]
 
     @property
     def sun_rate(self) -> float | None:
-        """Share of all candidates that is stable, unique and novel, as in C. Zeni et al., Nature 639, 624 (2025)."""
-        if self.found is None:
+        """Share of stable, unique and novel candidates in all; C. Zeni et al., Nature 639, 624 (2025)."""
+        if self.sun is None:
             return None
-        return len(self.found) / self.n_candidates if self.n_candidates else 0.0
+        return len(self.sun) / self.n_candidates if self.n_candidates else 0.0
 
 
 def discovery(
     documents: Iterable[Document],
     structure_of: Callable[[str], Structure | None],
-    known: Iterable[Structure] | None = None,
+    known_crystals: Iterable[Structure] | None = None,
     *,
     stable_within: float = 0.0,
 ) -> Discovery:
     """
-    Count what a campaign has found.
+    Count the stable, unique and novel candidates of a campaign.
 
     Parameters
     ----------
     documents
         Candidate documents of one checkpoint with one set of settings.
     structure_of
-        Gives the relaxed structure of a document by its ``document_id``, such as `CandidateStore.structure`.
-    known
-        Crystals that are no news. They are compared as the candidates are among each other, see
-        `matris.duplicates`, but by structure alone.
+        Returns the relaxed structure of a document by its ``document_id``, such as `CandidateStore.structure`.
+    known_crystals
+        Crystals that do not count as novel. A candidate matches one of them by structure, with the tolerances of
+        `matris.duplicates`; energies are not compared.
     stable_within
         Distance to the hull (eV/atom) up to which a candidate counts as stable.
 
@@ -104,14 +104,31 @@ def discovery(
     Raises
     ------
     MatrisError
-        If a candidate has two documents, or a relaxed one no structure.
+        If a candidate has two documents, or a relaxed candidate has no structure.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> document = {
+    ...     "document_id": "1-tiny",
+    ...     "candidate_id": "1",
+    ...     "source": "MgO.cif",
+    ...     "state": "converged",
+    ...     "formula_pretty": "MgO",
+    ...     "energy_above_hull": 0.0,
+    ... }
+    >>> counts = discovery([document], {"1-tiny": crystal}.get, known_crystals=[])
+    >>> counts.n_stable, counts.n_unique, counts.sun, counts.sun_rate
+    (1, 1, ('1',), 1.0)
     """
     candidates = by_candidate(d for d in documents if d["source"] not in REFERENCE_SOURCES)
     converged = {name: d for name, d in candidates.items() if d["state"] == "converged"}
     stable = {name for name, d in converged.items() if _is_within(d, stable_within)}
     unique = _unique(converged, structure_of)
-    novel = None if known is None else _novel([converged[name] for name in unique], structure_of, known)
-    found = None if novel is None else tuple(name for name in novel if name in stable)
+    different = [converged[name] for name in unique]
+    novel = None if known_crystals is None else _novel(different, structure_of, known_crystals)
+    sun = None if novel is None else tuple(name for name in novel if name in stable)
     distances = [d["energy_above_hull"] for d in converged.values() if d.get("energy_above_hull") is not None]
     return Discovery(
         n_candidates=len(candidates),
@@ -119,24 +136,29 @@ def discovery(
         n_stable=len(stable),
         n_unique=len(unique),
         n_novel=None if novel is None else len(novel),
-        found=found,
+        sun=sun,
         histogram=energy_histogram(distances),
     )
 
 
 def energy_histogram(energies: Iterable[float]) -> dict[float, int]:
     """
-    Count energies by bins of `BIN`.
+    Count energies in bins of width `BIN`.
 
     Parameters
     ----------
     energies
-        eV/atom.
+        Energies, eV/atom.
 
     Returns
     -------
     dict
-        Lower edge (eV/atom) to count, in order; a bin contains its lower edge. Empty bins are left out.
+        Lower edge (eV/atom) to count, in ascending order. A bin contains its lower edge. Empty bins are left out.
+
+    Examples
+    --------
+    >>> energy_histogram([0.0, 0.01, 0.06])
+    {0.0: 2, 0.05: 1}
     """
     counts = Counter(floor(energy / BIN + 1e-9) for energy in energies)
     return {round(index * BIN, 6): counts[index] for index in sorted(counts)}
@@ -144,20 +166,20 @@ def energy_histogram(energies: Iterable[float]) -> dict[float, int]:
 
 def by_candidate(documents: Iterable[Document]) -> dict[str, Document]:
     """
-    Find documents by their candidate.
+    Map candidate ids to documents.
 
     Raises
     ------
     MatrisError
         If a candidate has two documents.
     """
-    found: dict[str, Document] = {}
+    by_id: dict[str, Document] = {}
     for document in documents:
         name = document["candidate_id"]
-        if name in found:
+        if name in by_id:
             raise MatrisError(f"candidate {name} has two documents; choose one checkpoint and one set of settings")
-        found[name] = document
-    return found
+        by_id[name] = document
+    return by_id
 
 
 def _is_within(document: Document, distance: float) -> bool:
@@ -165,7 +187,7 @@ def _is_within(document: Document, distance: float) -> bool:
 
 
 def _unique(documents: Mapping[str, Document], structure_of: Callable[[str], Structure | None]) -> list[str]:
-    """Candidates that represent those equal to them, the lowest in energy first."""
+    """Ids of one candidate for each different crystal, nearest to the hull first."""
     by_formula: dict[str, list[str]] = defaultdict(list)
     for name, document in documents.items():
         if document.get("duplicate_of") not in documents:
@@ -181,21 +203,21 @@ def _unique(documents: Mapping[str, Document], structure_of: Callable[[str], Str
 
 
 def _novel(
-    documents: Sequence[Document], structure_of: Callable[[str], Structure | None], known: Iterable[Structure]
+    documents: Sequence[Document], structure_of: Callable[[str], Structure | None], crystals: Iterable[Structure]
 ) -> list[str]:
-    """Candidates that are none of the known crystals, in the order of the documents."""
+    """Ids of candidates that match none of the crystals, in the order of the documents."""
     formulas = {document["formula_pretty"] for document in documents}
-    seen = Duplicates()
-    for index, structure in enumerate(known):
+    matcher = Duplicates()
+    for index, structure in enumerate(crystals):
         if structure.is_ordered and structure.composition.element_composition.reduced_formula in formulas:
-            seen.remember(str(index), structure)
-    return [d["candidate_id"] for d in documents if seen.like(_structure(d, structure_of)) is None]
+            matcher.remember(str(index), structure)
+    return [d["candidate_id"] for d in documents if matcher.like(_structure(d, structure_of)) is None]
 
 
 def _structure(document: Document, structure_of: Callable[[str], Structure | None]) -> Structure:
     structure = structure_of(document["document_id"])
     if structure is None:
-        raise MatrisError(f"document {document['document_id']} is of a relaxed candidate, but has no structure")
+        raise MatrisError(f"document {document['document_id']} belongs to a relaxed candidate but has no structure")
     return structure
 
 

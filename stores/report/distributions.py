@@ -1,26 +1,23 @@
-"""Section of the distributions: histograms as pictures without a library."""
+"""Histograms as pictures: coordinates of the bars, ticks and grid lines that the template draws as SVG."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from matris.stores.report.parts import number, plural
+from matris.stores.report.formats import grouped, minus, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from matris.stores.report.histogram import Bars, Histogram
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 340, 170, 38, 30, 8
 _TICKS = 5
 
 
-@dataclass(frozen=True)
-class _Quantity:
-    """How a quantity is shown: its title, and the factor to the unit in it."""
+class _Quantity(NamedTuple):
+    """Title of a quantity with its unit, and the factor to that unit."""
 
     title: str
     factor: float = 1.0
@@ -29,94 +26,112 @@ class _Quantity:
 _QUANTITIES = {
     "energy_above_hull": _Quantity("Distance to the hull (meV/atom)", 1e3),
     "formation_energy_per_atom": _Quantity("Formation energy (eV/atom)"),
-    "volume_change": _Quantity("Change of volume on relaxing (%)", 1e2),
-    "n_steps": _Quantity("Steps"),
-    "seconds": _Quantity("Seconds per candidate"),
+    "volume_change": _Quantity("Volume change on relaxation (%)", 1e2),
+    "n_steps": _Quantity("Relaxation steps"),
+    "seconds": _Quantity("Time per candidate (s)"),
 }
 
 
-def distributions(histograms: Mapping[str, Histogram], window: float | None) -> str:
+class BarRectangle(NamedTuple):
+    """One bar in pixels above the base line; `label` has its range and count, `is_hit` tells if it is in the window."""
+
+    x: float
+    width: float
+    height: float
+    label: str
+    is_hit: bool
+
+
+@dataclass(frozen=True)
+class HistogramPicture:
     """
-    Draw histograms of candidates.
+    A histogram in pixels.
+
+    Attributes
+    ----------
+    title, note
+        Quantity with its unit; number of values.
+    grid, ticks
+        Heights of the horizontal lines and places of the ticks, each with its label.
+    bars
+        Bars from left to right, without empty ones.
+    width, height, left, right, base, top
+        Size of the picture; edges of the plot in it.
+    """
+
+    width: ClassVar[int] = 340
+    height: ClassVar[int] = 170
+    left: ClassVar[int] = 38
+    right: ClassVar[int] = 332
+    base: ClassVar[int] = 140
+    top: ClassVar[int] = 8
+
+    title: str
+    note: str
+    grid: Sequence[tuple[float, str]]
+    ticks: Sequence[tuple[float, str]]
+    bars: Sequence[BarRectangle]
+
+
+def distributions(histograms: Mapping[str, Histogram], window: float | None) -> list[HistogramPicture]:
+    """
+    Lay out histograms of candidates.
 
     Parameters
     ----------
     histograms
-        By name of the quantity; those without values are left out.
+        Histograms by quantity; a histogram without values is left out.
     window
-        Distance above the hull (eV/atom) up to which bars are drawn as hits.
+        Distance above the hull (eV/atom) up to which bars count as hits.
     """
     pictures = []
     for name, quantity in _QUANTITIES.items():
         histogram = histograms[name]
         if histogram.n:
-            reach = window if name == "energy_above_hull" else None
-            pictures.append(_picture(quantity, histogram.bars(), histogram.n, reach))
-    if not pictures:
-        return ""
-    return (
-        f'<section id="distributions"><h2>Distributions</h2><div class="pictures">{"".join(pictures)}</div></section>'
-    )
+            limit = window if name == "energy_above_hull" else None
+            pictures.append(_picture(quantity, histogram.bars(), histogram.n, limit))
+    return pictures
 
 
-def _picture(quantity: _Quantity, bars: Bars, n: int, reach: float | None) -> str:
-    """One histogram."""
-    factor = quantity.factor
+def _picture(quantity: _Quantity, bars: Bars, n: int, limit: float | None) -> HistogramPicture:
+    """Lay out one histogram."""
+    factor, picture = quantity.factor, HistogramPicture
     start, stop = factor * bars.start, factor * (bars.start + bars.width * len(bars.counts))
     most = max(bars.counts)
 
     def x(value: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - 8) * (value - start) / (stop - start)
+        return picture.left + (picture.right - picture.left) * (value - start) / (stop - start)
 
-    def y(count: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * count / most
+    def height(count: float) -> float:
+        return (picture.base - picture.top) * count / most
 
-    marks = [*_grid(most, y), *_axis(start, stop, x), *_rectangles(bars, factor, x, y, reach)]
-    left_out = [f"{number(bars.below)} lower"] * bool(bars.below) + [f"{number(bars.above)} higher"] * bool(bars.above)
-    note = f"{plural(n, 'candidate')}" + (f"; not shown: {', '.join(left_out)}" if left_out else "")
-    title = escape(quantity.title)
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Histogram: {title}">{"".join(marks)}'
-        f'</svg><figcaption>{title}<span class="note">{note}</span></figcaption></figure>'
+    rectangles = []
+    for index, count in enumerate(bars.counts):
+        if count:
+            low, high = (bars.start + bars.width * edge for edge in (index, index + 1))
+            rectangles.append(
+                BarRectangle(
+                    x=x(factor * low),
+                    width=max(x(factor * high) - x(factor * low) - 0.6, 0.6),
+                    height=max(height(count), 0.8),
+                    label=f"{factor * low:.4g} to {factor * high:.4g}: {grouped(count)}",
+                    is_hit=limit is not None and high <= limit + 1e-9,
+                )
+            )
+    counts = [count for count in _round_values(0, most, 3) if count == int(count)]
+    beyond = {"lower": bars.below, "higher": bars.above}
+    left_out = ", ".join(f"{grouped(count)} {side}" for side, count in beyond.items() if count)
+    return HistogramPicture(
+        title=quantity.title,
+        note=plural(n, "candidate") + (f"; not shown: {left_out}" if left_out else ""),
+        grid=[(picture.base - height(count), grouped(int(count))) for count in counts],
+        ticks=[(x(value), minus(f"{value:.6g}")) for value in _round_values(start, stop, _TICKS)],
+        bars=rectangles,
     )
 
 
-def _rectangles(
-    bars: Bars, factor: float, x: Callable[[float], float], y: Callable[[float], float], reach: float | None
-) -> Iterator[str]:
-    for place, count in enumerate(bars.counts):
-        if not count:
-            continue
-        low, high = (bars.start + bars.width * edge for edge in (place, place + 1))
-        hit = reach is not None and high <= reach + 1e-9
-        width = max(x(factor * high) - x(factor * low) - 0.6, 0.6)
-        height = max(y(0) - y(count), 0.8)
-        yield (
-            f'<rect class="{"hit" if hit else "bar"}" x="{x(factor * low):.1f}" y="{y(0) - height:.1f}" '
-            f'width="{width:.1f}" height="{height:.1f}"><title>{factor * low:.4g} to {factor * high:.4g}: '
-            f"{number(count)}</title></rect>"
-        )
-
-
-def _grid(most: int, y: Callable[[float], float]) -> Iterator[str]:
-    """Horizontal lines at round counts."""
-    for count in _round_values(0, most, 3):
-        if count == int(count):
-            yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 8}" y1="{y(count):.1f}" y2="{y(count):.1f}"/>'
-            yield f'<text x="{_LEFT - 5}" y="{y(count) + 4:.1f}" text-anchor="end">{number(int(count))}</text>'
-
-
-def _axis(start: float, stop: float, x: Callable[[float], float]) -> Iterator[str]:
-    """Round values along the axis."""
-    base = _HEIGHT - _BOTTOM
-    for value in _round_values(start, stop, _TICKS):
-        shown = f"{value:.6g}".replace("-", "−")
-        yield f'<line class="tick" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{base}" y2="{base + 4}"/>'
-        yield f'<text x="{x(value):.1f}" y="{base + 17}" text-anchor="middle">{shown}</text>'
-
-
 def _round_values(low: float, high: float, about: int) -> list[float]:
-    """Round values between two, about so many."""
+    """Choose about this many round values between two limits."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough * 0.999)

@@ -1,13 +1,14 @@
-"""What the pictures of property documents have in common: how a document is read, and how a figure looks."""
+"""Shared code of the pictures of property documents: reading a document, and the style of a figure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import BaseModel
 
-from matris.stores.report.parts import formula_html
+from matris.stores.report.formats import formula_html
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +30,28 @@ _FONT = {
 }
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A plotly figure as JSON text with its height in pixels, or the problem with it."""
+
+    content: str = ""
+    height: int = 0
+    problem: str = ""
+
+    @classmethod
+    def of(cls, figure: go.Figure) -> Self:
+        """Convert a figure."""
+        return cls(str(figure.to_json()), figure.layout.height)
+
+
 def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
     """
-    Name of the material for a title, and the fields of a document, some of which must be there.
+    Return the name of the material, for a title, and the fields of a document.
 
     Raises
     ------
     ValueError
-        Naming the first field that is not there, and why.
+        If a needed field is missing; the message names the field and the reason.
     """
     fields = dict(document.model_dump() if isinstance(document, BaseModel) else document)
     material = fields.get("formula_pretty") or fields.get("candidate_id") or "the document"
@@ -46,12 +61,12 @@ def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
             why = fields.get("error") or ("the material failed" if fields.get("state") == "failed" else None)
             raise ValueError(f"{material} has no {field}" + (f": {why}" if why else ""))
         if isinstance(value, dict) and "blob_uuid" in value:
-            raise ValueError(f"{field} of {material} lies in the additional store: read the document with load=True")
-    return formula_html(str(material)), fields
+            raise ValueError(f"{field} of {material} is in the additional store: read the document with load=True")
+    return str(formula_html(str(material))), fields
 
 
 def subplots(**layout: Any) -> go.Figure:
-    """Make an empty figure of subplots in the looks of the reports."""
+    """Make an empty figure of subplots in the style of the reports."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(**layout)
@@ -63,7 +78,7 @@ def subplots(**layout: Any) -> go.Figure:
 
 
 def titled(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """Give a figure its title, margins and legend."""
+    """Set title, height, margins and legend of a figure."""
     legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
     heading = {"text": title, "x": 0.01, "xanchor": "left", "y": 0.98, "yanchor": "top", "font": {"size": 15}}
     margin = {"l": 76, "r": 24, "t": 56, "b": 52}

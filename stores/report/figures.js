@@ -1,4 +1,4 @@
-// Draws a figure when it comes near the window; those in space go again: browsers hold few of them at a time.
+// Draws a figure when it scrolls into view. 3D figures are removed when out of view: browsers limit WebGL contexts.
 "use strict";
 
 const drawn = new IntersectionObserver(entries => entries.forEach(({target, isIntersecting}) => {

@@ -1,4 +1,4 @@
-"""Histograms of values that come one by one, without keeping them."""
+"""Histograms of a stream of values, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 _MOST = 4000
-"""Bins that are kept; when there are more, neighbors are joined."""
+"""Largest number of bins; if there are more, neighbouring bins are merged."""
 
 _TAIL = 0.005
-"""Share of the values at either end that a picture may leave out."""
+"""Share of the values that a picture may leave out at either end."""
 
 
 @dataclass(frozen=True)
 class Bars:
     """
-    What a picture shows.
+    Bars of a histogram.
 
     Attributes
     ----------
     start, width
-        Lower edge of the first bar, and width of all.
+        Lower edge of the first bar; width of a bar.
     counts
-        Values in each.
+        Number of values in each bar.
     below, above
-        Values left out at either end.
+        Number of values below the first and above the last bar.
     """
 
     start: float
@@ -38,12 +38,12 @@ class Bars:
 
 class Histogram:
     """
-    Counts by bins.
+    Number of values by bin.
 
     Parameters
     ----------
     width
-        Of the bins; doubled when there are too many of them.
+        Width of the bins. It doubles when there are too many bins.
     """
 
     def __init__(self, width: float) -> None:
@@ -52,41 +52,42 @@ class Histogram:
         self._counts: Counter[int] = Counter()
 
     def add(self, value: float | None) -> None:
-        """Count a value; None and what is not finite are passed over."""
+        """Count a value; None, NaN and infinite values are ignored."""
         if value is None or not math.isfinite(value):
             return
         self.n += 1
         self._counts[math.floor(value / self.width + 1e-9)] += 1
         while len(self._counts) > _MOST:
             self.width *= 2
-            joined: Counter[int] = Counter()
+            merged: Counter[int] = Counter()
             for index, count in self._counts.items():
-                joined[index // 2] += count
-            self._counts = joined
+                merged[index // 2] += count
+            self._counts = merged
 
     def bars(self, most: int = 50) -> Bars:
         """
-        Join bins to bars that can be seen.
+        Merge bins into visible bars.
 
         Parameters
         ----------
         most
-            Bars.
+            Largest number of bars.
 
         Returns
         -------
         Bars
-            From end to end, but for thin tails if those are longer than all the rest. None if there are no values.
+            Bars of the whole range. Sparse tails are left out if they are longer than the rest. There are no bars if
+            there are no values.
         """
         if not self.n:
             return Bars(0.0, self.width, (), 0, 0)
         indices = sorted(self._counts)
-        upto = list(accumulate(self._counts[index] for index in indices))
+        cumulative = list(accumulate(self._counts[index] for index in indices))
         first, last = indices[0], indices[-1]
-        near_first = next(i for i, n in zip(indices, upto, strict=True) if n > _TAIL * self.n)
-        near_last = next(i for i, n in zip(indices, upto, strict=True) if n >= (1 - _TAIL) * self.n)
-        if 2 * (near_last - near_first + 1) < last - first + 1:
-            first, last = near_first, near_last
+        low = next(i for i, n in zip(indices, cumulative, strict=True) if n > _TAIL * self.n)
+        high = next(i for i, n in zip(indices, cumulative, strict=True) if n >= (1 - _TAIL) * self.n)
+        if 2 * (high - low + 1) < last - first + 1:
+            first, last = low, high
         factor = math.ceil((last - first + 1) / most)
         first = first // factor * factor
         counts = [0] * ((last - first) // factor + 1)

@@ -1,4 +1,4 @@
-"""Interactive pictures of convex hulls of two, three and four elements."""
+"""Interactive pictures of convex hulls of two to four elements."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COLOUR_RANGE = 200.0
-"""Distance above the hull (meV/atom) at which the colour scale ends."""
+"""Upper end of the colour scale: distance above the hull, meV/atom."""
 
 _GREEN = "#1a7f4b"
 _LINE = "#8796a5"
 _FONT = {"family": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif", "size": 13}
-_LABELS = 40  # formulas that a picture has room for
+_LABELS = 40  # formulas in a picture
 _CORNERS = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 0.8660, 0.0), (0.5, 0.2887, 0.8165))
-"""Of a regular tetrahedron."""
+"""Corners of a regular tetrahedron."""
 
 type _Edges = Sequence[tuple[int, int]]
 type _Groups = Sequence[tuple[str, list[HullPoint], dict[str, Any]]]
@@ -39,14 +39,21 @@ def hull_figure(
     system
         Two to four element symbols.
     points
-        Phases of this system and its subsystems.
+        Phases of the system and its subsystems.
     references
-        Such phases that make up the hull in place of `points`.
+        Reference phases of the system and its subsystems; they make up the hull in place of `points`.
 
     Returns
     -------
     dict
-        A plotly figure, as JSON has it.
+        JSON-ready plotly figure; formation energies in eV/atom, distances to the hull in meV/atom.
+
+    Examples
+    --------
+    >>> oxide = HullPoint("MgO", {"Mg": 1.0, "O": 1.0}, formation_energy=-3.0, above_hull=0.0)
+    >>> figure = hull_figure(("Mg", "O"), [oxide])
+    >>> [trace["name"] for trace in figure["data"]]
+    ['convex hull', 'stable']
     """
     corners, edges = _hull(system, points if references is None else references)
     shown = [*(references or ()), *points]
@@ -66,7 +73,7 @@ def hull_figure(
 
 
 def _binary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, groups: _Groups) -> _Figure:
-    """Draw formation energy against the fraction of the second element."""
+    """Draw formation energy against the atomic fraction of the second element."""
     ends = [(_fraction(point, system[1]), point.formation_energy) for point in corners]
     x, y = _lines(ends, edges)
     line = {"color": _LINE, "width": 1.5}
@@ -83,7 +90,7 @@ def _binary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, 
 
 
 def _ternary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, groups: _Groups) -> _Figure:
-    """Draw compositions in a triangle, joined where phases coexist on the hull."""
+    """Draw compositions in a triangle, with lines between phases that coexist on the hull."""
     keys = ("a", "b", "c")
     lines = _lines([[_fraction(point, element) for element in system] for point in corners], edges)
     line = {"color": _LINE, "width": 1.2}
@@ -97,7 +104,7 @@ def _ternary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges,
 
 
 def _quaternary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edges, groups: _Groups) -> _Figure:
-    """Draw compositions in a tetrahedron, joined where phases coexist on the hull."""
+    """Draw compositions in a tetrahedron, with lines between phases that coexist on the hull."""
     x, y, z = _lines([_in_space(point, system) for point in corners], edges)
     line = {"color": _LINE, "width": 2}
     traces = [_hull_line("scatter3d", "coexistence on the hull", line, x=x, y=y, z=z)]
@@ -113,12 +120,12 @@ def _quaternary(system: Sequence[str], corners: Sequence[HullPoint], edges: _Edg
 
 
 def _hull_line(kind: str, name: str, line: dict[str, Any], **at: Any) -> dict[str, Any]:
-    """Lines of the hull."""
+    """Make the trace of the lines of the hull."""
     return {"type": kind, "name": name, "mode": "lines", "line": line, "hoverinfo": "skip", **at}
 
 
 def _lines(ends: Sequence[Sequence[float]], edges: _Edges) -> list[list[float | None]]:
-    """Coordinates of lines between points, axis by axis, with gaps between them."""
+    """Coordinates of line segments between points, axis by axis; None separates the segments."""
     paths: list[list[float | None]] = [[] for _ in ends[0]]
     for i, j in edges:
         for path, start, end in zip(paths, ends[i], ends[j], strict=True):
@@ -127,14 +134,14 @@ def _lines(ends: Sequence[Sequence[float]], edges: _Edges) -> list[list[float | 
 
 
 def _in_space(point: HullPoint, system: Sequence[str]) -> tuple[float, float, float]:
-    """Place of a composition in a tetrahedron."""
+    """Cartesian coordinates of a composition in the tetrahedron."""
     shares = [_fraction(point, element) for element in system]
     x, y, z = (sum(share * corner[axis] for share, corner in zip(shares, _CORNERS, strict=True)) for axis in range(3))
     return x, y, z
 
 
 def _groups(points: Sequence[HullPoint], named: set[str], *, flat: bool) -> _Groups:
-    """Sort out reference, unstable and stable phases with the style of each, in drawing order."""
+    """Group reference, unstable and stable phases with the style of each group, in drawing order."""
     reference = [p for p in points if p.above_hull is None]
     unstable = sorted(
         (p for p in points if p.above_hull is not None and p.above_hull > 0), key=lambda p: -(p.above_hull or 0)
@@ -147,7 +154,7 @@ def _groups(points: Sequence[HullPoint], named: set[str], *, flat: bool) -> _Gro
         "colorscale": [[0, "#2a9d8f"], [0.35, "#e9c46a"], [1, "#c8553d"]],
         "colorbar": {"title": {"text": "meV/atom<br>above hull"}, "thickness": 12, "len": 0.6},
     }
-    scale = 1.0 if flat else 0.6  # plotly's markers are larger in space
+    scale = 1.0 if flat else 0.6  # plotly draws markers larger in 3D
     styles: list[tuple[str, list[HullPoint], dict[str, Any]]] = [
         ("reference", reference, {"symbol": "square-open", "size": 7 * scale, "color": _LINE, "opacity": 0.5}),
         ("above the hull", unstable, {"size": 9 * scale, "line": {"width": 0.5, "color": "white"}, **colour}),
@@ -181,7 +188,7 @@ def _fraction(point: HullPoint, element: str) -> float:
 
 
 def _hull(system: Sequence[str], points: Sequence[HullPoint]) -> tuple[list[HullPoint], list[tuple[int, int]]]:
-    """Corners of the lower convex hull and the edges between them; the elements count as zero."""
+    """Vertices of the lower convex hull and the edges between them; elements have formation energy 0."""
     elements = [HullPoint(e, {e: 1.0}, 0.0, None) for e in system]
     candidates = [*elements, *(p for p in points if len(p.composition) > 1)]
     entries = [

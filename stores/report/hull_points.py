@@ -1,4 +1,4 @@
-"""Phases in pictures of convex hulls, and which chemical systems are drawn."""
+"""Phases in pictures of convex hulls, and the choice of chemical systems to draw."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from pymatgen.entries.computed_entries import ComputedEntry
 
 DRAWABLE = (2, 3, 4)
-"""Numbers of elements whose hulls are drawn: in a plane, a triangle, a tetrahedron."""
+"""Numbers of elements of hulls that can be drawn: in a plane, a triangle, a tetrahedron."""
 
 
 @dataclass(frozen=True, slots=True)
 class HullPoint:
     """
-    One phase in a hull plot.
+    One phase in a picture of a hull.
 
     Parameters
     ----------
     formula
-        What it is called.
+        Formula in the labels.
     composition
         Element symbol to amount.
     formation_energy
-        eV/atom.
+        Formation energy, eV/atom.
     above_hull
-        eV/atom; None for a phase of a reference set, which is drawn as such.
+        Distance to the hull, eV/atom; None for a phase of a reference set.
     label
-        Further line for the hover text.
+        Text after the formula in the hover text.
     """
 
     formula: str
@@ -42,7 +42,7 @@ class HullPoint:
 
 
 def hull_point(document: Mapping[str, Any]) -> HullPoint | None:
-    """Phase of a candidate document that can be drawn: one on a hull, of not too many elements."""
+    """Phase of a candidate document; None without a hull, or with too many elements for a picture."""
     formation = document.get("formation_energy_per_atom")
     if document.get("hull_state") != "ok" or formation is None or document["nelements"] > DRAWABLE[-1]:
         return None
@@ -57,19 +57,24 @@ def hull_point(document: Mapping[str, Any]) -> HullPoint | None:
 
 def drawable_systems(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
     """
-    Chemical systems worth a picture: with a compound, and not too many elements.
+    Select the chemical systems to draw: two to four elements, with phases.
 
-    If all phases together have no more elements than can be drawn, those are a system, whether or not a phase has all.
+    The system of all elements is drawn too if it has at most four elements, even if no phase contains all of them.
 
     Parameters
     ----------
     counts
-        Phases by chemical system, such as ``"Fe-O"``.
+        Number of phases by chemical system, such as ``"Fe-O"``.
 
     Returns
     -------
     list of tuple
-        Sorted element symbols; systems with most phases in them and in their subsystems come first.
+        Sorted element symbols. Systems with most phases, including those of subsystems, come first.
+
+    Examples
+    --------
+    >>> drawable_systems({"Fe": 1, "Fe-O": 4, "Li-O": 2})
+    [('Fe', 'Li', 'O'), ('Fe', 'O'), ('Li', 'O')]
     """
     spaces = {frozenset(system.split("-")): n for system, n in counts.items()}
     systems = {space for space in (*spaces, frozenset().union(*spaces)) if len(space) in DRAWABLE}
@@ -78,18 +83,18 @@ def drawable_systems(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
 
 
 def _parts(space: frozenset[str]) -> Iterable[frozenset[str]]:
-    """Subsystems, the system itself among them."""
+    """Subsystems, including the system itself."""
     return (frozenset(part) for n in range(1, len(space) + 1) for part in combinations(sorted(space), n))
 
 
 def inside(points: Mapping[str, Sequence[HullPoint]], system: Sequence[str]) -> list[HullPoint]:
-    """Phases of a chemical system and its subsystems, from phases by the system of their own."""
+    """Phases of a chemical system and its subsystems; `points` has the phases by chemical system."""
     return [point for part in _parts(frozenset(system)) for point in points.get("-".join(sorted(part)), ())]
 
 
 def reference_points(entries: Iterable[ComputedEntry]) -> list[HullPoint]:
     """
-    Compounds of a reference set with their formation energies.
+    Compute formation energies of the compounds in a reference set.
 
     Parameters
     ----------
@@ -99,16 +104,23 @@ def reference_points(entries: Iterable[ComputedEntry]) -> list[HullPoint]:
     Returns
     -------
     list of HullPoint
-        Of as many elements as can be drawn; those whose elements are not all in the set are left out.
+        Compounds of at most four elements. Compounds of elements that are missing in the set are left out.
+
+    Examples
+    --------
+    >>> from pymatgen.entries.computed_entries import ComputedEntry
+    >>> entries = [ComputedEntry("Mg", -1.5), ComputedEntry("O2", -10.0), ComputedEntry("MgO", -12.5)]
+    >>> [(point.formula, round(point.formation_energy, 3)) for point in reference_points(entries)]
+    [('MgO', -3.0)]
     """
-    listed = list(entries)
+    entries = list(entries)
     pure: dict[str, float] = {}
-    for entry in listed:
+    for entry in entries:
         if entry.is_element:
             symbol = entry.composition.chemical_system
             pure[symbol] = min(entry.energy_per_atom, pure.get(symbol, entry.energy_per_atom))
     points = []
-    for entry in listed:
+    for entry in entries:
         symbols = entry.composition.chemical_system_set
         if entry.is_element or len(symbols) > DRAWABLE[-1] or not symbols <= pure.keys():
             continue

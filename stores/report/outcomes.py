@@ -1,4 +1,4 @@
-"""Which candidates of a campaign are how good, and what became of the others."""
+"""Outcome of each candidate of a campaign: its place in the ranking, or the stage and reason of its loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 WINDOW = 0.1
-"""Distance above the hull (eV/atom) up to which a candidate survives, unless a campaign has another."""
+"""Default window: largest distance above the hull (eV/atom) of a survivor."""
 
 STAGES = (
     "reading",
@@ -25,13 +25,13 @@ STAGES = (
     "duplicates after relaxing",
     "hull window",
 )
-"""Where a candidate may be lost, in the order of a campaign."""
+"""Stages at which a candidate can be lost, in the order of a campaign."""
 
 SOUND, UNSOUND, FAILED = "sound", "unsound", "failed"
 _VERDICTS = {"phonon": ("has_imaginary_modes", False), "elastic": ("is_mechanically_stable", True)}
 _LOST = ("rejected", "failed", "max_steps")
 _EQUAL = "equal to another candidate"
-_KINDS = 200  # of reasons, at one stage
+_KINDS = 200  # kinds of reasons that are counted separately at one stage
 _OTHER = "other reasons"
 
 type Document = Mapping[str, Any]
@@ -41,20 +41,31 @@ def ranked(documents: Iterable[Document]) -> list[Document]:
     """
     Sort converged candidates by distance to the hull.
 
-    Elemental references and known phases are left out: they compete, and are no discoveries. Candidates without a
-    distance to the hull come last, by formula.
+    Elemental references and known phases are left out: they compete on the hull but are not discoveries. Candidates
+    without a distance to the hull come last, sorted by formula.
 
     Parameters
     ----------
     documents
         Candidate documents.
+
+    Examples
+    --------
+    >>> common = {"state": "converged", "source": "in.cif"}
+    >>> documents = [
+    ...     {"document_id": "a", "energy_above_hull": 0.08, **common},
+    ...     {"document_id": "b", "energy_above_hull": 0.00, **common},
+    ...     {"document_id": "c", "state": "failed", "source": "in.cif"},
+    ... ]
+    >>> [document["document_id"] for document in ranked(documents)]
+    ['b', 'a']
     """
-    taking_part = [d for d in documents if d["state"] == "converged" and d["source"] not in REFERENCE_SOURCES]
-    return sorted(taking_part, key=place)
+    converged = [d for d in documents if d["state"] == "converged" and d["source"] not in REFERENCE_SOURCES]
+    return sorted(converged, key=place)
 
 
 def place(document: Document) -> tuple[bool, float, str, float, str]:
-    """Give what a ranking sorts a document by."""
+    """Sort key of a document in a ranking: distance to the hull, formula, energy, id."""
     distance, energy = document.get("energy_above_hull"), document.get("energy_per_atom")
     return (
         distance is None,
@@ -66,13 +77,38 @@ def place(document: Document) -> tuple[bool, float, str, float, str]:
 
 
 def lost(documents: Iterable[Document]) -> list[Document]:
-    """Pick what did not converge: rejected first, then failed, then out of steps."""
-    found = [document for document in documents if document["state"] in _LOST]
-    return sorted(found, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+    """
+    Select rejected, failed and unconverged candidates, in this order.
+
+    Parameters
+    ----------
+    documents
+        Candidate documents.
+    """
+    losses = [document for document in documents if document["state"] in _LOST]
+    return sorted(losses, key=lambda document: (_LOST.index(document["state"]), document["source"]))
+
+
+def origin(document: Document) -> str:
+    """Name the origin of a candidate: its source, or the structure type it was generated from."""
+    prototype = (document.get("provenance") or {}).get("prototype")
+    return f"{prototype} type" if prototype else str(document["source"])
 
 
 def reason(document: Document) -> str:
-    """Say why a candidate has no place in the ranking."""
+    """
+    State why a candidate has no place in the ranking.
+
+    Parameters
+    ----------
+    document
+        Candidate document.
+
+    Examples
+    --------
+    >>> reason({"state": "max_steps", "error": None, "n_steps": 500, "fmax": 0.31})
+    'not converged after 500 steps, largest force 0.31 eV/Å'
+    """
     if document.get("error"):
         return str(document["error"])
     if document["state"] == "max_steps":
@@ -83,9 +119,21 @@ def reason(document: Document) -> str:
 
 
 def kind(message: str) -> str:
-    """Return what a reason has in common with others of its kind: the words before the particulars."""
-    said = re.sub(r"^site \d+ \(\w+\) has an? ", "", message)
-    head = re.split(r"[:(;,]|\bsite \d", said, maxsplit=1)[0].strip()
+    """
+    Reduce a reason to its kind: the words before the details.
+
+    Parameters
+    ----------
+    message
+        Reason why a candidate was lost.
+
+    Examples
+    --------
+    >>> kind("atoms too close: sites 0 (Fe) and 1 (O) are 0.20 Å apart")
+    'atoms too close'
+    """
+    general = re.sub(r"^site \d+ \(\w+\) has an? ", "", message)
+    head = re.split(r"[:(;,]|\bsite \d", general, maxsplit=1)[0].strip()
     for start in ("unsupported element", "equal to candidate"):
         if head.startswith(start):
             return start
@@ -94,7 +142,7 @@ def kind(message: str) -> str:
 
 def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str] | None:
     """
-    Say where a candidate was lost, and why.
+    State at which stage a candidate was lost, and for which kind of reason.
 
     Parameters
     ----------
@@ -106,7 +154,12 @@ def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str
     Returns
     -------
     tuple of str or None
-        One of `STAGES`, and the kind of reason; None for what survives.
+        One of `STAGES` and the kind of reason; None for a survivor.
+
+    Examples
+    --------
+    >>> lost_at({"state": "failed", "error": "out of memory: 900 atoms"})
+    ('failed', 'out of memory')
     """
     state, stage, distance = document["state"], document.get("stage"), document.get("energy_above_hull")
     if state == "rejected":
@@ -122,36 +175,46 @@ def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str
     if window is None or (distance is not None and distance <= window):
         return None
     if distance is None:
-        return "hull window", f"no distance: {kind(document.get('hull_state') or 'no hull was taken')}"
+        return "hull window", f"no distance: {kind(document.get('hull_state') or 'no hull was computed')}"
     return "hull window", f"more than {1e3 * window:g} meV/atom above the hull"
 
 
 @dataclass
-class Funnel:
+class Outcomes:
     """
-    How many candidates of a campaign were lost where, counted document by document.
+    Number of candidates that each stage of a campaign lost, counted document by document.
 
-    Elemental references and known phases do not count.
+    Elemental references and known phases are not counted.
 
     Attributes
     ----------
     window
         Distance above the hull (eV/atom) up to which a candidate survives; None if there is no hull.
     read
-        Structures read or generated; None if all have a document.
+        Number of structures read or generated; None if each has a document.
     identical
-        Of them, those that had been read before.
+        Number of structures that were identical to an earlier one.
     documents
-        Candidates whose documents were added.
+        Number of candidates whose documents were added.
     lost
-        Number by stage and kind of reason.
+        Number of candidates by stage and kind of reason.
     stable
-        Survivors on the hull.
+        Number of survivors on the hull.
     extrapolating
-        Survivors that are unlike what the checkpoint was trained on; None if it does not know.
+        Number of survivors unlike the training data of the checkpoint; None if the checkpoint cannot judge.
     verdicts
-        Survivors by property that was computed of them: `SOUND` (dynamically or mechanically stable), `UNSOUND`,
+        Number of survivors by computed property and verdict: `SOUND` (dynamically or mechanically stable), `UNSOUND` or
         `FAILED`.
+
+    Examples
+    --------
+    >>> documents = [
+    ...     {"source": "a.cif", "state": "converged", "energy_above_hull": 0.0},
+    ...     {"source": "b.cif", "state": "failed", "error": "out of memory"},
+    ... ]
+    >>> outcomes = Outcomes.of(documents)
+    >>> outcomes.summary()
+    '2 read, 1 ranked (1 on the hull), 1 failed'
     """
 
     window: float | None = WINDOW
@@ -175,25 +238,26 @@ class Funnel:
         documents
             Candidate documents.
         intake
-            What a campaign has read: ``read`` and ``identical`` of `matris.flows.campaign.intake.Intake`. By default
-            all that was read has a document.
+            Counts ``read`` and ``identical`` of `matris.flows.campaign.intake.Intake`. By default every structure that
+            was read has a document.
         window
-            See `Funnel`.
+            See `Outcomes`.
         """
-        funnel = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
+        outcomes = cls(window) if intake is None else cls(window, intake["read"], intake["identical"])
         for document in documents:
-            funnel.add(document)
-        return funnel
+            outcomes.add(document)
+        return outcomes
 
     def add(self, document: Document) -> None:
         """Count a candidate document."""
         if document["source"] in REFERENCE_SOURCES:
             return
         self.documents += 1
-        at = lost_at(document, self.window)
-        if at is not None:
-            kinds = self.lost[at[0]]
-            kinds[at[1] if at[1] in kinds or len(kinds) < _KINDS else _OTHER] += 1
+        loss = lost_at(document, self.window)
+        if loss is not None:
+            stage, kind_of_reason = loss
+            kinds = self.lost[stage]
+            kinds[kind_of_reason if kind_of_reason in kinds or len(kinds) < _KINDS else _OTHER] += 1
             return
         distance = document.get("energy_above_hull")
         self.stable += distance is not None and distance <= 0
@@ -201,36 +265,36 @@ class Funnel:
             self.extrapolating = (self.extrapolating or 0) + extrapolating
         for name, (field_name, wanted) in _VERDICTS.items():
             if summary := document.get(name):
-                found = summary.get(field_name)
-                self.verdicts[name][FAILED if found is None else SOUND if found == wanted else UNSOUND] += 1
+                verdict = summary.get(field_name)
+                self.verdicts[name][FAILED if verdict is None else SOUND if verdict == wanted else UNSOUND] += 1
 
     @property
     def distinct(self) -> int:
-        """Candidates, each counted once."""
+        """Number of different candidates."""
         return self.documents if self.read is None else max(self.read - self.identical, self.documents)
 
     @property
     def unfinished(self) -> int:
-        """Candidates that have no document yet."""
+        """Number of candidates without a document."""
         return self.distinct - self.documents
 
     @property
     def converged(self) -> int:
-        """Candidates that were relaxed."""
+        """Number of relaxed candidates."""
         return self.left("not converged")
 
     @property
     def survivors(self) -> int:
-        """Candidates that were lost nowhere."""
+        """Number of candidates that no stage lost."""
         return self.left("hull window")
 
     def left(self, stage: str) -> int:
-        """Candidates that are left after a stage."""
+        """Count the candidates left after a stage."""
         passed = STAGES[: STAGES.index(stage) + 1]
         return self.documents - sum(self.lost[each].total() for each in passed)
 
     def summary(self) -> str:
-        """Sum a campaign up in one line."""
+        """Summarise a campaign in one line."""
         read = self.distinct + self.identical if self.read is None else self.read
         hull = self.window is not None
         rejected = sum(self.lost[stage].total() for stage in ("reading", "sanity", "chemistry"))

@@ -1,4 +1,4 @@
-// Choosing a hull, sorting and filtering tables.
+// Selects a hull; sorts and filters tables.
 "use strict";
 
 function drawHull(id) {

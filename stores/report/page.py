@@ -1,22 +1,21 @@
-"""What a screening campaign found, as one HTML file that needs nothing else."""
+"""The report of a screening campaign as one self-contained HTML file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matris.stores.query.tables import whole_file
-from matris.stores.report import head
-from matris.stores.report.assets import page_of
-from matris.stores.report.discoveries import discoveries
+from matris.stores.report import origin
+from matris.stores.report.crystals import looks
 from matris.stores.report.distributions import distributions
-from matris.stores.report.funnel import funnel
 from matris.stores.report.hulls import hulls
-from matris.stores.report.outcomes import WINDOW, Funnel
-from matris.stores.report.periodic_table import periodic_table
-from matris.stores.report.table import failures, ranking
+from matris.stores.report.outcomes import WINDOW, Outcomes
+from matris.stores.report.periodic_table import COUNTS, periodic_table
+from matris.stores.report.stage_counts import stage_counts
 from matris.stores.report.tally import Tally
+from matris.stores.report.templating import write_page
 from matris.stores.report.top import top
 
 if TYPE_CHECKING:
@@ -83,24 +82,24 @@ class Report:
     Parameters
     ----------
     documents
-        Candidate documents, the elemental references among them, with at least `FIELDS`; read once, one by one.
+        Candidate documents, including elemental references, with at least `FIELDS`. They are read once, one by one.
     structures
-        Finds the relaxed structure of a document by its ``document_id``; None if there is none.
+        Returns the relaxed structure of a document by its ``document_id``, or None.
     card
         Card of the checkpoint.
     title
         Headline.
     intake
-        What was read: ``read`` and ``identical``, as `matris.flows.campaign.intake.Intake` counts them. By default all
-        that was read has a document.
+        Number of structures ``read`` and ``identical``, as `matris.flows.campaign.intake.Intake` counts them. By
+        default each structure that was read has a document.
     window
         Distance above the hull (eV/atom) up to which candidates survive; None if there is no hull.
     reference_points
-        Phases of the reference set, if the hull is one of references; by default it is one of the documents.
+        Phases of the reference set for a hull of references. By default the documents make up the hull.
     phonons
-        Finds the document of a candidate's phonons with its bands, see `matris.stores.documents.property_outputs`.
+        Returns the phonon document of a candidate with its bands, see `matris.stores.documents.properties`.
     discovery
-        Counts of what is stable, unique and novel.
+        Counts of stable, unique and novel candidates.
     """
 
     documents: Iterable[Document]
@@ -118,48 +117,67 @@ def write_report(report: Report, directory: str | Path) -> Path:
     """
     Write ``index.html``.
 
-    Memory and the size of the page do not grow with the number of documents.
+    Memory and the size of the page are bounded for any number of documents.
 
     Parameters
     ----------
     report
-        What to tell.
+        Content of the report.
     directory
-        Folder, made if need be. An earlier report there is replaced when the new one is complete.
+        Folder; created if missing. An earlier report in it is replaced when the new one is complete.
 
     Returns
     -------
     Path
-        The HTML file. It holds its styles, scripts, pictures and crystals, and can be sent by itself.
+        The HTML file. It contains its styles, scripts, pictures and crystals and works without a network.
 
     Raises
     ------
     OSError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> origin = {"checkpoint": {"key": "tiny"}, "settings": {"digest": "0"}}
+    >>> documents = [{"source": "a.cif", "state": "failed", "error": "atoms too close: sites 0 and 1", **origin}]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = write_report(Report(documents, structures=lambda document_id: None, title="Oxides"), folder)
+    ...     path.name, "atoms too close" in path.read_text(encoding="utf-8")
+    ('index.html', True)
     """
-    intake = report.intake
-    counts = Funnel(report.window) if intake is None else Funnel(report.window, intake["read"], intake["identical"])
-    tally = Tally.of(report.documents, counts)
+    intake, window, card = report.intake, report.window, report.card
+    outcomes = Outcomes(window) if intake is None else Outcomes(window, intake["read"], intake["identical"])
+    tally = Tally.of(report.documents, outcomes)
     best = tally.ranking.sorted()
-    crystals, bands = top(best, report.structures, report.phonons)
-    pictures, drawn = hulls(tally, report.reference_points)
-    body = "\n".join(
-        (
-            head.head(report.title, tally, report.card),
-            funnel(counts),
-            crystals,
-            pictures,
-            periodic_table(tally.with_element, report.window),
-            distributions(tally.histograms, report.window),
-            ranking(best, counts),
-            failures(tally),
-            discoveries(report.discovery),
-            head.references(tally),
-            head.checkpoint(report.card),
-            head.settings(tally),
-        )
-    )
+    top_candidates = top(best, report.structures, report.phonons)
+    drawn_hulls = hulls(tally, report.reference_points)
     path = Path(directory) / INDEX
-    with whole_file(path) as stream:
-        stream.write(page_of(report.title, body, "page.js", "figures.js", "crystal.js", plotly=drawn or bands))
+    write_page(
+        path,
+        "campaign.html",
+        plotly=bool(drawn_hulls.figures) or any(candidate.bands for candidate in top_candidates),
+        title=report.title,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        card=card,
+        is_demonstrator=origin.is_demonstrator(card),
+        checkpoint_keys=origin.checkpoint_keys(tally, card),
+        hull_types=sorted({hull_type for hull_type, _ in tally.hulls}),
+        tally=tally,
+        outcomes=outcomes,
+        window=window,
+        stage_counts=stage_counts(outcomes),
+        top=top_candidates,
+        looks=looks(site[0] for candidate in top_candidates for site in candidate.crystal["sites"]),
+        hulls=drawn_hulls,
+        elements=periodic_table(tally.with_element),
+        element_counts=COUNTS,
+        distributions=distributions(tally.histograms, window),
+        ranking=best,
+        has_elastic=any(document.get("elastic") for document in best),
+        has_phonon=any(document.get("phonon") for document in best),
+        discovery=report.discovery,
+        competing_phases=origin.competing_phases(tally),
+        settings=origin.settings(tally),
+    )
     return path

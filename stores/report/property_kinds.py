@@ -1,4 +1,4 @@
-"""Which numbers and pictures of each kind of property people look at first."""
+"""Key numbers and pictures of each kind of property."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ type Document = Mapping[str, Any]
 type Read = Callable[[Document], Any]
 
 ROOM_TEMPERATURE = 300.0
-"""K, at which tables show what depends on temperature."""
+"""Temperature of temperature-dependent values in tables, K."""
 
 
 @dataclass(frozen=True)
 class PropertyKind:
     """
-    How to present one kind of property.
+    Presentation of one kind of property.
 
     Parameters
     ----------
     title
-        What it is called.
+        Name of the property.
     mark
-        Field that documents of this kind have, and no others.
+        Field that only documents of this kind have.
     columns
-        Name, with its unit after a line break, to what reads the value from a document that has results.
+        Column heading, with the unit after a line break, to the function that reads the value from a document with
+        results.
     plots
-        What draws a document.
+        Functions that draw a document.
     """
 
     title: str
@@ -44,13 +45,13 @@ class PropertyKind:
     plots: Sequence[Callable[[Document], go.Figure]]
 
     def row(self, document: Document) -> list[Any]:
-        """Values of the columns; None where there are no results."""
+        """Values of the columns; None for a failed document."""
         failed = document["state"] == "failed"
         return [None if failed else read(document) for read in self.columns.values()]
 
 
 def _at_room(field: str, factor: float = 1.0) -> Read:
-    """Read a quantity at 300 K, times a factor; None if the temperatures do not reach there."""
+    """Read a quantity at 300 K, multiplied by a factor; None if 300 K is outside the temperatures."""
 
     def read(document: Document) -> float | None:
         temperatures = document["temperatures"]
@@ -96,7 +97,7 @@ KINDS: dict[str, PropertyKind] = {
         title="Phonons",
         mark="phonon_bandstructure",
         columns={
-            "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes is zero
+            "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes
             "highest\nTHz": _highest,
             "F(300 K)\nkJ/mol": _at_room("free_energies", 1e-3),
             "Cv(300 K)\nJ/K/mol": _at_room("heat_capacities"),
@@ -130,17 +131,17 @@ KINDS: dict[str, PropertyKind] = {
         plots=(plots.plot_dynamics,),
     ),
 }
-"""By the name of the command that computes it, where there is one. Dynamics shows means over the second half."""
+"""Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""
 
 
 def kind_of(documents: Sequence[Document]) -> str:
     """
-    Find out what kind of property documents hold.
+    Determine the kind of property of documents.
 
     Parameters
     ----------
     documents
-        At least one.
+        At least one document.
 
     Returns
     -------
@@ -150,10 +151,15 @@ def kind_of(documents: Sequence[Document]) -> str:
     Raises
     ------
     ValueError
-        If they are of no kind known, or not all of the same.
+        If the kind is unknown, or the documents are of several kinds.
+
+    Examples
+    --------
+    >>> kind_of([{"elastic_tensor": {}}, {"elastic_tensor": None, "state": "failed"}])
+    'elastic'
     """
-    found = {next((name for name, kind in KINDS.items() if kind.mark in d), "unknown") for d in documents}
-    if len(found) != 1 or "unknown" in found:
-        listed = ", ".join(sorted(found)) or "none"
-        raise ValueError(f"documents must be of one kind out of {', '.join(KINDS)}; there are: {listed}")
-    return found.pop()
+    kinds = {next((name for name, kind in KINDS.items() if kind.mark in d), "unknown") for d in documents}
+    if len(kinds) != 1 or "unknown" in kinds:
+        names = ", ".join(sorted(kinds)) or "none"
+        raise ValueError(f"documents must be of one kind out of {', '.join(KINDS)}; these are: {names}")
+    return kinds.pop()

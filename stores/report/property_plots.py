@@ -1,4 +1,4 @@
-"""Pictures of property documents: pure functions from a document, its arrays loaded, to a plotly figure."""
+"""Pictures of property documents: pure functions from a document with its arrays to a plotly figure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COLOURS = (ACCENT, SECOND, THIRD)
 _CURVE_POINTS = 120
-_FIXED = 1e-6  # relative change of a volume that is held
+_FIXED = 1e-6  # largest relative change of a fixed volume
 _DYNAMICS = (
     ("temperature", "temperature (K)", "%{y:.1f} K"),
     ("potential_energy", "energy (eV/atom)", "%{y:.4f} eV/atom"),
@@ -34,7 +34,7 @@ _DYNAMICS = (
 
 def plot_phonons(document: Document) -> go.Figure:
     """
-    Phonon bands along the path through the Brillouin zone, and beside them the density of states.
+    Draw phonon bands along a path through the Brillouin zone, with the density of states on the right.
 
     Parameters
     ----------
@@ -44,13 +44,26 @@ def plot_phonons(document: Document) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Frequencies in THz; imaginary ones below zero, in red (but for rounding, if the document says that there are
-        none). A trace for each band, and one more for the imaginary part of each band that has one.
+        Frequencies in THz, imaginary ones negative and red. Negative frequencies are rounding errors, and not red, if
+        the document has no imaginary modes. One trace for each band, and one for each imaginary part of a band.
 
     Raises
     ------
     ValueError
         If the document has no bands or no density of states.
+
+    Examples
+    --------
+    >>> bands = {
+    ...     "frequencies": [[[0.0, 5.0], [4.0, 6.0]]],
+    ...     "distances": [[0.0, 0.5]],
+    ...     "labels": ["GAMMA", "X"],
+    ...     "connections": [False],
+    ... }
+    >>> dos = {"frequencies": [0.0, 6.0], "densities": [0.0, 1.0]}
+    >>> figure = plot_phonons({"formula_pretty": "MgO", "phonon_bandstructure": bands, "phonon_dos": dos})
+    >>> [trace.name for trace in figure.data]
+    ['band 1', 'band 2', 'density of states']
     """
     name, fields = read(document, "phonon_bandstructure", "phonon_dos")
     bands, dos = fields["phonon_bandstructure"], fields["phonon_dos"]
@@ -58,7 +71,7 @@ def plot_phonons(document: Document) -> go.Figure:
     segments = [np.asarray(f, dtype=float) for f in bands["frequencies"]]
     breaks = breaks_of(segments, bands["connections"])
     distances = joined([np.asarray(d, dtype=float) for d in bands["distances"]], breaks)
-    imaginary = fields.get("has_imaginary_modes") is not False  # what is below zero is rounding then
+    imaginary = fields.get("has_imaginary_modes") is not False  # otherwise negative frequencies are rounding errors
     for number, branch in enumerate(joined(segments, breaks).T, start=1):
         above, below = split_at_zero(distances, branch) if imaginary else ((distances, branch), None)
         hover = f"band {number}: %{{y:.3f}} THz<extra></extra>"
@@ -89,7 +102,7 @@ def plot_phonons(document: Document) -> go.Figure:
 
 def plot_thermal(document: Document) -> go.Figure:
     """
-    Helmholtz free energy, entropy and heat capacity of harmonic phonons against temperature.
+    Draw Helmholtz free energy, entropy and heat capacity of harmonic phonons against temperature.
 
     Parameters
     ----------
@@ -99,13 +112,25 @@ def plot_thermal(document: Document) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Left the free energy, kJ/mol; right entropy and heat capacity at constant volume, J/K/mol, with the law of
-        Dulong and Petit, 3 n R, if the number n of atoms is known; all per mole of primitive cells.
+        Left: free energy, kJ/mol. Right: entropy and heat capacity at constant volume, J/K/mol, with the Dulong–Petit
+        limit 3nR if the number n of atoms is known. All values are per mole of primitive cells.
 
     Raises
     ------
     ValueError
         If the document has no thermal properties.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "MgO",
+    ...     "temperatures": [0.0, 300.0],
+    ...     "free_energies": [14e3, 10e3],
+    ...     "entropies": [0.0, 27.0],
+    ...     "heat_capacities": [0.0, 37.0],
+    ... }
+    >>> [trace.name for trace in plot_thermal(document).data]
+    ['F', 'S', 'C<sub>V</sub>']
     """
     name, fields = read(document, "temperatures", "free_energies", "entropies", "heat_capacities")
     t = fields["temperatures"]
@@ -133,7 +158,7 @@ def plot_thermal(document: Document) -> go.Figure:
 
 def plot_elastic(document: Document) -> go.Figure:
     """
-    Elastic anisotropy: Young's modulus against direction, as a surface as far from the centre as the modulus is large.
+    Draw Young's modulus against direction, as a surface whose distance from the centre is the modulus.
 
     Parameters
     ----------
@@ -143,13 +168,21 @@ def plot_elastic(document: Document) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Surface in GPa, coloured by GPa, in the Cartesian axes of the document's structure; see `young_modulus` for
-        the formula.
+        Surface and its colour in GPa, in the Cartesian axes of the document's structure; see `young_modulus` for the
+        formula.
 
     Raises
     ------
     ValueError
-        If the document has no elastic tensor, or one that is not positive definite.
+        If the document has no elastic tensor, or the tensor is not positive definite.
+
+    Examples
+    --------
+    >>> tensor = np.diag([47.0] * 3 + [75.4] * 3)
+    >>> tensor[:3, :3] += 121.4
+    >>> figure = plot_elastic({"formula_pretty": "Cu", "elastic_tensor": {"raw": tensor.tolist()}})
+    >>> figure.layout.title.text
+    'Cu: Young’s modulus from 66.7 to 191.1 GPa'
     """
     name, fields = read(document, "elastic_tensor")
     tensor = fields["elastic_tensor"]["raw"]
@@ -163,7 +196,7 @@ def plot_elastic(document: Document) -> go.Figure:
     figure.add_surface(
         **{axis: (modulus * n[..., i]).astype(np.float32) for i, axis in enumerate("xyz")},
         surfacecolor=modulus.astype(np.float32),
-        cmin=min(low, 0.98 * high),  # noise of an isotropic crystal shall not look like anisotropy
+        cmin=min(low, 0.98 * high),  # noise must not look like anisotropy
         cmax=high,
         colorscale=[[0, "#2a4d8f"], [0.35, "#2a9d8f"], [0.7, "#e9c46a"], [1, "#c8553d"]],
         colorbar={"title": {"text": "E (GPa)"}, "thickness": 12, "len": 0.7},
@@ -184,7 +217,7 @@ def plot_elastic(document: Document) -> go.Figure:
 
 def plot_eos(document: Document) -> go.Figure:
     """
-    Energies of scaled cells and the equations of state fitted to them.
+    Draw energies of scaled cells and the equations of state fitted to them.
 
     Parameters
     ----------
@@ -194,13 +227,20 @@ def plot_eos(document: Document) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Above energy (eV per cell) against volume (Å³ per cell), a curve for each equation; below what each fit
-        leaves of the energies, meV per cell.
+        Top: energy (eV per cell) against volume (Å³ per cell), with a curve for each equation. Bottom: residuals of
+        each fit, meV per cell.
 
     Raises
     ------
     ValueError
         If the document has no energies or no fit.
+
+    Examples
+    --------
+    >>> fit = {"equation": "vinet", "e0": -12.0, "v0": 40.0, "b0": 90.0, "b1": 4.5}
+    >>> document = {"formula_pretty": "MgO", "volumes": [38, 40, 42], "energies": [-11.97, -12, -11.97], "fits": [fit]}
+    >>> plot_eos(document).layout.title.text
+    'MgO: equation of state, V<sub>0</sub> = 40.00 Å³'
     """
     from pymatgen.analysis.eos import EOS  # loads matplotlib
 
@@ -229,7 +269,7 @@ def plot_eos(document: Document) -> go.Figure:
 
 def plot_qha(document: Document) -> go.Figure:
     """
-    Quasi-harmonic volume, thermal expansion, bulk modulus and heat capacity against temperature.
+    Draw quasi-harmonic volume, thermal expansion, bulk modulus and heat capacity against temperature.
 
     Parameters
     ----------
@@ -246,6 +286,19 @@ def plot_qha(document: Document) -> go.Figure:
     ------
     ValueError
         If the document has no results.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "MgO",
+    ...     "temperatures": [0.0, 300.0],
+    ...     "volume_temperature": [74.6, 75.4],
+    ...     "thermal_expansion": [0.0, 31e-6],
+    ...     "bulk_modulus_temperature": [164.0, 160.0],
+    ...     "heat_capacity_p_numerical": [0.0, 150.0],
+    ... }
+    >>> plot_qha(document).layout.yaxis.title.text
+    'volume (Å³ per cell)'
     """
     panels = {
         "volume_temperature": ("volume (Å³ per cell)", 1.0, "%{y:.3f} Å³"),
@@ -267,7 +320,7 @@ def plot_qha(document: Document) -> go.Figure:
 
 def plot_dynamics(document: Document) -> go.Figure:
     """
-    Temperature, energies, volume and pressure along a molecular-dynamics run.
+    Draw temperature, energies, volume and pressure of a molecular-dynamics run against time.
 
     Parameters
     ----------
@@ -277,13 +330,20 @@ def plot_dynamics(document: Document) -> go.Figure:
     Returns
     -------
     plotly.graph_objects.Figure
-        Panels over each other, against time in ps: K, eV/atom, Å³ per cell (if the volume changes) and GPa (if there
-        are pressures). Dotted: means over the second half of the run.
+        Panels from top to bottom against time in ps: K, eV/atom, Å³ per cell (if the volume changes) and GPa (if the
+        run recorded pressures). Dotted lines are means over the second half of the run.
 
     Raises
     ------
     ValueError
         If the document has no series.
+
+    Examples
+    --------
+    >>> series = {"time": [0.0, 1000.0], "temperature": [290.0, 310.0], "potential_energy": [-5.0, -4.9]}
+    >>> figure = plot_dynamics({"formula_pretty": "MgO", "series": series})
+    >>> figure.layout.yaxis.title.text, figure.layout.xaxis2.title.text
+    ('temperature (K)', 'time (ps)')
     """
     name, fields = read(document, "series")
     series = {key: np.asarray(values, dtype=float) for key, values in fields["series"].items() if values is not None}
@@ -309,7 +369,7 @@ def plot_dynamics(document: Document) -> go.Figure:
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:
-    """Draw a density of states on its side, right of the bands."""
+    """Draw a density of states right of the bands, with the frequency on the vertical axis."""
     above, below = split_at_zero(densities, frequencies) if imaginary else ((densities, frequencies), None)
     for part, colour in ((above, ACCENT), (below, BAD)):
         if part is None:
@@ -328,10 +388,10 @@ def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imag
 
 
 def _typed(x: Floats, y: Floats) -> dict[str, NDArray[np.float32]]:
-    """Coordinates of a long line, in the precision of a picture: half the bytes of a page."""
+    """Coordinates of a long line in single precision, which halves the size of the page."""
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
 
 def _words(equation: str) -> str:
-    """Name of an equation of state as people write it."""
+    """Name of an equation of state in words."""
     return "–".join(word.capitalize() for word in equation.split("_"))

@@ -1,4 +1,4 @@
-"""What a report keeps of documents that pass by one at a time."""
+"""Counts, histograms and selected documents that a report keeps of a stream of documents."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Any
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
-from matris.stores.report.outcomes import Document, Funnel, lost_at, place
+from matris.stores.report.outcomes import STAGES, Document, Outcomes, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAX_ROWS = 1000
-"""Candidates in the ranking."""
+"""Largest number of candidates in the ranking."""
 
-_EXAMPLES = 5  # of each kind of failure
-_KINDS = 300  # of failures with examples
-_REFERENCES = 300  # computed ones, in the list
-_POINTS = 30_000  # phases for pictures of hulls, in all
-_SYSTEM_POINTS, _LEAST_POINTS = 200, 12  # in one chemical system
-_ORIGINS = 20
+_EXAMPLES = 5  # of each kind of loss
+_KINDS = 300  # kinds of losses with examples
+_REFERENCES = 300  # computed references in the list
+_POINTS = 30_000  # phases for pictures of hulls, all chemical systems together
+_SYSTEM_POINTS, _LEAST_POINTS = 200, 12  # phases of one chemical system: at the start, and at least
+_ORIGINS = 20  # different values that are counted of each origin
 
 
 class Best[T]:
     """
-    The smallest of many things that come one by one.
+    The smallest items of a stream.
 
     Parameters
     ----------
     limit
-        How many are kept.
+        Number of items to keep.
     key
-        What they are compared by.
+        Sort key.
     """
 
     def __init__(self, limit: int, key: Callable[[T], Any]) -> None:
@@ -43,7 +43,7 @@ class Best[T]:
         self._items: list[T] = []
 
     def add(self, item: T) -> None:
-        """Take one more."""
+        """Add an item."""
         self._items.append(item)
         if len(self._items) >= 2 * self.limit:
             self._cut()
@@ -52,7 +52,7 @@ class Best[T]:
         return len(self._items)
 
     def sorted(self) -> list[T]:
-        """Give the smallest, in order."""
+        """Return the smallest items in order."""
         self._cut()
         return list(self._items)
 
@@ -64,14 +64,14 @@ class Best[T]:
 @dataclass(slots=True)
 class System:
     """
-    One chemical system.
+    Counts of one chemical system.
 
     Attributes
     ----------
     candidates, converged, survivors, stable
-        How many there are.
+        Number of candidates; converged; within the window; on the hull.
     best
-        Smallest distance to the hull (eV/atom) and the formula that has it.
+        Smallest distance to the hull (eV/atom) and the formula of that phase.
     """
 
     candidates: int = 0
@@ -88,32 +88,32 @@ class Tally:
 
     Attributes
     ----------
-    funnel
-        Where candidates were lost.
+    outcomes
+        Number of candidates by outcome.
     ranking
         Converged candidates nearest to the hull.
     with_element
         Number of candidates that contain an element: ``"candidates"``, ``"hits"`` (survivors), ``"failures"`` (failed
         or not converged).
     systems
-        By name, computed references not counted.
+        Counts by chemical system, without computed references.
     histograms
-        By name.
+        Histograms by field of the documents.
     points
-        Phases for pictures of hulls, by chemical system, those nearest to the hull.
+        Phases nearest to the hull by chemical system, for the pictures.
     examples
-        Some documents of each kind of loss, by stage and kind.
+        Some documents by stage and kind of loss.
     references
-        Elements and known phases that were computed to compete, some hundreds of them.
+        Documents of elements and known phases that were computed to compete on the hull, at most some hundreds.
     hulls, origins, machines, schemes
-        What documents name: hull type and reference set, checkpoint and settings, device and precision, corrections.
+        Number of documents by hull type and reference set; checkpoint and settings; device and precision; corrections.
     first
-        The document that was computed first, for settings and versions.
+        First document with a computed result, for settings and versions.
     phase_limit
-        Most phases that are kept of a chemical system.
+        Largest number of phases that are kept of a chemical system.
     """
 
-    funnel: Funnel
+    outcomes: Outcomes
     ranking: Best[Document] = field(default_factory=lambda: Best(MAX_ROWS, place))
     with_element: dict[str, Counter[str]] = field(
         default_factory=lambda: {name: Counter() for name in ("candidates", "hits", "failures")}
@@ -140,27 +140,27 @@ class Tally:
     _n_points: int = 0
 
     @classmethod
-    def of(cls, documents: Iterable[Document], funnel: Funnel) -> Tally:
-        """Take documents in, one after the other; `funnel` has counted none yet."""
-        tally = cls(funnel)
+    def of(cls, documents: Iterable[Document], outcomes: Outcomes) -> Tally:
+        """Add documents one by one; `outcomes` must be new."""
+        tally = cls(outcomes)
         for document in documents:
             tally.add(document)
         return tally
 
     def add(self, document: Document) -> None:
-        """Take a document in."""
+        """Add a document."""
         self._origin(document)
         self._point(document)
         if document["source"] in REFERENCE_SOURCES:
             if document["state"] == "converged" and len(self.references) < _REFERENCES:
                 self.references.append(document)
             return
-        self.funnel.add(document)
-        at = lost_at(document, self.funnel.window)
-        if at is not None:
-            self._example(at, document)
-        self._elements(document, at[0] if at else None)
-        self._system(document, survives=at is None)
+        self.outcomes.add(document)
+        loss = lost_at(document, self.outcomes.window)
+        if loss is not None:
+            self._example(loss, document)
+        self._elements(document, loss[0] if loss else None)
+        self._system(document, survives=loss is None)
         for name, histogram in self.histograms.items():
             histogram.add(document.get(name))
         if document["state"] == "converged" and not document.get("duplicate_of"):
@@ -168,8 +168,18 @@ class Tally:
 
     @property
     def phases(self) -> dict[str, list[HullPoint]]:
-        """Phases for pictures, by chemical system."""
+        """Phases for pictures by chemical system, nearest to the hull first."""
         return {system: best.sorted()[: self.phase_limit] for system, best in self.points.items()}
+
+    @property
+    def losses(self) -> list[tuple[str, str, int, list[Document]]]:
+        """Stage, kind of reason, number of candidates and examples, in the order of the stages."""
+        return [
+            (stage, kind, count, self.examples.get((stage, kind), []))
+            for stage in STAGES[:-1]
+            for kind, count in self.outcomes.lost[stage].most_common()
+            if count
+        ]
 
     def _origin(self, document: Document) -> None:
         if document.get("hull_type"):
@@ -186,7 +196,7 @@ class Tally:
                 del counted[min(counted, key=counted.__getitem__)]  # type: ignore[arg-type, call-overload]
 
     def _point(self, document: Document) -> None:
-        """Keep a phase for a picture; when there are too many in all, fewer of each chemical system."""
+        """Keep a phase for a picture; if there are too many phases in total, keep fewer of each chemical system."""
         point = hull_point(document)
         if point is None:
             return
@@ -200,11 +210,11 @@ class Tally:
                 kept.sorted()
             self._n_points = sum(map(len, self.points.values()))
 
-    def _example(self, at: tuple[str, str], document: Document) -> None:
-        if at[0] == "hull window":
+    def _example(self, loss: tuple[str, str], document: Document) -> None:
+        if loss[0] == "hull window":
             return
-        if at in self.examples or len(self.examples) < _KINDS:
-            examples = self.examples.setdefault(at, [])
+        if loss in self.examples or len(self.examples) < _KINDS:
+            examples = self.examples.setdefault(loss, [])
             if len(examples) < _EXAMPLES:
                 examples.append(document)
 

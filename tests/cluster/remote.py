@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 FAST = {"delay_checkout": 1, "delay_advance_status": 1, "delay_check_run_status": 1, "delay_update_batch": 2}
 """Seconds between the runner's looks, as short as it knows them."""
 
-_PATIENCE = 30.0  # seconds for a runner to end
+_STOP_TIMEOUT = 30.0  # seconds for a runner to stop
 _BIN = Path(sys.executable).parent
 
 
@@ -77,7 +77,7 @@ def runner(file: Path) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:  # in the middle of a step, on a machine with much to do
             process.kill()
             process.wait()
@@ -90,7 +90,7 @@ def daemon(file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _jf(file, "runner", "stop", "--wait", "--max-wait", f"{_PATIENCE:.0f}")
+        _jf(file, "runner", "stop", "--wait", "--max-wait", f"{_STOP_TIMEOUT:.0f}")
 
 
 def _jf(file: Path, *command: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INSTALL = "apt-get install slurm-wlm munge, as make test-cluster does where it may"
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
-_PATIENCE = 30.0  # seconds for daemons to come up, or to end
+_DAEMON_TIMEOUT = 30.0  # seconds for daemons to start or to stop
 _MUNGE = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
 _CORES = 8  # that the node says it has, so that jobs on all GPUs run side by side
 
@@ -177,7 +177,7 @@ def _daemon(command: list[str], folder: Path, environment: dict[str, str]) -> It
     finally:
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(_DAEMON_TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -187,17 +187,17 @@ def _end_jobs(environment: dict[str, str]) -> None:
     """Let no job outlive the node: their processes are not children of this one."""
     ask(environment, "scancel", "--signal=KILL", "--full", "--user=root")
     ask(environment, "scancel", "--user=root")
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _DAEMON_TIMEOUT
     while ask(environment, "squeue", "-h") and time.monotonic() < end:
         time.sleep(0.2)
 
 
 def _wait(folder: Path, program: str, ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _DAEMON_TIMEOUT
     while not ready():
         if time.monotonic() > end:
             told = {path.name: path.read_text(errors="replace")[-1000:] for path in folder.glob("*.[lo][ou][gt]")}
-            raise AssertionError(f"{program} is not up after {_PATIENCE:g} s: {told}")
+            raise AssertionError(f"{program} is not up after {_DAEMON_TIMEOUT:g} s: {told}")
         time.sleep(0.1)
 
 

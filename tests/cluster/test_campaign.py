@@ -36,7 +36,7 @@ N, CHUNK = 200, 25
 SECONDS = 0.3
 """That a candidate takes; a chunk is then long enough to be disturbed half-way."""
 
-PATIENCE = 900.0
+TIMEOUT = 900.0
 
 OF_THE_RUN = {"_id", "last_updated", "computed_at", "seconds", "job_uuid", "hulls"}
 """Fields that tell of the run, not of the candidate; hulls carry times."""
@@ -133,7 +133,7 @@ def test_campaign(
         assert f"{N} read; {N} candidates in 8 chunks submitted to gpu of project hull" in submitted.stdout
         sent = Campaign.open("project://hull")
         faults = Faults(cluster, projects / "hull" / "work" / "journals")
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while sent.queue.is_open(sent.name):
             assert time.monotonic() < end, sent.queue.counts(sent.name)
             faults.inject(slurm_jobs(sent))

@@ -16,7 +16,7 @@ from tests.cluster.remote import daemon, project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from matris.flows.cluster.findings import Finding
+    from matris.flows.cluster.check_results import CheckResult
 
 pytestmark = pytest.mark.cluster
 
@@ -44,7 +44,7 @@ def test_check(file: Path, tiny_checkpoint: Path) -> None:
     assert len(lines) == 12, done.output
     (wrong,) = [line for line in lines if not line.startswith("ok ")]
     assert re.match(r"wrong gpu: job: ran on the cpu of \S+ \(cpu, CUDA_VISIBLE_DEVICES=[0-3]\); torch", wrong), wrong
-    assert wrong.endswith("finds no GPU: install the one for its driver")
+    assert wrong.endswith("finds no GPU: install the build that matches its driver")
     assert "ok gpu: scheduler: slurm on this machine answers and takes the job" in lines
     assert "ok runner: runs on this machine" in lines
     (cpu,) = [line for line in lines if line.startswith("ok cpu: job")]
@@ -52,14 +52,14 @@ def test_check(file: Path, tiny_checkpoint: Path) -> None:
     assert done.exit_code == 1
 
 
-def scheduler(file: Path, **changed: str) -> Finding:
+def scheduler(file: Path, **changed: str) -> CheckResult:
     """What the check finds about the scheduler if other resources are asked for."""
-    from matris.flows.cluster.files import read_project
+    from matris.flows.cluster.project_files import read_project
     from matris.flows.cluster.worker_checks import check_worker
 
     worker = read_project("checked")[0].workers["gpu"]
     found = check_worker("gpu", worker.model_copy(update={"resources": worker.resources | changed}), file)
-    return next(finding for finding in found if finding.what == "gpu: scheduler")
+    return next(finding for finding in found if finding.check == "gpu: scheduler")
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def scheduler(file: Path, **changed: str) -> Finding:
 )
 def test_resources_that_slurm_does_not_have(file: Path, changed: dict[str, str], refusal: str) -> None:
     finding = scheduler(file, **changed)
-    assert finding.wrong
-    assert re.search(refusal, finding.told), finding
-    assert f"correct workers.gpu.resources in {file}" in finding.told
+    assert finding.failed
+    assert re.search(refusal, finding.message), finding
+    assert f"correct workers.gpu.resources in {file}" in finding.message
 
 
 def test_slurm_that_is_away(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,5 +86,5 @@ def test_slurm_that_is_away(file: Path, tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.setenv("SLURM_CONF", str(away))
     finding = scheduler(file)
-    assert finding.wrong
-    assert "slurm on this machine does not answer" in finding.told
+    assert finding.failed
+    assert "slurm on this machine does not answer" in finding.message

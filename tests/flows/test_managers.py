@@ -66,8 +66,8 @@ NAMES = [
 @pytest.fixture
 def project(tmp_path, monkeypatch, mongo_server):
     jobflow_remote = pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installed")
-    from matris.flows.cluster.files import prepare_queue, write_project
     from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.project_files import prepare_queue, write_project
 
     monkeypatch.setattr(jobflow_remote.SETTINGS, "projects_folder", str(tmp_path))
     place = {"work_dir": str(tmp_path / "work"), "folder": tmp_path, "executables": Path("/env/bin")}

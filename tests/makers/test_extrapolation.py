@@ -10,7 +10,7 @@ from matris.makers import BatchStaticMaker, StaticMaker
 from matris.model.checkpoints import locate, read_file, save
 from matris.model.potential import Potential
 from matris.stores.documents.documents import unwind
-from matris.training.domain import fit_domain
+from matris.training.fit_domain import fit_domain
 from tests.matris.model.test_domain import frames_of, rocksalt
 
 if TYPE_CHECKING:

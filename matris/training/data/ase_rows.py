@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
 
 _COLUMNS = ("energy", "forces", "stress", "magmoms", "key_value_pairs")
 _MATERIAL = ("material", "mp_id", "material_id", "candidate_id")
 
 
-def read_ase_frames(file: Path, reading: Reading) -> Iterator[Taken]:
+def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
-    Yield the rows of a database with the results of a calculator: ASE's units, eV/Å³ unless `reading` says otherwise.
+    Yield the rows of a database with the results of a calculator: ASE's units, eV/Å³ unless `options` says otherwise.
 
     The key-value pairs ``material`` (or ``mp_id``, ``candidate_id``), ``split`` and ``energy_scale`` are used.
     """
@@ -34,12 +34,12 @@ def read_ase_frames(file: Path, reading: Reading) -> Iterator[Taken]:
             try:
                 if isinstance(atoms, ValueError):
                     raise atoms
-                labels, pairs = _labels(columns, reading), json.loads(columns["key_value_pairs"] or "{}")
+                labels, pairs = _labels(columns, options), json.loads(columns["key_value_pairs"] or "{}")
                 yield take(
                     where,
                     Geometry.of(atoms),
                     labels,
-                    reading,
+                    options,
                     material=next((str(pairs[key]) for key in _MATERIAL if key in pairs), None),
                     scale=pairs.get("energy_scale"),
                     split=pairs.get("split"),
@@ -50,12 +50,12 @@ def read_ase_frames(file: Path, reading: Reading) -> Iterator[Taken]:
         yield Rejected(file.name, "unreadable", f"ASE database: {error}")
 
 
-def _labels(columns: dict[str, Any], reading: Reading) -> dict[str, Any]:
+def _labels(columns: dict[str, Any], options: LabelOptions) -> dict[str, Any]:
     arrays: dict[str, Any] = {
         name: None if columns[name] is None else np.frombuffer(columns[name], "<f8")
         for name in ("forces", "stress", "magmoms")
     }
     if arrays["forces"] is not None:
         arrays["forces"] = arrays["forces"].reshape(-1, 3)
-    stress = reading.stress(arrays["stress"], reading.stress_unit or "eV/Å³")
+    stress = options.stress(arrays["stress"], options.stress_unit or "eV/Å³")
     return {**arrays, "energy": columns["energy"], "stress": stress}

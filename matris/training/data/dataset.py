@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.model.graph import Geometry, count_edges
 from matris.training.data.frame import Frame
 from matris.training.data.labelled import Labelled
@@ -247,7 +248,5 @@ def _keep(path: Path, counts: NDArray[np.int64]) -> None:
     """Write an array atomically, where that is allowed."""
     if not os.access(path.parent, os.W_OK):
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
+    with whole_file(path) as draft, draft.open("wb") as stream:
         np.save(stream, counts, allow_pickle=False)
-    temporary.replace(path)

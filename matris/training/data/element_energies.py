@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from ase.data import atomic_numbers
 from scipy.sparse import csr_array
 
 from matris.model.config import MAX_ATOMIC_NUMBER
+from matris.model.network import reference_energy
+from matris.training.data.frame import collate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
+
+    from matris.model.network import MatRIS
+    from matris.training.data.frame import Frame
 
 _CHUNK = 2**16  # structures looked at together
 _ROUNDS = 20
@@ -109,3 +116,58 @@ def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> ND
         found = least_squares(compositions, energies, weights, ridge=1e-9)
         weights = _LEAST / np.maximum(np.abs(energies - compositions @ found), _LEAST)
     return found
+
+
+def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """
+    Energies per element that explain the total energies best: ridge regression on composition.
+
+    Parameters
+    ----------
+    frames
+        The training set.
+
+    Returns
+    -------
+    ndarray
+        eV/atom, shape (94,); zero for elements that do not occur.
+    """
+    numbers = [frame.geometry.numbers.astype(np.uint8) for frame in frames]
+    energies = np.array([frame.energy / len(frame.geometry.numbers) for frame in frames])
+    offsets = np.concatenate([[0], np.cumsum([len(z) for z in numbers])])
+    return least_squares(fractions(np.concatenate(numbers), offsets), energies)
+
+
+@torch.no_grad()
+def refit_reference_energies(
+    network: MatRIS, frames: Sequence[Frame], elements: Collection[str] | None = None, batch_size: int = 16
+) -> None:
+    """
+    Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
+
+    Parameters
+    ----------
+    network
+        Changed in place. Elements that do not occur keep their energies.
+    frames
+        Labelled frames.
+    elements
+        Symbols of those whose energies may change; by default all.
+    batch_size
+        Frames in a call.
+    """
+    numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
+    energies = network.reference_energies
+    for start in range(0, len(frames), batch_size):
+        chosen = frames[start : start + batch_size]
+        graph = collate(chosen, network.config, energies.device).graph
+        atomic = network(graph, graph.vectors)[0].double()
+        found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
+        found += reference_energy(energies, graph)
+        left += [
+            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+        ]
+    free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
+    offsets = np.cumsum([0, *map(len, numbers)])
+    shifts = least_squares(fractions(np.concatenate(numbers), offsets), np.array(left), free=free)
+    energies += torch.from_numpy(shifts).to(energies)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from ase.io.extxyz import XYZError, read_xyz
-
+from matris.files.xyz_frames import atoms_of, split_frames
 from matris.model.graph import Geometry
 from matris.training.data.labelled import Rejected, take, unreadable
 
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import LabelOptions, Outcome
 
 _UNITS = {
     "energy_unit": {"eV"},
@@ -28,7 +26,7 @@ _MATERIAL = ("material", "mp_id", "material_id", "mptrj_traj_id", "alexandria_id
 """Keys that say which frames belong together."""
 
 
-def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """
     Yield the frames of extended XYZ with labels under ASE's names, or with ``REF_`` before them.
 
@@ -38,31 +36,21 @@ def read_xyz_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Tak
         Of the file.
     stream
         Its text; read once, frame by frame.
-    reading
+    options
         How to read stresses, and limits.
     """
-    number = 0
-    while line := stream.readline():
-        if not line.strip():
-            continue
+    for number, (frame, problem) in enumerate(split_frames(stream)):
         where = f"{name}:{number}"
-        number += 1
-        n_atoms = int(line) if line.strip().isdecimal() else 0
-        if not n_atoms:
-            detail = f"{line.strip()[:40]!r} instead of a number of atoms; the rest of the file is not read"
-            yield Rejected(where, "unreadable", detail)
-            return
-        lines = [line, *(stream.readline() for _ in range(n_atoms + 1))]
-        if not lines[-1]:
-            yield Rejected(where, "truncated", f"fewer than {n_atoms} atoms")
-            return
+        if problem:
+            yield Rejected(where, "unreadable", problem)
+            continue
         try:
-            yield from_atoms(where, next(read_xyz(StringIO("".join(lines)), index=0)), reading)
-        except (XYZError, ValueError, KeyError, TypeError, IndexError) as error:
+            yield from_atoms(where, atoms_of(frame), options)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             yield unreadable(where, error)
 
 
-def from_atoms(where: str, atoms: Atoms, reading: Reading) -> Taken:
+def from_atoms(where: str, atoms: Atoms, options: LabelOptions) -> Outcome:
     """
     Take ASE's atoms with labels in a calculator, in ``info`` or in ``arrays``.
 
@@ -75,11 +63,11 @@ def from_atoms(where: str, atoms: Atoms, reading: Reading) -> Taken:
     for key, known in _UNITS.items():
         if (unit := atoms.info.get(key)) is not None and unit not in known:
             return Rejected(where, f"{key} {unit!r}", f"convert it to {min(known)}")
-    unit = reading.stress_unit or atoms.info.get("stress_unit", "eV/Å³")
-    labels["stress"] = reading.stress(labels.get("stress"), unit)
+    unit = options.stress_unit or atoms.info.get("stress_unit", "eV/Å³")
+    labels["stress"] = options.stress(labels.get("stress"), unit)
     material = next((str(atoms.info[key]) for key in _MATERIAL if key in atoms.info), None)
     scale, split = atoms.info.get("energy_scale"), atoms.info.get("split")
-    return take(where, Geometry.of(atoms), labels, reading, material=material, scale=scale, split=split)
+    return take(where, Geometry.of(atoms), labels, options, material=material, scale=scale, split=split)
 
 
 def _labels(atoms: Atoms) -> dict[str, Any]:

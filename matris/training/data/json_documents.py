@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from ase.data import atomic_numbers
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
-from matris.files.json_stream import JsonStream, TooLongError
+from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
+from matris.files.text import MAX_TEXT
 from matris.model.graph import Geometry
 from matris.training.data.labelled import Rejected, take, unreadable
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from matris.training.data.labelled import Reading, Taken
+    from matris.files.json_stream import Path
+    from matris.training.data.labelled import LabelOptions, Outcome
 
-_LONGEST = 2**24  # characters of a document
 _SCALES = {"PBE": "matpes-pbe", "R2SCAN": "matpes-r2scan"}
 _ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, MatrisError)
 
 
-def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """
     Yield the documents of a file, whether a list, a mapping of mappings or a document after the other.
 
@@ -35,76 +35,42 @@ def read_json_frames(name: str, stream: TextIO, reading: Reading) -> Iterator[Ta
         Of the file.
     stream
         Its text, which may be larger than memory.
-    reading
+    options
         How to read stresses, and limits.
     """
     text = JsonStream(stream)
     number = 0
     try:
         while text.peek():
-            for path, document in _documents(text, (str(number),) if number else ()):
-                yield from_document(":".join([name, "/".join(path)]) if path else name, document, reading, path)
+            for path, document in items(text, (number,) if number else (), _labelled, MAX_TEXT):
+                place = "/".join(map(str, path))
+                yield from_document(f"{name}:{place}" if place else name, document, options, path)
             number += 1
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         yield Rejected(name, "unreadable", f"{' '.join(str(error).split())[:200]}; the rest of the file is not read")
 
 
-def read_json_lines(name: str, stream: TextIO, reading: Reading) -> Iterator[Taken]:
+def read_json_lines(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """Yield the documents of a file with one a line; a broken line costs only itself."""
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
+    for number, _, value in read_lines(stream):
         where = f"{name}:{number}"
-        try:
-            found = list(_within((), json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            yield unreadable(where, error)
+        if isinstance(value, ValueError):
+            yield unreadable(where, value)
             continue
-        for path, document in found:
-            yield from_document(where, document, reading, path)
+        for path, document in _labelled((), value):
+            yield from_document(where, document, options, path)
 
 
-def _documents(text: JsonStream, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Take the next value, member by member where it is too large to be a document."""
-    opening = text.peek()
-    if opening == "{":
-        try:
-            value = text.value(_LONGEST)
-        except TooLongError:
-            yield from _members(text, path, "{}")
-        else:
-            yield from _within(path, value)
-    elif opening == "[":
-        yield from _members(text, path, "[]")
-    else:
-        text.value(_LONGEST)
-
-
-def _members(text: JsonStream, path: tuple[str, ...], brackets: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    text.take(brackets[0])
-    number = 0
-    while text.peek() != brackets[1]:
-        if number:
-            text.take(",")
-        step = str(number)
-        if brackets == "{}":
-            step = str(text.value(_LONGEST))
-            text.take(":")
-        number += 1
-        yield from _documents(text, (*path, step))
-    text.take(brackets[1])
-
-
-def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Find the documents in a value: mappings with a structure."""
+def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield the documents in a value: mappings with a structure."""
     if isinstance(value, dict) and isinstance(value.get("structure"), dict):
         yield path, value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict | list) and len(path) < DEEPEST:
         for step, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _within((*path, str(step)), part)
+            yield from _labelled((*path, step), part)
 
 
-def from_document(where: str, document: dict[str, Any], reading: Reading, path: tuple[str, ...] = ()) -> Taken:
+def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
     """
     Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
 
@@ -114,7 +80,7 @@ def from_document(where: str, document: dict[str, Any], reading: Reading, path: 
         Source and place.
     document
         With ``structure``, a pymatgen structure as a dictionary.
-    reading
+    options
         How to read its stress, and limits.
     path
         Names of the mappings around it.
@@ -122,15 +88,15 @@ def from_document(where: str, document: dict[str, Any], reading: Reading, path: 
     try:
         structure = document["structure"]
         if "force" in document and ("uncorrected_total_energy" in document or "energy_per_atom" in document):
-            labels, names = _mptrj(path, document, reading)
+            labels, names = _mptrj(path, document, options)
             if labels["energy"] is None:
                 detail = "it has the corrected energy only, which no potential learns"
                 return Rejected(where, "no energy", detail)
         elif "matpes_id" in document:
-            labels, names = _matpes(document, reading)
+            labels, names = _matpes(document, options)
         else:
-            labels, names = _plain(document, reading)
-        return take(where, _geometry(structure), labels, reading, **names)
+            labels, names = _plain(document, options)
+        return take(where, _geometry(structure), labels, options, **names)
     except _ERRORS as error:
         return unreadable(where, error)
 
@@ -148,7 +114,7 @@ def _geometry(structure: dict[str, Any]) -> Geometry:
     return Geometry(np.array(numbers, dtype=np.int64), places @ cell, cell, pbc)
 
 
-def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _mptrj(path: Path, document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     Labels of MPtrj: raw energies (eV), stresses in kbar, positive under compression as VASP has them.
 
@@ -157,14 +123,14 @@ def _mptrj(path: tuple[str, ...], document: dict[str, Any], reading: Reading) ->
     labels = {
         "energy": document.get("uncorrected_total_energy"),
         "forces": document["force"],
-        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "stress": options.stress(document.get("stress"), "kbar", flipped=True),
         "magmoms": document.get("magmom"),
     }
-    material = document.get("mp_id") or (path[-2] if len(path) > 1 else None)
+    material = document.get("mp_id") or (str(path[-2]) if len(path) > 1 else None)
     return labels, {"material": material, "scale": "mp"}
 
 
-def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _matpes(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     Labels of MatPES: stresses in kbar as xx, yy, zz, yz, xz, xy, positive under compression as VASP has them.
 
@@ -174,7 +140,7 @@ def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any],
     labels = {
         "energy": document.get("energy"),
         "forces": document.get("forces"),
-        "stress": reading.stress(document.get("stress"), "kbar", flipped=True),
+        "stress": options.stress(document.get("stress"), "kbar", flipped=True),
         "magmoms": _site_magmoms(document["structure"]),
     }
     provenance = document.get("provenance") or {}
@@ -182,11 +148,11 @@ def _matpes(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any],
     return labels, {"material": provenance.get("original_mp_id"), "scale": scale}
 
 
-def _plain(document: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def _plain(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Labels under ASE's names, such as those of our stores; a stress needs a unit, here or from the user."""
     labels = {name: document.get(name) for name in ("energy", "forces", "magmoms")}
-    unit = document.get("stress_unit") or reading.stress_unit
-    labels["stress"] = reading.stress(document.get("stress"), unit)
+    unit = document.get("stress_unit") or options.stress_unit
+    labels["stress"] = options.stress(document.get("stress"), unit)
     names = {"scale": document.get("energy_scale"), "split": document.get("split")}
     return labels, {"material": document.get("material") or document.get("candidate_id"), **names}
 

@@ -87,11 +87,11 @@ class Rejected:
         return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
-type Taken = Labelled | Rejected
+type Outcome = Labelled | Rejected
 
 
 @dataclass(frozen=True)
-class Reading:
+class LabelOptions:
     """
     How to read labels.
 
@@ -149,12 +149,12 @@ def take(
     where: str,
     geometry: Geometry,
     labels: dict[str, Any],
-    reading: Reading,
+    options: LabelOptions,
     *,
     material: str | None = None,
     scale: str | None = None,
     split: str | None = None,
-) -> Taken:
+) -> Outcome:
     """
     Make a frame of what a source holds, or say why not.
 
@@ -167,7 +167,7 @@ def take(
     labels
         ``energy`` (eV), ``forces`` (eV/Å), ``stress`` (eV/Å³, shape (3, 3)) and ``magmoms`` (μB); the last two may be
         absent or None.
-    reading
+    options
         Limits.
     material, scale, split
         As the source names them; by default the material is the reduced formula.
@@ -195,7 +195,7 @@ def take(
         material=material or reduced_formula(geometry.numbers),
         magmoms=None if magmoms is None else np.asarray(magmoms, dtype=float),
     )
-    if (rejected := _fault_of_labels(where, frame, reading)) is not None:
+    if (rejected := _fault_of_labels(where, frame, options)) is not None:
         return rejected
     part = SPLITS.get(split or "")
     return Labelled(replace(frame, validation=part == "validation"), where, scale, part)
@@ -216,7 +216,7 @@ def _fault_of_geometry(where: str, geometry: Geometry) -> Rejected | None:
     return None
 
 
-def _fault_of_labels(where: str, frame: Frame, reading: Reading) -> Rejected | None:
+def _fault_of_labels(where: str, frame: Frame, options: LabelOptions) -> Rejected | None:
     for name, value in (
         ("energy", frame.energy),
         ("forces", frame.forces),
@@ -226,8 +226,8 @@ def _fault_of_labels(where: str, frame: Frame, reading: Reading) -> Rejected | N
         if value is not None and not np.isfinite(value).all():
             return Rejected(where, f"{name} with NaN")
     largest = float(np.linalg.norm(frame.forces, axis=1).max())
-    if largest > reading.max_force:
-        return Rejected(where, f"force above {reading.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
+    if largest > options.max_force:
+        return Rejected(where, f"force above {options.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
     if frame.stress is not None:
         strongest = float(np.abs(frame.stress).max())
         if strongest > MAX_STRESS:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import zlib
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from matris.errors import MatrisError
+from matris.files.text import DAMAGED, open_text, patterns, without_packing
 from matris.training.data.ase_rows import read_ase_frames
 from matris.training.data.dataset import META, DataSet
 from matris.training.data.extxyz import read_xyz_frames
 from matris.training.data.json_documents import read_json_frames, read_json_lines
-from matris.training.data.labelled import Rejected
+from matris.training.data.labelled import LabelOptions, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,19 +21,16 @@ if TYPE_CHECKING:
 
     from matris.training.data.dataset import Part
     from matris.training.data.frame import Frame
-    from matris.training.data.labelled import Reading, Taken
+    from matris.training.data.labelled import Outcome
 
-KNOWN = "*.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; ASE's *.db; sets of 'matris data'"
-
-_OPEN: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_READERS: dict[str, Callable[[str, TextIO, Reading], Iterator[Taken]]] = {
+_READERS: dict[str, Callable[[str, TextIO, LabelOptions], Iterator[Outcome]]] = {
     ".xyz": read_xyz_frames,
     ".extxyz": read_xyz_frames,
     ".json": read_json_frames,
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
 }
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError, UnicodeDecodeError)
+KNOWN = f"{patterns(_READERS)}; ASE's *.db; sets of 'matris data'"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -63,7 +58,7 @@ class LabelledFiles:
     ----------
     paths
         Files, sets, or folders of files.
-    reading
+    options
         How to read stresses, and limits.
     part
         Of sets.
@@ -76,9 +71,9 @@ class LabelledFiles:
         After reading: energy scales that sources named.
     """
 
-    def __init__(self, paths: Iterable[Path], reading: Reading, part: Part = "all") -> None:
+    def __init__(self, paths: Iterable[Path], options: LabelOptions, part: Part = "all") -> None:
         self._paths = [file for path in paths for file in files_of(path)]
-        self._reading = reading
+        self._options = options
         self._part = part
         self.left_out: Counter[str] = Counter()
         self.scales: set[str] = set()
@@ -92,7 +87,7 @@ class LabelledFiles:
                 for source, frame in zip(data.sources().tolist(), data, strict=True):
                     yield data.source_names[source], frame
                 continue
-            for taken in read_labelled(path, self._reading):
+            for taken in read_labelled(path, self._options):
                 if isinstance(taken, Rejected):
                     self.left_out[taken.reason] += 1
                     continue
@@ -100,7 +95,7 @@ class LabelledFiles:
                 yield path.name, taken.frame
 
 
-def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:
+def read_labelled(path: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
     Yield the labelled frames of a file, and what of it cannot be learnt from.
 
@@ -108,7 +103,7 @@ def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:
     ----------
     path
         One of the `KNOWN`.
-    reading
+    options
         How to read stresses, and limits.
 
     Raises
@@ -123,19 +118,41 @@ def read_labelled(path: Path, reading: Reading) -> Iterator[Taken]:
         raise MatrisError(f"cannot read training frames from {path}: no such file")
     name = path.name.lower()
     if name.endswith(".db"):
-        yield from read_ase_frames(path, reading)
+        yield from read_ase_frames(path, options)
         return
     reader = _reader(name)
     if reader is None:
         raise MatrisError(f"{path}: no labelled frames are read from such a file; known are {KNOWN}")
     try:
-        with _OPEN.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
-            yield from reader(path.name, stream, reading)
-    except _DAMAGED as error:
+        with path.open("rb") as packed, open_text(path.name, packed, path.stat().st_size) as stream:
+            yield from reader(path.name, stream, options)
+    except DAMAGED as error:
         yield Rejected(path.name, "unreadable", f"{error}; the rest of the file is not read")
 
 
-def _reader(name: str) -> Callable[[str, TextIO, Reading], Iterator[Taken]] | None:
-    lower = name.lower()
-    lower = next((lower.removesuffix(packing) for packing in _OPEN if lower.endswith(packing)), lower)
+def read_frames(paths: Iterable[Path]) -> Iterator[Frame]:
+    """
+    Read labelled frames, all of which must be sound.
+
+    Parameters
+    ----------
+    paths
+        Files or sets that `read_labelled` reads, such as extended XYZ with energy, forces
+        and, if known, stress and magnetic moments (eV, eV/Å, eV/Å³, μB). Where they name a ``material`` or a ``split``
+        ("val" sets a frame aside), it is used.
+
+    Raises
+    ------
+    MatrisError
+        For a file that cannot be read, or a frame that cannot be learnt from; names file and frame.
+    """
+    for path in paths:
+        for taken in read_labelled(path, LabelOptions(max_force=math.inf)):
+            if isinstance(taken, Rejected):
+                raise MatrisError(f"cannot read training frames from {path}: {taken}")
+            yield taken.frame
+
+
+def _reader(name: str) -> Callable[[str, TextIO, LabelOptions], Iterator[Outcome]] | None:
+    lower = without_packing(name).lower()
     return next((reader for suffix, reader in _READERS.items() if lower.endswith(suffix)), None)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from matris.errors import MatrisError
+from matris.files.whole_file import sync_folder
 from matris.training.data.dataset import ARRAYS, FORMAT, META, OUTLIER, TRAINING, VALIDATION, WHERE, DataSet
 from matris.training.data.element_energies import fractions, least_absolute
 from matris.training.data.labelled import Rejected, reduced_formula
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from matris.model.potential import Potential
-    from matris.training.data.labelled import Split, Taken
+    from matris.training.data.labelled import Outcome, Split
 
 REJECTED = "rejected.csv"
 
@@ -73,7 +74,7 @@ class SetOptions:
 
 def write_set(
     output: Path,
-    sources: Iterable[tuple[str, Iterable[Taken]]],
+    sources: Iterable[tuple[str, Iterable[Outcome]]],
     options: SetOptions | None = None,
     watch: Callable[[int, int], None] | None = None,
     potential: Potential | None = None,
@@ -227,7 +228,7 @@ class _Spool:
         if problem is not None:
             raise MatrisError(f"{source.name}: {problem}; or --no-check to take them as they are")
 
-    def add(self, item: Taken) -> None:
+    def add(self, item: Outcome) -> None:
         """Store a frame, or why there is none."""
         source = self.sources[-1]
         if isinstance(item, Rejected):
@@ -390,15 +391,7 @@ def _partial(output: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-    _sync_folder(output.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(output.parent)
 
 
 def _digest(path: Path) -> str:

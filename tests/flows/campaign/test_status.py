@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from matris.cli.status_view import duration, rate, status_view
+from matris.cli.console import rate
+from matris.cli.status_view import duration, status_view
 from matris.errors import StoreError
 from matris.flows.campaign.status import lost_reasons, read_status, status
 from matris.flows.queue.queue import WorkQueue

@@ -16,8 +16,8 @@ from matris.stores.database.private_mongo import PrivateMongoStore, read_uri, wr
 
 pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installed")
 
-from matris.flows.cluster.files import prepare_queue, read_project, validated, write_project
 from matris.flows.cluster.project import ClusterAnswers, project_spec
+from matris.flows.cluster.project_files import prepare_queue, read_project, validated, write_project
 
 SECRET = "s3cr3t"  # noqa: S105 - nobody's
 URI = f"mongodb://me:{SECRET}@db.example.org:27017/screening?authSource=admin"
@@ -156,7 +156,7 @@ def test_environment_comes_after_modules(folder):
         ({"scheduler": "pbs", "whole_node": True}, "only Slurm"),
         ({"scheduler": "sge"}, "give the user's name"),
         ({"host": "login"}, "environment on another machine is not known"),
-        ({"environment": {"A B": "1"}}, "names of variables"),
+        ({"environment": {"A B": "1"}}, "names of environment variables"),
     ],
 )
 def test_answers_that_do_not_fit(folder, more, told):
@@ -191,7 +191,7 @@ def test_a_project_is_not_overwritten(folder):
     given = answers(folder)
     write_project(given, URI)
     before = given.file.read_text()
-    with pytest.raises(MatrisError, match=r"hull\.yaml is there already"):
+    with pytest.raises(MatrisError, match=r"hull\.yaml exists already"):
         write_project(replace(given, work_dir="/other"), URI)
     assert given.file.read_text() == before
     write_project(replace(given, work_dir="/other"), URI, force=True)

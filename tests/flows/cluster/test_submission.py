@@ -44,10 +44,10 @@ pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installe
 import jobflow_remote
 
 from matris.flows.cluster.compute import compute_chunk
-from matris.flows.cluster.files import prepare_queue, write_project
 from matris.flows.cluster.project import ClusterAnswers
-from matris.flows.cluster.submission import Cluster, Submission, submission
-from matris.flows.cluster.tending import submit
+from matris.flows.cluster.project_files import prepare_queue, write_project
+from matris.flows.cluster.submission import Cluster, Submission, choose_submission
+from matris.flows.cluster.supervisor import submit
 from matris.flows.cluster.walltime import Ending, ended_in_time, seconds, seconds_left
 from tests.cluster.remote import FAST, runner, set_delays
 from tests.conftest import free_port, mongo_process
@@ -200,11 +200,13 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert [each["n"] for each in told if each["event"] == "submitted"] == [3, 3, 1]
     assert {each["worker"] for each in cast.ready("gpu")} == {"gpu"}
     waiting = cast.jobs(state="WAITING")
-    assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris tend")] * 3
-    found = read_status(f"{mongo_server}/{cast.cluster.project.get_queue_store().database}")  # as seen from elsewhere
+    assert [(each["worker"], each["job"]["name"]) for each in waiting] == [("cpu", "matris supervise")] * 3
+    found = read_status(
+        f"{mongo_server}/{cast.cluster.project.get_queue_store().database}"
+    )  # through another address of the store
     assert (found.phase, found.jobs, found.cluster) == ("queued", {"queued": 3}, "gpu of project hull")
 
-    again = campaign(tiny_checkpoint, "project://hull", "elastic")  # by somebody else, who sees that all is under way
+    again = campaign(tiny_checkpoint, "project://hull", "elastic")  # by another user: all chunks are under way
     submit(again, candidates(), cast.where, told.append)
     assert len(cast.ready("gpu")) == 3
 
@@ -222,7 +224,7 @@ def test_same_documents_as_on_one_machine(cast: Cast, mongo_server: str, tiny_ch
     assert not list((tmp_path / "work" / "journals").iterdir())
     assert kept(sent) == []
     n = len(cast.jobs())
-    submit(sent, candidates(), cast.where, told.append)  # nothing is left to do
+    submit(sent, candidates(), cast.where, told.append)  # submits nothing new
     assert len(cast.jobs()) == n
 
 
@@ -252,7 +254,7 @@ def test_lost_jobs(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, alone: Cam
 
 
 def test_job_of_a_runner_that_died(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, alone: Campaign) -> None:
-    """It stays locked until somebody looks after the campaign."""
+    """It stays locked until a process supervises the campaign."""
     sent = campaign(tiny_checkpoint)
     submit(sent, candidates(), cast.where)
     held, recent, _ = cast.ready("gpu")
@@ -283,7 +285,7 @@ def test_a_chunk_that_breaks(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, 
     states = [document["state"] for document in sent.documents()]
     assert sorted(states) == ["converged"] * 4 + ["failed"] * 3
     resumed = invoke("resume", "--store", "project://hull")
-    assert "goes on: 3 candidates in 1 chunks submitted again" in resumed.stdout
+    assert "resumes: 3 candidates in 1 chunks submitted again" in resumed.stdout
     assert "The runner does not run" in resumed.stderr
     cast.play(tmp_path / "runs")
     assert differences(sent, alone, "job_uuid") == []
@@ -345,7 +347,7 @@ def test_when_a_job_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         return ""
 
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 5.1))
-    assert wait() == "its time was nearly over"
+    assert wait() == "its time limit was nearly reached"
     monkeypatch.delenv("SLURM_JOB_END_TIME")
     squeue = tmp_path / "squeue"
     squeue.write_text('#!/bin/sh\n[ "$3" = 7 ] && echo 1-00:01:05\n')
@@ -360,7 +362,7 @@ def test_when_a_job_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_no_progress(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(*_: Any) -> None:
-        raise Ending("its time was nearly over")
+        raise Ending("its time limit was nearly reached")
 
     monkeypatch.setattr(BatchRelaxMaker.make, "original", at_once)
     chunk = [each.model_dump() for each in candidates(2)]
@@ -397,7 +399,7 @@ def test_promised_gpu(cast: Cast, tiny_checkpoint: Path, tmp_path: Path, monkeyp
     assert (output.device, output.ran_on["visible_devices"]) == ("cpu", "3")
     cluster = Cluster(gpu)
     assert cluster.device(job["uuid"]) == "cuda"
-    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # which the job then reads
+    cluster.project.workers["gpu"].pre_run = "export MATRIS_DEVICE=cpu"  # read by the job
     assert cluster.device(job["uuid"]) is None
     cluster.controller.close()
 
@@ -416,7 +418,7 @@ def test_candidate_that_kills_its_job(tiny_checkpoint: Path, tmp_path: Path) -> 
     """After a job that was killed the file names the candidate that it computed alone."""
     first, second = chunk = candidates(2)
     careful = dataclasses.replace(maker(tiny_checkpoint), journal_dir=str(tmp_path))
-    file = tmp_path / "suspects.json"
+    file = tmp_path / "poison.json"
     file.write_text(json.dumps([{}, first.candidate_id]))
     states = [record.state for record in compute_chunk(careful, chunk, careful=True).records]
     assert states == ["converged", "converged"]
@@ -428,9 +430,9 @@ def test_candidate_that_kills_its_job(tiny_checkpoint: Path, tmp_path: Path) -> 
 
 
 def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    from matris.flows.queue import retry as patience
+    from matris.flows.queue import retry
 
-    monkeypatch.setattr(patience.time, "sleep", lambda _: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda _: None)
     answers = [AutoReconnect("away"), StoreError("no"), 7]
     answers[1].__cause__ = AutoReconnect("away")
     told: list[str] = []
@@ -441,11 +443,11 @@ def test_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    assert patience.patiently(ask, told.append) == 7
+    assert retry.with_retries(ask, told.append) == 7
     assert told == ["away", "no"]
     answers = [StoreError("wrong for good")]
     with pytest.raises(StoreError, match="wrong for good"):
-        patience.patiently(ask)
+        retry.with_retries(ask)
 
 
 def invoke(*arguments: object) -> Result:
@@ -511,20 +513,20 @@ def test_runner(projects: Path, mongo_server: str, tiny_checkpoint: Path, alone:
     file = write_hull(projects, mongo_server)
     sent = campaign(tiny_checkpoint)
     with runner(file):
-        submit(sent, candidates(), submission())
+        submit(sent, candidates(), choose_submission())
         settled(sent)
     assert differences(sent, alone) == []
 
 
 @pytest.mark.slow
 def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, alone: Campaign) -> None:
-    """The runner and a job that looks after the campaign meet a database that is gone for half a minute."""
+    """The database is unavailable for half a minute, for the runner and for a supervising job."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         with mongo_process(tmp_path, port) as address:
             file = write_hull(projects, address)
             sent = campaign(tiny_checkpoint)
-            submit(sent, candidates(), submission())
+            submit(sent, candidates(), choose_submission())
             stack.enter_context(runner(file))
             until(lambda: any(job["state"] == "COMPLETED" for job in states(sent)))
         time.sleep(30)
@@ -535,7 +537,7 @@ def test_database_away(projects: Path, tmp_path: Path, tiny_checkpoint: Path, al
 
 def states(sent: Campaign) -> list[dict[str, Any]]:
     """Read the jobs of a campaign's chunks."""
-    with Cluster(submission()) as cluster:
+    with Cluster(choose_submission()) as cluster:
         return list(cluster.jobs(item.payload["job"] for item in sent.queue.submitted(sent.name)).values())
 
 
@@ -548,5 +550,5 @@ def until(what: Callable[[], bool], seconds: float = 1800.0) -> None:
 
 def settled(sent: Campaign) -> None:
     until(lambda: not sent.queue.is_open(sent.name))
-    with turn(sent, "tending"):  # which whoever found that nothing is open has, until the hulls are taken
+    with turn(sent, "supervision"):  # held until the hulls are computed
         return

@@ -28,7 +28,7 @@ def test_a_killed_process_is_gone_at_once(other):
     process, name = other
     assert (is_gone(name), is_gone(this_process())) == (False, False)
     process.kill()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is in the list of processes still
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, but is still in the process table
     assert is_gone(name)
     process.wait()
     assert is_gone(name)

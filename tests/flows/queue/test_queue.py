@@ -50,7 +50,7 @@ def fall_asleep(where, tell):
     tell.send((queue.beat(item), queue.finish(item), queue.give_back(item, "e"), queue.give_up(item, "e")))
 
 
-def open_queue(where, patience=300.0):
+def open_queue(where, abandoned_after=300.0):
     where = str(where)
     if where.startswith("mongodb:"):
         uri, name = where.rsplit("/", 1)
@@ -58,7 +58,7 @@ def open_queue(where, patience=300.0):
     else:
         store = SQLiteStore(where, "work", key="work_id")
     store.connect()
-    return WorkQueue(store, patience)
+    return WorkQueue(store, abandoned_after)
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -210,10 +210,10 @@ def test_the_item_of_a_killed_process_on_this_machine_is_taken_at_once(where):
     assert queue.finish(taken)
 
 
-def test_the_item_of_a_killed_process_elsewhere_is_taken_after_patience(where, monkeypatch):
+def test_the_item_of_a_killed_process_elsewhere_is_taken_after_a_while(where, monkeypatch):
     """As seen from another machine, where nobody knows which processes live; while it beats, it keeps the item."""
     monkeypatch.setattr(work_queue, "is_gone", lambda _: False)
-    queue = open_queue(where, patience=3)
+    queue = open_queue(where, abandoned_after=3)
     queue.put([item("a"), item("b", 0.5)])
     with running(hold, where) as (_, told):
         assert hear(told) == "a"
@@ -228,7 +228,7 @@ def test_the_item_of_a_killed_process_elsewhere_is_taken_after_patience(where, m
 
 
 def test_a_process_that_was_asleep_finds_that_its_item_is_another_ones(where):
-    queue = open_queue(where, patience=0.5)
+    queue = open_queue(where, abandoned_after=0.5)
     queue.put([item("a")])
     with running(fall_asleep, where) as (holder, told):
         assert hear(told) == "a"
@@ -245,7 +245,7 @@ def test_a_process_that_was_asleep_finds_that_its_item_is_another_ones(where):
 
 def test_clocks_that_jump_do_not_matter(tmp_path, monkeypatch):
     monkeypatch.setattr(work_queue, "is_gone", lambda _: False)
-    queue, other = (open_queue(tmp_path / "matris.sqlite", patience=60) for _ in range(2))
+    queue, other = (open_queue(tmp_path / "matris.sqlite", abandoned_after=60) for _ in range(2))
     queue.put([item("a")])
     held = queue.take("c")
     for year in (1971, 2090, 2026):

@@ -4,7 +4,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from matris.errors import MatrisError
-from matris.flows.campaign.sanity import SanityLimits, sanity_problem
+from matris.flows.campaign.sanity import sanity_problem
 from matris.flows.sources.files import read_candidates
 from matris.structures import problem_with
 from tests.flows.bad_inputs import BAD_INPUTS, FINE, KNOWN, REFUSED, REJECTED, UNREADABLE, cif, folder_with
@@ -14,7 +14,7 @@ def outcome_of(candidate):
     """What becomes of a candidate, and why."""
     if candidate.structure is None:
         return UNREADABLE, candidate.error
-    reason = problem_with(candidate.structure, KNOWN) or sanity_problem(candidate.structure, SanityLimits())
+    reason = problem_with(candidate.structure, KNOWN) or sanity_problem(candidate.structure)
     return (REJECTED if reason else FINE), reason
 
 

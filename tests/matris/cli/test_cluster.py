@@ -63,12 +63,12 @@ def test_init(folder: Path, mongo_server: str, monkeypatch: pytest.MonkeyPatch) 
     assert f'export PATH={Path(sys.executable).parent}:"$PATH"' in text
     again = init(folder, f"{mongo_server}/cli_cluster_init")
     assert again.exit_code == 1
-    assert "hull.yaml is there already" in again.stderr
+    assert "hull.yaml exists already" in again.stderr
     monkeypatch.setenv("MATRIS_MONGO_URI", f"{mongo_server}/cli_cluster_init")
     place = ["--work-dir", "/scratch/me/", "--host", "me@login", "--python", "/home/me/env"]
     forced = invoke("init", "hull", "--scheduler", "slurm", *place, "--force")
     assert forced.exit_code == 0, forced.output
-    assert "Its queue was there already" in forced.stdout
+    assert "Its queue existed already" in forced.stdout
     text = (folder / "hull.yaml").read_text()
     assert "host: login\n    user: me\n" in text
     assert "work_dir: /scratch/me\n" in text
@@ -90,7 +90,7 @@ def test_init_asks_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     given = {"--database": None, "--scheduler": "slurm", "--work-dir": ""}
     monkeypatch.setattr(cluster.typer, "prompt", lambda what, **_: f"the {what}")
-    assert cluster._asked(given) == ["the database", "slurm", "the work-dir"]
+    assert cluster._prompt_for_missing(given) == ["the database", "slurm", "the work-dir"]
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +112,12 @@ def test_a_runner_that_starts_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     waits: list[float] = []
     monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=lambda: sum(waits), sleep=waits.append))
     finding = checks.check_runner(SimpleNamespace(name="hull"))  # type: ignore[arg-type]
-    assert (finding.wrong, finding.told) == (False, "runs on this machine")
+    assert (finding.failed, finding.message) == (False, "runs on this machine")
     assert len(waits) == 2
     controller = SimpleNamespace(get_running_runner=lambda: None, close=lambda: None)
     manager.check_status = lambda: starting
     found = checks.check_runner(SimpleNamespace(name="hull", get_job_controller=lambda: controller))  # type: ignore[arg-type]
-    assert (found.wrong, found.told) == (True, "does not run (STARTING): jf -p hull runner start")
+    assert (found.failed, found.message) == (True, "does not run (STARTING): jf -p hull runner start")
     assert sum(waits) >= 60
 
 
@@ -150,7 +150,7 @@ def test_check_of_what_is_right(folder: Path, mongo_server: str) -> None:
 def test_check_of_a_database_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matris.flows.cluster import checks
 
-    monkeypatch.setattr(checks, "_PATIENCE", 300)
+    monkeypatch.setattr(checks, "_DATABASE_TIMEOUT", 300)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -171,8 +171,8 @@ def test_check_of_a_database_that_is_away(folder: Path, monkeypatch: pytest.Monk
 
 def worker_findings(folder: Path, **changed: Any) -> dict[str, tuple[bool, str]]:
     """What the checks of a worker find, by what they check."""
-    from matris.flows.cluster.files import validated, write_project
     from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.project_files import validated, write_project
     from matris.flows.cluster.worker_checks import check_worker
 
     activate = f'export PATH={Path(sys.executable).parent}:"$PATH"'
@@ -182,7 +182,7 @@ def worker_findings(folder: Path, **changed: Any) -> dict[str, tuple[bool, str]]
     project = write_project(answers, "mongodb://h/d", force=True)
     assert validated(project.model_dump()) is not None
     found = check_worker("gpu", project.workers["gpu"], answers.file)
-    return {finding.what.removeprefix("gpu: "): (finding.wrong, finding.told) for finding in found}
+    return {finding.check.removeprefix("gpu: "): (finding.failed, finding.message) for finding in found}
 
 
 def test_check_of_an_unknown_host(folder: Path) -> None:
@@ -197,8 +197,8 @@ def test_check_of_an_unknown_host(folder: Path) -> None:
 
 def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By ssh: commands in a login shell there, files by sftp."""
-    from matris.flows.cluster.files import write_project
     from matris.flows.cluster.project import ClusterAnswers
+    from matris.flows.cluster.project_files import write_project
     from matris.flows.cluster.worker_checks import check_worker
     from tests.ssh_server import PASSWORD, login_node
 
@@ -208,20 +208,20 @@ def test_check_of_a_login_node(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     answers = ClusterAnswers(name="hull", scheduler="shell", database="d", **place, **there)
     worker = write_project(answers, "mongodb://h/d").workers["gpu"]
     with login_node() as port, Path(os.devnull).open() as nothing:
-        monkeypatch.setattr(sys, "stdin", nothing)  # which fabric hands on
+        monkeypatch.setattr(sys, "stdin", nothing)  # fabric passes it to the remote process
         login = {"port": port, "password": PASSWORD, "connect_kwargs": {"allow_agent": False, "look_for_keys": False}}
         found = list(check_worker("gpu", worker.model_copy(update=login), answers.file))
-        assert not any(finding.wrong for finding in found), found
-        assert [finding.what for finding in found] == [
+        assert not any(finding.failed for finding in found), found
+        assert [finding.check for finding in found] == [
             f"gpu: {what}" for what in ("host", "folder", "scheduler", "environment")
         ]
-        assert not any(finding.wrong for finding in found), found
-        assert all("127.0.0.1" in finding.told for finding in found)
+        assert not any(finding.failed for finding in found), found
+        assert all("127.0.0.1" in finding.message for finding in found)
         nowhere = {"work_dir": Path("/proc/nowhere")}
         wrong = list(check_worker("gpu", worker.model_copy(update=login | nowhere), answers.file))[1]
-        assert "/proc/nowhere on 127.0.0.1 cannot be written" in wrong.told
+        assert "/proc/nowhere on 127.0.0.1 cannot be written" in wrong.message
         (refused,) = check_worker("gpu", worker.model_copy(update=login | {"password": "shut"}), answers.file)
-        assert "127.0.0.1 cannot be reached (AuthenticationException: " in refused.told
+        assert "127.0.0.1 cannot be reached (AuthenticationException: " in refused.message
     assert list((folder.parent / "work").iterdir()) == []
 
 
@@ -313,19 +313,19 @@ TOLD = {"host": "n1", "device_name": "H100", "torch": "2.11", "checkpoint": "c",
     ],
 )
 def test_device_of_a_job(resources: dict[str, str] | None, ran: dict[str, Any], expected: str | None) -> None:
-    from matris.flows.cluster.job_checks import _judged_device
+    from matris.flows.cluster.job_checks import _device_result
 
     worker: Any = SimpleNamespace(resources=resources)
-    finding = _judged_device("gpu: job", worker, Path("hull.yaml"), TOLD | ran)
-    assert finding.wrong == (expected is not None)
-    assert (expected or "checkpoint c, sha256 f00") in finding.told
+    finding = _device_result("gpu: job", worker, Path("hull.yaml"), TOLD | ran)
+    assert finding.failed == (expected is not None)
+    assert (expected or "checkpoint c, sha256 f00") in finding.message
     if expected is None:
-        assert f"CUDA_VISIBLE_DEVICES={ran['visible_devices']}" in finding.told
+        assert f"CUDA_VISIBLE_DEVICES={ran['visible_devices']}" in finding.message
 
 
 @pytest.fixture
 def runner(folder: Path, mongo_server: str) -> Iterator[None]:
-    """Run a runner that looks every second."""
+    """Run a runner that polls every second."""
     assert init(folder, f"{mongo_server}/cli_cluster_jobs", env=f"PYTHONPATH={REPOSITORY}").exit_code == 0
     file = folder / "hull.yaml"
     fast = "".join(f"  delay_{what}: 1\n" for what in ("checkout", "advance_status", "check_run_status"))
@@ -350,32 +350,32 @@ def runner(folder: Path, mongo_server: str) -> Iterator[None]:
 @pytest.mark.usefixtures("runner")
 def test_jobs(tiny_checkpoint: Path) -> None:
     """A job on each worker; one with a checkpoint that is not there."""
-    from matris.flows.cluster.files import read_project
     from matris.flows.cluster.job_checks import check_jobs
+    from matris.flows.cluster.project_files import read_project
 
     project, file = read_project("hull")
     start = time.monotonic()
-    found = {finding.what: finding for finding in check_jobs(project, file, str(tiny_checkpoint), 3)}
+    found = {finding.check: finding for finding in check_jobs(project, file, str(tiny_checkpoint), 3)}
     assert sorted(found) == ["cpu: job", "gpu: job"]
     for finding in found.values():
-        assert not finding.wrong, finding
-        assert f"of {socket.gethostname()} (" in finding.told
-        assert "with checkpoint tiny, sha256 " in finding.told
+        assert not finding.failed, finding
+        assert f"of {socket.gethostname()} (" in finding.message
+        assert "with checkpoint tiny, sha256 " in finding.message
     assert time.monotonic() - start < 180
     for finding in check_jobs(project, file, "/nowhere.safetensors", 3):
-        assert finding.wrong
-        assert "FAILED (" in finding.told
-        assert "/nowhere.safetensors" in finding.told
-        assert "jf -p hull job info" in finding.told
+        assert finding.failed
+        assert "FAILED (" in finding.message
+        assert "/nowhere.safetensors" in finding.message
+        assert "jf -p hull job info" in finding.message
 
 
 def test_job_that_waits(folder: Path, mongo_server: str) -> None:
     """No runner: the job stays where it is."""
-    from matris.flows.cluster.files import read_project
     from matris.flows.cluster.job_checks import check_jobs
+    from matris.flows.cluster.project_files import read_project
 
     assert init(folder, f"{mongo_server}/cli_cluster_waits").exit_code == 0
     project, file = read_project("hull")
     for finding in check_jobs(project, file, None, 0.0):
-        assert finding.wrong
-        assert "is READY after 0 min, and stays: jf -p hull job info" in finding.told
+        assert finding.failed
+        assert "is READY after 0 min, and stays: jf -p hull job info" in finding.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import threading
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import matris
-from matris.errors import CheckpointError
+from matris.errors import CheckpointError, MatrisError
 from matris.model import checkpoints
 from matris.model.checkpoints import REGISTRY, Card
 from tests.matris.golden import golden, golden_potential, published_state, structures
@@ -80,6 +81,41 @@ def test_a_file_placed_in_the_cache_is_used(tmp_path, monkeypatch):
     # the golden element energies are zero for what MPtrj lacks
     assert "Fe" in potential.elements
     assert "Po" not in potential.elements
+
+
+def with_digest(monkeypatch, key, sha256):
+    monkeypatch.setitem(REGISTRY, key, replace(REGISTRY[key], sha256=sha256))
+
+
+def test_known_digests():
+    assert {key: entry.sha256 for key, entry in REGISTRY.items() if entry.sha256} == {
+        "matris_10m_oam": "c033abc53601a74f10d9b7fec0f658220c013c3b11d4d405f1d32136d4c2b067"
+    }
+
+
+def test_a_cached_file_of_another_digest_is_refused_by_its_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    entry = REGISTRY["matris_10m_oam"]
+    path = write_published(tmp_path / entry.file)
+    actual = checkpoints.file_sha256(path)
+    with pytest.raises(MatrisError) as caught:
+        matris.load("matris_10m_oam", device="cpu")
+    message = str(caught.value)
+    for part in (str(path), actual, entry.sha256, "delete it", "load it by its path"):
+        assert part in message
+    card = matris.load(path, device="cpu").card
+    assert (card.key, card.energy_scale, card.sha256) == (entry.file, "unknown", actual)
+
+
+def test_a_cached_file_of_the_known_digest_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
+    path = write_published(tmp_path / REGISTRY["matris_10m_oam"].file)
+    with_digest(monkeypatch, "matris_10m_oam", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert matris.load("matris_10m_oam", device="cpu").card.energy_scale == "mp"
+    assert matris.load(path, device="cpu").card.key == "matris_10m_oam"
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        matris.load("matris_10m_oam", device="cpu")
 
 
 def state_with(change):
@@ -232,6 +268,17 @@ def test_failed_download_leaves_no_file_and_says_the_way_out(release, served):
     assert str(entry.path) in str(caught.value)
     assert entry.url in str(caught.value)
     assert not list(entry.path.parent.iterdir())
+
+
+def test_a_download_of_another_digest_is_refused(release, monkeypatch):
+    entry = REGISTRY["matris_10m_oam"]
+    path = write_published(release / entry.file)
+    with pytest.raises(CheckpointError, match=f"expected {entry.sha256}") as caught:
+        matris.load(entry.key, device="cpu")
+    assert str(entry.path) in str(caught.value)
+    assert not list(entry.path.parent.iterdir())
+    with_digest(monkeypatch, entry.key, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert matris.load(entry.key, device="cpu").card.key == entry.key
 
 
 def test_a_header_of_any_length_is_ours(tiny_checkpoint, tmp_path):

@@ -10,9 +10,9 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from matris.model import kernels
+from matris.model.chunked import Chunks, IndexedTable
 from matris.model.graph import Geometry
 from matris.model.network import evaluate
-from matris.model.rows import Chunks, Gather
 from tests.matris.golden import golden_potential, structures
 
 ISOLATED = Structure(Lattice.cubic(20), ["Na"], [[0, 0, 0]])
@@ -42,19 +42,23 @@ def graph_of(potential, case="mixed"):
     return potential.graph([Geometry.of(s) for s in CASES[case]])
 
 
+def weights_of(attention):
+    return attention.edge_mlp, attention.logits, attention.edge_residual
+
+
 @pytest.mark.parametrize(
     "chunks",
-    [Chunks(7, 0, compiled=True), Chunks(64, compiled=True), Chunks(50, 0.6, True), Chunks(10**6, compiled=True)],
+    [Chunks(7, 0, kernels=True), Chunks(64, kernels=True), Chunks(50, 0.6, True), Chunks(10**6, kernels=True)],
     ids=str,
 )
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_are_those_of_torch(name, case, chunks):
     exact, potential = golden_potential(name, torch.float64), golden_potential(name, torch.float32)
-    wanted = evaluate(exact.network, graph_of(exact, case))
+    expected = evaluate(exact.network, graph_of(exact, case))
     plain = evaluate(potential.network, graph_of(potential, case), chunks=Chunks(64))
-    found = evaluate(potential.network, graph_of(potential, case), chunks=chunks)
-    for right, torchs, ours, floor in zip(wanted[:3], plain, found, (2e-5, 1e-5, 1e-6), strict=False):
+    results = evaluate(potential.network, graph_of(potential, case), chunks=chunks)
+    for right, torchs, ours, floor in zip(expected[:3], plain, results, (2e-5, 1e-5, 1e-6), strict=False):
         error = (ours.double() - right).abs().max()
         assert error <= 2 * (torchs.double() - right).abs().max() + floor
 
@@ -65,13 +69,13 @@ def test_numbers_are_those_of_torch(name, case, chunks):
 def test_processors_with_shorter_vectors(flag, monkeypatch, tmp_path):
     potential = golden_potential("released_uneven", torch.float32)
     graph = graph_of(potential)
-    wanted = evaluate(potential.network, graph, chunks=Chunks(64))
+    expected = evaluate(potential.network, graph, chunks=Chunks(64))
     monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
     monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, flag))
     kernels.library.cache_clear()
-    found = evaluate(potential.network, graph, chunks=Chunks(64, compiled=True))
+    results = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
     assert list(tmp_path.iterdir())
-    for right, ours, tolerance in zip(wanted[:3], found, (2e-5, 5e-5, 1e-6), strict=False):
+    for right, ours, tolerance in zip(expected[:3], results, (2e-5, 5e-5, 1e-6), strict=False):
         assert torch.allclose(ours, right, rtol=1e-5, atol=tolerance)
 
 
@@ -79,18 +83,18 @@ def test_calls_share_memory_and_results_do_not():
     potential = golden_potential("released_small", torch.float32)
     first, second = (potential.graph([Geometry.of(s)]) for s in CASES["mixed"][:2])
     alone = [x.clone() for x in potential.evaluate(first)[:3]]
-    taken = kernels._rooms.room._whole.data_ptr()
+    address = kernels._threads.arena._memory.data_ptr()
     kept = potential.evaluate(first)[:3]
     potential.evaluate(second)
-    assert kernels._rooms.room._whole.data_ptr() == taken
+    assert kernels._threads.arena._memory.data_ptr() == address
     assert all(torch.equal(a, b) for a, b in zip(alone, kept, strict=True))
 
 
-def test_a_room_that_is_full_gives_new_memory():
-    room = kernels.Room()
-    room.clear(32)
-    inside, outside = room.take(1, 17), room.take(3)
-    assert inside.data_ptr() == room._whole.data_ptr()
+def test_a_full_arena_gives_new_memory():
+    arena = kernels.Arena()
+    arena.reset(32)
+    inside, outside = arena.take(1, 17), arena.take(3)
+    assert inside.data_ptr() == arena._memory.data_ptr()
     assert inside.shape == (1, 17)
     assert outside.shape == (3,)
     assert outside.data_ptr() not in range(inside.data_ptr(), inside.data_ptr() + 4 * 32)
@@ -100,9 +104,9 @@ def test_a_room_that_is_full_gives_new_memory():
 def test_less_memory_gives_the_same(share):
     potential = golden_potential("released_small", torch.float32)
     graph = graph_of(potential)
-    wanted = potential.evaluate(graph)
+    expected = potential.evaluate(graph)
     potential.memory = share * potential.bytes_kept(graph.n_bonds, graph.n_angles)
-    for right, ours in zip(wanted[:3], potential.evaluate(graph), strict=False):
+    for right, ours in zip(expected[:3], potential.evaluate(graph), strict=False):
         assert torch.equal(ours, right)
 
 
@@ -124,14 +128,14 @@ def test_threads_do_not_change_a_bit():
     generator = torch.Generator().manual_seed(0)
     edge = torch.randn(graph.n_angles, len(layer.edge_residual), generator=generator, requires_grad=True)
     table = torch.randn(graph.n_bonds, 2 * layer.edge_mlp.hidden, generator=generator)
-    gathers = [Gather(table, index[None]) for index in (graph.angle_target, graph.angle_source)]
+    tables = [IndexedTable(table, index[None]) for index in (graph.angle_target, graph.angle_source)]
     results, threads = [], torch.get_num_threads()
     try:
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            found = kernels.attention(layer, edge, *gathers, Chunks(100, compiled=True))
-            (gradient,) = torch.autograd.grad(sum(x.sum() for x in found), edge)
-            results.append([gradient, *(x.detach() for x in found)])
+            messages = kernels.attention(*weights_of(layer), edge, *tables, Chunks(100, kernels=True))
+            (gradient,) = torch.autograd.grad(sum(x.sum() for x in messages), edge)
+            results.append([gradient, *(x.detach() for x in messages)])
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -144,11 +148,11 @@ def test_logits_far_apart_do_not_overflow():
     with torch.no_grad():
         for block in potential.network.blocks:
             block.line_attention.logits.mul_(1e4)
-    energies, forces, *_ = evaluate(potential.network, graph, chunks=Chunks(64, compiled=True))
-    wanted, *_ = evaluate(potential.network, graph, chunks=Chunks(64))
+    energies, forces, *_ = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
+    expected, *_ = evaluate(potential.network, graph, chunks=Chunks(64))
     assert torch.isfinite(energies).all()
     assert torch.isfinite(forces).all()
-    assert torch.allclose(energies, wanted, atol=1e-3)
+    assert torch.allclose(energies, expected, atol=1e-3)
 
 
 def test_what_is_not_a_number_stays_so():
@@ -156,7 +160,7 @@ def test_what_is_not_a_number_stays_so():
     graph = graph_of(potential)
     with torch.no_grad():
         potential.network.blocks[0].atom_attention.edge_mlp.weight_in[0, 0] = math.nan
-    energies, *_ = evaluate(potential.network, graph, chunks=Chunks(64, compiled=True))
+    energies, *_ = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
     assert torch.isnan(energies[0])
 
 
@@ -204,12 +208,12 @@ def test_rows_that_do_not_lie_together_are_read_right():
     table = torch.randn(2 * layer.edge_mlp.hidden, graph.n_bonds, generator=generator).T
     index = torch.stack([graph.angle_target, graph.angle_source], 1)
     edge = wide[:, ::2]
-    scattered = [Gather(table, index[None, :, i]) for i in (0, 1)]
-    together = [Gather(table.contiguous(), g.index.contiguous()) for g in scattered]
-    chunks = Chunks(100, compiled=True)
+    scattered = [IndexedTable(table, index[None, :, i]) for i in (0, 1)]
+    together = [IndexedTable(table.contiguous(), g.index.contiguous()) for g in scattered]
+    chunks = Chunks(100, kernels=True)
     for one, other in zip(
-        kernels.attention(layer, edge, *scattered, chunks),
-        kernels.attention(layer, edge.contiguous(), *together, chunks),
+        kernels.attention(*weights_of(layer), edge, *scattered, chunks),
+        kernels.attention(*weights_of(layer), edge.contiguous(), *together, chunks),
         strict=True,
     ):
         assert torch.equal(one, other)
@@ -219,7 +223,7 @@ def test_a_second_way_back_gives_the_same():
     potential = golden_potential("released_small", torch.float32)
     graph = graph_of(potential)
     vectors = graph.vectors.clone().requires_grad_()
-    energies, *_ = potential.network(graph, vectors, chunks=Chunks(100, 0.5, compiled=True))
+    energies, *_ = potential.network(graph, vectors, chunks=Chunks(100, 0.5, kernels=True))
     (first,) = torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
     (second,) = torch.autograd.grad(energies.sum(), vectors)
     assert torch.equal(first, second)

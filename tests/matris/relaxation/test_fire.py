@@ -46,7 +46,7 @@ def of_ase(structure, *, relax_cell):
 def of_ours(structures, *, relax_cell):
     """The same of ours, all at once."""
     fire, model = Fire(CPU, torch.float64, relax_cell=relax_cell), Argon()
-    fire.enter([state_of(structure, CPU, torch.float64) for structure in structures])
+    fire.add([state_of(structure, CPU, torch.float64) for structure in structures])
     ends = np.cumsum([len(structure) for structure in structures])[:-1]
     ways = [[] for _ in structures]
     for _ in range(STEPS + 1):
@@ -73,20 +73,20 @@ def test_who_comes_and_goes_changes_nothing():
     alone = of_ours(STARTS[:1], relax_cell=True)[0]
     fire, model = Fire(CPU, torch.float64, relax_cell=True), Argon()
     states = [state_of(start, CPU, torch.float64) for start in STARTS]
-    fire.enter([states[1]])
+    fire.add([states[1]])
     for _ in range(3):
         fire.step(model)
-    fire.enter([states[0], states[2]])
+    fire.add([states[0], states[2]])
     for _ in range(4):
         fire.step(model)
-    fire.leave(np.array([True, False, True]))
+    fire.remove(np.array([True, False, True]))
     for _ in range(STEPS - 3):
         fire.step(model)
     cell = fire.state.cell[0].numpy().T
     assert fire.state.positions.numpy() == pytest.approx(alone[-1][0], abs=1e-9)
     assert cell == pytest.approx(alone[-1][1], abs=1e-9)
-    fire.leave(np.array([True]))
-    fire.enter([states[0]])
+    fire.remove(np.array([True]))
+    fire.add([states[0]])
     for _ in range(STEPS + 1):
         fire.step(model)
     assert fire.state.positions.numpy() == pytest.approx(alone[-1][0], abs=1e-9)
@@ -117,7 +117,7 @@ def test_a_step_is_few_operations():
             return function(*arguments, **(options or {}))
 
     fire = Fire(CPU, torch.float64, relax_cell=True)
-    fire.enter([state_of(start, CPU, torch.float64) for start in STARTS])
+    fire.add([state_of(start, CPU, torch.float64) for start in STARTS])
     fire.step(Argon())
     answer = Argon()(fire.state)
     with Count() as count:

@@ -113,7 +113,7 @@ def test_journal_of_another_run_is_refused_and_left_alone(tmp_path):
     with Journal(path, HEADER) as journal:
         journal.append(record("a"))
     before = path.read_bytes()
-    with pytest.raises(JournalError, match="checkpoint c0ffee there, 5eed here"):
+    with pytest.raises(JournalError, match="checkpoint is c0ffee in the journal, 5eed in this run"):
         Journal(path, {**HEADER, "checkpoint": "5eed"})
     assert path.read_bytes() == before
 

@@ -39,8 +39,8 @@ def numbers(record) -> dict:
 
 def krypton(state) -> torch.Tensor:
     """Which systems of a state hold krypton."""
-    found = torch.zeros(state.n_systems, dtype=torch.int64)
-    return found.index_add_(0, state.system_idx, (state.atomic_numbers == KRYPTON).long()) > 0
+    counts = torch.zeros(state.n_systems, dtype=torch.int64)
+    return counts.index_add_(0, state.system_idx, (state.atomic_numbers == KRYPTON).long()) > 0
 
 
 def refuses_krypton(state) -> None:
@@ -233,9 +233,9 @@ def test_a_late_exception_leaves_the_others_where_they_were():
 def test_numbers_that_are_none_fail_alone(key, value):
     def after(state, output):
         systems = krypton(state)
-        where = systems[state.system_idx] if key == "forces" else systems
+        mask = systems[state.system_idx] if key == "forces" else systems
         output[key] = output[key].clone()
-        output[key][where] = value
+        output[key][mask] = value
 
     inputs = [crystal(5.6, 0.1), crystal(5.6, 0.1, "Kr"), crystal(5.6, 0.2)]
     records = {record.index: record for record in relax(inputs, Argon(after=after), max_batch_atoms=1000)}
@@ -456,7 +456,7 @@ def test_a_checkpoint_by_path_is_the_same_as_its_model(tiny_checkpoint, tmp_path
     assert again.to_dict() == first.to_dict()
     (by_path,) = relax(salt, str(tiny_checkpoint), max_steps=2)  # float32
     assert by_path.energy == pytest.approx(first.energy, rel=1e-4)
-    with pytest.raises(JournalError, match="dtype float64 there, float32 here"):
+    with pytest.raises(JournalError, match="dtype is float64 in the journal, float32 in this run"):
         list(relax(salt, str(tiny_checkpoint), max_steps=2, journal=path))
     (gold,) = relax(Structure(Lattice.cubic(4), ["Au"], [[0, 0, 0]]), potential)
     assert "unsupported element Au" in gold.error

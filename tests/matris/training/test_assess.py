@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase.build import bulk
+from markupsafe import escape
 
 from matris.model.graph import Geometry
 from matris.model.potential import Prediction, load
 from matris.training.assess import COLUMNS, PARITY, assess
+from matris.training.curve import write_curve
 from matris.training.data.frame import Frame
 from matris.training.data.thinned import Thinned
 from matris.training.parity import parity_figure, write_parity_page
@@ -154,6 +156,21 @@ def test_the_page(tmp_path):
     assert "mind &lt;this&gt;" in page
     assert "<td>a &lt;b&gt;</td><td>6</td>" in page
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_hostile_names_stay_text(tmp_path):
+    hostile = """</script><script>alert(1)</script> " ' {{ 7 * 7 }} {% raw %} &"""
+    found = assess(Wrong([off_by(f) for f in frames()]), [(hostile, f) for f in frames()])
+    write_parity_page(
+        tmp_path / "parity.html", hostile, found.rows(), parity_figure(found.points(), found.sets), [hostile]
+    )
+    log = tmp_path / "log.csv"
+    log.write_text("step,train_loss,loss,energy\n1,0.5,0.6,0.1\n2,0.4,,0.05\n")
+    write_curve(log, tmp_path / "curve.html", hostile)
+    for name, times in (("parity", 4), ("curve", 2)):
+        page = (tmp_path / f"{name}.html").read_text()
+        assert page.count(str(escape(hostile))) == times  # window, headline, remark, row
+        assert "<script>alert" not in page
 
 
 def test_thinning_keeps_an_even_spread():

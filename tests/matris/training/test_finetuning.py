@@ -22,11 +22,11 @@ from matris.model.graph import Geometry
 from matris.model.network import MatRIS
 from matris.training import recipe
 from matris.training.data.dataset import DataSet
-from matris.training.data.frame import Frame, collate, regress_reference_energies
+from matris.training.data.element_energies import refit_reference_energies, regress_reference_energies
+from matris.training.data.frame import Frame, collate
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.finetuning import GENTLE, finetune, set_of
 from matris.training.trainer import TrainSettings, train, validate
-from recipes.embedded.widen import refit_reference_energies
 
 CONFIG = ModelConfig(
     num_layers=2, node_feat_dim=16, edge_feat_dim=16, three_body_feat_dim=16, mlp_hidden_dims=(16,),
@@ -167,7 +167,9 @@ def test_patience_ends_with_the_best_weights(data, tmp_path):
     torch.manual_seed(1)
     network = MatRIS(CONFIG, magmoms=False)
     training = data["old"].part("training")
-    settings = TrainSettings(steps=40, batch_size=4, learning_rate=0.3, warmup=1, validate_every=1, patience=3, ema=0)
+    settings = TrainSettings(
+        steps=40, batch_size=4, learning_rate=0.3, warmup=1, validate_every=1, early_stopping=3, ema_decay=0
+    )
     summary = train(network, training, data["old"].part("validation"), settings, tmp_path)
     rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
     losses = [float(row.split(",")[4]) for row in rows]
@@ -281,3 +283,19 @@ def test_fine_tuned_on_the_command_line(data, parent, tmp_path):
     result = runner.invoke(app, ["finetune", str(parent), str(data["new"].path), "--output", str(tmp_path / "b")])
     assert result.exit_code == 1
     assert "--refit-energies" in result.output
+
+
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_a_device_that_is_missing_stops_training(command, data, parent, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("MATRIS_DEVICE", "cuda")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"data: {data['old'].path}\noutput: {tmp_path / 'out'}\nkey: tiny\n")
+    options = {
+        "train": [str(config)],
+        "finetune": [str(parent), str(data["old"].path), "--output", str(tmp_path / "out")],
+    }
+    result = CliRunner().invoke(app, [command, *options[command]])
+    assert result.exit_code == 1
+    assert "device 'cuda' was asked for by MATRIS_DEVICE" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()

@@ -7,10 +7,10 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from matris.training.data.frame import held_out, read_frames
+from matris.training.data.reading import read_frames
 from recipes.embedded.embedded import take_frames
 from recipes.embedded.structures import ELEMENTS, MIN_DISTANCE, distance_ratio
-from recipes.embedded.variants import DFT_SETS, literature, variants
+from recipes.embedded.variants import DFT_SETS, held_out, literature, variants
 
 CRYSTALS = [
     bulk("NaCl", "rocksalt", a=5.69, cubic=True), bulk("MgO", "rocksalt", a=4.25), bulk("GaAs", "zincblende", a=5.75),

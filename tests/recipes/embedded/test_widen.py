@@ -13,9 +13,11 @@ from matris.errors import MatrisError
 from matris.model.config import ModelConfig
 from matris.model.graph import Geometry
 from matris.model.network import MatRIS
+from matris.training.data.element_energies import refit_reference_energies
 from matris.training.data.frame import Frame, collate
+from matris.training.finetuning import introduce
 from matris.training.loss import LossWeights, errors
-from recipes.embedded.widen import introduce, refit_reference_energies, widen
+from recipes.embedded.widen import widen
 
 SMALL = ModelConfig(
     num_layers=1,

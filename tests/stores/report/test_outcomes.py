@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from matris.stores.report.outcomes import FAILED, SOUND, UNSOUND, Funnel, kind, lost, lost_at, ranked
+from matris.stores.report.outcomes import FAILED, SOUND, UNSOUND, Outcomes, kind, lost, lost_at, ranked
 from tests.stores.report.campaign_documents import campaign_documents, document
 from tests.stores.report.campaign_documents import lost as lost_document
 
@@ -44,7 +44,7 @@ def test_kinds_of_reasons(message: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("candidate", "expected"),
     [
         (document(1, "FeO", 0.1), None),
         (document(1, "FeO", 0.1001), ("hull window", "more than 100 meV/atom above the hull")),
@@ -69,44 +69,44 @@ def test_kinds_of_reasons(message: str, expected: str) -> None:
         (lost_document(1, "FeO", state="failed", error=None), ("failed", "no reason recorded")),
     ],
 )
-def test_where_a_candidate_is_lost(found: dict[str, Any], expected: tuple[str, str] | None) -> None:
-    assert lost_at(found) == expected
+def test_where_a_candidate_is_lost(candidate: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    assert lost_at(candidate) == expected
 
 
 def test_without_a_hull_all_that_converged_survives() -> None:
     assert lost_at(document(1, "FeO", 5.0), None) is None
-    funnel = Funnel.of([document(1, "FeO", 5.0), lost_document(2, "FeO", state="rejected", error="x")], window=None)
-    assert funnel.summary() == "2 read, 1 converged, 1 rejected"
+    outcomes = Outcomes.of([document(1, "FeO", 5.0), lost_document(2, "FeO", state="rejected", error="x")], window=None)
+    assert outcomes.summary() == "2 read, 1 converged, 1 rejected"
 
 
-def test_funnel_adds_up() -> None:
+def test_outcomes_add_up() -> None:
     documents = list(campaign_documents(600))
-    funnel = Funnel.of(documents, {"read": 700, "identical": 60})
-    assert (funnel.documents, funnel.distinct, funnel.unfinished) == (600, 640, 40)
+    outcomes = Outcomes.of(documents, {"read": 700, "identical": 60})
+    assert (outcomes.documents, outcomes.distinct, outcomes.unfinished) == (600, 640, 40)
     states = Counter(d["state"] for d in documents[3:])
-    assert funnel.converged == states["converged"]
-    assert funnel.lost["duplicates"].total() == states["duplicate"]
-    assert sum(kinds.total() for kinds in funnel.lost.values()) + funnel.survivors == 600
+    assert outcomes.converged == states["converged"]
+    assert outcomes.lost["duplicates"].total() == states["duplicate"]
+    assert sum(kinds.total() for kinds in outcomes.lost.values()) + outcomes.survivors == 600
     survivors = [d for d in documents[3:] if lost_at(d) is None]
-    assert funnel.survivors == len(survivors)
-    assert funnel.stable == sum(d["energy_above_hull"] <= 0 for d in survivors) > 0
+    assert outcomes.survivors == len(survivors)
+    assert outcomes.stable == sum(d["energy_above_hull"] <= 0 for d in survivors) > 0
     soft = sum(d["phonon"]["has_imaginary_modes"] for d in survivors)
-    assert funnel.verdicts["phonon"] == Counter({SOUND: len(survivors) - soft, UNSOUND: soft})
-    assert funnel.lost["failed"].keys() == {"the cell exploded", "out of memory"}
-    summary = funnel.summary()
-    assert summary.startswith(f"700 read, 60 identical, {funnel.converged} ranked ({funnel.stable} on the hull), ")
+    assert outcomes.verdicts["phonon"] == Counter({SOUND: len(survivors) - soft, UNSOUND: soft})
+    assert outcomes.lost["failed"].keys() == {"the cell exploded", "out of memory"}
+    summary = outcomes.summary()
+    assert summary.startswith(f"700 read, 60 identical, {outcomes.converged} ranked ({outcomes.stable} on the hull), ")
     assert summary.endswith("40 unfinished")
 
 
 def test_a_property_that_failed_is_no_verdict() -> None:
     broken = document(1, "FeO", 0.0, phonon={"state": "failed", "has_imaginary_modes": None})
-    funnel = Funnel.of([broken])
-    assert funnel.verdicts == {"phonon": Counter({FAILED: 1}), "elastic": Counter()}
+    outcomes = Outcomes.of([broken])
+    assert outcomes.verdicts == {"phonon": Counter({FAILED: 1}), "elastic": Counter()}
 
 
 def test_reasons_without_end_are_counted_together() -> None:
     names = [f"{a}{b}" for a in "abcdefghijklmnop" for b in "abcdefghijklmnopqrst"]
-    funnel = Funnel.of(lost_document(n, "FeO", state="failed", error=name) for n, name in enumerate(names))
-    assert funnel.lost["failed"].total() == len(names) == 320
-    assert len(funnel.lost["failed"]) == 201
-    assert funnel.lost["failed"]["other reasons"] == 120
+    outcomes = Outcomes.of(lost_document(n, "FeO", state="failed", error=name) for n, name in enumerate(names))
+    assert outcomes.lost["failed"].total() == len(names) == 320
+    assert len(outcomes.lost["failed"]) == 201
+    assert outcomes.lost["failed"]["other reasons"] == 120

@@ -14,13 +14,13 @@ from pymatgen.core import Structure
 
 from matris.stores.report import FIELDS, Report, write_report
 from matris.stores.report.discovery import Discovery
-from matris.stores.report.outcomes import Funnel
+from matris.stores.report.outcomes import Outcomes
 from matris.stores.report.tally import Tally
 from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
 from tests.stores.report.test_property_plots import phonon_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -69,8 +69,8 @@ class Page(HTMLParser):
         return next((name for tag, name in self.stack if tag == "section"), "")
 
 
-def phonons(found: Any) -> dict[str, Any]:
-    return phonon_document(-2.0 if found["phonon"]["has_imaginary_modes"] else 1.0)
+def phonons(candidate: Any) -> dict[str, Any]:
+    return phonon_document(-2.0 if candidate["phonon"]["has_imaginary_modes"] else 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     documents = list(campaign_documents(400))
     formulas = {d["document_id"]: d["formula_pretty"] for d in documents}
     card = {"key": "tiny", "sha256": "ab" * 32, "description": "A <demonstrator>.", "details": {"force MAE": 0.123456}}
-    found = Discovery(400, 300, 40, 200, 100, tuple("abcd"), {0.0: 40})
+    counts = Discovery(400, 300, 40, 200, 100, tuple("abcd"), {0.0: 40})
     report = Report(
         iter(documents),
         lambda identity: structure(formulas[identity]),
@@ -86,7 +86,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         "Li–Fe–O & <script>alert(1)</script>",
         intake={"read": 450, "identical": 50},
         phonons=phonons,
-        discovery=found,
+        discovery=counts,
     )
     return Page(write_report(report, tmp_path_factory.mktemp("report") / "deep"))
 
@@ -102,8 +102,8 @@ def test_nothing_is_loaded(page: Page) -> None:
 def test_head_and_funnel(page: Page) -> None:
     assert "<script>alert(1)</script>" in page.sections[""]
     assert "demonstrator" in page.sections[""]
-    for told in ("450", "50 identical", "unreadable CIF", "atoms too close", "no charge balance", "out of steps"):
-        assert told in page.sections["funnel"]
+    for text in ("450", "50 identical", "unreadable CIF", "atoms too close", "no charge balance", "out of steps"):
+        assert text in page.sections["funnel"]
     assert "dynamically stable" in page.sections["funnel"]
     assert "not finished" not in page.sections["funnel"]
 
@@ -114,11 +114,14 @@ def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> 
         document(2, "FeO", 0.05, extrapolation=2.34, is_extrapolating=True),
         document(3, "LiFeO2", 0.2, extrapolation=5.0, is_extrapolating=True),
     ]
-    told = Page(write_report(Report(iter(documents), lambda _: None, {"key": "tiny"}), tmp_path))
-    assert told.sections["ranked"].count("extrapolates") == 2
-    assert "2.3 times its reach" in told.source
-    assert "1 of 2 survivors are unlike what the checkpoint was trained on" in told.sections["funnel"]
-    assert "trained on" not in page.sections["funnel"]  # nobody knows
+    marked = Page(write_report(Report(iter(documents), lambda _: None, {"key": "tiny"}), tmp_path))
+    assert marked.sections["ranked"].count("extrapolates") == 2
+    assert "2.3 times the limit of its domain" in marked.source
+    assert (
+        "1 of 2 survivors are unlike the training data of the checkpoint: their results are unreliable"
+        in marked.sections["funnel"]
+    )
+    assert "training data" not in page.sections["funnel"]  # nobody knows
 
 
 def test_crystals_can_be_drawn(page: Page) -> None:
@@ -147,23 +150,23 @@ def test_hulls(page: Page) -> None:
 
 
 def test_elements_and_distributions(page: Page) -> None:
-    counts = Tally.of(campaign_documents(400), Funnel()).with_element
+    counts = Tally.of(campaign_documents(400), Outcomes()).with_element
     for name in ("hits", "failures", "candidates"):
         assert f'<i class="{name}">{counts[name]["Fe"]}</i>' in page.source
     assert sum(counts["hits"].values()) > 0
     assert f"Iron: {counts['candidates']['Fe']} candidates" in page.source
     assert page.source.count("<svg viewBox") == 5
-    assert "Change of volume" in page.sections["distributions"]
+    assert "Volume change on relaxation" in page.sections["distributions"]
 
 
 def test_tables(page: Page) -> None:
-    assert page.rows["ranked"] == 1 + Funnel.of(campaign_documents(400)).left("duplicates after relaxing")
-    for told in (
+    assert page.rows["ranked"] == 1 + Outcomes.of(campaign_documents(400)).left("duplicates after relaxing")
+    for text in (
         "the cell exploded: volume 5.31 times larger",
         "500 steps, largest force 0.31",
         "no <block> & nothing",
     ):
-        assert told in page.sections["failures"]
+        assert text in page.sections["failures"]
     assert "Bulk modulus" in page.sections["ranked"]
     assert "3 competing phases" in page.sections["references"]
 
@@ -173,8 +176,8 @@ def test_origin(page: Page) -> None:
     assert "0.1235" in page.sections["checkpoint"]
     assert "cuda:0, float32" in page.sections["settings"]
     assert "MaterialsProject2020Compatibility" in page.sections["settings"]
-    for told in ("40 of 300", "200 of 300", "100 of 200", "4 of 400 candidates (1.0%)"):
-        assert told in page.sections["discovery"]
+    for text in ("40 of 300", "200 of 300", "100 of 200", "4 of 400 candidates (1.0%)"):
+        assert text in page.sections["discovery"]
 
 
 def make(
@@ -185,7 +188,7 @@ def make(
 
 def test_nothing(tmp_path: Path) -> None:
     empty = make([], tmp_path)
-    assert "None converged" in empty.sections["ranked"]
+    assert "No candidate converged" in empty.sections["ranked"]
     assert "every candidate converged" in empty.sections["failures"]
     assert "No chemical system" in empty.sections["hulls"]
     assert len(empty.source) < 60_000
@@ -193,9 +196,9 @@ def test_nothing(tmp_path: Path) -> None:
 
 def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
     broken = [lost(1, "FeO", state="rejected", stage="reading", error="empty", chemsys=None, elements=[])]
-    found = make(broken, tmp_path)
-    assert "empty" in found.sections["failures"]
-    assert "plotly.js v" not in found.source
+    page = make(broken, tmp_path)
+    assert "empty" in page.sections["failures"]
+    assert "plotly.js v" not in page.source
 
 
 def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
@@ -206,39 +209,40 @@ def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
         document(3, "FeO", -0.3, seconds=0.0),
         document(4, "Fe", 0.2),
     ]
-    found = make(odd, tmp_path, lambda _: None)
-    assert "missing: O" in found.sections["ranked"]
-    assert "−300.0" in found.sections["ranked"]
-    assert "top" not in found.sections
+    page = make(odd, tmp_path, lambda _: None)
+    assert "missing: O" in page.sections["ranked"]
+    assert "−300.0" in page.sections["ranked"]
+    assert "top" not in page.sections
 
 
 def test_running_campaign_and_no_hull(tmp_path: Path) -> None:
-    found = make([document(1, "FeO", 3.0)], tmp_path, intake={"read": 10, "identical": 2}, window=None)
-    assert "7 not finished yet" in found.sections["funnel"]
-    assert "on the hull" not in found.sections["funnel"]
+    page = make([document(1, "FeO", 3.0)], tmp_path, intake={"read": 10, "identical": 2}, window=None)
+    assert "7 not finished yet" in page.sections["funnel"]
+    assert "on the hull" not in page.sections["funnel"]
 
 
-def test_mixed_origins_are_told(tmp_path: Path) -> None:
+def test_mixed_origins_are_named(tmp_path: Path) -> None:
     other = document(2, "FeO", 0.0, checkpoint={"key": "other", "sha256": "c", "energy_scale": "mp"})
-    found = make([document(1, "FeO", 0.0), other], tmp_path)
-    assert "2 pairs of checkpoint and settings" in found.sections[""]
+    page = make([document(1, "FeO", 0.0), other], tmp_path)
+    assert "2 combinations of checkpoint and settings" in page.sections[""]
 
 
 def test_too_large_crystals_are_left_out(tmp_path: Path) -> None:
     large = structure("FeO").make_supercell([4, 4, 4])
     assert len(large) > 300
-    found = make([document(1, "FeO", 0.0)], tmp_path, lambda _: large)
-    assert "top" not in found.sections
+    page = make([document(1, "FeO", 0.0)], tmp_path, lambda _: large)
+    assert "top" not in page.sections
 
 
 def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make([], tmp_path)
     before = (tmp_path / "index.html").read_bytes()
 
-    def break_off(_: Any) -> Any:
+    def break_off(*_: Any, **__: Any) -> Iterator[str]:
+        yield "<!DOCTYPE html>"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matris.stores.report.page.page_of", lambda *_, **__: break_off(None))
+    monkeypatch.setattr("matris.stores.report.templating.pieces", break_off)
     with pytest.raises(OSError, match="No space"):
         make([document(1, "FeO", 0.0)], tmp_path)
     assert (tmp_path / "index.html").read_bytes() == before
@@ -258,7 +262,7 @@ def test_all_fields_that_are_read_are_asked_for(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_documents() -> None:
     def peak(n: int) -> int:
         tracemalloc.start()
-        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Funnel())
+        Tally.of((document(i, "LiFeO2", i % 977 / 977) for i in range(n)), Outcomes())
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

@@ -55,8 +55,13 @@ def failed(kind: str, **changes: Any) -> dict[str, Any]:
     empty = dict.fromkeys(DOCUMENTS[kind])
     kept = ("candidate_id", "checkpoint", "device", "dtype")
     same = {name: DOCUMENTS[kind][name] for name in kept}
-    told = {"state": "failed", "error": "overlapping <atoms> & more", "source": "bad.cif", "formula_pretty": "<i>U</i>"}
-    return {**empty, **same, **told, **changes}
+    fields = {
+        "state": "failed",
+        "error": "overlapping <atoms> & more",
+        "source": "bad.cif",
+        "formula_pretty": "<i>U</i>",
+    }
+    return {**empty, **same, **fields, **changes}
 
 
 class Page(HTMLParser):
@@ -115,8 +120,8 @@ def test_page_of_each_kind(kind: str, tmp_path: Path) -> None:
     assert "checkpoint tiny" in page.sections[""]
     assert "2 materials" in page.sections[""]
     assert page.rows["results"] == 3
-    for told in ("Fe2O3", "in/<a>.cif", "beware of <this>", "<i>U</i>", "bad.cif", "overlapping <atoms> & more"):
-        assert told in page.sections["results"]
+    for text in ("Fe2O3", "in/<a>.cif", "beware of <this>", "<i>U</i>", "bad.cif", "overlapping <atoms> & more"):
+        assert text in page.sections["results"]
     for name in KINDS[kind].columns:
         assert name.replace("\n", "") in page.sections["results"]
     assert "overlapping <atoms> & more" in page.sections["failures"]
@@ -140,7 +145,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 
-def test_settings_that_differ_are_not_told_as_one(tmp_path: Path) -> None:
+def test_different_settings_are_left_out(tmp_path: Path) -> None:
     other = sound("eos", settings={"fmax": 1e-3, "strains": [-0.01, 0.01]})
     page = Page(write_property_report([sound("eos"), other], tmp_path, "E"))
     assert "strains" in page.sections[""]
@@ -164,11 +169,11 @@ def test_pictures_of_many_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     page = Page(write_property_report([failed("eos"), *[sound("eos")] * 5, failed("eos")], tmp_path, "E"))
     assert page.figures == ["figure-1-0", "figure-2-0"]
     assert page.rows["results"] == 1 + 7
-    assert "3 further materials are left out" in page.sections["left-out"]
+    assert "pictures of 3 further materials are left out" in page.sections["left-out"]
     assert "plot_eos(document).show()" in page.sections["left-out"]
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_drawn_has_a_reason(tmp_path: Path) -> None:
     soft = sound("elastic", elastic_tensor={"raw": cubic(100, 120, 50).tolist()}, is_mechanically_stable=False)
     page = Page(write_property_report([soft], tmp_path, "E"))
     assert page.figures == []

@@ -334,7 +334,7 @@ def test_arrays_that_were_not_loaded() -> None:
 
 def test_pictures_need_no_engine() -> None:
     code = (
-        "import sys; from matris.stores import property_report; "
+        "import sys; from matris.stores.report import property_page; "
         "print([m for m in sys.modules if m == 'torch' or m.startswith(('matris.makers', 'matris.flows', 'plotly'))])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -27,7 +27,7 @@ from matris.model.config import ModelConfig
 from matris.model.graph import Geometry, count_edges
 from matris.training.data.dataset import DataSet
 from matris.training.data.frame import Frame, collate
-from matris.training.data.labelled import Labelled, Reading, Rejected
+from matris.training.data.labelled import Labelled, LabelOptions, Rejected
 from matris.training.data.reading import read_labelled
 from matris.training.data.work import WorkCheck
 from matris.training.data.writer import REJECTED, SetOptions, write_set
@@ -153,7 +153,7 @@ def test_the_same_sources_give_the_same_set(frames, tmp_path):
 
 
 def test_a_set_is_a_source(made, tmp_path):
-    copy = write_set(tmp_path / "copy", [("old", read_labelled(made.path, Reading()))])
+    copy = write_set(tmp_path / "copy", [("old", read_labelled(made.path, LabelOptions()))])
     assert [f.energy for f in copy] == [f.energy for f in made]
     assert [f.validation for f in copy] == [f.validation for f in made]
     assert copy.meta["split_as_sources_say"]
@@ -399,7 +399,7 @@ def test_labels_of_density_functional_theory_belong_together():
     ratios = {}
     for name in ("mptrj_highest_stress", "mpf_tp"):
         check = WorkCheck()
-        for item in read_labelled(DATA / f"{name}.extxyz.gz", Reading()):
+        for item in read_labelled(DATA / f"{name}.extxyz.gz", LabelOptions()):
             if isinstance(item, Labelled):
                 check.add(item.frame)
         assert check.problem() is None

@@ -1,0 +1,9 @@
+from .campaign.campaign import Campaign as Campaign
+from .campaign.funnel import Funnel as Funnel
+from .local.runner import run as run
+from .screening import ScreeningFlowMaker as ScreeningFlowMaker
+from .sources.files import read_candidates as read_candidates
+from .sources.known_phases import known_phases as known_phases
+from .sources.opening import open_source as open_source
+from .sources.prototypes import elemental_references as elemental_references
+from .sources.prototypes import generate_candidates as generate_candidates

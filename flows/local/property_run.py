@@ -1,0 +1,65 @@
+"""Properties of the structures in files, computed on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobflow import run_locally
+
+from matris.flows.campaign.campaign import local_folder
+from matris.flows.sources.files import read_candidates
+from matris.makers.batch import RelaxedPropertyMaker
+from matris.stores.database.jobstore import open_job_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from matris.makers.batch import BatchMaker
+
+
+def compute_properties(
+    sources: Iterable[str | Path], maker: BatchMaker, location: str | Path | None = None
+) -> list[dict[str, Any]]:
+    """
+    Compute a property of all structures in some files, in one job.
+
+    A journal next to the store keeps finished structures: after an interruption, the same call resumes.
+
+    Parameters
+    ----------
+    sources
+        Files and folders, as for `matris.flows.sources.files.read_candidates`.
+    maker
+        Maker of the property, whose job returns ``documents``.
+    location
+        Store, as for `matris.stores.database.jobstore.open_job_store`.
+
+    Returns
+    -------
+    list of dict
+        One document per structure, in order, with its ``source`` and all its arrays.
+
+    Raises
+    ------
+    MatrisError
+        If a source does not exist, the checkpoint cannot be loaded or the store cannot be opened.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.flows.local.property_run import compute_properties
+    >>> from matris.makers import BatchEosMaker
+    >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> document["source"], document["formula_pretty"], document["state"]
+    ('iron.cif', 'Fe', ...)
+    """
+    candidates = list(read_candidates(sources))
+    store = open_job_store(location)
+    if isinstance(maker, RelaxedPropertyMaker) and maker.journal_dir is None:
+        maker.journal_dir = str((local_folder(location) / "journal").absolute())
+    job = maker.make(candidates)
+    run_locally(job, store=store, log=False, raise_immediately=True)
+    documents = store.get_output(job.uuid, load=True)["documents"]
+    return [{"source": candidate.source, **document} for candidate, document in zip(candidates, documents, strict=True)]

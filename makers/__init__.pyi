@@ -1,0 +1,9 @@
+from .batch_elastic import BatchElasticMaker as BatchElasticMaker
+from .batch_eos import BatchEosMaker as BatchEosMaker
+from .batch_md import BatchMDMaker as BatchMDMaker
+from .batch_phonon import BatchPhononMaker as BatchPhononMaker
+from .batch_qha import BatchQhaMaker as BatchQhaMaker
+from .batch_relax import BatchRelaxMaker as BatchRelaxMaker
+from .batch_relax import BatchStaticMaker as BatchStaticMaker
+from .relax import RelaxMaker as RelaxMaker
+from .relax import StaticMaker as StaticMaker

@@ -1,0 +1,91 @@
+"""How `matris screen` and `matris relax` run a campaign and summarise it."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from matris.cli.console import CampaignProgress, stderr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from matris.cli.console import Document
+    from matris.flows.campaign.campaign import Campaign
+    from matris.stores.documents.candidate import Candidate
+
+DOCUMENT_FIELDS = (
+    "candidate_id",
+    "source",
+    "provenance",
+    "state",
+    "stage",
+    "duplicate_of",
+    "error",
+    "formula_pretty",
+    "symmetry",
+    "nsites",
+    "volume",
+    "energy_per_atom",
+    "uncorrected_energy_per_atom",
+    "formation_energy_per_atom",
+    "energy_above_hull",
+    "is_stable",
+    "hull_state",
+    "n_steps",
+    "fmax",
+)
+"""Fields of a candidate document that the two commands print."""
+
+
+def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
+    """Read the candidates of all sources, one by one."""
+    from matris.flows.sources.opening import open_source
+
+    for source in sources:
+        yield from open_source(source)
+
+
+def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: str | None) -> None:
+    """
+    Compute what the store lacks, with a progress bar.
+
+    Parameters
+    ----------
+    campaign
+        Open campaign.
+    candidates
+        Candidates, read one by one.
+    device
+        Devices, separated by commas; one process each.
+    """
+    from matris.flows.local.runner import run
+
+    devices = [name.strip() for name in device.split(",")] if device else [None]
+    with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
+        run(campaign, candidates, devices, progress.watch)
+    if progress.known:
+        stderr.print(f"{progress.known} were in the store already")
+
+
+def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = True) -> str:
+    """Count the candidates by outcome, in one line."""
+    from matris.stores.report.outcomes import Outcomes
+
+    intake: dict[str, Any] = campaign.record()["intake"]
+    return Outcomes.of(documents, intake, campaign.funnel.window if hull else None).summary()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a job, end a campaign like Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

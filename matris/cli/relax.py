@@ -1,0 +1,115 @@
+"""The command `matris relax`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary
+from matris.cli.console import eV, stderr, stdout
+from matris.cli.options import (
+    Checkpoint,
+    ChunkSize,
+    Devices,
+    Files,
+    Fmax,
+    MaxSteps,
+    Project,
+    Resource,
+    Store,
+    Submit,
+    Worker,
+    clear_errors,
+    exit_by_states,
+    shortened,
+)
+from matris.cli.submit import project_store, submission_of, submit_campaign
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matris.cli.console import Document
+    from matris.flows.campaign.campaign import Campaign
+
+
+def relax(
+    files: Files,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
+    ] = Path("relaxed"),
+    relax_cell: Annotated[
+        bool, typer.Option("--relax-cell/--fixed-cell", help="Relax the cell too, or only the atoms.")
+    ] = True,
+    checkpoint: Checkpoint = None,
+    device: Devices = None,
+    store: Store = None,
+    fmax: Fmax = 0.05,
+    max_steps: MaxSteps = 500,
+    chunk_size: ChunkSize = 500,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Relax structures, write them as CIF files, print their energies (eV/atom), and keep all results in the store.
+
+    `matris relax POSCAR other.cif --output relaxed`
+    """
+    with clear_errors():
+        from matris.flows.campaign.campaign import Campaign
+        from matris.flows.campaign.funnel import Funnel
+        from matris.makers.batch_relax import BatchRelaxMaker
+
+        submission = submission_of(project, worker, resource, device) if submit else None
+        store = project_store(submission, store) if submission else store
+        with stderr.status("Opening the store …"):
+            campaign = Campaign(
+                store,
+                BatchRelaxMaker(
+                    checkpoint=checkpoint,
+                    device=device if submission else None,
+                    relax_cell=relax_cell,
+                    steps=max_steps,
+                    relax_kwargs={"fmax": fmax},
+                ),
+                Funnel(sanity=False, duplicates=False, hull=False),
+                title=f"Relaxing {shortened([path.name or str(path) for path in files])}",
+                chunk_size=chunk_size,
+            )
+        candidates = candidates_of(list(map(str, files)))
+        if submission is None:
+            run_campaign(campaign, candidates, device)
+        elif not submit_campaign(campaign, candidates, submission):
+            return
+        documents = list(campaign.documents(DOCUMENT_FIELDS))
+        _show_relaxed(campaign, documents, campaign.write_structures(output))
+        exit_by_states(documents)
+
+
+def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
+    """Print a table of the results, one structure per line; `files` are the CIF files by document id."""
+    from matris.stores.report.outcomes import reason
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("formula", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("file or reason", overflow="fold")
+    for d in documents:
+        table.add_row(
+            d.get("formula_pretty") or "–",
+            d["state"],
+            str(d.get("n_steps") if d.get("n_steps") is not None else "–"),
+            eV(d.get("uncorrected_energy_per_atom"), 4),
+            eV(d.get("fmax"), 4),
+            eV(d.get("volume"), 2),
+            escape(str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}")),
+        )
+    stdout().print(table)
+    stdout().print(summary(campaign, documents, hull=False), soft_wrap=True)

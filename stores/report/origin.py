@@ -1,0 +1,56 @@
+"""How the results of a campaign were computed: checkpoint, settings, competing phases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matris.stores.report.formats import grouped
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping
+
+    from matris.stores.report.outcomes import Document
+    from matris.stores.report.tally import Tally
+
+
+def is_demonstrator(card: Mapping[str, Any]) -> bool:
+    """Say whether a checkpoint calls itself a demonstrator anywhere on its card."""
+    return "demonstrator" in str(dict(card)).lower()
+
+
+def checkpoint_keys(tally: Tally, card: Mapping[str, Any]) -> list[str]:
+    """Key on the card, or else the keys that documents name."""
+    return [card["key"]] if card.get("key") else sorted({key for key, _ in tally.origins})
+
+
+def competing_phases(tally: Tally) -> list[Document]:
+    """Elements and known phases that were computed to compete on the hull, those of fewer elements first."""
+    return sorted(tally.references, key=lambda d: (d["nelements"], str(d["formula_pretty"])))
+
+
+def settings(tally: Tally) -> dict[str, Any]:
+    """Collect settings, software and machines by name; empty if nothing was computed."""
+    first = tally.first
+    if first is None:
+        return {}
+    chosen = first["settings"]
+    before = chosen.get("first") or {}
+    return {
+        "settings": {
+            "force threshold": f"{chosen['fmax']:g} eV/Å, atoms and cell",
+            "maximum steps": chosen["max_steps"],
+            "cell": "relaxed" if chosen["relax_cell"] else "fixed",
+            "first relaxed with": before.get("checkpoint"),
+        },
+        "corrections": _counted(tally.schemes),
+        "computed on": _counted(tally.machines),
+        "versions": first["versions"],
+    }
+
+
+def _counted(names: Counter[str]) -> str:
+    """List names, with the number of documents for each if there are several."""
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{name} ({grouped(count)})" for name, count in names.most_common())
