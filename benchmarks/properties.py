@@ -20,12 +20,10 @@ from pymatgen.core import Structure
 
 import matris
 from matris.properties.elastic import elastic
-from matris.properties.phonons import PhononSettings, phonons
+from matris.properties.phonons import JOULE_PER_MOLE, PhononSettings, phonons
 
 if TYPE_CHECKING:
     from matris.model.potential import Potential
-
-JOULE_PER_MOLE = 96485.332  # in one eV
 
 
 def choose(path: Path, potential: Potential, count: int) -> list[dict[str, Any]]:

@@ -4,6 +4,6 @@ from .batch_md import BatchMDMaker as BatchMDMaker
 from .batch_phonon import BatchPhononMaker as BatchPhononMaker
 from .batch_qha import BatchQhaMaker as BatchQhaMaker
 from .batch_relax import BatchRelaxMaker as BatchRelaxMaker
-from .batch_static import BatchStaticMaker as BatchStaticMaker
+from .batch_relax import BatchStaticMaker as BatchStaticMaker
 from .relax import RelaxMaker as RelaxMaker
-from .static import StaticMaker as StaticMaker
+from .relax import StaticMaker as StaticMaker

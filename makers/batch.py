@@ -1,4 +1,4 @@
-"""What the Makers of many materials have in common."""
+"""Base classes of the Makers that compute many materials in one job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import socket
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobflow import Maker
 from pymatgen.core import Structure
@@ -17,25 +18,18 @@ from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import torch
 
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
-    from matris.properties.dynamics import DynamicsRecord
-    from matris.properties.elastic import ElasticRecord
-    from matris.properties.eos import EosRecord
-    from matris.properties.phonons import PhononRecord
-    from matris.properties.qha import QhaRecord
-
-    type PropertyRecord = DynamicsRecord | ElasticRecord | EosRecord | PhononRecord | QhaRecord
-
-JOULE_PER_MOLE = 96485.332
-"""In one eV."""
+    from matris.properties.groups import PropertyRecord
+    from matris.stores.documents.properties import PropertyOutput
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
-"""Fields of a Maker that do not decide the result, or stand apart."""
+"""Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+
 _SCHEDULER_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
 
@@ -52,7 +46,7 @@ class BatchMaker(Maker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     """
 
     name: str = "batch"
@@ -61,62 +55,20 @@ class BatchMaker(Maker):
     dtype: str | None = None
 
     def card(self) -> Card:
-        """Read what the checkpoint is, without loading it onto a device."""
+        """Read the card of the checkpoint, without loading it onto a device."""
         return read_file(locate(self.checkpoint))[1]
 
     def potential(self) -> Potential:
-        """Load the potential; it stays resident, so that the next job of this process has it at once."""
+        """Load the potential; it stays in memory for the next job of this process."""
         return load(self.checkpoint, device=self.device, dtype=self.dtype)
-
-    def documents(
-        self,
-        candidates: Sequence[Candidate | Structure | dict[str, Any]],
-        compute: Callable[..., Sequence[PropertyRecord]],
-        *given: Sequence[Any],
-    ) -> list[tuple[dict[str, Any], Any]]:
-        """
-        Compute what can be computed, and describe every material.
-
-        Parameters
-        ----------
-        candidates
-            Candidates (or their dictionaries), or bare structures.
-        compute
-            Gives a record for each structure; called with the structures, the potential, and what is `given` for them.
-        *given
-            Further input: a sequence with an entry for each candidate.
-
-        Returns
-        -------
-        list of tuple
-            In the order of the candidates: what all properties' documents have in common, and the record (None where
-            there was no structure).
-
-        Raises
-        ------
-        ValueError
-            If a sequence `given` has another length than the candidates.
-        """
-        chunk = [as_candidate(candidate) for candidate in candidates]
-        potential = self.potential()
-        for entries in given:
-            if len(entries) != len(chunk):
-                raise ValueError(f"{len(entries)} entries for {len(chunk)} candidates: give None where unknown")
-        there = {index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None}
-        more = [[entries[index] for index in there] for entries in given]
-        records = dict(zip(there, compute(list(there.values()), potential, *more), strict=True))
-        settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
-        common = {**provenance(potential), "settings": settings}
-        return [
-            (common | _outcome(candidate, records.get(index)), records.get(index))
-            for index, candidate in enumerate(chunk)
-        ]
 
 
 @dataclass
 class PropertyMaker(BatchMaker):
     """
-    A job that computes a property of many materials; each is relaxed first.
+    A job that computes a property of many materials: one document each.
+
+    Subclasses name the schema of their output, wrap `make` as a job, and define `compute` and `fields`.
 
     Parameters
     ----------
@@ -125,38 +77,151 @@ class PropertyMaker(BatchMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
-        Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
-    fmax
-        Bound on forces and on the cell's in all relaxations, eV/Å.
-    steps
-        Most steps of a relaxation.
-    journal_dir
-        Folder in which finished cells are kept; by default the folder the job runs in.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     """
 
     name: str = "batch property"
+    output_schema: ClassVar[type[PropertyOutput]]
+
+    def make(
+        self,
+        candidates: Sequence[Candidate | Structure | dict[str, Any]],
+        prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
+    ) -> PropertyOutput:
+        """
+        Compute the property of each candidate.
+
+        Parameters
+        ----------
+        candidates
+            Candidates (or their dictionaries), or bare structures.
+        prev_dir
+            Part of every Maker's signature; without effect.
+
+        Returns
+        -------
+        PropertyOutput
+            One document for each candidate, in order; its large fields go to the additional store ``data``.
+        """
+        return self.output(candidates)
+
+    def compute(
+        self, structures: Sequence[Structure], potential: Potential, *given: Any, **_: Any
+    ) -> Sequence[PropertyRecord]:
+        """
+        Compute a record for each structure.
+
+        Parameters
+        ----------
+        structures
+            The structures of all candidates that have one.
+        potential
+            The loaded potential.
+        *given
+            Further input: sequences with an entry for each structure.
+        """
+        raise NotImplementedError
+
+    def fields(self, record: Any, *given: Any, **_: Any) -> dict[str, Any]:
+        """
+        Fields that a document has besides those of all properties.
+
+        Parameters
+        ----------
+        record
+            Record of the material, or None if it has no structure.
+        *given
+            Further input of this material.
+        """
+        raise NotImplementedError
+
+    def output(
+        self, candidates: Sequence[Candidate | Structure | dict[str, Any]], *given: Sequence[Any]
+    ) -> PropertyOutput:
+        """
+        Compute the candidates that have a structure, and write a document for every candidate.
+
+        Parameters
+        ----------
+        candidates
+            Candidates (or their dictionaries), or bare structures.
+        *given
+            Further input for `compute` and `fields`: sequences with an entry for each candidate.
+
+        Raises
+        ------
+        ValueError
+            If a sequence of `given` and `candidates` differ in length.
+        """
+        chunk = [as_candidate(candidate) for candidate in candidates]
+        potential = self.potential()
+        for entries in given:
+            if len(entries) != len(chunk):
+                raise ValueError(f"{len(entries)} entries for {len(chunk)} candidates: give None where unknown")
+        structures = {
+            index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None
+        }
+        selected = [[entries[index] for index in structures] for entries in given]
+        computed = self.compute(list(structures.values()), potential, *selected)
+        records = dict(zip(structures, computed, strict=True))
+        settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
+        common = {**provenance(potential), "settings": settings}
+        documents = [
+            common
+            | _outcome(candidate, records.get(index))
+            | self.fields(records.get(index), *(entries[index] for entries in given))
+            for index, candidate in enumerate(chunk)
+        ]
+        return self.output_schema.model_validate({"documents": documents})
+
+
+@dataclass
+class RelaxedPropertyMaker(PropertyMaker):
+    """
+    A job that computes a property of many materials; each material is relaxed first.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device, dtype
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
+        Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
+    fmax
+        Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
+    steps
+        Maximum number of steps of a relaxation.
+    journal_dir
+        Folder in which finished cells are kept; by default the folder in which the job runs.
+    """
+
     fmax: float = 1e-4
     steps: int = 2000
     journal_dir: str | None = None
 
+    def relaxation(self) -> dict[str, Any]:
+        """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
+        return {"fmax": self.fmax, "max_steps": self.steps, "journal_dir": Path(self.journal_dir or ".")}
+
 
 def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, Any]:
     """State and description of one material."""
-    known = (record and record.structure) or candidate.structure
+    structure = (record and record.structure) or candidate.structure
     relaxed = record is not None and record.structure is not None
     return {
         "candidate_id": candidate.candidate_id,
         "state": record.state if record else "failed",
         "error": record.error if record else candidate.error or "no structure",
-        "warnings": list(getattr(record, "warnings", ())),
+        "warnings": list(record.warnings) if record else [],
         "structure": record.structure if record else None,
-        **(describe(known, relaxed=relaxed) if known is not None else {}),
+        **(describe(structure, relaxed=relaxed) if structure is not None else {}),
     }
 
 
 def provenance(potential: Potential) -> dict[str, Any]:
-    """Tell what computed: checkpoint, versions, device and dtype, and where."""
+    """Fields of a document with checkpoint, versions, device, precision and host."""
     card = potential.card
     return {
         "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
@@ -168,7 +233,7 @@ def provenance(potential: Potential) -> dict[str, Any]:
 
 
 def ran_on() -> dict[str, str | None]:
-    """Tell where this process runs: host, job of the scheduler, the GPUs that it was given."""
+    """Host, scheduler job and visible GPUs of this process."""
     jobs = (os.environ.get(name) for name in _SCHEDULER_JOBS)
     return {
         "host": socket.gethostname(),
@@ -178,7 +243,7 @@ def ran_on() -> dict[str, str | None]:
 
 
 def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
-    """Read a candidate from what a job gets: a candidate, its dictionary or a bare structure."""
+    """Turn a job's input (a candidate, its dictionary or a bare structure) into a candidate."""
     if isinstance(obj, Structure):
         return Candidate.from_structure(obj, source="structure")
     return Candidate.model_validate(obj)
@@ -190,16 +255,16 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide the numbers."""
-    found = {}
+    """Versions of the packages on which the numbers depend."""
+    installed = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:  # e.g. a source tree on the path, not installed
-            found[package] = "unknown"
-    return found
+            installed[package] = "unknown"
+    return installed
 
 
 def temperatures(t_min: float, t_max: float, t_step: float) -> tuple[float, ...]:
-    """Temperatures from `t_min` to `t_max`, both included, K."""
+    """Temperatures from `t_min` to `t_max`, both included, in steps of `t_step`, K."""
     return tuple(t_min + i * t_step for i in range(round((t_max - t_min) / t_step) + 1))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 from pymatgen.analysis.elasticity import ElasticTensor
 
-from matris.makers.batch import PropertyMaker
+from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
 from matris.properties.elastic import STRAINS, elastic
 from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
 
@@ -18,24 +17,24 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from matris.model.potential import Potential
     from matris.properties.elastic import ElasticRecord
-    from matris.stores.documents.candidate import Candidate
 
 
 class ElasticDocuments(PropertyOutput):
-    """Output of one job: a document per material, in the order given."""
+    """Output of one job: one document for each material, in order."""
 
     kind: Literal["elastic"] = "elastic"
     documents: list[ElasticDocument]
 
 
 @dataclass
-class BatchElasticMaker(PropertyMaker):
+class BatchElasticMaker(RelaxedPropertyMaker):
     """
-    Elastic tensors of many materials: all strained cells of all of them go through the device together.
+    Elastic tensors of many materials: the strained cells of all materials are computed together.
 
-    A material that fails does not touch the others. See `matris.properties.elastic.elastic` for the method, and
-    `PropertyMaker` for the other parameters.
+    A material that fails does not affect the others. See `matris.properties.elastic.elastic` for the method, and
+    `RelaxedPropertyMaker` for the other parameters.
 
     Parameters
     ----------
@@ -44,7 +43,15 @@ class BatchElasticMaker(PropertyMaker):
     strains
         Green–Lagrange strains of each mode, in pairs of both signs.
     symprec
-        Tolerance for symmetry, Å; of the relaxed cell only: strained cells are left alone.
+        Tolerance for the symmetry of the relaxed cell, Å. Strained cells are never symmetrised.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> job = BatchElasticMaker(strains=(-0.005, 0.005)).make([rock_salt])
+    >>> job.name
+    'batch elastic'
     """
 
     name: str = "batch elastic"
@@ -52,53 +59,35 @@ class BatchElasticMaker(PropertyMaker):
     strains: tuple[float, ...] = STRAINS
     symprec: float = 1e-2
 
-    @job(data=["structure"], output_schema=ElasticDocuments)
-    def make(
-        self,
-        candidates: Sequence[Candidate | Structure | dict[str, Any]],
-        prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
-    ) -> ElasticDocuments:
-        """
-        Compute elastic tensors.
+    output_schema = ElasticDocuments
+    make = job(PropertyMaker.make, data=["structure"], output_schema=ElasticDocuments)
 
-        Parameters
-        ----------
-        candidates
-            Candidates (or their dictionaries), or bare structures.
-        prev_dir
-            Accepted as by every Maker, without effect.
-        """
-        found = self.documents(
-            candidates,
-            lambda structures, potential: elastic(
-                structures,
-                potential,
-                fmax=self.fmax,
-                max_steps=self.steps,
-                relax_first=self.relax_first,
-                strains=self.strains,
-                symprec=self.symprec,
-                journal_dir=Path(self.journal_dir or "."),
-            ),
+    def compute(self, structures: Sequence[Structure], potential: Potential) -> list[ElasticRecord]:
+        """Compute elastic tensors."""
+        return elastic(
+            structures,
+            potential,
+            **self.relaxation(),
+            relax_first=self.relax_first,
+            strains=self.strains,
+            symprec=self.symprec,
         )
-        return ElasticDocuments(documents=[ElasticDocument(**common, **_fields(record)) for common, record in found])
 
-
-def _fields(record: ElasticRecord | None) -> dict[str, Any]:
-    """Fields of a fit; none where there is no fit."""
-    if record is None or record.fit is None or record.structure is None:
-        return {}
-    fit, moduli = record.fit, record.fit.moduli()
-    standard = ElasticTensor.from_voigt(fit.tensor).convert_to_ieee(record.structure)
-    return {
-        "elastic_tensor": {"raw": fit.tensor.tolist(), "ieee_format": standard.voigt.tolist()},
-        "bulk_modulus": Averages(**{kind: moduli[f"k_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
-        "shear_modulus": Averages(**{kind: moduli[f"g_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
-        "young_modulus": moduli["y_mod"],
-        "homogeneous_poisson": moduli["homogeneous_poisson"],
-        "universal_anisotropy": moduli["universal_anisotropy"],
-        "is_mechanically_stable": fit.stable,
-        "eigenvalues": fit.eigenvalues.tolist(),
-        "fit_residual": fit.residual,
-        "nonlinearity": fit.nonlinearity,
-    }
+    def fields(self, record: ElasticRecord | None) -> dict[str, Any]:
+        """Fields of a fit; none without a fit."""
+        if record is None or record.fit is None or record.structure is None:
+            return {}
+        fit, moduli = record.fit, record.fit.moduli()
+        standard = ElasticTensor.from_voigt(fit.tensor).convert_to_ieee(record.structure)
+        return {
+            "elastic_tensor": {"raw": fit.tensor.tolist(), "ieee_format": standard.voigt.tolist()},
+            "bulk_modulus": Averages(**{kind: moduli[f"k_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
+            "shear_modulus": Averages(**{kind: moduli[f"g_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
+            "young_modulus": moduli["y_mod"],
+            "homogeneous_poisson": moduli["homogeneous_poisson"],
+            "universal_anisotropy": moduli["universal_anisotropy"],
+            "is_mechanically_stable": fit.stable,
+            "eigenvalues": fit.eigenvalues.tolist(),
+            "fit_residual": fit.residual,
+            "nonlinearity": fit.nonlinearity,
+        }

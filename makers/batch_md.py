@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import BatchMaker
+from matris.makers.batch import PropertyMaker
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from matris.model.potential import Potential
     from matris.properties.dynamics import DynamicsRecord
     from matris.properties.ensembles import Ensemble
-    from matris.stores.documents.candidate import Candidate
 
 
 class DynamicsDocuments(PropertyOutput):
-    """Output of one job: a document per material, in the order given."""
+    """Output of one job: one document for each material, in order."""
 
     kind: Literal["md"] = "md"
     documents: list[DynamicsDocument]
 
 
 @dataclass
-class BatchMDMaker(BatchMaker):
+class BatchMDMaker(PropertyMaker):
     """
-    Molecular dynamics of many materials: all of them go through the device together.
+    Molecular dynamics of many materials, all computed together.
 
-    The cells are taken as they are, neither relaxed nor repeated. A material that fails does not touch the others. See
-    `matris.properties.ensembles.DynamicsSettings` for the method and its limits.
+    The cells are taken as they are, neither relaxed nor repeated. A material that fails does not affect the others. See
+    `matris.properties.ensembles.DynamicsSettings` for the methods.
 
     Parameters
     ----------
@@ -45,28 +45,36 @@ class BatchMDMaker(BatchMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     ensemble
         ``"nve"``, ``"nvt"`` (Langevin) or ``"npt"`` (Langevin, stochastic cell rescaling).
     temperature
-        In K.
+        Temperature, K.
     pressure
-        Of ``"npt"``, in GPa; atomate2's Makers count in kbar.
+        Pressure of ``"npt"``, GPa; atomate2's Makers take kbar.
     time_step
-        In fs.
+        Time step, fs.
     n_steps
-        Steps of each material.
+        Number of steps of each material.
     traj_interval
-        Steps between frames.
+        Number of steps between frames.
     mb_velocity_seed
-        Of the initial Maxwell–Boltzmann velocities, and of all noise.
+        Seed of the initial Maxwell–Boltzmann velocities and of the noise of thermostat and barostat.
     thermostat_time
-        Inverse of Langevin's friction, fs.
+        Inverse of the Langevin friction, fs.
     barostat_time
-        In which the volume comes to its mean, fs.
+        Relaxation time of the volume, fs.
     trajectory_dir
         Folder of the trajectories, on the machine where the job runs; by default none are written. A material whose
-        trajectory is complete there is not computed again.
+        trajectory is complete in this folder is not computed again.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> job = BatchMDMaker(ensemble="npt", temperature=600, n_steps=2000).make([rock_salt * (2, 2, 2)])
+    >>> job.name
+    'batch molecular dynamics'
     """
 
     name: str = "batch molecular dynamics"
@@ -81,39 +89,22 @@ class BatchMDMaker(BatchMaker):
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
 
-    @job(data=["structure", "series"], output_schema=DynamicsDocuments)
-    def make(
-        self,
-        candidates: Sequence[Candidate | Structure | dict[str, Any]],
-        prev_dir: str | Path | None = None,  # noqa: ARG002 (part of every Maker's signature)
-    ) -> DynamicsDocuments:
-        """
-        Run molecular dynamics.
+    output_schema = DynamicsDocuments
+    make = job(PropertyMaker.make, data=["structure", "series"], output_schema=DynamicsDocuments)
 
-        Parameters
-        ----------
-        candidates
-            Candidates (or their dictionaries), or bare structures.
-        prev_dir
-            Accepted as by every Maker, without effect.
-        """
+    def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
+        """Run molecular dynamics."""
         folder = None if self.trajectory_dir is None else Path(self.trajectory_dir).absolute()
-        found = self.documents(
-            candidates,
-            lambda structures, potential: dynamics(
-                structures, potential, settings=self.settings(), trajectory_dir=folder
-            ),
-        )
-        return DynamicsDocuments(documents=[DynamicsDocument(**common, **_fields(record)) for common, record in found])
+        return dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
 
     def settings(self) -> DynamicsSettings:
         """
-        Check the parameters of the motion.
+        Return the settings of the dynamics, checked.
 
         Raises
         ------
         ValueError
-            If one is out of range.
+            If a value is out of range.
         """
         return DynamicsSettings(
             ensemble=self.ensemble,
@@ -127,16 +118,15 @@ class BatchMDMaker(BatchMaker):
             barostat_time=self.barostat_time,
         )
 
-
-def _fields(record: DynamicsRecord | None) -> dict[str, Any]:
-    """Fields of a trajectory; none where nothing moved."""
-    if record is None:
-        return {}
-    return {
-        "n_steps": record.n_steps,
-        "n_frames": 0 if record.series is None else len(record.series.time),
-        **{f"mean_{name}": mean for name, mean in record.means.items()},
-        "energy_drift": record.drift,
-        "trajectory": None if record.trajectory is None else str(record.trajectory),
-        "series": None if record.series is None else record.series.to_dict(),
-    }
+    def fields(self, record: DynamicsRecord | None) -> dict[str, Any]:
+        """Fields of a trajectory; none without a record."""
+        if record is None:
+            return {}
+        return {
+            "n_steps": record.n_steps,
+            "n_frames": 0 if record.series is None else len(record.series.time),
+            **{f"mean_{name}": mean for name, mean in record.means.items()},
+            "energy_drift": record.drift,
+            "trajectory": None if record.trajectory is None else str(record.trajectory),
+            "series": None if record.series is None else record.series.to_dict(),
+        }

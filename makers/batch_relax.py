@@ -1,4 +1,4 @@
-"""Relax many candidates in one job."""
+"""Relaxations and single-point calculations of many candidates in one job."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 @dataclass
 class BatchRelaxMaker(BatchMaker):
     """
-    Relax a chunk of candidates on one device and keep what became of each.
+    Relax a chunk of candidates on one device, with one record for each.
 
-    A candidate that cannot be computed never costs the others: an unreadable or impossible one is a record with state
-    ``rejected`` and its reason, one that breaks on the way a record with state ``failed``. Finished candidates are
-    appended to a journal, so that a job that was killed and starts again goes on from there.
+    A candidate that cannot be computed does not affect the others. An unreadable or impossible candidate gets a record
+    with state ``rejected`` and the reason; a candidate whose relaxation breaks gets state ``failed``. Finished
+    candidates are appended to a journal, so that a job that was killed resumes when it starts again.
 
-    Each finished candidate is logged at level INFO with the record as the attribute ``record`` of the log entry, from
-    which a progress bar can be driven.
+    Each finished candidate is logged at level INFO, with its record as attribute ``record`` of the log entry, e.g. for
+    a progress bar.
 
     Parameters
     ----------
@@ -48,19 +48,28 @@ class BatchRelaxMaker(BatchMaker):
     checkpoint
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
-        Where and in which precision the potential computes; by default what the machine and the checkpoint suggest.
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
     relax_cell
         Whether the cell relaxes with the atoms.
     steps
-        Most optimisation steps of a candidate.
+        Maximum number of optimisation steps of a candidate.
     relax_kwargs
         Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
     first
-        Maker of a relaxation that comes before, with a cheaper checkpoint. What it cannot compute starts as it is.
+        Maker of a preceding relaxation, e.g. with a cheaper checkpoint. Candidates that it cannot compute start from
+        their input structure.
     journal_dir
-        Folder of the journal; by default the folder the job runs in.
+        Folder of the journal; by default the folder in which the job runs.
     tags
         Labels kept in the provenance of every candidate.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> job = BatchRelaxMaker(relax_kwargs={"fmax": 0.02}).make([rock_salt])
+    >>> job.name
+    'batch relax'
     """
 
     name: str = "batch relax"
@@ -85,7 +94,7 @@ class BatchRelaxMaker(BatchMaker):
         candidates
             Candidates (or their dictionaries), or bare structures.
         prev_dir
-            Accepted as by every Maker, without effect: nothing is read from an earlier job's folder.
+            Part of every Maker's signature; without effect.
 
         Returns
         -------
@@ -106,10 +115,10 @@ class BatchRelaxMaker(BatchMaker):
                 results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
-        for result, known in self._computed(starts, potential):
+        for result, first in self._computed(starts, potential):
             index = accepted[result.index]
             small, large = self._result(chunk[index], result.state, result.error, scale, result)
-            small.first_steps = known.n_steps if known else None
+            small.first_steps = first.n_steps if first else None
             results[index] = small, large
             _report(small)
         return ChunkDocument(
@@ -121,16 +130,16 @@ class BatchRelaxMaker(BatchMaker):
         )
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:  # noqa: ARG002
-        """Give the result of what was computed, after another relaxation or without."""
+        """Return the final record of a candidate, from its record and that of the preceding relaxation (or None)."""
         return record
 
     def settings(self) -> RelaxSettings:
-        """Return what decides a result besides the checkpoint and the candidate."""
+        """Return the settings on which a result depends, besides checkpoint and candidate."""
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
         return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
 
     def tag(self) -> RelaxTag:
-        """Give the settings as documents name them, with those of the relaxation before."""
+        """Return the settings as documents name them, with those of the preceding relaxation."""
         settings = self.settings()
         digest, first = settings.digest(), None
         if self.first is not None:
@@ -141,7 +150,7 @@ class BatchRelaxMaker(BatchMaker):
         return RelaxTag(**settings.to_dict(), digest=digest, first=first)
 
     def journal(self, potential: Potential) -> Path:
-        """File of what a potential finished with these settings."""
+        """File of the journal of a potential with these settings."""
         folder = Path(self.journal_dir or ".")
         return journal_file(folder, potential.card.sha256, self.settings(), dtype_name(potential.dtype))
 
@@ -159,20 +168,20 @@ class BatchRelaxMaker(BatchMaker):
     def _computed(
         self, structures: Sequence[Structure], potential: Potential
     ) -> Iterator[tuple[RelaxRecord, RelaxRecord | None]]:
-        """Relax, after the relaxation before if there is one; its record stands beside the result."""
+        """Yield the final record and the record of the preceding relaxation (or None) of each structure."""
         before: dict[int, RelaxRecord] = {}
         if self.first is not None:
             first = replace(self.first, journal_dir=self.journal_dir)
             before = {record.index: record for record, _ in first._computed(structures, first.potential())}  # noqa: SLF001 - of the same kind
         starts = [(i in before and before[i].structure) or start for i, start in enumerate(structures)]
         for record in self._relax(starts, potential):
-            known = before.get(record.index)
-            yield self.outcome(record, known), known
+            preceding = before.get(record.index)
+            yield self.outcome(record, preceding), preceding
 
     def _result(
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
-        """Small and large part of one candidate's result."""
+        """Record and arrays of one candidate."""
         start = candidate.structure
         small = ChunkRecord(
             candidate_id=candidate.candidate_id,
@@ -204,18 +213,65 @@ class BatchRelaxMaker(BatchMaker):
         return small, large
 
 
+@dataclass
+class BatchStaticMaker(BatchRelaxMaker):
+    """
+    Compute energies, forces and stresses of a chunk of candidates as they are.
+
+    The documents are those of `BatchRelaxMaker`. A candidate that could be computed has the state ``converged``,
+    whatever its forces. With a preceding relaxation (`first`) the state is that of the relaxation: this is how to get
+    energies of relaxed crystals in double precision, or from a better checkpoint.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    checkpoint
+        Registry key or path of a checkpoint; by default the embedded one.
+    device, dtype
+        Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    first
+        Maker of a relaxation, whose final structures are evaluated.
+    journal_dir
+        Folder of the journal; by default the folder in which the job runs.
+    tags
+        Labels kept in the provenance of every candidate.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> job = BatchStaticMaker(dtype="float64", first=BatchRelaxMaker()).make([rock_salt])
+    >>> job.name
+    'batch static'
+    """
+
+    name: str = "batch static"
+    relax_cell: bool = field(default=False, init=False)
+    steps: int = field(default=0, init=False)
+    relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:
+        """Return the record of an evaluation, with the state of the preceding relaxation."""
+        if first is not None and first.structure is None:
+            return first
+        if record.state == "failed":
+            return record
+        return replace(record, state="converged" if first is None else first.state)
+
+
 def _rejection(candidate: Candidate, potential: Potential) -> tuple[State, str] | None:
-    """State and reason of a candidate that is not worth the device, or None."""
+    """State and reason of a candidate that is not computed, or None."""
     if candidate.structure is None:
         return "rejected", candidate.error or "no structure"
-    if candidate.error is not None:  # it was tried before
+    if candidate.error is not None:  # an earlier attempt failed
         return "failed", candidate.error
     reason = problem_with(candidate.structure, potential.elements)
     return None if reason is None else ("rejected", reason)
 
 
 def _report(record: ChunkRecord) -> None:
-    """Announce a finished candidate."""
+    """Log a finished candidate."""
     logger.info("%s %s: %s", record.state, record.formula, record.source, extra={"record": record})
 
 

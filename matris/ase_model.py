@@ -1,4 +1,4 @@
-"""Any ASE calculator as a torch-sim model, so that relaxations, phonons, elastic tensors and so on run with it."""
+"""Any ASE calculator as a torch-sim model, for relaxations, phonons, elastic tensors and other properties."""
 
 from __future__ import annotations
 
@@ -17,41 +17,52 @@ if TYPE_CHECKING:
     from torch_sim.state import SimState
 
 _STATE = {"atoms", "results", "get_spin_polarized"}
-"""Attributes of ASE's calculators that say what was computed last, not how."""
+"""Attributes of ASE calculators that contain the last calculation, not parameters."""
 
 
 class AseModel(ModelInterface):
     """
-    An ASE calculator wherever a torch-sim model is taken; it computes one system after the other, on the CPU.
+    An ASE calculator as a torch-sim model, which computes the systems one after the other on the CPU.
 
-    ``compute_stress`` says whether the calculator has stress. Without it cells cannot relax, and elastic tensors are
-    not to be had.
+    ``compute_stress`` is True if the calculator implements stress. Without stress, cells cannot relax and elastic
+    tensors cannot be computed.
 
     Parameters
     ----------
     calculator
-        Any calculator of energy and forces. Its parameters must not change afterwards.
+        Any calculator that implements energy and forces. Its parameters must not change afterwards.
     identity
-        Name of the calculator with all that decides its numbers: what journals know it by, so that a killed run goes
-        on. By default it is read off the calculator: class, parameters and weights. Where something cannot be read
-        (compiled objects, a calculator that has been used), the model is taken for unlike any other, and no journal
-        is shared.
+        Text that identifies the calculator and everything that determines its results. Journals use it to recognise
+        the model when a killed run continues. By default it is derived from class, parameters and weights. If they
+        cannot be read completely (compiled objects, a calculator that has been used), the identity is random, and no
+        journal is shared.
 
     Raises
     ------
     ValueError
-        If the calculator has no forces.
+        If the calculator does not implement energy and forces.
+
+    Examples
+    --------
+    >>> import matris
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> record = next(matris.relax(bulk("Cu", a=3.7), matris.AseModel(EMT()), fmax=0.01))
+    >>> record.state, round(float(record.structure.lattice.a * 2**0.5), 2)
+    ('converged', 3.59)
     """
 
     def __init__(self, calculator: Calculator, identity: str | None = None) -> None:
         super().__init__()
-        has = set(calculator.implemented_properties)
-        if not {"energy", "forces"} <= has:
-            raise ValueError(f"{type(calculator).__name__} has {', '.join(sorted(has))}: energy and forces are needed")
+        properties = set(calculator.implemented_properties)
+        if not {"energy", "forces"} <= properties:
+            raise ValueError(
+                f"{type(calculator).__name__} implements {', '.join(sorted(properties))}: energy and forces are needed"
+            )
         self.calculator = calculator
         self.identity = identity or identity_of(calculator)
         self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_forces, self._compute_stress = True, "stress" in has
+        self._compute_forces, self._compute_stress = True, "stress" in properties
         self._memory_scales_with = "n_atoms"
 
     def forward(self, state: SimState, **_: Any) -> dict[str, torch.Tensor]:
@@ -61,11 +72,11 @@ class AseModel(ModelInterface):
         Returns
         -------
         dict
-            ``energy`` (eV, n_systems), ``forces`` (eV/Å, n_atoms × 3) and, if the calculator has it, ``stress``
-            (eV/Å³, n_systems × 3 × 3; NaN for systems that are not periodic in three directions).
+            ``energy`` (eV), shape (n_systems,); ``forces`` (eV/Å), (n_atoms, 3); and, if the calculator implements it,
+            ``stress`` (eV/Å³), (n_systems, 3, 3), NaN for systems that are not periodic in three directions.
         """
-        answers = [self._answer(atoms) for atoms in atoms_of(state)]
-        energies, forces, stresses = zip(*answers, strict=True)
+        results = [self._compute(atoms) for atoms in atoms_of(state)]
+        energies, forces, stresses = zip(*results, strict=True)
         output = {
             "energy": torch.tensor(energies, dtype=torch.float64),
             "forces": torch.from_numpy(np.concatenate(forces)),
@@ -74,8 +85,8 @@ class AseModel(ModelInterface):
             output["stress"] = torch.from_numpy(np.stack(stresses))
         return {name: values.to(state.positions) for name, values in output.items()}
 
-    def _answer(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
-        """Energy (eV), forces (eV/Å) and stress (eV/Å³, NaN where there is none) of one system."""
+    def _compute(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        """Compute energy (eV), forces (eV/Å) and stress (eV/Å³, NaN if not available) of one system."""
         atoms.calc = self.calculator
         stress = np.full((3, 3), np.nan)
         if self.compute_stress and atoms.pbc.all():
@@ -84,7 +95,7 @@ class AseModel(ModelInterface):
 
 
 def atoms_of(state: SimState) -> list[Atoms]:
-    """Systems of a torch-sim state as ASE's ``Atoms``."""
+    """Convert the systems of a torch-sim state to ASE ``Atoms``."""
     systems = state.system_idx.cpu().numpy()
     numbers, positions = state.atomic_numbers.cpu().numpy(), state.positions.detach().cpu().double().numpy()
     cells = state.cell.detach().cpu().double().numpy().transpose(0, 2, 1)
@@ -97,12 +108,21 @@ def atoms_of(state: SimState) -> list[Atoms]:
 
 def identity_of(calculator: Calculator) -> str:
     """
-    Name a calculator by all that decides its numbers, as far as it can be read.
+    Identify a calculator by everything that determines its results.
 
     Returns
     -------
     str
-        Its class and a hash of its attributes, the same in any process; a random one if an attribute cannot be read.
+        The class and a hash of the attributes, equal in all processes; a random text if an attribute cannot be read.
+
+    Examples
+    --------
+    >>> from ase.calculators.emt import EMT
+    >>> from ase.calculators.lj import LennardJones
+    >>> identity_of(EMT()) == identity_of(EMT())
+    True
+    >>> identity_of(LennardJones(sigma=3.0)) == identity_of(LennardJones(sigma=3.1))
+    False
     """
     name = _qualified(type(calculator))
     attributes = {key: value for key, value in vars(calculator).items() if key not in _STATE}
@@ -113,17 +133,17 @@ def identity_of(calculator: Calculator) -> str:
 
 
 class _UnreadableError(TypeError):
-    """An object that does not say what it is made of."""
+    """An object whose content cannot be read."""
 
 
 def _described(value: object) -> str:
     """
-    Text that differs where values differ, and does not depend on the process.
+    Describe a value by a text that is equal for equal values in all processes, and different for different ones.
 
     Raises
     ------
     _UnreadableError
-        For an object of unknown make.
+        If the value has an unsupported type.
     """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic | PurePath):
         return f"{type(value).__name__} {value!r}"
@@ -148,4 +168,5 @@ def _described(value: object) -> str:
 
 
 def _qualified(kind: type) -> str:
+    """Name of a class with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -22,27 +22,37 @@ if TYPE_CHECKING:
 
 class MatRISCalculator(Calculator):
     """
-    MatRIS for ASE: energy, forces, stress, and magnetic moments where the checkpoint predicts them.
+    MatRIS for ASE: energy, forces, stress, and magnetic moments if the checkpoint predicts them.
 
-    Results are kept until the geometry changes. Molecules and slabs (no or partial periodicity) are fine; they
+    Results are cached until the geometry changes. Molecules and slabs (no or partial periodicity) are supported, but
     have no stress.
 
     Parameters
     ----------
     potential
-        A loaded potential, or what `matris.load` takes: a key, a path, or nothing for the embedded checkpoint.
+        A loaded potential, a key or path for `matris.load`, or None for the embedded checkpoint.
     device, dtype
-        As for `matris.load`, where a key or path is given.
+        As for `matris.load`; ignored if a loaded potential is given.
 
     Attributes
     ----------
     extrapolation
-        How far each atom of the last geometry is from those the checkpoint was trained on, shape (n,), see
-        `matris.model.domain.Domain`; None where the checkpoint does not know. No result, since ASE knows no such
-        property.
+        Extrapolation of each atom of the last geometry, shape (n,), see `matris.model.domain.Domain`; None if the
+        checkpoint has no domain. It is not in ``results``, because ASE defines no such property.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from matris import MatRISCalculator
+    >>> atoms = bulk("MgO", "rocksalt", a=4.2)
+    >>> atoms.calc = MatRISCalculator()
+    >>> atoms.get_forces().shape, atoms.get_stress().shape
+    ((2, 3), (6,))
+    >>> bool(atoms.calc.extrapolation.max() < 1)
+    True
     """
 
-    implemented_properties = [  # noqa: RUF012 - so declared by ASE
+    implemented_properties = [  # noqa: RUF012 - declared like this in ASE
         "energy",
         "free_energy",
         "forces",
@@ -71,14 +81,15 @@ class MatRISCalculator(Calculator):
         system_changes: Sequence[str] = all_changes,
     ) -> None:
         """
-        Compute everything at once.
+        Compute all properties in one call.
 
         Raises
         ------
         StructureError
-            For no atoms, a NaN, or an element the checkpoint does not know.
+            If there are no atoms, a coordinate is NaN, two atoms coincide, the cell has no volume, or the checkpoint
+            does not support an element.
         PropertyNotImplementedError
-            If stress is asked of a structure that is not periodic in three directions.
+            If stress is requested and the structure is not periodic in three directions.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         atoms = self.atoms
@@ -87,7 +98,7 @@ class MatRISCalculator(Calculator):
             raise PropertyNotImplementedError("stress needs periodicity in three directions")
         graph = self.potential.graph([Geometry.of(atoms)])
         if graph.n_bonds and float(graph.vectors.norm(dim=1).min()) < 1e-6:  # noqa: PLR2004
-            raise StructureError(f"{atoms.symbols}: two atoms stand at the same place")
+            raise StructureError(f"{atoms.symbols}: two atoms are at the same place")
         energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
         energy = float(energies[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": forces.double().cpu().numpy()}
@@ -102,12 +113,12 @@ class MatRISCalculator(Calculator):
 
 
 def _check(atoms: Atoms, potential: Potential) -> None:
-    """Refuse what would give nonsense."""
+    """Raise StructureError for atoms that cannot be computed."""
     if len(atoms) == 0:
         raise StructureError("no atoms to compute")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         raise StructureError(f"{atoms.symbols}: a coordinate or lattice vector is NaN or infinite")
     if unknown := sorted(set(atoms.get_chemical_symbols()) - set(potential.elements)):
-        raise StructureError(f"{atoms.symbols}: {potential.card.key} does not know {', '.join(unknown)}")
+        raise StructureError(f"{atoms.symbols}: {potential.card.key} does not support {', '.join(unknown)}")
     if atoms.pbc.any() and abs(np.linalg.det(atoms.cell.complete())) < 1e-6:  # noqa: PLR2004
         raise StructureError(f"{atoms.symbols}: the cell has no volume")

@@ -1,10 +1,10 @@
-"""What can go wrong, as types a caller can tell apart."""
+"""Exceptions of this package."""
 
 from __future__ import annotations
 
 
 class MatrisError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of the exceptions that this package raises."""
 
 
 class CheckpointError(MatrisError):
@@ -12,8 +12,8 @@ class CheckpointError(MatrisError):
 
 
 class StructureError(MatrisError, ValueError):
-    """An input structure the potential cannot compute."""
+    """An input structure that the potential cannot compute."""
 
 
 class StoreError(MatrisError):
-    """A store that cannot be opened, or an answer it cannot give."""
+    """A store that cannot be opened, or a request that it cannot answer."""

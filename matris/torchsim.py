@@ -18,15 +18,26 @@ if TYPE_CHECKING:
 
 class MatRISTorchSimModel(ModelInterface):
     """
-    MatRIS for torch-sim's optimisers and integrators.
+    MatRIS for the optimizers and integrators of torch-sim.
 
-    Beside energy, forces and stress the output has ``magmoms`` (μB), shape (n_atoms,), where the checkpoint
-    predicts them, and ``extrapolation``, shape (n_atoms,), where it knows its domain (`matris.model.domain.Domain`).
+    Besides energy, forces and stress, the output contains ``magmoms`` (μB), shape (n_atoms,), if the checkpoint
+    predicts them, and ``extrapolation``, shape (n_atoms,), if it has a domain (`matris.model.domain.Domain`).
 
     Parameters
     ----------
     potential
-        A loaded potential, or a key or path to load.
+        A loaded potential, a key or path for `matris.load`, or None for the embedded checkpoint.
+
+    Examples
+    --------
+    >>> import torch_sim as ts
+    >>> from ase.build import bulk
+    >>> from matris import MatRISTorchSimModel
+    >>> model = MatRISTorchSimModel()
+    >>> state = ts.io.atoms_to_state([bulk("Cu"), bulk("MgO", "rocksalt", a=4.2)], model.device, model.dtype)
+    >>> output = model(state)
+    >>> output["energy"].shape, output["forces"].shape, output["stress"].shape
+    (torch.Size([2]), torch.Size([3, 3]), torch.Size([2, 3, 3]))
     """
 
     def __init__(self, potential: Potential | str | None = None) -> None:
@@ -40,12 +51,13 @@ class MatRISTorchSimModel(ModelInterface):
 
     def forward(self, state: SimState, **_: Any) -> dict[str, torch.Tensor]:
         """
-        Compute a state of one or many systems.
+        Compute all systems of a state.
 
         Returns
         -------
         dict
-            ``energy`` (eV, n_systems), ``forces`` (eV/Å, n_atoms × 3), ``stress`` (eV/Å³, n_systems × 3 × 3).
+            ``energy`` (eV), shape (n_systems,); ``forces`` (eV/Å), (n_atoms, 3); ``stress`` (eV/Å³),
+            (n_systems, 3, 3); and the optional outputs named above.
         """
         graph = self.potential.graph(batch_of(state))
         energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
@@ -58,10 +70,10 @@ class MatRISTorchSimModel(ModelInterface):
 
 
 def batch_of(state: SimState) -> Batch:
-    """Systems of a torch-sim state, in float64."""
+    """Convert a torch-sim state to a batch, in float64."""
     pbc = torch.as_tensor(state.pbc, device=state.device)
     cells = state.cell.detach().double().mT
-    if not bool(pbc.all()):  # lattice vectors may be missing
+    if not bool(pbc.all()):  # lattice vectors of directions without periodicity may be zero
         cells = torch.from_numpy(np.array([complete_cell(cell) for cell in cells.cpu().numpy()])).to(cells)
     return Batch(
         state.atomic_numbers.long(),

@@ -1,4 +1,4 @@
 """Unit conversions."""
 
 GPA = 160.21766208
-"""GPa in one eV/Å³."""
+"""One eV/Å³ in GPa."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
 from matris.flows.campaign.poison import CLUSTER_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.cluster.walltime import Ending, ended_in_time
+from matris.flows.queue.retry import with_retries
 from matris.makers.batch import as_candidate
-from matris.relaxation.journal import JournalInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,6 @@ MAX_TRIES = 3
 
 _POISON_FILE = "poison.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_JOURNAL_TIMEOUT = 60.0  # seconds for the previous job to release its journal
 
 
 def cluster_job(maker: BatchMaker, candidates: OutputReference | Sequence[Any], **options: Any) -> Job:
@@ -124,14 +122,7 @@ def n_records(folder: Path) -> int:
 
 def _computed(maker: BatchMaker, candidates: Sequence[Any]) -> Any:
     """Compute a chunk; wait for a previous job that still holds the journal."""
-    start = time.monotonic()
-    while True:
-        try:
-            return maker.make.original(maker, candidates)  # type: ignore[attr-defined] # the function beneath the job
-        except JournalInUseError:
-            if time.monotonic() - start > _JOURNAL_TIMEOUT:
-                raise
-            time.sleep(1.0)
+    return with_retries(lambda: maker.make.original(maker, candidates))  # type: ignore[attr-defined] # beneath the job
 
 
 def _careful(maker: BatchMaker, candidates: Sequence[Any], file: Path) -> list[Candidate]:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
-    from matris.makers.batch import PropertyMaker
+    from matris.makers.batch import RelaxedPropertyMaker
     from matris.stores.documents.candidate import Candidate
 
 type Documents = list[dict[str, Any]]
 
 
 def submit_properties(
-    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, submission: Submission
+    sources: Iterable[str | Path], stage: str, maker: RelaxedPropertyMaker, job_store: JobStore, submission: Submission
 ) -> tuple[Documents | None, Counter[str]]:
     """
     Submit the structures of some files in chunks, or read the results.
@@ -97,7 +97,7 @@ def _latest_job(cluster: Cluster, name: str) -> tuple[str, str | None]:
     return job_id(name, n_lost), job["state"] if job else None
 
 
-def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
+def _job(cluster: Cluster, maker: RelaxedPropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
     """Make the job of a chunk, with the journal and the device of its worker."""
     contents = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
     on_worker = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))

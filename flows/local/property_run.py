@@ -8,7 +8,7 @@ from jobflow import run_locally
 
 from matris.flows.campaign.campaign import local_folder
 from matris.flows.sources.files import read_candidates
-from matris.makers.batch import PropertyMaker
+from matris.makers.batch import RelaxedPropertyMaker
 from matris.stores.database.jobstore import open_job_store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def compute_properties(
     """
     candidates = list(read_candidates(sources))
     store = open_job_store(location)
-    if isinstance(maker, PropertyMaker) and maker.journal_dir is None:
+    if isinstance(maker, RelaxedPropertyMaker) and maker.journal_dir is None:
         maker.journal_dir = str((local_folder(location) / "journal").absolute())
     job = maker.make(candidates)
     run_locally(job, store=store, log=False, raise_immediately=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_ATTEMPTS = 3
-"""Times the job of a chunk may raise an error; then the chunk is given up, with the last error as the reason."""
+"""Number of errors of a chunk's job after which the chunk is given up, with the last error as the reason."""
 
 _STORE_TIMEOUT = 600.0  # seconds that a store may be unavailable
 _JOURNAL_TIMEOUT = 60.0  # seconds for an ending process to release its journal

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-import zlib
-from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from matris.errors import MatrisError
-from matris.files.text import open_text, without_packing
+from matris.files.text import DAMAGED, open_text, patterns, without_packing
 from matris.flows.sources.ase_database import read_database
 from matris.flows.sources.cif import read_cif
 from matris.flows.sources.json_text import read_json, read_json_lines
@@ -25,11 +23,6 @@ if TYPE_CHECKING:
 
 type Reader = Callable[[TextIO], Iterator[Parsed]]
 
-KNOWN = (
-    "*.cif, POSCAR*, CONTCAR*, *.vasp, *.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; "
-    "*.zip of these, and ASE's *.db"
-)
-
 _READERS: dict[str, Reader] = {
     ".cif": read_cif,
     ".xyz": read_xyz,
@@ -38,8 +31,10 @@ _READERS: dict[str, Reader] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
 }
-_UNREADABLE = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, RuntimeError, NotImplementedError)
-"""What reading bytes raises: damaged, locked by a password, packed in an unknown way, too large."""
+KNOWN = f"POSCAR*, CONTCAR*, *.vasp, {patterns(_READERS)}; *.zip of these, and ASE's *.db"
+
+_UNREADABLE = (*DAMAGED, zipfile.BadZipFile, RuntimeError, NotImplementedError)
+"""Errors of reading: damaged or too large, locked by a password (RuntimeError), packed in an unknown way."""
 
 _REPEATED = {"generated_trajectories.zip": "", "generated_crystals_cif.zip": "generated_crystals.extxyz"}
 """Files of MatterGen that hold no crystals of their own, and beside which: its path through noise, the same as CIF."""

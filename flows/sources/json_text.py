@@ -10,8 +10,8 @@ from ase import Atoms
 from pymatgen.core.structure import Structure
 
 from matris.files import json_stream
-from matris.files.json_stream import JsonStream, TooLongError
-from matris.files.text import MAX_SITES, MAX_TEXT, lines_of
+from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
+from matris.files.text import MAX_SITES
 from matris.flows.sources.parsed import Parsed, attempt
 from matris.structures import to_structure
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-type Path = tuple[str | int, ...]
-
-_DEEPEST = 6  # levels of lists and mappings above a crystal
-_FIRST_KEYS = frozenset({"lattice", "sites", "charge", "structure", "numbers", "positions"})
+    from matris.files.json_stream import Path
 
 
 def read_json(stream: TextIO) -> Iterator[Parsed]:
@@ -31,89 +28,38 @@ def read_json(stream: TextIO) -> Iterator[Parsed]:
     n_values = 0
     while text.peek():
         path: Path = (n_values,) if n_values else ()
-        found = False
+        is_empty = True
         try:
-            for place, item in _streamed(text, path):
-                found = True
+            for place, item in items(text, path, _within, json_stream.PIECE):
+                is_empty = False
                 yield _parsed(_where(place), item)
-        except (ValueError, RecursionError) as error:
-            reason = (
-                "it is nested too deeply" if isinstance(error, RecursionError) else f"{error}; the rest is not read"
-            )
-            yield Parsed(None, f"unreadable JSON: {' '.join(reason.split())[:300]}", _where(path), text.ahead())
+        except ValueError as error:
+            reason = " ".join(f"{error}; the rest is not read".split())
+            yield Parsed(None, f"unreadable JSON: {reason[:300]}", _where(path), text.ahead())
             return
-        if not found:
+        if is_empty:
             yield Parsed(None, "unreadable JSON: it holds no structure", _where(path))
         n_values += 1
 
 
 def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of a file with one document a line; a broken line costs only itself."""
-    for number, line in enumerate(lines_of(stream), 1):
+    for number, line, value in read_lines(stream):
         where = {"line": number}
-        if not line.strip():
+        if isinstance(value, ValueError):
+            yield Parsed(None, f"unreadable JSON: {value}", where, line[: json_stream.PIECE])
             continue
-        try:
-            if len(line) > MAX_TEXT:
-                raise ValueError(f"a line of more than {MAX_TEXT} characters")  # noqa: TRY301 - one way out
-            items = list(_within((), json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            yield Parsed(None, f"unreadable JSON: {reason}", where, line[: json_stream.PIECE])
-            continue
-        if not items:
-            yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
-        for path, item in items:
+        is_empty = True
+        for path, item in _within((), value):
+            is_empty = False
             yield _parsed(where | _where(path), item)
-
-
-def _streamed(text: JsonStream, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Take the next value, member by member where it is too large to be a crystal."""
-    opening = text.peek()
-    if opening == "{":
-        try:
-            value = text.value(json_stream.PIECE)
-        except TooLongError:
-            key = text.first_key()
-            if key.startswith("@") or key in _FIRST_KEYS:
-                yield path, text.value(MAX_TEXT)
-            else:
-                yield from _members(text, path, "{}")
-        else:
-            yield from _within(path, value)
-    elif opening == "[" and not any(isinstance(step, int) for step in path):
-        yield from _members(text, path, "[]")
-    else:
-        yield from _within(path, text.value(MAX_TEXT))
-
-
-def _members(text: JsonStream, path: Path, brackets: str) -> Iterator[tuple[Path, Any]]:
-    """Take an object or a list, one member after the other."""
-    text.take(brackets[0])
-    number = 0
-    while text.peek() != brackets[1]:
-        if number:
-            text.take(",")
-        step: str | int = number
-        if brackets == "{}":
-            step = str(text.value(MAX_TEXT))
-            text.take(":")
-        number += 1
-        if brackets == "[]":
-            value = text.value(MAX_TEXT)
-            if path and not isinstance(value, dict | list):
-                continue  # a column of numbers
-            yield from _within((*path, step), value)
-        elif text.peek() in "{[" and len(path) < _DEEPEST:
-            yield from _streamed(text, (*path, step))
-        else:
-            text.value(MAX_TEXT)
-    text.take(brackets[1])
+        if is_empty:
+            yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
 
 
 def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
     """Find what is, or should be, a crystal in a value."""
-    if isinstance(value, list) and len(path) < _DEEPEST:
+    if isinstance(value, list) and len(path) < DEEPEST:
         parts = list(enumerate(value))
         if path:  # a row or a column of a table, which holds other things too
             parts = [(i, part) for i, part in parts if isinstance(part, dict | list)]
@@ -122,7 +68,7 @@ def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
             yield path, value
         for i, part in parts:
             yield from _within((*path, i), part)
-    elif isinstance(value, dict) and not _is_crystal(value) and len(path) < _DEEPEST:
+    elif isinstance(value, dict) and not _is_crystal(value) and len(path) < DEEPEST:
         members = {k: v for k, v in value.items() if isinstance(v, dict | list) and v}
         if "@class" in value or (not members and any(isinstance(v, str) for v in value.values())):
             yield path, value

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import NOTHING_COMPUTED, Checkpoint, clear_errors
+from matris.cli.options import FAILURE, Checkpoint, clear_errors
 from matris.errors import MatrisError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Set up jobflow-remote for a cluster, and check the setup.")
 
 Scheduler = Literal["slurm", "pbs", "sge", "shell"]
-Project = Annotated[
+ProjectName = Annotated[
     str | None,
     typer.Argument(metavar="PROJECT", help="Name of the project.", show_default="jobflow-remote's own choice"),
 ]
@@ -142,7 +142,7 @@ def init(
 
 @app.command()
 def check(
-    project: Project = None,
+    project: ProjectName = None,
     checkpoint: Checkpoint = None,
     job: Annotated[bool, typer.Option("--job/--no-job", help="Run a test job on every worker.")] = True,
     wait: Annotated[
@@ -165,7 +165,7 @@ def check(
             mark = "[red]wrong[/red]" if failed else "[green]ok[/green]"
             stdout().print(f"{mark} {escape(name)}: {escape(message)}", soft_wrap=True)
         if any_failed:
-            raise typer.Exit(NOTHING_COMPUTED)
+            raise typer.Exit(FAILURE)
 
 
 def _prompt_for_missing(needed: Mapping[str, str | None]) -> Sequence[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matris.cli.console import Document
 
-NOTHING_COMPUTED = 1
+FAILURE = 1
 INTERRUPTED = 130
 
 _MAX_LISTED = 3
@@ -131,7 +131,7 @@ def clear_errors(*, resumes: bool = True) -> Iterator[None]:
         raise
     except (MatrisError, OSError) as error:  # OSError: disk full, missing rights
         stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(NOTHING_COMPUTED) from None
+        raise typer.Exit(FAILURE) from None
     except KeyboardInterrupt:
         message = (
             "Finished results are kept; run the same command again to resume." if resumes else "No results are kept."
@@ -166,4 +166,4 @@ def exit_by_states(documents: Sequence[Document]) -> None:
     """Exit with an error code if no structure could be computed."""
     if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
-        raise typer.Exit(NOTHING_COMPUTED)
+        raise typer.Exit(FAILURE)

@@ -127,8 +127,7 @@ def screen(
         from matris.flows.campaign.campaign import Campaign, local_folder
         from matris.flows.campaign.funnel import Funnel
         from matris.flows.sources.prototypes import generate_candidates
-        from matris.makers.batch_relax import BatchRelaxMaker
-        from matris.makers.batch_static import BatchStaticMaker
+        from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 
         submission = submission_of(project, worker, resource, device) if submit else None
         store = project_store(submission, store) if submission else store

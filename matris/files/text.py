@@ -6,10 +6,11 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
 MAX_TEXT = 2**24
@@ -17,6 +18,9 @@ MAX_TEXT = 2**24
 
 MAX_SITES = 100_000
 """Most sites of one crystal."""
+
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""Errors of bytes that cannot be read or unpacked, or that unpack to too much."""
 
 _MOST_EXPANSION = 200  # times its packed size: some ten times what text of crystals does
 _ALWAYS_ALLOWED = 2**28  # bytes
@@ -28,6 +32,12 @@ _UNPACK: dict[str, Callable[[BinaryIO], object]] = {".gz": gzip.open, ".bz2": bz
 def without_packing(name: str) -> str:
     """File name that tells the format."""
     return next((name[: -len(suffix)] for suffix in _UNPACK if name.lower().endswith(suffix)), name)
+
+
+def patterns(endings: Iterable[str]) -> str:
+    """List file names with these endings for a message, and how they may be packed."""
+    *first, last = _UNPACK
+    return f"{', '.join(f'*{ending}' for ending in endings)}, each also as {', '.join(first)} or {last}"
 
 
 def open_text(name: str, packed: BinaryIO, size: int) -> TextIO:

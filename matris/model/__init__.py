@@ -1,1 +1,1 @@
-"""The network: graph, layers, checkpoints, prediction."""
+"""The MatRIS potential: graphs, network, checkpoints and prediction."""

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from matris.model.config import ModelConfig
 
 COSINE_SCALE = 1 - 1e-6
-"""Keeps the derivative of acos finite for straight and for zero angles."""
+"""Factor of a cosine that keeps the derivative of acos finite at 0° and 180°."""
 
 
 def envelope(x: torch.Tensor, exponent: int) -> torch.Tensor:
     """
-    Polynomial cut-off of DimeNet (Gasteiger et al., arXiv 2003.03123, eq. 8), without its 1/x.
+    Polynomial envelope of DimeNet (Gasteiger et al., arXiv 2003.03123, eq. 8), without the factor 1/x.
 
-    u(x) = 1 − (p+1)(p+2)/2 xᵖ + p(p+2) xᵖ⁺¹ − p(p+1)/2 xᵖ⁺², zero from x = 1 on.
+    u(x) = 1 − (p+1)(p+2)/2 xᵖ + p(p+2) xᵖ⁺¹ − p(p+1)/2 xᵖ⁺² for x < 1, and 0 for x ≥ 1.
 
     Parameters
     ----------
     x
-        Length over cut-off, any shape.
+        Length over cutoff, any shape.
     exponent
         p.
     """
@@ -40,7 +40,7 @@ def envelope(x: torch.Tensor, exponent: int) -> torch.Tensor:
 
 class BesselBasis(nn.Module):
     """
-    b_n(r) = √(2/r_c) sin(w_n r/r_c)/r · u(r/r_c), with frequencies w_n that start at nπ.
+    b_n(r) = √(2/r_c) sin(w_n r/r_c)/r · u(r/r_c), with frequencies w_n that are initialised to nπ.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class BesselBasis(nn.Module):
     exponent
         Exponent of the envelope u.
     learnable
-        Whether w_n is trained.
+        Whether the frequencies w_n are trained.
     """
 
     def __init__(self, n: int, cutoff: float, exponent: int, *, learnable: bool) -> None:
@@ -68,7 +68,7 @@ class BesselBasis(nn.Module):
 
 
 class GaussianBasis(nn.Module):
-    """n Gaussians centred on linspace(0, r_c), of coefficient −0.5/(2·spacing)², without an envelope."""
+    """n Gaussians exp(c (r − r_k)²) with r_k = linspace(0, r_c) and c = −0.5/(2·spacing)², without an envelope."""
 
     def __init__(self, n: int, cutoff: float) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class GaussianBasis(nn.Module):
 
 
 class FourierBasis(nn.Module):
-    """[1/√2, sin(kθ), cos(kθ)]/√π with frequencies k that start at 1, 2 and so on."""
+    """[1/√2, sin(kθ), cos(kθ)]/√π, with frequencies k that are initialised to 1, 2, 3 and so on."""
 
     def __init__(self, n: int, *, learnable: bool) -> None:
         super().__init__()
@@ -104,8 +104,8 @@ class HarmonicBasis(nn.Module):
     """
     Spherical Bessel functions times the zonal harmonics Y_l0(cosθ), l-major.
 
-    The published network evaluates the radial part at the length of a unit vector; it is a constant,
-    √(2/r_c³) j_l(z_ln/r_c) / |j_{l+1}(z_ln)| with z_ln the n-th zero of j_l, and reproduced here as such.
+    The published network evaluates the radial part at length 1, that of a unit vector. The radial part therefore is a
+    constant, √(2/r_c³) j_l(z_ln/r_c) / |j_{l+1}(z_ln)|, where z_ln is the n-th zero of j_l. It is the same here.
     """
 
     def __init__(self, max_l: int, max_n: int, cutoff: float) -> None:
@@ -134,7 +134,7 @@ class HarmonicBasis(nn.Module):
 
 def spherical_bessel_zeros(max_l: int, max_n: int) -> np.ndarray:
     """
-    First positive zeros of j_0 … j_(max_l−1); those of j_l interlace with those of j_(l−1).
+    Compute the first positive zeros of j_0 … j_(max_l−1); the zeros of j_l interlace with those of j_(l−1).
 
     Returns
     -------
@@ -150,14 +150,14 @@ def spherical_bessel_zeros(max_l: int, max_n: int) -> np.ndarray:
 
 
 def radial_basis(config: ModelConfig, cutoff: float) -> nn.Module:
-    """Radial basis that a configuration asks for."""
+    """Create the radial basis of a configuration."""
     if config.distance_expansion == "gaussian":
         return GaussianBasis(config.num_radial, cutoff)
     return BesselBasis(config.num_radial, cutoff, config.envelope_exponent, learnable=config.learnable_basis)
 
 
 def angular_basis(config: ModelConfig) -> FourierBasis | HarmonicBasis:
-    """Angular basis that a configuration asks for."""
+    """Create the angular basis of a configuration."""
     if config.three_body_expansion == "sh":
         return HarmonicBasis(config.max_l, config.max_n, config.pairwise_cutoff)
     return FourierBasis(config.num_angular, learnable=config.learnable_basis)

@@ -1,4 +1,4 @@
-"""What a checkpoint is worth and where it must not be used, in words, from its card."""
+"""Text from the card of a checkpoint: measured errors and limits of use."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ _QUANTITIES = (
     ("stress", "stress", 1.0, ".2f", "GPa"),
     ("magmom", "magnetic moment", 1.0, ".3f", "μB"),
 )
-"""Errors of labels: key, name, factor to the unit, format, unit."""
+"""Errors of predicted quantities: key in the card, name, conversion factor, format, unit."""
 
 
 def measured_errors(card: Card) -> list[tuple[str, str, str]]:
     """
-    List the errors that a card holds.
+    List the measured errors in a card.
 
     Returns
     -------
-    list of tuple
-        Set, what was measured, and the values.
+    list of tuple of str
+        Data set, measured quantities, and values with units.
+
+    Examples
+    --------
+    >>> from matris.model.checkpoints import Card
+    >>> measured_errors(Card("mine", details={"errors": {"validation": {"energy": 0.05, "force_component": 0.1}}}))
+    [('validation', 'energy; force', '50 meV/atom; 0.100 eV/Å')]
     """
-    return [(name, *_told(errors)) for name, errors in card.details.get("errors", {}).items()]
+    return [(name, *_described(errors)) for name, errors in card.details.get("errors", {}).items()]
 
 
-def _told(e: Mapping[str, Any]) -> tuple[str, str]:
-    """Tell what was measured on a set, and the values."""
+def _described(e: Mapping[str, Any]) -> tuple[str, str]:
+    """Describe the measured quantities of one data set, and their values."""
     if "converged" in e:
         what = "median / mean absolute error; mean error"
         value = f"{e['median']:.2f} / {e['mean']:.2f} %; {e['mean_signed']:+.2f} %"
@@ -44,40 +50,49 @@ def _told(e: Mapping[str, Any]) -> tuple[str, str]:
         value += f"({e['force_component_zero']:.3f}) eV/Å; {e['stress']:.2f} GPa"
         return f"energy, mean / median; force (of zero); stress; {e['frames']} frames", value
     if "force_component" in e:
-        known = [
+        measured = [
             (name, f"{scale * e[key]:{digits}} {unit}") for key, name, scale, digits, unit in _QUANTITIES if key in e
         ]
         frames = [f"{e['frames']} frames"] if "frames" in e else []
-        return "; ".join([name for name, _ in known] + frames), "; ".join(value for _, value in known)
+        return "; ".join([name for name, _ in measured] + frames), "; ".join(value for _, value in measured)
     value = f"{e['energy']:.0f} / {e['energy_median']:.0f} meV/atom"
     return f"energy at the DFT geometry, mean / median; {e['structures']} crystals", value
 
 
 def limits(card: Card) -> list[str]:
     """
-    Say where a checkpoint must not be used, as far as its card knows.
+    List the limits of use of a checkpoint, as far as its card contains them.
 
     Returns
     -------
     list of str
         One sentence each.
+
+    Examples
+    --------
+    >>> from matris.model.checkpoints import Card
+    >>> limits(Card("mine", elements=("Na", "Cl")))
+    ['It supports 2 elements and refuses all others: Na Cl.']
     """
-    told = []
+    sentences = []
     if card.elements:
-        told.append(f"It knows {len(card.elements)} elements and refuses others: {' '.join(card.elements)}.")
+        symbols = " ".join(card.elements)
+        sentences.append(f"It supports {len(card.elements)} elements and refuses all others: {symbols}.")
     ranges = card.details.get("trained_on", {})
     if pressure := ranges.get("pressure_GPa"):
-        told.append(f"Not outside {pressure[0]:g} to {pressure[1]:g} GPa: 98 % of its training frames are within.")
+        sentences.append(
+            f"Do not use it outside {pressure[0]:g} to {pressure[1]:g} GPa, the range of 98 % of its training frames."
+        )
     if force := ranges.get("force_eV_per_A"):
-        told.append(f"Not where atoms feel more than {force:g} eV/Å: 99 % of its training frames have no such force.")
+        sentences.append(
+            f"Do not use it where forces on atoms exceed {force:g} eV/Å; 99 % of its training frames stay below."
+        )
     if domain := card.details.get("domain"):
         text = (
-            "Not where it says itself that it extrapolates (is_extrapolating, extrapolation > 1): its warning passes "
+            "Do not use it where it reports that it extrapolates (is_extrapolating, extrapolation > 1). Of held-out "
+            f"frames that it predicts well, {100 * domain['quantile']:.0f} % are not flagged"
         )
-        text += f"{100 * domain['quantile']:.0f} % of frames set aside that it gets right"
-        if (caught := domain.get("flagged_of_wrong")) is not None:
-            text += (
-                f" and names {100 * caught:.0f} % of those with a force error above {domain['wrong_force_error']} eV/Å"
-            )
-        told.append(f"{text}.")
-    return told
+        if (flagged := domain.get("flagged_of_wrong")) is not None:
+            text += f"; of those with a force error above {domain['wrong_force_error']} eV/Å, {100 * flagged:.0f} % are"
+        sentences.append(f"{text}.")
+    return sentences

@@ -1,4 +1,4 @@
-"""The architecture of one MatRIS network, as a checkpoint's ``config`` states it."""
+"""Architecture of a MatRIS network, as in the ``config`` of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_ATOMIC_NUMBER = 94
-"""The embedding tables of every MatRIS model end at plutonium."""
+"""Largest atomic number of all MatRIS models: plutonium."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """
-    Architecture of a MatRIS network; the defaults are those of keys that a published ``config`` omits.
+    Architecture of a MatRIS network. The defaults apply to keys that a published ``config`` omits.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class ModelConfig:
     node_feat_dim, edge_feat_dim, three_body_feat_dim
         Width of atom, bond and angle features.
     mlp_hidden_dims
-        Hidden widths of the energy read-out.
+        Hidden widths of the energy readout.
     dropout
-        Only 0 is supported: no published model uses it.
+        Only 0 is supported; no published model uses dropout.
     use_bias
         Whether the feed-forward networks of the refinement have biases.
     distance_expansion, three_body_expansion
@@ -46,17 +46,23 @@ class ModelConfig:
     norm_type
         ``"layer"`` or ``"rms"``.
     pairwise_cutoff, three_body_cutoff
-        Longest bond of the atom graph and of the line graph (Å).
+        Cutoffs of the atom graph and of the line graph (Å).
     use_smoothed_for_delta_edge
-        Whether the bond update of the refinement sees the enveloped features.
+        Whether the bond update of the refinement reads the enveloped messages.
     learnable_basis
-        Whether the basis frequencies are trained.
+        Whether the frequencies of the basis functions are trained.
     is_intensive
-        Whether the published network's raw output is eV/atom; energies of this package are always total (eV).
+        Whether the raw output of the published network is in eV/atom. Energies of this package are total energies (eV).
     is_conservation
-        Whether forces are the gradient of the energy. Only True is supported.
+        Whether forces are the negative gradient of the energy. Only True is supported.
     reference_energy
-        Name of the set of element energies, or None if the network has none.
+        Name of the set of reference energies of the elements, or None if the network has none.
+
+    Examples
+    --------
+    >>> config = ModelConfig.from_dict({"num_layers": 2, "norm_type": "layer"})
+    >>> config.num_layers, config.pairwise_cutoff
+    (2, 6.0)
     """
 
     num_layers: int = 6
@@ -87,15 +93,15 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ModelConfig:
         """
-        Read a checkpoint's ``config``.
+        Read the ``config`` of a checkpoint.
 
         Raises
         ------
         CheckpointError
-            For an unknown key, a value of the wrong kind, or an architecture that is not supported.
+            If a key is unknown, a value has the wrong type, or the architecture is not supported.
         """
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(config) - known):
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(config) - names):
             raise CheckpointError(
                 f"the checkpoint's config has unknown keys {unknown}: it needs a newer version of this package"
             )
@@ -121,12 +127,12 @@ class ModelConfig:
 
     def check(self) -> None:
         """
-        Refuse what is not supported.
+        Check that the architecture is supported.
 
         Raises
         ------
         CheckpointError
-            With the key, its value and the values that are supported.
+            If it is not; the message contains the key, its value and the supported values.
         """
         supported = {
             "distance_expansion": ("bessel", "gaussian"),
@@ -138,7 +144,7 @@ class ModelConfig:
         }
         for name, values in supported.items():
             if getattr(self, name) not in values:
-                raise CheckpointError(f"config {name}={getattr(self, name)!r} is not supported, only {values}")
+                raise CheckpointError(f"config {name}={getattr(self, name)!r} is not supported; supported: {values}")
         if not self.is_conservation:
             raise CheckpointError(
                 "config is_conservation=False: a head that predicts forces directly is not supported; "
@@ -147,7 +153,7 @@ class ModelConfig:
         if self.num_angular != self.num_radial:
             raise CheckpointError(
                 f"config num_angular={self.num_angular} must equal num_radial={self.num_radial}: "
-                "the line-graph envelope takes the radial basis"
+                "the envelope of the line graph uses the radial basis"
             )
         if self.num_layers < 1 or not 0 < self.three_body_cutoff <= self.pairwise_cutoff:
             raise CheckpointError("config needs num_layers >= 1 and 0 < three_body_cutoff <= pairwise_cutoff")

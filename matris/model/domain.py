@@ -1,4 +1,4 @@
-"""How far a structure is from what a potential was trained on, told by the features of its atoms."""
+"""Applicability domain: the distance of atoms from the training set of a potential, in feature space."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VALUES = 2**22  # of a distance matrix in a piece: 16 MB
+_VALUES = 2**22  # values of the distance tensor of a chunk: 16 MB in float32
 
 
 class Domain(nn.Module):
     """
-    The domain of a potential: prototypes of the atoms it was trained on, element by element.
+    Applicability domain of a potential: prototypes of the atoms in its training set, for each element.
 
-    An atom's extrapolation is the distance of its last features from the nearest prototype of its element, in units of
-    the element's reach: up to 1 the atom is like those of the training, above the potential extrapolates. A structure
-    has that of its oddest atom. `matris.training.fit_domain.fit_domain` makes a domain, and checkpoint files hold it.
+    The extrapolation of an atom is the distance of its last features from the nearest prototype of its element, over
+    the reach of the element. Up to 1 the atom resembles atoms of the training set; above 1 the potential extrapolates.
+    The extrapolation of a structure is the maximum over its atoms. `matris.training.fit_domain.fit_domain` creates a
+    domain, and checkpoint files contain it.
 
     Parameters
     ----------
     numbers
-        Atomic numbers of its elements, ascending.
+        Atomic numbers of the elements, ascending.
     n_prototypes
-        Of each element.
+        Number of prototypes of each element.
     dim
         Width of the features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> domain = Domain([11, 17], n_prototypes=1, dim=2)  # Na and Cl, prototypes at 0, reach 1
+    >>> domain(torch.tensor([11, 17, 8]), torch.tensor([[0.0, 0.5], [3.0, 4.0], [0.0, 0.0]]))
+    tensor([0.5000, 5.0000,    inf])
     """
 
     numbers: torch.Tensor
@@ -44,7 +52,7 @@ class Domain(nn.Module):
     @torch.no_grad()
     def forward(self, numbers: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """
-        Extrapolation of atoms.
+        Compute the extrapolation of atoms.
 
         Parameters
         ----------
@@ -56,19 +64,19 @@ class Domain(nn.Module):
         Returns
         -------
         Tensor
-            Shape (N,), not negative; infinite for elements without prototypes.
+            Extrapolation ≥ 0, shape (N,); infinite for elements without prototypes.
         """
         rows = torch.searchsorted(self.numbers, numbers).clamp(max=len(self.numbers) - 1)
         distances = features.new_empty(len(features))
-        piece = max(1, _VALUES // self.prototypes[0].numel())
-        for start in range(0, len(features), piece):
-            part = slice(start, start + piece)
-            apart = features[part, None, :] - self.prototypes[rows[part]]
-            distances[part] = torch.linalg.vector_norm(apart, dim=2).amin(1)
-        known = self.numbers[rows] == numbers
-        return torch.where(known, distances / self.reach[rows], torch.inf)
+        chunk = max(1, _VALUES // self.prototypes[0].numel())
+        for start in range(0, len(features), chunk):
+            atoms = slice(start, start + chunk)
+            differences = features[atoms, None, :] - self.prototypes[rows[atoms]]
+            distances[atoms] = torch.linalg.vector_norm(differences, dim=2).amin(1)
+        has_prototypes = self.numbers[rows] == numbers
+        return torch.where(has_prototypes, distances / self.reach[rows], torch.inf)
 
     @classmethod
     def like(cls, prototypes: torch.Tensor) -> Domain:
-        """Make an empty one of the sizes of another's prototypes, (elements, prototypes, dim), to be loaded into."""
+        """Create a domain to load weights into, whose prototypes have the shape (elements, prototypes, dim)."""
         return cls(range(len(prototypes)), *prototypes.shape[1:])

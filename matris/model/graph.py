@@ -1,8 +1,8 @@
-"""From crystals to the two graphs of MatRIS: atoms joined by bonds, bonds joined by angles.
+"""The two graphs of MatRIS: in the atom graph bonds join atoms, in the line graph angles join bonds.
 
-One packed layout serves a single structure and a batch. A *bond* is stored once, as the directed edge from
-its centre to its neighbour; the reverse edge is implied. Where directed edges are listed, the first half are
-the stored directions and the second half their reverses, so that averaging both copies is a mean over two rows.
+One layout serves single structures and batches. A *bond* is stored once, as the directed edge from its centre to its
+neighbour; the reverse edge is implied. In lists of directed edges, the stored directions come first and their reverses
+second, so that the average of both is a mean over two rows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
-_CELL_LIST_ATOMS = 1000  # in a structure: from here on comparing all pairs of atoms is not quicker
+_CELL_LIST_ATOMS = 1000  # atoms in a structure, above which a cell list is faster than comparing all pairs
 
 
 @dataclass(frozen=True)
 class Geometry:
     """
-    Atoms of one structure as arrays.
+    One structure as arrays.
 
     Parameters
     ----------
@@ -38,9 +38,16 @@ class Geometry:
     positions
         Cartesian coordinates (Å), shape (n, 3).
     cell
-        Lattice vectors as rows (Å), shape (3, 3); never singular, also along directions without periodicity.
+        Lattice vectors as rows (Å), shape (3, 3); not singular, even if some directions are not periodic.
     pbc
         Periodicity along each lattice vector, shape (3,).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> geometry = Geometry.of(bulk("MgO", "rocksalt", a=4.2))
+    >>> geometry.numbers.tolist(), round(geometry.volume, 3)
+    ([12, 8], 18.522)
     """
 
     numbers: NDArray[np.int64]
@@ -51,12 +58,12 @@ class Geometry:
     @classmethod
     def of(cls, obj: Structure | Atoms) -> Geometry:
         """
-        Read a pymatgen ``Structure`` or an ASE ``Atoms`` (of any periodicity).
+        Convert a pymatgen ``Structure`` or an ASE ``Atoms`` of any periodicity.
 
         Raises
         ------
         StructureError
-            If it is neither, or a pymatgen site is disordered.
+            If the object is neither, or a pymatgen site is disordered.
         """
         if hasattr(obj, "get_atomic_numbers"):
             cell = np.asarray(obj.cell.complete(), dtype=float)
@@ -73,7 +80,7 @@ class Geometry:
         )
 
     def structure(self) -> Structure:
-        """Give it as a pymatgen ``Structure``."""
+        """Convert to a pymatgen ``Structure``."""
         from pymatgen.core import Element, Lattice, Structure
 
         lattice = Lattice(self.cell, pbc=tuple(self.pbc.tolist()))
@@ -89,7 +96,7 @@ class Geometry:
 @dataclass(frozen=True)
 class Batch:
     """
-    Structures side by side, as tensors on one device.
+    Concatenated structures, as tensors on one device.
 
     Parameters
     ----------
@@ -98,7 +105,7 @@ class Batch:
     positions
         Cartesian coordinates (Å), float64, shape (N, 3).
     cells
-        Lattice vectors as rows (Å), float64, shape (S, 3, 3); never singular.
+        Lattice vectors as rows (Å), float64, shape (S, 3, 3); not singular.
     pbc
         Periodicity along each lattice vector, shape (S, 3).
     n_atoms
@@ -113,7 +120,7 @@ class Batch:
 
     @classmethod
     def of(cls, geometries: Sequence[Geometry], device: torch.device | str = "cpu") -> Batch:
-        """Put structures side by side."""
+        """Concatenate structures."""
         arrays = (
             _join([g.numbers for g in geometries], np.int64),
             _join([g.positions for g in geometries], np.float64).reshape(-1, 3),
@@ -125,7 +132,7 @@ class Batch:
 
     @property
     def system(self) -> torch.Tensor:
-        """Structure that each atom belongs to, shape (N,)."""
+        """Index of the structure of each atom, shape (N,)."""
         return torch.repeat_interleave(torch.arange(len(self.n_atoms), device=self.n_atoms.device), self.n_atoms)
 
 
@@ -134,14 +141,14 @@ class Graph:
     """
     A batch of structures as one atom graph and one line graph.
 
-    With N atoms, S structures, B bonds and A angles. Angles are sorted by their target bond.
+    Shapes are given for N atoms, S structures, B bonds and A angles. Angles are sorted by their target bond.
 
     Parameters
     ----------
     numbers
         Atomic numbers, shape (N,).
     system
-        Structure that each atom belongs to, shape (N,).
+        Index of the structure of each atom, shape (N,).
     n_atoms
         Atoms in each structure, shape (S,).
     volumes
@@ -149,13 +156,13 @@ class Graph:
     centers, neighbors
         Atoms at both ends of each bond, shape (B,).
     vectors
-        Centre minus neighbour, with the neighbour's periodic image (Å), shape (B, 3).
+        Centre minus periodic image of the neighbour (Å), shape (B, 3).
     angle_target, angle_source
         The two bonds of each angle, shape (A,).
     angle_center
-        The atom they share, shape (A,).
+        The atom that the two bonds share, shape (A,).
     angle_sign
-        −1 where exactly one of the two bonds is stored away from its centre, else 1; shape (A,).
+        −1 if the shared atom is the stored centre of exactly one of the two bonds, else 1; shape (A,).
     """
 
     numbers: torch.Tensor
@@ -177,7 +184,7 @@ class Graph:
 
     @property
     def n_bonds(self) -> int:
-        """Number of bonds; the atom graph has twice as many directed edges."""
+        """Number of bonds, half the number of directed edges."""
         return len(self.centers)
 
     @property
@@ -195,14 +202,21 @@ def find_bonds(geometry: Geometry, cutoff: float) -> tuple[NDArray[np.int64], ND
     geometry
         The structure.
     cutoff
-        Longest bond (Å), inclusive, decided in float64.
+        Largest bond length (Å), inclusive, compared in float64.
 
     Returns
     -------
     centers, neighbors
         Atom indices, shape (b,).
     vectors
-        Centre minus neighbour image (Å), shape (b, 3).
+        Centre minus periodic image of the neighbour (Å), shape (b, 3).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> centers, neighbors, vectors = find_bonds(Geometry.of(bulk("Cu", a=3.6)), 2.6)
+    >>> len(centers)  # half of the twelve neighbours of an atom
+    6
     """
     i, j, images, distances = find_points_in_spheres(
         all_coords=np.ascontiguousarray(geometry.positions),
@@ -212,7 +226,7 @@ def find_bonds(geometry: Geometry, cutoff: float) -> tuple[NDArray[np.int64], ND
         lattice=np.ascontiguousarray(geometry.cell),
         tol=1e-8,
     )
-    # Of an edge and its reverse (j→i, −image) keep the one from the lower atom, or with the positive image.
+    # of an edge and its reverse (j→i, −image), keep the one from the lower atom index, or with the positive image
     a, b, c = images.T
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
     keep = (i < j) | ((i == j) & positive)
@@ -231,12 +245,12 @@ def count_edges(geometry: Geometry, pairwise_cutoff: float, three_body_cutoff: f
     geometry
         The structure.
     pairwise_cutoff, three_body_cutoff
-        Longest bond of the atom graph and of the line graph (Å).
+        Cutoffs of the atom graph and of the line graph (Å).
 
     Returns
     -------
     tuple of int
-        Bonds, and angles (up to bonds at exactly the three-body cut-off).
+        Numbers of bonds and of angles. The number of angles is exact unless a bond has exactly the cutoff length.
     """
     centers, neighbors, vectors = find_bonds(geometry, pairwise_cutoff)
     short = np.linalg.norm(vectors, axis=1) <= three_body_cutoff
@@ -250,20 +264,28 @@ def build_graph(
     """
     Build both graphs of a batch, on its device.
 
-    An atom without neighbours and a structure without angles are legal.
+    Atoms without neighbours and structures without angles are allowed.
 
     Parameters
     ----------
     batch
-        The structures; cut-offs are decided in float64 from them.
+        The structures. Bond lengths are compared with the cutoffs in float64.
     pairwise_cutoff, three_body_cutoff
-        Longest bond of the atom graph and of the line graph (Å).
+        Cutoffs of the atom graph and of the line graph (Å).
     dtype
-        Precision of the bond vectors.
+        Floating-point type of the bond vectors.
 
     Returns
     -------
     Graph
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> batch = Batch.of([Geometry.of(bulk("Cu", a=3.6)), Geometry.of(bulk("Si"))])
+    >>> graph = build_graph(batch, 2.6, 2.6)
+    >>> graph.n_systems, graph.n_bonds, graph.n_angles
+    (2, 10, 156)
     """
     on_host = batch.positions.device.type == "cpu"
     i, j, vectors = (bonds_one_by_one if on_host else bonds_together)(batch, pairwise_cutoff)
@@ -285,22 +307,22 @@ def build_graph(
 
 def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    List the bonds of a batch on the host, structure by structure: the fastest there.
+    List the bonds of a batch on the host, structure by structure, which is the fastest way there.
 
     Returns
     -------
     centers, neighbors
-        Atoms of the batch, shape (B,).
+        Atom indices in the batch, shape (B,).
     vectors
-        Centre minus neighbour image (Å), float64, shape (B, 3).
+        Centre minus periodic image of the neighbour (Å), float64, shape (B, 3).
     """
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     counts = batch.n_atoms.tolist()
     numbers, positions = batch.numbers.numpy(), batch.positions.numpy()
     start = 0
     for count, cell, pbc in zip(counts, batch.cells.numpy(), batch.pbc.numpy(), strict=True):
-        here = slice(start, start + count)
-        i, j, vectors = find_bonds(Geometry(numbers[here], positions[here], cell, pbc), cutoff)
+        atoms = slice(start, start + count)
+        i, j, vectors = find_bonds(Geometry(numbers[atoms], positions[atoms], cell, pbc), cutoff)
         parts.append((i + start, j + start, vectors))
         start += count
     return (
@@ -312,12 +334,12 @@ def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.T
 
 def bonds_together(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    List the bonds of a batch on its device, all structures at once, by torch-sim's neighbour list for it.
+    List the bonds of a batch on its device, all structures at once, by torch-sim's neighbour list.
 
     Returns
     -------
     centers, neighbors, vectors
-        As `bonds_one_by_one` gives them, in another order.
+        The same bonds as `bonds_one_by_one`, in another order.
     """
     from torch_sim.neighbors import ALCHEMIOPS_AVAILABLE, alchemiops_nl_cell_list, torchsim_nl
 
@@ -338,18 +360,18 @@ def line_graph(
     centers: torch.Tensor, neighbors: torch.Tensor, lengths: torch.Tensor, cutoff: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    List the ordered pairs of distinct short edges that leave the same atom, sorted by target bond.
+    List the ordered pairs of different short directed edges that start at the same atom, sorted by target bond.
 
-    The cut-off is inclusive for the target bond and exclusive for the source bond, as in the published model.
+    The cutoff is inclusive for the target bond and exclusive for the source bond, as in the published model.
 
     Parameters
     ----------
     centers, neighbors
-        Ends of each bond, shape (B,).
+        Atoms at the ends of each bond, shape (B,).
     lengths
         Bond lengths (Å), float64, shape (B,).
     cutoff
-        Longest bond of an angle (Å).
+        Largest bond length in an angle (Å).
 
     Returns
     -------
@@ -358,7 +380,7 @@ def line_graph(
     center
         Shared atom, shape (A,).
     sign
-        Relative orientation of the two stored bond vectors seen from the shared atom, ±1, shape (A,).
+        `Graph.angle_sign`, shape (A,).
     """
     short = torch.nonzero(lengths <= cutoff).flatten()
     bond = torch.cat([short, short])
@@ -366,7 +388,7 @@ def line_graph(
     reverse = torch.zeros_like(bond)
     reverse[len(short) :] = 1
     strict = lengths[bond] < cutoff
-    # group the edges by their atom: pairs are then blocks of a block-diagonal matrix
+    # sort the edges by atom, so that the pairs form the blocks of a block-diagonal matrix
     order = torch.argsort(atom, stable=True)
     bond, atom, reverse, strict = bond[order], atom[order], reverse[order], strict[order]
     _, group, counts = torch.unique_consecutive(atom, return_inverse=True, return_counts=True)
@@ -386,5 +408,5 @@ def line_graph(
 
 
 def _join(parts: Sequence[NDArray], dtype: type) -> NDArray:
-    """Concatenate, also nothing."""
+    """Concatenate arrays; no arrays give an empty one."""
     return np.concatenate(parts).astype(dtype) if len(parts) else np.zeros(0, dtype=dtype)

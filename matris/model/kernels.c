@@ -1,9 +1,9 @@
-/* The messages of the network, forward and backward (see compiled.py).
+/* The messages of the network, forward and backward (see kernels.py).
 
-   Arrays are float32, row-major and contiguous, their widths multiples of a cache line. An edge has `copies` directed copies, the first copies of all rows of
-   a chunk first; an index of copy j of row r stands at [j * stride + r]. Loops that add up by segment go through rows,
-   then copies, and share columns among threads; the others share rows: results depend neither on the number of threads
-   nor on the size of chunks. */
+   Arrays are float32, row-major and contiguous; their widths are multiples of a cache line. An edge has `copies`
+   directed copies. In a chunk, rows are ordered by copy, then by edge; the index of copy j of edge r is at
+   [j * stride + r]. Loops that sum by segment visit edges, then copies, and distribute columns among threads. All other
+   loops distribute rows. Results therefore do not depend on the number of threads or the size of chunks. */
 
 #include <math.h>
 #include <stddef.h>
@@ -24,9 +24,9 @@
 #define LOG2_E 1.44269504088896341f
 #define LN_2 0.693147180559945309f
 #define EPS 1e-5f
-#define WIDEST 1024 /* channels; the Python side asks */
+#define WIDEST 1024 /* channels; checked in Python through widest() */
 #define EACH(i, from, to) for (long i = (from); i < (to); i += LANES)
-#define V(x) (*(vector *)(x)) /* the vector that starts at an address */
+#define V(x) (*(vector *)(x)) /* the vector at an address */
 #define C(x) (*(const vector *)(x))
 
 typedef const float *restrict in;
@@ -37,7 +37,7 @@ typedef const int64_t *restrict index_t;
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define TILE 8 /* rows of a product at a time: with two vectors for each, what registers hold */
+#define TILE 8 /* rows of a product at a time: two vectors for each fill the registers */
 #elif defined(__AVX2__) && defined(__FMA__)
 #define LANES 8
 #define TILE 6
@@ -48,7 +48,7 @@ typedef const int64_t *restrict index_t;
 
 typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* The larger of two; the second where either is not a number. */
+/* Maximum of a and b; b if either is NaN. */
 static inline vector larger(vector a, vector b) {
 #ifdef __AVX512F__
   return (vector)_mm512_max_ps((__m512)a, (__m512)b);
@@ -64,7 +64,7 @@ static inline vector series(vector t) {
   return 1.0f + t * (1.0f + t * (1.0f / 2 + t * (1.0f / 6 + t * (1.0f / 24 + t * (1.0f / 120 + t * (1.0f / 720))))));
 }
 
-/* 2^x to 1e-7 relative, for |x| < 126 and clamped beyond; NaN stays NaN. */
+/* 2^x with a relative error of 1e-7. x is clamped to |x| <= 126; NaN stays NaN. */
 static inline vector power(vector x) {
   x = -larger((vector){0} - 126.0f, -larger((vector){0} - 126.0f, x));
 #ifdef __AVX512F__
@@ -81,10 +81,10 @@ static inline vector power(vector x) {
 #endif
 }
 
-/* Reciprocals, for x from 1 to 2^126. */
+/* 1 / x, for x from 1 to 2^126. */
 static inline vector inverse(vector x) {
 #ifdef __AVX512F__
-  vector y = (vector)_mm512_rcp14_ps((__m512)x); /* Newton's step doubles its 14 bits */
+  vector y = (vector)_mm512_rcp14_ps((__m512)x); /* a Newton step doubles the 14 correct bits */
   return y * (2.0f - x * y);
 #else
   return 1.0f / x;
@@ -96,7 +96,7 @@ static inline vector sigmoid(vector x) { return inverse(1.0f + power(-LOG2_E * x
 /* Derivative of x sigmoid(x), with s = sigmoid(x). */
 static inline vector silu_slope(vector x, vector s) { return s * (1.0f + x * (1.0f - s)); }
 
-/* Columns of this thread, in multiples of a cache line. */
+/* Range of columns of this thread, in multiples of a cache line. */
 static inline void share(long width, long *from, long *to) {
 #ifdef _OPENMP
   long n = omp_get_num_threads(), i = omp_get_thread_num();
@@ -112,7 +112,7 @@ static inline void share(long width, long *from, long *to) {
 
 long widest(void) { return WIDEST; }
 
-/* hidden = silu(pre), pre = x of the row + bias + entries of two or three tables. */
+/* hidden = silu(pre), where pre = x + bias + entries of two or three tables. */
 static void add_and_silu(long threads, long rows, long copies, long stride, long width, in x, in bias, long tables, in t0,
                   index_t i0, in t1, index_t i1, in t2, index_t i2, out pre, out hidden) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
@@ -130,7 +130,7 @@ static void add_and_silu(long threads, long rows, long copies, long stride, long
   }
 }
 
-/* Gradients of the above, from that of hidden (changed into that of pre). */
+/* Backward pass of add_and_silu; the gradient of hidden is overwritten by that of pre. */
 static void add_and_silu_backward(long threads, long rows, long copies, long stride, long width, in pre, out gradient,
                            long tables, out g0, index_t i0, out g1, index_t i1, out g2, index_t i2, out gx) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -165,7 +165,8 @@ static inline float total(vector x) {
 #endif
 }
 
-/* Mean and reciprocal deviation of core and of gate, with their biases, which go to a and b. Both at once: a sum waits. */
+/* Add biases to core and gate, into a and b, and compute mean and reciprocal standard deviation of each. Both are
+   computed together to hide the latency of the sums. */
 static inline void moments(long width, in core, in gate, in bias, out a, out b, float mean[2], float scale[2]) {
   vector sum_a = {0}, sum_b = {0}, square_a = {0}, square_b = {0};
   EACH(i, 0, width) {
@@ -186,7 +187,7 @@ static inline void moments(long width, in core, in gate, in bias, out a, out b, 
   scale[1] = 1.0f / sqrtf(total(square_b) / width + EPS);
 }
 
-/* message = silu(norm(core)) * sigmoid(norm(gate)); biases, weights and shifts have those of core, then of gate. */
+/* message = silu(norm(core)) * sigmoid(norm(gate)). bias, weight and shift hold the values of core, then of gate. */
 static void gate(long threads, long n, long width, in core, in gate, in bias, in weight, in shift, out message) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
   for (long k = 0; k < n; k++) {
@@ -200,7 +201,7 @@ static void gate(long threads, long n, long width, in core, in gate, in bias, in
   }
 }
 
-/* Gradient through a norm: x holds normalised values, g what arrives at them. */
+/* Backward pass of a norm: x holds normalised values, g their gradient. */
 static inline void norm_backward(long width, in x, in g, float scale, out gx) {
   vector sum = {0}, along = {0};
   EACH(i, 0, width) {
@@ -233,7 +234,7 @@ static void gate_backward(long threads, long n, long width, in core, in gate, in
   }
 }
 
-/* Largest logits of each segment; a row has width logits by target, then width by source. */
+/* Largest logits of each segment. A row holds `width` logits by target, then `width` logits by source. */
 static void largest(long threads, long rows, long copies, long stride, long width, in logits, index_t target, index_t source,
              out at_target, out at_source) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -252,7 +253,7 @@ static void largest(long threads, long rows, long copies, long stride, long widt
   }
 }
 
-/* Sums of messages weighted by 2^(logit - largest), and of the weights; new edge = mean message + residual * edge. */
+/* Sums of messages with weights 2^(logit - largest), and of the weights; new edge = mean message + residual * edge. */
 static void attend(long threads, long rows, long copies, long stride, long width, in logits, in message, index_t target,
             index_t source, in target_peak, in source_peak, out target_sum, out target_norm, out source_sum,
             out source_norm, in edge, in residual, out new_edge) {
@@ -278,7 +279,7 @@ static void attend(long threads, long rows, long copies, long stride, long width
   }
 }
 
-/* Gradients by message and by logits, the latter of base e. */
+/* Gradients with respect to messages and logits; those of the logits are to base e. */
 static void attend_backward(long threads, long rows, long copies, long stride, long width, in logits, in message,
                      index_t target, index_t source, in target_peak, in source_peak, in g_target_sum,
                      in g_target_norm, in g_source_sum, in g_source_norm, in g_edge, out g_message, out g_logits) {
@@ -303,7 +304,7 @@ static void attend_backward(long threads, long rows, long copies, long stride, l
   }
 }
 
-/* smooth = message * entry of a table of envelopes, added up by target unless `pooled` is NULL. */
+/* smooth = message * envelope, summed by target unless `pooled` is NULL. */
 static void pool(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
                  index_t target, out smooth, out pooled) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -322,7 +323,7 @@ static void pool(long threads, long rows, long copies, long stride, long width, 
   }
 }
 
-/* Gradients by message (g_message) and by the table; `gradient`, or NULL, arrives at smooth or, if not, at message. */
+/* Backward pass of pool. `gradient`, unless NULL, is a further gradient of smooth or, if not at_smooth, of message. */
 static void pool_backward(long threads, long rows, long copies, long stride, long width, in message, in table, index_t entry,
                    index_t target, in g_pooled, in gradient, long at_smooth, out g_message, out g_table) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -335,7 +336,7 @@ static void pool_backward(long threads, long rows, long copies, long stride, lon
       in arriving = gradient ? gradient + k * width : NULL;
       float *g = g_message + k * width, *ge = g_table + entry[at] * width;
       float to_smooth = arriving && at_smooth ? 1.0f : 0.0f, to_message = arriving && !at_smooth ? 1.0f : 0.0f;
-      in more = arriving ? arriving : m; /* times zero */
+      in more = arriving ? arriving : m; /* multiplied by zero */
       EACH(i, from, to) {
         vector s = C(p + i) + to_smooth * C(more + i);
         V(g + i) = s * C(e + i) + to_message * C(more + i);
@@ -374,7 +375,7 @@ static void mean_silu_backward(long threads, long rows, long copies, long width,
   }
 }
 
-/* y = scale * x, column by column, or zero without x. */
+/* y = scale * x for each column; zero if x is NULL. */
 static void scaled(long threads, long rows, long width, in x, in scale, out y) {
   if (!x) {
     memset(y, 0, rows * width * sizeof(float));
@@ -390,10 +391,10 @@ static void add_bias(long threads, long rows, long width, in bias, out y) {
   for (long r = 0; r < rows; r++) EACH(i, 0, width) V(y + r * width + i) += C(bias + i);
 }
 
-/* Matrix products. A panel of the second factor, two vectors wide, stays in the first cache; a tile in registers. */
+/* Matrix products. A panel of the second factor, two vectors wide, stays in the L1 cache, and a tile in registers. */
 #define PANEL (2 * LANES)
 
-/* Whether these products can do without a library's. */
+/* Whether these products are as fast as those of a library. */
 long has_products(void) {
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)) || (defined(__aarch64__) && !defined(__APPLE__))
   return 1;
@@ -422,7 +423,7 @@ static inline __attribute__((always_inline)) void tile(const int rows, long k, i
   }
 }
 
-/* A second factor (k, n), cut into panels; the last is filled up with zeros. */
+/* A second factor (k, n), packed into panels; the last panel is padded with zeros. */
 typedef struct {
   long k, n;
   float *panels;
@@ -430,7 +431,7 @@ typedef struct {
 
 static long panels_of(long n) { return (n + PANEL - 1) / PANEL; }
 
-/* Cut w into panels; its strides by k and by n are wk and wn. */
+/* Pack w into panels; its strides along k and n are wk and wn. */
 static factor cut(long k, long n, in w, long wk, long wn) {
   factor f = {k, n, aligned_alloc(64, (panels_of(n) * PANEL * k * sizeof(float) + 63) / 64 * 64)};
   if (!f.panels) return f;
@@ -440,11 +441,11 @@ static factor cut(long k, long n, in w, long wk, long wn) {
   return f;
 }
 
-/* Weights (n, k) of a linear layer as it applies them, and as gradients go back through it. */
+/* Weights (n, k) of a linear layer, packed for the forward and for the backward pass. */
 static factor onward(long n, long k, in w, long row) { return cut(k, n, w, 1, row); }
 static factor back(long n, long k, in w, long row) { return cut(n, k, w, row, 1); }
 
-/* y (m, n) = x (m, k) w, or += ; lx and ly are strides of rows. */
+/* y (m, n) = x (m, k) w, or += if `add`; lx and ly are row strides. */
 static void multiply(long threads, long m, in x, long lx, const factor w, out y, long ly, long add) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -473,7 +474,7 @@ static void multiply(long threads, long m, in x, long lx, const factor w, out y,
   }
 }
 
-/* A gated MLP on edges, and where its values are: of the first `kept` rows in `store`, `stored` floats a row. */
+/* A gated MLP on edges. `store` holds the values of the first `kept` rows, `stored` floats per row. */
 typedef struct {
   long threads, rows, copies, edge, hidden, tables, chunk, kept, stored;
   const float *x, *table[3];
@@ -484,10 +485,10 @@ typedef struct {
   float *store;
 } mlp_t;
 
-/* Floats that the values of a row take: those of an MLP and so many more. */
+/* Number of floats that a row keeps: the values of an MLP and `more` others. */
 long stored(long copies, long edge, long hidden, long more) { return copies * (2 * hidden + 3 * edge) + more; }
 
-/* Values of a chunk of `n` rows from `start`: `more` are logits, or the hidden layer of the edges' update. */
+/* Values of a chunk of `n` rows from `start`. `more` holds logits, or the hidden layer of the edge update. */
 typedef struct {
   long start, n, copies_n;
   float *before, *core, *gate, *message, *more;
@@ -506,7 +507,7 @@ static chunk_t chunk_at(const mlp_t *a, long start, float *scratch) {
 
 static int is_kept(const mlp_t *a, chunk_t c) { return c.start + c.n <= a->kept; }
 
-/* Weights of a gated MLP, and scratch space for a chunk. */
+/* Packed weights of a gated MLP. */
 typedef struct {
   factor in, core, gate;
 } weights_t;
@@ -524,13 +525,13 @@ static void release(weights_t w) {
   free(w.gate.panels);
 }
 
-/* Allocate what a chunk needs: its values, then `more` floats a directed copy. */
+/* Allocate memory for a chunk: its values, then `more` floats per directed copy. */
 static float *scratch_for(const mlp_t *a, long more) {
   long copies = a->chunk * a->copies, floats = a->chunk * a->stored + copies * more;
   return aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
 }
 
-/* Messages of a chunk; `scratch` holds 4 * hidden floats a directed copy. */
+/* Compute the messages of a chunk; `scratch` holds 4 * hidden floats per directed copy. */
 static void messages(const mlp_t *a, weights_t w, chunk_t c, float *scratch) {
   long e = a->edge, h = a->hidden, t = a->threads;
   float *projected = scratch, *hidden = scratch + c.copies_n * 2 * h;
@@ -542,7 +543,7 @@ static void messages(const mlp_t *a, weights_t w, chunk_t c, float *scratch) {
   gate(t, c.copies_n, e, c.core, c.gate, a->bias_out, a->norm_weight, a->norm_shift, c.message);
 }
 
-/* Add what comes of the gradient by messages; `scratch` holds 4 * hidden + 2 * edge floats a directed copy. */
+/* Backward pass of messages; adds to the gradients. `scratch` holds 4 * hidden + 2 * edge floats per directed copy. */
 static void messages_backward(const mlp_t *a, weights_t w, chunk_t c, in g_message, float *const *g_table, out g_x,
                               float *scratch) {
   long e = a->edge, h = a->hidden, t = a->threads;
@@ -557,7 +558,7 @@ static void messages_backward(const mlp_t *a, weights_t w, chunk_t c, in g_messa
   multiply(t, c.n, projected, 2 * h, w.in, g_x, e, 1);
 }
 
-/* Ask for large pages from one address to another, where there are such: those of 4 kB are found one by one. */
+/* Request huge pages for a range of addresses, if the system has them; they need fewer page faults than 4 kB pages. */
 int in_large_pages(float *first, float *last) {
 #ifdef MADV_HUGEPAGE
   uintptr_t page = 1 << 21, from = ((uintptr_t)first + page - 1) & ~(page - 1), to = (uintptr_t)last & ~(page - 1);
@@ -568,9 +569,9 @@ int in_large_pages(float *first, float *last) {
   return 0;
 }
 
-/* All that follows returns 1 where there is not enough memory, else 0. */
+/* The functions below return 1 if memory runs out, else 0. */
 
-/* Messages of an attention. Logits are to the base of two; a row of them has those by target, then by source. */
+/* Messages of an attention. Logits are to base two; a row holds those by target, then those by source. */
 int attention(const mlp_t *a, in logits, in residual, out target_peak, out source_peak, out target_sum, out target_norm,
               out source_sum, out source_norm, out new_edge) {
   long e = a->edge, t = a->threads;
@@ -597,7 +598,7 @@ int attention(const mlp_t *a, in logits, in residual, out target_peak, out sourc
   return failed;
 }
 
-/* Gradients of the above; `natural` are the logits' weights to the base of e. */
+/* Backward pass of attention; `natural` are the weights of the logits to base e. */
 int attention_backward(const mlp_t *a, in logits, in natural, in residual, in target_peak, in source_peak,
                        in g_target_sum, in g_target_norm, in g_source_sum, in g_source_norm, in g_new, float *g_target,
                        float *g_source, out g_x) {
@@ -629,13 +630,13 @@ int attention_backward(const mlp_t *a, in logits, in natural, in residual, in ta
   return failed;
 }
 
-/* How edges are updated: linear, SiLU, mean over copies, linear; `first` is NULL where they are not. */
+/* Update of the edges: linear, SiLU, mean over copies, linear. `first` is NULL if there is no update. */
 typedef struct {
   long smooth;
   const float *first, *first_bias, *second, *second_bias, *residual;
 } update_t;
 
-/* Enveloped messages of a chunk, added up unless `pooled` is NULL, and the hidden layer of the update. */
+/* Compute the enveloped messages of a chunk, summed unless `pooled` is NULL, and the hidden layer of the update. */
 static void enveloped(const mlp_t *a, const update_t *u, factor first, chunk_t c, in envelope, index_t entry, out smooth,
                       out pooled) {
   long e = a->edge, t = a->threads;
@@ -672,7 +673,7 @@ int refinement(const mlp_t *a, const update_t *u, in envelope, index_t entry, ou
   return failed;
 }
 
-/* Gradients of the above; g_new is NULL where edges are not updated. */
+/* Backward pass of refinement; g_new is NULL if edges are not updated. */
 int refinement_backward(const mlp_t *a, const update_t *u, in envelope, index_t entry, in g_new, in g_pooled,
                         float *g_target, float *g_source, float *g_center, out g_envelope, out g_x) {
   long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
@@ -694,7 +695,7 @@ int refinement_backward(const mlp_t *a, const update_t *u, in envelope, index_t 
       messages(a, w, c, scratch);
       enveloped(a, u, first, c, envelope, entry, smooth, NULL);
     }
-    if (u->first) { /* the gradient by the mean stands where that by messages will */
+    if (u->first) { /* g_message holds the gradient of the mean until pool_backward overwrites it */
       multiply(t, c.n, g_new + start * e, e, second_back, g_message, e, 0);
       mean_silu_backward(t, c.n, a->copies, e, c.more, g_message, g_inner);
       multiply(t, c.copies_n, g_inner, e, first_back, arriving, e, 0);

@@ -1,4 +1,4 @@
-"""Names of the published checkpoints' parameters, mapped to ours."""
+"""Translation of the parameter names of published checkpoints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAGMOM = "magmom_head.magmom_head.layers."
 
 def names(config: ModelConfig, *, magmoms: bool) -> dict[str, list[str]]:
     """
-    Map each of our tensors to the published ones that make it, stacked along the first axis.
+    Map the name of each tensor of `MatRIS` to the published tensors that it stacks along the first axis.
 
     Parameters
     ----------
     config
-        The architecture.
+        Architecture.
     magmoms
-        Whether there is a magnetic-moment head.
+        Whether the network has a head for magnetic moments.
     """
     table = {
         "atom_embedding.weight": ["atom_embedding.embedding.weight"],
@@ -58,31 +58,31 @@ def names(config: ModelConfig, *, magmoms: bool) -> dict[str, list[str]]:
 
 
 def translate(
-    state: Mapping[str, torch.Tensor], config: ModelConfig, where: str
+    state: Mapping[str, torch.Tensor], config: ModelConfig, source: str
 ) -> tuple[MatRIS, dict[str, torch.Tensor]]:
     """
-    Turn a published state dict into ours.
+    Translate a published state dict to the names and shapes of `MatRIS`.
 
     Parameters
     ----------
     state
         Published names and tensors.
     config
-        The architecture.
-    where
-        What to call the file in an error.
+        Architecture.
+    source
+        Name of the file in error messages.
 
     Returns
     -------
     network
-        An empty network of that architecture, to load into.
+        Network of that architecture, whose weights are not set.
     state
-        Our names and tensors.
+        Translated names and tensors.
 
     Raises
     ------
     CheckpointError
-        For missing, unknown or misshapen tensors.
+        If a tensor is missing, unknown, or has the wrong shape.
     """
     magmoms = any(name.startswith(_MAGMOM) for name in state)
     network = MatRIS(config, magmoms=magmoms)
@@ -92,7 +92,7 @@ def translate(
     missing, unknown = sorted(used - set(state)), sorted(set(state) - used)
     if missing or unknown:
         raise CheckpointError(
-            f"{where} is not a MatRIS checkpoint of its own config: "
+            f"{source} does not contain the tensors that its config requires: "
             f"{len(missing)} tensors missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}"
         )
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
@@ -104,36 +104,39 @@ def translate(
     for ours, group in table.items():
         parts = [state[name] for name in group]
         if len({part.shape for part in parts}) > 1:
-            raise CheckpointError(f"{where}: {group} should have one shape, not {[tuple(p.shape) for p in parts]}")
+            raise CheckpointError(f"{source}: {group} should have one shape, not {[tuple(p.shape) for p in parts]}")
         stacked = parts[0] if len(parts) == 1 else torch.cat(parts)
         if not _fits(parts[0].shape, len(parts), shapes[ours]):
             raise CheckpointError(
-                f"{where}: {group[0]} has shape {tuple(parts[0].shape)}, which does not fit the checkpoint's config"
+                f"{source}: {group[0]} has shape {tuple(parts[0].shape)}, which does not fit the checkpoint's config"
             )
         result[ours] = stacked.reshape(shapes[ours])
     if result["reference_energies"].shape != shapes["reference_energies"]:
-        raise CheckpointError(f"{where}: element energies have shape {tuple(state[reference[0]].shape)}, not (1, 94)")
+        raise CheckpointError(f"{source}: element energies have shape {tuple(state[reference[0]].shape)}, not (1, 94)")
     return network, result
 
 
 def _fits(part: torch.Size, count: int, ours: torch.Size) -> bool:
-    """Whether `count` stacked tensors of shape `part` are one of shape `ours`, axes of length one aside."""
-    kept, wanted = [d for d in part if d != 1], [d for d in ours if d != 1]
+    """Whether `count` stacked tensors of shape `part` have the shape `ours`, apart from axes of length one."""
+    part_dims, our_dims = [d for d in part if d != 1], [d for d in ours if d != 1]
     if count == 1:
-        return kept == wanted
-    return wanted in ([count, *kept], [count * kept[0], *kept[1:]])
+        return part_dims == our_dims
+    return our_dims in ([count, *part_dims], [count * part_dims[0], *part_dims[1:]])
 
 
 def _linear(ours: str, theirs: str, *, bias: bool = True) -> dict[str, list[str]]:
+    """Names of a linear layer."""
     return {f"{ours}.{kind}": [f"{theirs}.{kind}"] for kind in (("weight", "bias") if bias else ("weight",))}
 
 
 def _norm(ours: str, theirs: list[str], kind: str) -> dict[str, list[str]]:
+    """Names of a norm, whose weights are stacked."""
     kinds = ("weight", "bias") if kind == "layer" else ("weight",)
     return {f"{ours}.{k}": [f"{name}.{k}" for name in theirs] for k in kinds}
 
 
 def _gated(ours: str, theirs: str, config: ModelConfig) -> dict[str, list[str]]:
+    """Names of a gated MLP; core and gate are stacked."""
     if config.graph_conv_mlp == "gatemlp":
         mlps, norms = [f"{theirs}.mlp_core", f"{theirs}.mlp_gate"], [f"{theirs}.core_norm", f"{theirs}.gate_norm"]
     else:
@@ -147,6 +150,7 @@ def _gated(ours: str, theirs: str, config: ModelConfig) -> dict[str, list[str]]:
 
 
 def _attention(ours: str, theirs: str, config: ModelConfig) -> dict[str, list[str]]:
+    """Names of an attention layer; the logits by target and by source are stacked."""
     return {
         f"{ours}.logits": [f"{theirs}.target_weight_linear.weight", f"{theirs}.source_weight_linear.weight"],
         f"{ours}.node_residual": [f"{theirs}.node_res_weight"],
@@ -157,6 +161,7 @@ def _attention(ours: str, theirs: str, config: ModelConfig) -> dict[str, list[st
 
 
 def _refinement(ours: str, theirs: str, config: ModelConfig) -> dict[str, list[str]]:
+    """Names of a refinement layer."""
     table = {
         f"{ours}.envelope.weight": [f"{theirs}.learnable_envelope.weight"],
         f"{ours}.node_residual": [f"{theirs}.node_res_weight"],

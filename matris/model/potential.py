@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from matris.model.config import ModelConfig
 
 DEVICE = "MATRIS_DEVICE"
-"""Environment variable that names the device where nobody else does."""
+"""Environment variable that names the default device."""
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
-"""Values per channel that one block keeps of an angle and of a bond for the backward pass (counted in a test)."""
+"""Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
 _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS = 15, 50
-"""The same where `matris.model.kernels` serves."""
+"""The same numbers for `matris.model.kernels`."""
 _ALWAYS_KEPT = 2
-"""Those of them that are kept even of what is computed twice: what each block makes of an angle or a bond."""
+"""Values per channel kept even for chunks that are recomputed: the outputs of each block for an angle or a bond."""
 
-_CPU_VALUES = 2**17  # of a feature in a chunk: half a megabyte, so that a chunk's values stay in cache
-_KERNEL_VALUES = 2**15  # of a feature in a chunk, for each thread: with all that belongs to it, it stays in cache
-_CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # at most, and of the machine's memory, that may be kept
-_CPU_BATCH = 6e7  # bytes: a call's fixed costs are small beside so much work, and caches lose by more
+_CPU_VALUES = 2**17  # values of one feature in a chunk: half a megabyte, so that the values of a chunk stay in cache
+_KERNEL_VALUES = 2**15  # values of one feature in a chunk, for each thread; all values of a chunk stay in cache
+_CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # largest amount of kept values: bytes, and share of the machine's memory
+_CPU_BATCH = 6e7  # bytes of a batch: large enough to make fixed costs small, small enough for the caches
 _CUDA_ROWS = 2**17
-_CUDA_SHARE = 0.5  # of the device's memory that may be kept
+_CUDA_SHARE = 0.5  # largest amount of kept values: share of the device's memory
 
 
 @dataclass(frozen=True)
 class Prediction:
     """
-    What the potential says of one structure.
+    Prediction of the potential for one structure.
 
     Parameters
     ----------
@@ -60,12 +60,12 @@ class Prediction:
     stress
         eV/Å³, shape (3, 3), positive under tension.
     magmoms
-        Absolute moments (μB), shape (n,), or None if the checkpoint was not trained for them.
+        Absolute moments (μB), shape (n,), or None if the checkpoint does not predict them.
     extrapolation
-        How far the atoms are from those the checkpoint was trained on, see `matris.model.domain.Domain`: the largest of
-        them; above 1 it extrapolates. None if the checkpoint does not know, as the published ones.
+        Largest extrapolation of the atoms: above 1 the potential extrapolates, see `matris.model.domain.Domain`. None
+        if the checkpoint has no domain; published checkpoints have none.
     mean_extrapolation
-        Mean over the atoms.
+        Mean extrapolation of the atoms.
     """
 
     energy: float
@@ -77,27 +77,34 @@ class Prediction:
 
     @property
     def is_extrapolating(self) -> bool | None:
-        """Whether the structure is unlike what the checkpoint was trained on; None if that is not known."""
+        """Whether the potential extrapolates for the structure; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
 
 
 class Potential:
     """
-    A checkpoint on a device. Make one with `load`.
+    A checkpoint loaded on a device. `load` creates one.
 
     Parameters
     ----------
     network
         The network, on its device.
     card
-        What the checkpoint is.
+        Description of the checkpoint.
 
     Attributes
     ----------
     memory
-        Bytes that a call may keep for its way back: by default half of a GPU; on a CPU, where calls hand them on to
-        each other, an eighth of the machine's, and 4 GB at most. What needs more is in part computed twice, which
-        takes a third more time at most. Set it to less where memory is scarce.
+        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory; on a CPU, where
+        consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB. Calls that need
+        more recompute some values, which takes at most a third more time. Reduce it where memory is scarce.
+
+    Examples
+    --------
+    >>> import matris
+    >>> potential = matris.load()
+    >>> potential.card.key, "Na" in potential.elements, potential.has_magmoms
+    ('matris_embedded', True, False)
     """
 
     def __init__(self, network: MatRIS, card: Card) -> None:
@@ -115,74 +122,74 @@ class Potential:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the weights."""
         return self.network.atom_linear.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision it computes in."""
+        """Floating-point type of the weights."""
         return self.network.atom_linear.weight.dtype
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Symbols of the elements it was trained on."""
+        """Symbols of the supported elements, those in the training set."""
         return self.card.elements
 
     @property
     def has_magmoms(self) -> bool:
-        """Whether it predicts magnetic moments."""
+        """Whether the checkpoint predicts magnetic moments."""
         return "m" in self.card.predicts and self.network.magmom_head is not None
 
     def graph(self, structures: Batch | Sequence[Geometry]) -> Graph:
-        """Build the graphs of a batch with this checkpoint's cut-offs, on its device."""
+        """Build the graphs of a batch with the cutoffs of the checkpoint, on its device."""
         batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
         return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
 
     def evaluate(self, graph: Graph) -> Evaluation:
-        """Energies, forces, stresses and magnetic moments of a batch."""
+        """Compute energies, forces, stresses and magnetic moments of a batch."""
         return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
-        Say how far atoms are from those the checkpoint was trained on; above 1 it extrapolates.
+        Compute the extrapolation of each atom: its distance from the training set, see `matris.model.domain.Domain`.
 
         Parameters
         ----------
         graph
             The batch.
         features
-            Of its evaluation.
+            `Evaluation.features` of the batch.
 
         Returns
         -------
         Tensor or None
-            Shape (N,); None if the checkpoint does not know.
+            Shape (N,), above 1 where the potential extrapolates; None if the checkpoint has no domain.
         """
         domain = self.network.domain
         return None if domain is None else domain(graph.numbers, features)
 
     @property
     def batch_bytes(self) -> float:
-        """Bytes of the structures to compute together: on a GPU what fits, otherwise what makes fixed costs small."""
+        """Bytes kept for a batch of structures: on a GPU all that fit, on a CPU enough to make fixed costs small."""
         return self.memory if self.device.type == "cuda" else _CPU_BATCH
 
     def bytes_kept(self, n_bonds: int, n_angles: int) -> int:
-        """Bytes that the backward pass needs of so many bonds and angles, unless it computes them again."""
+        """Compute the bytes that a call keeps of bonds and angles for the backward pass if it recomputes none."""
         if kernels.usable(self.config, self.device, self.dtype):
             return self._bytes(_KEPT_OF_BOND_KERNELS * n_bonds, _KEPT_OF_ANGLE_KERNELS * n_angles)
         return bytes_kept(self.config, n_bonds, n_angles, self.dtype)
 
     def _bytes(self, of_bonds: int, of_angles: int) -> int:
-        """Bytes that so many values per channel take in all blocks."""
+        """Bytes that the given numbers of values per channel take in all blocks."""
         of_bonds, of_angles = of_bonds * self.config.edge_feat_dim, of_angles * self.config.three_body_feat_dim
         return self.dtype.itemsize * self.config.num_layers * (of_bonds + of_angles)
 
     def bytes_of(self, geometry: Geometry) -> int:
-        """Bytes kept for one structure: sums of these tell beforehand what makes a batch."""
+        """Compute the bytes kept for one structure, by which structures are grouped into batches."""
         return self.bytes_kept(*count_edges(geometry, self.config.pairwise_cutoff, self.config.three_body_cutoff))
 
     def _chunks(self, graph: Graph) -> Chunks | None:
-        """Choose how to go through a batch's bonds and angles: fast where there is memory, else small."""
+        """Choose how to split bonds and angles: fast if there is enough memory, else with recomputation."""
         needed = self.bytes_kept(graph.n_bonds, graph.n_angles)
         always = self._bytes(_ALWAYS_KEPT * graph.n_bonds, _ALWAYS_KEPT * graph.n_angles)
         kept = 1.0 if needed <= self.memory else max(0.0, (self.memory - always) / (needed - always))
@@ -196,28 +203,40 @@ class Potential:
 
     def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
         """
-        Predict one structure or many, in the order given, batched within memory.
+        Predict energies, forces, stresses and magnetic moments of one structure or many, in batches.
 
         Parameters
         ----------
         structures
-            pymatgen ``Structure`` or periodic ASE ``Atoms``, one or an iterable, which is read as it is needed.
+            One pymatgen ``Structure`` or periodic ASE ``Atoms``, or an iterable of them, which is read lazily.
 
         Yields
         ------
         Prediction
+            In the order of the input.
 
         Raises
         ------
         StructureError
-            For a structure that cannot be computed, with its position in the input. Use `matris.relax` with
-            ``max_steps=0`` where one bad structure must not stop the others.
+            If a structure cannot be computed; the message contains its position in the input. Use `matris.relax` with
+            ``max_steps=0`` if one bad structure must not stop the others.
+
+        Examples
+        --------
+        >>> import matris
+        >>> from ase.build import bulk
+        >>> potential = matris.load()
+        >>> for prediction in potential.predict([bulk("MgO", "rocksalt", a=4.2), bulk("Cu")]):
+        ...     print(prediction.forces.shape, prediction.stress.shape, prediction.is_extrapolating)
+        (2, 3) (3, 3) False
+        (1, 3) (3, 3) False
         """
         if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
             structures = cast("list[Structure | Atoms]", [structures])
         return self.predict_geometries(self._checked(structures))
 
     def _checked(self, structures: Iterable[Structure | Atoms]) -> Iterator[Geometry]:
+        """Yield geometries; raise StructureError for a structure that cannot be computed."""
         for index, item in enumerate(structures):
             try:
                 structure = to_structure(item)
@@ -230,16 +249,17 @@ class Potential:
 
     def predict_geometries(self, geometries: Iterable[Geometry]) -> Iterator[Prediction]:
         """
-        Predict structures that are known to be computable, in the order given, batched within memory.
+        Predict structures without checking them, in batches.
 
         Parameters
         ----------
         geometries
-            Of elements that the checkpoint knows; read as they are needed.
+            Structures of supported elements; the iterable is read lazily.
 
         Yields
         ------
         Prediction
+            In the order of the input.
         """
         batch: list[Geometry] = []
         size, limit = 0, self.batch_bytes
@@ -254,7 +274,7 @@ class Potential:
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, geometries: list[Geometry]) -> list[Prediction]:
-        """Predict together what fits together."""
+        """Predict a batch; if it runs out of memory, predict its halves."""
         try:
             graph = self.graph(geometries)
             energies, forces, stresses, magmoms, features = self.evaluate(graph)
@@ -273,52 +293,61 @@ class Potential:
         )
         per_atom = [None] * len(counts) if extrapolation is None else extrapolation.double().cpu().split(counts)
         return [
-            Prediction(energy, force, stress, magmom, *summary_of(far))
-            for energy, force, stress, magmom, far in zip(
+            Prediction(energy, force, stress, magmom, *summary_of(atoms))
+            for energy, force, stress, magmom, atoms in zip(
                 energies.tolist(), per_force, per_stress, per_magmom, per_atom, strict=True
             )
         ]
 
 
 def bytes_kept(config: ModelConfig, n_bonds: int, n_angles: int, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes that torch keeps of so many bonds and angles for the backward pass of a network."""
+    """Compute the bytes that torch keeps of bonds and angles for the backward pass of a network."""
     of_bonds, of_angles = _KEPT_OF_BOND * config.edge_feat_dim, _KEPT_OF_ANGLE * config.three_body_feat_dim
     return dtype.itemsize * config.num_layers * (of_bonds * n_bonds + of_angles * n_angles)
 
 
 def summary_of(extrapolation: torch.Tensor | None) -> tuple[float | None, float | None]:
-    """Give the largest and the mean extrapolation of a structure's atoms."""
+    """Compute the largest and the mean extrapolation of the atoms of a structure."""
     return (None, None) if extrapolation is None else (float(extrapolation.max()), float(extrapolation.mean()))
 
 
 def chosen_device(device: torch.device | str | None = None) -> torch.device:
     """
-    Choose where to compute.
+    Choose the device to compute on.
 
     Parameters
     ----------
     device
-        By default what the environment variable ``MATRIS_DEVICE`` names, as in jobs that asked a scheduler for a GPU;
-        without it CUDA where there is one, else the CPU.
+        By default the device that the environment variable ``MATRIS_DEVICE`` names, as it does in jobs that asked a
+        scheduler for a GPU; without it CUDA if available, else the CPU.
+
+    Returns
+    -------
+    torch.device
 
     Raises
     ------
     CheckpointError
-        If the device is not to be had.
+        If the device does not exist or is not available.
+
+    Examples
+    --------
+    >>> chosen_device("cpu")
+    device(type='cpu')
     """
-    asked = device or os.environ.get(DEVICE)
-    whose = "" if device or not asked else f" by {DEVICE}"
+    requested = device or os.environ.get(DEVICE)
+    origin = "" if device or not requested else f" by {DEVICE}"
     try:
-        where = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+        result = torch.device(requested or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
-        raise CheckpointError(f"no device {asked!r}: {str(error).splitlines()[0]}") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise CheckpointError(f"no device {requested!r}: {str(error).splitlines()[0]}") from error
+    if result.type == "cuda" and not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         raise CheckpointError(
-            f"device {str(asked)!r} was asked for{whose}, but torch {torch.__version__} sees no CUDA device here "
-            + (f"(CUDA_VISIBLE_DEVICES={given})" if given else "(CUDA_VISIBLE_DEVICES names none)")
+            f"device {str(requested)!r} was asked for{origin}, but torch {torch.__version__} sees no CUDA device here "
+            + (f"(CUDA_VISIBLE_DEVICES={visible})" if visible else "(CUDA_VISIBLE_DEVICES names none)")
         )
-    return where
+    return result
 
 
 def load(
@@ -328,15 +357,15 @@ def load(
     dtype: torch.dtype | str | None = None,
 ) -> Potential:
     """
-    Load a checkpoint as a potential; asked for again, it is the same resident one.
+    Load a checkpoint as a potential. Calls with equal arguments return the same object.
 
     Parameters
     ----------
     key_or_path
-        A key of the registry (``matris models`` lists them), a path to a published or our own file, or nothing:
+        A key of the registry (``matris models`` lists them), a path to a published file or one of our own, or None for
         the embedded checkpoint.
     device
-        As for `chosen_device`.
+        By default the device named by ``MATRIS_DEVICE``, else CUDA if available, else the CPU.
     dtype
         ``float32`` (default) or ``float64``.
 
@@ -347,19 +376,28 @@ def load(
     Raises
     ------
     CheckpointError
-        If the checkpoint, the device or the dtype is not to be had.
+        If the checkpoint, the device or the dtype is not available.
+
+    Examples
+    --------
+    >>> import matris
+    >>> potential = matris.load(device="cpu", dtype="float64")
+    >>> potential.card.key, potential.dtype
+    ('matris_embedded', torch.float64)
+    >>> matris.load(device="cpu", dtype="float64") is potential
+    True
     """
-    where = chosen_device(device)
+    chosen = chosen_device(device)
     precision = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
     if precision not in (torch.float32, torch.float64):
         raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")
     path = checkpoints.locate(key_or_path)
-    return _resident(path, path.stat().st_mtime_ns, where, precision)
+    return _resident(path, path.stat().st_mtime_ns, chosen, precision)
 
 
 @lru_cache(maxsize=4)
-def _resident(path: Path, stamp: int, device: torch.device, dtype: torch.dtype) -> Potential:  # noqa: ARG001
-    """Load once for a file as it is (`stamp` is its modification time), a device and a precision."""
+def _resident(path: Path, modified: int, device: torch.device, dtype: torch.dtype) -> Potential:  # noqa: ARG001
+    """Load once for each file version (`modified` is its modification time in ns), device and dtype."""
     network, card = checkpoints.read_file(path)
     try:
         network = network.to(device=device, dtype=dtype)

@@ -1,9 +1,9 @@
-"""Molecular dynamics of many materials, free of any workflow engine."""
+"""Molecular dynamics of many materials; no workflow engine is needed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from matris.properties.ensembles import (
     pressure_tensors,
     thermal_momenta,
 )
-from matris.properties.groups import isolated
+from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
 from matris.relaxation.batch import state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 __all__ = ["DynamicsRecord", "DynamicsSettings", "TimeSeries", "dynamics"]
 
 MAX_DRIFT = 1e-3
-"""Change of the total energy under NVE, eV per atom and ps, from which on a record warns."""
+"""Drift of the total energy under NVE, eV per atom and ps, above which a record has a warning."""
 
-_MAX_MOVE = 0.5  # Å in one step: ten times what the fastest atoms of a crystal do
-_MAX_HEAT = (20.0, 2e4)  # of the set temperature, plus K: far above what two atoms' fluctuations reach
-_VOLUME_FACTOR = 5.0  # a cell this many times larger or smaller than at the start is no crystal any more
-_MAX_STRAIN = 0.1  # of the cell in one step
-_MIN_FRAMES = 10  # that a drift is taken from
+_MAX_MOVE = 0.5  # Å in one step: ten times as far as the fastest atoms of a crystal move
+_MAX_HEAT = (20.0, 2e4)  # multiple of the set temperature, plus K: far above the fluctuations of two atoms
+_VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal any more
+_MAX_STRAIN = 0.1  # strain of the cell in one step
+_MIN_FRAMES = 10  # frames from which a drift is fitted
 
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
@@ -59,20 +59,28 @@ _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pre
 @dataclass(frozen=True, eq=False)
 class TimeSeries:
     """
-    What was seen at each frame; shape (n_frames,) each.
+    Quantities at each frame; shape (n_frames,) each.
 
     Attributes
     ----------
     time
-        In fs, from 0.
+        Time, fs, from 0.
     temperature
-        Of the instantaneous kinetic energy, with 3n - 3 degrees of freedom, K.
+        Temperature of the instantaneous kinetic energy, with 3n - 3 degrees of freedom, K.
     potential_energy, total_energy
-        In eV/atom. Only NVE conserves the second.
+        Energies, eV/atom. Only NVE conserves the total energy.
     volume
-        Of the cell, Å³.
+        Volume of the cell, Å³.
     pressure
-        Instantaneous, the part of the motion included, GPa; None if the model gives no stress.
+        Instantaneous pressure, kinetic part included, GPa; None if the model gives no stress.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> frames = np.arange(4.0)
+    >>> series = TimeSeries(frames, 300 + frames, -1 - frames, -1 + 0 * frames, 64 + 0 * frames, None)
+    >>> series.means()["temperature"]
+    302.5
     """
 
     time: NDArray[np.float64]
@@ -85,18 +93,18 @@ class TimeSeries:
     def means(self) -> dict[str, float]:
         """Mean of each quantity over the second half of the frames."""
         half = len(self.time) // 2
-        known = {name: getattr(self, name) for name in _QUANTITIES}
-        return {name: float(values[half:].mean()) for name, values in known.items() if values is not None}
+        series = {name: getattr(self, name) for name in _QUANTITIES}
+        return {name: float(values[half:].mean()) for name, values in series.items() if values is not None}
 
     def drift(self) -> tuple[float, float] | None:
-        """Slope of the total energy and the error of the slope, eV/atom/ps; None if there are too few frames."""
+        """Slope of the total energy and its standard error, eV/atom/ps; None for fewer than ten frames."""
         if len(self.time) < _MIN_FRAMES:
             return None
         (slope, _), covariance = np.polyfit(self.time / 1000, self.total_energy, 1, cov=True)
         return float(slope), float(np.sqrt(covariance[0, 0]))
 
     def to_dict(self) -> dict[str, list[float] | None]:
-        """Give the series as a JSON object."""
+        """Return the series as a JSON object."""
         names = ("time", *_QUANTITIES)
         return {name: None if getattr(self, name) is None else getattr(self, name).tolist() for name in names}
 
@@ -106,50 +114,38 @@ class TimeSeries:
         return cls(**{name: None if values is None else np.array(values) for name, values in content.items()})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
-class DynamicsRecord:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DynamicsRecord(PropertyRecord):
     """
-    What became of one material.
+    Molecular dynamics of one material.
+
+    The state is ``"completed"`` or ``"failed"``. `structure` is that after the last step, its atoms not wrapped into
+    the cell; None if failed. The error tells the step of the failure.
 
     Attributes
     ----------
-    index
-        Place in the input.
-    state
-        ``"completed"`` or ``"failed"``.
-    structure
-        After the last step; None if failed. Atoms are not wrapped into the cell.
     n_steps
         Steps taken, also before a failure.
     series
-        What was seen at each frame, also before a failure; None if there was no frame.
+        Quantities at each frame, also before a failure; None if there was no frame.
     means
-        Of each quantity in `series` over the second half of the frames; empty if failed.
+        Mean of each quantity of `series` over the second half of the frames; empty if failed.
     drift
-        Slope of the total energy under NVE, eV/atom/ps; None otherwise, and where there are fewer than ten frames.
+        Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
     trajectory
-        Its file, if trajectories were asked for; after a failure with the frames before it.
-    warnings
-        What to know before using the results.
-    error
-        Why it failed, and at which step.
+        File of the trajectory, if one was asked for; after a failure with the frames before it.
     """
 
-    index: int
-    state: Literal["completed", "failed"]
-    structure: Structure | None = None
     n_steps: int = 0
     series: TimeSeries | None = None
     means: dict[str, float] = field(default_factory=dict)
     drift: float | None = None
     trajectory: Path | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
 
 
 @dataclass(eq=False)
 class _Body:
-    """One material under way."""
+    """State of one material during its run."""
 
     index: int
     structure: Structure
@@ -169,12 +165,12 @@ def dynamics(
     max_batch_atoms: int | None = None,
 ) -> list[DynamicsRecord]:
     """
-    Molecular dynamics of many materials; as many as fit go through the device together.
+    Molecular dynamics of many materials; as many as fit on the device are computed together.
 
-    The cell is taken as it is, neither relaxed nor repeated: fluctuations, and phonons that do not fit into it, make a
-    supercell of some hundred atoms the usual start. All atoms move, the center of mass does not. A material that
-    breaks (an atom flies away, the cell explodes, the model fails) costs only itself. Structures of equal content are
-    computed once; each gets its record.
+    The cell is taken as it is, neither relaxed nor repeated. Start from a supercell of some hundred atoms: smaller
+    cells fluctuate more and exclude phonons of long wavelength. The center of mass is at rest. A material that breaks
+    (an atom flies away, the cell explodes, the model fails) does not affect the others. Structures of equal content
+    are computed once; each gets its own record.
 
     Parameters
     ----------
@@ -185,11 +181,11 @@ def dynamics(
     settings
         Ensemble, temperature, steps; by default those of `DynamicsSettings`.
     trajectory_dir
-        Folder for an extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
-        frame. Run again, a material whose trajectory is complete there is not computed again. By default none is
-        written.
+        Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
+        frame. A material whose trajectory is complete in this folder is not computed again. By default no trajectory
+        is written.
     max_batch_atoms
-        Most atoms computed together; by default what `matris.relax` takes.
+        Maximum number of atoms computed together; by default that of `matris.relax`.
 
     Returns
     -------
@@ -199,9 +195,21 @@ def dynamics(
     Raises
     ------
     ValueError
-        If the cell shall move and the model gives no stress.
+        If the ensemble is ``"npt"`` and the model gives no stress.
     OSError
         If a trajectory cannot be written.
+
+    Examples
+    --------
+    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> import matris
+    >>> settings = DynamicsSettings(ensemble="nve", temperature=300, n_steps=5, interval=1)
+    >>> (record,) = dynamics([bulk("Cu", cubic=True)], matris.AseModel(EMT()), settings=settings)
+    >>> record.state, len(record.series.time)
+    ('completed', 6)
     """
     settings = settings or DynamicsSettings()
     engine = engine_of(potential)
@@ -215,15 +223,15 @@ def dynamics(
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
     for index, item in enumerate(structures):
-        identity, _ = isolated(_identity, item)
+        identity, _ = attempt(_identity, item)
         if identity is not None and first.setdefault(identity, index) != index:
             twins[index] = first[identity]
             continue
-        found, error = isolated(_prepare, index, item, engine, settings, trajectory_dir, cost)
-        if isinstance(found, _Body):
-            waiting.append(found)
+        prepared, error = attempt(_prepare, index, item, engine, settings, trajectory_dir, cost)
+        if isinstance(prepared, _Body):
+            waiting.append(prepared)
         else:
-            records[index] = found or DynamicsRecord(index, "failed", error=error)
+            records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
     while waiting:
         bodies = _batch(waiting, budget)
         waiting = waiting[len(bodies) :]
@@ -244,14 +252,12 @@ def _prepare(
     folder: Path | None,
     cost: Callable[[Structure], float],
 ) -> _Body | DynamicsRecord:
-    """Make an input ready for the device, or give what is known of it already."""
+    """Prepare a material for its run, or read the record of its complete trajectory."""
     structure = to_structure(item)
     if problem := problem_with(structure, engine.elements):
-        return DynamicsRecord(index, "failed", error=problem)
+        raise UnusableCellError(problem)
     if len(structure) == 1:
-        return DynamicsRecord(
-            index, "failed", error="one atom, its center of mass at rest, cannot move: make a supercell"
-        )
+        raise UnusableCellError("one atom, its center of mass at rest, cannot move: make a supercell")
     identity = content_id(structure)
     trajectory = None
     if folder is not None:
@@ -271,7 +277,7 @@ def _prepare(
 
 
 def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
-    """Take as many materials as fit, at least one."""
+    """Take as many of the waiting materials as fit on the device, at least one."""
     total = 0.0
     for number, body in enumerate(waiting):
         total += body.cost
@@ -281,7 +287,7 @@ def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
 
 
 def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -> list[DynamicsRecord]:
-    """Take materials through all steps, or as far as each goes."""
+    """Run materials through all steps, each as far as it gets."""
     state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
     model.costs = [body.cost for body in bodies]
     evaluate(state, model)
@@ -304,8 +310,8 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
             bodies = [body for body, fault in zip(bodies, faults, strict=True) if not fault]
             model.costs = [body.cost for body in bodies]
         if step == 0 and settings.ensemble == "npt":
-            for body, soft in zip(bodies, compressibilities(state, model), strict=True):
-                body.compressibility = soft
+            for body, compressibility in zip(bodies, compressibilities(state, model), strict=True):
+                body.compressibility = compressibility
         if step % settings.interval == 0:
             _observe(state, bodies, step, settings)
     return records + [
@@ -315,7 +321,7 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
 
 
 def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
-    """State of a material with thermal velocities, not evaluated."""
+    """Prepare the initial state of a material with thermal velocities, forces not evaluated."""
     masses = np.array([float(site.specie.atomic_mass) for site in body.structure])
     return at_rest(
         state_of(body.structure, model.device, model.dtype),
@@ -327,9 +333,9 @@ def _faults(
     state: NPTState, model: GuardedModel, bodies: Sequence[_Body], settings: DynamicsSettings
 ) -> list[str | None]:
     """
-    Why each system cannot go on; None for those that can.
+    Reason why each system cannot continue, or None.
 
-    Looked at before a step is made, so that the model never sees a geometry that is not finite.
+    The check precedes each step, so that the model never gets a geometry that is not finite.
     """
     dt = settings.time_step * FEMTOSECOND
     n_systems, system, masses = state.n_systems, state.system_idx, state.masses[:, None]
@@ -348,10 +354,10 @@ def _faults(
         unit = torch.eye(3, device=wild.device, dtype=wild.dtype)
         excess = (pressure_tensors(state) - settings.pressure / GPA * unit).abs().amax(dim=(1, 2))
         strain = excess * soft * settings.time_step / settings.barostat_time
-    seen = torch.stack([wild, moves, heat, growth, strain], dim=1).tolist()
+    measures = torch.stack([wild, moves, heat, growth, strain], dim=1).tolist()
     hottest = _MAX_HEAT[0] * settings.temperature + _MAX_HEAT[1]
     faults: list[str | None] = []
-    for number, (bad, move, kelvin, larger, deformed) in enumerate(seen):
+    for number, (bad, move, kelvin, larger, deformed) in enumerate(measures):
         fault = model.reasons.get(number)
         if fault is None and bad:
             fault = "energy, forces or stress are NaN or infinite"
@@ -369,7 +375,7 @@ def _faults(
 
 
 def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: DynamicsSettings) -> None:
-    """Note what there is to see, and write trajectories."""
+    """Record the quantities of a frame, and write it to the trajectories."""
     sizes = state.n_atoms_per_system
     kinetic, energy = kinetic_energies(state).double(), state.energy.double()
     columns = [
@@ -401,7 +407,7 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
 
 
 def _series(body: _Body) -> TimeSeries | None:
-    """Columns of what was noted."""
+    """Time series of the recorded frames."""
     if not body.frames:
         return None
     time, temperature, potential, total, volume, pressure = np.array(body.frames).T
@@ -411,14 +417,16 @@ def _series(body: _Body) -> TimeSeries | None:
 def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     """Record of a material that broke."""
     path = body.trajectory.path if body.trajectory is not None and body.frames else None
-    return DynamicsRecord(body.index, "failed", n_steps=step, series=_series(body), trajectory=path, error=error)
+    return DynamicsRecord(
+        index=body.index, state="failed", n_steps=step, series=_series(body), trajectory=path, error=error
+    )
 
 
 def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> DynamicsRecord:
-    """Record of a material that made all its steps."""
+    """Record of a material that completed all steps."""
     series = _series(body)
     if problem := problem_with(structure):
-        return _failed(body, f"went to nonsense: {problem} (at step {settings.n_steps})", settings.n_steps)
+        return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
     if body.trajectory is not None:
         body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict()})
@@ -434,18 +442,18 @@ def _completed(
     if drift and abs(drift[0]) > MAX_DRIFT and abs(drift[0]) > 3 * drift[1]:
         warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step, or float64")
     return DynamicsRecord(
-        index,
-        "completed",
-        structure,
-        settings.n_steps,
-        series,
-        series.means(),
-        drift[0] if drift else None,
-        trajectory.path if trajectory is not None else None,
-        tuple(warnings),
+        index=index,
+        state="completed",
+        structure=structure,
+        n_steps=settings.n_steps,
+        series=series,
+        means=series.means(),
+        drift=drift[0] if drift else None,
+        trajectory=trajectory.path if trajectory is not None else None,
+        warnings=tuple(warnings),
     )
 
 
 def _host(tensor: torch.Tensor) -> NDArray[Any]:
-    """Numbers of a tensor on the host, in double precision if they are real."""
+    """Copy a tensor to the host, floating-point numbers in double precision."""
     return (tensor.double() if tensor.is_floating_point() else tensor).detach().cpu().numpy()

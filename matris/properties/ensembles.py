@@ -28,52 +28,64 @@ if TYPE_CHECKING:
 Ensemble = Literal["nve", "nvt", "npt"]
 
 BOLTZMANN = float(MetalUnits.temperature)
-"""eV/K."""
+"""Boltzmann's constant, eV/K."""
 
 FEMTOSECOND = float(MetalUnits.time) / 1000
-"""In units of Å·√(u/eV), which are also ASE's."""
+"""One femtosecond in units of Å·√(u/eV), which are also ASE's."""
 
 _METHOD = "velocity Verlet, BAOAB Langevin at rest, stochastic cell rescaling with own compressibility"
-"""The algorithm, as part of a settings digest: another algorithm would give other numbers."""
+"""Name of the algorithm, part of the settings digest: another algorithm gives other numbers."""
 
-_PROBE = 0.005  # linear strain by which the compressibility is estimated
-_SOFTEST, _USUAL, _STIFFEST = 1.0, 100.0, 1000.0  # bulk moduli, GPa: bounds, and what is taken where there is none
+_PROBE = 0.005  # linear strain of the cells from which the compressibility is estimated
+_SOFTEST, _USUAL, _STIFFEST = (
+    1.0,
+    100.0,
+    1000.0,
+)  # bulk moduli, GPa: bounds, and the value if there is no estimate
 
 
 @dataclass(frozen=True)
 class DynamicsSettings:
     """
-    What decides a trajectory, the potential aside.
+    Settings of molecular dynamics: all that a trajectory depends on, besides structure and potential.
 
     Attributes
     ----------
     ensemble
         ``"nve"``: velocity Verlet. ``"nvt"``: Langevin dynamics, the BAOAB splitting of Leimkuhler and Matthews, Appl.
-        Math. Res. Express 2013, 34. ``"npt"``: that, with stochastic cell rescaling under hydrostatic pressure, by
-        which cell lengths and angles fluctuate: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020), Del Tatto et
-        al., Appl. Sci. 12, 1139 (2022).
+        Math. Res. Express 2013, 34. ``"npt"``: Langevin dynamics with stochastic cell rescaling under hydrostatic
+        pressure, in which cell lengths and angles fluctuate: Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020),
+        Del Tatto et al., Appl. Sci. 12, 1139 (2022).
     temperature
-        Of the initial velocities and of the thermostat, K.
+        Temperature of the initial velocities and of the thermostat, K.
     pressure
-        Of ``"npt"``, GPa. (atomate2's MD Makers count in kbar, a tenth of it.)
+        Pressure of ``"npt"``, GPa. (atomate2's MD Makers take kbar; 1 kbar is 0.1 GPa.)
     time_step
-        In fs. Crystals with hydrogen want 0.5, others bear 1 to 2.
+        Time step, fs. Crystals with hydrogen need about 0.5, others 1 to 2.
     n_steps
-        Steps of each material.
+        Number of steps of each material.
     interval
-        Steps between frames. The first frame is the start.
+        Number of steps between frames. The first frame is the start.
     seed
-        Of initial velocities and noise. Each material has random numbers of its own, made from the seed and its
+        Seed of initial velocities and noise. Each material has its own random numbers, derived from the seed and its
         content: they do not depend on the other materials.
     thermostat_time
-        Inverse of Langevin's friction, fs. The default is the friction of atomate2's MD Makers, 10/ps.
+        Inverse of the Langevin friction, fs. The default is the friction of atomate2's MD Makers, 10/ps.
     barostat_time
-        In which the volume comes to its mean, fs.
+        Relaxation time of the volume, fs.
 
     Raises
     ------
     ValueError
         If a value is out of range.
+
+    Examples
+    --------
+    >>> DynamicsSettings(ensemble="npt", temperature=600).pressure
+    0.0
+    >>> DynamicsSettings(time_step=-1)
+    Traceback (most recent call last):
+    ValueError: time_step must be a positive time (fs), got -1
     """
 
     ensemble: Ensemble = "nvt"
@@ -87,7 +99,7 @@ class DynamicsSettings:
     barostat_time: float = 1000.0
 
     def __post_init__(self) -> None:
-        """Check the values, and bring numbers to one type so that 1 and 1.0 are the same settings."""
+        """Check the values, and convert numbers to one type, so that 1 and 1.0 give the same digest."""
         self._check()
         for name in ("temperature", "pressure", "time_step", "thermostat_time", "barostat_time"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -95,7 +107,7 @@ class DynamicsSettings:
             object.__setattr__(self, name, int(getattr(self, name)))
 
     def _check(self) -> None:
-        """Refuse what cannot be computed."""
+        """Refuse values out of range."""
         if self.ensemble not in {"nve", "nvt", "npt"}:
             raise ValueError(f"ensemble must be nve, nvt or npt, got {self.ensemble!r}")
         coldest = "at least" if self.ensemble == "nve" else "above"
@@ -118,12 +130,12 @@ class DynamicsSettings:
             raise ValueError("barostat_time must be at least ten time steps")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings as a JSON object."""
+        """Return the settings as a JSON object."""
         return asdict(self)
 
     def digest(self) -> str:
         """
-        Short hash of the settings, the same on every machine.
+        Short hash of the settings, equal on every machine.
 
         Returns
         -------
@@ -143,11 +155,11 @@ def thermal_momenta(
     Parameters
     ----------
     masses
-        Shape (n,), u.
+        Masses, shape (n,), u.
     temperature
-        In K.
+        Temperature, K.
     random
-        Where the random numbers come from.
+        Generator of the random numbers.
 
     Returns
     -------
@@ -160,7 +172,7 @@ def thermal_momenta(
 
 
 def at_rest(state: SimState, momenta: NDArray[np.float64]) -> NPTState:
-    """Give a state momenta, and room for what `evaluate` puts in."""
+    """Add momenta to a state, and empty energies, forces and stresses for `evaluate`."""
     return NPTState.from_state(
         state,
         momenta=torch.as_tensor(momenta, device=state.device, dtype=state.dtype),
@@ -171,7 +183,7 @@ def at_rest(state: SimState, momenta: NDArray[np.float64]) -> NPTState:
 
 
 def evaluate(state: NPTState, model: GuardedModel) -> None:
-    """Take energies, forces and stresses of a state from the model; a stress that it does not give is NaN."""
+    """Update energies, forces and stresses of a state; stresses are NaN if the model gives none."""
     output = model(state)
     state.energy, state.forces = output["energy"], output["forces"]
     stress = output.get("stress")
@@ -191,15 +203,15 @@ def advance(
     Parameters
     ----------
     state
-        As `evaluate` left it; changed in place.
+        Evaluated state; changed in place.
     model
-        Evaluates the batch, once.
+        Evaluates the batch once.
     settings
-        Of the motion.
+        Ensemble, temperature, time step.
     randoms
-        Each system's own random numbers.
+        Random numbers of each system.
     compressibility
-        Of each system, Å³/eV; without effect unless the cell moves.
+        Compressibility of each system, Å³/eV; without effect unless the ensemble is ``"npt"``.
     """
     dt = settings.time_step * FEMTOSECOND
     momentum_step(state, dt / 2)
@@ -215,11 +227,11 @@ def advance(
 
 def _thermalise(state: NPTState, settings: DynamicsSettings, randoms: Sequence[np.random.Generator]) -> None:
     """
-    Apply friction and noise, exactly for one time step, and stop the center of mass.
+    Apply friction and noise, exactly for one time step, and remove the momentum of the center of mass.
 
-    The last is a projection of the momenta that changes neither the distribution of the others nor their dynamics.
-    torch-sim's own step draws the noise of all systems from one stream: a material's trajectory would depend on its
-    batch, and change where a neighbor fails.
+    The removal is a projection of the momenta. It changes neither the distribution nor the dynamics of the other
+    degrees of freedom. torch-sim's own step draws the noise of all systems from one stream: a trajectory would depend
+    on the other materials of the batch, and change when one of them fails.
     """
     sizes = state.n_atoms_per_system.tolist()
     noise = np.concatenate([random.standard_normal((n, 3)) for random, n in zip(randoms, sizes, strict=True)])
@@ -239,10 +251,10 @@ def _rescale_cell(
     compressibility: Sequence[float],
 ) -> None:
     """
-    Deform cells, and atoms and momenta with them, by stochastic cell rescaling at hydrostatic pressure.
+    Deform cells, positions and momenta by stochastic cell rescaling at hydrostatic pressure.
 
-    √V has noise that does not depend on it, and is advanced as in Bernetti and Bussi's equation 7; the shape by the
-    exponential of a traceless, symmetric matrix, so that cells do not turn.
+    The volume V is advanced through √V, whose noise does not depend on V, by equation 7 of Bernetti and Bussi. The
+    shape is advanced by the exponential of a traceless symmetric matrix, so that cells do not rotate.
     """
     thermal = BOLTZMANN * settings.temperature
     rate = _tensor(np.array(compressibility), state) * (settings.time_step / settings.barostat_time)
@@ -271,32 +283,32 @@ def _rescale_cell(
 
 
 def pressure_tensors(state: NPTState) -> Tensor:
-    """Instantaneous pressure of each system, motion included, eV/Å³, shape (n_systems, 3, 3)."""
+    """Instantaneous pressure tensor of each system, kinetic part included, eV/Å³, shape (n_systems, 3, 3)."""
     flow = state.momenta[:, :, None] * state.momenta[:, None, :] / state.masses[:, None, None]
     return _sums(state, flow) / torch.linalg.det(state.cell).abs()[:, None, None] - state.stress
 
 
 def kinetic_energies(state: NPTState) -> Tensor:
-    """Of each system, eV, shape (n_systems,)."""
+    """Kinetic energy of each system, eV, shape (n_systems,)."""
     return _sums(state, state.momenta.square().sum(dim=1) / (2 * state.masses))
 
 
 def compressibilities(state: NPTState, model: GuardedModel) -> list[float]:
     """
-    Estimate how compressible each system is, so that the barostat takes its time whatever the material.
+    Estimate the compressibility of each system, by which `barostat_time` becomes the relaxation time of any material.
 
     Parameters
     ----------
     state
-        Left as it is.
+        State; not changed.
     model
-        Evaluates the batch, twice.
+        Evaluates the batch twice.
 
     Returns
     -------
     list of float
-        Å³/eV, from pressures of slightly larger and smaller cells with atoms fixed in them; within bounds, for it
-        sets the pace and not the result.
+        Compressibilities, Å³/eV, from the pressures of slightly larger and smaller cells at fixed fractional
+        coordinates. They are clipped to bounds, because they affect the rate but not the result.
     """
     pressures = []
     for strain in (_PROBE, -_PROBE):
@@ -310,10 +322,10 @@ def compressibilities(state: NPTState, model: GuardedModel) -> list[float]:
 
 
 def _sums(state: NPTState, values: Tensor) -> Tensor:
-    """Sum what atoms have over each system."""
+    """Sum values of atoms over each system."""
     return values.new_zeros((state.n_systems, *values.shape[1:])).index_add_(0, state.system_idx, values)
 
 
 def _tensor(numbers: NDArray[np.float64], state: NPTState) -> Tensor:
-    """Put numbers where the state is."""
+    """Copy numbers to the device and precision of a state."""
     return torch.as_tensor(numbers, device=state.device, dtype=state.dtype)

@@ -1,13 +1,13 @@
-"""Equations of state of many materials, from the energies of scaled cells."""
+"""Equations of state of many materials, from the energies of cells scaled to several volumes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from matris.properties.groups import fault, isolated, relax_all, relax_groups
+from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EQUATIONS = ("birch_murnaghan", "murnaghan", "vinet")
 Eulerian strain; F. D. Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944), a bulk modulus linear in pressure; P. Vinet et
 al., Phys. Rev. B 35, 1945 (1987), the universal equation."""
 
-_POINTS = 5  # at least: four parameters, and one more to judge the fit by
+_POINTS = 5  # at least: four parameters, and one more for a residual
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class EosFit:
     Attributes
     ----------
     equation
-        Which one.
+        One of `EQUATIONS`.
     e0, v0
         Energy (eV) and volume (Å³) of the cell at zero pressure.
     b0
-        Bulk modulus there, GPa.
+        Bulk modulus at zero pressure, GPa.
     b1
-        Its derivative by pressure.
+        Derivative of the bulk modulus by pressure at zero pressure.
     residual
-        Root mean square of what the fit leaves, eV per atom.
+        Root mean square of the residuals, eV per atom.
     """
 
     equation: str
@@ -61,12 +61,12 @@ class EosFit:
 
 def check_equations(equations: Sequence[str]) -> None:
     """
-    Refuse equations of state that do not exist.
+    Refuse unknown equations of state.
 
     Raises
     ------
     ValueError
-        With the ones that do.
+        With the names of the known ones.
     """
     if unknown := set(equations) - set(EQUATIONS):
         raise ValueError(f"no equation of state {', '.join(map(repr, unknown))}: there are {', '.join(EQUATIONS)}")
@@ -74,21 +74,34 @@ def check_equations(equations: Sequence[str]) -> None:
 
 def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, equation: str) -> EosFit:
     """
-    Fit an equation of state.
+    Fit an equation of state by `pymatgen.analysis.eos`.
 
     Parameters
     ----------
     volumes, energies
-        Å³ and eV, of cells of `n_atoms`.
+        Volumes (Å³) and energies (eV) of the same cell, scaled.
     n_atoms
-        Atoms in the cell.
+        Number of atoms in the cell.
     equation
         One of `EQUATIONS`.
+
+    Returns
+    -------
+    EosFit
 
     Raises
     ------
     ValueError
-        For fewer than five points, no minimum within them, or an unknown equation.
+        If there are fewer than five points, a parabola through them has no minimum between the lowest and the highest
+        volume, the equation is unknown, or the fit does not converge.
+
+    Examples
+    --------
+    >>> volumes = [38.0, 39.0, 40.0, 41.0, 42.0]
+    >>> energies = [-9.97, -9.99, -10.0, -9.99, -9.97]
+    >>> fit = fit_eos(volumes, energies, 2, "birch_murnaghan")
+    >>> print(f"{fit.v0:.1f} Å³, {fit.b0:.0f} GPa")
+    40.0 Å³, 92 GPa
     """
     check_equations([equation])
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
@@ -102,7 +115,7 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
 
     lowest = e.min()  # pymatgen's tolerances are relative to the energies
     try:
-        fit = EOS(equation).fit(v, e - lowest)
+        fit = EOS(equation).fit(v.tolist(), (e - lowest).tolist())
     except EOSError as error:
         raise ValueError(f"{equation}: {error}") from None
     return EosFit(
@@ -111,41 +124,26 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
         v0=float(fit.v0),
         b0=float(fit.b0 * GPA),
         b1=float(fit.b1),
-        residual=float(np.sqrt(np.mean((fit(v) - (e - lowest)) ** 2)) / n_atoms),
+        residual=float(np.sqrt(np.mean((fit.func(v) - (e - lowest)) ** 2)) / n_atoms),
     )
 
 
-@dataclass(frozen=True)
-class EosRecord:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EosRecord(PropertyRecord):
     """
-    What became of one material.
+    Equations of state of one material.
 
     Attributes
     ----------
-    index
-        Place in the input.
-    state
-        ``"converged"``; ``"max_steps"`` if a cell did not get below `fmax`; ``"failed"``.
-    structure
-        The relaxed cell.
     volumes, energies
-        Of the scaled cells, Å³ and eV.
+        Volumes (Å³) and energies (eV) of the scaled cells.
     fits
-        By equation.
-    warnings
-        What to know before using them.
-    error
-        Why it failed.
+        One fit for each equation.
     """
 
-    index: int
-    state: Literal["converged", "max_steps", "failed"]
-    structure: Structure | None = None
     volumes: tuple[float, ...] = ()
     energies: tuple[float, ...] = ()
     fits: tuple[EosFit, ...] = ()
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
 
 
 def eos(
@@ -159,9 +157,9 @@ def eos(
     journal_dir: Path | None = None,
 ) -> list[EosRecord]:
     """
-    Equations of state of many materials, all cells of all of them through the device together.
+    Equations of state of many materials, all cells of all materials computed together.
 
-    Each material is relaxed, and scaled to several volumes at which the atoms relax in a cell of fixed shape.
+    Each material is relaxed and scaled to several volumes, at which its atoms relax in a cell of fixed shape.
 
     Parameters
     ----------
@@ -170,34 +168,54 @@ def eos(
     potential
         A loaded potential or any torch-sim model.
     fmax
-        Bound on forces, eV/Å, also on the cell's.
+        Bound on the forces on atoms and on the relaxing cell, eV/Å.
     max_steps
-        Most steps of one cell.
+        Maximum number of steps of one cell.
     volumes
         Volumes relative to that of the relaxed cell.
     equations
-        Which of `EQUATIONS` to fit.
+        Equations to fit, of `EQUATIONS`.
     journal_dir
-        Folder in which finished cells are kept, so that a killed run goes on.
+        Folder in which finished cells are kept, so that a killed run resumes.
 
     Returns
     -------
     list of EosRecord
         One for each material, in order.
+
+    Raises
+    ------
+    ValueError
+        If an equation is unknown.
+
+    Examples
+    --------
+    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> import matris
+    >>> (record,) = eos([bulk("Cu")], matris.AseModel(EMT()), equations=["vinet"])
+    >>> print(f"{record.fits[0].v0:.1f} Å³, {record.fits[0].b0:.0f} GPa")
+    11.6 Å³, 134 GPa
     """
     check_equations(equations)
-    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
-    groups = [[] if s.structure is None else [scaled(s.structure, v) for v in volumes] for s in settled]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
-    records = []
-    for start, cells in zip(settled, answers, strict=True):
-        record, error = isolated(_record, start, cells, volumes, equations)
-        records.append(record or EosRecord(start.index, "failed", start.structure, error=error))
-    return records
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+
+    def plan(start: RelaxRecord) -> list[Structure]:
+        return [scaled(cast("Structure", start.structure), volume) for volume in volumes]
+
+    def compute(plans: Sequence[list[Structure] | None]) -> list[list[RelaxRecord]]:
+        return relaxer.groups([cells or [] for cells in plans])
+
+    def analyse(start: RelaxRecord, _: list[Structure], cells: Sequence[RelaxRecord]) -> EosRecord:
+        return _record(start, cells, volumes, equations)
+
+    return derive(EosRecord, relaxer.materials(structures), plan, compute, analyse)
 
 
 def scaled(structure: Structure, volume: float) -> Structure:
-    """Scale a cell to a volume relative to its own, its shape kept, atoms going along."""
+    """Scale a cell to a volume relative to its own; shape and fractional coordinates stay."""
     cell = structure.copy()
     cell.scale_lattice(structure.volume * volume)
     return cell
@@ -208,14 +226,16 @@ def _record(
 ) -> EosRecord:
     """Analyse one material."""
     names = [f"volume {volume:g}" for volume in volumes]
-    error = start.error or fault(cells, names)
-    if error or start.structure is None:
-        return EosRecord(start.index, "failed", start.structure, error=error)
-    found = [(cell.structure.volume, cell.energy) for cell in cells if cell.structure and cell.energy is not None]
-    v, e = (tuple(float(x) for x in column) for column in zip(*found, strict=True))
-    fits = tuple(fit_eos(v, e, len(start.structure), equation) for equation in equations)
-    late = [name for name, cell in zip(names, cells, strict=True) if cell.state != "converged"]
-    if start.state != "converged":
-        late.append("the relaxed cell")
-    warnings = (f"not below fmax: {', '.join(late)}",) if late else ()
-    return EosRecord(start.index, "max_steps" if late else "converged", start.structure, v, e, fits, warnings)
+    check_cells(cells, names)
+    v = tuple(float(cell.structure.volume) for cell in cells if cell.structure)
+    e = tuple(float(cell.energy) for cell in cells if cell.energy is not None)
+    state, warnings = convergence([*cells, start], [*names, "the relaxed cell"])
+    return EosRecord(
+        index=start.index,
+        state=state,
+        structure=start.structure,
+        warnings=warnings,
+        volumes=v,
+        energies=e,
+        fits=tuple(fit_eos(v, e, len(cast("Structure", start.structure)), equation) for equation in equations),
+    )

@@ -1,8 +1,9 @@
-"""Cells derived from many materials (strained, scaled, displaced), through the device together."""
+"""The frame of every property: relax each material, derive cells from it, compute all cells together, analyse each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
 
 from matris.relaxation.relax import relax
 
@@ -17,98 +18,191 @@ if TYPE_CHECKING:
     from matris.model.potential import Potential
     from matris.relaxation.records import RelaxRecord
 
+type State = Literal["converged", "max_steps", "completed", "failed"]
 
-def relax_all(
-    structures: Iterable[Structure | Atoms],
-    potential: Potential | ModelInterface,
-    *,
-    fmax: float,
-    max_steps: int,
-    relax_cell: bool,
-    journal_dir: Path | None = None,
-) -> list[RelaxRecord]:
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PropertyRecord:
     """
-    Relax materials as `matris.relax` does, and wait for all.
+    Result of one material; each property adds its own fields.
 
-    Returns
-    -------
-    list of RelaxRecord
-        In the order of the input.
+    Attributes
+    ----------
+    index
+        Position of the material in the input, from 0.
+    state
+        ``"converged"``; ``"max_steps"`` if the material or a cell derived from it did not get below `fmax`;
+        ``"failed"``. Molecular dynamics has ``"completed"`` instead of the first two.
+    structure
+        The relaxed cell (after molecular dynamics the last one); None if there is none.
+    warnings
+        Caveats about the results.
+    error
+        Reason of a failure; None if there was none.
     """
-    if journal_dir is not None:
-        journal_dir.mkdir(parents=True, exist_ok=True)
-    records = relax(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, journal=journal_dir)
-    return sorted(records, key=lambda record: record.index)
+
+    index: int
+    state: State
+    structure: Structure | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, start: RelaxRecord, error: str | None) -> Self:
+        """Record of a material that was relaxed, or could not be, and whose property could not be computed."""
+        return cls(index=start.index, state="failed", structure=start.structure, error=error)
 
 
-def relax_groups(
-    groups: Sequence[Sequence[Structure]],
-    potential: Potential | ModelInterface,
-    *,
-    fmax: float,
-    max_steps: int,
-    journal_dir: Path | None = None,
-) -> list[list[RelaxRecord]]:
+class UnusableCellError(Exception):
+    """A cell whose result is needed and that could not be computed; its message becomes the record's error."""
+
+
+@dataclass(frozen=True)
+class Relaxer:
     """
-    Relax the atoms of all cells of all groups in fixed cells, as one stream, and sort the answers by group.
+    Relaxes materials, and groups of cells derived from them, all through the device together.
 
     Parameters
     ----------
-    groups
-        For each material the cells derived from it; may be empty.
     potential
-        A loaded potential, or any torch-sim model.
+        A loaded potential or any torch-sim model.
     fmax
-        Bound on forces, eV/Å.
+        Bound on the forces on atoms and, where it relaxes, on the cell, eV/Å.
     max_steps
-        Most steps of one cell; 0 evaluates the cells as they are.
+        Maximum number of steps of one cell; 0 evaluates the cells as they are.
     journal_dir
-        Folder in which finished cells are kept; see `matris.relax`.
+        Folder in which finished cells are kept, so that a killed run resumes; see `matris.relax`.
+    """
+
+    potential: Potential | ModelInterface
+    fmax: float
+    max_steps: int
+    journal_dir: Path | None = None
+
+    def materials(self, structures: Iterable[Structure | Atoms], *, relax_cell: bool = True) -> list[RelaxRecord]:
+        """
+        Relax materials as `matris.relax` does, and wait for all.
+
+        Returns
+        -------
+        list of RelaxRecord
+            In the order of the input.
+        """
+        if self.journal_dir is not None:
+            self.journal_dir.mkdir(parents=True, exist_ok=True)
+        records = relax(
+            structures,
+            self.potential,
+            fmax=self.fmax,
+            max_steps=self.max_steps,
+            relax_cell=relax_cell,
+            journal=self.journal_dir,
+        )
+        return sorted(records, key=lambda record: record.index)
+
+    def groups(self, groups: Sequence[Sequence[Structure]]) -> list[list[RelaxRecord]]:
+        """
+        Relax the atoms of all cells of all groups, lattices fixed, as one stream.
+
+        Parameters
+        ----------
+        groups
+            For each material the cells derived from it; may be empty.
+
+        Returns
+        -------
+        list of list of RelaxRecord
+            Shaped like `groups`.
+        """
+        records = iter(self.materials([cell for group in groups for cell in group], relax_cell=False))
+        return [[next(records) for _ in group] for group in groups]
+
+
+def derive[Plan, Record: PropertyRecord](
+    kind: type[Record],
+    starts: Sequence[RelaxRecord],
+    plan: Callable[[RelaxRecord], Plan],
+    compute: Callable[[list[Plan | None]], list[list[RelaxRecord]]],
+    analyse: Callable[[RelaxRecord, Plan, list[RelaxRecord]], Record],
+) -> list[Record]:
+    """
+    Plan the cells of each material, compute the cells of all together, and analyse each material.
+
+    An exception while one material is planned or analysed fails that material alone.
+
+    Parameters
+    ----------
+    kind
+        Class of the records.
+    starts
+        The relaxed materials.
+    plan
+        Derives the cells to compute from a relaxed material.
+    compute
+        Gives the results of the cells of each plan; a plan is None where the material failed.
+    analyse
+        Makes the record of a material from its relaxation, its plan and the results of its cells.
 
     Returns
     -------
-    list of list of RelaxRecord
-        Shaped like `groups`.
+    list of PropertyRecord
+        One for each material, in order.
     """
-    flat = [cell for group in groups for cell in group]
-    found = iter(relax_all(flat, potential, fmax=fmax, max_steps=max_steps, relax_cell=False, journal_dir=journal_dir))
-    return [[next(found) for _ in group] for group in groups]
+    plans = [(None, start.error) if start.structure is None else attempt(plan, start) for start in starts]
+    results = compute([planned for planned, _ in plans])
+    records = []
+    for start, (planned, problem), cells in zip(starts, plans, results, strict=True):
+        record, error = (None, problem) if planned is None else attempt(analyse, start, planned, cells)
+        records.append(record or kind.failed(start, error))
+    return records
 
 
-def isolated[T](function: Callable[..., T], *arguments: object) -> tuple[T | None, str | None]:
+def attempt[T](function: Callable[..., T], *arguments: object) -> tuple[T | None, str | None]:
     """
-    Prepare or analyse one material, so that what goes wrong costs only itself.
+    Call a function for one material, so that an exception fails this material alone.
 
     Parameters
     ----------
     function
-        What to call.
+        Any function.
     *arguments
-        With what.
+        Its arguments.
 
     Returns
     -------
     tuple
-        The result, or None and the reason.
+        The result and None, or None and the reason of the failure.
     """
     try:
         return function(*arguments), None
+    except UnusableCellError as error:
+        return None, str(error)
     except Exception as error:  # noqa: BLE001 - any material, any library: the reason goes into the record
         return None, f"{type(error).__name__}: {error}"
 
 
-def fault(records: Sequence[RelaxRecord], names: Sequence[str]) -> str | None:
+def check_cells(cells: Sequence[RelaxRecord], names: Sequence[str]) -> None:
     """
-    Say which cells of a group cannot be used, or None if all can.
+    Refuse a group of cells if one of them failed.
 
-    Parameters
-    ----------
-    records
-        Answers for the cells.
-    names
-        What to call each cell.
+    Raises
+    ------
+    UnusableCellError
+        With the name and the error of the first cell that failed.
     """
-    for record, name in zip(records, names, strict=True):
-        if record.state == "failed":
-            return f"{name}: {record.error}"
-    return None
+    for cell, name in zip(cells, names, strict=True):
+        if cell.state == "failed":
+            raise UnusableCellError(f"{name}: {cell.error}")
+
+
+def convergence(cells: Sequence[RelaxRecord], names: Sequence[str]) -> tuple[State, tuple[str, ...]]:
+    """
+    State of a material by its cells, and a warning that names the cells whose forces are not below fmax.
+
+    Returns
+    -------
+    tuple
+        ``"converged"`` and no warning, or ``"max_steps"`` and one warning.
+    """
+    late = [name for cell, name in zip(cells, names, strict=True) if cell.state != "converged"]
+    return ("max_steps", (f"not below fmax: {'; '.join(late)}",)) if late else ("converged", ())

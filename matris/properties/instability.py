@@ -1,4 +1,4 @@
-"""The mode along which an unstable crystal wants to distort."""
+"""The most imaginary mode of an unstable crystal, and the structure that it distorts into."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ import numpy as np
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from pymatgen.core import Structure
 
-from matris.properties.groups import relax_all
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from phonopy import Phonopy
-    from torch_sim.models.interface import ModelInterface
 
-    from matris.model.potential import Potential
+    from matris.properties.groups import Relaxer
     from matris.relaxation.records import RelaxRecord
 
 _KICK = 0.1  # Å, largest displacement of an atom in a distorted cell
@@ -30,7 +26,9 @@ _KICK = 0.1  # Å, largest displacement of an atom in a distorted cell
 @dataclass(frozen=True, eq=False)
 class UnstableMode:
     """
-    The most imaginary mode among the wave vectors that the supercell holds: at others, frequencies are interpolated.
+    The most imaginary mode at the wave vectors that are commensurate with the supercell.
+
+    Frequencies at other wave vectors are interpolated.
 
     Attributes
     ----------
@@ -39,9 +37,9 @@ class UnstableMode:
     frequency
         THz; negative: imaginary.
     eigenvector
-        Of the dynamical matrix, shape (primitive atoms, 3), complex, of length 1.
+        Eigenvector of the dynamical matrix, shape (primitive atoms, 3), complex, normalised to 1.
     relaxed
-        The smallest cell that holds the mode, distorted along it and relaxed; None unless asked for.
+        Relaxation of the smallest cell that is commensurate with the mode, distorted along it; None unless asked for.
     """
 
     qpoint: NDArray[np.float64]
@@ -51,12 +49,12 @@ class UnstableMode:
 
     def energy_gain(self, energy_per_atom: float) -> float | None:
         """
-        Energy of the relaxed distorted cell against that of the undistorted one, eV/atom; None if there is none.
+        Energy of the relaxed distorted cell minus that of the undistorted cell, eV/atom; None if not computed.
 
         Parameters
         ----------
         energy_per_atom
-            Of the undistorted cell, eV.
+            Energy of the undistorted cell, eV/atom.
         """
         if self.relaxed is None or self.relaxed.energy is None or self.relaxed.structure is None:
             return None
@@ -70,18 +68,18 @@ def worst_mode(phonopy: Phonopy, tolerance: float) -> UnstableMode | None:
     Parameters
     ----------
     phonopy
-        With force constants.
+        Phonopy's object with force constants.
     tolerance
-        THz: what is imaginary by less counts as stable.
+        Imaginary frequencies up to this (THz) count as stable.
 
     Returns
     -------
     UnstableMode or None
-        None if no wave vector that the supercell holds has such a mode.
+        None if there is no imaginary mode at the wave vectors that are commensurate with the supercell.
     """
     points = get_commensurate_points(np.linalg.inv(phonopy.primitive.primitive_matrix).round().astype(np.int64))
-    found = phonopy.run_qpoints(points, with_eigenvectors=True)
-    frequencies, eigenvectors = np.asarray(found.frequencies), np.asarray(found.eigenvectors)
+    modes = phonopy.run_qpoints(points, with_eigenvectors=True)
+    frequencies, eigenvectors = np.asarray(modes.frequencies), np.asarray(modes.eigenvectors)
     q, band = np.unravel_index(np.argmin(frequencies), frequencies.shape)
     if frequencies[q, band] >= -tolerance:
         return None
@@ -91,17 +89,17 @@ def worst_mode(phonopy: Phonopy, tolerance: float) -> UnstableMode | None:
 
 def distorted(phonopy: Phonopy, mode: UnstableMode) -> Structure:
     """
-    Displace the atoms of the smallest cell that holds a mode along it, the farthest by 0.1 Å.
+    Displace the atoms of the smallest commensurate cell along a mode, the farthest by 0.1 Å.
 
-    Atom j of the cell at R moves by Re[e_j exp(2πi q·(R + r_j) + iφ)] / √m_j; the phase φ makes the sum of squares
-    largest.
+    Atom j of the cell at R moves by Re[e_j exp(2πi q·(R + r_j) + iφ)] / √m_j, where the phase φ maximises the sum of
+    squares of the displacements.
 
     Parameters
     ----------
     phonopy
-        Whose primitive cell the mode is of.
+        Phonopy's object with the primitive cell of the mode.
     mode
-        What to follow.
+        The mode.
     """
     primitive = phonopy.primitive
     cell = Structure(
@@ -110,7 +108,7 @@ def distorted(phonopy: Phonopy, mode: UnstableMode) -> Structure:
         primitive.scaled_positions,
         site_properties={"atom": range(len(primitive))},
     )
-    cell.make_supercell(_holding(mode.qpoint, len(phonopy.supercell)))
+    cell.make_supercell(commensurate_cell(mode.qpoint, len(phonopy.supercell)))
     cell = cell.get_reduced_structure("LLL")
     atoms = np.array(cell.site_properties["atom"], dtype=int)
     waves = np.exp(2j * np.pi * cell.cart_coords @ np.linalg.inv(primitive.cell) @ mode.qpoint)[:, None]
@@ -120,7 +118,7 @@ def distorted(phonopy: Phonopy, mode: UnstableMode) -> Structure:
     return Structure(cell.lattice, cell.species, cell.cart_coords + moves, coords_are_cartesian=True)
 
 
-def _holding(qpoint: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
+def commensurate_cell(qpoint: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
     """
     Find the smallest supercell in which exp(2πi q·R) is periodic.
 
@@ -129,17 +127,17 @@ def _holding(qpoint: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
     qpoint
         Shape (3,), fractional, rational.
     largest
-        Upper bound of denominators.
+        Upper bound of the denominators of its components.
 
     Returns
     -------
     ndarray
-        Shape (3, 3), lower triangular; rows are its vectors in those of the primitive cell.
+        Shape (3, 3), lower triangular: lattice vectors in rows, in units of the primitive cell's.
     """
     fractions = [Fraction(float(x)).limit_denominator(largest) for x in qpoint]
     size = math.lcm(*(x.denominator for x in fractions))
     a, b, c = (int(x * size) for x in fractions)
-    # the vectors along x; then those with least y, then those with least z, whose phases add up to full turns
+    # the shortest vector along x, then the vectors with least y and least z, whose phases are multiples of 2π
     along_x = size // math.gcd(a, size)
     y, x_of_y = next((y, x) for y in range(1, size + 1) for x in range(size) if (a * x + b * y) % size == 0)
     z, y_of_z, x_of_z = next(
@@ -152,14 +150,7 @@ def _holding(qpoint: NDArray[np.float64], largest: int) -> NDArray[np.int64]:
     return np.array([[along_x, 0, 0], [x_of_y, y, 0], [x_of_z, y_of_z, z]])
 
 
-def follow(
-    modes: Sequence[tuple[Phonopy, UnstableMode | None]],
-    potential: Potential | ModelInterface,
-    *,
-    fmax: float,
-    max_steps: int,
-    journal_dir: Path | None = None,
-) -> list[UnstableMode | None]:
+def follow(modes: Sequence[tuple[Phonopy, UnstableMode | None]], relaxer: Relaxer) -> list[UnstableMode | None]:
     """
     Relax the crystals distorted along their modes, all together.
 
@@ -167,20 +158,14 @@ def follow(
     ----------
     modes
         For each material phonopy's object and the mode; None is passed on.
-    potential
-        A loaded potential or any torch-sim model.
-    fmax
-        Bound on forces and on the cell's, eV/Å.
-    max_steps
-        Most steps of a relaxation.
-    journal_dir
-        Folder in which finished cells are kept; see `matris.relax`.
+    relaxer
+        Relaxes atoms and cells.
 
     Returns
     -------
     list of UnstableMode or None
-        The same modes, `relaxed`.
+        The same modes with `relaxed`.
     """
     cells = [distorted(phonopy, mode) for phonopy, mode in modes if mode is not None]
-    found = iter(relax_all(cells, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir))
-    return [mode and replace(mode, relaxed=next(found)) for _, mode in modes]
+    records = iter(relaxer.materials(cells))
+    return [mode and replace(mode, relaxed=next(records)) for _, mode in modes]

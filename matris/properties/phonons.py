@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 import spglib
@@ -14,8 +14,9 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import guess_primitive_matrix
 from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 from pymatgen.core import Structure
+from scipy.constants import N_A, e
 
-from matris.properties.groups import fault, isolated, relax_all, relax_groups
+from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
 
 if TYPE_CHECKING:
@@ -30,28 +31,35 @@ if TYPE_CHECKING:
     from matris.relaxation.records import RelaxRecord
 
 TOLERANCE = 0.1
-"""Imaginary frequencies up to this (THz) count as zero: float32 forces of 1e-6 eV/Å make up to a third of it."""
+"""Imaginary frequencies up to this (THz) count as zero: rounding of float32 forces (1e-6 eV/Å) gives a third of it."""
 
-_MESH = 60.0  # length in Å that phonopy divides by lattice vectors to get the mesh: free energies to 1e-4 eV at 300 K
+JOULE_PER_MOLE = float(e * N_A)
+"""J/mol in one eV."""
+
+MESH = 60.0
+"""Length (Å) that phonopy divides by lattice vectors to get the mesh of wave vectors.
+
+Free energies are converged to 1e-4 eV at 300 K."""
+
 _BAND_POINTS = 51  # on each segment of the path
-_SMEARING = 0.01  # of the range of frequencies: tetrahedra miss part of a narrow peak, unless at thousands of points
+_SMEARING = 0.01  # of the range of frequencies; the tetrahedron method misses part of a narrow peak on this mesh
 
 
 @dataclass(frozen=True)
 class PhononSettings:
     """
-    How to compute phonons.
+    Settings of a phonon calculation.
 
     Attributes
     ----------
     min_length
-        Least distance between opposite faces of the supercell, Å.
+        Minimum distance between opposite faces of the supercell, Å.
     displacement
         Length of the displacements, Å.
     symprec
         Tolerance for symmetry, Å.
     temperatures
-        For the thermal properties, K.
+        Temperatures of the thermal properties, K.
     """
 
     min_length: float = 12.0
@@ -63,12 +71,12 @@ class PhononSettings:
 @dataclass(frozen=True, eq=False)
 class BornCharges:
     """
-    How a crystal answers to electric fields, for the non-analytic correction at long waves.
+    Response of a crystal to electric fields, for the non-analytic correction at long wavelengths.
 
     Attributes
     ----------
     born
-        Effective charges of the atoms of the input cell, shape (n, 3, 3), e; row: direction of the field.
+        Born effective charges of the atoms of the input cell, shape (n, 3, 3), e; rows: direction of the field.
     epsilon_static
         Dielectric tensor of clamped ions, shape (3, 3).
     """
@@ -85,22 +93,23 @@ class Phonons:
     Attributes
     ----------
     phonopy
-        phonopy's object with force constants (eV/Å²), for everything else that it offers.
+        Phonopy's object with force constants (eV/Å²), for further analysis.
     qpoints, distances, frequencies
         Bands, segment by segment: wave vectors (q, 3), distances along the path (q,), frequencies (q, 3 n), THz;
-        imaginary ones are negative.
+        imaginary frequencies are negative.
     labels
         Names of the ends of the segments.
     connections
-        For each segment, whether the next one starts where it ends.
+        For each segment, whether the next segment starts at its end.
     dos_frequencies, dos
-        Density of states, THz and states per THz and primitive cell; a Gaussian for each mode on the mesh.
+        Density of states: frequencies (THz) and states per THz and primitive cell, a Gaussian for each mode of the
+        mesh.
     temperatures, free_energy, entropy, heat_capacity
         K; eV, eV/K and eV/K per primitive cell.
     min_frequency
         Lowest frequency on mesh and path, THz.
     unstable_mode
-        The most imaginary mode among the wave vectors that the supercell holds; None if none is imaginary.
+        The most imaginary mode at the wave vectors that are commensurate with the supercell; None if none is imaginary.
     """
 
     phonopy: Phonopy
@@ -120,7 +129,7 @@ class Phonons:
 
     @property
     def n_atoms(self) -> int:
-        """Atoms of the primitive cell."""
+        """Number of atoms of the primitive cell."""
         return len(self.phonopy.primitive)
 
     @property
@@ -129,36 +138,26 @@ class Phonons:
         return self.min_frequency < -TOLERANCE
 
 
-@dataclass(frozen=True, eq=False)
-class PhononRecord:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PhononRecord(PropertyRecord):
     """
-    What became of one material.
+    Phonons of one material.
 
     Attributes
     ----------
-    index
-        Place in the input.
-    state
-        ``"converged"``; ``"max_steps"`` if its cell was not relaxed below `fmax`; ``"failed"``.
-    structure
-        The relaxed cell.
     energy
-        Of `structure`, eV.
+        Energy of `structure`, eV.
     phonons
         The results; None if failed.
-    warnings
-        What to know before using them.
-    error
-        Why it failed.
     """
 
-    index: int
-    state: Literal["converged", "max_steps", "failed"]
-    structure: Structure | None = None
     energy: float | None = None
     phonons: Phonons | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
+
+    @classmethod
+    def failed(cls, start: RelaxRecord, error: str | None) -> Self:
+        """Record of a material whose phonons could not be computed, with the energy of its relaxed cell."""
+        return replace(super().failed(start, error), energy=start.energy)
 
 
 def phonons(
@@ -173,7 +172,7 @@ def phonons(
     journal_dir: Path | None = None,
 ) -> list[PhononRecord]:
     """
-    Harmonic phonons of many materials, all displaced supercells of all of them through the device together.
+    Harmonic phonons of many materials, all displaced supercells of all materials computed together.
 
     Parameters
     ----------
@@ -182,17 +181,17 @@ def phonons(
     potential
         A loaded potential or any torch-sim model.
     fmax
-        Bound on forces and on the cell's when the materials are relaxed, eV/Å.
+        Bound on the forces on atoms and cell when the materials are relaxed, eV/Å.
     max_steps
-        Most steps of that.
+        Maximum number of steps of a relaxation.
     settings
-        How to compute.
+        Supercells, displacements and temperatures.
     born
-        Born charges of each material, in order, for the non-analytic correction; None where there are none.
+        Born charges of each material, in order, for the non-analytic correction; None where unknown.
     follow_instabilities
-        Whether unstable materials are distorted along their worst mode and relaxed.
+        Whether unstable materials are distorted along their most imaginary mode and relaxed.
     journal_dir
-        Folder in which finished cells are kept, so that a killed run goes on.
+        Folder in which finished cells are kept, so that a killed run resumes.
 
     Returns
     -------
@@ -202,52 +201,73 @@ def phonons(
     Raises
     ------
     ValueError
-        If there are not as many `born` as structures.
+        If `born` and `structures` differ in length.
+
+    Examples
+    --------
+    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> import matris
+    >>> settings = PhononSettings(min_length=6.0, temperatures=(0.0, 300.0))
+    >>> (record,) = phonons([bulk("Cu")], matris.AseModel(EMT()), settings=settings, fmax=1e-3)
+    >>> record.phonons.has_imaginary_modes
+    False
+    >>> print(f"{1e3 * record.phonons.heat_capacity[1]:.3f} meV/K per primitive cell at 300 K")
+    0.242 meV/K per primitive cell at 300 K
     """
     chosen = settings or PhononSettings()
     structures = list(structures)
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
-    plans = [
-        (None, start.error) if start.structure is None else isolated(_plan, start.structure, chosen, charge)
-        for start, charge in zip(settled, charges, strict=True)
-    ]
-    groups = [[] if plan is None else plan[1] for plan, _ in plans]
-    answers = relax_groups(groups, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
-    records = []
-    for start, (plan, problem), cells in zip(settled, plans, answers, strict=True):
-        record, error = (None, problem) if plan is None else isolated(_record, start, plan[0], cells, chosen)
-        records.append(record or PhononRecord(start.index, "failed", start.structure, start.energy, error=error))
-    return _followed(records, potential, fmax, max_steps, journal_dir) if follow_instabilities else records
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+
+    def plan(start: RelaxRecord) -> _Plan:
+        phonopy, cells = displaced(cast("Structure", start.structure), chosen)
+        if (given := charges[start.index]) is not None:
+            correct_long_waves(phonopy, given, chosen.symprec)
+        return phonopy, cells
+
+    def compute(plans: Sequence[_Plan | None]) -> list[list[RelaxRecord]]:
+        return replace(relaxer, max_steps=0).groups([plan[1] if plan else [] for plan in plans])
+
+    def analyse(start: RelaxRecord, plan: _Plan, cells: Sequence[RelaxRecord]) -> PhononRecord:
+        return _record(start, plan[0], cells, chosen)
+
+    records = derive(PhononRecord, relaxer.materials(structures), plan, compute, analyse)
+    return _followed(records, relaxer) if follow_instabilities else records
+
+
+type _Plan = tuple[Phonopy, list[Structure]]
 
 
 def displaced(
     structure: Structure, settings: PhononSettings, matrix: NDArray[np.int64] | None = None
 ) -> tuple[Phonopy, list[Structure]]:
     """
-    Make the supercells whose forces are wanted.
+    Make the displaced supercells of a material.
 
     Parameters
     ----------
     structure
         The relaxed cell.
     settings
-        How to compute.
+        Supercell, displacements and tolerance for symmetry.
     matrix
-        Of the supercell, shape (3, 3); by default what `supercell_matrix` finds.
+        Supercell matrix, shape (3, 3); by default that of `supercell_matrix`.
 
     Returns
     -------
     Phonopy
-        With its displacements.
+        Phonopy's object with displacements.
     list of Structure
-        The perfect supercell, then one for each displacement that symmetry does not make equal to another.
+        The perfect supercell, then one supercell for each symmetrically distinct displacement.
     """
     if matrix is None:
         matrix = supercell_matrix(structure, settings.min_length, settings.symprec)
-    cell = _to_phonopy(structure)
+    cell = to_phonopy(structure)
     phonopy = Phonopy(
         cell,
         supercell_matrix=matrix,
@@ -256,31 +276,31 @@ def displaced(
     )
     phonopy.generate_displacements(distance=settings.displacement)
     cells = [phonopy.supercell, *(phonopy.supercells_with_displacements or [])]
-    return phonopy, [Structure(cell.cell, cell.symbols, cell.scaled_positions) for cell in cells]
+    return phonopy, [to_structure(cell) for cell in cells]
 
 
 def supercell_matrix(structure: Structure, min_length: float, symprec: float) -> NDArray[np.int64]:
     """
-    Supercell of the conventional cell whose opposite faces are so far apart, in lattice vectors of the structure.
+    Smallest diagonal supercell of the conventional cell with a minimum distance between opposite faces.
 
     Parameters
     ----------
     structure
         The cell.
     min_length
-        Least distance between opposite faces, Å.
+        Minimum distance between opposite faces, Å.
     symprec
         Tolerance for symmetry, Å.
 
     Returns
     -------
     ndarray
-        Shape (3, 3), in phonopy's convention: columns are the vectors of the supercell.
+        Shape (3, 3), in phonopy's convention: columns are the vectors of the supercell in those of the structure.
     """
     lattice = structure.lattice.matrix
     cell = (lattice, structure.frac_coords, [site.specie.Z for site in structure])
-    found = spglib.get_symmetry_dataset(cell, symprec=symprec)
-    conventional = np.eye(3) if found is None else np.linalg.inv(found.transformation_matrix)
+    symmetry = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    conventional = np.eye(3) if symmetry is None else np.linalg.inv(symmetry.transformation_matrix)
     if np.abs(conventional - conventional.round()).max() > 1e-3 or abs(np.linalg.det(conventional)) < 0.5:  # noqa: PLR2004
         conventional = np.eye(3)  # the structure is itself a supercell
     vectors = conventional.T @ lattice
@@ -291,17 +311,17 @@ def supercell_matrix(structure: Structure, min_length: float, symprec: float) ->
 
 def correct_long_waves(phonopy: Phonopy, charges: BornCharges, symprec: float) -> None:
     """
-    Let longitudinal optical modes feel the field they make.
+    Add the non-analytic correction, which splits longitudinal from transverse optical modes.
 
-    Charges and dielectric tensor are made to obey the crystal's symmetry and the sum rule of charges. The correction
-    is that of X. Gonze and C. Lee, Phys. Rev. B 55, 10355 (1997), by phonopy.
+    Charges and dielectric tensor are symmetrised and made to obey the acoustic sum rule of charges. The correction is
+    that of X. Gonze and C. Lee, Phys. Rev. B 55, 10355 (1997), by phonopy.
 
     Parameters
     ----------
     phonopy
-        To be corrected.
+        Phonopy's object; changed in place.
     charges
-        For the atoms of its unit cell.
+        Charges of the atoms of its unit cell.
     symprec
         Tolerance for symmetry, Å.
 
@@ -330,14 +350,17 @@ def correct_long_waves(phonopy: Phonopy, charges: BornCharges, symprec: float) -
 
 def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]) -> None:
     """
-    Force constants from forces: without those of the perfect supercell, symmetric, and with the acoustic sum rule.
+    Compute force constants from forces.
+
+    The forces of the perfect supercell are subtracted. The force constants are symmetric and obey the acoustic sum
+    rule.
 
     Parameters
     ----------
     phonopy
-        With its displacements.
+        Phonopy's object with displacements; changed in place.
     forces
-        Of the perfect supercell, then of the displaced ones (eV/Å), shape (n, 3) each.
+        Forces of the perfect supercell, then of the displaced supercells (eV/Å), shape (n, 3) each.
     """
     phonopy.produce_force_constants([f - forces[0] for f in forces[1:]], show_drift=False)
     phonopy.symmetrize_force_constants(show_drift=False)
@@ -345,24 +368,23 @@ def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]
 
 def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     """
-    Phonons from force constants.
+    Compute bands, density of states and thermal properties from force constants.
 
     Parameters
     ----------
     phonopy
-        With force constants, and `nac_params` if wanted.
+        Phonopy's object with force constants, and optionally `nac_params`.
     settings
-        How to compute.
+        Temperatures of the thermal properties.
     """
     path, labels, connections = get_band_qpoints_by_seekpath(phonopy.primitive, _BAND_POINTS)
     phonopy.run_band_structure(path, path_connections=connections, labels=labels)
     bands = phonopy.get_band_structure_dict()
-    mesh = phonopy.run_mesh(_MESH)
+    mesh = phonopy.run_mesh(MESH)
     width = _SMEARING * float(np.ptp(mesh.frequencies))
     phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
     dos, thermal = phonopy.get_total_dos_dict(), phonopy.get_thermal_properties_dict()
-    kilojoule = 96.485332  # kJ/mol in one eV
     frequencies = list(bands["frequencies"] or [])
     lowest = min(float(np.min(f)) for f in [mesh.frequencies, *frequencies])
     return Phonons(
@@ -375,42 +397,18 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         dos_frequencies=np.asarray(dos["frequency_points"]),
         dos=np.asarray(dos["total_dos"]),
         temperatures=np.asarray(thermal["temperatures"]),
-        free_energy=np.asarray(thermal["free_energy"]) / kilojoule,
-        entropy=np.asarray(thermal["entropy"]) / kilojoule / 1e3,
-        heat_capacity=np.asarray(thermal["heat_capacity"]) / kilojoule / 1e3,
+        free_energy=np.asarray(thermal["free_energy"]) * 1e3 / JOULE_PER_MOLE,
+        entropy=np.asarray(thermal["entropy"]) / JOULE_PER_MOLE,
+        heat_capacity=np.asarray(thermal["heat_capacity"]) / JOULE_PER_MOLE,
         min_frequency=lowest,
         unstable_mode=worst_mode(phonopy, TOLERANCE) if lowest < -TOLERANCE else None,
     )
 
 
-def _plan(
-    structure: Structure, settings: PhononSettings, charges: BornCharges | None
-) -> tuple[Phonopy, list[Structure]]:
-    """Prepare one material."""
-    phonopy, cells = displaced(structure, settings)
-    if charges is not None:
-        correct_long_waves(phonopy, charges, settings.symprec)
-    return phonopy, cells
-
-
-def _followed(
-    records: Sequence[PhononRecord],
-    potential: Potential | ModelInterface,
-    fmax: float,
-    max_steps: int,
-    journal_dir: Path | None,
-) -> list[PhononRecord]:
-    """Relax what the unstable ones distort into."""
-    there = [record.phonons for record in records if record.phonons]
-    modes = iter(
-        follow(
-            [(found.phonopy, found.unstable_mode) for found in there],
-            potential,
-            fmax=fmax,
-            max_steps=max_steps,
-            journal_dir=journal_dir,
-        )
-    )
+def _followed(records: Sequence[PhononRecord], relaxer: Relaxer) -> list[PhononRecord]:
+    """Relax along the unstable modes of records."""
+    computed = [record.phonons for record in records if record.phonons]
+    modes = iter(follow([(phonons.phonopy, phonons.unstable_mode) for phonons in computed], relaxer))
     return [
         replace(record, phonons=replace(record.phonons, unstable_mode=next(modes))) if record.phonons else record
         for record in records
@@ -421,28 +419,37 @@ def _record(
     start: RelaxRecord, phonopy: Phonopy, cells: Sequence[RelaxRecord], settings: PhononSettings
 ) -> PhononRecord:
     """Analyse one material."""
-    names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))]
-    if error := fault(cells, names):
-        return PhononRecord(start.index, "failed", start.structure, start.energy, error=error)
+    check_cells(cells, ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))])
     find_force_constants(phonopy, [cell.forces for cell in cells if cell.forces is not None])
-    found = analyse(phonopy, settings)
+    phonons = analyse(phonopy, settings)
     warnings = []
-    if found.unstable_mode:
-        warnings.append(f"dynamically unstable: a frequency of {-found.min_frequency:.2f}i THz")
-    elif found.has_imaginary_modes:
+    if phonons.unstable_mode:
+        warnings.append(f"dynamically unstable: a frequency of {-phonons.min_frequency:.2f}i THz")
+    elif phonons.has_imaginary_modes:
         warnings.append(
-            f"a frequency of {-found.min_frequency:.2f}i THz, but only between the wave vectors that the supercell "
-            "holds: try a larger one"
+            f"a frequency of {-phonons.min_frequency:.2f}i THz, but only at wave vectors between those commensurate "
+            "with the supercell: try a larger supercell"
         )
-    if start.state != "converged":
-        warnings.append("the cell is not relaxed to fmax")
-    state: Literal["converged", "max_steps"] = "converged" if start.state == "converged" else "max_steps"
-    return PhononRecord(start.index, state, start.structure, start.energy, found, tuple(warnings))
+    state, unconverged = convergence([start], ["the relaxed cell"])
+    return PhononRecord(
+        index=start.index,
+        state=state,
+        structure=start.structure,
+        energy=start.energy,
+        phonons=phonons,
+        warnings=(*warnings, *unconverged),
+    )
 
 
-def _to_phonopy(structure: Structure) -> PhonopyAtoms:
+def to_phonopy(structure: Structure) -> PhonopyAtoms:
+    """Turn a structure into phonopy's atoms."""
     return PhonopyAtoms(
         symbols=[site.specie.symbol for site in structure],
         cell=structure.lattice.matrix,
         scaled_positions=structure.frac_coords,
     )
+
+
+def to_structure(cell: PhonopyAtoms) -> Structure:
+    """Turn phonopy's atoms into a structure."""
+    return Structure(cell.cell, cell.symbols, cell.scaled_positions)

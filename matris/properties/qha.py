@@ -1,17 +1,18 @@
-"""Quasi-harmonic thermodynamics of many materials, from phonons at several volumes."""
+"""Thermodynamics of many materials in the quasi-harmonic approximation, from phonons at several volumes."""
 
 from __future__ import annotations
 
 import warnings as python_warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from phonopy import PhonopyGruneisen, run_qha
+from scipy.constants import h, k
 
 from matris.properties.eos import fit_eos, scaled
-from matris.properties.groups import fault, isolated, relax_all, relax_groups
-from matris.properties.phonons import TOLERANCE, PhononSettings, displaced, find_force_constants, supercell_matrix
+from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
+from matris.properties.phonons import MESH, TOLERANCE, PhononSettings, displaced, find_force_constants, supercell_matrix
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
     from matris.relaxation.records import RelaxRecord
 
 VOLUMES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)
-"""Volumes of the scaled cells, relative to that of the relaxed one: crystals expand when they are heated."""
+"""Volumes of the scaled cells, relative to that of the relaxed cell. Most are larger: crystals expand when heated."""
 
-_POINTS = 5  # volumes at least: four parameters of an equation of state, and one more to judge the fit by
-_MESH = 60.0  # length in Å that phonopy divides by lattice vectors to get the mesh of wave vectors
-_SLOWEST = 1e-2  # THz: Grüneisen parameters of slower modes are rounding
-_KELVIN = 47.99243073  # h / k in K per THz
+_POINTS = 5  # volumes at least: four parameters of an equation of state, and one more for a residual
+_SLOWEST = 1e-2  # THz: Grüneisen parameters of slower modes are noise
+_KELVIN = 1e12 * h / k  # h / k in K per THz
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ class Gruneisen:
     Attributes
     ----------
     frequencies
-        Of the modes on a mesh of wave vectors, THz, shape (q, modes).
+        Frequencies of the modes on a mesh of wave vectors, THz, shape (q, modes).
     parameters
-        Shape (q, modes); NaN where the frequency is zero.
+        Grüneisen parameters of the modes, shape (q, modes); NaN where the frequency is zero.
     weights
-        Of the wave vectors, shape (q,).
+        Weights of the wave vectors, shape (q,).
     """
 
     frequencies: NDArray[np.float64]
@@ -57,12 +57,12 @@ class Gruneisen:
 
     def mean(self, temperature: float) -> float:
         """
-        Average over modes by their heat capacities, which is what thermal expansion feels.
+        Average over modes, weighted by their heat capacities as in thermal expansion.
 
         Parameters
         ----------
         temperature
-            K, above zero.
+            In K, above zero.
         """
         x = np.abs(self.frequencies) * _KELVIN / temperature / 2  # ħω / 2kT
         capacity = np.where(np.isnan(self.parameters), 0, (x / np.sinh(np.clip(x, 1e-9, 300))) ** 2)
@@ -73,24 +73,25 @@ class Gruneisen:
 @dataclass(frozen=True, eq=False)
 class QuasiHarmonic:
     """
-    Thermodynamics at zero pressure, all of the cell of the record's structure.
+    Thermodynamics at zero pressure; extensive quantities are those of the record's structure.
 
     Attributes
     ----------
     volumes, energies
-        Of the cells whose phonons were used, Å³ and eV without vibrations.
+        Volumes (Å³) and static energies (eV) of the cells whose phonons were used.
     bulk_modulus
-        Without vibrations, GPa.
+        Static bulk modulus, without vibrations, GPa.
     temperatures
-        K, shape (t,).
+        In K, shape (t,).
     helmholtz
-        Free energy at temperatures and volumes, eV, shape (t, v).
+        Helmholtz free energy at temperatures and volumes, eV, shape (t, v).
     volume, thermal_expansion, gibbs, bulk_moduli, heat_capacity
-        At each temperature: Å³; volumetric, 1/K; eV; GPa; at constant pressure, eV/K.
+        At each temperature: volume, Å³; volumetric expansion, 1/K; Gibbs free energy, eV; bulk modulus, GPa; heat
+        capacity at constant pressure, eV/K.
     thermal_gruneisen
-        α B V / C_V at each temperature.
+        Thermal Grüneisen parameter α B V / C_V at each temperature.
     gruneisen
-        Parameters of the modes.
+        Grüneisen parameters of the modes.
     """
 
     volumes: NDArray[np.float64]
@@ -107,33 +108,18 @@ class QuasiHarmonic:
     gruneisen: Gruneisen
 
 
-@dataclass(frozen=True, eq=False)
-class QhaRecord:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QhaRecord(PropertyRecord):
     """
-    What became of one material.
+    Quasi-harmonic thermodynamics of one material.
 
     Attributes
     ----------
-    index
-        Place in the input.
-    state
-        ``"converged"``; ``"max_steps"`` if a cell did not get below `fmax`; ``"failed"``.
-    structure
-        The relaxed cell.
-    found
+    thermodynamics
         The results; None if failed.
-    warnings
-        What to know before using them.
-    error
-        Why it failed.
     """
 
-    index: int
-    state: Literal["converged", "max_steps", "failed"]
-    structure: Structure | None = None
-    found: QuasiHarmonic | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
+    thermodynamics: QuasiHarmonic | None = None
 
 
 def quasi_harmonic(
@@ -147,11 +133,11 @@ def quasi_harmonic(
     journal_dir: Path | None = None,
 ) -> list[QhaRecord]:
     """
-    Quasi-harmonic thermodynamics of many materials, all supercells of all of them through the device together.
+    Quasi-harmonic thermodynamics of many materials, all supercells of all materials computed together.
 
-    Each material is relaxed, and scaled to several volumes at which the atoms relax in a cell of fixed shape and
-    phonons are computed. Volumes with imaginary modes are left out. The free energy at each temperature is fitted by
-    Vinet's equation of state.
+    Each material is relaxed and scaled to several volumes. At each volume its atoms relax in a cell of fixed shape, and
+    phonons are computed. Volumes with imaginary modes are left out. Vinet's equation of state is fitted to the free
+    energies of each temperature.
 
     Parameters
     ----------
@@ -160,15 +146,15 @@ def quasi_harmonic(
     potential
         A loaded potential or any torch-sim model.
     fmax
-        Bound on forces, eV/Å, also on the cell's.
+        Bound on the forces on atoms and on the relaxing cell, eV/Å.
     max_steps
-        Most steps of one cell.
+        Maximum number of steps of one cell.
     volumes
         Volumes relative to that of the relaxed cell, ascending.
     settings
-        How to compute phonons; the temperatures must start at zero.
+        Settings of the phonons; the temperatures must start at zero.
     journal_dir
-        Folder in which finished cells are kept, so that a killed run goes on.
+        Folder in which finished cells are kept, so that a killed run resumes.
 
     Returns
     -------
@@ -178,29 +164,45 @@ def quasi_harmonic(
     Raises
     ------
     ValueError
-        For fewer than five volumes or three temperatures, if they do not ascend, or temperatures do not start at 0.
+        If there are fewer than five volumes or three temperatures, if they do not ascend, or if the temperatures do
+        not start at zero.
+
+    Examples
+    --------
+    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> import matris
+    >>> settings = PhononSettings(min_length=3.5, temperatures=(0.0, 150.0, 300.0))
+    >>> volumes = (0.98, 1.0, 1.02, 1.04, 1.06)
+    >>> (record,) = quasi_harmonic([bulk("Cu")], matris.AseModel(EMT()), settings=settings, volumes=volumes, fmax=1e-3)
+    >>> print(f"{1e6 * record.thermodynamics.thermal_expansion[2]:.0f}e-6/K at 300 K")
+    65e-6/K at 300 K
     """
     chosen = settings or PhononSettings()
     check_grid(volumes, chosen.temperatures)
-    settled = relax_all(structures, potential, fmax=fmax, max_steps=max_steps, relax_cell=True, journal_dir=journal_dir)
-    groups = [[] if s.structure is None else [scaled(s.structure, v) for v in volumes] for s in settled]
-    cells = relax_groups(groups, potential, fmax=fmax, max_steps=max_steps, journal_dir=journal_dir)
-    plans = [
-        (None, start.error) if start.structure is None else isolated(_plan, start.structure, at, volumes, chosen)
-        for start, at in zip(settled, cells, strict=True)
-    ]
-    wanted = [[cell for _, group in plan for cell in group] if plan else [] for plan, _ in plans]
-    answers = relax_groups(wanted, potential, fmax=fmax, max_steps=0, journal_dir=journal_dir)
-    records = []
-    for start, at, (plan, problem), answer in zip(settled, cells, plans, answers, strict=True):
-        record, error = (None, problem) if plan is None else isolated(_record, start, at, plan, answer, volumes, chosen)
-        records.append(record or QhaRecord(start.index, "failed", start.structure, error=error))
-    return records
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+    starts = relaxer.materials(structures)
+    cells = relaxer.groups([[scaled(s.structure, v) for v in volumes] if s.structure else [] for s in starts])
+    cells_of = {start.index: group for start, group in zip(starts, cells, strict=True)}
+
+    def plan(start: RelaxRecord) -> _Plan:
+        return _plan(cast("Structure", start.structure), cells_of[start.index], volumes, chosen)
+
+    def compute(plans: Sequence[_Plan | None]) -> list[list[RelaxRecord]]:
+        supercells = [[cell for _, group in plan or [] for cell in group] for plan in plans]
+        return replace(relaxer, max_steps=0).groups(supercells)
+
+    def analyse(start: RelaxRecord, plan: _Plan, supercells: Sequence[RelaxRecord]) -> QhaRecord:
+        return _record(start, cells_of[start.index], plan, supercells, volumes, chosen)
+
+    return derive(QhaRecord, starts, plan, compute, analyse)
 
 
 def check_grid(volumes: Sequence[float], temperatures: Sequence[float]) -> None:
     """
-    Refuse volumes and temperatures from which nothing can be derived.
+    Refuse volumes and temperatures that do not suffice for fits and derivatives.
 
     Raises
     ------
@@ -210,19 +212,18 @@ def check_grid(volumes: Sequence[float], temperatures: Sequence[float]) -> None:
     for name, values, least in (("volumes", volumes, _POINTS), ("temperatures", temperatures, 3)):
         if len(values) < least or not (np.diff(values) > 0).all():
             raise ValueError(f"{name} must be at least {least}, ascending, got {list(values)}")
-    if temperatures[0] != 0:  # derivatives at the first temperature are known only there: they vanish
+    if temperatures[0] != 0:  # phonopy takes derivatives to vanish at the first temperature
         raise ValueError(f"temperatures must start at 0 K, got {temperatures[0]:g} K")
 
 
-type Plan = list[tuple[Phonopy, list[Structure]]]
+type _Plan = list[tuple[Phonopy, list[Structure]]]
 
 
 def _plan(
     structure: Structure, cells: Sequence[RelaxRecord], volumes: Sequence[float], settings: PhononSettings
-) -> Plan:
-    """Displaced supercells at each volume, all of the same matrix."""
-    if error := fault(cells, _names(volumes)):
-        raise ValueError(error)
+) -> _Plan:
+    """Displaced supercells at each volume, with one supercell matrix for all volumes."""
+    check_cells(cells, _names(volumes))
     matrix = supercell_matrix(structure, settings.min_length, settings.symprec)
     return [displaced(cell.structure, settings, matrix) for cell in cells if cell.structure is not None]
 
@@ -234,26 +235,25 @@ def _names(volumes: Sequence[float]) -> list[str]:
 def _record(
     start: RelaxRecord,
     cells: Sequence[RelaxRecord],
-    plan: Plan,
-    answers: Sequence[RelaxRecord],
+    plan: _Plan,
+    supercells: Sequence[RelaxRecord],
     volumes: Sequence[float],
     settings: PhononSettings,
 ) -> QhaRecord:
     """Analyse one material."""
-    names, queue = _names(volumes), iter(answers)
+    names, queue = _names(volumes), iter(supercells)
     stable, dropped = [], []
     for name, (phonopy, group), cell in zip(names, plan, cells, strict=True):
-        found = [next(queue) for _ in group]
-        if error := fault(found, [f"{name}, supercell {i}" for i in range(len(found))]):
-            raise ValueError(error)
-        find_force_constants(phonopy, [answer.forces for answer in found if answer.forces is not None])
-        lowest = float(np.min(phonopy.run_mesh(_MESH).frequencies))
+        evaluated = [next(queue) for _ in group]
+        check_cells(evaluated, [f"{name}, supercell {i}" for i in range(len(evaluated))])
+        find_force_constants(phonopy, [supercell.forces for supercell in evaluated if supercell.forces is not None])
+        lowest = float(np.min(phonopy.run_mesh(MESH).frequencies))
         if lowest < -TOLERANCE:
             dropped.append(f"{name} ({-lowest:.2f}i THz)")
         else:
             stable.append((phonopy, cell))
     if len(stable) < _POINTS:
-        raise ValueError(
+        raise UnusableCellError(
             f"imaginary modes at {', '.join(dropped)}: {len(stable)} volumes are left, of {_POINTS} needed"
         )
     result, outside = _fit([p for p, _ in stable], [c.energy or 0.0 for _, c in stable], settings)
@@ -262,53 +262,55 @@ def _record(
         warnings.append(f"left out for imaginary modes: {', '.join(dropped)}")
     if outside is not None:
         warnings.append(f"from {outside:g} K on the volume lies outside of the computed ones")
-    late = [name for name, cell in zip(names, cells, strict=True) if cell.state != "converged"]
-    if start.state != "converged":
-        late.append("the relaxed cell")
-    if late:
-        warnings.append(f"not below fmax: {', '.join(late)}")
-    return QhaRecord(start.index, "max_steps" if late else "converged", start.structure, result, tuple(warnings))
+    state, unconverged = convergence([*cells, start], [*names, "the relaxed cell"])
+    return QhaRecord(
+        index=start.index,
+        state=state,
+        structure=start.structure,
+        thermodynamics=result,
+        warnings=(*warnings, *unconverged),
+    )
 
 
 def _fit(
     phonopys: Sequence[Phonopy], energies: Sequence[float], settings: PhononSettings
 ) -> tuple[QuasiHarmonic, float | None]:
-    """Thermodynamics, and the temperature from which on they are extrapolated."""
+    """Thermodynamics, and the temperature from which on the volume is extrapolated (None if it never is)."""
     atoms = len(phonopys[0].unitcell)
     cells = atoms / len(phonopys[0].primitive)  # primitive cells in a cell
     temperatures = list(settings.temperatures)
-    temperatures.append(2 * temperatures[-1] - temperatures[-2])  # differences use one up
+    temperatures.append(2 * temperatures[-1] - temperatures[-2])  # phonopy's differences use up the last one
     with python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore", UserWarning)  # lattice parameters are not asked for
-        found = run_qha(phonopys, temperatures, np.array(energies) / cells, mesh=_MESH, exclude_gamma_acoustic=True)
-    if len(found.temperatures) < len(settings.temperatures):
+        python_warnings.simplefilter("ignore", UserWarning)  # about lattice parameters, which are not used here
+        qha = run_qha(phonopys, temperatures, np.array(energies) / cells, mesh=MESH, exclude_gamma_acoustic=True)
+    if len(qha.temperatures) < len(settings.temperatures):
         raise ValueError("the free energy has no minimum within the volumes at some of the temperatures")
-    volumes = found.volumes * cells
+    volumes = qha.volumes * cells
     static = fit_eos(volumes.tolist(), energies, atoms, "vinet")
-    capacity = np.gradient(found.enthalpy_temperature, found.temperatures) * cells
+    capacity = np.gradient(qha.enthalpy_temperature, qha.temperatures) * cells
     capacity[0] = 0.0  # the third law
-    outside = found.temperatures[found.equilibrium_volumes > found.volumes.max()]
+    outside = qha.temperatures[qha.equilibrium_volumes > qha.volumes.max()]
     return QuasiHarmonic(
         volumes=volumes,
         energies=np.array(energies),
         bulk_modulus=static.b0,
-        temperatures=found.temperatures,
-        helmholtz=found.helmholtz_volume * cells,
-        volume=found.equilibrium_volumes * cells,
-        thermal_expansion=found.thermal_expansion,
-        gibbs=found.gibbs_free_energies * cells,
-        bulk_moduli=found.bulk_moduli * GPA,
+        temperatures=qha.temperatures,
+        helmholtz=qha.helmholtz_volume * cells,
+        volume=qha.equilibrium_volumes * cells,
+        thermal_expansion=qha.thermal_expansion,
+        gibbs=qha.gibbs_free_energies * cells,
+        bulk_moduli=qha.bulk_moduli * GPA,
         heat_capacity=capacity,
-        thermal_gruneisen=found.gruneisen_parameters,
+        thermal_gruneisen=qha.gruneisen_parameters,
         gruneisen=_gruneisen(phonopys, static.v0 / cells),
     ), (float(outside[0]) if len(outside) else None)
 
 
 def _gruneisen(phonopys: Sequence[Phonopy], volume: float) -> Gruneisen:
-    """Mode parameters by central differences about the volume nearest to one, both of the primitive cell, Å³."""
+    """Mode Grüneisen parameters by central differences about the volume nearest to `volume` (primitive cell, Å³)."""
     middle = min(range(1, len(phonopys) - 1), key=lambda i: abs(phonopys[i].primitive.volume - volume))
     around = PhonopyGruneisen(phonopys[middle], phonopys[middle + 1], phonopys[middle - 1])
-    around.set_mesh(np.asarray(phonopys[middle].run_mesh(_MESH).mesh_numbers), is_gamma_center=True)
+    around.set_mesh(np.asarray(phonopys[middle].run_mesh(MESH).mesh_numbers), is_gamma_center=True)
     mesh = around.get_mesh()
     assert mesh is not None  # noqa: S101 - it was set
     _, weights, frequencies, _, parameters = mesh

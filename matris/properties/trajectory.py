@@ -1,4 +1,4 @@
-"""Trajectories on disk: one extended XYZ file per material, and beside it what the finished run gave."""
+"""Trajectories on disk: one extended XYZ file per material, and beside it the results of the complete run."""
 
 from __future__ import annotations
 
@@ -28,21 +28,36 @@ class Trajectory:
     """
     A trajectory file, readable by ASE and OVITO at any time.
 
-    Each frame is one write, and so there as a whole or not at all if the process is killed. The first frame empties
-    the file: a run that was killed begins anew. When the run is complete, `finish` puts its results beside the
-    trajectory, by which `results` recognises that there is nothing left to do.
+    Each frame is one write, so that a killed process leaves only whole frames. The first frame empties the file: a run
+    that was killed starts from the beginning. `finish` writes the results of a complete run beside the trajectory;
+    `results` reads them, so that a complete run is not repeated.
 
     Parameters
     ----------
     folder
-        Where it lies; made if missing.
+        Folder of the file; created if missing.
     structure
         The material.
     settings
-        Of the motion.
+        Settings of the dynamics.
     header
-        What the trajectory depends on: settings, checkpoint, structure. A hash of it is part of the file's name, so
-        that other temperatures and checkpoints stand side by side.
+        Everything on which the trajectory depends: settings, checkpoint, structure. The file name contains its hash, so
+        that trajectories at other temperatures and from other checkpoints get files of their own.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.properties.ensembles import DynamicsSettings
+    >>> copper = Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> trajectory = Trajectory(Path(folder.name), copper, DynamicsSettings(temperature=600), {"seed": 0})
+    >>> trajectory.path.name
+    'Cu1-nvt-600K-....extxyz'
+    >>> trajectory.results() is None
+    True
+    >>> folder.cleanup()
     """
 
     def __init__(self, folder: Path, structure: Structure, settings: DynamicsSettings, header: dict[str, Any]) -> None:
@@ -68,28 +83,28 @@ class Trajectory:
         time: float,
     ) -> None:
         """
-        Write a frame.
+        Append a frame.
 
         Parameters
         ----------
         numbers
             Atomic numbers, shape (n,).
         positions
-            Shape (n, 3), Å; not wrapped into the cell.
+            Positions, shape (n, 3), Å; not wrapped into the cell.
         lattice
-            Vectors in rows, shape (3, 3), Å.
+            Lattice vectors in rows, shape (3, 3), Å.
         momenta
-            Shape (n, 3), ASE's unit √(u·eV).
+            Momenta, shape (n, 3), ASE's unit √(u·eV).
         energy
             Potential energy, eV.
         forces
-            Shape (n, 3), eV/Å.
+            Forces, shape (n, 3), eV/Å.
         stress
-            Without the part of the motion, shape (3, 3), eV/Å³, or None.
+            Stress without its kinetic part, shape (3, 3), eV/Å³, or None.
         step
-            Of the integrator.
+            Number of the integrator's step.
         time
-            In fs.
+            Time, fs.
         """
         atoms = Atoms(numbers, positions, cell=lattice, pbc=True, momenta=momenta, info={"step": step, "time": time})
         results = {"energy": energy, "forces": forces, **({} if stress is None else {"stress": stress})}
@@ -105,17 +120,17 @@ class Trajectory:
         self._begun = True
 
     def results(self) -> dict[str, Any] | None:
-        """Read what `finish` kept; None if the trajectory is not complete."""
+        """Read the results that `finish` wrote; None if the trajectory is not complete."""
         try:
-            found = json.loads(self._results.read_text())
+            content = json.loads(self._results.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        if found.get("header") != self._header or not self.path.is_file():
+        if content.get("header") != self._header or not self.path.is_file():
             return None
-        results: dict[str, Any] = found["results"]
+        results: dict[str, Any] = content["results"]
         return results
 
     def finish(self, results: dict[str, Any]) -> None:
-        """Keep what a complete run gave: its file is there as a whole or not at all."""
+        """Write the results of a complete run, atomically."""
         with whole_file(self._results) as draft, draft.open("w") as file:
             json.dump({"header": self._header, "results": results}, file, cls=MontyEncoder)

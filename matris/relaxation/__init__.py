@@ -1,1 +1,1 @@
-"""Relaxation of many structures in one batch; one failure affects no other structure."""
+"""Relaxation of many structures in one batch, in which a failure affects only one structure."""

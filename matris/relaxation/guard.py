@@ -114,22 +114,22 @@ class GuardedModel:
             (n_systems, 3, 3) eV/Å³; NaN for systems named in `reasons`.
         """
         self.reasons = {}
-        answers: dict[int, dict[str, Tensor]] = {}
+        results: dict[int, dict[str, Tensor]] = {}
         groups = self._groups(0, len(self.costs))
         while groups:
             start, stop = groups.pop()
             if stop - start > 1 and sum(self.costs[start:stop]) > self.budget.limit:  # the limit has shrunk meanwhile
                 groups += self._groups(start, stop)
                 continue
-            answer = self._evaluate(state, start, stop)
-            if isinstance(answer, dict):
-                answers[start] = answer
+            result = self._evaluate(state, start, stop)
+            if isinstance(result, dict):
+                results[start] = result
             elif stop - start == 1:
-                self.reasons[start] = answer
+                self.reasons[start] = result
             else:
                 middle = (start + stop) // 2
                 groups += [*self._groups(middle, stop), *self._groups(start, middle)]
-        output = self._join(state, answers)
+        output = self._join(state, results)
         self.magmoms = output.pop("magmoms", None)
         self.extrapolation = output.pop("extrapolation", None)
         return output
@@ -150,29 +150,29 @@ class GuardedModel:
     def _evaluate(self, state: SimState, start: int, stop: int) -> dict[str, Tensor] | str:
         """Compute a range of systems; returns the output, or the reason of the failure."""
         whole = stop - start == len(self.costs)
-        answer = _call(self.model, state if whole else state[list(range(start, stop))])
-        if not isinstance(answer, _Failure):
-            return answer
-        if not answer.out_of_memory:
-            return answer.reason
+        result = _call(self.model, state if whole else state[list(range(start, stop))])
+        if not isinstance(result, _Failure):
+            return result
+        if not result.out_of_memory:
+            return result.reason
         _free_memory()  # outside any except block: an exception keeps the tensors of the failed call alive
         if stop - start > 1:
             self.budget.halve(sum(self.costs[start:stop]))
-            return answer.reason
-        answer = _call(self.model, state if whole else state[[start]])  # retry alone on an emptied device
-        if not isinstance(answer, _Failure):
-            return answer
+            return result.reason
+        result = _call(self.model, state if whole else state[[start]])  # retry alone on an emptied device
+        if not isinstance(result, _Failure):
+            return result
         _free_memory()
-        if not answer.out_of_memory:
-            return answer.reason
+        if not result.out_of_memory:
+            return result.reason
         return f"out of memory: {_atoms(state, start)} atoms are too many for {self.device}, even alone"
 
-    def _join(self, state: SimState, answers: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _join(self, state: SimState, results: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
         """Concatenate the outputs in the order of the systems, with NaN for failed systems."""
-        if len(answers) == 1 and not self.reasons:
-            return next(iter(answers.values()))
+        if len(results) == 1 and not self.reasons:
+            return next(iter(results.values()))
         sizes = state.n_atoms_per_system.tolist()
-        template = next(iter(answers.values()), {})
+        template = next(iter(results.values()), {})
         output: dict[str, Tensor] = {}
         for key in (*_PER_SYSTEM, *_PER_ATOM):
             if template and key not in template:
@@ -181,10 +181,10 @@ class GuardedModel:
                 continue
             tail = {"stress": (3, 3), "forces": (3,)}.get(key, ())
             parts = []
-            for start in sorted({*answers, *self.reasons}):
+            for start in sorted({*results, *self.reasons}):
                 length = sizes[start] if key in _PER_ATOM else 1
                 blank = torch.full((length, *tail), torch.nan, device=self.device, dtype=self.dtype)
-                parts.append(answers[start][key] if start in answers else blank)
+                parts.append(results[start][key] if start in results else blank)
             output[key] = torch.cat(parts)
         return output
 

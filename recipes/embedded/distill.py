@@ -218,7 +218,7 @@ def label_piece(
     Returns
     -------
     tuple
-        The frames, each with its labels, ``info`` (material, family, source, made, split); and the number of frames
+        The frames, each with its labels, ``info`` (material, source, made, split); and the number of frames
         dropped by reason.
     """
     walks = [_Walk(m, AseAtomsAdaptor.get_atoms(m.structure, msonable=False)) for m in materials]
@@ -254,7 +254,6 @@ def _labelled(frame: Atoms, label: Label, material: Material, made: str) -> Atom
     atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
     atoms.info = {
         "material": material.material,
-        "family": material.family,
         "source": material.source,
         "made": made,
         "split": "validation" if material.validation else "training",

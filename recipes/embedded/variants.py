@@ -1,18 +1,18 @@
-"""Training structures from crystals of the literature: DFT frames whose elements are replaced by alike ones."""
+"""Training structures from crystals of the literature: DFT frames whose elements are swapped."""
 
 from __future__ import annotations
 
 import zlib
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.data import atomic_numbers, covalent_radii
 from ase.formula import Formula
 from ase.io import iread
-from pymatgen.core import Element, Structure
+from pymatgen.core import Structure
 
-from recipes.embedded.structures import ELEMENTS, Draft, collect
+from matris.flows.sources.swap import GROUP, VALENCE, swap_elements
+from matris.stores.documents.candidate import Candidate
+from recipes.embedded.structures import ELEMENTS, collect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ SIZES = (1, 64)
 KEPT = 0.5
 """Share of the elements of our list that stay as they are, unless another one is asked for."""
 
-_ANION_GROUPS = (("O",), ("F",), ("Cl", "Br", "I"), ("S", "Se", "Te"), ("N",), ("P", "As", "Sb"))
+_MOST_REPLACED = 2  # elements of one crystal
 _LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Xe"}  # nothing in our list is like them
 
 
@@ -57,37 +57,6 @@ def literature(data: Path, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str
                 yield f"{name} {formula}", Structure(atoms.cell[:], atoms.numbers, atoms.get_scaled_positions())
 
 
-@cache
-def _alike(symbol: str) -> tuple[float, ...]:
-    """Probability of each of `ELEMENTS` to replace this one: alike in charge, size and electronegativity."""
-    old = Element(symbol)
-    weights = []
-    for name in ELEMENTS:
-        new = Element(name)
-        size = np.log(covalent_radii[atomic_numbers[name]] / covalent_radii[atomic_numbers[symbol]]) / 0.12
-        polarity = ((new.X or 2.0) - (old.X or 2.0)) / 0.35
-        charge = 1.0 if set(new.common_oxidation_states) & set(old.common_oxidation_states) else 0.1
-        weights.append(charge * float(np.exp(-(size**2) / 2 - polarity**2 / 2)) * (name != symbol))
-    total = sum(weights)
-    return tuple(w / total for w in weights)
-
-
-def _replacements(structure: Structure, kept: float, rng: np.random.Generator) -> dict[str, str] | None:
-    """Choose a new element for each old one; None where two would become the same."""
-    chosen: dict[str, str] = {}
-    present = {element.symbol for element in structure.composition}
-    anion = max(present, key=lambda s: Element(s).X or 0.0)
-    for symbol in sorted(present):
-        group = next((g for g in _ANION_GROUPS if symbol in g), None)
-        if symbol in ELEMENTS and (rng.random() < kept or (symbol == anion and group and len(group) == 1)):
-            chosen[symbol] = symbol
-        elif symbol == anion and group:
-            chosen[symbol] = str(rng.choice(group))
-        else:
-            chosen[symbol] = str(rng.choice(ELEMENTS, p=_alike(symbol)))
-    return chosen if len(set(chosen.values())) == len(chosen) else None
-
-
 def variants(
     data: Path, seed: int, count: int, *, sizes: tuple[int, int] = SIZES, kept: float = KEPT
 ) -> Iterator[Material]:
@@ -110,22 +79,32 @@ def variants(
     Yields
     ------
     Material
-        Distinct in (source, formula), made of `ELEMENTS`, with no distance below 0.62 of the sum of covalent radii.
+        Distinct in (source, formula), made of `ELEMENTS`, with no distance below `MIN_DISTANCE`.
     """
     pool = list(literature(data, sizes))
     weights = np.array([DFT_SETS[source.split()[0]] * len(structure) ** 0.5 for source, structure in pool])
     weights /= weights.sum()
 
-    def draw(rng: np.random.Generator) -> Draft | None:
+    def draw(rng: np.random.Generator) -> tuple[str, Structure] | None:
         source, original = pool[rng.choice(len(pool), p=weights)]
-        chosen = _replacements(original, kept, rng)
-        if chosen is None:
+        n_replaced = min(int(rng.binomial(len(original.composition), 1 - kept)), _MOST_REPLACED)
+        structure = _swapped(original, n_replaced, rng) if n_replaced else original
+        if structure is None or not {element.symbol for element in structure.composition} <= set(ELEMENTS):
             return None
-        structure = original.copy()
-        structure.replace_species({Element(old): Element(new) for old, new in chosen.items()})
-        if held_out(structure.composition.reduced_formula):
-            return None
-        same = all(old == new for old, new in chosen.items())
-        return Draft("literature", source, structure, {}, sized=same)
+        return None if held_out(structure.composition.reduced_formula) else (source, structure)
 
     return collect(draw, seed, count, prefix="v", validation_every=20)
+
+
+def _swapped(original: Structure, n_replaced: int, rng: np.random.Generator) -> Structure | None:
+    """Replace some elements: by ions of equal charge and similar radius, or by elements of the same group."""
+    parent = Candidate.from_structure(original, "literature")
+    for rule in (VALENCE, GROUP):
+        children = [
+            child.structure
+            for child in swap_elements([parent], rule, at_once=n_replaced, only=ELEMENTS)
+            if child.structure and len(child.provenance["mapping"]) == n_replaced
+        ]
+        if children:
+            return children[rng.integers(len(children))]
+    return None

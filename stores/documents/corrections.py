@@ -121,10 +121,10 @@ def corrected_entry(
     Examples
     --------
     >>> from pymatgen.core import Lattice, Structure
-    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    >>> entry = corrected_entry(salt, -27.0, "mp")
-    >>> round(entry.correction, 3), round(entry.energy_per_atom, 4)  # eV: 4 Cl times -0.614; eV/atom
-    (-2.456, -3.682)
+    >>> salt = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> entry = corrected_entry(salt, -6.5, "mp")
+    >>> round(entry.correction, 3), round(entry.energy_per_atom, 3)  # -0.614 eV per Cl; eV/atom
+    (-0.614, -3.557)
     """
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 

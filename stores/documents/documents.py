@@ -495,10 +495,10 @@ def describe(structure: Structure, *, relaxed: bool) -> dict[str, Any]:
     Examples
     --------
     >>> from pymatgen.core import Lattice
-    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> salt = Structure(Lattice.cubic(4.12), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> fields = describe(salt, relaxed=True)
     >>> fields["formula_pretty"], fields["chemsys"], fields["symmetry"].symbol, round(fields["density"], 2)
-    ('NaCl', 'Cl-Na', 'Fm-3m', 2.16)
+    ('CsCl', 'Cl-Cs', 'Pm-3m', 4.0)
     """
     composition = structure.composition
     fields: dict[str, Any] = {

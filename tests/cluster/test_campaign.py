@@ -13,7 +13,6 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 from typer.testing import CliRunner
 
-import matris.makers.batch_static  # noqa: F401 - a subclass of what the stand-in replaces, made before
 from benchmarks.standin import StandInMaker
 from matris.cli import app
 from matris.flows.campaign.campaign import Campaign

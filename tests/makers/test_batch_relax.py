@@ -13,8 +13,7 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.makers.batch_relax import BatchRelaxMaker
-from matris.makers.batch_static import BatchStaticMaker
+from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 from matris.model.potential import load
 from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.candidate import Candidate
@@ -174,11 +173,11 @@ def test_energies_of_relaxed_crystals_in_double_precision(tiny_checkpoint, tmp_p
     relax = BatchRelaxMaker(**common, steps=20, relax_kwargs={"fmax": 0.05})
     cheap = replace(relax, steps=3)
     static = BatchStaticMaker(**common, dtype="float64", first=replace(relax, first=cheap))
-    relaxed, found = (maker.make.original(maker, candidates) for maker in (replace(relax, first=cheap), static))
-    assert found.dtype == "float64" != relaxed.dtype
-    assert [record.state for record in found.records] == [record.state for record in relaxed.records]
-    assert "max_steps" in [record.state for record in found.records]
-    for one, other, structure in zip(found.records, relaxed.records, relaxed.structures, strict=True):
+    relaxed, evaluated = (maker.make.original(maker, candidates) for maker in (replace(relax, first=cheap), static))
+    assert evaluated.dtype == "float64" != relaxed.dtype
+    assert [record.state for record in evaluated.records] == [record.state for record in relaxed.records]
+    assert "max_steps" in [record.state for record in evaluated.records]
+    for one, other, structure in zip(evaluated.records, relaxed.records, relaxed.structures, strict=True):
         assert (one.n_steps, one.first_steps) == (0, other.n_steps)
         (expected,) = load(str(tiny_checkpoint), device="cpu", dtype="float64").predict(
             [Structure.from_dict(structure.structure)]
@@ -186,7 +185,7 @@ def test_energies_of_relaxed_crystals_in_double_precision(tiny_checkpoint, tmp_p
         assert one.energy == pytest.approx(expected.energy, abs=1e-9)
         assert one.energy != other.energy
         assert one.energy == pytest.approx(other.energy, abs=1e-3)  # random weights step at a cutoff
-    assert found.settings.first["first"]["max_steps"] == 3
+    assert evaluated.settings.first["first"]["max_steps"] == 3
     assert len({maker.tag().digest for maker in (relax, replace(relax, first=cheap), static)}) == 3
 
 

@@ -1,4 +1,4 @@
-"""The drop-ins, alone and inside atomate2's own flows, unchanged."""
+"""The drop-ins, alone and inside unchanged flows of atomate2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIGHT = {"dtype": "float64", "relax_kwargs": {"fmax": 1e-4}}
 
 
 def run(job: Any, folder: Path) -> dict[str, Any]:
-    """Outputs by name of the job, after the way to a worker and back."""
+    """Outputs by name of the job, each job serialised as on its way to a worker."""
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     job = MontyDecoder().process_decoded(json.loads(json.dumps(job, cls=MontyEncoder)))
     responses = run_locally(job, store=store, log=False, ensure_success=True, root_dir=folder)
@@ -81,9 +81,9 @@ def test_steps_are_stored_when_asked_for(tmp_path):
 
 def test_a_static_calculation_is_a_prediction(tmp_path):
     (wanted,) = matris.load(dtype="float64").predict(SI)
-    found = run(StaticMaker(dtype="float64").make(SI), tmp_path)["MatRIS static"]
-    assert found.output.energy == pytest.approx(wanted.energy, abs=1e-8)
-    assert np.allclose(found.output.stress, -1602.1766208 * wanted.stress, atol=1e-3)  # kbar, VASP's sign
+    document = run(StaticMaker(dtype="float64").make(SI), tmp_path)["MatRIS static"]
+    assert document.output.energy == pytest.approx(wanted.energy, abs=1e-8)
+    assert np.allclose(document.output.stress, -1602.1766208 * wanted.stress, atol=1e-3)  # kbar, VASP's sign
 
 
 def test_lists_and_molecules(tmp_path):
@@ -118,11 +118,13 @@ def test_eos_flow(relaxed, tmp_path):
         eos_relax_maker=RelaxMaker(relax_cell=False, **TIGHT),
         linear_strain=(-0.02, 0.02),
     ).make(SI)
-    found = next(output for output in run(flow, tmp_path).values() if isinstance(output, dict) and "relax" in output)
-    volumes = [volume / relaxed.volume for volume in found["relax"]["volume"]]
+    equations = next(
+        output for output in run(flow, tmp_path).values() if isinstance(output, dict) and "relax" in output
+    )
+    volumes = [volume / relaxed.volume for volume in equations["relax"]["volume"]]
     (record,) = eos([relaxed], matris.load(dtype="float64"), fmax=1e-4, volumes=volumes)
     modulus = next(fit.b0 for fit in record.fits if fit.equation == "birch_murnaghan")
-    assert float(found["relax"]["EOS"]["birch_murnaghan"]["b0 GPa"]) == pytest.approx(modulus, rel=5e-3)
+    assert float(equations["relax"]["EOS"]["birch_murnaghan"]["b0 GPa"]) == pytest.approx(modulus, rel=5e-3)
 
 
 def phonon_maker(**options: Any) -> PhononMaker:

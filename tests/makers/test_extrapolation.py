@@ -1,4 +1,4 @@
-"""What a potential says of how far a structure is from what it has learnt, in the documents of jobs."""
+"""Extrapolation of a potential beyond its training data, in the documents of jobs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_documents_of_candidates_tell_it(checkpoint, tmp_path):
+def test_documents_of_candidates_have_it(checkpoint, tmp_path):
     maker = BatchStaticMaker(checkpoint=checkpoint, journal_dir=str(tmp_path))
     chunk = maker.make.original(maker, [rocksalt(5.6, ("Na", "Cl")), rocksalt(5.6, ("Na", "Cl"), 0.75)])
-    known, odd = (document for document, _ in unwind(chunk))
-    assert (known.is_extrapolating, odd.is_extrapolating) == (False, True)
-    assert 0 < known.mean_extrapolation <= known.extrapolation <= 1 < odd.extrapolation
+    interpolated, extrapolated = (document for document, _ in unwind(chunk))
+    assert (interpolated.is_extrapolating, extrapolated.is_extrapolating) == (False, True)
+    assert 0 < interpolated.mean_extrapolation <= interpolated.extrapolation <= 1 < extrapolated.extrapolation
 
 
-def test_documents_of_drop_ins_tell_it(checkpoint, tmp_path, monkeypatch):
+def test_documents_of_drop_ins_have_it(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     maker = StaticMaker(checkpoint=checkpoint)
-    found = maker.make.original(maker, rocksalt(5.6, ("Na", "Cl"), 0.75))
-    assert found.is_extrapolating is True
-    assert found.extrapolation > 1
+    document = maker.make.original(maker, rocksalt(5.6, ("Na", "Cl"), 0.75))
+    assert document.is_extrapolating is True
+    assert document.extrapolation > 1

@@ -64,17 +64,17 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
     )
     potential = load(str(tiny_checkpoint), device="cpu")
     for document, structure in ((whole[0], MGO), (whole[3], SI)):
-        found = DynamicsDocument.model_validate(json.loads(json.dumps(document, cls=MontyEncoder)))
-        assert found.dtype == "float32"
-        assert found.settings["mb_velocity_seed"] == 3
-        assert "trajectory_dir" not in found.settings
-        assert found.n_steps == 12
-        assert found.n_frames == len(found.series["time"]) == 4
-        assert found.mean_temperature == pytest.approx(np.mean(found.series["temperature"][2:]))
+        decoded = DynamicsDocument.model_validate(json.loads(json.dumps(document, cls=MontyEncoder)))
+        assert decoded.dtype == "float32"
+        assert decoded.settings["mb_velocity_seed"] == 3
+        assert "trajectory_dir" not in decoded.settings
+        assert decoded.n_steps == 12
+        assert decoded.n_frames == len(decoded.series["time"]) == 4
+        assert decoded.mean_temperature == pytest.approx(np.mean(decoded.series["temperature"][2:]))
         (direct,) = dynamics([structure], potential, settings=settings)
-        assert found.series["temperature"] == pytest.approx(direct.series.temperature.tolist(), rel=1e-3)
-        assert found.volume == pytest.approx(structure.volume, rel=1e-5)
-        frames = ase.io.read(found.trajectory, ":")
+        assert decoded.series["temperature"] == pytest.approx(direct.series.temperature.tolist(), rel=1e-3)
+        assert decoded.volume == pytest.approx(structure.volume, rel=1e-5)
+        frames = ase.io.read(decoded.trajectory, ":")
         assert [frame.info["step"] for frame in frames] == [0, 4, 8, 12]
         final = Structure.from_dict(document["structure"])
         assert frames[-1].positions == pytest.approx(final.cart_coords, abs=1e-4)

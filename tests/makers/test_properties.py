@@ -1,4 +1,4 @@
-"""The Makers of properties: one document per material, whatever becomes of the others, through real stores."""
+"""Property Makers through real stores: one document per material, also if other materials fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CANDIDATES = [
 
 
 def run(maker: PropertyMaker, store: JobStore, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Documents as they lie in the store, without and with what belongs in `data`."""
+    """Documents as stored, without and with the fields of the additional store `data`."""
     job = maker.make(CANDIDATES)
     job = MontyDecoder().process_decoded(json.loads(json.dumps(job, cls=MontyEncoder)))  # as it travels to a worker
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=folder)

@@ -43,7 +43,7 @@ CHANGING = {
 
 
 def plain(content: Any) -> Any:
-    """JSON without what differs from run to run."""
+    """JSON without the fields that differ from run to run."""
     if isinstance(content, dict):
         return {key: plain(value) for key, value in content.items() if key not in CHANGING}
     return [plain(value) for value in content] if isinstance(content, list) else content
@@ -75,6 +75,6 @@ def test_serialised_and_stored_it_gives_the_same(
     assert json.dumps(travelled, cls=MontyEncoder) == sent
     job = travelled.make([MGO] if batch else MGO)
     job = MontyDecoder().process_decoded(json.loads(json.dumps(job, cls=MontyEncoder)))
-    found = output(job, store, tmp_path / "stored")
-    assert json.dumps(found, sort_keys=True) == json.dumps(direct, sort_keys=True)
+    stored = output(job, store, tmp_path / "stored")
+    assert json.dumps(stored, sort_keys=True) == json.dumps(direct, sort_keys=True)
     assert "energ" in json.dumps(direct)

@@ -208,9 +208,9 @@ def phonopy_by_hand(structure, calculator):
 def test_phonons_are_those_of_phonopy_and_ase(element, cubic, tmp_path):
     (record,) = phonons([bulk(element, cubic=cubic)], AseModel(EMT()), settings=SETTINGS, fmax=1e-4)
     qpoints = list(POINTS.values())
-    found = record.phonons.phonopy.run_qpoints(qpoints).frequencies
+    frequencies = record.phonons.phonopy.run_qpoints(qpoints).frequencies
     by_hand = phonopy_by_hand(record.structure, EMT()).run_qpoints(qpoints).frequencies
-    assert found == pytest.approx(by_hand, abs=1e-3)  # THz
+    assert frequencies == pytest.approx(by_hand, abs=1e-3)  # THz
 
     primitive = record.phonons.phonopy.primitive
     atoms = bulk(element)
@@ -219,14 +219,14 @@ def test_phonons_are_those_of_phonopy_and_ase(element, cubic, tmp_path):
     theirs.run()
     theirs.read(acoustic=True)
     energies = theirs.band_structure(np.array(qpoints), verbose=False)
-    assert found == pytest.approx(THZ_PER_EV * energies, abs=0.01)  # THz
+    assert frequencies == pytest.approx(THZ_PER_EV * energies, abs=0.01)  # THz
 
 
 def test_phonons_of_a_crystal_without_emt():
     """Lennard-Jones, against phonopy driven by hand."""
     (record,) = phonons([bulk("Ar", a=4.7)], AseModel(lennard_jones()), settings=SETTINGS, fmax=1e-4)
     qpoints = list(POINTS.values())
-    found = record.phonons.phonopy.run_qpoints(qpoints).frequencies
-    assert found.min() > 0.1
+    frequencies = record.phonons.phonopy.run_qpoints(qpoints).frequencies
+    assert frequencies.min() > 0.1
     by_hand = phonopy_by_hand(record.structure, lennard_jones()).run_qpoints(qpoints).frequencies
-    assert found == pytest.approx(by_hand, abs=1e-3)  # THz
+    assert frequencies == pytest.approx(by_hand, abs=1e-3)  # THz

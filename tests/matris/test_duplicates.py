@@ -30,57 +30,57 @@ def disguised(structure, seed=0):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_disguised_crystal_is_found(seed):
-    found = Duplicates()
-    assert found.first_like("a", salt()) is None
-    assert found.first_like("b", disguised(salt(), seed)) == "a"
-    assert found.first_like("c", salt().get_primitive_structure()) == "a"
+    structures = Duplicates()
+    assert structures.first_like("a", salt()) is None
+    assert structures.first_like("b", disguised(salt(), seed)) == "a"
+    assert structures.first_like("c", salt().get_primitive_structure()) == "a"
 
 
 def test_small_displacements_and_strains_do_not_matter():
-    found = Duplicates()
-    found.first_like("a", salt())
+    structures = Duplicates()
+    structures.first_like("a", salt())
     moved = salt()
     moved.perturb(0.08, seed=1)
     moved.apply_strain([0.02, -0.01, 0])
-    assert found.first_like("b", moved) == "a"
+    assert structures.first_like("b", moved) == "a"
 
 
 def test_other_crystals_are_others():
-    found = Duplicates()
-    assert found.first_like("a", salt()) is None
-    assert found.first_like("b", cscl()) is None
-    assert found.first_like("c", salt(anion="Br")) is None
-    assert found.first_like("d", cscl(3.6)) == "b"
+    structures = Duplicates()
+    assert structures.first_like("a", salt()) is None
+    assert structures.first_like("b", cscl()) is None
+    assert structures.first_like("c", salt(anion="Br")) is None
+    assert structures.first_like("d", cscl(3.6)) == "b"
 
 
 def test_energies_tell_structures_apart_where_both_are_known():
-    found = Duplicates()
-    assert found.first_like("a", salt(), -3.0) is None
-    assert found.first_like("b", salt(), -2.9) is None
-    assert found.first_like("c", salt(), -2.999) == "a"
-    assert found.first_like("d", salt(), -2.901) == "b"
-    assert found.first_like("e", salt()) == "a"
+    structures = Duplicates()
+    assert structures.first_like("a", salt(), -3.0) is None
+    assert structures.first_like("b", salt(), -2.9) is None
+    assert structures.first_like("c", salt(), -2.999) == "a"
+    assert structures.first_like("d", salt(), -2.901) == "b"
+    assert structures.first_like("e", salt()) == "a"
 
 
 def test_looking_is_not_remembering():
-    found = Duplicates()
-    assert found.like(salt()) is None
-    assert found.like(salt()) is None
-    found.remember("a", salt())
-    assert found.like(disguised(salt())) == "a"
+    structures = Duplicates()
+    assert structures.like(salt()) is None
+    assert structures.like(salt()) is None
+    structures.remember("a", salt())
+    assert structures.like(disguised(salt())) == "a"
 
 
 def test_a_formula_of_its_own_is_neither_reduced_nor_matched(monkeypatch):
     monkeypatch.setattr(duplicates, "_reduced", None)
-    found = Duplicates()
-    assert [found.first_like(x, salt(anion=x)) for x in ("F", "Cl", "Br", "I")] == [None] * 4
+    structures = Duplicates()
+    assert [structures.first_like(x, salt(anion=x)) for x in ("F", "Cl", "Br", "I")] == [None] * 4
 
 
 def test_one_atom_and_a_thousand_get_along():
-    found = Duplicates()
+    structures = Duplicates()
     iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    assert found.first_like("small", iron.get_primitive_structure()) is None
-    assert found.first_like("large", iron * (4, 4, 4)) == "small"
+    assert structures.first_like("small", iron.get_primitive_structure()) is None
+    assert structures.first_like("large", iron * (4, 4, 4)) == "small"
 
 
 def test_the_lowest_in_energy_represents_in_whatever_order_they_come():

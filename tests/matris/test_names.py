@@ -10,9 +10,9 @@ import pytest
 
 @pytest.mark.parametrize("package", ["matris", "matris.makers", "matris.flows", "matris.stores"])
 def test_no_module_stands_in_for_a_public_name(package):
-    found = importlib.import_module(package)
-    for name in found.__all__:
-        value = getattr(found, name)
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        value = getattr(module, name)
         assert not isinstance(value, ModuleType)
         importlib.import_module(value.__module__)
         assert getattr(importlib.import_module(package), name) is value

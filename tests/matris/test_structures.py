@@ -12,10 +12,21 @@ def test_pairs_are_those_of_pymatgen_in_cells_of_any_shape(cutoff):
         lattice = Lattice(rng.normal(size=(3, 3)) * 2 * n ** (1 / 3) + np.eye(3) * 3)
         structure = Structure(lattice, ["Si"] * n, rng.uniform(-2, 2, (n, 3)))
         ours, theirs = near_pairs(structure, cutoff), structure.get_neighbor_list(cutoff)
-        found = np.array(sorted(zip(*ours, strict=True)))
+        actual = np.array(sorted(zip(*ours, strict=True)))
         expected = np.array(sorted(zip(theirs[0], theirs[1], theirs[3], strict=True)))
-        assert len(found) == len(expected)
-        assert np.allclose(found, expected)
+        assert len(actual) == len(expected)
+        assert np.allclose(actual, expected)
+
+
+@pytest.mark.parametrize("angle", [60, 30, 10, 3])
+def test_pairs_in_flat_cells_are_those_of_pymatgen(angle):
+    """The height of the flattest cell is 0.36 Å."""
+    structure = Structure(Lattice.rhombohedral(8, angle), ["Si", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    ours, theirs = near_pairs(structure, 5.0), structure.get_neighbor_list(5.0)
+    actual = np.array(sorted(zip(*ours, strict=True))).reshape(-1, 3)
+    expected = np.array(sorted(zip(theirs[0], theirs[1], theirs[3], strict=True))).reshape(-1, 3)
+    assert actual.shape == expected.shape
+    assert np.allclose(actual, expected)
 
 
 def test_atoms_on_one_place_are_a_pair():

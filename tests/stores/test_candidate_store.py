@@ -1,4 +1,4 @@
-"""From outputs of chunk jobs to documents people query, on each kind of store."""
+"""From outputs of chunk jobs to candidate documents, on each kind of store."""
 
 import uuid
 
@@ -46,7 +46,7 @@ def crystal(species, a=3.0):
 
 
 def chunk(*results, sha=SHA):
-    """Results are (candidate id, species, energy per atom, state)."""
+    """Make a chunk of results (candidate id, species, energy per atom in eV, state)."""
     records, arrays = [], []
     for identity, species, energy, state in results:
         structure = crystal(species) if species else None
@@ -95,10 +95,10 @@ def run(job_store, *chunks, sha=SHA):
 @pytest.fixture
 def store(job_store):
     run(job_store, FIRST, SECOND)
-    found = CandidateStore.beside(job_store)
-    found.build(job_store)
-    found.update_hulls()
-    return found
+    candidates = CandidateStore.beside(job_store)
+    candidates.build(job_store)
+    candidates.update_hulls()
+    return candidates
 
 
 def by_candidate(store):
@@ -122,7 +122,7 @@ def test_chunks_are_unwound_once_and_only_once(job_store):
     assert store.computed_ids(SHA, "other") == set()
 
 
-def test_an_interrupted_build_is_made_good(job_store, monkeypatch):
+def test_an_interrupted_build_is_completed(job_store, monkeypatch):
     run(job_store, FIRST)
     store = CandidateStore.beside(job_store)
     with monkeypatch.context() as patch:
@@ -136,18 +136,18 @@ def test_an_interrupted_build_is_made_good(job_store, monkeypatch):
 
 
 def test_hulls_are_in_the_documents(store):
-    found = by_candidate(store)
-    assert found["licl"]["energy_above_hull"] == 0
-    assert found["licl"]["is_stable"] is True
-    assert found["licl"]["formation_energy_per_atom"] == pytest.approx(-1.0)
-    assert found["high"]["energy_above_hull"] == pytest.approx(0.2)
-    assert found["high"]["decomposes_to"][0]["document_id"] == found["licl"]["document_id"]
-    assert found["slow"]["hull_state"] == "not converged: max_steps"
-    assert found["slow"]["energy_above_hull"] is None
-    assert found["lif"]["hull_state"] == "missing reference: F"
-    assert found["bad"]["hull_state"] == "not converged: rejected"
-    assert found["li"]["hull_type"] == "self-consistent"
-    assert "demo" in found["li"]["hull_reference"]
+    documents = by_candidate(store)
+    assert documents["licl"]["energy_above_hull"] == 0
+    assert documents["licl"]["is_stable"] is True
+    assert documents["licl"]["formation_energy_per_atom"] == pytest.approx(-1.0)
+    assert documents["high"]["energy_above_hull"] == pytest.approx(0.2)
+    assert documents["high"]["decomposes_to"][0]["document_id"] == documents["licl"]["document_id"]
+    assert documents["slow"]["hull_state"] == "not converged: max_steps"
+    assert documents["slow"]["energy_above_hull"] is None
+    assert documents["lif"]["hull_state"] == "missing reference: F"
+    assert documents["bad"]["hull_state"] == "not converged: rejected"
+    assert documents["li"]["hull_type"] == "self-consistent"
+    assert "demo" in documents["li"]["hull_reference"]
 
 
 def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store, monkeypatch):
@@ -162,7 +162,7 @@ def test_hulls_that_did_not_change_are_neither_written_nor_read(job_store, store
         "hull_results",
         lambda documents, *more, **about: read.append(documents) or hull_results(documents, *more, **about),
     )
-    assert store.update_hulls() == 4  # the new ones, and two that are now above one
+    assert store.update_hulls() == 4  # two new documents, and two that are now above the hull
     assert [
         {d["candidate_id"] for d in store.documents([r["document_id"] for r in documents])} for documents in read
     ] == [
@@ -180,14 +180,14 @@ def test_a_reference_hull_replaces_the_self_consistent_one(store):
     own = by_candidate(store)
     assert store.update_hulls(references) == 7
     assert store.update_hulls(references) == 0
-    found = by_candidate(store)
-    assert found["licl"]["energy_above_hull"] == pytest.approx(-0.1)
-    assert found["licl"]["hull_type"] == "reference"
-    assert found["licl"]["hull_reference"].startswith("toy (matpes-pbe, sha256 ")
-    assert found["licl"]["decomposes_to"] == [{"formula": "LiCl", "amount": 1.0, "entry_id": "ref"}]
-    assert set(found["licl"]["hulls"]) == {"reference", "self-consistent"}
-    for kind, document in (("reference", found["licl"]), ("self-consistent", own["licl"])):
-        place = found["licl"]["hulls"][kind]
+    documents = by_candidate(store)
+    assert documents["licl"]["energy_above_hull"] == pytest.approx(-0.1)
+    assert documents["licl"]["hull_type"] == "reference"
+    assert documents["licl"]["hull_reference"].startswith("toy (matpes-pbe, sha256 ")
+    assert documents["licl"]["decomposes_to"] == [{"formula": "LiCl", "amount": 1.0, "entry_id": "ref"}]
+    assert set(documents["licl"]["hulls"]) == {"reference", "self-consistent"}
+    for kind, document in (("reference", documents["licl"]), ("self-consistent", own["licl"])):
+        place = documents["licl"]["hulls"][kind]
         about = {"taken_at": place["taken_at"], "references_sha256": references.sha256 if kind == "reference" else None}
         assert place == {name: document[name] for name in place if name not in about} | about
     with pytest.raises(MatrisError, match="energy scale 'mp'"):
@@ -273,8 +273,8 @@ def test_a_job_that_was_run_again_is_unwound_again(job_store, store):
     assert store.build(job_store).n_chunks == 0
 
 
-def test_one_candidate_that_two_builds_add_at_once_is_there_once(job_store, monkeypatch):
-    """Another build, and its hulls, come between reading and writing of this one."""
+def test_two_builds_at_once_store_a_candidate_once(job_store, monkeypatch):
+    """Another process builds and places documents between the reads and writes of this build."""
     run(job_store, FIRST)
     store, other = CandidateStore.beside(job_store), CandidateStore.beside(job_store)
     wrapped = builder.add_missing
@@ -292,8 +292,8 @@ def test_one_candidate_that_two_builds_add_at_once_is_there_once(job_store, monk
     assert store.data.count() == 4
 
 
-def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, monkeypatch):
-    """While one process places documents, another adds a phase below theirs and places all; the first writes last."""
+def test_a_hull_that_another_process_changes_meanwhile_is_corrected(job_store, store, monkeypatch):
+    """While a process places documents, another adds a more stable phase and places all; the first writes last."""
     run(job_store, [("new", ["Li", "Cl"], -2.3, "converged")])
     store.build(job_store)
     wrapped = placing.hull_results
@@ -313,7 +313,7 @@ def test_a_hull_that_another_process_overtakes_is_put_right(job_store, store, mo
     assert [name for name, document in by_candidate(store).items() if document["is_stable"]].count("licl") == 0
 
 
-def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, monkeypatch):
+def test_interrupted_writing_of_hulls_is_completed(job_store, store, monkeypatch):
     run(job_store, [("best", ["Li", "Cl"], -3.0, "converged")])
     store.build(job_store)
     wrapped = placing.set_fields
@@ -327,8 +327,8 @@ def test_hulls_whose_writing_was_interrupted_are_made_good(job_store, store, mon
         with pytest.raises(KeyboardInterrupt):
             store.update_hulls()
     store.update_hulls()
-    found = by_candidate(store)
-    distances = {name: found[name]["energy_above_hull"] for name in ("best", "licl", "high")}
+    documents = by_candidate(store)
+    distances = {name: documents[name]["energy_above_hull"] for name in ("best", "licl", "high")}
     assert distances == pytest.approx({"best": 0, "licl": 0.5, "high": 0.7})
 
 
@@ -348,20 +348,20 @@ def test_dropped_candidates_do_not_replace_computed_ones(store):
         for name in ("licl", "twin")
     ]
     store.add_dropped(dropped)
-    found = by_candidate(store)
-    assert found["licl"]["state"] == "converged"
-    assert (found["twin"]["state"], found["twin"]["duplicate_of"]) == ("duplicate", "licl")
-    assert found["twin"]["formula_pretty"] == "LiCl"
+    documents = by_candidate(store)
+    assert documents["licl"]["state"] == "converged"
+    assert (documents["twin"]["state"], documents["twin"]["duplicate_of"]) == ("duplicate", "licl")
+    assert documents["twin"]["formula_pretty"] == "LiCl"
     assert "twin" not in store.computed_ids(SHA, DIGEST)
     store.update_hulls()
     assert by_candidate(store)["twin"]["hull_state"] == "not converged: duplicate"
     again = [document.model_copy(update={"error": "equal to candidate high"}) for document in dropped]
     store.add_dropped(again)
     assert by_candidate(store)["twin"]["error"] == "equal to candidate high"
-    assert by_candidate(store)["licl"] == found["licl"]
+    assert by_candidate(store)["licl"] == documents["licl"]
 
 
-def test_a_dropped_candidate_that_is_computed_after_all_has_its_result(job_store):
+def test_the_result_of_a_job_replaces_a_dropped_candidate(job_store):
     store = CandidateStore.beside(job_store)
     checkpoint = CheckpointTag(key="demo", sha256=SHA, energy_scale="matpes-pbe")
     settings = RelaxTag(fmax=0.05, max_steps=500, relax_cell=True, digest=DIGEST)
@@ -370,9 +370,14 @@ def test_a_dropped_candidate_that_is_computed_after_all_has_its_result(job_store
     assert by_candidate(store)["licl"]["state"] == "rejected"
     run(job_store, FIRST)
     store.build(job_store)
-    found = by_candidate(store)["licl"]
-    assert (found["state"], found["stage"], found["error"], found["energy"]) == ("converged", None, None, -5.0)
-    assert store.structure(found["document_id"]) is not None
+    document = by_candidate(store)["licl"]
+    assert (document["state"], document["stage"], document["error"], document["energy"]) == (
+        "converged",
+        None,
+        None,
+        -5.0,
+    )
+    assert store.structure(document["document_id"]) is not None
 
 
 @pytest.mark.parametrize("other", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, None])
@@ -424,15 +429,15 @@ def test_queries(store):
 
 
 def test_documents_arrays_and_structures_by_id(store):
-    found = by_candidate(store)
-    names = [found[i]["document_id"] for i in ("high", "li")]
+    documents = by_candidate(store)
+    names = [documents[i]["document_id"] for i in ("high", "li")]
     assert ids(store.documents([names[0], "nothing", names[1]])) == ["high", "li"]
     assert store.structure(names[0]).formula == "Li1 Cl1"
-    assert store.structure(found["bad"]["document_id"]) is None
+    assert store.structure(documents["bad"]["document_id"]) is None
     assert store.structure("nothing") is None
     assert store.arrays("nothing") is None
     assert store.structure(names[1], initial=True) == crystal(["Li"])
-    assert "structure" not in found["high"]
+    assert "structure" not in documents["high"]
 
 
 def test_results_are_found_again_by_a_second_store(tmp_path):
@@ -442,7 +447,7 @@ def test_results_are_found_again_by_a_second_store(tmp_path):
     assert set(ids(CandidateStore.open(tmp_path).query())) == {"li", "cl", "licl", "high"}
 
 
-def test_an_output_that_only_says_it_is_a_chunk_costs_only_itself(job_store):
+def test_an_invalid_chunk_does_not_affect_other_outputs(job_store):
     job_store.update([{"uuid": "u1", "index": 1, "output": {"chunk_format": "matris-chunk-1", "records": 3}}])
     run(job_store, FIRST)
     store = CandidateStore.beside(job_store)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from ase.io.extxyz import XYZError, read_xyz
-
+from matris.files.xyz_frames import atoms_of, split_frames
 from matris.model.graph import Geometry
 from matris.training.data.labelled import Rejected, take, unreadable
 
@@ -41,24 +39,14 @@ def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterato
     options
         How to read stresses, and limits.
     """
-    number = 0
-    while line := stream.readline():
-        if not line.strip():
-            continue
+    for number, (frame, problem) in enumerate(split_frames(stream)):
         where = f"{name}:{number}"
-        number += 1
-        n_atoms = int(line) if line.strip().isdecimal() else 0
-        if not n_atoms:
-            detail = f"{line.strip()[:40]!r} instead of a number of atoms; the rest of the file is not read"
-            yield Rejected(where, "unreadable", detail)
-            return
-        lines = [line, *(stream.readline() for _ in range(n_atoms + 1))]
-        if not lines[-1]:
-            yield Rejected(where, "truncated", f"fewer than {n_atoms} atoms")
-            return
+        if problem:
+            yield Rejected(where, "unreadable", problem)
+            continue
         try:
-            yield from_atoms(where, next(read_xyz(StringIO("".join(lines)), index=0)), options)
-        except (XYZError, ValueError, KeyError, TypeError, IndexError) as error:
+            yield from_atoms(where, atoms_of(frame), options)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             yield unreadable(where, error)
 
 

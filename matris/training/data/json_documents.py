@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from ase.data import atomic_numbers
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
-from matris.files.json_stream import JsonStream, TooLongError
+from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
+from matris.files.text import MAX_TEXT
 from matris.model.graph import Geometry
 from matris.training.data.labelled import Rejected, take, unreadable
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
+    from matris.files.json_stream import Path
     from matris.training.data.labelled import LabelOptions, Outcome
 
-_LONGEST = 2**24  # characters of a document
 _SCALES = {"PBE": "matpes-pbe", "R2SCAN": "matpes-r2scan"}
 _ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, MatrisError)
 
@@ -42,69 +42,35 @@ def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterat
     number = 0
     try:
         while text.peek():
-            for path, document in _documents(text, (str(number),) if number else ()):
-                yield from_document(":".join([name, "/".join(path)]) if path else name, document, options, path)
+            for path, document in items(text, (number,) if number else (), _labelled, MAX_TEXT):
+                place = "/".join(map(str, path))
+                yield from_document(f"{name}:{place}" if place else name, document, options, path)
             number += 1
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         yield Rejected(name, "unreadable", f"{' '.join(str(error).split())[:200]}; the rest of the file is not read")
 
 
 def read_json_lines(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """Yield the documents of a file with one a line; a broken line costs only itself."""
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
+    for number, _, value in read_lines(stream):
         where = f"{name}:{number}"
-        try:
-            found = list(_within((), json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            yield unreadable(where, error)
+        if isinstance(value, ValueError):
+            yield unreadable(where, value)
             continue
-        for path, document in found:
+        for path, document in _labelled((), value):
             yield from_document(where, document, options, path)
 
 
-def _documents(text: JsonStream, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Take the next value, member by member where it is too large to be a document."""
-    opening = text.peek()
-    if opening == "{":
-        try:
-            value = text.value(_LONGEST)
-        except TooLongError:
-            yield from _members(text, path, "{}")
-        else:
-            yield from _within(path, value)
-    elif opening == "[":
-        yield from _members(text, path, "[]")
-    else:
-        text.value(_LONGEST)
-
-
-def _members(text: JsonStream, path: tuple[str, ...], brackets: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    text.take(brackets[0])
-    number = 0
-    while text.peek() != brackets[1]:
-        if number:
-            text.take(",")
-        step = str(number)
-        if brackets == "{}":
-            step = str(text.value(_LONGEST))
-            text.take(":")
-        number += 1
-        yield from _documents(text, (*path, step))
-    text.take(brackets[1])
-
-
-def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Find the documents in a value: mappings with a structure."""
+def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield the documents in a value: mappings with a structure."""
     if isinstance(value, dict) and isinstance(value.get("structure"), dict):
         yield path, value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict | list) and len(path) < DEEPEST:
         for step, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _within((*path, str(step)), part)
+            yield from _labelled((*path, step), part)
 
 
-def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: tuple[str, ...] = ()) -> Outcome:
+def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
     """
     Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
 
@@ -148,9 +114,7 @@ def _geometry(structure: dict[str, Any]) -> Geometry:
     return Geometry(np.array(numbers, dtype=np.int64), places @ cell, cell, pbc)
 
 
-def _mptrj(
-    path: tuple[str, ...], document: dict[str, Any], options: LabelOptions
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _mptrj(path: Path, document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     Labels of MPtrj: raw energies (eV), stresses in kbar, positive under compression as VASP has them.
 
@@ -162,7 +126,7 @@ def _mptrj(
         "stress": options.stress(document.get("stress"), "kbar", flipped=True),
         "magmoms": document.get("magmom"),
     }
-    material = document.get("mp_id") or (path[-2] if len(path) > 1 else None)
+    material = document.get("mp_id") or (str(path[-2]) if len(path) > 1 else None)
     return labels, {"material": material, "scale": "mp"}
 
 

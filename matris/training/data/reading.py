@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import math
-import zlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from matris.errors import MatrisError
+from matris.files.text import DAMAGED, open_text, patterns, without_packing
 from matris.training.data.ase_rows import read_ase_frames
 from matris.training.data.dataset import META, DataSet
 from matris.training.data.extxyz import read_xyz_frames
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
     from matris.training.data.frame import Frame
     from matris.training.data.labelled import Outcome
 
-KNOWN = "*.xyz, *.extxyz, *.json, *.jsonl, *.ndjson, each also as .gz, .bz2 or .xz; ASE's *.db; sets of 'matris data'"
-
-_OPEN: dict[str, Callable[..., TextIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _READERS: dict[str, Callable[[str, TextIO, LabelOptions], Iterator[Outcome]]] = {
     ".xyz": read_xyz_frames,
     ".extxyz": read_xyz_frames,
@@ -36,7 +30,7 @@ _READERS: dict[str, Callable[[str, TextIO, LabelOptions], Iterator[Outcome]]] = 
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
 }
-_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError, UnicodeDecodeError)
+KNOWN = f"{patterns(_READERS)}; ASE's *.db; sets of 'matris data'"
 
 
 def files_of(path: Path) -> list[Path]:
@@ -130,9 +124,9 @@ def read_labelled(path: Path, options: LabelOptions) -> Iterator[Outcome]:
     if reader is None:
         raise MatrisError(f"{path}: no labelled frames are read from such a file; known are {KNOWN}")
     try:
-        with _OPEN.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as stream:
+        with path.open("rb") as packed, open_text(path.name, packed, path.stat().st_size) as stream:
             yield from reader(path.name, stream, options)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         yield Rejected(path.name, "unreadable", f"{error}; the rest of the file is not read")
 
 
@@ -160,6 +154,5 @@ def read_frames(paths: Iterable[Path]) -> Iterator[Frame]:
 
 
 def _reader(name: str) -> Callable[[str, TextIO, LabelOptions], Iterator[Outcome]] | None:
-    lower = name.lower()
-    lower = next((lower.removesuffix(packing) for packing in _OPEN if lower.endswith(packing)), lower)
+    lower = without_packing(name).lower()
     return next((reader for suffix, reader in _READERS.items() if lower.endswith(suffix)), None)

@@ -15,8 +15,7 @@ from ase.io import write
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from matris.files import json_stream, text
-from matris.flows.sources import json_text
+from matris.files import json_stream, text, xyz_frames
 from matris.flows.sources.files import read_candidates
 from matris.structures import content_id
 
@@ -235,11 +234,11 @@ def test_what_unpacks_to_too_much_ends_with_a_reason(tmp_path, monkeypatch, pack
 
 
 def test_absurd_items_cost_only_themselves(tmp_path, monkeypatch):
-    for module in (text, json_text):
+    for module in (text, json_stream, xyz_frames):
         monkeypatch.setattr(module, "MAX_TEXT", 5000)
-    from matris.flows.sources import cif, poscar, xyz
+    from matris.flows.sources import cif, poscar
 
-    for module in (cif, poscar, xyz):
+    for module in (cif, poscar):
         monkeypatch.setattr(module, "MAX_TEXT", 5000)
     long = "x" * 20_000
     (tmp_path / "a.cif").write_text(block("a") + block("b", before=f"# {long}\n") + block("c"))
@@ -249,7 +248,7 @@ def test_absurd_items_cost_only_themselves(tmp_path, monkeypatch):
     found = read(tmp_path)
     assert outcome(found) == ["CsCl", None, "CsCl"] * 3 + [None]
     assert all("more than" in c.error for c in found if c.error)
-    monkeypatch.setattr(xyz, "MAX_SITES", 1)
+    monkeypatch.setattr(xyz_frames, "MAX_SITES", 1)
     assert "more than" in read(tmp_path / "b.extxyz")[0].error
 
 

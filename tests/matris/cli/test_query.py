@@ -55,6 +55,7 @@ def test_examples_of_the_page(
     found = query(store, *arguments)
     assert found.exit_code == 0, found.output
     told = {
+        "chemsys = Fe-O and ehull": ["Fe2O3", "FeO"],
         "chemsys = Fe-O and stable": ["Fe2O3", "Fe3O4"],
         "stable and extrapolating = false": ["Fe2O3", "Fe3O4", "Li2O"],
         "ehull <= 50 meV": ["Fe2O3", "LiFeO2", "Li2O"],
@@ -72,7 +73,7 @@ def test_examples_of_the_page(
 
 
 def test_there_are_examples_of_all_questions() -> None:
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
 
 
 def test_formats_agree(store: Path) -> None:

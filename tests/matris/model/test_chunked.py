@@ -85,8 +85,8 @@ def test_memory_is_known_before_graphs_are_built(tiny_checkpoint):
     potential = load(str(tiny_checkpoint), device="cpu")
     geometries = [Geometry.of(structure) for structure in structures().values()]
     graph = potential.graph(geometries)
-    known = sum(potential.bytes_of(geometry) for geometry in geometries)
-    assert known == potential.bytes_kept(graph.n_bonds, graph.n_angles) > 0
+    predicted = sum(potential.bytes_of(geometry) for geometry in geometries)
+    assert predicted == potential.bytes_kept(graph.n_bonds, graph.n_angles) > 0
 
 
 @pytest.mark.parametrize(

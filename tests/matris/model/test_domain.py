@@ -43,9 +43,9 @@ def potential():
     """One of our own: the resident one belongs to all tests."""
     network, card = read_file(locate())
     network.domain = None
-    found = Potential(network, card)
-    fit_domain(found, frames_of(found))
-    return found
+    potential = Potential(network, card)
+    fit_domain(potential, frames_of(potential))
+    return potential
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def test_elements_swapped_are_noticed(potential):
 
 
 def test_an_element_of_no_frame_is_infinitely_far(potential):
-    found = next(iter(potential.predict(rocksalt(5.1, ("Li", "Cl")))))
-    assert found.extrapolation == np.inf
+    prediction = next(iter(potential.predict(rocksalt(5.1, ("Li", "Cl")))))
+    assert prediction.extrapolation == np.inf
 
 
 def test_most_learnt_frames_set_aside_are_within(potential, frames):
@@ -143,8 +143,8 @@ def test_without_a_domain_nothing_is_said():
     network, card = read_file(locate())
     network.domain = None
     plain = Potential(network, card)
-    found = next(iter(plain.predict(rocksalt(5.6, ("Na", "Cl")))))
-    assert (found.extrapolation, found.mean_extrapolation, found.is_extrapolating) == (None, None, None)
+    prediction = next(iter(plain.predict(rocksalt(5.6, ("Na", "Cl")))))
+    assert (prediction.extrapolation, prediction.mean_extrapolation, prediction.is_extrapolating) == (None, None, None)
     (record,) = matris.relax(rocksalt(5.6, ("Na", "Cl")), plain, max_steps=0)
     assert record.extrapolation is None
     assert record.is_extrapolating is None
@@ -161,8 +161,8 @@ def test_frames_that_were_not_learnt_do_not_count(potential, frames):
     bad = [dataclasses.replace(f, forces=f.forces + 5, validation=False) for f in frames[:4]]
     network, card = read_file(locate())
     other = Potential(network, card)
-    found = fit_domain(other, [*frames, *bad])
-    assert found["frames"] == sum(not f.validation for f in frames)
+    summary = fit_domain(other, [*frames, *bad])
+    assert summary["frames"] == sum(not f.validation for f in frames)
     assert torch.equal(other.network.domain.reach, potential.network.domain.reach)
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_domain_is_refused(potential, tmp_path):
 
 
 def test_ranges_of_labels(frames):
-    found = label_ranges(frames)
-    assert found["atoms"] == 2
-    assert found["pressure_GPa"][0] < found["pressure_GPa"][1]
-    assert found["force_eV_per_A"] <= max(np.linalg.norm(f.forces, axis=1).max() for f in frames) + 0.01
+    ranges = label_ranges(frames)
+    assert ranges["atoms"] == 2
+    assert ranges["pressure_GPa"][0] < ranges["pressure_GPa"][1]
+    assert ranges["force_eV_per_A"] <= max(np.linalg.norm(f.forces, axis=1).max() for f in frames) + 0.01

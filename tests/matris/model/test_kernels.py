@@ -55,10 +55,10 @@ def weights_of(attention):
 @pytest.mark.parametrize("name", NAMES)
 def test_numbers_are_those_of_torch(name, case, chunks):
     exact, potential = golden_potential(name, torch.float64), golden_potential(name, torch.float32)
-    wanted = evaluate(exact.network, graph_of(exact, case))
+    expected = evaluate(exact.network, graph_of(exact, case))
     plain = evaluate(potential.network, graph_of(potential, case), chunks=Chunks(64))
-    found = evaluate(potential.network, graph_of(potential, case), chunks=chunks)
-    for right, torchs, ours, floor in zip(wanted[:3], plain, found, (2e-5, 1e-5, 1e-6), strict=False):
+    results = evaluate(potential.network, graph_of(potential, case), chunks=chunks)
+    for right, torchs, ours, floor in zip(expected[:3], plain, results, (2e-5, 1e-5, 1e-6), strict=False):
         error = (ours.double() - right).abs().max()
         assert error <= 2 * (torchs.double() - right).abs().max() + floor
 
@@ -69,13 +69,13 @@ def test_numbers_are_those_of_torch(name, case, chunks):
 def test_processors_with_shorter_vectors(flag, monkeypatch, tmp_path):
     potential = golden_potential("released_uneven", torch.float32)
     graph = graph_of(potential)
-    wanted = evaluate(potential.network, graph, chunks=Chunks(64))
+    expected = evaluate(potential.network, graph, chunks=Chunks(64))
     monkeypatch.setenv("MATRIS_CACHE", str(tmp_path))
     monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, flag))
     kernels.library.cache_clear()
-    found = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
+    results = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
     assert list(tmp_path.iterdir())
-    for right, ours, tolerance in zip(wanted[:3], found, (2e-5, 5e-5, 1e-6), strict=False):
+    for right, ours, tolerance in zip(expected[:3], results, (2e-5, 5e-5, 1e-6), strict=False):
         assert torch.allclose(ours, right, rtol=1e-5, atol=tolerance)
 
 
@@ -104,9 +104,9 @@ def test_a_full_arena_gives_new_memory():
 def test_less_memory_gives_the_same(share):
     potential = golden_potential("released_small", torch.float32)
     graph = graph_of(potential)
-    wanted = potential.evaluate(graph)
+    expected = potential.evaluate(graph)
     potential.memory = share * potential.bytes_kept(graph.n_bonds, graph.n_angles)
-    for right, ours in zip(wanted[:3], potential.evaluate(graph), strict=False):
+    for right, ours in zip(expected[:3], potential.evaluate(graph), strict=False):
         assert torch.equal(ours, right)
 
 
@@ -133,9 +133,9 @@ def test_threads_do_not_change_a_bit():
     try:
         for n in (1, 2, 3):
             torch.set_num_threads(n)
-            found = kernels.attention(*weights_of(layer), edge, *tables, Chunks(100, kernels=True))
-            (gradient,) = torch.autograd.grad(sum(x.sum() for x in found), edge)
-            results.append([gradient, *(x.detach() for x in found)])
+            messages = kernels.attention(*weights_of(layer), edge, *tables, Chunks(100, kernels=True))
+            (gradient,) = torch.autograd.grad(sum(x.sum() for x in messages), edge)
+            results.append([gradient, *(x.detach() for x in messages)])
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -149,10 +149,10 @@ def test_logits_far_apart_do_not_overflow():
         for block in potential.network.blocks:
             block.line_attention.logits.mul_(1e4)
     energies, forces, *_ = evaluate(potential.network, graph, chunks=Chunks(64, kernels=True))
-    wanted, *_ = evaluate(potential.network, graph, chunks=Chunks(64))
+    expected, *_ = evaluate(potential.network, graph, chunks=Chunks(64))
     assert torch.isfinite(energies).all()
     assert torch.isfinite(forces).all()
-    assert torch.allclose(energies, wanted, atol=1e-3)
+    assert torch.allclose(energies, expected, atol=1e-3)
 
 
 def test_what_is_not_a_number_stays_so():

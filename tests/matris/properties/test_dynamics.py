@@ -1,4 +1,4 @@
-"""Molecular dynamics of Lennard-Jones argon, whose energies and forces are known."""
+"""Molecular dynamics of Lennard-Jones argon, with known energies and forces."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LennardJones(Calculator):
 
 
 def test_nve_conserves_energy_to_second_order():
-    """Half the step, a quarter of the error."""
+    """Half the time step has a quarter of the error."""
     spread = []
     for time_step in (8.0, 4.0):
         given = settings(ensemble="nve", time_step=time_step, n_steps=round(1600 / time_step), interval=1)
@@ -102,7 +102,7 @@ def test_nvt_has_its_temperature_at_rest(tmp_path):
 
 
 def test_npt_comes_to_the_pressure():
-    """From a cell 5 % too large, to the volume at which NVT has that pressure."""
+    """A cell 5 % too large relaxes to the volume at which NVT has the set pressure."""
     given = settings(ensemble="npt", pressure=1.0, time_step=8.0, n_steps=800, barostat_time=500.0)
     (record,) = dynamics([supercell(FCC * 1.017)], Argon(), settings=given)
     assert record.series.volume[0] == pytest.approx(32 / 4 * (FCC * 1.017) ** 3)
@@ -113,15 +113,15 @@ def test_npt_comes_to_the_pressure():
     assert record.means["pressure"] == pytest.approx(1.0, abs=4 * spread * (10 / half) ** 0.5)
     assert spread < 1.5  # so that the line above can fail
     fixed = settings(ensemble="nvt", time_step=8.0, n_steps=400)
-    (there,) = dynamics([supercell((volume / 8) ** (1 / 3))], Argon(), settings=fixed)
-    assert there.means["pressure"] == pytest.approx(1.0, abs=0.25)
+    (held,) = dynamics([supercell((volume / 8) ** (1 / 3))], Argon(), settings=fixed)
+    assert held.means["pressure"] == pytest.approx(1.0, abs=0.25)
     assert np.abs(np.array(record.structure.lattice.angles) - 90).max() > 0.01  # the shape is free
     assert np.abs(np.array(record.structure.lattice.angles) - 90).max() < 5
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
 def test_alone_or_together_is_the_same(ensemble):
-    """Also beside one that fails on the way: random numbers are a material's own."""
+    """Each material has its own random numbers, also beside a material that fails."""
     given = settings(ensemble=ensemble, n_steps=40)
 
     def breaks(state, output):
@@ -148,7 +148,7 @@ def test_seed_decides():
 
 
 def test_a_broken_material_costs_only_itself(tmp_path):
-    """Seven ways to break, and two that are whole with all their frames."""
+    """Seven materials break in different ways; the others complete with all frames."""
     big = supercell().make_supercell([2, 1, 1], in_place=False)
 
     def misbehaves(state, output):
@@ -229,7 +229,7 @@ def test_trajectory_has_every_frame(tmp_path):
 
 
 def test_run_again(tmp_path):
-    """What is complete is read; what is not, or was made otherwise, is computed, in a file that begins anew."""
+    """Complete trajectories are read; incomplete ones, and those of other settings, are computed from the start."""
     given = settings(n_steps=20, interval=5)
     (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
     content = first.trajectory.read_bytes()

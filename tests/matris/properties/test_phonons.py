@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.properties.instability import UnstableMode, _holding, distorted
+from matris.properties.instability import UnstableMode, commensurate_cell, distorted
 from matris.properties.phonons import BornCharges, PhononSettings, phonons, supercell_matrix
 from tests.matris.argon import FCC, NEIGHBOR, Argon, lennard_jones
 from tests.matris.properties.test_elastic import STIFFNESS, primitive
@@ -36,25 +36,25 @@ def test_zone_boundary(springs):
 
 
 def test_sum_rule_and_path(springs):
-    found = springs.phonons
-    assert found.n_atoms == 1
-    assert not found.has_imaginary_modes
-    assert found.phonopy.run_qpoints([[0, 0, 0]]).frequencies[0] == pytest.approx(0, abs=1e-4)
-    assert found.labels[0].endswith("Gamma$") or "Γ" in found.labels[0] or "GAMMA" in found.labels[0].upper()
-    assert len(found.frequencies) == len(found.distances) == len(found.connections)
-    assert np.trapezoid(found.dos, found.dos_frequencies) == pytest.approx(3, rel=1e-3)
+    results = springs.phonons
+    assert results.n_atoms == 1
+    assert not results.has_imaginary_modes
+    assert results.phonopy.run_qpoints([[0, 0, 0]]).frequencies[0] == pytest.approx(0, abs=1e-4)
+    assert results.labels[0].endswith("Gamma$") or "Γ" in results.labels[0] or "GAMMA" in results.labels[0].upper()
+    assert len(results.frequencies) == len(results.distances) == len(results.connections)
+    assert np.trapezoid(results.dos, results.dos_frequencies) == pytest.approx(3, rel=1e-3)
 
 
 def test_heat_capacity_of_dulong_and_petit(springs):
-    found = springs.phonons
-    assert found.heat_capacity[0] == pytest.approx(0, abs=1e-9)
-    assert found.heat_capacity[-1] == pytest.approx(3 * BOLTZMANN, rel=5e-3)
-    assert (np.diff(found.free_energy) < 0).all()
-    assert (np.diff(found.entropy) > 0).all()
+    results = springs.phonons
+    assert results.heat_capacity[0] == pytest.approx(0, abs=1e-9)
+    assert results.heat_capacity[-1] == pytest.approx(3 * BOLTZMANN, rel=5e-3)
+    assert (np.diff(results.free_energy) < 0).all()
+    assert (np.diff(results.entropy) > 0).all()
 
 
 def test_instability_is_told():
-    """A simple cubic crystal of such springs does not resist shear; stretched, its transverse modes are imaginary."""
+    """A simple cubic crystal of such springs does not resist shear; compressed, its transverse modes are imaginary."""
     cubic = Structure(Lattice.cubic(3.9), ["Ar"], [[0, 0, 0]])
     (record,) = phonons([cubic], Argon(), settings=SETTINGS, max_steps=0)
     assert record.state == "max_steps"
@@ -91,7 +91,7 @@ def test_a_broken_material_costs_only_itself():
 
 
 def rocksalt(a: float = 0.98 * 2 * NEIGHBOR) -> Structure:
-    """Conventional cell; with springs between nearest neighbors alone it is unstable under pressure."""
+    """Conventional cell; unstable under pressure, because springs connect only nearest neighbors."""
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Ar", "Kr"], [[0, 0, 0], [0.5] * 3])
 
 
@@ -102,7 +102,7 @@ def charged(cell: Structure, z: float = 1.2) -> np.ndarray:
 def test_longitudinal_modes_feel_their_field():
     """In a cubic crystal of two atoms ω²(LO) − ω²(TO) = Z² e² / (ε₀ ε μ V)."""
     cell, z, epsilon = rocksalt(), 1.2, 2.5
-    uneven = charged(cell, z) + 0.05 * np.eye(3)  # the sum rule takes that off
+    uneven = charged(cell, z) + 0.05 * np.eye(3)  # removed by the sum rule
     without, with_field = phonons(
         [cell, cell], Argon(), settings=SETTINGS, max_steps=0, born=[None, BornCharges(uneven, epsilon * np.eye(3))]
     )
@@ -143,7 +143,7 @@ def test_worst_instability_is_followed_downhill():
 @pytest.mark.parametrize("qpoint", [[0, 0, 0], [0.5, 0, 0.5], [1 / 3, 1 / 3, 0], [0.25, 0.5, 0.75], [0.5, 1 / 3, 0]])
 def test_smallest_cell_that_holds_a_wave(qpoint):
     fractions = [Fraction(x).limit_denominator(12) for x in qpoint]
-    vectors = _holding(np.array(qpoint), 12)
+    vectors = commensurate_cell(np.array(qpoint), 12)
     assert (vectors @ qpoint).round(9) % 1 == pytest.approx(0)
     assert round(np.linalg.det(vectors)) == math.lcm(*(x.denominator for x in fractions))
     assert np.linalg.det(vectors) >= 1
@@ -155,8 +155,8 @@ def test_distorted_cell_moves_as_the_mode_does(qpoint):
     (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, max_steps=0)
     phonopy = record.phonons.phonopy
     phonopy.run_qpoints([qpoint], with_eigenvectors=True)
-    found = phonopy.qpoints
-    mode = UnstableMode(np.array(qpoint), found.frequencies[0, 5], found.eigenvectors[0, :, 5].reshape(-1, 3))
+    modes = phonopy.qpoints
+    mode = UnstableMode(np.array(qpoint), modes.frequencies[0, 5], modes.eigenvectors[0, :, 5].reshape(-1, 3))
     cell = distorted(phonopy, mode)
     assert cell.lattice.volume / phonopy.primitive.volume == pytest.approx(len(cell) / 2)
     perfect = phonopy.primitive

@@ -23,7 +23,7 @@ def argon():
 
 def test_trace_of_the_dynamical_matrix(argon):
     """Σω² goes with φ'' + 2φ'/r, whose logarithmic derivative by volume makes Σω²γ / Σω² = 19/6 at the minimum."""
-    modes = argon.found.gruneisen
+    modes = argon.thermodynamics.gruneisen
     squares = modes.frequencies**2 * modes.weights[:, None]
     mean = (squares * np.nan_to_num(modes.parameters)).sum() / squares.sum()
     assert mean == pytest.approx(19 / 6, rel=5e-3)
@@ -31,45 +31,46 @@ def test_trace_of_the_dynamical_matrix(argon):
 
 def test_two_ways_to_the_gruneisen_parameter(argon):
     """α B V / C_V from the free energies' fits is the average of the modes' own parameters, at the static volume."""
-    found = argon.found
+    qha = argon.thermodynamics
     assert argon.state == "converged"
-    (low,) = found.thermal_gruneisen[found.temperatures == 60.0]
-    assert low == pytest.approx(found.gruneisen.mean(60.0), rel=0.05)
+    (low,) = qha.thermal_gruneisen[qha.temperatures == 60.0]
+    assert low == pytest.approx(qha.gruneisen.mean(60.0), rel=0.05)
 
 
 def test_thermodynamics(argon):
-    found = argon.found
-    assert found.temperatures == pytest.approx(SETTINGS.temperatures)
-    assert found.volume[0] > FCC**3 / 4  # vibrations at zero temperature already expand it
-    assert (np.diff(found.volume) > 0).all()
-    assert (np.diff(found.bulk_moduli) < 0).all()
-    assert found.bulk_moduli[0] < found.bulk_modulus
-    slope = np.gradient(found.volume, found.temperatures) / found.volume
-    assert found.thermal_expansion[2:-1] == pytest.approx(slope[2:-1], rel=1e-6)
-    assert found.heat_capacity[0] == 0
+    qha = argon.thermodynamics
+    assert qha.temperatures == pytest.approx(SETTINGS.temperatures)
+    assert qha.volume[0] > FCC**3 / 4  # vibrations at zero temperature already expand it
+    assert (np.diff(qha.volume) > 0).all()
+    assert (np.diff(qha.bulk_moduli) < 0).all()
+    assert qha.bulk_moduli[0] < qha.bulk_modulus
+    slope = np.gradient(qha.volume, qha.temperatures) / qha.volume
+    assert qha.thermal_expansion[2:-1] == pytest.approx(slope[2:-1], rel=1e-6)
+    assert qha.heat_capacity[0] == 0
 
 
 def test_heat_capacities_at_constant_pressure_and_volume(argon):
     """C_P − C_V = α² B V T, with C_V from the modes' frequencies at the volume of that temperature."""
-    found, modes, at = argon.found, argon.found.gruneisen, 50
-    temperature = found.temperatures[at]
-    frequencies = modes.frequencies * (found.volume[at] / (FCC**3 / 4)) ** -np.nan_to_num(modes.parameters)
+    qha, modes, at = argon.thermodynamics, argon.thermodynamics.gruneisen, 50
+    temperature = qha.temperatures[at]
+    frequencies = modes.frequencies * (qha.volume[at] / (FCC**3 / 4)) ** -np.nan_to_num(modes.parameters)
     x = 47.9924307 * np.clip(frequencies, 1e-6, None) / temperature / 2
     capacity = BOLTZMANN * (modes.weights[:, None] * (x / np.sinh(x)) ** 2).sum() / modes.weights.sum()
-    difference = found.thermal_expansion[at] ** 2 * found.bulk_moduli[at] / GPA * found.volume[at] * temperature
+    difference = qha.thermal_expansion[at] ** 2 * qha.bulk_moduli[at] / GPA * qha.volume[at] * temperature
     assert 0.05 * capacity < difference < 0.5 * capacity
-    assert found.heat_capacity[at] - difference == pytest.approx(capacity, rel=0.01)
+    assert qha.heat_capacity[at] - difference == pytest.approx(capacity, rel=0.01)
 
 
-def test_results_are_of_the_cell_given(argon):
-    (four,) = quasi_harmonic([crystal(FCC * 1.01)], Argon(), settings=SETTINGS)
-    assert four.found.volume == pytest.approx(4 * argon.found.volume, rel=1e-4)
-    assert four.found.heat_capacity[1:] == pytest.approx(4 * argon.found.heat_capacity[1:], rel=1e-3)
-    assert four.found.gibbs == pytest.approx(4 * argon.found.gibbs, rel=1e-4)
-    assert four.found.thermal_expansion == pytest.approx(argon.found.thermal_expansion, rel=1e-2, abs=1e-7)
+def test_results_refer_to_the_cell_given(argon):
+    (record,) = quasi_harmonic([crystal(FCC * 1.01)], Argon(), settings=SETTINGS)
+    four, one = record.thermodynamics, argon.thermodynamics
+    assert four.volume == pytest.approx(4 * one.volume, rel=1e-4)
+    assert four.heat_capacity[1:] == pytest.approx(4 * one.heat_capacity[1:], rel=1e-3)
+    assert four.gibbs == pytest.approx(4 * one.gibbs, rel=1e-4)
+    assert four.thermal_expansion == pytest.approx(one.thermal_expansion, rel=1e-2, abs=1e-7)
 
 
-def test_what_cannot_be_done_is_told_and_costs_only_itself():
+def test_a_material_that_fails_has_its_reason_and_affects_no_other():
     overlapping = Structure(Lattice.cubic(5), ["Ar", "Ar"], [[0, 0, 0], [0, 0, 0.01]])
     simple_cubic = Structure(Lattice.cubic(3.8), ["Ar"], [[0, 0, 0]])  # pressed, it gives way to shear
     short = PhononSettings(min_length=7.0, temperatures=(0.0, 100.0, 200.0))
@@ -90,10 +91,10 @@ def test_what_cannot_be_done_is_told_and_costs_only_itself():
 
 
 def test_volumes_with_imaginary_modes_are_left_out():
-    """Far stretched, such bonds give way."""
+    """Such bonds are unstable when stretched far."""
     (record,) = quasi_harmonic(
         [primitive()], Argon(), settings=SETTINGS, volumes=(0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.5)
     )
     assert record.state == "converged"
     assert any("volume 1.5 (" in warning for warning in record.warnings)
-    assert len(record.found.volumes) == 6
+    assert len(record.thermodynamics.volumes) == 6

@@ -39,8 +39,8 @@ def numbers(record) -> dict:
 
 def krypton(state) -> torch.Tensor:
     """Which systems of a state hold krypton."""
-    found = torch.zeros(state.n_systems, dtype=torch.int64)
-    return found.index_add_(0, state.system_idx, (state.atomic_numbers == KRYPTON).long()) > 0
+    counts = torch.zeros(state.n_systems, dtype=torch.int64)
+    return counts.index_add_(0, state.system_idx, (state.atomic_numbers == KRYPTON).long()) > 0
 
 
 def refuses_krypton(state) -> None:
@@ -233,9 +233,9 @@ def test_a_late_exception_leaves_the_others_where_they_were():
 def test_numbers_that_are_none_fail_alone(key, value):
     def after(state, output):
         systems = krypton(state)
-        where = systems[state.system_idx] if key == "forces" else systems
+        mask = systems[state.system_idx] if key == "forces" else systems
         output[key] = output[key].clone()
-        output[key][where] = value
+        output[key][mask] = value
 
     inputs = [crystal(5.6, 0.1), crystal(5.6, 0.1, "Kr"), crystal(5.6, 0.2)]
     records = {record.index: record for record in relax(inputs, Argon(after=after), max_batch_atoms=1000)}

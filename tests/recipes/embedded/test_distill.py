@@ -7,15 +7,16 @@ import pytest
 from ase.build import bulk
 
 from matris.errors import MatrisError
+from matris.flows.sources.prototypes import elemental_references, generate_candidates
+from matris.structures import content_id
 from recipes.embedded.distill import MAX_FORCE, _Walk, fault, label_piece, read_structures, shake, write_structures
-from recipes.embedded.prototypes import ANION_CHARGES, prototypes
-from recipes.embedded.structures import ELEMENTS, FAMILIES, Material, distance_ratio, generate, is_neutral
+from recipes.embedded.structures import ELEMENTS, Material, distance_ratio, generate
 from recipes.embedded.teacher import Label
 
 
 @pytest.fixture(scope="module")
 def materials():
-    return list(generate(7, 30))
+    return list(generate(7, 12))
 
 
 class Springs:
@@ -34,8 +35,8 @@ class Springs:
 
 
 def test_the_seed_decides_and_more_materials_keep_the_first_ones(materials):
-    again = list(generate(7, 8))
-    assert [m.to_dict() for m in again] == [m.to_dict() for m in materials[:8]]
+    again = list(generate(7, 3))
+    assert [m.to_dict() for m in again] == [m.to_dict() for m in materials[:3]]
     assert again[0].to_dict() != next(iter(generate(8, 1))).to_dict()
 
 
@@ -46,29 +47,17 @@ def test_materials_are_distinct_dense_enough_and_of_the_known_elements(materials
     assert [m.validation for m in materials] == [i % 10 == 0 for i in range(len(materials))]
 
 
-def test_ionic_materials_can_be_neutral(materials):
-    ionic = [m for m in materials if m.charges]
-    assert len(ionic) > 10
-    assert all(is_neutral(m.structure, m.charges) for m in ionic)
-    assert all(any(max(q) < 0 for q in m.charges.values()) for m in ionic)
+def test_materials_are_candidates_of_the_generators(materials):
+    for material in materials[:3]:
+        elements = sorted({element.symbol for element in material.structure.composition})
+        made = elemental_references(elements) if len(elements) == 1 else generate_candidates(elements)
+        assert content_id(material.structure) in {candidate.candidate_id for candidate in made}
 
 
-def test_oxides_are_the_largest_family():
-    assert max(FAMILIES, key=FAMILIES.get) == "oxide"
-    assert sum(FAMILIES.values()) == pytest.approx(1)
-
-
-def test_prototypes_balance_their_charges():
-    for prototype in prototypes(14):
-        if prototype.charges and all(prototype.charges[a] == ANION_CHARGES.get(a) for a in prototype.anions):
-            charge = sum(prototype.charges[e.symbol] * n for e, n in prototype.structure.composition.items())
-            assert abs(charge) < 0.34 * len(prototype.structure), prototype.label
-
-
-def test_structures_survive_the_file(tmp_path):
+def test_structures_survive_the_file(materials, tmp_path):
     path = tmp_path / "structures.jsonl.gz"
-    write_structures(path, generate(7, 3))
-    assert [m.to_dict() for m in read_structures(path)] == [m.to_dict() for m in generate(7, 3)]
+    write_structures(path, materials[:3])
+    assert [m.to_dict() for m in read_structures(path)] == [m.to_dict() for m in materials[:3]]
     with pytest.raises(MatrisError, match="structures"):
         read_structures(tmp_path / "absent.gz")
 

@@ -1,4 +1,4 @@
-"""Corrections: pymatgen's own on the Materials Project's scale, none on MatPES's, a refusal elsewhere."""
+"""Corrections: MP2020 on the scale `mp`, none on the MatPES scales, an error on unknown scales."""
 
 import gzip
 import json
@@ -52,9 +52,9 @@ def test_hubbard_values_are_those_of_the_input_set(formula):
     incar = MPRelaxSet(structure, user_potcar_functional="PBE").incar
     values = dict(zip(dict.fromkeys(s.specie.symbol for s in structure), incar.get("LDAUU", []), strict=False))
     expected = {symbol: u for symbol, u in values.items() if u}
-    found = mp_parameters(composition)
-    assert found["hubbards"] == expected
-    assert found["run_type"] == ("GGA+U" if expected else "GGA")
+    parameters = mp_parameters(composition)
+    assert parameters["hubbards"] == expected
+    assert parameters["run_type"] == ("GGA+U" if expected else "GGA")
 
 
 @pytest.mark.parametrize("scale", ["matpes-pbe", "matpes-r2scan"])
@@ -62,13 +62,13 @@ def test_matpes_energies_are_not_corrected(scale):
     assert corrected_entry(rock_salt("Fe", "O"), -50.0, scale).energy == -50.0
 
 
-def test_an_unknown_scale_is_refused_only_where_a_correction_may_be_needed():
+def test_an_unknown_scale_is_an_error_only_for_compositions_with_anions():
     with pytest.raises(CorrectionError, match="known for the energy scale 'my-own', and FeO may need one for O"):
         corrected_entry(rock_salt("Fe", "O"), -50.0, "my-own")
     assert corrected_entry(rock_salt("Fe", "Al"), -50.0, "my-own").energy == -50.0
 
 
-def test_omat24_takes_its_own_numbers_and_leaves_pymatgens_alone():
+def test_omat24_has_its_own_parameters_and_does_not_change_those_of_pymatgen():
     # OMat24Compatibility.yaml of fairchem-data-omat 0.2.0: oxide -0.657 eV/O, Fe -2.428 eV/Fe
     entry = corrected_entry(rock_salt("Fe", "O"), -50.0, "omat24")
     assert entry.correction == pytest.approx(4 * (-0.657 - 2.428))
@@ -83,7 +83,7 @@ def test_omat24_takes_its_own_numbers_and_leaves_pymatgens_alone():
     assert again.correction == pytest.approx(4 * (-0.687 - 2.256))
 
 
-def test_omat24_has_a_number_for_all_that_mp2020_corrects():
+def test_omat24_has_a_parameter_for_each_of_mp2020():
     peer = MaterialsProject2020Compatibility(check_potcar=False)
     assert set(_OMAT24_ANIONS) == set(peer.comp_correction)
     assert all(set(_OMAT24_MIXING) == set(table) for table in peer.u_corrections.values())
@@ -104,8 +104,8 @@ def test_li_fe_o_of_the_materials_project_is_corrected_as_by_pymatgen():
     ours = {e.entry_id: e for e in load_references(LI_FE_O, "mp").entries}
     assert {e.entry_id for e in peers.values()} == {r["entry_id"] for r in raw} & ours.keys()
     assert {i: ours[i].energy for i in peers} == pytest.approx({i: e.energy for i, e in peers.items()}, abs=1e-10)
-    # and as if a checkpoint had computed the same crystals
-    some = [e for e in peers.values() if e.composition.num_atoms <= 12][:20]
-    for entry in some:
+    # the same structures as results of a checkpoint
+    small = [e for e in peers.values() if e.composition.num_atoms <= 12][:20]
+    for entry in small:
         again = corrected_entry(entry.structure, entry.uncorrected_energy, "mp")
         assert again.energy == pytest.approx(entry.energy, abs=1e-10), entry.entry_id

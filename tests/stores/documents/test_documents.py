@@ -1,4 +1,4 @@
-"""Documents of candidates: emmet's fields, small, and honest about what is missing."""
+"""Candidate documents: emmet's fields, small size, and explicit reasons for missing values."""
 
 import json
 
@@ -71,7 +71,7 @@ def test_a_converged_record_becomes_a_document_with_emmets_fields():
 
 
 @pytest.mark.parametrize(("far", "expected"), [(1.5, True), (1.0, False), (None, None)])
-def test_what_a_potential_says_of_itself_stands_in_the_document(far, expected):
+def test_the_extrapolation_of_the_potential_is_in_the_document(far, expected):
     ((document, _),) = unwind(chunk(CONVERGED | {"extrapolation": far, "mean_extrapolation": far}))
     assert document.is_extrapolating is expected
     assert document.extrapolation == document.mean_extrapolation == far
@@ -85,7 +85,7 @@ def test_omat24_has_corrections_of_its_own():
     assert document.correction_scheme == "OMat24Compatibility"
 
 
-def test_scales_without_a_scheme_say_so_instead_of_giving_a_number():
+def test_scales_without_a_correction_scheme_give_a_reason_and_no_energy():
     ((document, _),) = unwind(chunk(CONVERGED, scale="my-own"))
     assert document.uncorrected_energy_per_atom == -7.0
     assert document.energy_per_atom is None
@@ -101,14 +101,14 @@ def test_failures_keep_their_formula_and_reason_but_no_energy():
     assert (rejected[0].formula_pretty, rejected[0].elements, rejected[0].error) == (None, [], "empty")
 
 
-def test_documents_stay_small_whatever_the_cell():
+def test_documents_stay_small_for_large_cells():
     ((document, _),) = unwind(chunk(CONVERGED, structure=rock_salt(50)))
     assert document.nsites == 100
     assert len(bson.encode(document.model_dump())) < 4000
     assert bson.decode(bson.encode(document.model_dump()))["last_updated"] == document.last_updated
 
 
-def test_chunks_pass_through_jobflows_serialisation():
+def test_chunks_survive_the_serialisation_of_jobflow():
     original = chunk(CONVERGED, {"state": "rejected", "error": "empty"})
     plain = json.loads(json.dumps(jsanitize(original, strict=True, enum_values=True)))
     for back in (ChunkDocument.model_validate(plain), MontyDecoder().process_decoded(plain)):
@@ -118,7 +118,7 @@ def test_chunks_pass_through_jobflows_serialisation():
         assert back.structures[1].initial_structure is None
 
 
-def test_records_and_arrays_must_run_parallel():
+def test_records_and_arrays_must_name_the_same_candidates():
     good = chunk(CONVERGED, CONVERGED).model_dump()
     good["structures"].reverse()
     with pytest.raises(ValidationError, match="same candidates in the same order"):

@@ -1,4 +1,4 @@
-"""The few numbers of a property that a candidate's document tells."""
+"""Summaries of properties in candidate documents."""
 
 import bson
 import pytest
@@ -80,7 +80,7 @@ def test_every_kind_is_a_field_of_candidate_documents():
 
 
 @pytest.mark.parametrize("kind", SUMMARIES)
-def test_the_numbers_people_query(kind):
+def test_a_summary_has_the_queried_numbers(kind):
     summary = summarise(kind, DOCUMENTS[kind] | DONE, **ABOUT)
     assert summary == EXPECTED[kind] | DONE | ABOUT
     assert len(bson.encode(summary)) < 1000
@@ -94,7 +94,7 @@ def test_a_failure_keeps_its_reason_and_has_no_numbers(kind):
     assert len(bson.encode(summary)) < 1000
 
 
-def test_room_temperature_out_of_reach_is_no_number():
+def test_without_room_temperature_there_is_no_value():
     cold = DOCUMENTS["phonon"] | DONE | {"temperatures": [0.0, 100.0, 200.0]}
     assert summarise("phonon", cold)["heat_capacity"] is None
     cut = DOCUMENTS["phonon"] | DONE | {"heat_capacities": [0.0, 40.0]}  # the series ends before 300 K
@@ -102,7 +102,7 @@ def test_room_temperature_out_of_reach_is_no_number():
     assert summarise("phonon", DOCUMENTS["phonon"] | DONE | {"nsites_primitive": None})["entropy"] is None
 
 
-def test_what_is_not_finite_is_no_number():
+def test_values_that_are_not_finite_become_none():
     broken = (
         DOCUMENTS["qha"] | DONE | {"average_gruneisen": float("nan"), "thermal_expansion": [0.0, float("inf"), 1.0]}
     )

@@ -1,4 +1,4 @@
-"""Hulls known by hand, and the Materials Project's Li–Fe–O."""
+"""Hulls calculated by hand, and Li–Fe–O of the Materials Project."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ LI_CL = [
 ]
 
 
-def test_a_binary_hull_known_by_hand():
+def test_a_binary_hull_calculated_by_hand():
     results = hull_results(LI_CL)
     assert {r.hull_state for r in results.values()} == {"ok"}
     assert {r.hull_type for r in results.values()} == {"self-consistent"}
@@ -65,7 +65,7 @@ def test_a_missing_element_is_a_state_without_numbers():
     assert results["licl"].energy_above_hull is None
     assert results["licl"].formation_energy_per_atom is None
     assert results["licl"].decomposes_to is None
-    assert results["li high"].energy_above_hull == pytest.approx(0.1)  # lithium is no chloride
+    assert results["li high"].energy_above_hull == pytest.approx(0.1)  # lithium contains no Cl
     assert hull_results([document("x", "FeCl", -1.0)])["x"].hull_state == "missing reference: Cl, Fe"
 
 
@@ -91,7 +91,7 @@ def references(scale="matpes-pbe"):
     return References("toy", scale, tuple(computed), date="2025-01-31")
 
 
-def test_a_reference_hull_leaves_the_candidate_out_and_lets_it_undercut():
+def test_a_candidate_may_lie_below_a_reference_hull():
     candidates = [document("new", "Li3Cl", -2.0), document("old", "LiCl", -2.5), document("high", "LiCl", -2.4)]
     results = hull_results(candidates, references())
     assert results["new"].energy_above_hull == pytest.approx(-0.25)  # the tie line Li–LiCl is at -1.75
@@ -106,7 +106,7 @@ def test_a_reference_hull_leaves_the_candidate_out_and_lets_it_undercut():
     assert hull_results([document("x", "LiF", -3.0)], references())["x"].hull_state == "missing reference: F"
 
 
-def test_wrong_pairings_are_errors():
+def test_mixed_energy_scales_and_checkpoints_are_errors():
     with pytest.raises(MatrisError, match="corrected for the energy scale 'mp'"):
         hull_results(LI_CL, references("mp"))
     other = document("x", "LiCl", -9.0, checkpoint={"key": "b", "sha256": "b" * 64, "energy_scale": "mp"})
@@ -133,13 +133,15 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
     ]
     own = hull_results(documents)
     stable = sorted(e.reduced_formula for e in phases.entries if own[str(e.entry_id)].is_stable)
-    print(f"stable phases of Li-Fe-O: {', '.join(stable)}")  # noqa: T201 - the answer, with `pytest -s`
+    print(f"stable phases of Li-Fe-O: {', '.join(stable)}")  # noqa: T201 - shown by `pytest -s`
     names = ["Fe", "Fe2O3", "FeO", "Li", "Li2FeO3", "Li2O", "Li2O2", "Li5FeO4", "LiFeO2", "LiO8", "O2"]
     assert stable == names
     diagram = PhaseDiagram(phases.entries)
     assert {i for i, r in own.items() if r.is_stable} == {e.entry_id for e in diagram.stable_entries}
     peer = {e.entry_id: diagram.get_e_above_hull(e) for e in phases.entries}
-    assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(peer, abs=1e-8)  # below it counts as none
+    assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
+        peer, abs=1e-8
+    )  # smaller distances count as 0
     against_itself = hull_results(documents, phases)
     assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
         {i: r.energy_above_hull for i, r in against_itself.items()}, abs=1e-8

@@ -1,4 +1,4 @@
-"""Hull energies beside pymatgen's PhaseDiagram, on random and on awkward systems."""
+"""Hull energies compared with pymatgen's PhaseDiagram, for random and degenerate systems."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SYMBOLS = ("Fe", "Li", "Mn", "Na", "O", "P")
 
 
 def table(amounts, energies):
-    """Fractions and formation energies, the pure elements first."""
+    """Fractions and formation energies, the pure elements first, and the energies of the elements."""
     fractions = amounts / amounts.sum(axis=1, keepdims=True)
     n = amounts.shape[1]
     elements = np.array([energies[fractions[:, i] == 1].min() for i in range(n)])
@@ -29,13 +29,13 @@ def compare(amounts, energies):
     fractions, formation, elements = table(amounts, energies)
     n = len(elements)
     everything = Table(fractions, formation)
-    (found,) = lowest_mixtures([everything], [fractions[n:]])
-    assert found.amounts.min() >= -1e-12
-    rebuilt = (found.amounts[:, :, None] * fractions[found.phases]).sum(axis=1)
+    (mixtures,) = lowest_mixtures([everything], [fractions[n:]])
+    assert mixtures.amounts.min() >= -1e-12
+    rebuilt = (mixtures.amounts[:, :, None] * fractions[mixtures.phases]).sum(axis=1)
     assert np.abs(rebuilt - fractions[n:]).max() < 1e-12  # the mixture has the composition
     (stable,) = on_hull([everything.take(slice(n))], [everything.take(slice(n, None))], 1e-9)
-    assert (stable == (formation[n:] - found.energies <= 1e-9)).all()
-    return np.abs(found.energies + fractions[n:] @ elements - peer).max()
+    assert (stable == (formation[n:] - mixtures.energies <= 1e-9)).all()
+    return np.abs(mixtures.energies + fractions[n:] @ elements - peer).max()
 
 
 @pytest.mark.parametrize("n", range(1, 7))
@@ -51,7 +51,7 @@ def test_random_systems_have_pymatgens_hull(n, seed, digits):
     assert compare(amounts, energies.round(digits)) < 1e-9  # one digit: many phases of one energy, flat facets
 
 
-def test_phases_on_the_lines_and_planes_between_others():
+def test_phases_on_tie_lines_and_facets_of_other_phases():
     grid = np.array([[i, j, 6 - i - j] for i in range(7) for j in range(7 - i)])
     flat = np.zeros(len(grid))
     assert compare(grid, flat) < 1e-12
@@ -67,7 +67,7 @@ def test_compositions_that_nearly_coincide():
     assert compare(amounts, energies) < 1e-9
 
 
-def test_systems_solved_together_are_those_solved_alone():
+def test_systems_solved_together_and_alone_agree():
     rng = np.random.default_rng(3)
     tables, targets = [], []
     for size, count in ((0, 2), (40, 5), (7, 0), (200, 30), (3, 1)):
@@ -75,16 +75,16 @@ def test_systems_solved_together_are_those_solved_alone():
         tables.append(Table(np.vstack([np.eye(4), x]), np.append(np.zeros(4), -rng.random(size))))
         targets.append(rng.dirichlet(np.ones(4), count))
     together = lowest_mixtures(tables, targets)
-    for table, rows, found in zip(tables, targets, together, strict=True):
+    for table, rows, mixtures in zip(tables, targets, together, strict=True):
         (alone,) = lowest_mixtures([table], [rows])
-        assert found.energies == pytest.approx(alone.energies, abs=1e-12)
-        assert found.energies.shape == (len(rows),)
-        assert (found.phases == alone.phases).all()
+        assert mixtures.energies == pytest.approx(alone.energies, abs=1e-12)
+        assert mixtures.energies.shape == (len(rows),)
+        assert (mixtures.phases == alone.phases).all()
 
 
-def test_nothing_to_place_gives_nothing():
+def test_no_targets_give_no_mixtures():
     elements = Table(np.eye(3), np.zeros(3))
-    (found,) = lowest_mixtures([elements], [np.zeros((0, 3))])
-    assert [part.shape for part in found] == [(0,), (0, 3), (0, 3)]
+    (mixtures,) = lowest_mixtures([elements], [np.zeros((0, 3))])
+    assert [part.shape for part in mixtures] == [(0,), (0, 3), (0, 3)]
     assert lowest_mixtures([], []) == []
     assert [mask.shape for mask in on_hull([elements], [elements.take(slice(0))], 1e-9)] == [(0,)]

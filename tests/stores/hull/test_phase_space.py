@@ -1,4 +1,4 @@
-"""Hulls of many systems: beside pymatgen's PatchedPhaseDiagram, and phases that come later."""
+"""Hulls of many systems, compared with pymatgen's PatchedPhaseDiagram; phases that are added later."""
 
 import random
 
@@ -14,12 +14,12 @@ SYMBOLS = ("Al", "Cl", "Fe", "Li", "Mg", "O", "S", "Zn")
 def phases(seed, n=400):
     """Pure elements and random compounds of up to five elements."""
     rng = random.Random(seed)
-    found = [Phase(f"pure {s}", {s: 2.0}, -rng.uniform(1, 5)) for s in SYMBOLS]
+    listed = [Phase(f"pure {s}", {s: 2.0}, -rng.uniform(1, 5)) for s in SYMBOLS]
     for i in range(n):
         symbols = rng.sample(SYMBOLS, rng.choice([1, 2, 2, 3, 3, 3, 4, 5]))
         amounts = {symbol: float(rng.randint(1, 6)) for symbol in symbols}
-        found.append(Phase(f"phase {i}", amounts, -3 - rng.gauss(0.4, 0.4) * len(symbols) ** 0.5))
-    return found
+        listed.append(Phase(f"phase {i}", amounts, -3 - rng.gauss(0.4, 0.4) * len(symbols) ** 0.5))
+    return listed
 
 
 def by_system(listed):
@@ -42,9 +42,9 @@ def test_values_are_those_of_the_patched_phase_diagram(seed):
     listed = phases(seed)
     entries = {p.identity: PDEntry(Composition(p.amounts), p.energy * sum(p.amounts.values())) for p in listed}
     peer = PatchedPhaseDiagram(list(entries.values()))
-    found = places(PhaseSpace.of(listed), listed)
+    by_identity = places(PhaseSpace.of(listed), listed)
     for phase in listed:
-        entry, place = entries[phase.identity], found[phase.identity]
+        entry, place = entries[phase.identity], by_identity[phase.identity]
         distance = peer.get_decomp_and_e_above_hull(entry, allow_negative=True, check_stable=False)[1]
         assert place.above_hull == pytest.approx(distance, abs=1e-9)
         assert place.formation_energy == pytest.approx(peer.get_form_energy_per_atom(entry), abs=1e-9)
@@ -56,19 +56,19 @@ def test_values_are_those_of_the_patched_phase_diagram(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_phases_that_come_later_change_what_they_must_and_nothing_else(seed):
+def test_added_phases_invalidate_only_the_hulls_they_change(seed):
     listed = phases(seed)
     first, later = listed[: len(SYMBOLS) + 200], listed[len(SYMBOLS) + 200 :]
     later.append(Phase("new lithium", {"Li": 1.0}, -6.0))
     space = PhaseSpace.of(first)
     before = places(space, first)
-    known = dict(space._stable)
+    cached = dict(space._stable)
     for i in range(0, len(later), 7):
         changed = space.add(later[i : i + 7])
-        untouched = {s for s in known if not any(set(c) <= set(s) for c in changed)}
-        assert all(space._stable[s] is known[s] for s in untouched)
+        untouched = {s for s in cached if not any(set(c) <= set(s) for c in changed)}
+        assert all(space._stable[s] is cached[s] for s in untouched)
         places(space, first[:40])
-        known = dict(space._stable)
+        cached = dict(space._stable)
     again, fresh = places(space, listed), places(PhaseSpace.of(first + later), listed)
     assert {i: p.above_hull for i, p in again.items()} == pytest.approx(
         {i: p.above_hull for i, p in fresh.items()}, abs=1e-9
@@ -80,13 +80,13 @@ def test_a_phase_above_the_hull_changes_nothing():
     space = PhaseSpace.of(phases(0))
     high = Phase("high", {"Li": 1.0, "O": 1.0}, 0.0)
     space.place(("Li", "O"), [high])
-    known = dict(space._stable)
+    before = dict(space._stable)
     assert space.add([high]) == set()
-    assert space._stable == known
+    assert space._stable == before
     assert high in space.phases["Li", "O"]
 
 
-def test_missing_elements_are_named_and_arrive():
+def test_missing_elements_are_listed_until_they_are_added():
     space = PhaseSpace.of([Phase("li", {"Li": 1.0}, -1.0), Phase("lif", {"Li": 1.0, "F": 1.0}, -4.0)])
     assert space.missing(("F", "Li")) == ["F"]
     assert space.add([Phase("f", {"F": 2.0}, -2.0)]) == {("F",)}
@@ -97,7 +97,7 @@ def test_missing_elements_are_named_and_arrive():
     assert {part.identity: amount for part, amount in place.parts} == pytest.approx({"lif": 2 / 3, "li": 1 / 3})
 
 
-def test_many_phases_of_one_system_are_thinned_out_in_blocks():
+def test_many_phases_of_one_system_are_filtered_in_blocks():
     rng = random.Random(5)
     elements = [Phase(s, {s: 1.0}, 0.0) for s in ("Fe", "Li", "O")]
     many = [

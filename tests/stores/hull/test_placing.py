@@ -1,4 +1,4 @@
-"""Hulls taken again and again as documents arrive are those of all documents at once."""
+"""Repeated placement as documents arrive gives the same hulls as one placement of all documents."""
 
 import random
 import uuid
@@ -55,7 +55,7 @@ def document(name, formula, energy, state="converged"):
 
 
 def arriving(seed):
-    """Documents in lots: elements in the midst of them, and some that are unreadable or not converged."""
+    """Documents in batches, with elements in later batches, and some unreadable or not converged documents."""
     random.seed(seed)
     pure = [document(f"pure-{symbol}", symbol, 0.0) for symbol in ELEMENTS]
     random.shuffle(pure)
@@ -73,7 +73,7 @@ def arriving(seed):
 
 
 def watched(monkeypatch):
-    """Lists of the documents that hulls are taken of, from now on."""
+    """Record the documents of each following call of `hull_results`."""
     given = []
     monkeypatch.setattr(
         placing,
@@ -84,7 +84,7 @@ def watched(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_in_lots_or_at_once(docs, seed, monkeypatch):
+def test_batches_and_all_at_once_agree(docs, seed, monkeypatch):
     lots = arriving(seed)
     for lot in lots:
         docs.update(lot)
@@ -92,11 +92,13 @@ def test_in_lots_or_at_once(docs, seed, monkeypatch):
     everything = [each for lot in lots for each in lot]
     wanted = {identity: result.to_dict() for identity, result in hull_results(everything).items()}
     assert sum(place["hull_state"] == "ok" for place in wanted.values()) > 80
-    found = {each["document_id"]: each for each in docs.query()}
-    assert set(found) == set(wanted)
+    stored = {each["document_id"]: each for each in docs.query()}
+    assert set(stored) == set(wanted)
     for identity, place in wanted.items():
-        assert [found[identity][name] for name in WORDS] == [place[name] for name in WORDS]
-        assert [found[identity][name] for name in NUMBERS] == pytest.approx([place[name] for name in NUMBERS], abs=1e-8)
+        assert [stored[identity][name] for name in WORDS] == [place[name] for name in WORDS]
+        assert [stored[identity][name] for name in NUMBERS] == pytest.approx(
+            [place[name] for name in NUMBERS], abs=1e-8
+        )
     read = watched(monkeypatch)
     assert place_on_hulls(docs, ABOUT) == 0
     assert read == []
@@ -125,6 +127,6 @@ def test_on_references_only_new_documents_are_read(docs, monkeypatch):
         assert each["hulls"]["reference"]["references_sha256"] == references.sha256
 
 
-def test_no_documents_no_hull(docs):
+def test_an_empty_store_has_no_hull(docs):
     assert place_on_hulls(docs, ABOUT) == 0
     assert place_on_hulls(docs, ABOUT, References("none", "matpes-pbe", ())) == 0

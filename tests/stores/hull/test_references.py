@@ -1,4 +1,4 @@
-"""Reference sets: from files, from the Materials Project's client (a stub), from documents; what belongs on a scale."""
+"""Reference sets from files, the Materials Project's client (a stub) and documents; entries of each energy scale."""
 
 import json
 import sys
@@ -39,11 +39,11 @@ def test_references_must_belong_on_the_scale(tmp_path):
     good = ComputedStructureEntry(oxide, -50.0, parameters=mp_parameters(oxide.composition), entry_id="good")
     r2scan = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "R2SCAN"}, entry_id="r2")
     everything = write(tmp_path / "all.json", [plain, without_u, good, r2scan])
-    found = load_references(everything, "mp")
-    assert [e.entry_id for e in found.entries] == ["good"]
-    assert found.left_out == 3
-    assert found.name == "all.json"
-    assert found.label == f"all.json (mp, {found.date}, sha256 {found.sha256[:12]}, 1 entries)"
+    references = load_references(everything, "mp")
+    assert [e.entry_id for e in references.entries] == ["good"]
+    assert references.left_out == 3
+    assert references.name == "all.json"
+    assert references.label == f"all.json (mp, {references.date}, sha256 {references.sha256[:12]}, 1 entries)"
     assert [e.entry_id for e in load_references(everything, "matpes-r2scan").entries] == ["plain", "r2"]
     assert [e.energy for e in load_references(everything, "matpes-r2scan").entries] == [-10.0, -50.0]
     with pytest.raises(
@@ -54,7 +54,9 @@ def test_references_must_belong_on_the_scale(tmp_path):
         MatrisError, match=r"this scale takes only entries with the parameter .*'energy_scale': 'omat24'"
     ):
         load_references(everything, "omat24")
-    with pytest.raises(MatrisError, match="this scale takes PBE"):  # MP's GGA has other pseudopotentials
+    with pytest.raises(
+        MatrisError, match="this scale takes PBE"
+    ):  # GGA of the Materials Project has other pseudopotentials
         load_references(write(tmp_path / "gga.json", [without_u, good]), "matpes-pbe")
 
 
@@ -65,7 +67,7 @@ def test_a_correction_that_a_file_carries_is_not_applied_twice(tmp_path):
     assert again.energy == pytest.approx(entry.energy)
 
 
-def test_files_that_hold_no_entries_are_named(tmp_path):
+def test_errors_name_files_without_entries(tmp_path):
     path = tmp_path / "bad.json"
     with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
         load_references(path, "mp")
@@ -77,8 +79,8 @@ def test_files_that_hold_no_entries_are_named(tmp_path):
 def test_entries_that_name_their_scale_belong_there_and_nowhere_else(tmp_path):
     oxide = ComputedStructureEntry(rock_salt("Fe", "O"), -50.0, parameters={"energy_scale": "omat24"}, entry_id="o")
     path = write(tmp_path / "omat.json", [oxide])
-    (found,) = load_references(path, "omat24").entries
-    assert found.correction == pytest.approx(4 * (-0.657 - 2.428))
+    (read,) = load_references(path, "omat24").entries
+    assert read.correction == pytest.approx(4 * (-0.657 - 2.428))
     for scale in ("mp", "matpes-pbe", "matpes-r2scan"):
         with pytest.raises(MatrisError, match="none of the 1 entries"):
             load_references(path, scale)
@@ -114,7 +116,7 @@ def test_a_set_written_is_the_set_read_and_keeps_its_scale(tmp_path):
 
 
 class Client:
-    """What is used of mp_api.client.MPRester."""
+    """Stub of mp_api.client.MPRester."""
 
     db_version = "2025_09_25"
 
@@ -138,11 +140,11 @@ def test_the_materials_project_is_asked_for_the_energies_of_the_scale(monkeypatc
     good = ComputedStructureEntry(oxide, -50.0, parameters=mp_parameters(oxide.composition), entry_id="mp-1-GGA+U")
     wrong = ComputedStructureEntry(oxide, -50.0, parameters={"run_type": "r2SCAN"}, entry_id="mp-1-r2SCAN")
     client = Client([good, wrong])
-    found = references_from_mp("O-Fe", client=client)
+    references = references_from_mp("O-Fe", client=client)
     assert client.asked == [(["Fe", "O"], {"thermo_types": ["GGA_GGA+U"]})]
-    assert [e.entry_id for e in found.entries] == ["mp-1-GGA+U"]
-    assert found.entries[0].correction == pytest.approx(4 * (-0.687 - 2.256))
-    assert (found.name, found.date, found.left_out) == ("Materials Project Fe-O", "2025-09-25", 1)
+    assert [e.entry_id for e in references.entries] == ["mp-1-GGA+U"]
+    assert references.entries[0].correction == pytest.approx(4 * (-0.687 - 2.256))
+    assert (references.name, references.date, references.left_out) == ("Materials Project Fe-O", "2025-09-25", 1)
     monkeypatch.setattr("matris.stores.hull.references._mp_client", lambda: client)
     r2scan = references_from_mp(["Fe", "O"], "matpes-r2scan")
     assert client.asked[1][1] == {"thermo_types": ["R2SCAN"]}
@@ -171,7 +173,7 @@ def test_without_client_or_key_the_error_says_what_to_do(monkeypatch):
 
 
 def computed(structure, energy, scale="mp", **other):
-    """Document of a structure, as `matris.stores.documents.documents` makes it."""
+    """Candidate document of a structure."""
     entry = corrected_entry(structure, energy, scale)
     return {
         "document_id": f"{structure.composition.reduced_formula} {energy}",
@@ -205,15 +207,15 @@ def test_documents_of_a_checkpoint_become_a_reference_set_with_the_same_energies
     )
     structures = [rock_salt("Fe", "O"), rock_salt("Fe", "S"), rock_salt("Na", "Cl"), lithium_peroxide]
     documents = [computed(structure, -40.0, scale) for structure in structures]
-    found = references_from_documents([*documents, computed(structures[0], -1.0, scale, state="failed")])
+    references = references_from_documents([*documents, computed(structures[0], -1.0, scale, state="failed")])
     expected = {d["document_id"]: d["energy_per_atom"] for d in documents}
-    assert {e.entry_id: e.energy_per_atom for e in found.entries} == pytest.approx(expected, abs=1e-12)
+    assert {e.entry_id: e.energy_per_atom for e in references.entries} == pytest.approx(expected, abs=1e-12)
     if scale == "mp":
         assert any("(peroxide)" in name for name in documents[3]["corrections"])
-    assert (found.energy_scale, found.left_out, found.date) == (scale, 1, "2026-03-01")
-    assert found.name == "demo sha256 aaaaaaaaaaaa settings 0123456789ab"
-    found.write(tmp_path / "set.json")
-    assert load_references(tmp_path / "set.json", scale).sha256 == found.sha256
+    assert (references.energy_scale, references.left_out, references.date) == (scale, 1, "2026-03-01")
+    assert references.name == "demo sha256 aaaaaaaaaaaa settings 0123456789ab"
+    references.write(tmp_path / "set.json")
+    assert load_references(tmp_path / "set.json", scale).sha256 == references.sha256
 
 
 def test_documents_of_several_checkpoints_make_no_reference_set():

@@ -1,4 +1,4 @@
-"""Candidates for OPTIMADE: its own models, validator and client are the judges."""
+"""OPTIMADE export and server, checked with the models, validator and client of OPTIMADE's tools."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from matris.stores.optimade.resources import PROVIDER_FIELDS, resources, to_opti
 pytest.importorskip("optimade", reason="OPTIMADE's tools are not installed: pip install 'matris-flows[optimade]'")
 
 SHA = "0123456789abcdef" * 4
-NOON = datetime(2026, 5, 4, 12, 0, 0, 987000)  # noqa: DTZ001 - as stores give it: UTC without a zone
+NOON = datetime(2026, 5, 4, 12, 0, 0, 987000)  # noqa: DTZ001 - stores return UTC without a time zone
 
 
 def corundum():
@@ -75,7 +75,7 @@ def document(name, structure=None, **fields):
 
 
 def fill(location):
-    """Write eight crystals, what failed or was rejected, and one whose structure is damaged."""
+    """Write eight structures, failed and rejected candidates, and one with a damaged structure."""
     candidates = CandidateStore.open(location)
     documents = [
         document(name, structure, energy_above_hull=distance, energy_per_atom=-4.2, hull_type="self-consistent")
@@ -109,9 +109,9 @@ def resource(structure, **fields):
 
 
 def test_mandatory_fields():
-    found = resource(layered())
-    assert (found["id"], found["type"]) == ("x-01234567-ba987654", "structures")
-    attributes = found["attributes"]
+    answer = resource(layered())
+    assert (answer["id"], answer["type"]) == ("x-01234567-ba987654", "structures")
+    attributes = answer["attributes"]
     assert attributes["elements"] == ["Fe", "Li", "O"]
     assert attributes["elements_ratios"] == [0.25, 0.25, 0.5]
     assert attributes["chemical_formula_reduced"] == "FeLiO2"
@@ -152,7 +152,7 @@ def test_formulas_are_optimades():
     assert resource(many[1])["attributes"]["chemical_formula_anonymous"] is None
 
 
-def test_values_that_json_has_no_word_for():
+def test_values_that_json_cannot_represent():
     eastern = timezone(timedelta(hours=9))
     attributes = resource(
         Structure(Lattice.cubic(3, pbc=(True, True, False)), ["Fe3+"], [[0, 0, 0]]),
@@ -177,12 +177,12 @@ def test_values_that_json_has_no_word_for():
         (Structure(Lattice([[1, 0, 0], [0, 1, 0], [1, 1, 0]]), ["Fe"], [[0, 0, 0]]), "no volume"),
     ],
 )
-def test_what_cannot_be_served(structure, reason):
+def test_structures_that_cannot_be_served(structure, reason):
     with pytest.raises(StructureError, match=reason):
         to_optimade(document("x").model_dump(), structure)
 
 
-def test_what_cannot_be_served_costs_only_itself(folder, caplog):
+def test_a_structure_that_cannot_be_served_is_omitted(folder, caplog):
     served = [made["id"].split("-01234567")[0] for _, made in resources(CandidateStore.open(folder))]
     assert served == sorted(CRYSTALS)
     warned = {record.args[0].split("-")[0]: str(record.args[1]) for record in caplog.records}
@@ -274,14 +274,14 @@ def test_filters_on_each_store(kind, folder, request):
     client = TestClient(make_app(published))
     for text, expected in FILTERS.items():
         answer = client.get("/v1/structures", params={"filter": text} if text else {}).json()
-        assert {found["id"].split("-01234567")[0] for found in answer["data"]} == expected, text
+        assert {entry["id"].split("-01234567")[0] for entry in answer["data"]} == expected, text
         assert answer["meta"]["data_returned"] == len(expected), text
         assert answer["meta"]["data_available"] == len(CRYSTALS)
 
     pages, url = [], "/v1/structures?page_limit=3&sort=nelements"
     while url:
         page = client.get(url).json()
-        pages += [(found["attributes"]["nelements"], found["id"]) for found in page["data"]]
+        pages += [(entry["attributes"]["nelements"], entry["id"]) for entry in page["data"]]
         url = page["links"]["next"]
     assert pages == sorted(pages)
     assert len(pages) == len(CRYSTALS)
@@ -289,7 +289,7 @@ def test_filters_on_each_store(kind, folder, request):
     assert client.get("/v1/structures/nobody").json()["data"] is None
 
 
-def test_a_store_that_fails_is_an_error_and_the_server_lives(folder, monkeypatch):
+def test_a_failing_store_gives_an_error_response(folder, monkeypatch):
     from fastapi.testclient import TestClient
 
     from matris.stores.optimade.server import make_app, open_published, publish
@@ -332,7 +332,7 @@ def test_publishing_writes_only_what_changed(tmp_path):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """`matris optimade serve` in a process of its own, in another time zone."""
+    """Run `matris optimade serve` in a separate process in another time zone."""
     command = [sys.executable, "-m", "matris.cli", "optimade", "serve", "--store", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TZ": "America/New_York"})
     said = ""
@@ -362,7 +362,7 @@ def test_validator_and_client(server, folder, capsys):
     validator.validate_implementation()
     results = validator.results
     with capsys.disabled():
-        print(  # noqa: T201 - what its command line prints
+        print(  # noqa: T201 - as the validator's command line does
             f"\noptimade-validator: passed {results.success_count} of {results.success_count + results.failure_count}, "
             f"optional {results.optional_success_count} of "
             f"{results.optional_success_count + results.optional_failure_count}"
@@ -382,14 +382,14 @@ def test_validator_and_client(server, folder, capsys):
         (answer,) = client.get(text)["structures"][text].values()
         expected = {d["document_id"]: d for d in ours if d["state"] in {"converged", "max_steps"}}
         expected = {i: d for i, d in expected.items() if d["candidate_id"] in CRYSTALS}
-        assert {found["id"] for found in answer["data"]} == expected.keys() != set()
-        for found in answer["data"]:
-            of_ours = expected[found["id"]]
-            assert found["attributes"]["_matris_energy_above_hull"] == of_ours["energy_above_hull"]
-            assert found["attributes"]["last_modified"] == "2026-05-04T12:00:00Z"
-            crystal = candidates.structure(found["id"])
-            assert found["attributes"]["lattice_vectors"] == crystal.lattice.matrix.tolist()
-            assert found["attributes"]["cartesian_site_positions"] == crystal.cart_coords.tolist()
+        assert {entry["id"] for entry in answer["data"]} == expected.keys() != set()
+        for entry in answer["data"]:
+            of_ours = expected[entry["id"]]
+            assert entry["attributes"]["_matris_energy_above_hull"] == of_ours["energy_above_hull"]
+            assert entry["attributes"]["last_modified"] == "2026-05-04T12:00:00Z"
+            crystal = candidates.structure(entry["id"])
+            assert entry["attributes"]["lattice_vectors"] == crystal.lattice.matrix.tolist()
+            assert entry["attributes"]["cartesian_site_positions"] == crystal.cart_coords.tolist()
 
 
 def test_commands_say_what_is_wrong(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Documents to ask questions of: iron oxides and others, under two checkpoints, with what failed."""
+"""Documents to query: iron oxides and others, computed by two checkpoints, some of them failed."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from matris.stores.documents.documents import CandidateDocument, utc_now
 CHECKPOINTS = {"matris_10m_oam": "a" * 64, "matris_10m_omat": "b" * 64}
 NOW = utc_now()
 
-# candidate, formula, eV/atom above the hull, GPa, imaginary modes, days ago
+# candidate, formula, energy above the hull (eV/atom), bulk modulus (GPa), imaginary modes, age (days)
 COMPUTED = [
     ("hematite", "Fe2O3", 0.0, 200.0, False, 0),
     ("magnetite", "Fe3O4", 0.0, 180.0, None, 3),
@@ -56,11 +56,11 @@ def document(candidate, formula, key="matris_10m_oam", days=0, **fields):
 
 
 def documents():
-    """All of them."""
-    found = []
+    """All documents."""
+    listed = []
     for candidate, formula, distance, modulus, imaginary, days in COMPUTED:
         for shift, key in enumerate(CHECKPOINTS):
-            found.append(
+            listed.append(
                 document(
                     candidate,
                     formula,
@@ -72,18 +72,18 @@ def documents():
                     phonon=None if imaginary is None else {"state": "converged", "has_imaginary_modes": imaginary},
                 )
             )
-    found += [document(name, formula, state=state, error=why, days=1) for name, formula, state, why in LOST]
-    return found
+    listed += [document(name, formula, state=state, error=why, days=1) for name, formula, state, why in LOST]
+    return listed
 
 
 def crystal(formula):
-    """Some crystal of a formula."""
+    """Arbitrary structure with the elements of a formula."""
     species = [str(element) for element in Composition(formula).elements]
     return Structure(Lattice.cubic(4), species, [[i / len(species)] * 3 for i in range(len(species))])
 
 
 def fill(store):
-    """Store all, with the structures of what was computed."""
+    """Store all documents, and the structures of the computed ones."""
     store.docs.update(documents())
     store.data.update(
         [

@@ -1,4 +1,4 @@
-"""Candidates as files, read back by others."""
+"""Exported files, read back by other programs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_extxyz(store: CandidateStore, tmp_path: Path) -> None:
     assert ferrite.info["energy_above_hull"] == 0.045
     assert ferrite.info["formation_energy_per_atom"] == -1.9
     assert all(atoms.pbc.all() and atoms.cell.volume == pytest.approx(64) for atoms in frames)
-    assert "formation_energy_per_atom" not in frames[0].info  # it has none
+    assert "formation_energy_per_atom" not in frames[0].info  # this candidate has none
     assert sorted(atoms.info["energy_above_hull"] for atoms in frames) == [
         atoms.info["energy_above_hull"] for atoms in frames
     ]
@@ -83,12 +83,12 @@ def test_tables(store: CandidateStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_nothing_is_no_error(store: CandidateStore, tmp_path: Path, form: str) -> None:
+def test_an_empty_query_is_no_error(store: CandidateStore, tmp_path: Path, form: str) -> None:
     assert export(store.query(elements=["Xe"]), tmp_path / "out", form) == 0
     assert (tmp_path / "out").exists()
 
 
-def test_names_of_formats(tmp_path: Path) -> None:
+def test_the_name_of_a_file_gives_the_format(tmp_path: Path) -> None:
     names = ("a.csv", "a.JSONL", "a.xyz", "a.extxyz", "folder")
     assert [format_of(tmp_path / name) for name in names] == ["csv", "jsonl", "extxyz", "extxyz", "cif"]
     (tmp_path / "v1.2").mkdir()
@@ -107,7 +107,7 @@ def test_errors(store: CandidateStore, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_what_breaks_leaves_the_old_file(
+def test_an_interrupted_export_leaves_the_old_file(
     store: CandidateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "all.xyz"

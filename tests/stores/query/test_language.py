@@ -1,4 +1,4 @@
-"""The language of filters: what is understood, what is refused and where, and that stores answer as it reads."""
+"""Filter language: parsed conditions, errors and their positions, and the answers of the stores."""
 
 import math
 import random
@@ -100,12 +100,12 @@ def clock(monkeypatch):
             Comparison("last_updated", ">=", TODAY - DAY), Comparison("last_updated", "<", TODAY)))),
     ],
 )  # fmt: skip
-def test_filters_are_understood(text, condition):
+def test_filters_are_parsed(text, condition):
     assert parse_filter(text) == condition
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "position", "expected"),
     [
         ("", 0, "expected a field"),
         ("   ", 3, "expected a field"),
@@ -146,16 +146,16 @@ def test_filters_are_understood(text, condition):
         ("not " * 500 + "stable", 200, "more than 50 nested brackets"),
     ],
 )
-def test_errors_show_the_place(text, place, told):
-    if told is None:  # a number is a number, only none has it
+def test_errors_mark_the_position(text, position, expected):
+    if expected is None:  # any number is valid, although no space group has this one
         assert parse_filter(text) == Comparison("symmetry.number", "=", 231)
         return
     with pytest.raises(MatrisError) as raised:
         parse_filter(text)
     message, shown, marks = str(raised.value).split("\n")
-    assert told in message
+    assert expected in message
     assert shown == "  " + text.replace("\0", "\0")
-    assert marks.index("^") - 2 == place
+    assert marks.index("^") - 2 == position
 
 
 def test_a_deep_field_is_found_by_its_last_name():
@@ -213,12 +213,12 @@ def random_filter(rng, depth=3):
         parts = [random_filter(rng, depth - 1) for _ in range(rng.randint(1, 3))]
         word = rng.choice([" and ", " or "])
         return rng.choice(["", "not "]) + f"({word.join(parts)})"
-    some = ", ".join(rng.sample(ELEMENTS, rng.randint(1, 3)))
+    symbols = ", ".join(rng.sample(ELEMENTS, rng.randint(1, 3)))
     number, relation = rng.choice(NUMBERS), rng.choice(["=", "!=", "<", "<=", ">", ">="])
     return rng.choice(
         [
-            f"has {some}",
-            f"only {some}",
+            f"has {symbols}",
+            f"only {symbols}",
             "elements only Li, Fe, Co, O, F, N, C, H, B",
             f"ehull {relation} {number}",
             f"ehull in ({number}, 0.05)",
@@ -244,15 +244,15 @@ COMPARE = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def truth(condition, document):
-    """Three-valued, straight from what the language promises; None: unknown."""
+    """Three-valued truth of a condition by the definition of the language; None means unknown."""
     match condition:
         case Not(part):
-            known = truth(part, document)
-            return None if known is None else not known
+            part_truth = truth(part, document)
+            return None if part_truth is None else not part_truth
         case And(parts) | Or(parts):
             decides = isinstance(condition, Or)
-            found = [truth(part, document) for part in parts]
-            return decides if decides in found else None if None in found else not decides
+            truths = [truth(part, document) for part in parts]
+            return decides if decides in truths else None if None in truths else not decides
         case Has(symbols):
             return set(symbols) <= set(document["elements"]) if document.get("elements") else None
         case Only(symbols):
@@ -265,7 +265,7 @@ def truth(condition, document):
 
 
 def said(condition, value):
-    """What a condition says of a value; None if that is of another type."""
+    """Truth of a condition for a value; None if the value has another type."""
     other = {Comparison: "value", Contains: "text", Among: "values"}[type(condition)]
     other = getattr(condition, other)
     if isinstance(value, str) != isinstance(other[0] if isinstance(other, tuple) else other, str):
@@ -291,10 +291,10 @@ def store(request, tmp_path_factory):
     jobs.close()
 
 
-def test_stores_answer_as_the_filter_reads(store):
+def test_stores_answer_according_to_the_definition(store):
     rng = random.Random(5)
     documents = [random_document(rng, i) for i in range(50)]
-    for document in documents:  # what the model guarantees
+    for document in documents:  # as the document model guarantees
         document["nelements"] = len(document.get("elements", []))
         document["chemsys"] = "-".join(document.get("elements", [])) or None
     store.docs.update(documents)
@@ -305,7 +305,7 @@ def test_stores_answer_as_the_filter_reads(store):
         query = store.query().where(text)
         assert sorted(query.ids()) == expected, text
         answers.add(len(expected))
-    assert len(answers) > 20  # the filters tell documents apart
+    assert len(answers) > 20  # the filters distinguish documents
 
 
 def test_unknown_is_not_no(store):

@@ -1,4 +1,4 @@
-"""Queries on each kind of store: order, pages, answers of every shape, and the questions of docs/queries.md."""
+"""Queries on each kind of store: order, pages, all forms of answers, and the examples of docs/queries.md."""
 
 import csv
 import io
@@ -48,11 +48,11 @@ def store(empty):
     return empty
 
 
-def names(found):
-    return [d["candidate_id"] for d in found]
+def names(documents):
+    return [d["candidate_id"] for d in documents]
 
 
-def test_typed_terms_and_filters_add_up(store):
+def test_keyword_arguments_and_filters_combine(store):
     query = store.query(checkpoint="matris_10m_oam")
     assert set(names(query)) == {row[0] for row in COMPUTED} | {"clash", "crash", "clash2", "unread"}
     assert set(names(store.query(checkpoint="aaaaaaaa", elements=["Fe", "O"], below=0.05))) == {
@@ -73,7 +73,7 @@ def test_typed_terms_and_filters_add_up(store):
     assert store.query(spacegroup="Fm-3m").count() == 0
 
 
-def test_what_the_checkpoint_was_never_trained_on_can_be_asked_for(store):
+def test_extrapolating_candidates_can_be_queried(store):
     known = document("known", "FeO", extrapolation=0.4, is_extrapolating=False)
     odd = document("odd one", "FeO", extrapolation=3.0, is_extrapolating=True)
     store.docs.update([known, odd])
@@ -83,15 +83,15 @@ def test_what_the_checkpoint_was_never_trained_on_can_be_asked_for(store):
     assert "odd one" not in names(store.query().where("formula = FeO and not extrapolating"))
 
 
-def test_wrong_terms_are_named(store):
-    for wrong, told in (
+def test_errors_name_the_wrong_argument(store):
+    for wrong, message in (
         ({"state": "convergd"}, "no state convergd"),
         ({"elements": "Fex"}, "no element 'e'"),
         ({"chemsys": "Fe-Qq"}, "no element 'Qq'"),
         ({"formula": "Xx9?"}, "cannot read the formula"),
         ({"spacegroup": 231}, "no space group 231"),
     ):
-        with pytest.raises(MatrisError, match=told):
+        with pytest.raises(MatrisError, match=message):
             store.query(**wrong)
     with pytest.raises(MatrisError, match="no field 'beauty'"):
         store.query().sort("beauty")
@@ -102,7 +102,7 @@ def test_wrong_terms_are_named(store):
             window(store.query())
 
 
-def test_a_query_does_not_change_and_is_asked_anew(store):
+def test_a_query_is_immutable_and_reads_the_store_each_time(store):
     query = store.query(state="failed")
     sorted_query = query.sort("-nsites").limit(5)
     assert query.order == ()
@@ -115,23 +115,25 @@ def test_a_query_does_not_change_and_is_asked_anew(store):
 
 
 def shuffled(n, rng):
-    """Documents with many equal values, and many without."""
+    """Documents with many equal values and many missing values."""
     for i in rng.sample(range(n), n):
         distance = rng.choice([0.0, 0.0, 0.1, 0.25, -0.1, None, math.nan, round(rng.random(), 3)])
         formula = rng.choice(["FeO", "Fe2O3", "Li2O", None])
         yield document(f"c{i:03}", formula, energy_above_hull=distance, fmax=rng.choice([0.01, 0.02, None]))
 
 
-def expected(found, fields):
-    """Missing last, then by id, which goes the way of a single field."""
-    by_id = sorted(found, key=lambda d: d["document_id"])
-    found = by_id[::-1] if len(fields) == 1 and fields[0].startswith("-") else by_id
+def expected(ordered, fields):
+    """Expected order: missing values last; equal values by id, in the direction of a single sort field."""
+    by_id = sorted(ordered, key=lambda d: d["document_id"])
+    ordered = by_id[::-1] if len(fields) == 1 and fields[0].startswith("-") else by_id
     for field in reversed(fields):
         name = field.lstrip("-")
-        known = [d for d in found if d[name] is not None and not (name == "energy_above_hull" and math.isnan(d[name]))]
-        rest = [d for d in (by_id if len(fields) == 1 else found) if d not in known]
-        found = sorted(known, key=lambda d: d[name], reverse=field.startswith("-")) + rest
-    return found
+        with_value = [
+            d for d in ordered if d[name] is not None and not (name == "energy_above_hull" and math.isnan(d[name]))
+        ]
+        rest = [d for d in (by_id if len(fields) == 1 else ordered) if d not in with_value]
+        ordered = sorted(with_value, key=lambda d: d[name], reverse=field.startswith("-")) + rest
+    return ordered
 
 
 @pytest.mark.parametrize(
@@ -146,11 +148,11 @@ def expected(found, fields):
 )
 def test_order_and_pages(empty, fields):
     empty.docs.remove_docs({"document_id": {"$exists": True}})
-    found = list(shuffled(40, random.Random(3)))
-    empty.docs.update(found)
+    documents = list(shuffled(40, random.Random(3)))
+    empty.docs.update(documents)
     query = empty.query().sort(*fields)
     whole = [d["document_id"] for d in query]
-    assert whole == [d["document_id"] for d in expected(found, fields)]
+    assert whole == [d["document_id"] for d in expected(documents, fields)]
     assert len(set(whole)) == 40
     for size in (7, 39, 40, 100):
         pages = [list(query.page(number, size).ids()) for number in range(1, 40 // size + 2)]
@@ -168,7 +170,7 @@ def test_windows_without_an_order_do_not_overlap(store):
     assert [i for page in pages for i in page] == sorted(d["document_id"] for d in documents())
 
 
-def test_answers_of_every_shape(store, tmp_path):
+def test_all_forms_of_answers(store, tmp_path):
     query = store.query(checkpoint="matris_10m_oam").where("ehull <= 50 meV").sort("-elastic.bulk_modulus")
     assert names(query) == ["hematite", "magnetite", "wustite", "ferrite", "lithia", "iron"]
     first = query.first()
@@ -218,7 +220,7 @@ def test_a_file_appears_only_when_it_is_complete(store, tmp_path, monkeypatch):
     assert (tmp_path / "found.jsonl").read_text() == "kept"
 
 
-def test_numbers_that_json_has_not_are_null(store):
+def test_numbers_that_are_not_finite_become_null_in_json(store):
     store.docs.update([document("nan", "FeO", energy_above_hull=math.nan, fmax=math.inf)])
     stream = io.StringIO()
     store.query().where("candidate_id = nan").to_jsonl(stream)
@@ -226,10 +228,10 @@ def test_numbers_that_json_has_not_are_null(store):
 
 
 def test_structures_come_with_their_documents(store):
-    found = {d["candidate_id"]: s for d, s in store.query(checkpoint="matris_10m_oam").structures()}
-    assert set(found) == {row[0] for row in COMPUTED}  # not those that have none
-    assert isinstance(found["ferrite"], Structure)
-    assert found["ferrite"].composition.chemical_system == "Fe-Li-O"
+    structures = {d["candidate_id"]: s for d, s in store.query(checkpoint="matris_10m_oam").structures()}
+    assert set(structures) == {row[0] for row in COMPUTED}  # candidates without a structure are omitted
+    assert isinstance(structures["ferrite"], Structure)
+    assert structures["ferrite"].composition.chemical_system == "Fe-Li-O"
     one = store.query(checkpoint="matris_10m_oam").sort("-elastic.bulk_modulus").limit(2)
     assert [d["candidate_id"] for d, _ in one.structures()] == ["hematite", "magnetite"]
 
@@ -254,7 +256,7 @@ def test_pairs_of_two_checkpoints(store):
     assert all(b["energy_above_hull"] - a["energy_above_hull"] == pytest.approx(0.01) for a, b in pairs)
 
 
-def test_an_index_finds_what_cannot_be_sorted(tmp_path, monkeypatch):
+def test_an_index_finds_documents_without_a_sort_value(tmp_path, monkeypatch):
     jobs = open_job_store(tmp_path)
     store = CandidateStore.beside(jobs)
     fill(store)
@@ -266,27 +268,27 @@ def test_an_index_finds_what_cannot_be_sorted(tmp_path, monkeypatch):
 
 
 def test_the_first_page_is_read_alone(store, monkeypatch):
-    """By one field and by several: what is read from the store does not grow with the number of documents."""
+    """For one and several sort fields, the number of documents read does not grow with the store."""
     store.docs.update([document(f"n{i:04}", "FeO", energy_above_hull=1 + i / 1000) for i in range(100)])
     read = 0
     query = store.docs.query
 
     def counting(*args, **options):
         nonlocal read
-        for found in query(*args, **options):
+        for each in query(*args, **options):
             read += 1
-            yield found
+            yield each
 
     monkeypatch.setattr(store.docs, "query", counting)
     assert len(list(store.query().sort("energy_above_hull").limit(10))) == 10
     assert read == 10
     read = 0
     assert len(list(store.query().sort("energy_above_hull", "-nsites").limit(10))) == 10
-    assert read < 40  # the keys, those equal to the last, the documents
+    assert read < 40  # keys, keys equal to the last one, documents
 
 
 def answers(namespace):
-    """What the page's examples found."""
+    """Check the results of the examples in docs/queries.md."""
     return {
         "formulas": namespace["formulas"],
         "structures": {name.partition("-")[0] for name in namespace["structures"]},
@@ -303,7 +305,7 @@ def test_the_examples_of_the_page(tmp_path, monkeypatch):
     fill(CandidateStore.beside(jobs))
     namespace = {}
     for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        exec(code, namespace)  # noqa: S102 - our own page
+        exec(code, namespace)  # noqa: S102 - code of our own documentation
     assert answers(namespace) == {
         "formulas": ["Fe2O3", "Fe3O4"],
         "structures": {"hematite", "lithia", "ferrite"},

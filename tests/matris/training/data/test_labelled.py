@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 from pathlib import Path
@@ -14,7 +15,8 @@ from ase.io import write
 from ase.units import GPa
 
 from matris.errors import MatrisError
-from matris.files import json_stream
+from matris.files import json_stream, text, xyz_frames
+from matris.training.data import json_documents
 from matris.training.data.labelled import Labelled, LabelOptions, Rejected
 from matris.training.data.reading import files_of, read_frames, read_labelled
 from tests.matris.training.labelled_frames import as_matpes, as_mptrj, crystals
@@ -96,7 +98,8 @@ def test_mptrj(frames, tmp_path, monkeypatch, piece):
 
 
 def test_documents_larger_than_allowed_are_taken_apart(frames, tmp_path, monkeypatch):
-    monkeypatch.setattr("matris.training.data.json_documents._LONGEST", 8000)  # a frame fits, a material does not
+    for module in (json_documents, json_stream):
+        monkeypatch.setattr(module, "MAX_TEXT", 8000)  # a frame fits, a material does not
     monkeypatch.setattr(json_stream, "PIECE", 64)
     (tmp_path / "a.json").write_text(as_mptrj(frames[:1] * 9))
     assert len(as_mptrj(frames[:1])) < 8000
@@ -184,6 +187,49 @@ def test_a_file_that_ends_too_early(frames, tmp_path):
     assert read(tmp_path / "b.xyz.gz")[-1].reason in {"truncated", "unreadable"}
     (tmp_path / "c.json").write_text(as_mptrj(frames)[:-5000])
     assert read(tmp_path / "c.json")[-1].reason == "unreadable"
+
+
+def test_a_broken_frame_costs_only_itself(frames, tmp_path):
+    write(tmp_path / "one.xyz", frames[:1], format="extxyz")
+    sound = (tmp_path / "one.xyz").read_text()
+    lines = sound.splitlines(keepends=True)
+    broken = ["".join(lines[:-1]), "many\n" + "".join(lines[1:]), "".join([*lines[:-1], "Ar 0 0 zero\n"])]
+    (tmp_path / "a.xyz").write_text(sound + "".join(text + sound for text in broken))
+    taken = read(tmp_path / "a.xyz")
+    same(taken[::2], [frames[0]] * 4)
+    assert [item.where for item in taken] == [f"a.xyz:{i}" for i in range(7)]
+    assert {item.reason for item in taken[1::2]} == {"unreadable"}
+    assert ["truncated: 3 of 4" in taken[1].detail, "'many'" in taken[3].detail] == [True, True]
+
+
+@pytest.mark.parametrize("kind", ["xyz", "jsonl"])
+def test_texts_that_are_too_long_cost_only_themselves(frames, tmp_path, monkeypatch, kind):
+    if kind == "xyz":
+        write(tmp_path / "one", frames[:1], format="extxyz")
+        sound = (tmp_path / "one").read_text()
+        long = sound.replace("pbc=", f"comment={'x' * 20_000} pbc=")
+    else:
+        sound = json.dumps(json.loads(as_matpes(frames[:1]))[0]) + "\n"
+        long = sound.replace("{", '{"comment": "' + "x" * 20_000 + '", ', 1)
+    (tmp_path / f"a.{kind}").write_text(sound + long + sound)
+    for module in (text, json_stream, xyz_frames):
+        monkeypatch.setattr(module, "MAX_TEXT", 8000)
+    first, second, third = read(tmp_path / f"a.{kind}")
+    same([first, third], [frames[0]] * 2, moments=kind == "xyz")
+    assert "more than 8000 characters" in second.detail
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_what_unpacks_to_too_much_ends_with_a_reason(frames, tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(text, "_ALWAYS_ALLOWED", 2**16)
+    monkeypatch.setattr(text, "_MOST_EXPANSION", 10)
+    write(tmp_path / "one", frames[:1], format="extxyz")
+    path = tmp_path / f"a.xyz.{ {gzip.compress: 'gz', bz2.compress: 'bz2'}[pack] }"
+    path.write_bytes(pack((tmp_path / "one").read_bytes() + b"\n" * 10**6))
+    first, last = read(path)
+    same([first], frames[:1])
+    assert last.reason == "unreadable"
+    assert "unpacks to more than" in last.detail
 
 
 def test_odd_inputs_have_a_reason(frames, tmp_path):
