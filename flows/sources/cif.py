@@ -52,14 +52,14 @@ class _Block:
 def read_cif(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of all data blocks; blocks of metadata count only where there is nothing else."""
     metadata: _Block | None = None
-    found = False
+    has_crystal = False
     for block in _blocks(lines_of(stream)):
         if block.name and not block.is_metadata():
-            found = True
+            has_crystal = True
             yield _parsed(block)
         else:
             metadata = metadata if metadata and metadata.name else block
-    if metadata and not found:
+    if metadata and not has_crystal:
         yield _parsed(metadata)
 
 
@@ -67,10 +67,10 @@ def _parsed(block: _Block) -> Parsed:
     text = "".join(block.lines)
     if not block.lines or not block.lines[0].startswith("data_"):
         return Parsed(None, "unreadable CIF: it holds no data block", text=text)
-    where = {"block": block.name}
+    location = {"block": block.name}
     if block.length > MAX_TEXT:
-        return Parsed(None, f"unreadable CIF: a block of more than {MAX_TEXT} characters", where, text)
-    return attempt(lambda: _structure(text), where, text, "CIF")
+        return Parsed(None, f"unreadable CIF: a block of more than {MAX_TEXT} characters", location, text)
+    return attempt(lambda: _structure(text), location, text, "CIF")
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[_Block]:

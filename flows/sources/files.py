@@ -157,13 +157,13 @@ def _read_archive(stream: BinaryIO) -> Iterator[Parsed]:
             if _reader(name) is None or name.startswith("."):
                 continue
             n += 1
-            where = {"member": info.filename}
+            location = {"member": info.filename}
             try:
                 with archive.open(info) as member:
                     for parsed in read_stream(name, member, info.compress_size):  # type: ignore[arg-type]
-                        yield Parsed(parsed.structure, parsed.error, where | parsed.where, parsed.text)
+                        yield Parsed(parsed.structure, parsed.error, location | parsed.location, parsed.text)
             except _UNREADABLE as error:
-                yield Parsed(None, _reason(error), where)
+                yield Parsed(None, _reason(error), location)
     if not n:
         yield Parsed(None, f"no structure files in this archive; known are {KNOWN}")
 
@@ -181,14 +181,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _candidate(parsed: Parsed, source: str) -> Candidate:
-    where = {
+    location = {
         key: _text(value.encode(errors="surrogatepass")) if isinstance(value, str) else value
-        for key, value in parsed.where.items()
+        for key, value in parsed.location.items()
     }
     if parsed.structure is None:
         content = parsed.text.encode(errors="surrogatepass")
-        return Candidate.unreadable(source, parsed.error or "no structure", content, **where)
-    return Candidate.from_structure(parsed.structure, source, **where)
+        return Candidate.unreadable(source, parsed.error or "no structure", content, **location)
+    return Candidate.from_structure(parsed.structure, source, **location)
 
 
 def _text(name: bytes) -> str:

@@ -32,29 +32,29 @@ def read_json(stream: TextIO) -> Iterator[Parsed]:
         try:
             for place, item in items(text, path, _within, json_stream.PIECE):
                 is_empty = False
-                yield _parsed(_where(place), item)
+                yield _parsed(_location(place), item)
         except ValueError as error:
             reason = " ".join(f"{error}; the rest is not read".split())
-            yield Parsed(None, f"unreadable JSON: {reason[:300]}", _where(path), text.ahead())
+            yield Parsed(None, f"unreadable JSON: {reason[:300]}", _location(path), text.ahead())
             return
         if is_empty:
-            yield Parsed(None, "unreadable JSON: it holds no structure", _where(path))
+            yield Parsed(None, "unreadable JSON: it holds no structure", _location(path))
         n_values += 1
 
 
 def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of a file with one document a line; a broken line costs only itself."""
     for number, line, value in read_lines(stream):
-        where = {"line": number}
+        location = {"line": number}
         if isinstance(value, ValueError):
-            yield Parsed(None, f"unreadable JSON: {value}", where, line[: json_stream.PIECE])
+            yield Parsed(None, f"unreadable JSON: {value}", location, line[: json_stream.PIECE])
             continue
         is_empty = True
         for path, item in _within((), value):
             is_empty = False
-            yield _parsed(where | _where(path), item)
+            yield _parsed(location | _location(path), item)
         if is_empty:
-            yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
+            yield Parsed(None, "unreadable JSON: it holds no structure", location, line)
 
 
 def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
@@ -88,15 +88,15 @@ def _is_crystal(value: dict[str, Any]) -> bool:
     )
 
 
-def _where(path: Path) -> dict[str, Any]:
+def _location(path: Path) -> dict[str, Any]:
     """Place in a document: names, and the first number."""
     names = [step for step in path if isinstance(step, str)]
     numbers = [step for step in path if isinstance(step, int)]
     return ({"name": "/".join(names)} if names else {}) | ({"index": numbers[0]} if numbers else {})
 
 
-def _parsed(where: dict[str, Any], item: Any) -> Parsed:
-    return attempt(lambda: _structure(item), where, json.dumps(item), "JSON")
+def _parsed(location: dict[str, Any], item: Any) -> Parsed:
+    return attempt(lambda: _structure(item), location, json.dumps(item), "JSON")
 
 
 def _structure(item: Any) -> Structure:

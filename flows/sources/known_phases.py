@@ -50,10 +50,10 @@ def known_phases(entries: str | Path | Iterable[ComputedStructureEntry], systems
         name, items = "the references", [entry.as_dict() for entry in entries]
     try:
         by_system = [Composition(item["composition"]).chemical_system for item in items]
-        some = any(item.get("structure") for item in items)
+        has_structures = any(item.get("structure") for item in items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MatrisError(f"{name} holds something that is no ComputedStructureEntry: {error!r}") from error
-    if items and not some:
+    if items and not has_structures:
         raise MatrisError(f"{name} holds entries without structures, which cannot be computed")
     wanted = within(systems, set(by_system))
     return _distinct(_candidate(item) for item, chemsys in zip(items, by_system, strict=True) if chemsys in wanted)

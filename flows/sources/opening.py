@@ -24,7 +24,6 @@ type Reader = Callable[[str], Any]
 type Options = dict[str, Any]
 type Generator = Callable[[str, Options], Iterator[Candidate]]
 
-_DATABASE = "matris.sqlite"
 _MONGODB = ("mongodb://", "mongodb+srv://")
 
 
@@ -48,19 +47,25 @@ def open_source(text: str) -> Iterator[Candidate]:
     if text.startswith(_MONGODB):
         return _results(*_split_uri(text))
     if Path(text).exists():
-        return _results(text, "") if (Path(text) / _DATABASE).is_file() else read_candidates(text)
+        return _results(text, "") if _holds_results(text) else read_candidates(text)
     if colon and kind in _GENERATORS:
         generate, readers = _GENERATORS[kind]
         inner, _, options = rest.rpartition("?") if "?" in rest else (rest, "", "")
         return generate(inner, _options(kind, options, readers))
     base, question, condition = text.partition("?")
-    if question and (Path(base) / _DATABASE).is_file():
+    if question and _holds_results(base):
         return _results(base, condition)
     if colon and re.fullmatch(r"[a-z]+", kind):
         raise MatrisError(
             f"there is no generator {kind!r}, and no file {text!r}; generators are {', '.join(_GENERATORS)}"
         )
     return read_candidates(text)
+
+
+def _holds_results(folder: str) -> bool:
+    from matris.stores.database.jobstore import DATABASE_FILE
+
+    return Path(folder).is_dir() and (Path(folder) / DATABASE_FILE).is_file()
 
 
 def _results(location: str, condition: str) -> Iterator[Candidate]:
@@ -92,8 +97,8 @@ def _options(kind: str, text: str, readers: dict[str, Reader]) -> Options:
         if "mapping" in readers and Element.is_valid_symbol(name):
             options.setdefault("mapping", {})[name] = readers["mapping"](value)
         elif name not in readers or name == "mapping":
-            known = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
-            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(known)}")
+            names = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
+            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(names)}")
         else:
             try:
                 options[name] = readers[name](value)

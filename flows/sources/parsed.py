@@ -61,11 +61,11 @@ class Parsed:
 
     structure: Structure | None
     error: str | None
-    where: dict[str, Any] = field(default_factory=dict)
+    location: dict[str, Any] = field(default_factory=dict)
     text: str = ""
 
 
-def attempt(read: Callable[[], Structure], where: dict[str, Any], text: str, kind: str) -> Parsed:
+def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, kind: str) -> Parsed:
     """
     Call a reader; turn what goes wrong into a reason of one line.
 
@@ -83,14 +83,14 @@ def attempt(read: Callable[[], Structure], where: dict[str, Any], text: str, kin
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return Parsed(_bare(read()), None, where, text)
+            return Parsed(_bare(read()), None, location, text)
         except _PARSE_ERRORS as error:
             message = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     message = message.removeprefix("No structure parsed for section 1 in CIF.\n")
     message = next((plain for odd, plain in _ODD_MESSAGES.items() if odd in message), message)
     hints = [str(w.message) for w in caught if "Defaulting to P1" not in str(w.message)]
     message = "; ".join(dict.fromkeys([message, *hints]))
-    return Parsed(None, " ".join(f"unreadable {kind}: {message}".split())[:500], where, text)
+    return Parsed(None, " ".join(f"unreadable {kind}: {message}".split())[:500], location, text)
 
 
 def _bare(structure: Structure) -> Structure:

@@ -345,12 +345,12 @@ def _ionic_model(structure: Structure, charges: dict[str, float]) -> _Ionic | No
         return (coulomb / scale + 0.5 * float(repulsion.sum())) / len(structure)
 
     start = float(np.max((bond / distances)[opposite]))
-    found = minimize_scalar(energy, bounds=(0.7 * start, 1.3 * start), method="bounded", options={"xatol": 1e-6})
+    minimum = minimize_scalar(energy, bounds=(0.7 * start, 1.3 * start), method="bounded", options={"xatol": 1e-6})
     bonded = opposite & (distances < _BOND_RANGE * nearest[0][centers])
     number = np.bincount(centers[bonded], minlength=len(structure))
     species = np.array(symbols)
     coordination = {symbol: round(float(number[species == symbol].mean())) for symbol in sorted(charges)}
-    return _Ionic(float(found.x), float(found.fun), tuple(coordination.values()))
+    return _Ionic(float(minimum.x), float(minimum.fun), tuple(coordination.values()))
 
 
 def _best(ranked: list[tuple[_Ionic, Candidate]], count: int) -> list[Candidate]:

@@ -41,8 +41,8 @@ def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
         listed.sort()
     for ids in batched(listed, _BATCH):
         chosen = replace(query, condition=Among("document_id", ids), order=(), skipped=0, most=None)
-        found = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
-        for document, structure in (found[identity] for identity in ids if identity in found):
+        by_id = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
+        for document, structure in (by_id[identity] for identity in ids if identity in by_id):
             checkpoint = document["checkpoint"]
             parent = {"candidate_id": document["candidate_id"], "source": document["source"]}
             yield Candidate.from_structure(

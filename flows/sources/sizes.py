@@ -27,8 +27,8 @@ def ionic_radius(symbol: str, charge: float) -> float | None:
     """
     low_spin = {int(q): r for q, r in Element(symbol).data.get("Ionic radii ls", {}).items()}
     radii: dict[int, float] = low_spin | Element(symbol).ionic_radii
-    known = [q for q, r in radii.items() if r and q * charge > 0]
-    return radii[min(known, key=lambda q: (abs(q - charge), q))] if known else None
+    charges = [q for q, r in radii.items() if r and q * charge > 0]
+    return radii[min(charges, key=lambda q: (abs(q - charge), q))] if charges else None
 
 
 def volume_factor(old: Sequence[tuple[str, float]], new: Sequence[tuple[str, float]]) -> float | None:
@@ -63,5 +63,5 @@ def _atomic_radius(symbol: str) -> float | None:
 
 
 def _sum(sizes: Sequence[float | None]) -> float | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
+    present = [size for size in sizes if size is not None]
+    return sum(present) if len(present) == len(sizes) else None

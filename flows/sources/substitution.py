@@ -120,17 +120,17 @@ def _in_place_of(old: Species) -> list[tuple[float, Species]]:
 @lru_cache(_SPECIES_LISTS)
 def _substitutions(kinds: tuple[Species, ...], threshold: float) -> list[tuple[float, tuple[Species, ...]]]:
     """Ions in place of others with their probability above the threshold, the likeliest first."""
-    found: list[tuple[float, tuple[Species, ...]]] = [(1.0, ())]
+    combinations: list[tuple[float, tuple[Species, ...]]] = [(1.0, ())]
     best = [_in_place_of(kind)[0][0] for kind in kinds]
     for i, kind in enumerate(kinds):
         rest = 1.0
         for p in best[i + 1 :]:
             rest *= p
-        longer: list[tuple[float, tuple[Species, ...]]] = []
-        for probability, ions in found:
+        extended: list[tuple[float, tuple[Species, ...]]] = []
+        for probability, ions in combinations:
             for p, ion in _in_place_of(kind):
                 if probability * p * rest < threshold:
                     break
-                longer.append((probability * p, (*ions, ion)))
-        found = longer
-    return sorted(found, key=lambda item: (-item[0], str(item[1])))
+                extended.append((probability * p, (*ions, ion)))
+        combinations = extended
+    return sorted(combinations, key=lambda item: (-item[0], str(item[1])))

@@ -78,31 +78,35 @@ class Assessment:
         self._points = {name: Thinned(_POINTS) for name in PARITY}
         self._pointed: set[str] = set()
 
-    def add(self, name: str, frame: Frame, found: Prediction) -> None:
+    def add(self, name: str, frame: Frame, prediction: Prediction) -> None:
         """Compare a prediction with its labels."""
         numbers, n_atoms = frame.geometry.numbers, len(frame.forces)
-        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all() and np.isfinite(found.stress).all()):
+        if not (
+            np.isfinite(prediction.energy)
+            and np.isfinite(prediction.forces).all()
+            and np.isfinite(prediction.stress).all()
+        ):
             self.left_out["predictions that are not finite"] += 1
             return
         if name not in self.sets:
             self.sets.append(name)
             self._atoms.append(np.zeros((MAX_ATOMIC_NUMBER + 1, len(_PER_ATOM))))
         index = self.sets.index(name)
-        self._atoms[index] += _by_element(numbers, frame, found)
+        self._atoms[index] += _by_element(numbers, frame, prediction)
         stress = pressure = np.nan
         if frame.stress is not None:
-            off = GPA * (found.stress - frame.stress)
+            off = GPA * (prediction.stress - frame.stress)
             stress, pressure = float(np.abs(off).mean()), abs(float(np.trace(off))) / 3
-            self._point("stress component", index, GPA * frame.stress, GPA * found.stress)
-        if frame.magmoms is not None and found.magmoms is not None:
-            self._point("magnetic moment", index, np.abs(frame.magmoms), found.magmoms)
-        self._point("force component", index, frame.forces, found.forces)
-        self._point("energy", index, np.array([frame.energy / n_atoms]), np.array([found.energy / n_atoms]))
-        self._frames.append((index, n_atoms, (found.energy - frame.energy) / n_atoms, stress, pressure))
+            self._point("stress component", index, GPA * frame.stress, GPA * prediction.stress)
+        if frame.magmoms is not None and prediction.magmoms is not None:
+            self._point("magnetic moment", index, np.abs(frame.magmoms), prediction.magmoms)
+        self._point("force component", index, frame.forces, prediction.forces)
+        self._point("energy", index, np.array([frame.energy / n_atoms]), np.array([prediction.energy / n_atoms]))
+        self._frames.append((index, n_atoms, (prediction.energy - frame.energy) / n_atoms, stress, pressure))
         self._numbers.append(numbers.astype(np.uint8))
 
-    def _point(self, name: str, index: int, label: NDArray[np.float64], found: NDArray[np.float64]) -> None:
-        rows = np.stack([np.full(label.size, float(index)), label.ravel(), found.ravel()], axis=1)
+    def _point(self, name: str, index: int, label: NDArray[np.float64], prediction: NDArray[np.float64]) -> None:
+        rows = np.stack([np.full(label.size, float(index)), label.ravel(), prediction.ravel()], axis=1)
         self._points[name].add(rows)
         self._pointed.add(name)
 
@@ -184,11 +188,11 @@ def assess(potential: Potential, frames: Iterable[tuple[str, Frame]]) -> Assessm
     Assessment
     """
     result = Assessment()
-    known = np.array([atomic_numbers[symbol] for symbol in potential.elements])
+    numbers = np.array([atomic_numbers[symbol] for symbol in potential.elements])
 
     def covered() -> Iterator[tuple[str, Frame]]:
         for name, frame in frames:
-            strange = np.setdiff1d(frame.geometry.numbers, known)
+            strange = np.setdiff1d(frame.geometry.numbers, numbers)
             if len(strange):
                 result.left_out["elements that the checkpoint does not know"] += 1
                 result.unknown.update(chemical_symbols[z] for z in strange)
@@ -196,23 +200,22 @@ def assess(potential: Potential, frames: Iterable[tuple[str, Frame]]) -> Assessm
                 yield name, frame
 
     labels, asked = tee(covered())
-    found = potential.predict_geometries(frame.geometry for _, frame in asked)
-    for prediction in found:
+    for prediction in potential.predict_geometries(frame.geometry for _, frame in asked):
         result.add(*next(labels), prediction)
     return result
 
 
-def _by_element(numbers: NDArray[np.int64], frame: Frame, found: Prediction) -> NDArray[np.float64]:
+def _by_element(numbers: NDArray[np.int64], frame: Frame, prediction: Prediction) -> NDArray[np.float64]:
     """Sum `_PER_ATOM` over the atoms of each element, shape (95, n)."""
-    off = found.forces - frame.forces
-    size, size_found = np.linalg.norm(frame.forces, axis=1), np.linalg.norm(found.forces, axis=1)
-    directed = (size > _DIRECTED) & (size_found > 0)
+    off = prediction.forces - frame.forces
+    size, predicted_size = np.linalg.norm(frame.forces, axis=1), np.linalg.norm(prediction.forces, axis=1)
+    directed = (size > _DIRECTED) & (predicted_size > 0)
     cosine = np.zeros(len(numbers))
-    cosine[directed] = (frame.forces * found.forces).sum(axis=1)[directed] / (size * size_found)[directed]
+    cosine[directed] = (frame.forces * prediction.forces).sum(axis=1)[directed] / (size * predicted_size)[directed]
     moment = np.zeros(len(numbers))
-    has_moments = frame.magmoms is not None and found.magmoms is not None
-    if frame.magmoms is not None and found.magmoms is not None:
-        moment = np.abs(found.magmoms - np.abs(frame.magmoms))
+    has_moments = frame.magmoms is not None and prediction.magmoms is not None
+    if frame.magmoms is not None and prediction.magmoms is not None:
+        moment = np.abs(prediction.magmoms - np.abs(frame.magmoms))
     values = (
         np.ones(len(numbers)),
         np.abs(off).mean(axis=1),
@@ -258,8 +261,8 @@ def _row(
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    labelled = values[~np.isnan(values)]
+    return float(labelled.mean()) if len(labelled) else None
 
 
 def _ratio(total: float, n: float) -> float | None:

@@ -146,7 +146,7 @@ class DenoiseObjective:
         batch = collate(moved, network.config, network.reference_energies.device)
         graph = batch.graph
         sigma_of = torch.tensor(sigmas, dtype=batch.forces.dtype, device=batch.forces.device)[graph.system][:, None]
-        found = self.module(graph, batch.forces) / sigma_of
-        target = found.new_tensor(np.concatenate(noises))
-        length = torch.sqrt(((found - target) ** 2).sum(1, keepdim=True) + 1e-12)
+        prediction = self.module(graph, batch.forces) / sigma_of
+        target = prediction.new_tensor(np.concatenate(noises))
+        length = torch.sqrt(((prediction - target) ** 2).sum(1, keepdim=True) + 1e-12)
         return segment_sum(length, graph.system, graph.n_systems).flatten() / graph.n_atoms

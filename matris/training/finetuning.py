@@ -217,7 +217,7 @@ def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
 
 
 @torch.no_grad()
-def introduce(network: MatRIS, known: Iterable[str], new: Iterable[str]) -> None:
+def introduce(network: MatRIS, trained: Iterable[str], new: Iterable[str]) -> None:
     """
     Let elements that a network never saw start as the most alike one that it knows.
 
@@ -228,9 +228,9 @@ def introduce(network: MatRIS, known: Iterable[str], new: Iterable[str]) -> None
     known, new
         Symbols. Alike is what is close in covalent radius (ase.data) and electronegativity (Pauling's).
     """
-    weights, known = network.atom_embedding.weight, sorted(known)
+    weights, trained = network.atom_embedding.weight, sorted(trained)
     for symbol in new:
-        likest = min(known, key=lambda other: _distance(symbol, other))
+        likest = min(trained, key=lambda other: _distance(symbol, other))
         weights[atomic_numbers[symbol] - 1] = weights[atomic_numbers[likest] - 1]
 
 

@@ -79,12 +79,12 @@ def judge(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFrame
 
 def _judged(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFrame]:
     graph = potential.graph([f.geometry for f in frames])
-    found = potential.evaluate(graph)
+    evaluation = potential.evaluate(graph)
     sizes = [len(f.forces) for f in frames]
-    extrapolation = potential.extrapolation(graph, found.features)
+    extrapolation = potential.extrapolation(graph, evaluation.features)
     far = [None] * len(frames) if extrapolation is None else [float(x.max()) for x in extrapolation.split(sizes)]
-    forces = found.forces.cpu().split(sizes)
-    features = found.features.float().cpu().split(sizes)
+    forces = evaluation.forces.cpu().split(sizes)
+    features = evaluation.features.float().cpu().split(sizes)
     for frame, of_atoms, largest, force in zip(frames, features, far, forces, strict=True):
         yield JudgedFrame(frame, of_atoms.numpy(), largest, float(np.abs(force.numpy() - frame.forces).mean()))
 
@@ -171,8 +171,8 @@ def _farthest(domain: Domain, judged: Sequence[JudgedFrame]) -> list[float]:
 
 def _atoms_of(number: int, judged: Sequence[JudgedFrame]) -> NDArray[np.float64]:
     """Features of all atoms of an element, shape (n, d)."""
-    some = [j.features[j.frame.geometry.numbers == number] for j in judged]
-    return np.concatenate(some).astype(float) if some else np.empty((0, 0))
+    features = [j.features[j.frame.geometry.numbers == number] for j in judged]
+    return np.concatenate(features).astype(float) if features else np.empty((0, 0))
 
 
 def _prototypes(atoms: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
@@ -199,12 +199,12 @@ def label_ranges(frames: Sequence[Frame]) -> dict[str, Any]:
         that 99 % of the frames stay below; ``atoms``: the largest cell.
     """
     random = np.random.default_rng(0)
-    some = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
-    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in some if f.stress is not None]
-    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in some]
+    sample = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
+    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in sample if f.stress is not None]
+    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in sample]
     ranges: dict[str, Any] = {
         "force_eV_per_A": round(float(np.quantile(forces, 0.99)), 2),
-        "atoms": max(len(f.forces) for f in some),
+        "atoms": max(len(f.forces) for f in sample),
     }
     if pressures:
         ranges["pressure_GPa"] = [round(float(p), 1) for p in np.quantile(pressures, [0.01, 0.99])]

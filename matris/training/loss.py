@@ -108,9 +108,11 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     stress = (stresses - torch.where(with_stress[:, None, None], batch.stresses, 0.0)).abs().flatten(1).mean(1)
     magmom, n_magmoms = torch.zeros_like(force), torch.zeros_like(n_atoms)
     if moments is not None:
-        known = batch.magmoms.isfinite()
-        wrong = (moments - torch.where(known, batch.magmoms, 0.0)).abs() * known
-        wrong, counts = segment_sum(torch.stack([wrong, known.to(wrong.dtype)], 1), graph.system, graph.n_systems).T
+        has_moment = batch.magmoms.isfinite()
+        wrong = (moments - torch.where(has_moment, batch.magmoms, 0.0)).abs() * has_moment
+        wrong, counts = segment_sum(
+            torch.stack([wrong, has_moment.to(wrong.dtype)], 1), graph.system, graph.n_systems
+        ).T
         magmom, n_magmoms = wrong / counts.clamp(min=1), counts.to(n_atoms.dtype)
     return Errors(
         energy=((energies - batch.energies) / n_atoms).abs().float(),

@@ -138,23 +138,23 @@ def read_config(path: Path) -> TrainConfig:
 
 def _problem(error: Any) -> str:
     """Tell one thing that is wrong with a configuration."""
-    where = ".".join(str(part) for part in error["loc"])
+    location = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = {
+        valid = {
             "training": [f.name for f in fields(TrainSettings)],
             "denoising": [f.name for f in fields(DenoiseSettings)],
             "weights": ["energy", "force", "stress", "magmom"],
         }.get(str(error["loc"][-2]) if len(error["loc"]) > 1 else "", list(TrainConfig.model_fields))
-        return f"unknown key {where}{_meant(str(error['loc'][-1]), known)}"
+        return f"unknown key {location}{_meant(str(error['loc'][-1]), valid)}"
     if error["type"] == "missing":
-        return f"key {where} is missing"
-    return f"{where}: {error['msg']}, not {error['input']!r}"
+        return f"key {location} is missing"
+    return f"{location}: {error['msg']}, not {error['input']!r}"
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
+def _meant(name: str, valid: Sequence[str]) -> str:
     """Guess what was meant, else say what there is."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f": {close[0]}?" if close else f": known are {', '.join(known)}"
+    close = difflib.get_close_matches(name, valid, 1)
+    return f": {close[0]}?" if close else f": known are {', '.join(valid)}"
 
 
 def network_config(model: dict[str, Any]) -> ModelConfig:

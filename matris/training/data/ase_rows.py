@@ -30,13 +30,13 @@ def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
     try:
         for identity, atoms, columns in read_rows(file, _COLUMNS):
-            where = f"{file.name}:{identity}"
+            location = f"{file.name}:{identity}"
             try:
                 if isinstance(atoms, ValueError):
                     raise atoms
                 labels, pairs = _labels(columns, options), json.loads(columns["key_value_pairs"] or "{}")
                 yield take(
-                    where,
+                    location,
                     Geometry.of(atoms),
                     labels,
                     options,
@@ -45,7 +45,7 @@ def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
                     split=pairs.get("split"),
                 )
             except (ValueError, TypeError) as error:
-                yield unreadable(where, error)
+                yield unreadable(location, error)
     except sqlite3.Error as error:
         yield Rejected(file.name, "unreadable", f"ASE database: {error}")
 

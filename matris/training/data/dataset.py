@@ -138,10 +138,10 @@ class DataSet(Sequence[Frame]):
         for name, digest in self.meta["sha256"].items():
             try:
                 with (self.path / name).open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                    present = hashlib.file_digest(stream, "sha256").hexdigest()
             except OSError as error:
                 raise MatrisError(f"{self.path} is damaged: {error}") from error
-            if found != digest:
+            if present != digest:
                 raise MatrisError(f"{self.path} is damaged: {name} is not what was written")
 
     def part(self, part: Part) -> DataSet:
@@ -149,10 +149,10 @@ class DataSet(Sequence[Frame]):
         return DataSet(self.path, part)
 
     def _chosen(self, indices: NDArray[np.int64]) -> DataSet:
-        found = DataSet.__new__(DataSet)
-        found.__dict__.update(self.__dict__)
-        found._indices = indices  # noqa: SLF001 - its own
-        return found
+        subset = DataSet.__new__(DataSet)
+        subset.__dict__.update(self.__dict__)
+        subset._indices = indices  # noqa: SLF001 - its own
+        return subset
 
     def _frame(self, index: int) -> Frame:
         a = self._arrays

@@ -49,9 +49,9 @@ def fractions(numbers: NDArray[np.integer], offsets: NDArray[np.int64]) -> csr_a
         sizes = np.diff(bounds)
         owners = np.repeat(np.arange(start, start + len(sizes)), sizes)
         elements = np.asarray(numbers[bounds[0] : bounds[-1]]).astype(np.int64) - 1
-        found, counts = np.unique(owners * MAX_ATOMIC_NUMBER + elements, return_counts=True)
-        keys.append(found)
-        values.append(counts / sizes[found // MAX_ATOMIC_NUMBER - start])
+        cells, counts = np.unique(owners * MAX_ATOMIC_NUMBER + elements, return_counts=True)
+        keys.append(cells)
+        values.append(counts / sizes[cells // MAX_ATOMIC_NUMBER - start])
     rows, columns = np.divmod(np.concatenate([np.zeros(0, dtype=np.int64), *keys]), MAX_ATOMIC_NUMBER)
     return csr_array((np.concatenate([np.zeros(0), *values]), (rows, columns)), shape=(n, MAX_ATOMIC_NUMBER))
 
@@ -89,10 +89,10 @@ def least_squares(
     seen = squares.diagonal() > 0
     if free is not None:
         seen &= np.isin(np.arange(1, MAX_ATOMIC_NUMBER + 1), list(free))
-    found = np.zeros(MAX_ATOMIC_NUMBER)
+    element_energies = np.zeros(MAX_ATOMIC_NUMBER)
     squares = squares[np.ix_(seen, seen)] + ridge * np.eye(int(seen.sum()))
-    found[seen] = np.linalg.solve(squares, (weighted.T @ energies)[seen])
-    return found
+    element_energies[seen] = np.linalg.solve(squares, (weighted.T @ energies)[seen])
+    return element_energies
 
 
 def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,9 +113,9 @@ def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> ND
     """
     weights = np.ones(len(energies))
     for _ in range(_ROUNDS):
-        found = least_squares(compositions, energies, weights, ridge=1e-9)
-        weights = _LEAST / np.maximum(np.abs(energies - compositions @ found), _LEAST)
-    return found
+        element_energies = least_squares(compositions, energies, weights, ridge=1e-9)
+        weights = _LEAST / np.maximum(np.abs(energies - compositions @ element_energies), _LEAST)
+    return element_energies
 
 
 def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
@@ -162,10 +162,11 @@ def refit_reference_energies(
         chosen = frames[start : start + batch_size]
         graph = collate(chosen, network.config, energies.device).graph
         atomic = network(graph, graph.vectors)[0].double()
-        found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
-        found += reference_energy(energies, graph)
+        predicted = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
+        predicted += reference_energy(energies, graph)
         left += [
-            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+            (frame.energy - energy) / len(frame.forces)
+            for frame, energy in zip(chosen, predicted.tolist(), strict=True)
         ]
     free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
     offsets = np.cumsum([0, *map(len, numbers)])

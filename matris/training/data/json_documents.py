@@ -53,12 +53,12 @@ def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterat
 def read_json_lines(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """Yield the documents of a file with one a line; a broken line costs only itself."""
     for number, _, value in read_lines(stream):
-        where = f"{name}:{number}"
+        location = f"{name}:{number}"
         if isinstance(value, ValueError):
-            yield unreadable(where, value)
+            yield unreadable(location, value)
             continue
         for path, document in _labelled((), value):
-            yield from_document(where, document, options, path)
+            yield from_document(location, document, options, path)
 
 
 def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
@@ -70,7 +70,7 @@ def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
             yield from _labelled((*path, step), part)
 
 
-def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
+def from_document(location: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
     """
     Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
 
@@ -91,14 +91,14 @@ def from_document(where: str, document: dict[str, Any], options: LabelOptions, p
             labels, names = _mptrj(path, document, options)
             if labels["energy"] is None:
                 detail = "it has the corrected energy only, which no potential learns"
-                return Rejected(where, "no energy", detail)
+                return Rejected(location, "no energy", detail)
         elif "matpes_id" in document:
             labels, names = _matpes(document, options)
         else:
             labels, names = _plain(document, options)
-        return take(where, _geometry(structure), labels, options, **names)
+        return take(location, _geometry(structure), labels, options, **names)
     except _ERRORS as error:
-        return unreadable(where, error)
+        return unreadable(location, error)
 
 
 def _geometry(structure: dict[str, Any]) -> Geometry:

@@ -59,7 +59,7 @@ class Labelled:
     """
 
     frame: Frame
-    where: str
+    location: str
     scale: str | None = None
     split: Split | None = None
 
@@ -79,12 +79,12 @@ class Rejected:
         The culprit.
     """
 
-    where: str
+    location: str
     reason: str
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+        return f"{self.location}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
 type Outcome = Labelled | Rejected
@@ -146,7 +146,7 @@ class LabelOptions:
 
 
 def take(
-    where: str,
+    location: str,
     geometry: Geometry,
     labels: dict[str, Any],
     options: LabelOptions,
@@ -172,7 +172,7 @@ def take(
     material, scale, split
         As the source names them; by default the material is the reduced formula.
     """
-    if (rejected := _fault_of_geometry(where, geometry)) is not None:
+    if (rejected := _fault_of_geometry(location, geometry)) is not None:
         return rejected
     energy, forces, stress, magmoms = (labels.get(name) for name in ("energy", "forces", "stress", "magmoms"))
     n_atoms = len(geometry.numbers)
@@ -184,9 +184,9 @@ def take(
     ):
         if value is None:
             if name in ("energy", "forces"):
-                return Rejected(where, f"no {name}")
+                return Rejected(location, f"no {name}")
         elif np.shape(value) != shape:
-            return Rejected(where, f"{name} of wrong shape", f"{np.shape(value)} instead of {shape}")
+            return Rejected(location, f"{name} of wrong shape", f"{np.shape(value)} instead of {shape}")
     frame = Frame(
         geometry=geometry,
         energy=float(energy),  # type: ignore[arg-type]
@@ -195,28 +195,28 @@ def take(
         material=material or reduced_formula(geometry.numbers),
         magmoms=None if magmoms is None else np.asarray(magmoms, dtype=float),
     )
-    if (rejected := _fault_of_labels(where, frame, options)) is not None:
+    if (rejected := _fault_of_labels(location, frame, options)) is not None:
         return rejected
     part = SPLITS.get(split or "")
-    return Labelled(replace(frame, validation=part == "validation"), where, scale, part)
+    return Labelled(replace(frame, validation=part == "validation"), location, scale, part)
 
 
-def _fault_of_geometry(where: str, geometry: Geometry) -> Rejected | None:
+def _fault_of_geometry(location: str, geometry: Geometry) -> Rejected | None:
     if not len(geometry.numbers):
-        return Rejected(where, "no atoms")
+        return Rejected(location, "no atoms")
     if not (np.isfinite(geometry.positions).all() and np.isfinite(geometry.cell).all()):
-        return Rejected(where, "geometry with NaN")
+        return Rejected(location, "geometry with NaN")
     unknown = (geometry.numbers < 1) | (geometry.numbers > MAX_ATOMIC_NUMBER)
     if unknown.any():
         z = int(geometry.numbers[unknown][0])
         symbol = chemical_symbols[z] if 0 <= z < len(chemical_symbols) else "?"
-        return Rejected(where, "unknown element", f"{symbol}, atomic number {z}")
+        return Rejected(location, "unknown element", f"{symbol}, atomic number {z}")
     if geometry.volume < 1e-3 * len(geometry.numbers):
-        return Rejected(where, "cell without volume", f"{geometry.volume:.3g} Å³")
+        return Rejected(location, "cell without volume", f"{geometry.volume:.3g} Å³")
     return None
 
 
-def _fault_of_labels(where: str, frame: Frame, options: LabelOptions) -> Rejected | None:
+def _fault_of_labels(location: str, frame: Frame, options: LabelOptions) -> Rejected | None:
     for name, value in (
         ("energy", frame.energy),
         ("forces", frame.forces),
@@ -224,17 +224,17 @@ def _fault_of_labels(where: str, frame: Frame, options: LabelOptions) -> Rejecte
         ("magmoms", frame.magmoms),
     ):
         if value is not None and not np.isfinite(value).all():
-            return Rejected(where, f"{name} with NaN")
+            return Rejected(location, f"{name} with NaN")
     largest = float(np.linalg.norm(frame.forces, axis=1).max())
     if largest > options.max_force:
-        return Rejected(where, f"force above {options.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
+        return Rejected(location, f"force above {options.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
     if frame.stress is not None:
         strongest = float(np.abs(frame.stress).max())
         if strongest > MAX_STRESS:
-            return Rejected(where, "stress of no crystal; is its unit right?", f"{strongest:.3g} eV/Å³")
+            return Rejected(location, "stress of no crystal; is its unit right?", f"{strongest:.3g} eV/Å³")
         skew = float(np.abs(frame.stress - frame.stress.T).max())
         if skew > 1e-3 + 0.01 * strongest:
-            return Rejected(where, "stress is not symmetric", f"by {skew:.3g} eV/Å³")
+            return Rejected(location, "stress is not symmetric", f"by {skew:.3g} eV/Å³")
     return None
 
 
@@ -250,7 +250,9 @@ def _formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
     return str(Formula.from_dict(content).format("hill"))
 
 
-def unreadable(where: str, error: Exception) -> Rejected:
+def unreadable(location: str, error: Exception) -> Rejected:
     """Reject what a parser stumbles over."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
-    return Rejected(where, text if isinstance(error, ValueError) and text.startswith("stress ") else "unreadable", text)
+    return Rejected(
+        location, text if isinstance(error, ValueError) and text.startswith("stress ") else "unreadable", text
+    )

@@ -53,11 +53,11 @@ class Pressures:
     def compare(self, potential: Potential) -> Agreement | None:
         """Ask a potential; None if too few frames are under pressure."""
         frames = sorted(self._kept, key=_pressed, reverse=True)[:_KEPT]
-        found = [np.trace(p.stress) / 3 for p in potential.predict_geometries([f.geometry for f in frames])]
+        pressures = [np.trace(p.stress) / 3 for p in potential.predict_geometries([f.geometry for f in frames])]
         ratios = np.array(
             [
                 float(np.trace(frame.stress)) / 3 / pressure
-                for frame, pressure in zip(frames, found, strict=True)
+                for frame, pressure in zip(frames, pressures, strict=True)
                 if frame.stress is not None and abs(pressure) > _PRESSED
             ]
         )

@@ -44,10 +44,10 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / META).is_file():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.is_file() and (p.name.endswith(".db") or _reader(p.name)))
-    if not found:
+    files = sorted(p for p in path.iterdir() if p.is_file() and (p.name.endswith(".db") or _reader(p.name)))
+    if not files:
         raise MatrisError(f"{path}: no labelled frames in this folder; known are {KNOWN}")
-    return found
+    return files
 
 
 class LabelledFiles:

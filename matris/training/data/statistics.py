@@ -29,8 +29,8 @@ class _Values:
         self._least, self._most = np.inf, -np.inf
         self._sample = Thinned(_SAMPLE)
 
-    def add(self, found: NDArray[Any]) -> None:
-        values: NDArray[np.float64] = np.asarray(found, dtype=float).ravel()
+    def add(self, sample: NDArray[Any]) -> None:
+        values: NDArray[np.float64] = np.asarray(sample, dtype=float).ravel()
         values = values[np.isfinite(values)]
         if not len(values):
             return
@@ -95,7 +95,7 @@ def describe(
         )
         forces = arrays["forces"][per_atom[0]][per_atom[1]].astype(float)
         stresses = arrays["stresses"][chunk].astype(float)
-        for name, found in zip(
+        for name, sample in zip(
             names,
             (
                 n_atoms,
@@ -109,7 +109,7 @@ def describe(
             ),
             strict=True,
         ):
-            values[name].add(found)
+            values[name].add(sample)
     return {
         "elements": {
             chemical_symbols[z]: {

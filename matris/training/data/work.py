@@ -67,7 +67,7 @@ class WorkCheck:
         if not self._pairs:
             return {}
         n_atoms, rise, of_forces, of_stress = np.array(self._pairs).T
-        found = {}
+        ratios = {}
         for name, work, other in (("forces", of_forces, of_stress), ("stress", of_stress, of_forces)):
             needed = rise - other  # what the work should be; it tells also where a wrong unit makes the work tiny
             telling = [
@@ -78,8 +78,8 @@ class WorkCheck:
             if chosen.sum() >= _FEWEST:
                 ratio = needed[chosen] / work[chosen]
                 per_atom = float(np.median(ratio * n_atoms[chosen]))
-                found[name] = float(np.median(ratio)), per_atom, int(chosen.sum())
-        return found
+                ratios[name] = float(np.median(ratio)), per_atom, int(chosen.sum())
+        return ratios
 
     def problem(self) -> str | None:
         """Say what is wrong with the labels; None if nothing is, or too few frames could be compared."""

@@ -196,7 +196,7 @@ class _Spool:
         for name in ARRAYS:
             self._files[name] = self._stack.enter_context((self._folder / f"{name}.npy").open("w+b"))
             self._head(name)
-        self._where = self._stack.enter_context((self._folder / WHERE).open("w", encoding="utf-8"))
+        self._locations = self._stack.enter_context((self._folder / WHERE).open("w", encoding="utf-8"))
         rejected = self._stack.enter_context((self._folder / REJECTED).open("w", newline="", encoding="utf-8"))
         self._rejects = csv.writer(rejected)
         self._rejects.writerow(("where", "reason", "detail"))
@@ -234,19 +234,19 @@ class _Spool:
         if isinstance(item, Rejected):
             self.rejected[item.reason] += 1
             source.n_rejected += 1
-            self._rejects.writerow((item.where, item.reason, item.detail))
+            self._rejects.writerow((item.location, item.reason, item.detail))
             return
         frame, geometry = item.frame, item.frame.geometry
         material = self.materials.setdefault((frame.material, reduced_formula(geometry.numbers)), len(self.materials))
         if item.split is not None:
             self.declared.setdefault((material, len(self.sources) - 1), set()).add(item.split)
         if item.scale is not None:
-            self.scales.setdefault(item.scale, item.where)
+            self.scales.setdefault(item.scale, item.location)
         n_atoms = len(geometry.numbers)
         self.n_frames, self.n_atoms, source.n_frames = self.n_frames + 1, self.n_atoms + n_atoms, source.n_frames + 1
         self._check.add(frame)
         self._pressures.add(frame)
-        self._where.write(" ".join(item.where.split()) + "\n")
+        self._locations.write(" ".join(item.location.split()) + "\n")
         self._append("offsets", np.array(self.n_atoms))
         self._append("cells", geometry.cell)
         self._append("pbc", geometry.pbc)
@@ -280,7 +280,7 @@ class _Spool:
 
 def _one_scale(scales: dict[str, str]) -> str | None:
     if len(scales) > 1:
-        said = ", ".join(f"{scale} ({where})" for scale, where in scales.items())
+        said = ", ".join(f"{scale} ({location})" for scale, location in scales.items())
         raise MatrisError(f"the sources are on different energy scales: {said}; make a set of each")
     return next(iter(scales), None)
 
