@@ -1,4 +1,4 @@
-"""JSON of pymatgen and ASE, one crystal after the other: documents of any size, and JSON lines."""
+"""Crystals of JSON that pymatgen or ASE wrote: documents of any size, and JSON lines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
 
 
 def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-    """Find what is, or should be, a crystal in a value."""
+    """Yield what is a crystal in a value, and what should be one but is malformed."""
     if isinstance(value, list) and len(path) < DEEPEST:
         parts = list(enumerate(value))
         if path:  # a row or a column of a table, which holds other things too
@@ -89,7 +89,7 @@ def _is_crystal(value: dict[str, Any]) -> bool:
 
 
 def _location(path: Path) -> dict[str, Any]:
-    """Place in a document: names, and the first number."""
+    """Location in a document: names, and the first position in a list."""
     names = [step for step in path if isinstance(step, str)]
     numbers = [step for step in path if isinstance(step, int)]
     return ({"name": "/".join(names)} if names else {}) | ({"index": numbers[0]} if numbers else {})
@@ -100,7 +100,7 @@ def _parsed(location: dict[str, Any], item: Any) -> Parsed:
 
 
 def _structure(item: Any) -> Structure:
-    """Read a structure or anything that carries one, without building any other class a file may name."""
+    """Read a structure, or an object with a structure; other classes that a file may name are never built."""
     if isinstance(item, dict) and isinstance(item.get("structure"), dict):
         item = item["structure"]
     if isinstance(item, dict) and {"numbers", "positions"} <= item.keys():
@@ -114,7 +114,7 @@ def _structure(item: Any) -> Structure:
 
 
 def _from_ase(row: dict[str, Any]) -> Structure:
-    """Read a row of ASE's database in JSON."""
+    """Read a row of an ASE database in JSON."""
     numbers, positions, cell, pbc = (_array(row.get(name)) for name in ("numbers", "positions", "cell", "pbc"))
     if len(numbers) > MAX_SITES:
         raise ValueError(f"it has more than {MAX_SITES} sites")
@@ -122,7 +122,7 @@ def _from_ase(row: dict[str, Any]) -> Structure:
 
 
 def _array(value: Any) -> np.ndarray:
-    """Array as ASE writes it: a list, or an object that names shape and type."""
+    """Read an array as ASE writes it: a list, or an object with shape and type."""
     if isinstance(value, dict) and "array" in value:  # a cell
         value = value["array"]
     if isinstance(value, dict):

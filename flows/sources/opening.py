@@ -29,19 +29,29 @@ _MONGODB = ("mongodb://", "mongodb+srv://")
 
 def open_source(text: str) -> Iterator[Candidate]:
     """
-    Read or generate candidates, one by one.
+    Read or generate candidates one by one, from a source as users type it.
 
     Parameters
     ----------
     text
-        A structure file or a folder of them; a folder of results or a MongoDB URI, with ``?FILTER`` in the language of
-        `matris query`; or ``GENERATOR:SOURCE?OPTION=VALUE&OPTION=VALUE``, where SOURCE may be any of these. Options
-        belong to the first generator; docs/sources.md has them all. A file or folder of just this name comes first.
+        A structure file or a folder of structure files; a folder of results or a MongoDB URI, with ``?FILTER`` in the
+        language of ``matris query``; or ``GENERATOR:SOURCE?OPTION=VALUE&OPTION=VALUE``, where SOURCE may be any of
+        these. The options belong to the first generator; docs/sources.md lists them. An existing file or folder of
+        exactly this name takes precedence.
 
     Raises
     ------
     MatrisError
         If there is no such file, generator or option, a value cannot be read, or a filter is wrong.
+
+    Examples
+    --------
+    >>> for candidate in open_source("prototypes:Na-Cl?max_sites=2&limit=4"):
+    ...     print(candidate.structure.formula, candidate.provenance["aflow"])
+    Na1 A_cF4_225_a
+    Na1 A_cI2_229_a
+    Na2 A_hP2_194_c
+    Na1 Cl1 AB_cF8_225_a_b
     """
     kind, colon, rest = text.partition(":")
     if text.startswith(_MONGODB):
@@ -77,7 +87,7 @@ def _results(location: str, condition: str) -> Iterator[Candidate]:
 
 
 def _split_uri(text: str) -> tuple[str, str]:
-    """Part a filter from a MongoDB URI; a question mark may also begin the URI's own options."""
+    """Split a filter from a MongoDB URI; a question mark may also begin options of the URI."""
     base, *parts = text.split("?", 2)
     if parts:
         try:
@@ -90,7 +100,7 @@ def _split_uri(text: str) -> tuple[str, str]:
 
 
 def _options(kind: str, text: str, readers: dict[str, Reader]) -> Options:
-    """Read ``a=1&b=2``; names that are elements are kept together as ``mapping``."""
+    """Parse ``a=1&b=2``; names that are elements are collected in ``mapping``."""
     options: Options = {}
     for word in filter(None, text.split("&")):
         name, _, value = (part.strip() for part in word.partition("="))
@@ -157,4 +167,4 @@ _GENERATORS: dict[str, tuple[Generator, dict[str, Reader]]] = {
     "swap": (_swap, {"mapping": _names, "by": str, "at_once": int, "only": _names, "limit": int}),
     "rattle": (_rattle, {"n": int, "amplitude": float, "strain": float, "seed": int, "limit": int}),
 }
-"""How each is made, and what reads its options."""
+"""Function and option parsers of each generator."""

@@ -1,4 +1,4 @@
-"""One crystal of a file, or the reason why there is none."""
+"""A crystal of a file, or the reason why it could not be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARSE_ERRORS = (
     RecursionError,
     StructureError,
 )
-"""What the parsers of pymatgen and ASE raise on malformed text; numpy's LinAlgError is a ValueError."""
+"""Errors of the parsers of pymatgen and ASE on malformed text; numpy's LinAlgError is a ValueError."""
 
 _ODD_MESSAGES = {
     "integer modulo by zero": "a loop without values",
@@ -45,18 +45,18 @@ _ODD_MESSAGES = {
 @dataclass(frozen=True)
 class Parsed:
     """
-    One crystal of a file, or why there is none.
+    A crystal of a file, or the reason why it could not be read.
 
     Attributes
     ----------
     structure
-        Without oxidation states and site properties, or None.
+        The crystal without oxidation states and site properties, or None.
     error
-        One line, or None.
+        The reason in one line, or None.
     where
-        Place in the file, such as ``{"block": "NaCl"}``.
+        Location in the file, such as ``{"block": "NaCl"}``.
     text
-        What was parsed, or its beginning, for the identity of an item without a structure.
+        Text that was parsed, or its beginning: the identity of an item without a structure is made of it.
     """
 
     structure: Structure | None
@@ -67,16 +67,16 @@ class Parsed:
 
 def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, kind: str) -> Parsed:
     """
-    Call a reader; turn what goes wrong into a reason of one line.
+    Call a reader, and turn its error into a reason of one line.
 
     Parameters
     ----------
     read
-        Gives a structure, which may have oxidation states and site properties.
+        Returns a structure, which may have oxidation states and site properties.
     where
-        Place in the file.
+        Location in the file.
     text
-        What it parses.
+        Text that the reader parses.
     kind
         Name of the format.
     """
@@ -94,7 +94,7 @@ def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, 
 
 
 def _bare(structure: Structure) -> Structure:
-    """Only species, lattice and coordinates: what an identity is made of, and what a potential sees."""
+    """Keep species, lattice and coordinates only, which the identity and the potential depend on."""
     if len(structure) == 0:
         raise ValueError("it lists no atom sites")
     for site in structure:

@@ -1,4 +1,4 @@
-"""Relaxed crystals of a store of results, as candidates again."""
+"""Relaxed crystals of a results store as new candidates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BATCH = 1000  # ids in one query
 
 def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
     """
-    Take the relaxed crystals that a query finds.
+    Yield the relaxed crystals that match a query.
 
-    The ids of the documents are read at once, so that what a campaign writes to the same store meanwhile is not read.
+    The ids of the documents are read first, so documents that a campaign adds to the store meanwhile are left out.
 
     Parameters
     ----------
     query
-        Of a `matris.stores.CandidateStore`. Documents without a relaxed crystal, as after a failure, are left out.
+        Query of a `matris.stores.CandidateStore`. Documents without a relaxed crystal are left out.
 
     Yields
     ------
