@@ -27,7 +27,7 @@ _UNITS = {
 
 @contextmanager
 def drawn(log: Path, page: Path, title: str, *, wanted: bool) -> Iterator[None]:
-    """Draw the log in the end, also of a training that fails or is interrupted."""
+    """Draw the log at the end of the block, also after a failure or an interruption."""
     try:
         yield
     finally:
@@ -37,14 +37,14 @@ def drawn(log: Path, page: Path, title: str, *, wanted: bool) -> Iterator[None]:
 
 def write_curve(log: Path, page: Path, title: str) -> None:
     """
-    Draw what a training logged: losses, each validation error, learning rate.
+    Draw the log of a training: losses, validation errors, learning rate.
 
     Parameters
     ----------
     log
         ``log.csv`` of `matris.training.trainer.train`.
     page
-        HTML file that needs nothing else; replaced when the new one is complete.
+        Self-contained HTML file, replaced when the new one is complete.
     title
         Headline.
     """

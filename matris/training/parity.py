@@ -26,14 +26,14 @@ _STYLE = (
 
 def parity_figure(points: Mapping[str, NDArray[np.float64]], sets: Sequence[str]) -> go.Figure:
     """
-    Draw predictions over labels, a plot for each quantity and a colour for each set.
+    Plot predictions against labels, with one plot per quantity and one colour per set.
 
     Parameters
     ----------
     points
-        By quantity: set, label and prediction, shape (n, 3).
+        Set, label and prediction by quantity, shape (n, 3).
     sets
-        Their names.
+        Names of the sets.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def write_parity_page(
     path: Path, title: str, rows: Sequence[dict[str, Any]], figure: go.Figure, remarks: Sequence[str] = ()
 ) -> None:
     """
-    Write a page with tables of errors and parity plots that needs nothing else.
+    Write a self-contained page with tables of errors and parity plots.
 
     Parameters
     ----------

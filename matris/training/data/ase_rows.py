@@ -1,4 +1,4 @@
-"""Labelled rows of ASE's databases."""
+"""Labelled frames of ASE databases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _MATERIAL = ("material", "mp_id", "material_id", "candidate_id")
 
 def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
-    Yield the rows of a database with the results of a calculator: ASE's units, eV/Å³ unless `options` says otherwise.
+    Yield the rows of a database that have a calculator's results, in ASE's units.
+
+    Stresses are in eV/Å³ unless `options` names another unit.
 
     The key-value pairs ``material`` (or ``mp_id``, ``candidate_id``), ``split`` and ``energy_scale`` are used.
     """

@@ -1,4 +1,4 @@
-"""Energies per element that explain total energies best."""
+"""Energies per element, fitted to total energies."""
 
 from __future__ import annotations
 
@@ -21,26 +21,33 @@ if TYPE_CHECKING:
     from matris.model.network import MatRIS
     from matris.training.data.frame import Frame
 
-_CHUNK = 2**16  # structures looked at together
+_CHUNK = 2**16  # structures processed at once
 _ROUNDS = 20
-_LEAST = 1e-4  # eV/atom, below which an error is as good as none
+_LEAST = 1e-4  # eV/atom; smaller errors get the same weight
 
 
 def fractions(numbers: NDArray[np.integer], offsets: NDArray[np.int64]) -> csr_array:
     """
-    Compositions of structures that stand one after the other.
+    Compositions of structures whose atoms are stored in one array.
 
     Parameters
     ----------
     numbers
         Atomic numbers, shape (n_atoms,).
     offsets
-        Where each structure begins and the last one ends, shape (n + 1,).
+        Start of each structure, and the end of the last one, shape (n + 1,).
 
     Returns
     -------
     csr_array
-        Share of each element in the atoms of a structure, shape (n, 94).
+        Fraction of each element in each structure, shape (n, 94).
+
+    Examples
+    --------
+    >>> water_and_hydrogen = np.array([1, 1, 8, 1, 1])
+    >>> fractions(water_and_hydrogen, np.array([0, 3, 5])).toarray()[:, [0, 7]].round(3)
+    array([[0.667, 0.333],
+           [1.   , 0.   ]])
     """
     n = len(offsets) - 1
     keys, values = [], []
@@ -73,11 +80,11 @@ def least_squares(
     energies
         Energies per atom (eV), shape (n,).
     weights
-        Of the structures; by default all the same.
+        Weights of the structures, shape (n,); equal by default.
     ridge
-        What is added to the squared fractions of each element.
+        Regularization, added to the sum of squared fractions of each element.
     free
-        Atomic numbers of the elements whose energy may be other than zero; by default all.
+        Atomic numbers of the elements whose energies are fitted; the others are zero. By default all.
 
     Returns
     -------
@@ -97,9 +104,9 @@ def least_squares(
 
 def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> NDArray[np.float64]:
     """
-    Fit energies per atom so that the mean absolute error is least: by least squares, reweighted by the errors.
+    Fit energies per atom with the least mean absolute error, by iteratively reweighted least squares.
 
-    A wild value moves the fit no more than any other.
+    An outlier has no more influence than any other value.
 
     Parameters
     ----------
@@ -120,7 +127,7 @@ def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> ND
 
 def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """
-    Energies per element that explain the total energies best: ridge regression on composition.
+    Fit energies per element to total energies by ridge regression on composition.
 
     Parameters
     ----------
@@ -143,18 +150,18 @@ def refit_reference_energies(
     network: MatRIS, frames: Sequence[Frame], elements: Collection[str] | None = None, batch_size: int = 16
 ) -> None:
     """
-    Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
+    Fit the element energies to the residual energies of labelled frames by ridge regression on composition.
 
     Parameters
     ----------
     network
-        Changed in place. Elements that do not occur keep their energies.
+        The network, changed in place. Elements that do not occur keep their energies.
     frames
         Labelled frames.
     elements
-        Symbols of those whose energies may change; by default all.
+        Symbols of the elements whose energies may change; by default all.
     batch_size
-        Frames in a call.
+        Frames per evaluation.
     """
     numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
     energies = network.reference_energies

@@ -20,7 +20,7 @@ _UNITS = {
     "energy_unit": {"eV"},
     "forces_unit": {"eV/Å", "eV/A", "eV/Ang", "eV/angstrom"},
 }
-"""Keys in which frames may name their units, and what is read."""
+"""Keys in which frames may name their units, and the accepted values."""
 
 _MATERIAL = ("material", "mp_id", "material_id", "mptrj_traj_id", "alexandria_id", "candidate_id")
 """Keys that say which frames belong together."""
@@ -33,11 +33,11 @@ def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterato
     Parameters
     ----------
     name
-        Of the file.
+        Name of the file.
     stream
-        Its text; read once, frame by frame.
+        Its text, read once, frame by frame.
     options
-        How to read stresses, and limits.
+        Units and limits.
     """
     for number, (frame, problem) in enumerate(split_frames(stream)):
         location = f"{name}:{number}"
@@ -52,7 +52,7 @@ def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterato
 
 def from_atoms(location: str, atoms: Atoms, options: LabelOptions) -> Outcome:
     """
-    Take ASE's atoms with labels in a calculator, in ``info`` or in ``arrays``.
+    Convert ASE atoms with labels in a calculator, in ``info`` or in ``arrays``.
 
     Raises
     ------

@@ -26,6 +26,7 @@ from matris.training.data.element_energies import refit_reference_energies, regr
 from matris.training.data.frame import Frame, collate
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.finetuning import GENTLE, finetune, set_of
+from matris.training.fit_domain import fit_domain
 from matris.training.trainer import TrainSettings, train, validate
 
 CONFIG = ModelConfig(
@@ -283,6 +284,16 @@ def test_fine_tuned_on_the_command_line(data, parent, tmp_path):
     result = runner.invoke(app, ["finetune", str(parent), str(data["new"].path), "--output", str(tmp_path / "b")])
     assert result.exit_code == 1
     assert "--refit-energies" in result.output
+
+
+def test_a_domain_needs_elements_of_the_training_frames():
+    potential = matris.load(device="cpu")
+    made = [
+        Frame(Geometry.of(bulk(symbol)), 0.0, np.zeros((1, 3)), None, symbol, validation=symbol == "Ag")
+        for symbol in ("Cu", "Ag")
+    ]
+    with pytest.raises(MatrisError, match="no learnt frame that was set aside"):
+        fit_domain(potential, made)
 
 
 @pytest.mark.parametrize("command", ["train", "finetune"])
