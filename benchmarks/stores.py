@@ -1,10 +1,11 @@
-"""Latencies of queries over candidate documents, embedded and on a server: ``python benchmarks/stores.py --help``.
+"""
+Measure query latencies on candidate documents, embedded and on a server: ``python benchmarks/stores.py --help``.
 
-Documents have a real one's fields and 2 to 5 kB, in chemical systems of very different sizes, as in the Materials
-Project; collection and indexes are those of `matris.stores.CandidateStore`. Every query reads all documents it finds.
-Both stores answer in alternation, and must find the same; one that takes more than a second is asked five times. The
-server is the tests' own, which fetches all documents that meet a filter before it cuts a page of them, as MongoDB does
-not; ``--uri`` names another.
+Documents have the fields of real ones, 2 to 5 kB each, in chemical systems of very different sizes, as in the Materials
+Project. Collection and indexes are those of `matris.stores.CandidateStore`. Every query reads all documents that match.
+Both stores are queried in alternation and must return the same documents; a store that takes more than a second is
+queried five times only. The default server is that of the tests. Unlike MongoDB, it fetches all documents that match a
+filter before it returns a page; ``--uri`` names another server.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ ENOUGH = 5
 
 
 def template() -> dict[str, Any]:
-    """Make the document of one candidate the way a build does."""
+    """Make the document of one candidate, as a build does."""
     structure = rocksalt()
     record = {"candidate_id": "c", "source": "generated", "state": "converged", "energy": -4.0 * len(structure)}
     chunk = ChunkDocument.model_validate(
@@ -65,7 +66,7 @@ def template() -> dict[str, Any]:
 
 
 def documents(number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Vary the document: chemical system, distance above the hull, state, size."""
+    """Yield variants of the document: chemical system, distance to the hull, state, size."""
     plain = template()
     now = utc_now()
     weights = [1 / (i + 2) for i in range(len(ELEMENTS))]
@@ -90,7 +91,7 @@ def documents(number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def questions(chemical_systems: list[str], number: int, rng: random.Random) -> dict[str, Callable[[], Question]]:
-    """Name what is asked, each with a way to choose a question; systems are drawn as often as they have documents."""
+    """Return functions that draw a random query, by name; systems are drawn in proportion to their documents."""
 
     def by_id() -> Question:
         identity = f"{rng.randrange(number):016x}-abababab-cdcdcdcd"
@@ -120,7 +121,7 @@ def questions(chemical_systems: list[str], number: int, rng: random.Random) -> d
 
 
 def start_server(folder: Path, stack: ExitStack) -> str | None:
-    """Start the tests' server of MongoDB's protocol, each commit on disk; None where it is not installed."""
+    """Start the tests' server of MongoDB's protocol, with durable commits; return None if it is not installed."""
     program = shutil.which("secantusd-rs", path=str(Path(sys.executable).parent))
     if program is None:
         return None
@@ -136,7 +137,7 @@ def start_server(folder: Path, stack: ExitStack) -> str | None:
 
 
 def fill(store: CandidateStore, number: int) -> float:
-    """Store documents by the thousand; seconds. A server gets them without upserts, which are not measured here."""
+    """Store documents in batches of 1,000; return the time (s). On a server they are inserted, not upserted."""
     start = time.perf_counter()
     for batch in batched(documents(number, random.Random(0)), 1000):
         if isinstance(store.docs, MongoStore):
@@ -147,14 +148,14 @@ def fill(store: CandidateStore, number: int) -> float:
 
 
 def ask(store: CandidateStore, question: Question) -> tuple[float, list[str]]:
-    """Milliseconds to answer, and the ids."""
+    """Query a store; return the time (ms) and the ids."""
     start = time.perf_counter()
     found = list(question(store))
     return 1000 * (time.perf_counter() - start), [document["document_id"] for document in found]
 
 
 def slow(times: Sequence[float]) -> bool:
-    """Whether a store was asked often enough, as it takes more than a second."""
+    """Return whether a store takes more than a second and was queried often enough."""
     return len(times) >= ENOUGH and median(times) > 1000
 
 
@@ -169,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--uri", help="mongodb://HOST of a server; by default the tests' own is started")
+    parser.add_argument("--uri", help="mongodb://HOST of a server; default: start the tests' server")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -184,7 +185,7 @@ def main() -> None:
         )
         filled = {name: fill(store, options.documents) for name, store in stores.items()}
         systems = [document["chemsys"] for document in documents(options.documents, random.Random(0))]
-        print("\n| store, question | p50, ms | p95, ms | worst, ms | documents found, mean |\n|---|---|---|---|---|")
+        print("\n| store: query | p50, ms | p95, ms | maximum, ms | documents, mean |\n|---|---|---|---|---|")
         for question, choose in questions(systems, options.documents, random.Random(1)).items():
             times: dict[str, list[float]] = {name: [] for name in stores}
             found = 0
@@ -194,13 +195,13 @@ def main() -> None:
                 for name, (milliseconds, _) in answers.items():
                     times[name].append(milliseconds)
                 ids = [answer for _, answer in answers.values()]
-                assert all(answer == ids[0] for answer in ids), f"the stores differ: {question}"
+                assert all(answer == ids[0] for answer in ids), f"the stores return different documents: {question}"
                 found += len(ids[0])
             for name, taken in times.items():
                 print(row(f"{name}: {question}", taken, found / options.rounds), flush=True)
         for name, seconds in filled.items():
             print(
-                f"\n{name}: stored {options.documents / seconds:.0f} documents/s, by the thousand, all indexes kept",
+                f"\n{name}: stored {options.documents / seconds:.0f} documents/s, in batches of 1,000, all indexes",
                 flush=True,
             )
 
