@@ -15,7 +15,6 @@ from bson.errors import BSONError
 
 from matris.errors import StoreError
 from matris.stores.database.sqlite.disk import on_network_disk
-from matris.stores.database.sqlite.indexes import make_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +24,9 @@ type Version = tuple[sqlite3.Connection, int, int]
 BUSY_SECONDS = 60
 CACHE_KIBIBYTES = 65536  # the index pages of some 100,000 documents
 APPLICATION_ID = 0x4D745253  # "MtRS" in the file's header
-SCHEMA_VERSION = 2  # entries of several fields sort
-SCHEMA = """
-CREATE TABLE documents (rid INTEGER PRIMARY KEY AUTOINCREMENT, collection TEXT NOT NULL, document BLOB NOT NULL);
-CREATE INDEX documents_of ON documents (collection);
-CREATE TABLE indexes (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, fields TEXT NOT NULL,
-  is_unique INTEGER NOT NULL, sorts INTEGER NOT NULL, UNIQUE (collection, fields));
-CREATE TABLE entries (index_id INTEGER NOT NULL, rank INTEGER NOT NULL, value NOT NULL, rid INTEGER NOT NULL,
-  PRIMARY KEY (index_id, rank, value, rid)) WITHOUT ROWID;
-CREATE INDEX entries_of ON entries (rid, index_id);
-"""
+FORMAT = 3
+SCHEMA = "CREATE TABLE documents (_id INTEGER PRIMARY KEY AUTOINCREMENT, document BLOB NOT NULL)"
+"""Each collection adds tables of its own, see `matris.stores.database.sqlite.collection`."""
 REMEDIES = {
     sqlite3.SQLITE_NOTADB: "no SQLite database, or damaged; move it away or choose another place for the results",
     sqlite3.SQLITE_CORRUPT: "damaged; restore a copy, or save what is left with `sqlite3 FILE .recover`",
@@ -42,6 +34,7 @@ REMEDIES = {
     sqlite3.SQLITE_FULL: "the disk is full; nothing of this update was stored, free some space and run it again",
     sqlite3.SQLITE_READONLY: "read-only; copy it to a place you can write to",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; check that you can write in its folder",
+    sqlite3.SQLITE_CONSTRAINT: "documents have the same values where a unique index allows one; remove all but one",
     sqlite3.SQLITE_TOOBIG: "a document of more than 1 GB; keep large arrays in files, or fewer in one document",
     sqlite3.SQLITE_IOERR: "the disk failed, or its file system has no locks; choose a folder on a local disk",
 }
@@ -164,36 +157,23 @@ def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
         with db:
             db.execute("BEGIN IMMEDIATE")
             if _is_empty(db):  # else another process was faster
-                for statement in SCHEMA.split(";"):
-                    db.execute(statement)
+                db.execute(SCHEMA)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                db.execute(f"PRAGMA user_version = {FORMAT}")
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(f"{path} is another program's database; choose another place for the results")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    if version != FORMAT:
         raise StoreError(
-            f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}: upgrade matris-flows"
+            f"{path} has format {version}, and this version of matris-flows reads format {FORMAT} only: "
+            "use the version that wrote the file, or choose another place for the results"
         )
-    if version < SCHEMA_VERSION:
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            _upgrade(db)
     if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved between disks
         _set_journal(db, journal)
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:
     return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-
-
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Make the indexes on several fields again; another process may have been faster."""
-    if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-        sql = "SELECT collection, fields, is_unique FROM indexes WHERE instr(fields, char(10))"
-        for collection, fields, unique in db.execute(sql).fetchall():
-            make_index(db, collection, tuple(fields.split("\n")), unique=bool(unique))
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _set_journal(db: sqlite3.Connection, journal: str) -> None:

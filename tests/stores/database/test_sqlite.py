@@ -22,7 +22,7 @@ from monty.json import MontyDecoder, MontyEncoder
 
 from matris.errors import StoreError
 from matris.stores.database.sqlite import disk
-from matris.stores.database.sqlite.file import SCHEMA_VERSION
+from matris.stores.database.sqlite.file import FORMAT
 from matris.stores.database.sqlite.store import SQLiteStore
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
@@ -176,21 +176,52 @@ def test_a_document_that_changes_while_it_is_read(path):
     assert [document["task_id"] for document in found] == [2]
 
 
-def test_a_file_of_the_first_version(path):
-    """Its indexes on several fields do not sort; they are made again."""
+def test_names_differ_in_case(path):
+    """SQLite ignores case in names of tables and columns, MongoDB does not."""
+    with SQLiteStore(path, "c") as lower, SQLiteStore(path, "C") as upper:
+        for field in ("Fe", "fe", "^fe", 'a "quoted" name', "select", "value", "field", "_id"):
+            assert lower.ensure_index(field)
+        lower.update({"task_id": 1, "Fe": 2, "fe": 3, "^fe": 4, 'a "quoted" name': 5, "select": 6, "value": [7]})
+        upper.update({"task_id": 9})
+        for criteria in ({"Fe": 2}, {"fe": 3}, {"^fe": 4}, {'a "quoted" name': 5}, {"select": 6}, {"value": 7}):
+            assert ids(lower, criteria) == [1]
+        assert (ids(lower, {"Fe": 3}), ids(upper), ids(lower)) == ([], [9], [1])
+        assert ids(lower, {"_id": lower.query_one()["_id"]}) == [1]
+
+
+def test_a_unique_index_counts_null_and_elements(path):
+    """As on a server: null is a value, and each element of an array is one."""
     with SQLiteStore(path, "c") as store:
-        assert store.ensure_index(["uuid", "index"], unique=True)
-        store.update([{"task_id": i, "uuid": "u", "index": i} for i in range(3)], key=["uuid", "index"])
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE entries SET value = value || 'old' WHERE typeof(value) = 'blob'")
-        db.execute("UPDATE indexes SET sorts = 0")
-        db.execute("PRAGMA user_version = 1")
-    with SQLiteStore(path, "c") as store:
-        store.update({"task_id": 9, "uuid": "u", "index": 1}, key=["uuid", "index"])
-        assert ids(store, {"uuid": "u", "index": {"$gte": 1}}, sort={"index": -1}) == [2, 9]
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-        assert db.execute("SELECT count(*) FROM entries WHERE CAST(value AS TEXT) LIKE '%old'").fetchone() == (0,)
+        assert store.ensure_index("v", unique=True)
+        store.update([{"task_id": 1}, {"task_id": 2, "v": [1, 2]}, {"task_id": 3, "v": 3}, {"task_id": 4, "v": [{}]}])
+        store.update({"task_id": 2, "v": [2, 4], "n": 1})
+        store.update({"task_id": 5, "v": [{"k": 1}]})
+        for taken in ({}, {"v": None}, {"v": 2}, {"v": [3]}, {"v": [5, 4]}, {"v": [None]}):
+            with pytest.raises(StoreError, match="unique"):
+                store.update({"task_id": 6} | taken)
+        store.update([{"task_id": 6, "v": 1}, {"task_id": 7, "v": [True]}])
+        assert store.count() == 7
+        assert not store.ensure_index("n", unique=True)  # several documents have none
+
+
+def test_a_changed_field_leaves_the_other_indexes_alone(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    assert all(store.ensure_index(field) for field in ("a", "b", "tags"))
+    store.update({"task_id": 1, "a": 1, "b": 1, "tags": ["x"]})
+    statements = []
+    store._file._db.set_trace_callback(statements.append)
+    store.set_fields({1: {"a": 1.0, "c": 5}})
+    assert [sql for sql in statements if sql.startswith('UPDATE "c fields"')] == [
+        'UPDATE "c fields" SET "a" = 1.0 WHERE _id = 1'
+    ]
+    store.set_fields({1: {"tags": "y"}})
+    assert (ids(store, {"tags": "x"}), ids(store, {"tags": "y"}), ids(store, {"a": {"$type": "double"}})) == (
+        [],
+        [1],
+        [1],
+    )
+    assert ids(store, sort={"tags": 1}) == [1]
 
 
 def test_an_index_spares_reading(path):
@@ -522,11 +553,14 @@ def other_program(path):
         db.execute("CREATE TABLE t (x)")
 
 
-def from_the_future(path):
-    with SQLiteStore(path, "c"):
-        pass
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+def of_format(number):
+    def make(path):
+        with SQLiteStore(path, "c"):
+            pass
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {number}")
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -534,7 +568,8 @@ def from_the_future(path):
     [
         (lambda path: path.write_bytes(b"not a database " * 100), "no SQLite database"),
         (other_program, "another program's"),
-        (from_the_future, "upgrade"),
+        (of_format(FORMAT + 1), rf"has format {FORMAT + 1}.*reads format {FORMAT} only: use the version that wrote"),
+        (of_format(FORMAT - 1), rf"has format {FORMAT - 1}.*choose another place"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
