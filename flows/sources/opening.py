@@ -14,6 +14,7 @@ from pymongo.uri_parser import parse_uri
 
 from matris.errors import MatrisError
 from matris.flows.sources.files import read_candidates
+from matris.stores.database import DATABASE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,6 @@ type Reader = Callable[[str], Any]
 type Options = dict[str, Any]
 type Generator = Callable[[str, Options], Iterator[Candidate]]
 
-_DATABASE = "matris.sqlite"
 _MONGODB = ("mongodb://", "mongodb+srv://")
 
 
@@ -48,13 +48,13 @@ def open_source(text: str) -> Iterator[Candidate]:
     if text.startswith(_MONGODB):
         return _results(*_split_uri(text))
     if Path(text).exists():
-        return _results(text, "") if (Path(text) / _DATABASE).is_file() else read_candidates(text)
+        return _results(text, "") if (Path(text) / DATABASE_FILE).is_file() else read_candidates(text)
     if colon and kind in _GENERATORS:
         generate, readers = _GENERATORS[kind]
         inner, _, options = rest.rpartition("?") if "?" in rest else (rest, "", "")
         return generate(inner, _options(kind, options, readers))
     base, question, condition = text.partition("?")
-    if question and (Path(base) / _DATABASE).is_file():
+    if question and (Path(base) / DATABASE_FILE).is_file():
         return _results(base, condition)
     if colon and re.fullmatch(r"[a-z]+", kind):
         raise MatrisError(

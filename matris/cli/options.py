@@ -123,7 +123,7 @@ def check_there(location: str | None) -> None:
         If there is no store.
     """
     from matris.errors import StoreError
-    from matris.stores.database.jobstore import DATABASE_FILE
+    from matris.stores.database import DATABASE_FILE
 
     if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
         raise StoreError(f"{location} holds no results: there is no {DATABASE_FILE} in it")

@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
+from matris.stores.database import DATABASE_FILE
 from matris.stores.database.mongo import ResultsGridFSStore, ResultsMongoStore
 from matris.stores.database.private_mongo import PrivateMongoStore
 from matris.stores.database.sqlite.store import SQLiteStore
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from maggma.core import Store
 
 DEFAULT_FOLDER = "matris-results"
-DATABASE_FILE = "matris.sqlite"
 PROJECT = "project://"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
 INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format")
