@@ -137,14 +137,14 @@ class Collection:
         self._irregular: dict[str, bool] = {}
 
     def is_irregular(self, field: str) -> bool:
-        """Ask whether a document has an array, sub-document, bytes or NaN in an indexed field."""
+        """Return whether an indexed field is irregular in any document, so that its column does not sort."""
         if field not in self._irregular:
             sql = f"SELECT 1 FROM {self.elements} WHERE field = ? LIMIT 1"  # noqa: S608 - names are quoted
             self._irregular[field] = self.db.execute(sql, [field]).fetchone() is not None
         return self._irregular[field]
 
     def find(self, fields: Sequence[str], values: Sequence[Value]) -> int | None:
-        """Return the number of a document with these values, encoded, or None."""
+        """Return the number of a document with these encoded values, or None."""
         row = self.db.execute(f"SELECT _id FROM {self.table} WHERE {_same(fields)} LIMIT 1", values).fetchone()  # noqa: S608
         return row and row[0]
 
@@ -160,7 +160,7 @@ class Collection:
         Raises
         ------
         StoreError
-            If it breaks a unique index.
+            If the document breaks a unique index.
         """
         number = self.db.execute("INSERT INTO documents (document) VALUES (?)", [blob]).lastrowid or 0
         row, elements = self._columns(number, document)
@@ -175,7 +175,7 @@ class Collection:
         Raises
         ------
         StoreError
-            If it breaks a unique index.
+            If the document breaks a unique index.
         """
         self.db.execute("UPDATE documents SET document = ? WHERE _id = ?", [blob, number])
         self._fill(number, document)
@@ -186,7 +186,7 @@ class Collection:
             self.db.executemany(f"DELETE FROM {table} WHERE _id = ?", [(number,) for number in numbers])  # noqa: S608
 
     def ensure_index(self, fields: tuple[str, ...], *, unique: bool = False) -> None:
-        """Make an index on one field or several, or make it unique, unless there is one.
+        """Create an index on one field or several, unless it exists; make an existing one unique if `unique` is true.
 
         Raises
         ------
@@ -213,10 +213,10 @@ class Collection:
         self.db.execute(f"CREATE TABLE {self.table} (_id INTEGER PRIMARY KEY)")
         columns = "_id INTEGER NOT NULL, field TEXT NOT NULL, value NOT NULL, PRIMARY KEY (_id, field, value)"
         self.db.execute(f"CREATE TABLE {self.elements} ({columns}) WITHOUT ROWID")
-        self.db.execute(f"CREATE INDEX {quoted(self.name + ' by element')} ON {self.elements} (field, value)")
+        self.db.execute(f"CREATE INDEX {quoted(self.name + _ELEMENTS + ' index')} ON {self.elements} (field, value)")
 
     def _fill(self, number: int, document: Document) -> None:
-        """Write what has changed of a document's columns and elements."""
+        """Write the changed columns and elements of a document."""
         row, elements = self._columns(number, document)
         names = ", ".join(["_id", *map(quoted, row)])
         old = self.db.execute(f"SELECT {names} FROM {self.table} WHERE _id = ?", [number]).fetchone()[1:]  # noqa: S608
@@ -229,7 +229,7 @@ class Collection:
             self._add_elements(number, elements)
 
     def _columns(self, number: int, document: Document) -> tuple[dict[str, Value], set[tuple[str, Value]]]:
-        """Columns by field, and fields and values of the elements; refuse what breaks a unique index."""
+        """Return columns by field, and fields and values of elements; refuse a document that breaks a unique index."""
         row: dict[str, Value] = {}
         elements: set[tuple[str, Value]] = set()
         for field in self.layout.fields:
@@ -247,7 +247,7 @@ class Collection:
     def _check_unique(
         self, fields: Sequence[str], number: int, row: Document, elements: set[tuple[str, Value]], document: Document
     ) -> None:
-        """Refuse a document if another has the same values, null being one; elements of arrays count one by one."""
+        """Refuse a document if another has the same values; null counts as a value, and so does each array element."""
         keys: list[list[Value]] = [[row[field] for field in fields]]
         sql = f"SELECT _id FROM {self.table} WHERE {_same(fields)}"  # noqa: S608 - names are quoted
         if len(fields) == 1:

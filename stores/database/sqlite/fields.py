@@ -11,27 +11,27 @@ if TYPE_CHECKING:
 
 
 def project(document: dict[str, Any], properties: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
-    """Keep the named fields (or drop them, with zeros), in sub-documents and arrays too; ``_id`` stays unless dropped.
+    """Apply a projection, which keeps fields (ones) or drops them (zeros); ``_id`` stays unless it is dropped.
 
     Raises
     ------
     StoreError
-        If the projection uses operators or both keeps and drops.
+        If the projection has operators, or both keeps and drops fields.
     """
-    wanted = dict(properties) if isinstance(properties, dict) else dict.fromkeys(properties or (), 1)
-    with_id = wanted.pop("_id", None)
-    if not {*wanted.values(), with_id or 0} <= {0, 1} or len({bool(way) for way in wanted.values()}) > 1:
+    ways = dict(properties) if isinstance(properties, dict) else dict.fromkeys(properties or (), 1)
+    id_way = ways.pop("_id", None)
+    if not {*ways.values(), id_way or 0} <= {0, 1} or len({bool(way) for way in ways.values()}) > 1:
         raise StoreError(f"projection {properties}: give only ones (keep) or only zeros (drop)")
-    keep = bool(next(iter(wanted.values()), with_id))
+    keep = bool(next(iter(ways.values()), id_way))
     tree: dict[str, Any] = {}
-    for path in sorted(wanted, reverse=True):  # "a" comes after "a.b": the shorter path wins
+    for path in sorted(ways, reverse=True):  # "a" comes after "a.b": the shorter path wins
         *parents, leaf = path.split(".")
         branch = tree
         for name in parents:
             branch = branch.setdefault(name, {})
         branch[leaf] = {}
     result: dict[str, Any] = _walk(document, tree, keep=keep)
-    if with_id == 0:
+    if id_way == 0:
         result.pop("_id", None)
     elif "_id" in document:
         result["_id"] = document["_id"]
@@ -39,24 +39,24 @@ def project(document: dict[str, Any], properties: Mapping[str, Any] | Sequence[s
 
 
 def with_fields(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Set fields, those in sub-documents by dotted names; sub-documents that lack are made.
+    """Return a document with fields set; a dotted name leads into sub-documents, and creates missing ones.
 
     Raises
     ------
     StoreError
-        If a name leads through what is no sub-document.
+        If a name leads through a value that is not a sub-document.
     """
     changed = dict(document)
     for path, value in fields.items():
         *parents, leaf = path.split(".")
-        place = changed
+        target = changed
         for name in parents:
-            below = place.get(name, {})
-            if not isinstance(below, dict):
-                raise StoreError(f"cannot set {path!r}: {name!r} is {type(below).__name__}, not a sub-document")
-            place[name] = dict(below)
-            place = place[name]
-        place[leaf] = value
+            child = target.get(name, {})
+            if not isinstance(child, dict):
+                raise StoreError(f"cannot set {path!r}: {name!r} is {type(child).__name__}, not a sub-document")
+            target[name] = dict(child)
+            target = target[name]
+        target[leaf] = value
     return changed
 
 

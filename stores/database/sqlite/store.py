@@ -1,4 +1,4 @@
-"""A maggma store in one SQLite file: what keeps results where no database server runs."""
+"""A maggma store in one SQLite file, for results on a machine without a database server."""
 
 from __future__ import annotations
 
@@ -43,20 +43,34 @@ _OTHER_COLLECTIONS = {"$graphLookup", "$lookup", "$merge", "$out", "$unionWith"}
 
 
 class SQLiteStore(Store):  # type: ignore[misc]
-    """A collection of documents in a SQLite file that threads and processes of one machine may share.
+    """A collection of documents in a SQLite file, which threads and processes of one machine may share.
 
-    Each update is one transaction, on disk when the call returns. Criteria follow MongoDB: the indexes answer equality,
-    ``$in`` and comparisons on indexed fields, the documents the rest. ``_id`` is a document's number in the file.
-    A file on a network file system is refused, see `matris.stores.database.sqlite.disk`.
+    Each update is one transaction, which is on disk when the call returns. Filters follow MongoDB. Indexes answer
+    equality, ``$in``, comparisons and their negations on indexed fields; the documents answer all other conditions.
+    ``_id`` is the number of a document in the file. Files on network file systems are refused, see
+    `matris.stores.database.sqlite.disk`.
 
     Parameters
     ----------
     path
-        The file; made on first use. A relative path is resolved once, here, as jobs change their folder.
+        Database file, created on first use. A relative path is made absolute here, because jobs change their folder.
     collection_name
-        A file holds any number of collections.
+        Name of the collection; a file holds any number of collections.
     key, last_updated_field, last_updated_type, validator
         As for every maggma store.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, SQLiteStore(Path(folder) / "runs.sqlite", "runs") as store:
+    ...     store.ensure_index("energy")
+    ...     store.update([{"task_id": i, "energy": -1.5 * i, "tags": ["bulk"]} for i in range(4)])
+    ...     store.count({"tags": "bulk", "energy": {"$lte": -1.5}})
+    ...     [document["task_id"] for document in store.query(sort={"energy": 1}, limit=2)]
+    True
+    3
+    [3, 2]
     """
 
     def __init__(
@@ -76,7 +90,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """Where the documents are."""
+        """Address of the collection."""
         return f"sqlite://{self.path}/{self.collection_name}"
 
     @property
@@ -90,7 +104,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         return hash(self.name)
 
     def connect(self, force_reset: bool = False) -> None:
-        """Open the file, see :meth:`SQLiteFile.connect`."""
+        """Open the file, and create it if it does not exist."""
         if force_reset:
             self.close()
         self._file.connect()
@@ -107,7 +121,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Document]:
-        """Yield the documents that match, read one at a time; parameters as in maggma."""
+        """Yield the documents that match, reading one at a time; the parameters are those of maggma."""
         for document in self._matches(criteria, sort, skip, limit):
             yield project(document, properties) if properties else document
 
@@ -121,7 +135,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         return sum(1 for _ in self._matches(criteria))
 
     def distinct(self, field: str, criteria: Document | None = None, all_exist: bool = False) -> list[Any]:  # noqa: ARG002
-        """Collect the different values of a field, an array's elements one by one."""
+        """Collect the different values of a field; each element of an array is a value."""
         if (values := self._distinct_values(field, criteria)) is not None:
             return values
         by_key: dict[Any, Any] = {}
@@ -136,22 +150,22 @@ class SQLiteStore(Store):  # type: ignore[misc]
         """
         Run an aggregation pipeline over the collection.
 
-        A ``$match`` at the start uses the indexes, later ones the same filters; mongomock does the other stages in
-        memory, with the documents that are left, so match first.
+        A ``$match`` at the start uses the indexes; later ones use the same filters. mongomock runs all other stages in
+        memory on the documents that are left, so put the ``$match`` first.
 
         Parameters
         ----------
         pipeline
-            Stages in MongoDB's language.
+            Stages, as in MongoDB.
 
         Raises
         ------
         StoreError
-            If a stage reads or writes another collection, is unknown to mongomock, or is wrong.
+            If a stage uses another collection, is unknown to mongomock, or is invalid.
         """
         stages = [name for stage in pipeline for name in stage]
         if refused := _OTHER_COLLECTIONS.intersection(stages):
-            raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore for it")
+            raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore")
         first = 1 if stages[:1] == ["$match"] else 0
         documents = list(self._matches(pipeline[0]["$match"] if first else None))
         for stage in pipeline[first:]:
@@ -174,7 +188,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[tuple[Document, list[Document]]]:
-        """Group the documents that have all `keys`: pairs of the values and the documents that have them."""
+        """Group the documents that have all `keys`: pairs of key values and the documents with these values."""
         keys = keys if isinstance(keys, list) else [keys]
         wanted = [*properties, *keys] if properties else None
         groups: dict[Any, tuple[Document, list[Document]]] = {}
@@ -188,7 +202,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         yield from groups.values()
 
     def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
-        """Store documents; each replaces the one with the same value or values of `key`. All are stored, or none.
+        """Store documents; each replaces the document with the same value or values of `key`. All are stored, or none.
 
         Raises
         ------
@@ -213,7 +227,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
                     collection.replace(number, document, blob)
 
     def set_fields(self, changes: Mapping[Any, Document]) -> int:
-        """Set fields of documents named by key, all or none, see `matris.stores.database.atomic.set_fields`."""
+        """Set fields of documents by key, all or none, see `matris.stores.database.atomic.set_fields`."""
         key = _fields(self.key)
         keyed = [(self._identity({self.key: value}, key), _plain(fields)[0]) for value, fields in changes.items()]
         n_documents = 0
@@ -247,8 +261,8 @@ class SQLiteStore(Store):  # type: ignore[misc]
         Returns
         -------
         bool
-            Whether it exists, and is unique if asked for; False (and a warning) if documents have the same value or
-            the file cannot be written.
+            True if the index exists, and is unique if `unique` is true. False, with a warning, if documents have the
+            same values or the file cannot be written.
         """
         fields = _fields(key)
         if fields == ("_id",):
@@ -273,21 +287,21 @@ class SQLiteStore(Store):  # type: ignore[misc]
                 self._tables(db).remove(numbers)
 
     def _tables(self, db: sqlite3.Connection) -> Collection:
-        """Tables of the collection for reading; their layout is read again when SQLite's schema has changed."""
+        """Return the tables of the collection; their layout is read again only after a change of SQLite's schema."""
         schema = db, db.execute("PRAGMA schema_version").fetchone()[0]
         if self._layout is None or self._layout[0] != schema:
             self._layout = schema, read_layout(db, self.collection_name)
         return Collection(db, self.collection_name, self._layout[1])
 
     def _indexed(self, db: sqlite3.Connection, key: tuple[str, ...]) -> Collection:
-        """Tables of the collection for writing, with indexes on the key and on the time of the last update."""
+        """Return the tables of the collection for writing, indexed by the key and by the time of the last update."""
         collection = Collection(db, self.collection_name)
         for fields in (key, (self.last_updated_field,)):
             collection.ensure_index(fields)
         return collection
 
     def _documents(self, numbers: Sequence[int], criteria: Document, sure_at: Version | None) -> Iterator[Document]:
-        """Read documents one at a time; `criteria` are checked unless the file still has the version `sure_at`."""
+        """Read documents one at a time; check `criteria` unless the file still has the version `sure_at`."""
         for number in numbers:
             with self._file.reading() as db:
                 row = db.execute("SELECT document FROM documents WHERE _id = ?", [number]).fetchone()
@@ -303,7 +317,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Document]:
-        """Documents that match, in order; keeps their numbers and sort keys in memory, never all documents."""
+        """Yield the documents that match, in order; only their numbers and sort keys are in memory at once."""
         criteria = _as_read(criteria or {})
         with self._file.reading() as db:
             now = version(db)
@@ -324,7 +338,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         return self._documents([number for _, number in keyed[skip:stop]], criteria, now)
 
     def _distinct_values(self, field: str, criteria: Document | None) -> list[Any] | None:
-        """Different values of an indexed field without reading documents, or None where only documents tell."""
+        """Return the different values of an indexed field, or None if documents must be read for them."""
         with self._file.reading() as db:
             collection = self._tables(db)
             selection = select(collection, _as_read(criteria or {}))
@@ -343,7 +357,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         return [decoded(value) for value in values - {EMPTY_ARRAY}]
 
     def _valid(self, docs: list[Document] | Document) -> Iterator[tuple[Document, bytes]]:
-        """Documents without ``_id``, and in BSON, less those the validator refuses (an error if it is strict)."""
+        """Yield documents without ``_id``, plain and in BSON; skip those that a lenient validator refuses."""
         for doc in docs if isinstance(docs, list) else [docs]:
             document, blob = _plain({name: value for name, value in doc.items() if name != "_id"})
             if not self.validator or self.validator.is_valid(document):
@@ -359,13 +373,13 @@ class SQLiteStore(Store):  # type: ignore[misc]
         for field, value in zip(key, values, strict=True):
             if value is OTHER or not has(document, field):
                 raise StoreError(
-                    f"{self.name}: no plain value of the key {field!r} in a document with {list(document)}"
+                    f"{self.name}: no plain value of the key {field!r} in a document with the fields {list(document)}"
                 )
         return values
 
 
 def _plain(document: Mapping[str, Any]) -> tuple[Document, bytes]:
-    """Return a document as a server would give it back, and in BSON."""
+    """Return a document as a server would send it back, and its BSON."""
     try:
         blob = bson.encode(document)
     except (InvalidDocument, OverflowError):  # numpy numbers, structures, keys that are not strings
@@ -377,7 +391,7 @@ def _plain(document: Mapping[str, Any]) -> tuple[Document, bytes]:
 
 
 def _as_read(criteria: Document) -> Document:
-    """Criteria as a server reads them: times in UTC and milliseconds, tuples as lists."""
+    """Return a filter as a server reads it: times in UTC and milliseconds, tuples as lists."""
     plain: Document = bson.decode(bson.encode(criteria))
     return plain
 
