@@ -73,12 +73,12 @@ def read_uri(path: str | Path) -> str:
     try:
         mode = file.stat().st_mode
         if mode & _OTHERS:
-            raise StoreError(f"{file} holds a password and others may read it; run chmod 600 {file}")
+            raise StoreError(f"{file} holds a password and others may read it: chmod 600 {file}")
         uri = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(
             f"the address of the database cannot be read from {file} ({error}): write "
-            "mongodb://USER:PASSWORD@HOST:PORT/DATABASE into it, and run chmod 600 on it"
+            "mongodb://USER:PASSWORD@HOST:PORT/DATABASE into it, and chmod 600 it"
         ) from error
     uri_database(uri, str(file))
     return uri

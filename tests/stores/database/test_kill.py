@@ -101,7 +101,7 @@ def results(server):
 
 @pytest.mark.parametrize("trials", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_writers_and_server(tmp_path, killable_server, trials):
-    """A store opened before the server was killed answers after it was started again; so do the writers' own."""
+    """A store that was opened before the server was killed answers after its restart; so do those of the writers."""
     store = results(killable_server)
     kill_writers(killable_server.uri, tmp_path, trials, random.Random(trials))
     writers = [start_writer(killable_server.uri, tmp_path) for _ in range(2)]
@@ -125,12 +125,12 @@ def test_concurrent_upserts_of_the_same_keys(killable_server):
     problems = []
 
     def work(number):
-        mine = ResultsMongoStore.from_uri(killable_server.uri, "c", "kills", key="task_id")
-        mine.connect()
+        own = ResultsMongoStore.from_uri(killable_server.uri, "c", "kills", key="task_id")
+        own.connect()
         try:
             for i in range(100):
-                mine.update({"task_id": i, "by": number})
-        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+                own.update({"task_id": i, "by": number})
+        except Exception as error:  # noqa: BLE001 - checked in the main thread
             problems.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -150,7 +150,7 @@ def relax(n):
 
 @pytest.mark.parametrize("data", ["gridfs", "mongo"])
 def test_a_job_store_survives_its_server(tmp_path, monkeypatch, killable_server, data):
-    """Arrays in GridFS or a second collection, documents through jobflow, before and after."""
+    """Documents and arrays, in GridFS or a second collection, survive a kill of the server."""
     monkeypatch.chdir(tmp_path)
     uri = f"{killable_server.uri}/results"
     if data == "gridfs":
