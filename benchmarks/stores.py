@@ -33,6 +33,7 @@ from peers import machine
 from pymongo import MongoClient
 
 from matris.stores.candidate_store import CandidateStore
+from matris.stores.database import DATABASE_FILE
 from matris.stores.documents.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
 
 if TYPE_CHECKING:
@@ -128,9 +129,9 @@ def start_server(folder: Path, stack: ExitStack) -> str | None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "server"), "--standalone"]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "server"), "--standalone"]
     options = ["--sync-on-commit", "--log-file-max", "64MB", "--cache-size", "256M", "--log-level", "WARNING"]
-    server = subprocess.Popen([program, *place, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([program, *address, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(server.wait)
     stack.callback(server.kill)
     return f"mongodb://127.0.0.1:{port}"
@@ -150,8 +151,8 @@ def fill(store: CandidateStore, number: int) -> float:
 def ask(store: CandidateStore, question: Question) -> tuple[float, list[str]]:
     """Query a store; return the time (ms) and the ids."""
     start = time.perf_counter()
-    found = list(question(store))
-    return 1000 * (time.perf_counter() - start), [document["document_id"] for document in found]
+    matches = list(question(store))
+    return 1000 * (time.perf_counter() - start), [document["document_id"] for document in matches]
 
 
 def slow(times: Sequence[float]) -> bool:
@@ -159,10 +160,10 @@ def slow(times: Sequence[float]) -> bool:
     return len(times) >= ENOUGH and median(times) > 1000
 
 
-def row(name: str, times: Sequence[float], found: float) -> str:
+def row(name: str, times: Sequence[float], n_documents: float) -> str:
     """Format a row of the table."""
     p95 = quantiles(times, n=20)[-1]
-    return f"| {name} | {median(times):.1f} | {p95:.1f} | {max(times):.1f} | {found:.0f} |"
+    return f"| {name} | {median(times):.1f} | {p95:.1f} | {max(times):.1f} | {n_documents:.0f} |"
 
 
 def main() -> None:
@@ -188,22 +189,24 @@ def main() -> None:
         print("\n| store: query | p50, ms | p95, ms | maximum, ms | documents, mean |\n|---|---|---|---|---|")
         for question, choose in questions(systems, options.documents, random.Random(1)).items():
             times: dict[str, list[float]] = {name: [] for name in stores}
-            found = 0
+            n_documents = 0
             for _ in range(options.rounds):
                 asked = choose()
                 answers = {name: ask(store, asked) for name, store in stores.items() if not slow(times[name])}
                 for name, (milliseconds, _) in answers.items():
                     times[name].append(milliseconds)
                 ids = [answer for _, answer in answers.values()]
-                assert all(answer == ids[0] for answer in ids), f"the stores return different documents: {question}"
-                found += len(ids[0])
+                assert all(answer == ids[0] for answer in ids), f"the stores differ: {question}"
+                n_documents += len(ids[0])
             for name, taken in times.items():
-                print(row(f"{name}: {question}", taken, found / options.rounds), flush=True)
+                print(row(f"{name}: {question}", taken, n_documents / options.rounds), flush=True)
         for name, seconds in filled.items():
             print(
                 f"\n{name}: stored {options.documents / seconds:.0f} documents/s, in batches of 1,000, all indexes",
                 flush=True,
             )
+        megabytes = (folder / "embedded" / DATABASE_FILE).stat().st_size / 1e6
+        print(f"\nembedded: {megabytes:.0f} MB, documents alone {size * options.documents / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

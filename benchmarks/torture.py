@@ -30,7 +30,7 @@ from standin import ELEMENTS, StandInMaker
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.local.runner import run
-from matris.stores.database.jobstore import DATABASE_FILE
+from matris.stores.database import DATABASE_FILE
 from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
