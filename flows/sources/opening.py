@@ -14,6 +14,7 @@ from pymongo.uri_parser import parse_uri
 
 from matris.errors import MatrisError
 from matris.flows.sources.files import read_candidates
+from matris.stores.database import DATABASE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,8 +74,6 @@ def open_source(text: str) -> Iterator[Candidate]:
 
 
 def _holds_results(folder: str) -> bool:
-    from matris.stores.database.jobstore import DATABASE_FILE
-
     return Path(folder).is_dir() and (Path(folder) / DATABASE_FILE).is_file()
 
 
