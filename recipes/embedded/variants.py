@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 
 from matris.flows.sources.swap import GROUP, VALENCE, swap_elements
 from matris.stores.documents.candidate import Candidate
-from recipes.embedded.structures import ELEMENTS, collect
+from recipes.embedded.materials import ELEMENTS, collect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from recipes.embedded.structures import Material
+    from recipes.embedded.materials import Material
 
 DFT_SETS = {"mptrj_random": 3.0, "mptrj_highest_stress": 1.5, "alexandria_random": 1.0}
 """Sets of DFT frames that may be trained on, and how often to start from one of their crystals."""
