@@ -1,17 +1,18 @@
-"""Our checkpoints beside CHGNet 0.4.2 and SevenNet-0, in one table: ``python benchmarks/accuracy.py --data FOLDER``.
+"""
+Compare our checkpoints with CHGNet 0.4.2 and SevenNet-0: ``python benchmarks/accuracy.py --data FOLDER``.
 
-What each potential answers is kept in ``--cache`` as it comes, so that a run may be stopped and started again, and a
-new checkpoint costs its own column only. CHGNet and SevenNet-0 are installed into ``.peers/`` where they are not at
-hand; ``--peers`` without names leaves them out.
+The predictions of each potential are kept in ``--cache``. An interrupted run resumes, and a new checkpoint computes its
+own column only. CHGNet and SevenNet-0 are installed into ``.peers/`` if they are missing; ``--peers`` without names
+leaves them out.
 
-Lattice constants are cube roots of volumes. Forces, stress and formation energies are those at the DFT geometry, and
-formation energies refer to the Materials Project's elements by DFT: raw energies for our checkpoints and SevenNet-0,
-MP2020-corrected ones for CHGNet, which was trained on those. Bulk moduli are those of a Birch–Murnaghan fit to five
-volumes between 94 and 106 %, and are compared with DFT's Voigt–Reuss–Hill moduli.
+Lattice constants are cube roots of volumes. Forces, stress and formation energies are evaluated at the DFT geometry.
+Formation energies refer to DFT energies of the Materials Project's elements: raw energies for our checkpoints and
+SevenNet-0, MP2020-corrected energies for CHGNet, which was trained on those. Bulk moduli are from a Birch–Murnaghan fit
+to five volumes between 94 and 106 %, and are compared with DFT's Voigt–Reuss–Hill moduli.
 
-A second table tells what a checkpoint's warnings are worth: on frames of formulas set aside, most of them calm, on
-mpf_tp, which is hot and compressed, and on the first with the elements of all sites shuffled, where SevenNet-0 stands
-for DFT.
+A second table shows how well a checkpoint's extrapolation warning predicts force errors. It has three sets of frames:
+formulas held out from training, mostly near equilibrium; mpf_tp, hot and compressed; and the first set with the
+elements of all sites shuffled, where SevenNet-0 replaces DFT as the reference.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
 type Case = tuple[str, Any]
 type Found = dict[str, Any]
 
-BAD_FORCE = 0.3  # eV/Å: a frame of larger mean component error is one to be warned of
-MAX_SITES = 8  # of binaries
+BAD_FORCE = 0.3  # eV/Å: the warning should flag frames with a larger mean error of a force component
+MAX_SITES = 8  # in the cell of a binary compound
 _UNCOMMON = {"He", "Ne", "Ar", "Kr", "Xe", "Rn", "Po", "Tc"}
 
 
 def read_json(path: Path) -> list[dict[str, Any]]:
-    """Read a compressed list."""
+    """Read a gzip-compressed JSON list of rows with structures."""
     rows: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
     for row in rows:
         structure = row["structure"]
@@ -61,22 +62,22 @@ def read_json(path: Path) -> list[dict[str, Any]]:
 
 
 def symbols_of(thing: Structure | Atoms) -> set[str]:
-    """Elements of a cell."""
+    """Return the symbols of the elements in a cell."""
     return set(thing.symbols) if isinstance(thing, Atoms) else thing.composition.chemical_system_set
 
 
 def shuffled(cases: list[Case]) -> list[Case]:
-    """Put cases into an order that is the same everywhere, so that the first so many are a sample."""
+    """Shuffle cases with a fixed seed, so that the first n cases are a random sample."""
     return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))]
 
 
 def elements_of_dcdft(_: Path) -> list[Case]:
-    """Elements, as they are in ``ase.collections.dcdft``."""
+    """Return the elemental crystals of ``ase.collections.dcdft``."""
     return [(symbol, (to_structure(dcdft[symbol]),)) for symbol in dcdft.names]
 
 
 def binaries(data: Path) -> list[Case]:
-    """Binaries of small cells, made of elements that are solids and not rare, with bulk moduli (GPa)."""
+    """Return binary compounds of common solid elements, in small cells, with bulk moduli (GPa)."""
     common = set(dcdft.names) - _UNCOMMON
     rows = read_json(data / "mp_elasticity.json.gz")
     chosen = [r for r in rows if len(r["structure"]) <= MAX_SITES and symbols_of(r["structure"]) <= common]
@@ -84,12 +85,12 @@ def binaries(data: Path) -> list[Case]:
 
 
 def frames(data: Path) -> list[Case]:
-    """Frames off equilibrium, with DFT labels."""
+    """Return frames far from equilibrium, with DFT labels."""
     return shuffled([(f"{i}", (atoms,)) for i, atoms in enumerate(read(data / "mpf_tp.extxyz.gz", index=":"))])
 
 
 def calm_frames(data: Path) -> list[Case]:
-    """DFT frames of formulas that our checkpoints were not trained on, most of them near equilibrium."""
+    """Return DFT frames of formulas held out from our checkpoints' training, most of them near equilibrium."""
     some = [
         (f"{name} {i}", (atoms,))
         for name in ("mptrj_random", "alexandria_random")
@@ -100,7 +101,7 @@ def calm_frames(data: Path) -> list[Case]:
 
 
 def swapped_frames(data: Path) -> list[Case]:
-    """Shuffle the elements of all sites of those frames."""
+    """Return the frames of `calm_frames` with the elements of all sites shuffled."""
     swapped = []
     for name, (atoms,) in calm_frames(data):
         if len(set(atoms.symbols)) > 1:
@@ -111,7 +112,7 @@ def swapped_frames(data: Path) -> list[Case]:
 
 
 def wbm(data: Path) -> list[Case]:
-    """Relaxed WBM crystals with formation energies (eV/atom): raw and corrected."""
+    """Return relaxed WBM crystals with raw and corrected formation energies (eV/atom)."""
     entries = json.loads(gzip.decompress((data / "mp_elemental_reference_entries.json.gz").read_bytes()))
     per_atom = {s: e["energy"] / sum(e["composition"].values()) for s, e in entries.items()}
     names = "formation_energy_per_atom", "corrected_formation_energy_per_atom"
@@ -124,7 +125,7 @@ def wbm(data: Path) -> list[Case]:
 
 
 def lattice_constant(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Relax elements."""
+    """Relax elemental crystals; yield the errors of their lattice constants (%)."""
     for record in matris.relax([c[0] for _, c in chosen], contestant.model, fmax=0.02, max_steps=300):
         name, (structure,) = chosen[record.index]
         found: Found = {"state": record.state}
@@ -135,7 +136,7 @@ def lattice_constant(contestant: Contestant, chosen: Sequence[Case]) -> Iterator
 
 
 def equation_of_state(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Relax binaries, and scale them: lattice constants (error in %) and bulk moduli (GPa)."""
+    """Relax binary compounds and fit equations of state; yield errors of lattice constants (%), bulk moduli (GPa)."""
     structures = [c[0] for _, c in chosen]
     volumes = np.linspace(0.94, 1.06, 5).tolist()
     records = eos(
@@ -151,7 +152,7 @@ def equation_of_state(contestant: Contestant, chosen: Sequence[Case]) -> Iterato
 
 
 def labels(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Errors of forces (eV/Å) and stress (GPa), mean over components; what the potential says of the frame."""
+    """Yield mean absolute errors of force (eV/Å) and stress components (GPa), and the extrapolation of the frame."""
     for (name, (atoms,)), answer in zip(chosen, contestant.predict([c[0] for _, c in chosen]), strict=True):
         yield (
             name,
@@ -164,13 +165,13 @@ def labels(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str
 
 
 def answers(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Keep forces of frames without labels; what the potential says of the frame."""
+    """Yield forces (eV/Å) and extrapolation of frames without labels."""
     for (name, _), answer in zip(chosen, contestant.predict([c[0] for _, c in chosen]), strict=True):
         yield name, {"forces": np.round(answer.forces, 4).tolist(), "extrapolation": answer.extrapolation}
 
 
 def formation(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Error of the formation energy (meV/atom)."""
+    """Yield errors of formation energies (meV/atom)."""
     given = contestant.predict([c[0].to_ase_atoms() for _, c in chosen])
     for (name, (structure, of_elements, raw, corrected)), answer in zip(chosen, given, strict=True):
         wanted = corrected if contestant.corrected else raw
@@ -185,17 +186,17 @@ PARTS: dict[str, tuple[Callable[[Path], list[Case]], Callable[..., Iterator[tupl
     "calm": (calm_frames, labels, 200, 16),
     "swapped": (swapped_frames, answers, 100, 16),
 }
-"""Cases, what is measured of them, how many by default, and how many are kept at once."""
+"""Parts: function that returns the cases, function that measures them, default number of cases, and batch size."""
 
 
 def measure(contestant: Contestant, part: str, data: Path, cache: Path, count: int | None) -> dict[str, Any]:
     """
-    Measure a part, as far as it is not kept already.
+    Measure the cases of a part that are not in the cache.
 
     Returns
     -------
     dict
-        ``found`` by case, ``elements`` of every case.
+        ``found``: results by case; ``elements``: elements by case.
     """
     cases_of, function, default, at_once = PARTS[part]
     path = cache / contestant.identity / f"{part}.json"
@@ -224,7 +225,7 @@ def measure(contestant: Contestant, part: str, data: Path, cache: Path, count: i
 def one_by_one(
     function: Callable[..., Iterator[tuple[str, Found]]], contestant: Contestant, chosen: Sequence[Case]
 ) -> list[tuple[str, Found]]:
-    """Measure cases together, and apart if one of them is too much for a potential; that one says why."""
+    """Measure a batch of cases; if it fails, measure them one by one, and record the error of the failing case."""
     try:
         return list(function(contestant, chosen))
     except Exception as error:  # noqa: BLE001 - any package, any crystal
@@ -234,7 +235,7 @@ def one_by_one(
 
 
 def within(results: Mapping[str, Any], elements: frozenset[str] | None) -> list[Found]:
-    """Give what was found of cases made of some elements, failures left out."""
+    """Return the results of successful cases that have only the given elements."""
     return [
         found
         for name, found in results["found"].items()
@@ -276,14 +277,14 @@ ROW_PARTS = {part for part, _, _ in ROWS}
 
 
 def table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> Iterator[str]:
-    """Lines of the table: what our checkpoints cover, then everything."""
+    """Yield the lines of the table: first cases whose elements all our checkpoints cover, then all cases."""
     covered = frozenset.intersection(*[c.elements for c in some if c.elements is not None] or [frozenset()])
     yield f"| | {' | '.join(c.name for c in some)} |"
     yield "|---" * (len(some) + 1) + "|"
     yield f"| parameters | {' | '.join(f'{c.parameters / 1e3:.0f}k' for c in some)} |"
-    sets = [(f"of the {len(covered)} elements that all of ours cover", covered)] if covered else []
+    sets = [(f"the {len(covered)} elements that all our checkpoints cover", covered)] if covered else []
     if any(c.elements is None for c in some):
-        sets.append(("all, where it covers all", None))
+        sets.append(("all elements, for potentials that cover them", None))
     for title, elements in sets:
         yield f"| *{title}* |{' |' * len(some)}"
         for part, name, cell in ROWS:
@@ -296,24 +297,24 @@ def table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]], 
 
 
 def speed(some: Sequence[Contestant], rounds: int) -> Iterator[str]:
-    """Lines of the table for structures per second."""
+    """Yield the lines of the table with structures per second."""
     cells = {
         "NaCl, 8 atoms": bulk("NaCl", "rocksalt", a=5.69, cubic=True),
         "MgO, 40 atoms": bulk("MgO", "rocksalt", a=4.25, cubic=True).repeat((5, 1, 1)),
     }
     found = rates(some, cells, rounds)
     for label, of_each in found.items():
-        for kind, what in (("single", "one a call"), ("batch", "16 a call")):
+        for kind, what in (("single", "one per call"), ("batch", "16 per call")):
             told = [f"{m:.1f} ({low:.1f} to {high:.1f})" for m, low, high in (of_each[c.name][kind] for c in some)]
             yield f"| structures per second, {label}, {what} | {' | '.join(told)} |"
 
 
 def warning_table(some: Sequence[Contestant], results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """How much what a checkpoint says of a frame has to do with its error there."""
+    """Yield the lines of a table that relates a checkpoint's extrapolation to its force errors."""
     ours = [c for c in some if "calm" in results[c.name]]
     judges = [c for c in ours if any(f.get("extrapolation") is not None for f in within(results[c.name]["calm"], None))]
     if not judges:
-        yield "None of the checkpoints knows how far a structure is from its training data."
+        yield "None of the checkpoints has a training domain, so there is no warning to assess."
         return
     teacher = next((c for c in some if c.name == "7net-0"), None)
     bad = f"error above {BAD_FORCE} eV/Å"
@@ -338,12 +339,12 @@ def warning_table(some: Sequence[Contestant], results: Mapping[str, Mapping[str,
 
 
 def pairs(results: Mapping[str, Any]) -> np.ndarray:
-    """Extrapolation and force error of frames, shape (n, 2)."""
+    """Return extrapolation and force error (eV/Å) of frames, shape (n, 2)."""
     return np.array([(f["extrapolation"], f["force"]) for f in within(results, None)]).reshape(-1, 2)
 
 
 def disagreement(mine: Mapping[str, Any], others: Mapping[str, Any]) -> np.ndarray:
-    """Extrapolation of frames, and how far the forces are from another potential's, shape (n, 2)."""
+    """Return extrapolation, and mean difference of the forces from another potential (eV/Å), shape (n, 2)."""
     both = [
         (f, others["found"][name])
         for name, f in mine["found"].items()
@@ -354,7 +355,7 @@ def disagreement(mine: Mapping[str, Any], others: Mapping[str, Any]) -> np.ndarr
 
 
 def verdict(values: np.ndarray) -> str:
-    """Sum up how a warning relates to errors."""
+    """Return the cells of the table that relate a warning to errors; `values` has shape (n, 2)."""
     if len(values) < 3:
         return "– | – | – | – | –"
     far, error = values.T
@@ -366,7 +367,7 @@ def verdict(values: np.ndarray) -> str:
 
 
 def area(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive scores above a negative (Mann and Whitney)."""
+    """Area under the ROC curve: the probability that a positive scores above a negative (Mann and Whitney)."""
     n = int(positive.sum())
     if not 0 < n < len(score):
         return float("nan")
@@ -374,15 +375,15 @@ def area(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the reference data")
-    parser.add_argument("--checkpoint", nargs="*", default=["matris_embedded"], help="keys or files of ours")
+    parser.add_argument("--data", type=Path, required=True, help="folder of reference data")
+    parser.add_argument("--checkpoint", nargs="*", default=["matris_embedded"], help="keys or files of our checkpoints")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--parts", nargs="*", default=[*PARTS, "speed"], choices=[*PARTS, "speed"])
-    parser.add_argument("--count", nargs="*", default=[], metavar="PART=N", help="fewer cases of a part")
-    parser.add_argument("--cache", type=Path, default=Path("accuracy-results"))
-    parser.add_argument("--rounds", type=int, default=7, help="of the speed")
+    parser.add_argument("--count", nargs="*", default=[], metavar="PART=N", help="number of cases of a part")
+    parser.add_argument("--cache", type=Path, default=Path("accuracy-results"), help="folder of kept results")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the speed measurement")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

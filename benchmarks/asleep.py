@@ -1,4 +1,4 @@
-"""A job that sleeps, and imports next to nothing: what is left is the cost of getting it to run."""
+"""A job that sleeps and imports almost nothing: its run time beyond the sleep is the cost of scheduling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobflow import job
 
 @job
 def asleep(seconds: float) -> dict[str, Any]:
-    """Sleep, and tell as a chunk does when and where."""
+    """Sleep, and return times and place in the format of a chunk's output."""
     started = datetime.now(UTC)
     time.sleep(seconds)
     where = {

@@ -1,7 +1,7 @@
 """
-What a campaign costs beside its model: time, memory, documents: ``python benchmarks/campaign.py --help``.
+Measure a campaign without its model: time, memory, documents: ``python benchmarks/campaign.py --help``.
 
-With the stand-in (`standin.py`) everything but the model remains. `overhead.py` measures beside a real one.
+A stand-in (`standin.py`) replaces the model. `overhead.py` measures the overhead with a real checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SYSTEMS = ("Li-Mg-O", "Na-Fe-O", "K-Mn-F", "Ca-Ti-O", "Al-Si-O", "Li-Co-O", "Na-
 
 
 def tiny(number: int) -> Iterator[Candidate]:
-    """Distinct binary compounds of two atoms."""
+    """Yield distinct binary compounds of two atoms."""
     n = len(ELEMENTS)
     for i in range(number):
         first, second = ELEMENTS[i % n], ELEMENTS[(i // n + i % n + 1) % n]
@@ -45,7 +45,7 @@ def tiny(number: int) -> Iterator[Candidate]:
 
 
 def generated(elements: Collection[str] | None = None) -> Iterator[Candidate]:
-    """Prototypes filled with the elements of ternary systems, and what other elements of their groups make of them."""
+    """Yield filled prototypes of ternary systems, and variants with other elements of the same groups."""
     prototypes = chain.from_iterable(map(generate_candidates, SYSTEMS))
     return swap_elements(prototypes, "group", at_once=3, only=elements)
 
@@ -74,14 +74,14 @@ class Memory:
             self.samples.append((time.monotonic() - self._start, own, max([resident(int(p)) for p in pids], default=0)))
 
     def table(self, rows: int = 10) -> str:
-        """Lay out some of the samples."""
+        """Return a table of evenly spaced samples."""
         step = max(1, len(self.samples) // rows)
         lines = ["| time, s | runner, MB | largest worker, MB |", "|---|---|---|"]
         return "\n".join(lines + [f"| {t:.0f} | {a:.0f} | {b:.0f} |" for t, a, b in self.samples[::step]])
 
 
 def resident(pid: int) -> float:
-    """Resident memory, MB."""
+    """Return the resident memory of a process (MB)."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
@@ -90,19 +90,17 @@ def resident(pid: int) -> float:
 
 
 def report(campaign: Campaign, number: int, wall: float) -> None:
-    """Print what became of the candidates."""
+    """Print time, states of the candidates, and size of the store."""
     states = Counter(document["state"] for document in campaign.documents(["state"]))
     size = sum(f.stat().st_size for f in Path(str(campaign.location)).rglob("*") if f.is_file())
-    print(
-        f"{wall:.0f} s, {1000 * wall / number:.1f} ms for a candidate; documents: {dict(states)}; {size / 1e6:.0f} MB"
-    )
+    print(f"{wall:.0f} s, {1000 * wall / number:.1f} ms per candidate; documents: {dict(states)}; {size / 1e6:.0f} MB")
 
 
 def main() -> None:
-    """Print wall time, memory over time, documents and overhead."""
+    """Run a campaign; print wall time, documents, and memory over time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=5000)
-    parser.add_argument("--tiny", action="store_true", help="two atoms each, instead of filled prototypes")
+    parser.add_argument("--tiny", action="store_true", help="use compounds of two atoms instead of filled prototypes")
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()

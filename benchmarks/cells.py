@@ -1,4 +1,4 @@
-"""The structures that the benchmarks run on."""
+"""Structures of the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ def _from_ase(atoms: object) -> Structure:
 
 
 def rattled(structure: Structure, seed: int, sigma: float = 0.08) -> Structure:
-    """Displace the atoms by Gaussian noise (Å), so that there are forces."""
+    """Displace the atoms by Gaussian noise of width `sigma` (Å), so that forces are not zero."""
     noise = np.random.default_rng(seed).normal(0, sigma, (len(structure), 3))
     return Structure(structure.lattice, structure.species, structure.cart_coords + noise, coords_are_cartesian=True)
 
 
 def silicon(repeats: int = 1) -> Structure:
-    """Cubic diamond silicon of 8·repeats³ atoms."""
+    """Return diamond silicon in a cubic cell of 8·repeats³ atoms."""
     return rattled(_from_ase(bulk("Si", cubic=True).repeat(repeats)), 1)
 
 
 def rocksalt() -> Structure:
-    """NaCl, 8 atoms."""
+    """Return NaCl with 8 atoms."""
     return rattled(_from_ase(bulk("NaCl", "rocksalt", a=5.69, cubic=True)), 2)
 
 
 def olivine() -> Structure:
-    """LiFePO4, 28 atoms (idealised textbook coordinates)."""
+    """Return LiFePO4 with 28 atoms (idealised textbook coordinates)."""
     sites = [
         ("Li", (0, 0, 0)), ("Fe", (0.2822, 0.25, 0.9747)), ("P", (0.0948, 0.25, 0.4182)), ("O", (0.0968, 0.25, 0.7428)),
         ("O", (0.4571, 0.25, 0.2060)), ("O", (0.1656, 0.0465, 0.2848)),
@@ -42,7 +42,7 @@ def olivine() -> Structure:
 
 
 def mixed_sixteen() -> list[Structure]:
-    """Sixteen small crystals of different elements, densities and sizes."""
+    """Return sixteen small crystals of different elements, densities and sizes."""
     elements = [_from_ase(dcdft[s]) for s in ("Li", "Al", "Cu", "Fe", "W", "C", "Ge", "Se", "P", "Mn")]
     structures = [*elements, rocksalt(), silicon(), olivine()]
     compounds = [("MgO", "rocksalt", 4.25), ("GaAs", "zincblende", 5.75), ("CsCl", "cesiumchloride", 4.2)]
@@ -58,11 +58,11 @@ PROTOTYPES = (
     ("LiF", "rocksalt", 4.07), ("AlAs", "zincblende", 5.73), ("SrTiO3", "perovskite", 3.94), ("Ag", "fcc", 4.15),
     ("InAs", "zincblende", 6.2), ("Li", "bcc", 3.44), ("CaO", "rocksalt", 4.84), ("Zr", "hcp", 3.24),
 )  # fmt: skip
-"""Formula, prototype and lattice constant a (Å): elements, binaries and a ternary; mixed, so that parts are alike."""
+"""Formula, prototype and lattice constant a (Å): elements, binaries and a ternary, mixed so that groups are similar."""
 
 
 def prototypes() -> dict[str, Structure]:
-    """Primitive cells of `PROTOTYPES`, of 1 to 6 atoms, by formula."""
+    """Return the primitive cells of `PROTOTYPES`, with 1 to 6 atoms, by formula."""
     return {formula: _prototype(formula, kind, a) for formula, kind, a in PROTOTYPES}
 
 

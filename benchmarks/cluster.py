@@ -1,11 +1,11 @@
 """
-What a cluster costs beside the chunks: ``python -m benchmarks.cluster --help``, from the root of the repository.
+Measure the delays of jobflow-remote and Slurm: ``python -m benchmarks.cluster --help``, from the repository root.
 
-The bench of the tests: a Slurm with four fake GPUs, a server of MongoDB's protocol and jobflow-remote's runner, all on
-this machine. Jobs that sleep and import next to nothing (`asleep.py`) are submitted one by one to an idle cluster, at
-times that fall anywhere between the runner's looks. Then many at once: with ``max_jobs`` above the number of GPUs some
-wait in Slurm's queue, with as many as GPUs none does, and the next job of a GPU waits for the runner. What a chunk
-imports before it computes comes on top, and is measured by chunks of one candidate.
+The setup is that of the tests: Slurm with four fake GPUs, a server of MongoDB's protocol and jobflow-remote's runner,
+all on this machine. Jobs that sleep and import almost nothing (`asleep.py`) are submitted one by one to an idle
+cluster, at times independent of the runner's polling. Then many jobs are submitted at once. With ``max_jobs`` above the
+number of GPUs, some jobs wait in Slurm's queue; with ``max_jobs`` equal to it, the next job of a GPU waits for the
+runner. The imports of a chunk's job come on top; they are measured with chunks of one candidate.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 GPUS = 4
 CHUNKS = 3
 _ON_CPU = ("--env", "MATRIS_DEVICE=cpu")
-DELAYS = {"jobflow-remote's own delays (30, 30, 30 s)": {}, "those of our projects (10, 10, 30 s)": None}
-"""Of checkout, advance_status and check_run_status, as `tests.cluster.remote.project` takes them."""
+DELAYS = {"jobflow-remote's default delays (30, 30, 30 s)": {}, "delays of our projects (10, 10, 30 s)": None}
+"""Delays of checkout, advance_status and check_run_status, as arguments of `tests.cluster.remote.project`."""
 
 
 class Times(NamedTuple):
     """
-    When what happened to a job, seconds since the epoch.
+    Times of a job's events, in seconds since the epoch.
 
-    Slurm's times are in whole seconds.
+    Slurm's times are whole seconds.
     """
 
     submitted: float
@@ -61,12 +61,12 @@ class Times(NamedTuple):
 
 
 def main() -> None:
-    """Print medians and ranges, a table for each kind of delay."""
+    """Print medians and ranges, one table per set of delays."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--singles", type=int, default=9, help="jobs submitted one by one")
-    parser.add_argument("--every", type=float, default=13.0, help="seconds between them")
-    parser.add_argument("--at-once", type=int, default=12, help="jobs submitted at once")
-    parser.add_argument("--seconds", type=float, default=20.0, help="that each of those takes")
+    parser.add_argument("--singles", type=int, default=9, help="number of jobs submitted one by one")
+    parser.add_argument("--every", type=float, default=13.0, help="time between their submissions (s)")
+    parser.add_argument("--at-once", type=int, default=12, help="number of jobs submitted at once")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of each job submitted at once (s)")
     options = parser.parse_args()
     if reason := cannot_run():
         parser.error(reason)
@@ -85,26 +85,28 @@ def main() -> None:
 
 
 def measured(folder: Path, uri: str, delays: dict[str, float] | None, options: argparse.Namespace) -> Iterator[str]:
-    """Rows of the table for one kind of delays."""
+    """Yield the rows of the table for one set of delays."""
     name = uri.rpartition("/")[2]
     ample, scarce = (
         project(folder, f"{name}_{most}", f"{uri}_{most}", *_ON_CPU, "--max-jobs", str(most), delays=delays)
         for most in (2 * GPUS, GPUS)
     )
     with runner(ample):
-        _one_by_one(ample.stem, [asleep(0.0)], 0.0)  # until the runner works
+        _one_by_one(ample.stem, [asleep(0.0)], 0.0)  # wait for the runner
         singles = _one_by_one(ample.stem, [asleep(0.0) for _ in range(options.singles)], options.every)
-        yield _row("submission to the job's start", [each.started - each.submitted for each in singles])
+        yield _row("from submission to the job's start", [each.started - each.submitted for each in singles])
         yield _row("– to Slurm's queue", [each.in_slurm - each.submitted for each in singles])
         yield _row("– in Slurm's queue", [each.running - each.in_slurm for each in singles])
         yield _row("– from Slurm's start to the job's", [each.started - each.running for each in singles])
-        yield _row("the job's end to its output in the database", [each.stored - each.ended for each in singles])
-        yield from _gaps("more of them in Slurm's queue", _at_once(ample.stem, options))
+        yield _row("from the job's end to its output in the database", [each.stored - each.ended for each in singles])
+        yield from _gaps("more jobs in Slurm's queue", _at_once(ample.stem, options))
         chunks = _one_by_one(ample.stem, [StandInMaker().make(crystals(1, n)) for n in range(CHUNKS)], options.every)
-        yield _row("from Slurm's start to a chunk's: imports", [each.started - each.running for each in chunks])
+        yield _row(
+            "from Slurm's start to the start of a chunk: imports", [each.started - each.running for each in chunks]
+        )
     with runner(scarce):
         _one_by_one(scarce.stem, [asleep(0.0)], 0.0)
-        yield from _gaps("none in Slurm's queue", _at_once(scarce.stem, options))
+        yield from _gaps("no jobs in Slurm's queue", _at_once(scarce.stem, options))
 
 
 def _at_once(name: str, options: argparse.Namespace) -> list[Times]:
@@ -124,7 +126,7 @@ def _one_by_one(name: str, jobs: Sequence[Job], every: float) -> list[Times]:
 
 
 def _times(name: str, jobs: Sequence[Job], submitted: Sequence[float]) -> list[Times]:
-    """Wait for jobs, and tell when what happened to them."""
+    """Wait for jobs, and return the times of their events."""
     controller = JobController.from_project_name(name)
     try:
         while True:
@@ -157,12 +159,12 @@ def _time(controller: JobController, info: Any, submitted: float) -> Times:
 
 
 def _gaps(which: str, times: Sequence[Times]) -> Iterator[str]:
-    """Rows for what lies between the end of a job and the start of the next on the same GPU."""
+    """Yield rows for the time between the end of a job and the start of the next job on the same GPU."""
     ordered = sorted(times, key=lambda each: (each.gpu, each.started))
     pairs = [(before, after) for before, after in pairwise(ordered) if after.gpu == before.gpu]
     what = f"between jobs of a GPU, {which}"
     yield _row(what, [after.started - before.ended for before, after in pairs])
-    yield _row("– of that, until Slurm starts the next job", [after.running - before.ended for before, after in pairs])
+    yield _row("– of it, until Slurm starts the next job", [after.running - before.ended for before, after in pairs])
 
 
 def _row(what: str, seconds: Sequence[float]) -> str:

@@ -1,9 +1,10 @@
-"""Energy corrections beside pymatgen's and fairchem's: ``python benchmarks/corrections.py --data FOLDER``.
+"""
+Compare energy corrections with pymatgen's and fairchem's: ``python benchmarks/corrections.py --data FOLDER``.
 
 Every entry of ``li_fe_o_entries.json.gz`` and every crystal of ``wbm_equilibrium.json.gz`` is corrected by
 `matris.stores.documents.corrections`, from tables, and by pymatgen's MaterialsProject2020Compatibility, with the
-Hubbard U of the VASP input set that MPRelaxSet makes for the crystal. Where ``fairchem-data-omat`` is installed
-(``pip install --no-deps fairchem-data-omat==0.2.0``), the same crystals are corrected for OMat24 by its own scheme.
+Hubbard U of the VASP input set that MPRelaxSet makes for the crystal. If ``fairchem-data-omat`` is installed
+(``pip install --no-deps fairchem-data-omat==0.2.0``), the same crystals are corrected for OMat24 by fairchem's scheme.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def by_input_set(structure: Structure, energy: float) -> float:
-    """Correct as pymatgen does, with the parameters of a VASP input set; corrected energy (eV)."""
+    """Correct by pymatgen, with the parameters of a VASP input set; return the corrected energy (eV)."""
     inputs = MPRelaxSet(structure, user_potcar_functional="PBE")
     values = inputs.incar.get("LDAUU", [])
     hubbards = {s: u for s, u in zip(inputs.poscar.site_symbols, values, strict=False) if u}
@@ -43,10 +44,10 @@ def by_input_set(structure: Structure, energy: float) -> float:
 
 def by_fairchem(structure: Structure, energy: float) -> float:
     """
-    Correct by fairchem's class, with the parameters of its input set; corrected energy (eV).
+    Correct by fairchem's class, with the parameters of its input set; return the corrected energy (eV).
 
-    Its function ``generate_computed_structure_entry`` guesses oxidation states of the whole cell, so that they depend
-    on its number of formula units; the class guesses those of the formula, as pymatgen does.
+    Its function ``generate_computed_structure_entry`` guesses oxidation states for the whole cell, so that they depend
+    on the number of formula units. The class guesses them for the formula, as pymatgen does.
     """
     from fairchem.data.omat.entries.compatibility import OMat24Compatibility, generate_cse_parameters
     from fairchem.data.omat.vasp.sets import OMat24StaticSet
@@ -58,7 +59,7 @@ def by_fairchem(structure: Structure, energy: float) -> float:
 
 
 def entries_of_a_file(path: Path) -> str:
-    """Compare a file of entries, read as a reference set."""
+    """Compare the corrections of a reference set read from a file."""
     items = json.loads(gzip.decompress(path.read_bytes()))
     peers = MaterialsProject2020Compatibility(check_potcar=False).process_entries(
         [ComputedStructureEntry.from_dict(item) for item in items], clean=True
@@ -75,7 +76,7 @@ def crystals(
     scale: str,
     peer: tuple[str, Callable[[Structure, float], float]],
 ) -> str:
-    """Compare crystals with energies, as if a checkpoint had computed them."""
+    """Compare the corrections of crystals, as for energies computed by a checkpoint."""
     started = time.perf_counter()
     ours = [corrected_entry(structure, energy, scale).energy for structure, energy in rows]
     between = time.perf_counter()
@@ -91,7 +92,7 @@ def crystals(
 
 
 def read(path: Path) -> list[tuple[Structure, float]]:
-    """Read crystals and their uncorrected energies (eV)."""
+    """Read crystals and uncorrected energies (eV)."""
     items: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
     return [(Structure.from_dict(item["structure"]), float(item["energy"])) for item in items]
 
@@ -99,10 +100,10 @@ def read(path: Path) -> list[tuple[Structure, float]]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of li_fe_o_entries and wbm_equilibrium")
+    parser.add_argument("--data", type=Path, required=True, help="folder with li_fe_o_entries and wbm_equilibrium")
     data = parser.parse_args().data
-    warnings.simplefilter("ignore")  # input sets and oxidation states have much to say
-    print("| crystals | scheme | beside | compared | largest difference (eV/atom) | ms, ours | ms, theirs |")
+    warnings.simplefilter("ignore")  # input sets and guesses of oxidation states warn often
+    print("| crystals | scheme | compared with | number | largest difference (eV/atom) | ms, ours | ms, theirs |")
     print("|---|---|---|---|---|---|---|")
     print(entries_of_a_file(data / "li_fe_o_entries.json.gz"), flush=True)
     pymatgen = ("pymatgen with MPRelaxSet", by_input_set)

@@ -1,7 +1,8 @@
-"""Molecular dynamics of silicon with the released 10M configuration: ``python benchmarks/dynamics.py --help``.
+"""
+Molecular dynamics of silicon with the published 10M configuration: ``python benchmarks/dynamics.py --help``.
 
-ASE's velocity Verlet drives both calculators, in alternation, in processes of their own, on the same random weights.
-Microseconds per atom and step is the field's metric; NVIDIA reports 3.02 for MACE-large on an H100.
+ASE's velocity Verlet drives our calculator and the published one, in alternation, in separate processes, with the same
+random weights. Microseconds per atom and step is the usual metric; NVIDIA reports 3.02 for MACE-large on an H100.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from single_call import CONFIG
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, nargs="+", default=[2, 3, 5], help="cubic cells per axis")
+    parser.add_argument("--repeats", type=int, nargs="+", default=[2, 3, 5], help="numbers of cubic cells per axis")
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--ours-only", action="store_true", help="where the published package runs out of memory")
+    parser.add_argument(
+        "--ours-only", action="store_true", help="leave out the published package, if it runs out of memory"
+    )
     options = parser.parse_args()
     print(f"{machine(options.device, options.threads)}, {options.layers} blocks\n")
     print("| atoms | ours, steps/s | ours, µs per atom and step | published / ours: median (range) |")
@@ -51,7 +54,9 @@ def main() -> None:
             for _ in range(options.rounds):
                 for peer in peers:
                     answer = peer.ask("dynamics", which=number, steps=options.steps)
-                    times[peer.side].append(answer["seconds"] / (options.steps + 1))  # one call more: the first
+                    times[peer.side].append(
+                        answer["seconds"] / (options.steps + 1)
+                    )  # the initial forces are one more call
             best = median(times["ours"])
             ratios = [p / o for p, o in zip(times.get("published", []), times["ours"], strict=False)]
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "not run"

@@ -1,8 +1,9 @@
-"""Fine-tuning on 500 frames of one chemistry, and what is forgotten: ``python benchmarks/finetune.py --data FOLDER``.
+"""
+Fine-tune on 500 frames of one chemistry, and measure forgetting: ``python benchmarks/finetune.py --data FOLDER``.
 
-The frames are oxides of MPtrj and Alexandria of whose elements the checkpoint knows all; formulas that are kept from
-its own training are set aside. Old data are frames without oxygen of the same sets. Fine-tuned plainly, and with old
-frames replayed.
+The new frames are oxides of MPtrj and Alexandria whose elements the checkpoint supports; formulas held out from its
+training are set aside for validation. The old frames are those without oxygen, from the same sets. Fine-tuning runs
+without and with replay of old frames.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ COLUMNS = {"energy": (1e3, "meV/atom"), "force_component": (1e3, "meV/Å"), "str
 
 
 def make_sets(data: Path, folder: Path, elements: set[str], count: int, largest: int) -> tuple[DataSet, DataSet]:
-    """Make two sets, oxides and the rest, with formulas of `held_out` set aside."""
+    """Make two sets, oxides and others, with the formulas of `held_out` as validation part."""
     frames = [f for f in read_frames([data / f"{name}.extxyz.gz" for name in DFT_SETS]) if f.symbols <= elements]
     frames = [f for f in frames if len(f.forces) <= largest]
     made = []
@@ -50,7 +51,7 @@ def make_sets(data: Path, folder: Path, elements: set[str], count: int, largest:
 
 
 def row(name: str, errors: dict[str, float], old: dict[str, float], seconds: float | None) -> str:
-    """Write one line of the table."""
+    """Return a line of the table."""
     cells = [f"{factor * e[key]:.3g}" for e in (errors, old) for key, (factor, _) in COLUMNS.items()]
     return f"| {name} | {' | '.join(cells)} | {'' if seconds is None else f'{seconds:.0f}'} |"
 
@@ -59,9 +60,9 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of reference data")
-    parser.add_argument("--checkpoint", help="by default the embedded one")
-    parser.add_argument("--count", type=int, default=500, help="frames of the one chemistry, and of the old")
-    parser.add_argument("--largest", type=int, default=40, help="atoms in a cell")
+    parser.add_argument("--checkpoint", help="key or file; default: the embedded checkpoint")
+    parser.add_argument("--count", type=int, default=500, help="number of new frames, and of old frames")
+    parser.add_argument("--largest", type=int, default=40, help="maximum number of atoms in a cell")
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)
@@ -78,15 +79,15 @@ def main() -> None:
         new, old = make_sets(options.data, folder, set(potential.elements), options.count, options.largest)
         print(f"{machine('cpu', options.threads)}; {potential.card.key} {potential.card.sha256[:12]}\n")
         print(f"{json.dumps({s.path.name: [s.meta['n_training'], s.meta['n_validation']] for s in (new, old)})}: "
-              "frames learnt from, set aside\n")  # fmt: skip
+              "training frames, validation frames\n")  # fmt: skip
         units = " | ".join(f"{key.replace('_', ' ')}, {unit}" for _ in range(2) for key, (_, unit) in COLUMNS.items())
         print(f"| | new: {units.replace(' | energy', ' | old: energy')} | s |\n|---|" + "---|" * 7)
-        # replay needs old frames to be given; what is forgotten is measured on those set aside in any case
+        # forgetting is measured on old validation frames, with and without replay
         for number, (label, (chosen, with_old)) in enumerate(ways.items()):
             start = time.monotonic()
             tuned = finetune(options.checkpoint, new, folder / str(number), chosen, replay=old if with_old else None)
             if tuned is None:
-                raise SystemExit("one process is enough")
+                raise SystemExit("run this benchmark in one process")
             seconds = time.monotonic() - start
             forgotten = [errors_of(path, old) for path in (options.checkpoint, tuned.path)]
             if not number:
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def errors_of(checkpoint: str | Path | None, data: DataSet) -> dict[str, float]:
-    """Errors on what is set aside."""
+    """Return the errors of a checkpoint on the validation part of a set."""
     return validate(matris.load(checkpoint).network, data.part("validation"))
 
 

@@ -1,16 +1,17 @@
-"""Phonons and elastic tensors beside atomate2's own flows: ``python benchmarks/flows.py --help``.
+"""
+Compare phonons and elastic tensors with atomate2's flows: ``python benchmarks/flows.py --help``.
 
-atomate2's force-field ``PhononMaker`` and ``ElasticMaker``, with our `RelaxMaker` and `StaticMaker` in them, against
-`BatchPhononMaker` and `BatchElasticMaker`: the same checkpoint, dtype, bound on forces, steps, displacements and
-supercells (ours go to atomate2's ``make``), all by jobflow's ``run_locally`` with a MemoryStore, each job in a folder
-of its own. Everything counts but imports, the load of the model (resident on both sides) and one
-run of each flow on a small cell before.
+atomate2's force-field ``PhononMaker`` and ``ElasticMaker``, with our `RelaxMaker` and `StaticMaker` in them, are
+compared with `BatchPhononMaker` and `BatchElasticMaker`. Checkpoint, dtype, force threshold, steps, displacements and
+supercells are the same (atomate2's ``make`` gets our supercells). All run by jobflow's ``run_locally`` with a
+MemoryStore, each job in its own folder. Times include everything but imports, loading the model (resident on both
+sides) and one warm-up run of each flow on a small cell.
 
-No relaxation on either side fixes the symmetry. atomate2's default does, and would refine strained cells (our
-`RelaxMaker` keeps it from that); without it no side changes a strained cell, and atomate2's saves the time.
+No relaxation fixes the symmetry. atomate2's default does, and would refine strained cells, which our `RelaxMaker`
+prevents; without it, neither side changes a strained cell, and atomate2's side saves the time.
 
-``--parts physics`` says how far the numbers lie apart (in float64), ``time`` how long both take, in groups of
-materials that take turns, and ``precision`` how far ours in float32 lie from ours in float64.
+``--parts physics`` prints the differences of the results (in float64), ``time`` the times of both sides, in alternation
+by groups of materials, and ``precision`` the differences between float32 and float64 in our Makers.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ COMMENSURATE, ENDS, PATH = "commensurate points", "high-symmetry points", "path"
 
 @dataclass(frozen=True)
 class Settings:
-    """What both sides get."""
+    """Settings of both sides."""
 
     checkpoint: str | None
     device: str
@@ -72,12 +73,12 @@ class Settings:
         return {"checkpoint": self.checkpoint, "device": self.device, "dtype": self.dtype}
 
     def relaxation(self, *, cell: bool) -> RelaxMaker:
-        """Make atomate2's relaxation."""
+        """Make the relaxation Maker for atomate2's flows."""
         return RelaxMaker(relax_cell=cell, steps=self.steps, relax_kwargs={"fmax": self.fmax}, **self.where)
 
 
 def outputs(job: Job | Flow) -> dict[str, Any]:
-    """Run; outputs by name of the job, the last of each."""
+    """Run a job or flow; return the last output of each job, by name."""
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,7 +88,7 @@ def outputs(job: Job | Flow) -> dict[str, Any]:
 
 
 def our_phonons(structures: Sequence[Structure], settings: Settings) -> list[Any]:
-    """Phonon documents of one job; None for a material without phonons."""
+    """Return the phonon documents of one job; None for a material without phonons."""
     maker = BatchPhononMaker(
         fmax=settings.fmax, steps=settings.steps, min_length=settings.min_length, displacement=DISPLACEMENT,
         symprec=SYMPREC, **settings.where,
@@ -97,14 +98,14 @@ def our_phonons(structures: Sequence[Structure], settings: Settings) -> list[Any
 
 
 def our_tensors(structures: Sequence[Structure], settings: Settings) -> list[Any]:
-    """Elastic documents of one job; None for a material without a tensor."""
+    """Return the elastic documents of one job; None for a material without a tensor."""
     maker = BatchElasticMaker(fmax=settings.fmax, steps=settings.steps, **settings.where)
     (found,) = outputs(maker.make(list(structures))).values()
     return [d if d.elastic_tensor else None for d in found.documents]
 
 
 def their_phonons(structure: Structure, matrix: Any, settings: Settings) -> Any:
-    """atomate2's phonon document, or None."""
+    """Return atomate2's phonon document, or None."""
     static = StaticMaker(**settings.where)
     maker = PhononMaker(
         bulk_relax_maker=settings.relaxation(cell=True), static_energy_maker=static, phonon_displacement_maker=static,
@@ -115,7 +116,7 @@ def their_phonons(structure: Structure, matrix: Any, settings: Settings) -> Any:
 
 
 def their_tensor(structure: Structure, settings: Settings) -> Any:
-    """atomate2's elastic document, or None."""
+    """Return atomate2's elastic document, or None."""
     makers = {
         "bulk_relax_maker": settings.relaxation(cell=True),
         "elastic_relax_maker": settings.relaxation(cell=False),
@@ -124,7 +125,7 @@ def their_tensor(structure: Structure, settings: Settings) -> Any:
 
 
 def spectrum(structure: Structure, matrix: Any, primitive: Any, force_constants: Any) -> Phonopy:
-    """Phonopy with force constants as they are."""
+    """Make a Phonopy object with unchanged force constants."""
     cell = PhonopyAtoms(
         symbols=[site.specie.symbol for site in structure],
         cell=structure.lattice.matrix,
@@ -136,19 +137,19 @@ def spectrum(structure: Structure, matrix: Any, primitive: Any, force_constants:
 
 
 def ours_of(document: Any) -> Phonopy:
-    """Phonopy of our document."""
+    """Make a Phonopy object from our document."""
     structure = Structure.from_dict(document.structure)
     return spectrum(structure, document.supercell_matrix, document.primitive_matrix, document.force_constants)
 
 
 def theirs_of(document: Any) -> Phonopy:
-    """Phonopy of atomate2's document."""
+    """Make a Phonopy object from atomate2's document."""
     constants = document.force_constants.force_constants
     return spectrum(document.structure, document.supercell_matrix, document.primitive_matrix, constants)
 
 
 def qpoints(phonopy: Phonopy) -> dict[str, NDArray[np.float64]]:
-    """Wave vectors to compare at."""
+    """Return the wave vectors at which frequencies are compared, by name."""
     inner = np.linalg.inv(phonopy.primitive_matrix) @ phonopy.supercell_matrix
     path = get_band_qpoints_by_seekpath(phonopy.primitive, 51)[0]
     return {
@@ -160,7 +161,7 @@ def qpoints(phonopy: Phonopy) -> dict[str, NDArray[np.float64]]:
 
 def apart(one: Phonopy, other: Phonopy) -> dict[str, float]:
     """
-    Largest differences of sorted frequencies, THz.
+    Return the largest differences of sorted frequencies (THz), by name of the wave vectors.
 
     Raises
     ------
@@ -169,7 +170,9 @@ def apart(one: Phonopy, other: Phonopy) -> dict[str, float]:
     """
     if not np.isclose(one.primitive.volume, other.primitive.volume, rtol=1e-2):
         raise ValueError("the primitive cells differ")
-    turn = np.linalg.inv(one.primitive.cell).T @ other.primitive.cell.T  # the same waves, in the other's vectors
+    turn = (
+        np.linalg.inv(one.primitive.cell).T @ other.primitive.cell.T
+    )  # the same wave vectors, in the other reciprocal basis
     return {
         where: float(np.abs(one.run_qpoints(q).frequencies - other.run_qpoints(q @ turn).frequencies).max())
         for where, q in qpoints(one).items()
@@ -177,15 +180,15 @@ def apart(one: Phonopy, other: Phonopy) -> dict[str, float]:
 
 
 def physics(structures: dict[str, Structure], settings: Settings) -> None:
-    """Print how far the numbers of both sides lie apart."""
-    print("| material | elastic tensor, of its largest constant: standard axes | own axes | "
+    """Print the differences between both sides."""
+    print("| material | elastic tensor, relative to the largest constant: standard axes | own axes | "
           f"phonons, THz: {COMMENSURATE} | {ENDS} | {PATH} | path, both symmetrised | "
           "acoustic at Γ, THz: ours | atomate2's |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for name, structure in structures.items():
         (phonons,), (tensor,) = our_phonons([structure], settings), our_tensors([structure], settings)
         if phonons is None or tensor is None:
-            print(f"| {name} | ours did not come out |")
+            print(f"| {name} | our Makers failed |")
             continue
         one, other = ours_of(phonons), theirs_of(their_phonons(structure, phonons.supercell_matrix, settings))
         theirs = their_tensor(structure, settings).elastic_tensor
@@ -204,14 +207,14 @@ def physics(structures: dict[str, Structure], settings: Settings) -> None:
 
 
 def timed[T](function: Callable[..., T], *arguments: object) -> tuple[T, float]:
-    """Call, and measure the wall time (s)."""
+    """Call a function; return its result and the wall time (s)."""
     started = time.perf_counter()
     result = function(*arguments)
     return result, time.perf_counter() - started
 
 
 def warm_up(structure: Structure, settings: Settings) -> None:
-    """Run everything once on a small cell: what is only loaded on first use (plots, compiled code) is not timed."""
+    """Run everything once on a small cell, so that code that is loaded on first use (plots, kernels) is not timed."""
     our_phonons([structure], settings)
     our_tensors([structure], settings)
     their_phonons(structure, supercell_matrix(structure, settings.min_length, SYMPREC), settings)
@@ -219,7 +222,7 @@ def warm_up(structure: Structure, settings: Settings) -> None:
 
 
 def compare_times(structures: list[Structure], group: int, flows: Sequence[str], settings: Settings) -> None:
-    """Print how long both sides take for the same materials."""
+    """Print the times of both sides for the same materials."""
     seconds: dict[tuple[str, str], list[float]] = {
         (k, s): [] for k in ("phonons", "elastic") for s in ("ours", "theirs")
     }
@@ -243,8 +246,8 @@ def compare_times(structures: list[Structure], group: int, flows: Sequence[str],
         count("elastic", "ours", *timed(our_tensors, part, settings))
         count("elastic", "theirs", *timed(lambda part: [their_tensor(s, settings) for s in part], part))
     print(
-        "| flow | materials | came out: ours | atomate2's | ours, s | atomate2's, s | "
-        "ratio of times by group: median | range |"
+        "| flow | materials | succeeded: batch Makers | atomate2's flow | batch Makers, s | atomate2's flow, s | "
+        "atomate2 / batch, by group: median | range |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for kind in flows:
@@ -255,7 +258,7 @@ def compare_times(structures: list[Structure], group: int, flows: Sequence[str],
 
 
 def precision(structures: dict[str, Structure], settings: Settings) -> None:
-    """Print how far ours in float32 lie from ours in float64."""
+    """Print the differences between float32 and float64 in our Makers."""
     single, double = (replace(settings, dtype=dtype) for dtype in ("float32", "float64"))
     cells = list(structures.values())
     tensors, phonons, seconds = {}, {}, {}
@@ -264,33 +267,35 @@ def precision(structures: dict[str, Structure], settings: Settings) -> None:
         phonons[chosen], first = timed(our_phonons, cells, chosen)
         tensors[chosen], second = timed(our_tensors, cells, chosen)
         seconds[chosen] = first + second
-    print("| material | states in float32: phonons, elastic | elastic tensor, of its largest constant | phonons, THz: "
-          f"{COMMENSURATE} | {ENDS} | {PATH} |")  # fmt: skip
+    print("| material | states in float32: phonons, elastic | elastic tensor, relative to the largest constant "
+          f"| phonons, THz: {COMMENSURATE} | {ENDS} | {PATH} |")  # fmt: skip
     print("|---|---|---|---|---|---|")
     for number, name in enumerate(structures):
         found = [answers[chosen][number] for answers in (tensors, phonons) for chosen in (single, double)]
         if None in found:
-            print(f"| {name} | did not come out |")
+            print(f"| {name} | failed |")
             continue
         small, large, one, other = found
         stiff = np.array(large.elastic_tensor["ieee_format"])
         elastic = np.abs(small.elastic_tensor["ieee_format"] - stiff).max() / np.abs(stiff).max()
         row = " | ".join(f"{x:.4f}" for x in apart(ours_of(one), ours_of(other)).values())
         print(f"| {name} | {one.state}, {small.state} | {100 * elastic:.3f} % | {row} |")
-    print(f"\n{seconds[single]:.0f} s in float32, {seconds[double]:.0f} s in float64, each of its own number of steps")
+    print(f"\n{seconds[single]:.0f} s in float32, {seconds[double]:.0f} s in float64; the numbers of steps may differ")
 
 
 def main() -> None:
     """Print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["physics", "time"], choices=["physics", "time", "precision"])
-    parser.add_argument("--checkpoint", help="key or file; by default the embedded one")
-    parser.add_argument("--count", type=int, default=20, help="materials that are timed")
-    parser.add_argument("--flows", nargs="+", default=FLOWS, choices=FLOWS, help="that are timed")
-    parser.add_argument("--group", type=int, default=5, help="materials at a time")
+    parser.add_argument("--checkpoint", help="key or file; default: the embedded checkpoint")
+    parser.add_argument("--count", type=int, default=20, help="number of materials that are timed")
+    parser.add_argument("--flows", nargs="+", default=FLOWS, choices=FLOWS, help="flows that are timed")
+    parser.add_argument("--group", type=int, default=5, help="number of materials in a group")
     parser.add_argument("--materials", nargs="+", default=PHYSICS, help="formulas for physics and precision")
-    parser.add_argument("--min-length", type=float, default=10.0, help="of the supercells, Å")
-    parser.add_argument("--fmax", type=float, default=1e-4, help="eV/Å; for physics at most 1e-5")
+    parser.add_argument(
+        "--min-length", type=float, default=10.0, help="minimum distance between opposite faces of the supercell (Å)"
+    )
+    parser.add_argument("--fmax", type=float, default=1e-4, help="force threshold (eV/Å); for physics at most 1e-5")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=1)
@@ -311,14 +316,14 @@ def main() -> None:
     chosen = {formula: known[formula] for formula in options.materials}
     if "physics" in options.parts:
         tight = replace(settings, fmax=min(options.fmax, 1e-5), dtype="float64")
-        print(f"\n## Physics: ours and atomate2's, float64, fmax {tight.fmax:g} eV/Å\n")
+        print(f"\n## Physics: batch Makers and atomate2's flows, float64, fmax {tight.fmax:g} eV/Å\n")
         physics(chosen, tight)
     if "time" in options.parts:
         print("\n## Time\n")
         warm_up(known["Al"], replace(settings, min_length=5.0))
         compare_times(list(known.values())[: options.count], options.group, options.flows, settings)
     if "precision" in options.parts:
-        print("\n## float32 against float64, ours\n")
+        print("\n## Precision: float32 and float64, batch Makers\n")
         precision(chosen, settings)
 
 

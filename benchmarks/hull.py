@@ -1,14 +1,16 @@
-"""Hulls of very many phases: ``python benchmarks/hull.py --help``.
+"""
+Compute hulls of very many phases: ``python benchmarks/hull.py --help``.
 
-Reference phases and candidates are made up, from a seed: 89 elements as frequent as in the Materials Project's
-database (half of all phases hold oxygen), two to seven of them in a phase with the frequencies there, and energies that
-favour some pairs of elements. In full: ``nice python benchmarks/hull.py --references 150000 --candidates 100000``.
+Reference phases and candidates are generated from a seed: 89 elements with frequencies as in the Materials Project's
+database (half of all phases contain oxygen), two to seven elements per phase with the frequencies found there, and
+energies that favour some pairs of elements. The full size is
+``nice python benchmarks/hull.py --references 150000 --candidates 100000``.
 
-``build`` times `matris.stores.hull.hull.hull_results` of all candidates against the references (entries and documents
-are at hand), ``one`` a single candidate in a system that was not asked for before, and a candidate that becomes a
-competitor. ``peer`` does the same as ``build`` with pymatgen's PatchedPhaseDiagram on fewer of the same entries, and
-prints the largest difference; where no patch covers a candidate, pymatgen would minimise numerically, and its
-PhaseDiagram of the system stands in. Each part runs in a process of its own: its peak memory is that of the process.
+``build`` times `matris.stores.hull.hull.hull_results` for all candidates against the references, without making entries
+and documents. ``one`` times a single candidate in a system that was not used before, and a candidate that becomes a
+competing phase. ``peer`` repeats ``build`` with pymatgen's PatchedPhaseDiagram on fewer of the same entries, and prints
+the largest difference. Where no patch covers a candidate, pymatgen would minimise numerically, so its PhaseDiagram of
+the system is used instead. Each part runs in its own process, whose peak memory is reported.
 """
 
 from __future__ import annotations
@@ -36,19 +38,19 @@ if TYPE_CHECKING:
 
 SYMBOLS = [Element.from_Z(z).symbol for z in (*range(1, 85), *range(89, 95))]
 SIZES = {1: 0.005, 2: 0.14, 3: 0.44, 4: 0.28, 5: 0.105, 6: 0.025, 7: 0.005}
-"""Share of phases with so many elements, about as in the Materials Project."""
+"""Fraction of phases by number of elements, about as in the Materials Project."""
 
 FREQUENT = {"O": 45, "F": 8, "S": 8, "H": 7, "P": 9, "N": 7, "Li": 9, "Si": 7, "Se": 5, "Na": 5, "C": 6, "Mg": 5,
             "Fe": 5, "Mn": 5, "K": 4, "Ba": 4, "Al": 4, "Cu": 4, "Co": 4, "V": 4, "Ca": 4, "Ni": 4, "Te": 4, "Cl": 4,
             "Sr": 4, "B": 4, "Ge": 4, "Ti": 4}  # fmt: skip
-"""Weights of elements in the draw; the noble gases have 0.05, all others 2."""
+"""Sampling weights of elements; noble gases have 0.05, all others 2."""
 
 AMOUNTS = [1, 2, 3, 4, 5, 6, 8, 9, 10, 12]
 CHECKPOINT = {"key": "synthetic", "sha256": "0" * 64, "energy_scale": "matpes-pbe"}
 
 
 def phases(count: int, seed: int, *, elements: bool) -> list[tuple[dict[str, float], float]]:
-    """Compositions with energies per atom (eV); the pure elements first, if they are wanted."""
+    """Generate compositions with energies (eV/atom); `elements` adds the pure elements at the start."""
     weights = np.array([FREQUENT.get(s, 0.05 if Element(s).is_noble_gas else 2.0) for s in SYMBOLS])
     field = np.random.default_rng(0)  # the same chemistry for references and candidates
     pure = -field.uniform(1, 9, len(SYMBOLS))
@@ -56,7 +58,7 @@ def phases(count: int, seed: int, *, elements: bool) -> list[tuple[dict[str, flo
     pull = pull * (1 + field.random(pull.shape))
     rng = np.random.default_rng(seed)
     sizes = rng.choice(list(SIZES), count, p=np.array(list(SIZES.values())) / sum(SIZES.values()))
-    order = np.log(rng.random((count, len(SYMBOLS)))) / weights  # the largest of these: a weighted draw
+    order = np.log(rng.random((count, len(SYMBOLS)))) / weights  # the largest are a weighted sample without replacement
     rows = []
     for size, keys in zip(sizes, order, strict=True):
         chosen = np.argpartition(-keys, size)[:size]
@@ -87,7 +89,7 @@ def references(count: int) -> References:
 
 
 def documents(count: int, seed: int = 2) -> list[dict[str, Any]]:
-    """Make what a hull reads of candidate documents."""
+    """Make candidate documents with the fields that hulls use."""
     return [
         {
             "document_id": f"candidate-{seed}-{i}",
@@ -104,12 +106,12 @@ def documents(count: int, seed: int = 2) -> list[dict[str, Any]]:
 
 
 def peak_gb() -> float:
-    """Peak memory of this process."""
+    """Return the peak memory of this process (GB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def build(n_references: int, n_candidates: int) -> list[str]:
-    """Place all candidates at once."""
+    """Time placing all candidates at once."""
     known, candidates = references(n_references), documents(n_candidates)
     before = peak_gb()
     started = time.perf_counter()
@@ -126,7 +128,7 @@ def build(n_references: int, n_candidates: int) -> list[str]:
 
 
 def one(n_references: int, _: int) -> list[str]:
-    """Place candidates one after the other, and let them compete."""
+    """Time placing candidates one by one, and adding them as competing phases."""
     known = references(n_references)
     started = time.perf_counter()
     space = known.space
@@ -146,16 +148,16 @@ def one(n_references: int, _: int) -> list[str]:
         *(
             row(name, n_references) + f" 1 of 400 | median {median(t):.2f} ms, 95 % {np.quantile(t, 0.95):.2f} ms | | |"
             for name, t in (
-                ("matris, one candidate, its subsystems new", times),
-                ("matris, one candidate, its subsystems known", again),
-                ("matris, one candidate that becomes a competitor", adding),
+                ("matris, one candidate, new subsystems", times),
+                ("matris, one candidate, cached subsystems", again),
+                ("matris, one candidate that becomes a competing phase", adding),
             )
         ),
     ]
 
 
 def timed(calls: list[Callable[[], object]]) -> list[float]:
-    """Milliseconds of each call."""
+    """Return the time of each call (ms)."""
     times = []
     for call in calls:
         started = time.perf_counter()
@@ -165,7 +167,7 @@ def timed(calls: list[Callable[[], object]]) -> list[float]:
 
 
 def peer(n_references: int, n_candidates: int) -> list[str]:
-    """Let both sides place the same candidates on the same entries."""
+    """Compare with pymatgen: the same candidates on the same entries."""
     from pymatgen.analysis.phase_diagram import PatchedPhaseDiagram, PDEntry, PhaseDiagram
 
     known, candidates = references(n_references), documents(n_candidates)
@@ -198,17 +200,17 @@ def peer(n_references: int, n_candidates: int) -> list[str]:
         rest = max(rest, abs(distance - found[document["document_id"]].energy_above_hull))
     seconds = built + sum(times)
     return [
-        row("matris, the same as pymatgen", n_references) + f" {n_candidates:,} | {ours:.1f} s | | |",
+        row("matris, the same candidates", n_references) + f" {n_candidates:,} | {ours:.1f} s | | |",
         row("pymatgen PatchedPhaseDiagram", n_references)
-        + f" {len(covered):,} that a patch covers | {seconds:.1f} s ({built:.1f} to build; one candidate: median "
+        + f" {len(covered):,} covered by a patch | {seconds:.1f} s ({built:.1f} to build; one candidate: median "
         f"{median(times) * 1e3:.2f} ms) | {peak_gb():.2f} GB, both sides | {difference:.1e} |",
         row("pymatgen PhaseDiagram of the system", n_references)
-        + f" {min(300, len(others))} of {len(others):,} that no patch covers | | | {rest:.1e} |",
+        + f" {min(300, len(others))} of {len(others):,} not covered by a patch | | | {rest:.1e} |",
     ]
 
 
 def row(name: str, n_references: int) -> str:
-    """Begin a line of the table."""
+    """Return the start of a line of the table."""
     return f"| {name} | {n_references:,} |"
 
 
@@ -217,11 +219,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--references", type=int, default=20_000)
     parser.add_argument("--candidates", type=int, default=10_000)
-    parser.add_argument("--peer-references", type=int, default=5_000, help="what pymatgen gets")
+    parser.add_argument(
+        "--peer-references", type=int, default=5_000, help="number of references in the comparison with pymatgen"
+    )
     parser.add_argument("--peer-candidates", type=int, default=2_000)
     parser.add_argument("--parts", nargs="+", default=["build", "one", "peer"], choices=["build", "one", "peer"])
     options = parser.parse_args()
-    from peers import machine  # imports torch, whose memory the parts shall not have
+    from peers import machine  # imports torch, which must not add to the memory of the parts
 
     print(f"{machine('cpu', 1)}\n")
     print("| | references | candidates | wall time | peak memory | largest difference (eV/atom) |")

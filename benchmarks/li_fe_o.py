@@ -1,9 +1,9 @@
 """
-Li–Fe–O: generated candidates and the known stable phases, relaxed and placed on two hulls.
+Li–Fe–O: generated candidates and known stable phases, relaxed and placed on two hulls.
 
-``python benchmarks/li_fe_o.py ENTRIES``, with the ComputedStructureEntries of the system. The known phases are relaxed
-from their own structures too; a phase counts as found if a generated candidate relaxes to the same crystal. Distances
-are to the hull of the entries, and to the hull of what this checkpoint has computed itself.
+``python benchmarks/li_fe_o.py ENTRIES`` takes the ComputedStructureEntries of the system. The known phases are also
+relaxed from their own structures. A phase is rediscovered if a generated candidate relaxes to the same crystal.
+Distances refer to the hull of the entries, and to the self-consistent hull of this checkpoint.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 WINDOW = 0.05
-"""eV/atom."""
+"""Maximum distance to the hull that counts as close (eV/atom)."""
 
 
 def shown(distance: float | None) -> str:
-    """Distance to a hull in meV/atom."""
+    """Format a distance to a hull (meV/atom)."""
     return "–" if distance is None else f"{1000 * distance:.0f}"
 
 
 def place(document: Mapping[str, Any] | None, kind: str) -> float | None:
-    """Distance of a document to one of its hulls, eV/atom."""
+    """Return the distance of a document to one of its hulls (eV/atom)."""
     found = (document or {}).get("hulls", {}).get(kind)
     return None if found is None else found["energy_above_hull"]
 
 
 def main() -> None:
-    """Print a table of the known phases, and what else there is."""
+    """Print a table of the known phases, and a summary of the generated candidates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("entries", type=Path)
     parser.add_argument("--checkpoint")
@@ -76,7 +76,10 @@ def main() -> None:
             structure = campaign.store.structure(document["document_id"])
             if document["state"] == "converged" and structure is not None:
                 made.remember(document["document_id"], structure)
-        print("| known phase | space group | state | to the entries' hull | to its own hull | generated: own hull |")
+        print(
+            "| known phase | space group | state | reference hull, meV/atom | self-consistent hull, meV/atom "
+            "| generated: self-consistent hull, meV/atom |"
+        )
         print("|---|---|---|---|---|---|")
         within = dict.fromkeys(("reference", "self-consistent", "generated"), 0)
         by_id = {document["document_id"]: document for document in documents.values()}
@@ -108,11 +111,14 @@ def main() -> None:
             for d in documents.values()
             if d["state"] == "converged" and (place(d, "self-consistent") or 0) <= 0 and d["source"] == "prototype"
         )
-        print("generated, on its own hull: " + (", ".join(f"{f} {s}" for _, f, s in intruders) or "none"))
+        print(
+            "generated candidates on the self-consistent hull: "
+            + (", ".join(f"{f} {s}" for _, f, s in intruders) or "none")
+        )
 
 
 def group(structure: Structure) -> str:
-    """Symbol of the space group."""
+    """Return the symbol of the space group."""
     return str(SpacegroupAnalyzer(structure, symprec=0.1).get_space_group_symbol())
 
 

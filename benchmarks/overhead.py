@@ -1,9 +1,9 @@
 """
-Share of a chunk's time that is not the model's: ``python benchmarks/overhead.py --help``.
+Measure the share of a chunk's time outside the model: ``python benchmarks/overhead.py --help``.
 
-Rattled candidates go through a campaign in this process; a job counts from its taking to its finishing in the queue.
-Wall and processor time are printed: on a machine that is shared, the latter is what to read. What a process pays once
-is measured apart: imports and loading in a process that is thrown away, the rest by a first campaign of a few.
+Rattled candidates go through a campaign in this process; the time of a job runs from taking it from the queue to
+finishing it. Wall time and processor time are printed; on a shared machine, use processor time. One-time costs of a
+process are measured separately: imports and loading in a process of its own, the rest by a small first campaign.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matris.stores.documents.candidate import Candidate
 
 FIRST = 10
-"""Candidates of the campaign that pays what is paid once."""
+"""Number of candidates of the first campaign, which has the one-time costs of the process."""
 
 WORKER = """
 import sys
@@ -51,16 +51,16 @@ from matris.flows.local.worker import main
 from matris import load
 load(sys.argv[1], device=sys.argv[2])
 """
-"""What a worker does before it takes its first chunk, but for opening the store."""
+"""Start of a worker process before it takes its first chunk, without opening the store."""
 
 
 def now() -> NDArray[np.float64]:
-    """Wall and processor time of this process, s."""
+    """Return wall and processor time of this process (s)."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 class Stopwatch:
-    """Wall and processor time in jobs, and in the model's calls."""
+    """Measures wall and processor time (s) in jobs and in calls of the model."""
 
     def __init__(self) -> None:
         self.jobs, self.model = np.zeros(2), np.zeros(2)
@@ -79,7 +79,7 @@ class Stopwatch:
         MatRISTorchSimModel.forward = timed  # type: ignore[method-assign]
 
     def hear(self, event: dict[str, Any]) -> None:
-        """Listen to a campaign."""
+        """Handle an event of a campaign."""
         if event["event"] == "took":
             self._taken = now()
         elif event["event"] == "done":
@@ -87,14 +87,14 @@ class Stopwatch:
             self.n_jobs += 1
 
     def clear(self) -> NDArray[np.float64]:
-        """Start anew; what was spent beside the model, s."""
+        """Reset; return the time in jobs outside the model (s)."""
         beside = self.jobs - self.model
         self.jobs, self.model, self.n_jobs, self.n_calls = np.zeros(2), np.zeros(2), 0, 0
         return beside
 
 
 def relax(maker: BatchRelaxMaker, candidates: Iterable[Candidate], chunk_size: int, watch: Stopwatch) -> Counter[str]:
-    """Run a campaign of its own; states of its documents."""
+    """Run a campaign in a temporary store; count the states of its documents."""
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(folder, maker, chunk_size=chunk_size)
         run(campaign, candidates, [], watch.hear)
@@ -102,7 +102,7 @@ def relax(maker: BatchRelaxMaker, candidates: Iterable[Candidate], chunk_size: i
 
 
 def start_of_process(checkpoint: str, device: str) -> NDArray[np.float64]:
-    """Wall and processor time of a process that gets ready and ends, s."""
+    """Return wall and processor time (s) of a worker process that starts, loads the model and ends."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-W", "ignore", "-c", WORKER, checkpoint, device], check=True)
     wall, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -110,9 +110,11 @@ def start_of_process(checkpoint: str, device: str) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Print what is spent beside the model, once in a process and for each candidate."""
+    """Print the time outside the model, once per process and per candidate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="matris_embedded", help="key or file; random: the 10M configuration")
+    parser.add_argument(
+        "--checkpoint", default="matris_embedded", help="key or file; random: random weights of the 10M configuration"
+    )
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--chunk-size", type=int, default=1000)
     parser.add_argument("--fmax", type=float, default=0.05)
@@ -144,10 +146,10 @@ def main() -> None:
     print(f"documents {dict(states)}; {jobs} jobs, {calls} calls of the model")
     print("| s | wall | processor |\n|---|---|---|")
     rows = {
-        "a process: imports, loading": start,
-        f"beside the model, first job ({FIRST} candidates)": first,
+        "process: imports, loading": start,
+        f"outside the model, first job ({FIRST} candidates)": first,
         "in the model": model,
-        "beside it, in the jobs": beside,
+        "outside the model, in the jobs": beside,
     }
     for name, (wall, spent) in rows.items():
         print(f"| {name} | {wall:.2f} | {spent:.2f} |")
@@ -156,8 +158,8 @@ def main() -> None:
         each, model_each = beside[k] / number, model[k] / number
         shares = [each / model_each, (each + once / 1000) / model_each]
         print(
-            f"{name}: {1000 * each:.2f} ms beside {1000 * model_each:.1f} ms in the model for a candidate, "
-            f"{100 * shares[0]:.1f} %; {100 * shares[1]:.1f} % for a process that computes 1,000 and ends"
+            f"{name}: {1000 * each:.2f} ms outside and {1000 * model_each:.1f} ms in the model per candidate, "
+            f"{100 * shares[0]:.1f} %; {100 * shares[1]:.1f} % including the start of a process that computes 1,000"
         )
 
 

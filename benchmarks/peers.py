@@ -1,4 +1,4 @@
-"""What we compare with: the published package, in its own process, and other potentials, in folders of their own."""
+"""Packages for comparison: the published package, in its own process, and other potentials, in their own folders."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ POTENTIALS = {
         "sevenn==0.13.0", "braceexpand", "e3nn", "matscipy", "opt-einsum", "opt-einsum-fx", "torch-geometric",
     ),
 }  # fmt: skip
-"""Packages of other potentials, and what they need that this one does not."""
+"""Packages of other potentials, and their dependencies that this package does not have."""
 
 
 def install_published() -> Path:
-    """Put the published package, without its dependencies, where only its own process finds it."""
+    """Install the published package, without its dependencies, into a folder that only its own process imports from."""
     return _install(PUBLISHED, ("matris==1.0.0",), "matris")
 
 
 def use_potential(name: str) -> None:
-    """Let one of the `POTENTIALS` be imported: as it is installed, or else from a folder of its own."""
+    """Make one of the `POTENTIALS` importable; install it into its own folder if it is missing."""
     if find_spec(name) is None:
         folder = HERE / ".peers" / POTENTIALS[name][0].replace("==", "-")
-        sys.path.append(str(_install(folder, POTENTIALS[name], name)))  # last: nothing of ours is replaced
+        sys.path.append(str(_install(folder, POTENTIALS[name], name)))  # last, so that it replaces none of our packages
 
 
 def _install(folder: Path, packages: Sequence[str], module: str) -> Path:
-    """Put packages into a folder, without their dependencies."""
+    """Install packages into a folder, without their dependencies."""
     if not (folder / module).is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
         subprocess.run([*command, *packages], check=True)
@@ -51,7 +51,7 @@ def _install(folder: Path, packages: Sequence[str], module: str) -> Path:
 
 
 def machine(device: str, threads: int) -> str:
-    """Say what runs the model."""
+    """Describe processor or GPU, number of threads, and version of torch."""
     names = [line.split(":")[1].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")]
     name = torch.cuda.get_device_name() if device == "cuda" else names[0] if names else platform.processor()
     return f"{name}, {threads} threads, torch {torch.__version__}"
@@ -62,7 +62,7 @@ def _read(path: str) -> list[str]:
 
 
 class Peer:
-    """A worker process. Use it in a ``with`` block."""
+    """Worker process of one side of a comparison, a context manager."""
 
     def __init__(self, side: str, *, threads: int = 1, device: str = "cpu") -> None:
         self.side = side
@@ -79,7 +79,7 @@ class Peer:
         )
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for the answer."""
+        """Send a request, and wait for the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
@@ -91,7 +91,7 @@ class Peer:
         return answer
 
     def load(self, path: Path, structures: Sequence[Structure]) -> None:
-        """Load a checkpoint, and the structures that later requests number."""
+        """Load a checkpoint, and the structures to which later requests refer by index."""
         self.ask("load", path=str(path), structures=[s.as_dict() for s in structures])
 
     def __enter__(self) -> Self:

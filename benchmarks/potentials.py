@@ -1,4 +1,4 @@
-"""Potentials to compare by their accuracy: ours, CHGNet and SevenNet-0, asked for the same things in the same way."""
+"""Potentials for comparisons of accuracy: ours, CHGNet and SevenNet-0, with one interface."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """Energy (eV), forces (eV/Å), stress (eV/Å³) of a cell; how far it is from the training data, if that is known."""
+    """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a cell, and its extrapolation if the potential has a domain."""
 
     energy: float
     forces: np.ndarray
@@ -40,26 +40,26 @@ class Answer:
 @dataclass(frozen=True)
 class Contestant:
     """
-    A potential.
+    A potential in a comparison.
 
     Attributes
     ----------
     name
-        In the table.
+        Name in the table.
     identity
-        Of its numbers: what is kept of another identity is not its.
+        Identity of the numbers, for the cache.
     parameters
-        How many.
+        Number of parameters.
     corrected
-        Whether its energies have the MP2020 corrections in them.
+        Whether its energies include the MP2020 corrections.
     elements
-        What it covers; None for all that is asked.
+        Supported elements; None for all.
     predict
-        Answers for cells, as many together as it likes.
+        Function that predicts many cells, in batches of its own size.
     model
-        For relaxations.
+        Model for relaxations.
     calculator
-        As its package ships it, for the speed of single calls.
+        ASE calculator of its package, for the speed of single calls.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Contestant:
 
 
 def ours(checkpoint: str | Path | None) -> Contestant:
-    """Load a checkpoint of ours."""
+    """Load one of our checkpoints."""
     potential = matris.load(checkpoint, device="cpu")
 
     def predict(cells: Sequence[Atoms]) -> list[Answer]:
@@ -92,7 +92,7 @@ def ours(checkpoint: str | Path | None) -> Contestant:
 
 
 def chgnet() -> Contestant:
-    """CHGNet 0.4.2, trained on MPtrj; its energies have the MP2020 corrections in them."""
+    """Load CHGNet 0.4.2, trained on MPtrj; its energies include the MP2020 corrections."""
     use_potential("chgnet")
     with contextlib.redirect_stdout(io.StringIO()):
         from chgnet.model import CHGNet, CHGNetCalculator
@@ -120,10 +120,10 @@ def chgnet() -> Contestant:
 
 def sevennet() -> Contestant:
     """
-    SevenNet-0 of sevenn 0.13, trained on MPtrj.
+    Load SevenNet-0 of sevenn 0.13, trained on MPtrj.
 
-    Its convolution is replaced by one of the same numbers that is faster on a core (`recipes.embedded.teacher`); only
-    single calls are timed as its package ships it.
+    Its convolution is replaced by an equivalent one that is faster on one core (`recipes.embedded.teacher`). Single
+    calls are timed with the package's own convolution.
     """
     use_potential("sevenn")
     with warnings.catch_warnings():
@@ -143,7 +143,7 @@ def sevennet() -> Contestant:
 
 
 class _Asked(Calculator):
-    """An ASE calculator that asks a function."""
+    """ASE calculator that calls a function."""
 
     implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 - so declared by ASE
 
@@ -165,27 +165,27 @@ class _Asked(Calculator):
 
 
 PEERS: dict[str, Callable[[], Contestant]] = {"chgnet": chgnet, "7net-0": sevennet}
-"""Other potentials, by the name they are asked for."""
+"""Functions that load other potentials, by name."""
 
 
 def rates(some: Sequence[Contestant], cells: dict[str, Atoms], rounds: int) -> dict[str, dict[str, Any]]:
     """
-    Structures per second of each on the same cells, in alternation.
+    Measure the structures per second of each potential on the same cells, in alternation.
 
     Parameters
     ----------
     some
-        Who takes part.
+        Potentials.
     cells
-        By name.
+        Cells by name.
     rounds
-        Median of so many. Each call is of a new geometry, with its graph.
+        Number of rounds. Each call has a new geometry, and includes its graph.
 
     Returns
     -------
     dict
-        By name of the cell and contestant: one structure a call by its ASE calculator (``single``), and sixteen a call
-        (``batch``), each median, least and most.
+        By cell and potential: one structure per call by its ASE calculator (``single``), and sixteen per call
+        (``batch``); each has median, minimum and maximum.
     """
     table: dict[str, dict[str, Any]] = {}
     for label, cell in cells.items():

@@ -1,7 +1,8 @@
-"""Heat capacities and elastic moduli against DFT: ``python benchmarks/properties.py --data FOLDER``.
+"""
+Compare heat capacities and elastic moduli with DFT: ``python benchmarks/properties.py --data FOLDER``.
 
 The references are harmonic heat capacities at 300 K (Alexandria) and Voigt–Reuss–Hill moduli (Materials Project) of
-binaries. Of those whose elements the checkpoint covers, the first so many in a random order of seed 0 are computed.
+binary compounds. A random sample (seed 0) of those whose elements the checkpoint supports is computed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def choose(path: Path, potential: Potential, count: int) -> list[dict[str, Any]]:
-    """Pick references that the checkpoint covers."""
+    """Sample references whose elements the checkpoint supports."""
     rows = json.loads(gzip.decompress(path.read_bytes()))
     for row in rows:
         structure = row["structure"]
@@ -37,14 +38,14 @@ def choose(path: Path, potential: Potential, count: int) -> list[dict[str, Any]]
 
 
 def line(name: str, unit: str, computed: list[float], reference: list[float], asked: int, seconds: float) -> str:
-    """One row of the table."""
+    """Return a row of the table."""
     difference = np.subtract(computed, reference)
     errors = f"{np.abs(difference).mean():.2f} | {np.median(np.abs(difference)):.2f} | {difference.mean():+.2f}"
     return f"| {name} | {len(computed)} of {asked} | {errors} | {np.mean(reference):.1f} {unit} | {seconds:.0f} |"
 
 
 def heat_capacities(path: Path, potential: Potential, count: int, min_length: float) -> str:
-    """Harmonic heat capacity at 300 K, per mole of atoms; the reference is per mole of its cells."""
+    """Compare heat capacities at 300 K per mole of atoms (the reference is per mole of cells); return a row."""
     rows = choose(path, potential, count)
     started = time.perf_counter()
     settings = PhononSettings(min_length=min_length, temperatures=(300.0,))
@@ -60,7 +61,7 @@ def heat_capacities(path: Path, potential: Potential, count: int, min_length: fl
 
 
 def moduli(path: Path, potential: Potential, count: int) -> list[str]:
-    """Bulk and shear moduli, GPa."""
+    """Compare bulk and shear moduli (GPa); return rows."""
     rows = choose(path, potential, count)
     started = time.perf_counter()
     records = elastic([row["structure"] for row in rows], potential, fmax=1e-3, max_steps=500)
@@ -85,11 +86,13 @@ def moduli(path: Path, potential: Potential, count: int) -> list[str]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of alexandria_phonon_cv and mp_elasticity")
-    parser.add_argument("--checkpoint", help="key or file; by default the embedded one")
-    parser.add_argument("--phonons", type=int, default=40, help="materials for heat capacities; 0: none")
-    parser.add_argument("--elastic", type=int, default=60, help="materials for moduli; 0: none")
-    parser.add_argument("--min-length", type=float, default=8.0, help="of the supercells, Å")
+    parser.add_argument("--data", type=Path, required=True, help="folder with alexandria_phonon_cv and mp_elasticity")
+    parser.add_argument("--checkpoint", help="key or file; default: the embedded checkpoint")
+    parser.add_argument("--phonons", type=int, default=40, help="number of materials for heat capacities")
+    parser.add_argument("--elastic", type=int, default=60, help="number of materials for moduli")
+    parser.add_argument(
+        "--min-length", type=float, default=8.0, help="minimum distance between opposite faces of the supercell (Å)"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,8 @@
-"""Relaxing many small crystals: ``python benchmarks/relax_many.py --help``.
+"""
+Relax many small crystals: ``python benchmarks/relax_many.py --help``.
 
-Three ways, each in a process of its own, with the embedded checkpoint's weights: ours (`matris.relax`), ASE's FIRE with
-our calculator, and ASE's FIRE with the published package. The ways take turns, a part of the crystals at a time.
+Three methods with the weights of the embedded checkpoint, in two processes: `matris.relax`, ASE's FIRE with our
+calculator, and ASE's FIRE with the published package. The methods alternate, on one part of the crystals at a time.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from weights import write_published
 
 from matris import load
 from matris.structures import problem_with
-from recipes.embedded.structures import generate
+from recipes.embedded.materials import generate
 
 FMAX, STEPS, PARTS = 0.05, 200, 5
+BATCH = "`matris.relax`"
 
 
 def main() -> None:
@@ -44,7 +46,11 @@ def main() -> None:
     ):
         path = Path(folder) / "embedded.pth.tar"
         write_published(path)
-        ways = {"ours": (ours, True), "ours, ASE": (ours, False), "published, ASE": (published, False)}
+        ways = {
+            BATCH: (ours, True),
+            "ASE, our calculator": (ours, False),
+            "ASE, published calculator": (published, False),
+        }
         for peer in (ours, published):
             peer.load(path, structures)
             peer.ask("call", which=[0])
@@ -59,12 +65,13 @@ def main() -> None:
                 energies[way] += answer["energies"]
                 steps[way] += answer["steps"]
     print(
-        "| way | crystals per minute | steps, mean | time, ratio to ours: median (range) | energy, median difference |"
+        "| method | crystals per minute | steps, mean | time, ratio to ours: median (range) "
+        "| energy, median difference |"
     )
     print("|---|---|---|---|---|")
     for way in ways:
-        ratios = [a / b for a, b in zip(seconds[way], seconds["ours"], strict=True)]
-        difference = np.abs(np.subtract(energies[way], energies["ours"]))
+        ratios = [a / b for a, b in zip(seconds[way], seconds[BATCH], strict=True)]
+        difference = np.abs(np.subtract(energies[way], energies[BATCH]))
         rate, spread = 60 * len(structures) / sum(seconds[way]), f"({min(ratios):.2f} to {max(ratios):.2f})"
         print(f"| {way} | {rate:.1f} | {np.mean(steps[way]):.0f} | {median(ratios):.2f} {spread} | "
               f"{np.nanmedian(difference):.0e} eV/atom |")  # fmt: skip

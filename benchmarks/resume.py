@@ -1,7 +1,9 @@
-"""A training left alone, killed and resumed, and shared by two processes: ``python benchmarks/resume.py --help``.
+"""
+Compare trainings: uninterrupted, killed and resumed, and with two processes: ``python benchmarks/resume.py --help``.
 
-Prints the loss curves beside each other, and how far the weights end apart. Killed (-9) and resumed must be the same
-bits; two processes add gradients in another order, so that theirs are the same up to rounding.
+Prints the loss curves side by side, and the differences of the final weights. The training that was killed (-9) and
+resumed must be identical to the last bit. Two processes sum gradients in another order, so that their weights agree up
+to rounding.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ CONFIG = ModelConfig(
 
 
 def work(data: Path, directory: Path) -> None:
-    """Train, as one of the processes."""
+    """Train, as one of the processes of a training."""
     torch.set_num_threads(1)
     frames = [f for f in read_frames([data / "mptrj_random.extxyz.gz"]) if len(f.forces) <= 12][:80]
     with together("cpu"):
@@ -46,21 +48,21 @@ def work(data: Path, directory: Path) -> None:
 
 
 def curve(directory: Path) -> list[dict[str, str]]:
-    """Rows of the log."""
+    """Read the rows of the log."""
     with (directory / LOG).open(newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def apart(a: Path, b: Path) -> float:
-    """Largest difference of the averaged weights of two trainings."""
+    """Return the largest difference between the averaged weights of two trainings."""
     first, second = (load_plain(path / STATE)["average"] for path in (a, b))
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def main() -> None:
-    """Train three times and compare."""
+    """Train three times, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of reference data: mptrj_random.extxyz.gz")
+    parser.add_argument("--data", type=Path, required=True, help="folder with mptrj_random.extxyz.gz")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -87,10 +89,13 @@ def main() -> None:
                 raise SystemExit("the training failed")
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         subprocess.run([*launch, *script, str(two)], check=True)
-        print(f"| step | validation loss, alone | killed {kills} times | two processes |\n|---|---|---|---|")
+        print(f"| step | validation loss, uninterrupted | killed {kills} times | two processes |\n|---|---|---|---|")
         for rows in zip(curve(alone), curve(killed), curve(two), strict=True):
             print(f"| {rows[0]['step']} | " + " | ".join(f"{float(row['loss']):.7f}" for row in rows) + " |")
-        print(f"\nweights apart at the end: killed {apart(alone, killed):.1e}, two processes {apart(alone, two):.1e}")
+        print(
+            f"\nlargest difference of the final weights: killed {apart(alone, killed):.1e}, "
+            f"two processes {apart(alone, two):.1e}"
+        )
 
 
 if __name__ == "__main__":

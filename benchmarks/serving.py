@@ -1,6 +1,7 @@
-"""An OPTIMADE server on a folder, and OPTIMADE's in-memory backend on the same structures: ``--candidates 1000 10000``.
+"""
+Compare an OPTIMADE server on a folder with OPTIMADE's in-memory backend: ``python benchmarks/serving.py --help``.
 
-Publishing, exporting and starting in seconds; then the first page of some queries, fastest of three, in milliseconds.
+Prints times to publish, export and start (s), then the first page of some queries, fastest of three (ms).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ QUERIES = (
 
 
 def candidates(number: int) -> Iterator[tuple[CandidateDocument, Structure]]:
-    """Rock salt cells of two or three random elements, described as a build does, but without symmetry."""
+    """Yield rock salt cells of two or three random elements, with documents as from a build, without symmetry."""
     rng = random.Random(0)
     for place in range(number):
         structure = rocksalt()
@@ -66,7 +67,7 @@ def candidates(number: int) -> Iterator[tuple[CandidateDocument, Structure]]:
 
 
 def fill(store: CandidateStore, number: int) -> None:
-    """Store candidates and their structures."""
+    """Store candidate documents and structures."""
     for batch in batched(candidates(number), 1000):
         arrays = [{"document_id": d.document_id, "structure": structure.as_dict()} for d, structure in batch]
         store.data.update(arrays, key="document_id")
@@ -74,15 +75,15 @@ def fill(store: CandidateStore, number: int) -> None:
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Time a call."""
+    """Call a function; return the time (s) and its result."""
     start = time.perf_counter()
     answer = call()
     return time.perf_counter() - start, answer
 
 
 def in_memory(lines: Path, name: str) -> FastAPI:
-    """Start OPTIMADE's server on its in-memory backend, filled from an export."""
-    from optimade.server.create_app import create_app  # after ours, which keeps its log from /var/log
+    """Make OPTIMADE's server with its in-memory backend, filled from an export."""
+    from optimade.server.create_app import create_app  # after our import, which stops it from logging to /var/log
 
     config = server_config()
     config.mongo_database = name
@@ -91,7 +92,7 @@ def in_memory(lines: Path, name: str) -> FastAPI:
 
 
 def ask(app: FastAPI) -> list[tuple[float, int]]:
-    """Milliseconds and number of answers of each query."""
+    """Return time (ms) and number of results of each query."""
     client = TestClient(app)
     answers = []
     for text in QUERIES:
@@ -102,9 +103,9 @@ def ask(app: FastAPI) -> list[tuple[float, int]]:
 
 
 def main() -> None:
-    """Print a table for each number of candidates."""
+    """Print a table per number of candidates."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1000, 10000], help="numbers of structures")
     for number in parser.parse_args().candidates:
         with tempfile.TemporaryDirectory() as folder:
             store, published = open_published(folder)
@@ -116,9 +117,12 @@ def main() -> None:
             ours_ready, ours = seconds(lambda published=published: make_app(published))
             theirs_ready, theirs = seconds(lambda lines=lines, number=number: in_memory(lines, f"memory{number}"))
             print(f"\n{number} structures, {machine('cpu', 1)}:")
-            print(f"exported in {exporting:.1f} s, published in {publishing:.1f} s, nothing new in {again:.2f} s,")
-            print(f"started in {ours_ready:.1f} s, in memory in {theirs_ready:.1f} s")
-            print("\n| filter | found | folder, ms | in memory, ms |\n|---|---|---|---|")
+            print(
+                f"exported in {exporting:.1f} s, published in {publishing:.1f} s, "
+                f"published without changes in {again:.2f} s,"
+            )
+            print(f"server started in {ours_ready:.1f} s, in-memory server in {theirs_ready:.1f} s")
+            print("\n| filter | results | folder, ms | in memory, ms |\n|---|---|---|---|")
             for text, (one, found), (other, same) in zip(QUERIES, ask(ours), ask(theirs), strict=True):
                 assert found == same, text
                 print(f"| `{text or 'none'}` | {found} | {one:.0f} | {other:.0f} |")

@@ -1,7 +1,8 @@
-"""Energies, forces and stresses against the published package: ``python benchmarks/single_call.py --help``.
+"""
+Compare energies, forces, stresses and time with the published package: ``python benchmarks/single_call.py --help``.
 
-Both run in processes of their own on the same weights (random, seed 0, scaled so that forces are real), called in
-alternation; a call includes the graph. Ratios are published / ours: above one, ours is faster or smaller.
+Each package runs in its own process with the same weights (random, seed 0, scaled to give realistic forces). Calls
+alternate, and include building the graph. Ratios are published / ours: above one, ours is faster or smaller.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "three_body_expansion": "fourier", "num_angular": 7, "norm_type": "layer", "graph_conv_mlp": "gatemlp",
     "pairwise_cutoff": 6.0, "three_body_cutoff": 4.5, "use_smoothed_for_delta_edge": True,
 }  # fmt: skip
-"""The released 10M configuration."""
+"""The published 10M configuration."""
 
 SCALE = 300.0
 
@@ -37,11 +38,11 @@ CASES: dict[str, tuple[list[Structure], int]] = {
     "16 mixed crystals": (mixed_sixteen(), 3),
     "Si, 216 atoms": ([silicon(3)], 3),
 }
-"""Structures of one call, and the number of blocks: with ten, the published package needs too much memory for some."""
+"""Structures of one call, and number of blocks: three where the published package runs out of memory with ten."""
 
 
 def compare(name: str, rounds: int, threads: int, device: str, memory: float | None, folder: Path) -> None:
-    """Run one case in fresh processes and print its line."""
+    """Run one case in new processes, and print its line of the table."""
     structures, layers = CASES[name]
     path = folder / f"{layers}.pth.tar"
     which = list(range(len(structures)))
@@ -83,11 +84,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--memory", type=float, help="GB that ours may keep for the way back, instead of its default")
+    parser.add_argument("--memory", type=float, help="limit of memory that ours keeps for the backward pass (GB)")
     options = parser.parse_args()
     print(f"{machine(options.device, options.threads)}, {options.rounds} rounds, float32"
-          + (f", ours keeps {options.memory} GB at most\n" if options.memory is not None else "\n"))  # fmt: skip
-    print("| case | blocks | time, published / ours: median (range) | ours, s | peak memory, ratio (ours) | "
+          + (f", memory limit of ours {options.memory} GB\n" if options.memory is not None else "\n"))  # fmt: skip
+    print("| case | blocks | time, published / ours: median (range) | ours, s | peak memory, published / ours (ours) | "
           "energy, eV/atom | force, eV/Å |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

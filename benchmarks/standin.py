@@ -1,4 +1,4 @@
-"""A potential that costs next to nothing, and faults to inject: what measures everything but the model."""
+"""A stand-in potential that costs almost nothing, with faults to inject, to measure everything but the model."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ELEMENTS = (
 
 class StandIn(ModelInterface):
     """
-    Every structure is at rest; its energy is a number for each pair of element and volume.
+    Potential without forces and stress; the energy depends only on the elements.
 
     Parameters
     ----------
     seconds
-        That each structure takes, asleep.
+        Time to sleep per structure (s).
     poison
-        Energy is asked of a structure with this element: the process dies.
+        Symbol of an element; computing a structure with it kills the process.
     """
 
     def __init__(self, seconds: float = 0.0, poison: str | None = None) -> None:
@@ -50,7 +50,7 @@ class StandIn(ModelInterface):
         self.card = Card("stand-in", "matpes-pbe", "efs", ELEMENTS, sha256="0" * 64, description="Not a potential.")
 
     def forward(self, state: SimState, **_: Any) -> dict[str, torch.Tensor]:
-        """Energy -Z/100 - 4 eV for each atom, forces and stress of zero."""
+        """Return an energy of -Z/100 - 4 eV per atom, and zero forces and stress."""
         if self.poison and bool((state.atomic_numbers == self.poison).any()):
             os.kill(os.getpid(), signal.SIGKILL)
         systems = int(state.system_idx.max()) + 1
@@ -74,7 +74,7 @@ class StandInMaker(BatchRelaxMaker):
     Parameters
     ----------
     seconds, poison
-        As of `StandIn`.
+        See `StandIn`.
     """
 
     name: str = "stand-in relax"
@@ -83,11 +83,11 @@ class StandInMaker(BatchRelaxMaker):
     poison: str | None = None
 
     def card(self) -> Card:
-        """Card of the stand-in."""
+        """Return the card of the stand-in."""
         return StandIn().card
 
     def potential(self) -> Any:
-        """Make the stand-in; like a potential, it fails where the device it is to have is not there."""
+        """Make the stand-in; like a potential, it fails if its device is not available."""
         chosen_device(self.device)
         return StandIn(self.seconds, self.poison)
 

@@ -1,10 +1,11 @@
-"""Latencies of queries over candidate documents, embedded and on a server: ``python benchmarks/stores.py --help``.
+"""
+Measure query latencies on candidate documents, embedded and on a server: ``python benchmarks/stores.py --help``.
 
-Documents have a real one's fields and 2 to 5 kB, in chemical systems of very different sizes, as in the Materials
-Project; collection and indexes are those of `matris.stores.CandidateStore`. Every query reads all documents it finds.
-Both stores answer in alternation, and must find the same; one that takes more than a second is asked five times. The
-server is the tests' own, which fetches all documents that meet a filter before it cuts a page of them, as MongoDB does
-not; ``--uri`` names another.
+Documents have the fields of real ones, 2 to 5 kB each, in chemical systems of very different sizes, as in the Materials
+Project. Collection and indexes are those of `matris.stores.CandidateStore`. Every query reads all documents that match.
+Both stores are queried in alternation and must return the same documents; a store that takes more than a second is
+queried five times only. The default server is that of the tests. Unlike MongoDB, it fetches all documents that match a
+filter before it returns a page; ``--uri`` names another server.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from peers import machine
 from pymongo import MongoClient
 
 from matris.stores.candidate_store import CandidateStore
+from matris.stores.database import DATABASE_FILE
 from matris.stores.documents.documents import CHUNK_FORMAT, ChunkDocument, unwind, utc_now
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ ENOUGH = 5
 
 
 def template() -> dict[str, Any]:
-    """Make the document of one candidate the way a build does."""
+    """Make the document of one candidate, as a build does."""
     structure = rocksalt()
     record = {"candidate_id": "c", "source": "generated", "state": "converged", "energy": -4.0 * len(structure)}
     chunk = ChunkDocument.model_validate(
@@ -65,7 +67,7 @@ def template() -> dict[str, Any]:
 
 
 def documents(number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Vary the document: chemical system, distance above the hull, state, size."""
+    """Yield variants of the document: chemical system, distance to the hull, state, size."""
     plain = template()
     now = utc_now()
     weights = [1 / (i + 2) for i in range(len(ELEMENTS))]
@@ -90,7 +92,7 @@ def documents(number: int, rng: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def questions(chemical_systems: list[str], number: int, rng: random.Random) -> dict[str, Callable[[], Question]]:
-    """Name what is asked, each with a way to choose a question; systems are drawn as often as they have documents."""
+    """Return functions that draw a random query, by name; systems are drawn in proportion to their documents."""
 
     def by_id() -> Question:
         identity = f"{rng.randrange(number):016x}-abababab-cdcdcdcd"
@@ -120,23 +122,23 @@ def questions(chemical_systems: list[str], number: int, rng: random.Random) -> d
 
 
 def start_server(folder: Path, stack: ExitStack) -> str | None:
-    """Start the tests' server of MongoDB's protocol, each commit on disk; None where it is not installed."""
+    """Start the tests' server of MongoDB's protocol, with durable commits; return None if it is not installed."""
     program = shutil.which("secantusd-rs", path=str(Path(sys.executable).parent))
     if program is None:
         return None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "server"), "--standalone"]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "server"), "--standalone"]
     options = ["--sync-on-commit", "--log-file-max", "64MB", "--cache-size", "256M", "--log-level", "WARNING"]
-    server = subprocess.Popen([program, *place, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([program, *address, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(server.wait)
     stack.callback(server.kill)
     return f"mongodb://127.0.0.1:{port}"
 
 
 def fill(store: CandidateStore, number: int) -> float:
-    """Store documents by the thousand; seconds. A server gets them without upserts, which are not measured here."""
+    """Store documents in batches of 1,000; return the time (s). On a server they are inserted, not upserted."""
     start = time.perf_counter()
     for batch in batched(documents(number, random.Random(0)), 1000):
         if isinstance(store.docs, MongoStore):
@@ -147,21 +149,21 @@ def fill(store: CandidateStore, number: int) -> float:
 
 
 def ask(store: CandidateStore, question: Question) -> tuple[float, list[str]]:
-    """Milliseconds to answer, and the ids."""
+    """Query a store; return the time (ms) and the ids."""
     start = time.perf_counter()
-    found = list(question(store))
-    return 1000 * (time.perf_counter() - start), [document["document_id"] for document in found]
+    matches = list(question(store))
+    return 1000 * (time.perf_counter() - start), [document["document_id"] for document in matches]
 
 
 def slow(times: Sequence[float]) -> bool:
-    """Whether a store was asked often enough, as it takes more than a second."""
+    """Return whether a store takes more than a second and was queried often enough."""
     return len(times) >= ENOUGH and median(times) > 1000
 
 
-def row(name: str, times: Sequence[float], found: float) -> str:
+def row(name: str, times: Sequence[float], n_documents: float) -> str:
     """Format a row of the table."""
     p95 = quantiles(times, n=20)[-1]
-    return f"| {name} | {median(times):.1f} | {p95:.1f} | {max(times):.1f} | {found:.0f} |"
+    return f"| {name} | {median(times):.1f} | {p95:.1f} | {max(times):.1f} | {n_documents:.0f} |"
 
 
 def main() -> None:
@@ -169,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--uri", help="mongodb://HOST of a server; by default the tests' own is started")
+    parser.add_argument("--uri", help="mongodb://HOST of a server; default: start the tests' server")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -184,10 +186,10 @@ def main() -> None:
         )
         filled = {name: fill(store, options.documents) for name, store in stores.items()}
         systems = [document["chemsys"] for document in documents(options.documents, random.Random(0))]
-        print("\n| store, question | p50, ms | p95, ms | worst, ms | documents found, mean |\n|---|---|---|---|---|")
+        print("\n| store: query | p50, ms | p95, ms | maximum, ms | documents, mean |\n|---|---|---|---|---|")
         for question, choose in questions(systems, options.documents, random.Random(1)).items():
             times: dict[str, list[float]] = {name: [] for name in stores}
-            found = 0
+            n_documents = 0
             for _ in range(options.rounds):
                 asked = choose()
                 answers = {name: ask(store, asked) for name, store in stores.items() if not slow(times[name])}
@@ -195,14 +197,16 @@ def main() -> None:
                     times[name].append(milliseconds)
                 ids = [answer for _, answer in answers.values()]
                 assert all(answer == ids[0] for answer in ids), f"the stores differ: {question}"
-                found += len(ids[0])
+                n_documents += len(ids[0])
             for name, taken in times.items():
-                print(row(f"{name}: {question}", taken, found / options.rounds), flush=True)
+                print(row(f"{name}: {question}", taken, n_documents / options.rounds), flush=True)
         for name, seconds in filled.items():
             print(
-                f"\n{name}: stored {options.documents / seconds:.0f} documents/s, by the thousand, all indexes kept",
+                f"\n{name}: stored {options.documents / seconds:.0f} documents/s, in batches of 1,000, all indexes",
                 flush=True,
             )
+        megabytes = (folder / "embedded" / DATABASE_FILE).stat().st_size / 1e6
+        print(f"\nembedded: {megabytes:.0f} MB, documents alone {size * options.documents / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

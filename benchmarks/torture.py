@@ -1,9 +1,9 @@
 """
-A campaign that is killed at random, beside the same one left alone: ``python benchmarks/torture.py --help``.
+Compare a campaign that is killed at random with an undisturbed one: ``python benchmarks/torture.py --help``.
 
-The potential is a stand-in (`standin.py`). Runner and workers get kill -9 at random moments, a worker is stopped for
-longer than others wait for it, the store is locked; one candidate kills every process that computes it. At the end each
-candidate has exactly one document, equal to the undisturbed run's.
+The potential is a stand-in (`standin.py`). Runner and workers get kill -9 at random times, a worker is suspended
+for some seconds, the store is locked, and one candidate kills every process that computes it. At the
+end, each candidate must have exactly one document, equal to that of the undisturbed run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from standin import ELEMENTS, StandInMaker
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.local.runner import run
-from matris.stores.database.jobstore import DATABASE_FILE
+from matris.stores.database import DATABASE_FILE
 from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 POISON = "Pb"
 IGNORED = {"last_updated", "computed_at", "seconds", "job_uuid", "error", "hulls"}
-"""Fields that tell of the run, not of the candidate. A reason names the signal, and how often; hulls carry times."""
+"""Fields that depend on the run. The reason of a failure names the signal and a count; hulls have times."""
 
 
 def candidates(number: int) -> Iterator[Candidate]:
-    """Binary compounds in the rock salt structure, each a little larger than the last; one of them with the poison."""
+    """Yield rock salt structures of binary compounds, each slightly larger than the last; one has `POISON`."""
     rng = random.Random(0)
     clean = [symbol for symbol in ELEMENTS if symbol != POISON]
     for i in range(number):
@@ -53,18 +53,18 @@ def candidates(number: int) -> Iterator[Candidate]:
 
 
 def campaign(store: Path, seconds: float) -> Campaign:
-    """Open the campaign in a store; its hull is one of references, so that no elements are computed."""
+    """Open the campaign in a store, with a reference hull, so that no elements are computed."""
     store.mkdir(parents=True, exist_ok=True)
     entries = [ComputedEntry(symbol, -4.0, parameters={"run_type": "PBE"}).as_dict() for symbol in ELEMENTS]
     file = store / "references.json"
     file.write_text(json.dumps(entries))
-    os.utime(file, (0, 0))  # its date is part of its name
+    os.utime(file, (0, 0))  # the date is part of the name of the reference set
     maker = StandInMaker(seconds=seconds, poison=POISON)
     return Campaign(store, maker, Funnel(sanity=False), chunk_size=25, references=file)
 
 
 def start(store: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """Start a runner in a process group of its own."""
+    """Start a runner in its own process group."""
     here = Path(__file__).resolve()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])}
     arguments = ["--run", str(store), "--candidates", str(options.candidates), "--seconds", str(options.seconds)]
@@ -77,13 +77,13 @@ def start(store: Path, options: argparse.Namespace) -> subprocess.Popen[bytes]:
 
 
 def last_error(store: Path) -> str:
-    """Last line that a runner or one of its workers wrote to its standard error."""
+    """Return the last error line that a runner or a worker wrote to standard error."""
     lines = (store.parent / "stderr.txt").read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if "Error" in line), "no message")[:200]
 
 
 def children(pid: int) -> list[int]:
-    """Pids of the workers of a runner."""
+    """Return the process ids of the workers of a runner."""
     try:
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -91,7 +91,7 @@ def children(pid: int) -> list[int]:
 
 
 def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
-    """Kill and hinder until enough was done, then let the campaign end."""
+    """Inject faults until the number of kills is reached, then let the campaign end; count the faults."""
     rng = random.Random(options.seed)
     done: Counter[str] = Counter()
     runner = start(store, options)
@@ -99,7 +99,7 @@ def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
         time.sleep(rng.uniform(0.5, options.pause))
         if runner.poll() is not None:
             if runner.returncode == 0:
-                print("the campaign ended before all faults were injected: more candidates, or more seconds for each")
+                print("the campaign ended before all faults were injected: increase --candidates or --seconds")
                 break
             done[f"the runner ended: {last_error(store)}"] += 1
             runner = start(store, options)
@@ -124,7 +124,7 @@ def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
                     os.kill(victim, signal.SIGSTOP)
                     time.sleep(rng.uniform(1, 4))
                     os.kill(victim, signal.SIGCONT)
-                    done["worker stopped for a while"] += 1
+                    done["worker suspended"] += 1
                 else:
                     os.kill(victim, signal.SIGKILL)
                     done["kill -9 of a worker"] += 1
@@ -137,7 +137,7 @@ def disturb(store: Path, options: argparse.Namespace) -> Counter[str]:
 
 
 def documents(store: Path, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Documents by candidate, without what tells of the run."""
+    """Return documents by candidate, without the fields that depend on the run."""
     found: dict[str, list[dict[str, Any]]] = {}
     for document in campaign(store, options.seconds).store.docs.query({}):
         kept = {k: v for k, v in document.items() if k not in IGNORED and k != "_id"}
@@ -146,12 +146,12 @@ def documents(store: Path, options: argparse.Namespace) -> dict[str, list[dict[s
 
 
 def main() -> None:
-    """Print what was done to the campaign, and what became of its documents."""
+    """Print the faults, and the differences between the documents of both runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=0.3, help="that a candidate takes")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time per candidate (s)")
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--pause", type=float, default=12.0, help="longest time between two faults, seconds")
+    parser.add_argument("--pause", type=float, default=12.0, help="maximum time between two faults (s)")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
@@ -180,7 +180,7 @@ def main() -> None:
         print(f"documents that differ from the undisturbed run's: {len(differing)}; states: {dict(states)}")
         print(f"journals and chunks left behind: {sum(1 for _ in rough.glob('journal/*'))}")
         assert not several, "a candidate has several documents"
-        assert not differing, f"they differ: {differing[:3]}"
+        assert not differing, f"documents differ: {differing[:3]}"
 
 
 if __name__ == "__main__":

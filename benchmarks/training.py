@@ -1,8 +1,9 @@
-"""How many structures a second a training step takes: ``python benchmarks/training.py --data FOLDER``.
+"""
+Measure the structures per second of a training step: ``python benchmarks/training.py --data FOLDER``.
 
-The network is that of the embedded checkpoint or a size of the paper, with random weights; frames of MPtrj in cells of
-8 to 40 atoms. Each way of taking a step is measured in turn, several rounds, in processor time, which other processes
-on a shared machine disturb less than time on the clock.
+The network is that of the embedded checkpoint or a size of the paper, with random weights, on frames of MPtrj in cells
+of 8 to 40 atoms. The variants of a step alternate for several rounds. On a CPU, times are processor times, which other
+processes on a shared machine disturb less than wall times.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def rate(step: Callable[[list[Frame]], object], parts: list[list[Frame]]) -> float:
-    """Structures per second of processor time, of all threads of this process."""
+    """Return structures per second: of processor time of all threads on a CPU, of wall time with a GPU."""
     start = time.process_time() if torch.cuda.device_count() == 0 else time.perf_counter()
     for part in parts:
         step(part)
@@ -47,14 +48,16 @@ def rate(step: Callable[[list[Frame]], object], parts: list[list[Frame]]) -> flo
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of reference data: mptrj_random.extxyz.gz")
+    parser.add_argument("--data", type=Path, required=True, help="folder with mptrj_random.extxyz.gz")
     parser.add_argument("--model", choices=["embedded", *SIZES], default="embedded")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="compile the step too: minutes, the first time")
+    parser.add_argument(
+        "--compile", action="store_true", help="also compile the step, which takes minutes the first time"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -78,14 +81,14 @@ def main() -> None:
         for piece in batches.pieces(np.array(chosen), costs, largest)
     ]
     ways = {
-        "graphs alone": (lambda part: collate(part, config, options.device), whole, False),
-        f"batches of {options.batch_size} in one": (step, whole, False),
+        "graphs only": (lambda part: collate(part, config, options.device), whole, False),
+        f"batches of {options.batch_size}, undivided": (step, whole, False),
         f"in pieces of {largest / 1e6:.0f} MB": (step, pieces, False),
     }
     if options.compile:
         ways["in pieces, compiled"] = (step, pieces, True)
     print(f"{machine(options.device, options.threads)}, {options.model}, {options.rounds} rounds; "
-          f"{np.mean([len(f.forces) for f in frames]):.0f} atoms a structure\n")  # fmt: skip
+          f"{np.mean([len(f.forces) for f in frames]):.0f} atoms per structure\n")  # fmt: skip
     compiled_step = None
     if options.compile:
         start = time.perf_counter()

@@ -1,6 +1,8 @@
-"""What a set to train on costs: making it, reading frames at random, and building graphs within a training step.
+"""
+Measure training sets: making one, reading random frames, and building graphs within a training step.
 
-Perovskites with random displacements and random labels, in cells of 5 and 40 atoms. Processor times, on one thread.
+Run ``python benchmarks/training_data.py``. The frames are perovskites with random displacements and random labels, in
+cells of 5 and 40 atoms. Times are processor times on one thread.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _READ = 5000
 
 
 def frames(n: int) -> Iterator[Frame]:
-    """Give frames, a hundred of each compound."""
+    """Yield n frames, a hundred of each compound."""
     dice = np.random.default_rng(0)
     for number in range(n):
         kind, repeat = number // 100, 1 + (number // 100) % 2
@@ -51,13 +53,13 @@ def frames(n: int) -> Iterator[Frame]:
 
 
 def megabytes() -> float:
-    """Largest memory so far."""
+    """Return the peak memory of this process (MB)."""
     unit = 1e6 if sys.platform == "darwin" else 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def of_set(n: int, folder: Path) -> list[str]:
-    """Make a set and read from it."""
+    """Make a set, and read random frames; return a row of the table."""
     made = list(frames(200))
     before, began = megabytes(), time.process_time()
     taken = (Labelled(made[i % len(made)], f"frame {i}") for i in range(n))
@@ -75,7 +77,7 @@ def of_set(n: int, folder: Path) -> list[str]:
 
 
 def of_step(config: ModelConfig, data: DataSet, batch_size: int, n_batches: int) -> list[str]:
-    """Time reading, graphs and the rest of a training step (ms per frame), and the share of graphs."""
+    """Return times of reading, graphs and the rest of a training step (ms per frame), and the share of graphs."""
     torch.manual_seed(0)
     network = MatRIS(config, magmoms=False)
     spent = np.zeros((n_batches + 1, 3))
@@ -87,7 +89,7 @@ def of_step(config: ModelConfig, data: DataSet, batch_size: int, n_batches: int)
         built = time.process_time()
         errors(network, batch, differentiable=True).loss(LossWeights()).sum().backward()
         spent[number] = read - started, built - read, time.process_time() - built
-    per_frame = 1e3 * spent[1:] / batch_size  # without the first, which loads things
+    per_frame = 1e3 * spent[1:] / batch_size  # the first step is a warm-up
     share = per_frame[:, 1] / per_frame.sum(axis=1)
     return [*(f"{value:.2f}" for value in per_frame.mean(axis=0)), f"{share.min():.2%}–{share.max():.2%}"]
 
@@ -100,12 +102,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print("| frames | atoms each | write, µs each | memory, MB more | bytes each | read, µs each | memory then |")
+        print(
+            "| frames | atoms per frame | write, µs per frame | memory, MB added | bytes per frame "
+            "| read, µs per frame | memory after reading, MB added |"
+        )
         print("|---|---|---|---|---|---|---|")
         for n in options.frames:
             print("|", " | ".join(of_set(n, Path(folder))), "|", flush=True)
         data = DataSet(Path(folder) / str(options.frames[0]))
-        print("\n| network | read, ms a frame | graphs | the rest of a step | share of graphs |\n|---|---|---|---|---|")
+        print(
+            "\n| network | read, ms per frame | graphs | the rest of a step | share of graphs |\n|---|---|---|---|---|"
+        )
         embedded = checkpoints.read_file(checkpoints.locate())[0].config
         print("|", " | ".join(["embedded", *of_step(embedded, data, 12, options.batches)]), "|")
 

@@ -1,4 +1,4 @@
-"""Checkpoints to measure with: the embedded one in the published layout, and random weights of the published size."""
+"""Checkpoints for benchmarks: the embedded one in the published format, and random weights of the published size."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def write_published(path: Path) -> None:
     """
-    Write the embedded checkpoint as a file that both packages read, without element energies.
+    Write the embedded checkpoint, without element energies, as a file that both packages read.
 
-    Axes of length one differ; the published side reshapes.
+    Some tensors differ by axes of length one; the published side reshapes them.
     """
     network = load(device="cpu").network
     state = {}
@@ -36,16 +36,16 @@ def write_published(path: Path) -> None:
 
 def write_random(path: Path, config: dict[str, Any], elements: tuple[str, ...]) -> None:
     """
-    Write random weights as a checkpoint of our own.
+    Write random weights as a checkpoint in our format.
 
     Parameters
     ----------
     path
-        To write.
+        File to write.
     config
-        Of the network, as published.
+        Config of the network, as published.
     elements
-        That it shall be said to know.
+        Elements in its card.
     """
     torch.manual_seed(0)
     save(path, MatRIS(ModelConfig.from_dict(config), magmoms=False), Card("random", "matpes-pbe", "efs", elements))

@@ -1,7 +1,8 @@
-"""One side of a comparison, in its own process: ``python worker.py ours|published``; JSON lines in and out.
+"""
+Worker process of one side of a comparison: ``python worker.py ours|published``; JSON lines in and out.
 
-Which ``matris`` it imports is decided by PYTHONPATH (see peers.py), so this file imports nothing of the package above
-module level.
+PYTHONPATH decides which ``matris`` it imports (see `peers.py`), so this file imports nothing of the package at module
+level.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LAST_WEIGHT = "energy_head.energy_head.layers.{}.weight"
 
 
 class Ours:
-    """The package of this repository."""
+    """Package of this repository."""
 
     def load(self, path: str, device: str) -> None:
         from matris import load
@@ -35,7 +36,7 @@ class Ours:
         self.potential = load(path, device=device)
 
     def limit(self, memory: float) -> None:
-        """Set how many bytes a call may keep."""
+        """Limit the memory that a call keeps (bytes)."""
         self.potential.memory = memory
 
     def call(self, structures: list[Structure]) -> list[tuple[float, Any, Any]]:
@@ -51,7 +52,7 @@ class Published:
     """The package ``matris`` 1.0.0 of the model's authors: eager on a CPU, its own operators on CUDA."""
 
     def make(self, path: str, config: dict[str, Any], scale: float) -> None:
-        """Write random weights (seed 0) whose last energy weight is scaled, so that forces are real."""
+        """Write random weights (seed 0); the last energy weight is scaled to give realistic forces."""
         from matris.model import MatRIS
 
         torch.manual_seed(0)
@@ -87,7 +88,7 @@ class Published:
 
 
 def relax_batch(side: Ours, structures: list[Structure], fmax: float, steps: int) -> list[tuple[float, int]]:
-    """Energy per atom and steps of each structure, by `matris.relax`."""
+    """Relax by `matris.relax`; return energy (eV/atom) and number of steps of each structure."""
     from matris import relax
 
     records = sorted(relax(structures, side.potential, fmax=fmax, max_steps=steps), key=lambda r: r.index)
@@ -98,7 +99,7 @@ def relax_batch(side: Ours, structures: list[Structure], fmax: float, steps: int
 
 
 def relax_singly(side: Any, structures: list[Structure], fmax: float, steps: int) -> list[tuple[float, int]]:
-    """Energy per atom and steps of each structure, by ASE's FIRE and Frechet cell filter, one after the other."""
+    """Relax one by one by ASE's FIRE and Frechet cell filter; return energy (eV/atom) and number of steps."""
     calculator, results = side.calculator(), []
     for structure in structures:
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
@@ -110,7 +111,7 @@ def relax_singly(side: Any, structures: list[Structure], fmax: float, steps: int
 
 
 def run_dynamics(side: Any, structure: Structure, steps: int) -> None:
-    """Velocity Verlet from 300 K with steps of 1 fs."""
+    """Run velocity Verlet from 300 K with a time step of 1 fs."""
     atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
     atoms.calc = side.calculator()
     MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
@@ -118,14 +119,14 @@ def run_dynamics(side: Any, structure: Structure, steps: int) -> None:
 
 
 def peak_megabytes(device: str) -> float:
-    """Most memory that was ever in use: of the process, or on the device."""
+    """Return the peak memory of the process, or on the GPU (MB)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def main() -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until standard input ends."""
     side: Any = {"ours": Ours, "published": Published}[sys.argv[1]]()
     threads, device = int(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(threads)

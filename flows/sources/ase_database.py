@@ -1,4 +1,4 @@
-"""ASE's databases in SQLite, one row after the other; nothing is written to them."""
+"""Crystals of ASE databases in SQLite, opened read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_database(file: Path) -> Iterator[Parsed]:
-    """Yield the crystals of all rows by their ids."""
+    """Yield the crystals of all rows in the order of their ids."""
     identity = None
     try:
         for identity, atoms, _ in read_rows(file, max_atoms=MAX_SITES):

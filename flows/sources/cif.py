@@ -1,4 +1,4 @@
-"""CIF, one data block after the other."""
+"""Crystals of CIF files, one data block after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
 _CIF_DEFECTS = ("Missing elements", "Incorrect stoichiometry", "implicit hydrogens")
-"""Warnings of pymatgen's CIF parser that mean: the structure is not the one in the file."""
+"""Warnings of pymatgen's CIF parser after which its structure differs from the one in the file."""
 
 _SPACE_GROUP_KEYS = (
     "_symmetry_space_group_name_H-M",
@@ -31,7 +31,7 @@ _SPACE_GROUP_KEYS = (
 
 @dataclass
 class _Block:
-    """A data block on its way in; of one that is too long, only the beginning is kept."""
+    """A data block that is being read; of a block that is too long, only the beginning is kept."""
 
     name: str
     lines: list[str] = field(default_factory=list)
@@ -43,23 +43,23 @@ class _Block:
             self.lines.append(line)
 
     def is_metadata(self) -> bool:
-        """Whether it holds no crystal, as the first block of many publications."""
+        """Whether the block holds no crystal, as the first block of many publications."""
         return self.length <= MAX_TEXT and not any(
             "_atom_site_" in line or "_cell_length_" in line for line in self.lines
         )
 
 
 def read_cif(stream: TextIO) -> Iterator[Parsed]:
-    """Yield the crystals of all data blocks; blocks of metadata count only where there is nothing else."""
+    """Yield the crystals of all data blocks; blocks of metadata count only if the file has no others."""
     metadata: _Block | None = None
-    found = False
+    has_crystal = False
     for block in _blocks(lines_of(stream)):
         if block.name and not block.is_metadata():
-            found = True
+            has_crystal = True
             yield _parsed(block)
         else:
             metadata = metadata if metadata and metadata.name else block
-    if metadata and not found:
+    if metadata and not has_crystal:
         yield _parsed(metadata)
 
 
@@ -67,24 +67,24 @@ def _parsed(block: _Block) -> Parsed:
     text = "".join(block.lines)
     if not block.lines or not block.lines[0].startswith("data_"):
         return Parsed(None, "unreadable CIF: it holds no data block", text=text)
-    where = {"block": block.name}
+    location = {"block": block.name}
     if block.length > MAX_TEXT:
-        return Parsed(None, f"unreadable CIF: a block of more than {MAX_TEXT} characters", where, text)
-    return attempt(lambda: _structure(text), where, text, "CIF")
+        return Parsed(None, f"unreadable CIF: a block of more than {MAX_TEXT} characters", location, text)
+    return attempt(lambda: _structure(text), location, text, "CIF")
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
     """Split at ``data_`` lines outside of text fields, as the parser checks only the first block of a file."""
-    block = _Block("")  # what stands before the first one
+    block = _Block("")  # text before the first data block
     in_text_field = False
-    again: int | None = None  # the line of a text field from where it looks like a block
+    again: int | None = None  # line within a text field that looks like the start of a block
     for line in lines:
         starts = line.lstrip().lower().startswith("data_")
         if line.startswith(";"):
             in_text_field, again = not in_text_field, None
         elif in_text_field and starts and len(line.split()) == 1:
             again = len(block.lines)
-        elif again is not None and line.startswith("_cell_length_a"):  # the text field was never closed
+        elif again is not None and line.startswith("_cell_length_a"):  # so the text field was never closed
             rest, block.lines = block.lines[again:], block.lines[:again]
             yield block
             block, in_text_field, again = _begun(rest[0]), False, None
@@ -124,7 +124,7 @@ def _structure(block: str) -> Structure:
 
 
 def _space_group(data: dict[str, Any]) -> str | None:
-    """Space group that a block names by symbol or number."""
+    """Read the space group, a symbol or a number."""
     for key in _SPACE_GROUP_KEYS:
         if (value := data.get(key)) not in {None, "?", "."}:
             return str(value).replace(" ", "")

@@ -1,4 +1,4 @@
-"""Defects of structure files that parsers pass over in silence, and read as another crystal."""
+"""Defects of structure files that parsers ignore, so that they return another crystal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymatgen.core.periodic_table import Element
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_FAR = 1e6  # cells; the digits of such a coordinate say nothing about its place
+_FAR = 1e6  # cells; a larger coordinate has no digits left for the position within a cell
 _CELL = dict.fromkeys(("_cell_length_a", "_cell_length_b", "_cell_length_c"), math.inf) | dict.fromkeys(
     ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"), 180.0
 )  # the largest value of each
@@ -23,17 +23,17 @@ _TITLE_SCALE_AND_CELL = 5  # lines of a POSCAR
 
 def check_cif(data: Mapping[str, Any]) -> None:
     """
-    Refuse elements, occupancies, cells, places and symmetry operations that are none.
+    Check elements, occupancies, cell, coordinates and symmetry operations of a CIF.
 
     Parameters
     ----------
     data
-        Of one block: names to texts, or to lists of texts.
+        One data block: names to texts, or to lists of texts.
 
     Raises
     ------
     ValueError
-        Naming the culprit.
+        If a value is wrong; the message names it.
     """
     for key, largest in _CELL.items():
         value = data.get(key, "?")
@@ -64,12 +64,12 @@ def _check_sites(data: Mapping[str, Any]) -> None:
 
 def check_poscar(text: str) -> None:
     """
-    Refuse numbers of atoms that do not fit the symbols above them and the rows below.
+    Check that the numbers of atoms agree with the symbols above them and the coordinates below.
 
     Raises
     ------
     ValueError
-        Naming the culprit.
+        If a value is wrong; the message names it.
     """
     lines = [line.split("#")[0].split() for line in text.splitlines()]
     start = next((i for i in range(_TITLE_SCALE_AND_CELL, len(lines)) if lines[i] and _is_integer(lines[i][0])), None)
@@ -92,7 +92,7 @@ def check_poscar(text: str) -> None:
 
 
 def _number(text: str) -> float:
-    """Value of a number of a CIF, without its uncertainty; NaN if it is none."""
+    """Read a number of a CIF without its uncertainty; NaN if the text is no number."""
     try:
         return float(text.split("(", maxsplit=1)[0])
     except ValueError:

@@ -37,7 +37,7 @@ _UNREADABLE = (*DAMAGED, zipfile.BadZipFile, RuntimeError, NotImplementedError)
 """Errors of reading: damaged or too large, locked by a password (RuntimeError), packed in an unknown way."""
 
 _REPEATED = {"generated_trajectories.zip": "", "generated_crystals_cif.zip": "generated_crystals.extxyz"}
-"""Files of MatterGen that hold no crystals of their own, and beside which: its path through noise, the same as CIF."""
+"""Files of MatterGen without crystals of their own: denoising trajectories, and a copy as CIF of the named file."""
 
 
 def read_candidates(paths: str | Path | Iterable[str | Path]) -> Iterator[Candidate]:
@@ -45,25 +45,39 @@ def read_candidates(paths: str | Path | Iterable[str | Path]) -> Iterator[Candid
     Read structure files one after the other, and each crystal by crystal.
 
     A file, block, frame, line, row or archive member that cannot be read becomes a candidate with an error; a
-    structure that can be read but not computed (disorder, overlapping atoms) stays a candidate with a structure, and
+    structure that can be read but not computed (disorder, overlapping atoms) is a candidate with a structure;
     `matris.structures.problem_with` gives the reason.
 
     Parameters
     ----------
     paths
-        Files, or folders that are searched through: CIF (also of many blocks), POSCAR, extended XYZ (many frames),
-        pymatgen JSON and JSON lines, all also compressed or in a zip archive; ASE databases. In folders, files of
-        other types are passed over.
+        Files, or folders that are searched recursively: CIF (also of many blocks), POSCAR, extended XYZ (many frames),
+        pymatgen JSON and JSON lines, all also compressed or in a zip archive; ASE databases. Other files in a folder
+        are ignored.
 
     Returns
     -------
     Iterator of Candidate
-        In the order of `paths`, files of a folder sorted by name. The provenance tells the place in the file.
+        In the order of `paths`; files of a folder are sorted by name. The provenance has the location in the file.
 
     Raises
     ------
     MatrisError
         If a path does not exist, or a folder holds no structure file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from pymatgen.core import Lattice, Structure
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = salt.to(f"{folder}/salt.cif")
+    ...     _ = Path(folder, "broken.cif").write_text("no crystal")
+    ...     for candidate in read_candidates(folder):
+    ...         print(candidate.structure.formula if candidate.structure else candidate.error)
+    unreadable CIF: it holds no data block
+    Na4 Cl4
     """
     listed = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     for path in listed:
@@ -79,8 +93,8 @@ def files_in(folder: Path) -> Iterator[Path]:
     """
     Yield the structure files of a folder and its subfolders.
 
-    In the order of their names, of which those of one folder at a time are held. Hidden files, other types, links to
-    folders and what is no regular file are passed over; a folder that cannot be listed is yielded itself.
+    Files come in the order of their names; only the names of one folder at a time are in memory. Hidden files, files of
+    other types, links to folders and special files are left out. A folder that cannot be listed is yielded itself.
     """
     try:
         with os.scandir(folder) as entries:
@@ -98,7 +112,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 def is_structure_file(name: str) -> bool:
-    """Whether a file looks like one by its name."""
+    """Whether the name is that of a structure file."""
     return name.lower().endswith((".zip", ".db")) or _reader(name) is not None
 
 
@@ -109,16 +123,16 @@ def read_stream(name: str, stream: BinaryIO, size: int) -> Iterator[Parsed]:
     Parameters
     ----------
     name
-        Of the file, which tells the format.
+        Name of the file, which determines the format.
     stream
         Its bytes.
     size
-        Their number.
+        Number of bytes.
 
     Raises
     ------
     OSError, EOFError, zlib.error, lzma.LZMAError
-        If it cannot be unpacked, or becomes too large. What is wrong with the text is an error of its own place.
+        If the file cannot be unpacked, or becomes too large. Malformed text is the error of one crystal instead.
     """
     reader = _reader(name)
     if reader is None:
@@ -134,7 +148,7 @@ def read_stream(name: str, stream: BinaryIO, size: int) -> Iterator[Parsed]:
 
 
 def read_file(file: Path) -> Iterator[Parsed]:
-    """Yield the crystals of a file; never raises for what is in it."""
+    """Yield the crystals of a file; never raises an error for its content."""
     lower = file.name.lower()
     try:
         with file.open("rb") as stream:
@@ -149,7 +163,7 @@ def read_file(file: Path) -> Iterator[Parsed]:
 
 
 def _read_archive(stream: BinaryIO) -> Iterator[Parsed]:
-    """Yield the crystals of the members in their order; nothing is unpacked to disk."""
+    """Yield the crystals of an archive's members in their order; nothing is unpacked to disk."""
     n = 0
     with zipfile.ZipFile(stream) as archive:
         for info in archive.infolist():
@@ -157,19 +171,19 @@ def _read_archive(stream: BinaryIO) -> Iterator[Parsed]:
             if _reader(name) is None or name.startswith("."):
                 continue
             n += 1
-            where = {"member": info.filename}
+            location = {"member": info.filename}
             try:
                 with archive.open(info) as member:
                     for parsed in read_stream(name, member, info.compress_size):  # type: ignore[arg-type]
-                        yield Parsed(parsed.structure, parsed.error, where | parsed.where, parsed.text)
+                        yield Parsed(parsed.structure, parsed.error, location | parsed.location, parsed.text)
             except _UNREADABLE as error:
-                yield Parsed(None, _reason(error), where)
+                yield Parsed(None, _reason(error), location)
     if not n:
         yield Parsed(None, f"no structure files in this archive; known are {KNOWN}")
 
 
 def _reader(name: str) -> Reader | None:
-    """Reader of text files by their name, without the ending of compression."""
+    """Choose the reader of a text file by its name, without the ending of compression."""
     lower = without_packing(name).lower()
     if lower.endswith((".vasp", ".poscar", ".contcar")) or re.match(r"(poscar|contcar)([-_.]|$)", lower):
         return read_poscar
@@ -181,16 +195,16 @@ def _reason(error: BaseException) -> str:
 
 
 def _candidate(parsed: Parsed, source: str) -> Candidate:
-    where = {
+    location = {
         key: _text(value.encode(errors="surrogatepass")) if isinstance(value, str) else value
-        for key, value in parsed.where.items()
+        for key, value in parsed.location.items()
     }
     if parsed.structure is None:
         content = parsed.text.encode(errors="surrogatepass")
-        return Candidate.unreadable(source, parsed.error or "no structure", content, **where)
-    return Candidate.from_structure(parsed.structure, source, **where)
+        return Candidate.unreadable(source, parsed.error or "no structure", content, **location)
+    return Candidate.from_structure(parsed.structure, source, **location)
 
 
 def _text(name: bytes) -> str:
-    """Name as text; it need not be one, but the document of it is."""
+    """Decode a file name that may not be valid UTF-8, since documents must be."""
     return name.decode(errors="replace")

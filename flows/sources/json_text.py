@@ -1,4 +1,4 @@
-"""JSON of pymatgen and ASE, one crystal after the other: documents of any size, and JSON lines."""
+"""Crystals of JSON that pymatgen or ASE wrote: documents of any size, and JSON lines."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def read_json(stream: TextIO) -> Iterator[Parsed]:
         try:
             for place, item in items(text, path, _within, json_stream.PIECE):
                 is_empty = False
-                yield _parsed(_where(place), item)
+                yield _parsed(_location(place), item)
         except ValueError as error:
             reason = " ".join(f"{error}; the rest is not read".split())
-            yield Parsed(None, f"unreadable JSON: {reason[:300]}", _where(path), text.ahead())
+            yield Parsed(None, f"unreadable JSON: {reason[:300]}", _location(path), text.ahead())
             return
         if is_empty:
-            yield Parsed(None, "unreadable JSON: it holds no structure", _where(path))
+            yield Parsed(None, "unreadable JSON: it holds no structure", _location(path))
         n_values += 1
 
 
 def read_json_lines(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of a file with one document a line; a broken line costs only itself."""
     for number, line, value in read_lines(stream):
-        where = {"line": number}
+        location = {"line": number}
         if isinstance(value, ValueError):
-            yield Parsed(None, f"unreadable JSON: {value}", where, line[: json_stream.PIECE])
+            yield Parsed(None, f"unreadable JSON: {value}", location, line[: json_stream.PIECE])
             continue
         is_empty = True
         for path, item in _within((), value):
             is_empty = False
-            yield _parsed(where | _where(path), item)
+            yield _parsed(location | _location(path), item)
         if is_empty:
-            yield Parsed(None, "unreadable JSON: it holds no structure", where, line)
+            yield Parsed(None, "unreadable JSON: it holds no structure", location, line)
 
 
 def _within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
-    """Find what is, or should be, a crystal in a value."""
+    """Yield what is a crystal in a value, and what should be one but is malformed."""
     if isinstance(value, list) and len(path) < DEEPEST:
         parts = list(enumerate(value))
         if path:  # a row or a column of a table, which holds other things too
@@ -88,19 +88,19 @@ def _is_crystal(value: dict[str, Any]) -> bool:
     )
 
 
-def _where(path: Path) -> dict[str, Any]:
-    """Place in a document: names, and the first number."""
+def _location(path: Path) -> dict[str, Any]:
+    """Location in a document: names, and the first position in a list."""
     names = [step for step in path if isinstance(step, str)]
     numbers = [step for step in path if isinstance(step, int)]
     return ({"name": "/".join(names)} if names else {}) | ({"index": numbers[0]} if numbers else {})
 
 
-def _parsed(where: dict[str, Any], item: Any) -> Parsed:
-    return attempt(lambda: _structure(item), where, json.dumps(item), "JSON")
+def _parsed(location: dict[str, Any], item: Any) -> Parsed:
+    return attempt(lambda: _structure(item), location, json.dumps(item), "JSON")
 
 
 def _structure(item: Any) -> Structure:
-    """Read a structure or anything that carries one, without building any other class a file may name."""
+    """Read a structure, or an object with a structure; other classes that a file may name are never built."""
     if isinstance(item, dict) and isinstance(item.get("structure"), dict):
         item = item["structure"]
     if isinstance(item, dict) and {"numbers", "positions"} <= item.keys():
@@ -114,7 +114,7 @@ def _structure(item: Any) -> Structure:
 
 
 def _from_ase(row: dict[str, Any]) -> Structure:
-    """Read a row of ASE's database in JSON."""
+    """Read a row of an ASE database in JSON."""
     numbers, positions, cell, pbc = (_array(row.get(name)) for name in ("numbers", "positions", "cell", "pbc"))
     if len(numbers) > MAX_SITES:
         raise ValueError(f"it has more than {MAX_SITES} sites")
@@ -122,7 +122,7 @@ def _from_ase(row: dict[str, Any]) -> Structure:
 
 
 def _array(value: Any) -> np.ndarray:
-    """Array as ASE writes it: a list, or an object that names shape and type."""
+    """Read an array as ASE writes it: a list, or an object with shape and type."""
     if isinstance(value, dict) and "array" in value:  # a cell
         value = value["array"]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Known phases as candidates: computed along with a campaign, they compete on its self-consistent hulls."""
+"""Known phases as candidates of a campaign, which compete on its self-consistent hulls."""
 
 from __future__ import annotations
 
@@ -21,27 +21,36 @@ if TYPE_CHECKING:
 
 def known_phases(entries: str | Path | Iterable[ComputedStructureEntry], systems: Iterable[str]) -> Iterator[Candidate]:
     """
-    Give the known phases that compete with candidates, to be computed by the same checkpoint.
+    Yield the known phases that compete with candidates, to be computed with the same checkpoint.
 
     Parameters
     ----------
     entries
-        With structures, on any energy scale, as their energies are not used; or a file of them, as
-        `matris.stores.hull.references.load_references` takes it.
+        Entries with structures; their energies are not used, so any energy scale will do. Or a file of such entries, as
+        `matris.stores.hull.references.load_references` reads it.
     systems
         Chemical systems of the candidates, as ``"Li-Fe-O"``.
 
     Returns
     -------
     Iterator of Candidate
-        Phases of these systems and of all within them, in the order of the entries, each structure once; source
-        ``"references"``, and ``entry_id`` in the provenance. One without a structure, or with a broken one, has an
-        error instead.
+        Phases of these systems and of their subsystems in the order of the entries, each structure once, with the
+        source ``"references"`` and ``entry_id`` in the provenance. An entry with a missing or broken structure becomes
+        a candidate with an error.
 
     Raises
     ------
     MatrisError
         If the file cannot be read, or holds something else or no structures.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from pymatgen.entries.computed_entries import ComputedStructureEntry
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> entry = ComputedStructureEntry(salt, -27.0, entry_id="salt")
+    >>> [candidate.provenance for candidate in known_phases([entry], ["Na-Cl-O"])]
+    [{'entry_id': 'salt'}]
     """
     if isinstance(entries, str | Path):
         name, items = str(entries), read_entries(entries)

@@ -14,6 +14,7 @@ from pymongo.uri_parser import parse_uri
 
 from matris.errors import MatrisError
 from matris.flows.sources.files import read_candidates
+from matris.stores.database import DATABASE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,43 +25,56 @@ type Reader = Callable[[str], Any]
 type Options = dict[str, Any]
 type Generator = Callable[[str, Options], Iterator[Candidate]]
 
-_DATABASE = "matris.sqlite"
 _MONGODB = ("mongodb://", "mongodb+srv://")
 
 
 def open_source(text: str) -> Iterator[Candidate]:
     """
-    Read or generate candidates, one by one.
+    Read or generate candidates one by one, from a source as users type it.
 
     Parameters
     ----------
     text
-        A structure file or a folder of them; a folder of results or a MongoDB URI, with ``?FILTER`` in the language of
-        `matris query`; or ``GENERATOR:SOURCE?OPTION=VALUE&OPTION=VALUE``, where SOURCE may be any of these. Options
-        belong to the first generator; docs/sources.md has them all. A file or folder of just this name comes first.
+        A structure file or a folder of structure files; a folder of results or a MongoDB URI, with ``?FILTER`` in the
+        language of ``matris query``; or ``GENERATOR:SOURCE?OPTION=VALUE&OPTION=VALUE``, where SOURCE may be any of
+        these. The options belong to the first generator; docs/sources.md lists them. An existing file or folder of
+        exactly this name takes precedence.
 
     Raises
     ------
     MatrisError
         If there is no such file, generator or option, a value cannot be read, or a filter is wrong.
+
+    Examples
+    --------
+    >>> for candidate in open_source("prototypes:Na-Cl?max_sites=2&limit=4"):
+    ...     print(candidate.structure.formula, candidate.provenance["aflow"])
+    Na1 A_cF4_225_a
+    Na1 A_cI2_229_a
+    Na2 A_hP2_194_c
+    Na1 Cl1 AB_cF8_225_a_b
     """
     kind, colon, rest = text.partition(":")
     if text.startswith(_MONGODB):
         return _results(*_split_uri(text))
     if Path(text).exists():
-        return _results(text, "") if (Path(text) / _DATABASE).is_file() else read_candidates(text)
+        return _results(text, "") if _holds_results(text) else read_candidates(text)
     if colon and kind in _GENERATORS:
         generate, readers = _GENERATORS[kind]
         inner, _, options = rest.rpartition("?") if "?" in rest else (rest, "", "")
         return generate(inner, _options(kind, options, readers))
     base, question, condition = text.partition("?")
-    if question and (Path(base) / _DATABASE).is_file():
+    if question and _holds_results(base):
         return _results(base, condition)
     if colon and re.fullmatch(r"[a-z]+", kind):
         raise MatrisError(
             f"there is no generator {kind!r}, and no file {text!r}; generators are {', '.join(_GENERATORS)}"
         )
     return read_candidates(text)
+
+
+def _holds_results(folder: str) -> bool:
+    return Path(folder).is_dir() and (Path(folder) / DATABASE_FILE).is_file()
 
 
 def _results(location: str, condition: str) -> Iterator[Candidate]:
@@ -72,7 +86,7 @@ def _results(location: str, condition: str) -> Iterator[Candidate]:
 
 
 def _split_uri(text: str) -> tuple[str, str]:
-    """Part a filter from a MongoDB URI; a question mark may also begin the URI's own options."""
+    """Split a filter from a MongoDB URI; a question mark may also begin options of the URI."""
     base, *parts = text.split("?", 2)
     if parts:
         try:
@@ -85,15 +99,15 @@ def _split_uri(text: str) -> tuple[str, str]:
 
 
 def _options(kind: str, text: str, readers: dict[str, Reader]) -> Options:
-    """Read ``a=1&b=2``; names that are elements are kept together as ``mapping``."""
+    """Parse ``a=1&b=2``; names that are elements are collected in ``mapping``."""
     options: Options = {}
     for word in filter(None, text.split("&")):
         name, _, value = (part.strip() for part in word.partition("="))
         if "mapping" in readers and Element.is_valid_symbol(name):
             options.setdefault("mapping", {})[name] = readers["mapping"](value)
         elif name not in readers or name == "mapping":
-            known = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
-            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(known)}")
+            names = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
+            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(names)}")
         else:
             try:
                 options[name] = readers[name](value)
@@ -152,4 +166,4 @@ _GENERATORS: dict[str, tuple[Generator, dict[str, Reader]]] = {
     "swap": (_swap, {"mapping": _names, "by": str, "at_once": int, "only": _names, "limit": int}),
     "rattle": (_rattle, {"n": int, "amplitude": float, "strain": float, "seed": int, "limit": int}),
 }
-"""How each is made, and what reads its options."""
+"""Function and option parsers of each generator."""

@@ -15,21 +15,28 @@ def site_charges(structure: Structure) -> list[int] | None:
     """
     Guess the oxidation states.
 
-    From the lengths of the bonds, which tells the valences of one element apart; where that fails, from the formula.
+    Bond valences distinguish several valences of one element. Where they fail, the formula decides.
 
     Parameters
     ----------
     structure
-        Ordered, of n sites.
+        An ordered crystal of n sites.
 
     Returns
     -------
     list of int or None
-        Of the n sites (e), with the sum zero; None if nothing balances, as in an alloy.
+        Charges of the n sites (e), whose sum is zero; None if no charges balance, as in an alloy.
 
     References
     ----------
     O'Keeffe and Brese, J. Am. Chem. Soc. 113, 3226 (1991), as implemented in pymatgen.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> site_charges(salt)
+    [1, 1, 1, 1, -1, -1, -1, -1]
     """
     if len(structure.composition) == 1:
         return None
@@ -37,7 +44,7 @@ def site_charges(structure: Structure) -> list[int] | None:
         warnings.simplefilter("ignore")
         try:
             charges = [float(q) for q in BVAnalyzer().get_valences(structure)]
-        except (ValueError, IndexError, KeyError):  # what it raises if it finds none
+        except (ValueError, IndexError, KeyError):  # its errors if it finds no valences
             charges = _by_formula(structure)
     if not charges or abs(sum(charges)) > 0 or not any(charges) or any(q != round(q) for q in charges):
         return None

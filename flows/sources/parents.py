@@ -1,4 +1,4 @@
-"""Candidates made from candidates: each names its parent, and what cannot be made says why."""
+"""Candidates made from other candidates: each names its parent; a failure is a candidate with the reason."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 def derived(parent: Candidate, structure: Structure, method: str, **parameters: Any) -> Candidate:
     """
-    Name a crystal that was made from another.
+    Make a candidate of a crystal that was made from another one.
 
     Parameters
     ----------
     parent
-        What it was made from.
+        Candidate that the crystal was made from.
     structure
-        What was made.
+        The new crystal.
     method
-        Name of the generator; becomes the source.
+        Name of the generator, which becomes the source.
     **parameters
-        All that is needed to make it again from its parent.
+        Everything needed to make the crystal from its parent again.
     """
     return Candidate.from_structure(structure, method, parent=_origin(parent), **parameters)
 
@@ -35,17 +35,17 @@ def from_each(
     parents: Iterable[Candidate], method: str, make: Callable[[Candidate, Structure], Iterator[Candidate]]
 ) -> Iterator[Candidate]:
     """
-    Make candidates from each parent, every content once.
+    Make candidates from each parent; every crystal comes once.
 
     Parameters
     ----------
     parents
-        Read one by one. One without a structure is handed on as it is.
+        Candidates, read one by one. A parent without a structure is passed on unchanged.
     method
         Name of the generator.
     make
-        Yields candidates from a parent and its ordered, computable structure; raises ValueError, with the reason, if
-        nothing can be made of it. That becomes a candidate without a structure.
+        Yields candidates from a parent and its ordered, computable structure. It raises ValueError with the reason if
+        it cannot use the structure; the reason becomes the error of a candidate without a structure.
     """
     return distinct(child for parent in parents for child in _children(parent, method, make))
 
@@ -68,7 +68,7 @@ def _children(
 
 
 def distinct(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Drop candidates whose content came before; some 70 bytes are kept of each."""
+    """Drop candidates whose content came before; about 70 bytes of memory per candidate."""
     seen: set[int] = set()
     for candidate in candidates:
         key = int(

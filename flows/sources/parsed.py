@@ -1,4 +1,4 @@
-"""One crystal of a file, or the reason why there is none."""
+"""A crystal of a file, or the reason why it could not be read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARSE_ERRORS = (
     RecursionError,
     StructureError,
 )
-"""What the parsers of pymatgen and ASE raise on malformed text; numpy's LinAlgError is a ValueError."""
+"""Errors of the parsers of pymatgen and ASE on malformed text; numpy's LinAlgError is a ValueError."""
 
 _ODD_MESSAGES = {
     "integer modulo by zero": "a loop without values",
@@ -45,56 +45,56 @@ _ODD_MESSAGES = {
 @dataclass(frozen=True)
 class Parsed:
     """
-    One crystal of a file, or why there is none.
+    A crystal of a file, or the reason why it could not be read.
 
     Attributes
     ----------
     structure
-        Without oxidation states and site properties, or None.
+        The crystal without oxidation states and site properties, or None.
     error
-        One line, or None.
+        The reason in one line, or None.
     where
-        Place in the file, such as ``{"block": "NaCl"}``.
+        Location in the file, such as ``{"block": "NaCl"}``.
     text
-        What was parsed, or its beginning, for the identity of an item without a structure.
+        Text that was parsed, or its beginning: the identity of an item without a structure is made of it.
     """
 
     structure: Structure | None
     error: str | None
-    where: dict[str, Any] = field(default_factory=dict)
+    location: dict[str, Any] = field(default_factory=dict)
     text: str = ""
 
 
-def attempt(read: Callable[[], Structure], where: dict[str, Any], text: str, kind: str) -> Parsed:
+def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, kind: str) -> Parsed:
     """
-    Call a reader; turn what goes wrong into a reason of one line.
+    Call a reader, and turn its error into a reason of one line.
 
     Parameters
     ----------
     read
-        Gives a structure, which may have oxidation states and site properties.
+        Returns a structure, which may have oxidation states and site properties.
     where
-        Place in the file.
+        Location in the file.
     text
-        What it parses.
+        Text that the reader parses.
     kind
         Name of the format.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return Parsed(_bare(read()), None, where, text)
+            return Parsed(_bare(read()), None, location, text)
         except _PARSE_ERRORS as error:
             message = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     message = message.removeprefix("No structure parsed for section 1 in CIF.\n")
     message = next((plain for odd, plain in _ODD_MESSAGES.items() if odd in message), message)
     hints = [str(w.message) for w in caught if "Defaulting to P1" not in str(w.message)]
     message = "; ".join(dict.fromkeys([message, *hints]))
-    return Parsed(None, " ".join(f"unreadable {kind}: {message}".split())[:500], where, text)
+    return Parsed(None, " ".join(f"unreadable {kind}: {message}".split())[:500], location, text)
 
 
 def _bare(structure: Structure) -> Structure:
-    """Only species, lattice and coordinates: what an identity is made of, and what a potential sees."""
+    """Keep species, lattice and coordinates only, which the identity and the potential depend on."""
     if len(structure) == 0:
         raise ValueError("it lists no atom sites")
     for site in structure:

@@ -1,4 +1,4 @@
-"""POSCAR and CONTCAR, of VASP 5 and later."""
+"""Crystals of POSCAR and CONTCAR files of VASP 5 and later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_poscar(stream: TextIO) -> Iterator[Parsed]:
-    """Yield the one crystal of a file."""
+    """Yield the crystal of a file."""
     text = stream.read(MAX_TEXT + 1)
     if len(text) > MAX_TEXT or text.count("\n") > 2 * MAX_SITES:  # velocities may follow the coordinates
         yield Parsed(None, f"unreadable POSCAR: it is too long, of more than {MAX_SITES} sites", {}, text[:1000])

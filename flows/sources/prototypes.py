@@ -1,4 +1,4 @@
-"""Candidates made rather than read: known structure types filled with the elements of a chemical system."""
+"""Known structure types filled with the elements of a chemical system."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ def generate_candidates(
     """
     Fill the AFLOW prototypes of pymatgen with the elements of a chemical system and of its subsystems.
 
-    Compounds with anions must balance with common oxidation states, and every ion must have an ion of
-    the other sign as its nearest neighbour. Of one formula, the crystals of lowest energy per atom in a
-    model of charged, soft spheres are kept, at its volume. Elements and intermetallics come in a few
-    common structure types, with the sum of the elements' atomic volumes. The result is deterministic.
+    Compounds with anions must be charge-balanced with common oxidation states, and the nearest neighbour of every ion
+    must have the opposite charge. Of each formula, the crystals of lowest energy per atom in a model of charged, soft
+    spheres are kept, at the volume of the model. Elements and intermetallics come in a few common structure types, at
+    the sum of the elements' atomic volumes. The result is deterministic.
 
     Parameters
     ----------
     chemsys
         Elements, as ``"Li-Fe-O"`` or a list of symbols.
     max_sites
-        Most atoms in a cell.
+        Largest number of atoms in a cell.
     per_formula
-        Most crystals of one formula with anions.
+        Largest number of crystals of one formula with anions.
 
     Yields
     ------
     Candidate
-        With provenance ``prototype``, ``aflow`` (label), ``mapping`` (old to new element) and, where they were
-        used, ``oxidation_states``; elements first, then by number of elements.
+        With provenance ``prototype``, ``aflow`` (label), ``mapping`` (old to new element) and, for compounds with
+        anions, ``oxidation_states``; in the order of the number of elements.
 
     Raises
     ------
@@ -86,6 +86,15 @@ def generate_candidates(
     References
     ----------
     Prototypes: Mehl et al., Comput. Mater. Sci. 136, S1 (2017).
+
+    Examples
+    --------
+    >>> for candidate in generate_candidates("Na-Cl", max_sites=2, per_formula=1):
+    ...     print(candidate.structure.formula, candidate.provenance["aflow"])
+    Na1 A_cF4_225_a
+    Na1 A_cI2_229_a
+    Na2 A_hP2_194_c
+    Na1 Cl1 AB_cF8_225_a_b
     """
     elements = _elements(chemsys)
     return (
@@ -98,10 +107,10 @@ def generate_candidates(
 
 def elemental_references(elements: Iterable[str]) -> Iterator[Candidate]:
     """
-    Crystals that stand for the elements in a self-consistent hull.
+    Yield crystals of the elements as references of a self-consistent hull.
 
-    Where ASE's collection ``dcdft`` (the ground states of the Delta project) has the element, that crystal;
-    otherwise fcc, bcc, hcp and double hcp, of which the hull takes the lowest.
+    The crystal is the ground state in the Delta project (ASE's collection ``dcdft``) if it has the element. Otherwise
+    fcc, bcc, hcp and double hcp are candidates, and the hull takes the lowest.
 
     Parameters
     ----------
@@ -121,6 +130,11 @@ def elemental_references(elements: Iterable[str]) -> Iterator[Candidate]:
     References
     ----------
     Lejaeghere et al., Science 351, aad3000 (2016).
+
+    Examples
+    --------
+    >>> [candidate.structure.formula for candidate in elemental_references(["Si", "Fe"])]
+    ['Fe1', 'Si2']
     """
     return (candidate for symbol in _elements(elements) for candidate in _references(symbol))
 
@@ -166,9 +180,9 @@ class Prototype:
 @cache
 def library() -> tuple[Prototype, ...]:
     """
-    Read the AFLOW library that pymatgen ships; a label may occur more than once, with other parameters.
+    Read the AFLOW library that pymatgen ships; a label may occur several times with different parameters.
 
-    The file is read as it is: pymatgen's own loading checks the literature of every entry, which takes seconds.
+    The file is read directly: pymatgen's loader checks the literature references of every entry, which takes seconds.
 
     References
     ----------
@@ -184,7 +198,7 @@ def _prototype(label: str) -> Prototype:
 
 
 def _of_subsystem(elements: tuple[str, ...], max_sites: int, per_formula: int) -> Iterator[Candidate]:
-    """All candidates that hold exactly these elements."""
+    """Yield the candidates with exactly these elements."""
     if len(elements) == 1:
         if Element(elements[0]).is_metal:
             for label in _CLOSE_PACKED:
@@ -218,7 +232,7 @@ def _forms_anions(element: Element) -> bool:
 
 
 def _fillings(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[Structure, dict[str, str]]]:
-    """Put the elements on the sites of a prototype, in every order."""
+    """Fill the sites of a prototype with the elements in every order."""
     structure = prototype.structure
     old = sorted(element.symbol for element in structure.composition.elements)
     for new in permutations(elements):
@@ -229,7 +243,7 @@ def _fillings(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple
 
 
 def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str = PROTOTYPE_SOURCE) -> Iterator[Candidate]:
-    """Fill a prototype and give the cell the volume of its elements; nothing if a volume is not known."""
+    """Fill a prototype at the sum of the atomic volumes; yield nothing if a volume is not known."""
     accepted: list[Structure] = []
     matcher = StructureMatcher()
     for filled, mapping in _fillings(prototype, elements):
@@ -243,7 +257,7 @@ def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str = PRO
 
 
 def _ionic(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[_Ionic, Candidate]]:
-    """Fill a prototype in the ways that balance."""
+    """Fill a prototype in all charge-balanced ways."""
     for filled, mapping in _fillings(prototype, elements):
         charges = _charges(filled.composition)
         if charges is None:
@@ -267,10 +281,10 @@ class _Ionic:
 
 def _charges(composition: Composition) -> dict[str, float] | None:
     """
-    Oxidation states that balance: common ones, or else a mean between those of one cation.
+    Find oxidation states that balance: common ones, or a mean between those of one cation.
 
-    Anions must be more electronegative than cations. Of several balances the one with the lowest sum of
-    electronegativity times charge is taken, or None if there is none.
+    Anions must be more electronegative than cations. Of several solutions, the one with the lowest sum of
+    electronegativity times charge is returned; None if there is none.
     """
     amounts = composition.get_el_amt_dict()
     symbols = sorted(amounts, key=lambda symbol: (Element(symbol).X, symbol))
@@ -294,7 +308,7 @@ def _charges(composition: Composition) -> dict[str, float] | None:
 
 
 def _is_polar(charges: dict[str, float]) -> bool:
-    """Whether there are cations and, after them in the order of electronegativity, anions."""
+    """Whether there are cations and anions, and all anions are more electronegative; charges in that order."""
     signs = [charge > 0 for charge in charges.values()]
     return any(signs) and not all(signs) and signs == sorted(signs, reverse=True)
 
@@ -303,20 +317,20 @@ def _ionic_model(structure: Structure, charges: dict[str, float]) -> _Ionic | No
     """
     Scale and energy of a crystal of charged, soft spheres (Born and Mayer, Z. Phys. 75, 1, 1932).
 
-    E = E_Ewald + Σ_pairs b exp(-r/ρ), where b gives the pair, as rock salt with its charges, the bond length of
-    its radii (ionic, for six neighbours; atomic, where an ion has no tabulated radius).
+    E = E_Ewald + Σ_pairs b exp(-r/ρ). The parameter b of a pair is such that a rock salt with its charges has the bond
+    length of its radii (ionic radii for six neighbours, or atomic radii where an ion has no tabulated radius).
 
     Parameters
     ----------
     structure
-        Of any volume.
+        The crystal, at any volume.
     charges
-        Of each element (e).
+        Charge of each element (e).
 
     Returns
     -------
     _Ionic or None
-        None if an ion is nearer to one of its own sign than to all others, or if a radius is not known.
+        None if the nearest neighbour of an ion has a charge of the same sign, or if a radius is not known.
     """
     symbols = [site.specie.symbol for site in structure]
     charge = np.array([charges[symbol] for symbol in symbols])
@@ -345,20 +359,20 @@ def _ionic_model(structure: Structure, charges: dict[str, float]) -> _Ionic | No
         return (coulomb / scale + 0.5 * float(repulsion.sum())) / len(structure)
 
     start = float(np.max((bond / distances)[opposite]))
-    found = minimize_scalar(energy, bounds=(0.7 * start, 1.3 * start), method="bounded", options={"xatol": 1e-6})
+    minimum = minimize_scalar(energy, bounds=(0.7 * start, 1.3 * start), method="bounded", options={"xatol": 1e-6})
     bonded = opposite & (distances < _BOND_RANGE * nearest[0][centers])
     number = np.bincount(centers[bonded], minlength=len(structure))
     species = np.array(symbols)
     coordination = {symbol: round(float(number[species == symbol].mean())) for symbol in sorted(charges)}
-    return _Ionic(float(found.x), float(found.fun), tuple(coordination.values()))
+    return _Ionic(float(minimum.x), float(minimum.fun), tuple(coordination.values()))
 
 
 def _best(ranked: list[tuple[_Ionic, Candidate]], count: int) -> list[Candidate]:
     """
-    Choose the lowest energies; each prototype and each structure once.
+    Choose the lowest energies, with each prototype and each structure once.
 
-    Of crystals that differ little, because their coordination numbers are equal, two are taken; of these the
-    smallest cells first where the energy is nearly the same, as between polytypes.
+    At most two crystals with equal coordination numbers are chosen, since they differ little. Where their energies are
+    nearly the same, as between polytypes, the smallest cells come first.
     """
     alike: dict[tuple[int, ...], list[tuple[_Ionic, Candidate]]] = {}
     for model, candidate in ranked:

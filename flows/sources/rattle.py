@@ -1,4 +1,4 @@
-"""Known crystals, strained and rattled at random."""
+"""Known crystals with random strains and displacements."""
 
 from __future__ import annotations
 
@@ -28,31 +28,40 @@ def rattle(
     """
     Strain the cell and displace the atoms at random.
 
-    The same parent, number and seed give the same crystal, wherever the parent comes among others.
+    The same parent, number and seed give the same crystal, whatever the other parents are.
 
     Parameters
     ----------
     parents
-        Read one by one.
+        Candidates, read one by one.
     n
-        Crystals to make from each.
+        Crystals to make from each parent.
     amplitude
-        Displacements are uniform in a ball of this radius (Å); their mean is taken off.
+        Displacements are uniform in a ball of this radius (Å); their mean is subtracted.
     strain
-        Each of the six components of the symmetric strain is uniform up to this size, of either sign.
+        Each of the six components of the symmetric strain is uniform between minus and plus this value.
     seed
-        Of the random numbers.
+        Seed of the random numbers.
 
     Yields
     ------
     Candidate
         With the source ``"rattle"`` and provenance ``parent``, ``number`` (0 to n-1), ``amplitude``, ``strain`` and
-        ``seed``. Every content once.
+        ``seed``. Every crystal comes once.
 
     Raises
     ------
     MatrisError
-        If a number is negative or not finite, the strain 1/3 or more, or nothing is to be changed.
+        If a number is negative or not finite, the strain is 1/3 or more, or both strain and amplitude are 0.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.stores.documents.candidate import Candidate
+    >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> parent = Candidate.from_structure(iron, "example")
+    >>> [candidate.provenance["number"] for candidate in rattle([parent], n=2, strain=0.01)]
+    [0, 1]
     """
     if n < 1 or seed < 0:
         raise MatrisError(f"rattle needs n of at least 1 and a seed of at least 0, got n={n} and seed={seed}")
@@ -77,13 +86,13 @@ def rattle(
 
 
 def _symmetric(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matrix of strain from xx, yy, zz, yz, xz, xy."""
+    """Strain matrix from xx, yy, zz, yz, xz, xy."""
     xx, yy, zz, yz, xz, xy = components
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def _in_ball(random: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """Points in the unit ball, shape (n, 3)."""
+    """Draw points in the unit ball, shape (n, 3)."""
     directions = random.normal(size=(n, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     points: NDArray[np.float64] = directions * random.uniform(size=(n, 1)) ** (1 / 3)

@@ -1,4 +1,4 @@
-"""Relaxed crystals of a store of results, as candidates again."""
+"""Relaxed crystals of a results store as new candidates."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BATCH = 1000  # ids in one query
 
 def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
     """
-    Take the relaxed crystals that a query finds.
+    Yield the relaxed crystals that match a query.
 
-    The ids of the documents are read at once, so that what a campaign writes to the same store meanwhile is not read.
+    The ids of the documents are read first, so documents that a campaign adds to the store meanwhile are left out.
 
     Parameters
     ----------
     query
-        Of a `matris.stores.CandidateStore`. Documents without a relaxed crystal, as after a failure, are left out.
+        Query of a `matris.stores.CandidateStore`. Documents without a relaxed crystal are left out.
 
     Yields
     ------
@@ -41,8 +41,8 @@ def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
         listed.sort()
     for ids in batched(listed, _BATCH):
         chosen = replace(query, condition=Among("document_id", ids), order=(), offset=0, max_size=None)
-        found = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
-        for document, structure in (found[identity] for identity in ids if identity in found):
+        by_id = {document["document_id"]: (document, structure) for document, structure in chosen.structures()}
+        for document, structure in (by_id[identity] for identity in ids if identity in by_id):
             checkpoint = document["checkpoint"]
             parent = {"candidate_id": document["candidate_id"], "source": document["source"]}
             yield Candidate.from_structure(

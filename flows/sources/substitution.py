@@ -1,4 +1,4 @@
-"""Known crystals with other ions in place of their own, as likely as known crystals show it."""
+"""Known crystals with other ions, by the substitution probabilities of Hautier et al."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 SUBSTITUTION_SOURCE = "substitution"
 
-_SPECIES_LISTS = 256  # whose substitutions are remembered
+_SPECIES_LISTS = 256  # cached lists of substitutions
 
 
 def substitute_ions(
     parents: Iterable[Candidate], *, threshold: float = 1e-3, only: Collection[str] | None = None
 ) -> Iterator[Candidate]:
     """
-    Replace the ions of known crystals by those that data mining finds likely there.
+    Replace the ions of known crystals by ions that are likely substitutes according to data mining.
 
     Parameters
     ----------
     parents
-        Read one by one. Their oxidation states are guessed, see `matris.flows.sources.oxidation.site_charges`.
+        Candidates, read one by one. `matris.flows.sources.oxidation.site_charges` guesses their oxidation states.
     threshold
-        Least probability of the new ions, given the old ones: the product over the kinds of ions.
+        Least conditional probability of the new ions given the old ones: the product over the kinds of ions.
     only
-        Symbols; crystals of other elements are left out. By default none is.
+        Symbols of the elements that new crystals may contain. By default, all elements.
 
     Yields
     ------
     Candidate
-        Balanced ones, with the source ``"substitution"`` and provenance ``parent``, ``ions`` (old to new ion),
-        ``probability``, ``threshold`` and ``volume_factor``. Every content once; of a crystal, the likeliest first.
-        The cell is scaled by the ionic radii.
+        Charge-balanced crystals with the source ``"substitution"`` and provenance ``parent``, ``ions`` (old to new
+        ion), ``probability``, ``threshold`` and ``volume_factor``. Every crystal comes once; those of one parent come
+        with decreasing probability. The cell is scaled by the ionic radii.
 
     Raises
     ------
@@ -54,6 +54,15 @@ def substitute_ions(
     References
     ----------
     Hautier et al., Inorg. Chem. 50, 656 (2011); the probabilities are pymatgen's.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.stores.documents.candidate import Candidate
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> parent = Candidate.from_structure(salt.get_primitive_structure(), "example")
+    >>> [candidate.structure.formula for candidate in substitute_ions([parent], only=["K", "Na", "Br", "Cl"])]
+    ['K1 Cl1', 'Na1 Br1', 'K1 Br1']
     """
     if not 0 < threshold < 1:
         raise MatrisError(f"the threshold is {threshold}, and must be between 0 and 1")
@@ -98,7 +107,7 @@ def _sizes(ions: Sequence[Species]) -> list[tuple[str, float]]:
 
 
 def _is_sound(mapping: dict[Species, Species]) -> bool:
-    """Whether an element changes, and elements that are different stay different."""
+    """Whether an element changes, and different elements stay different."""
     pairs = {(old.symbol, new.symbol) for old, new in mapping.items()}
     return any(old != new for old, new in pairs) and len({new for _, new in pairs}) == len(pairs)
 
@@ -110,7 +119,7 @@ def _model() -> SubstitutionProbability:
 
 @cache
 def _in_place_of(old: Species) -> list[tuple[float, Species]]:
-    """All ions with the probability to take the place of one, the likeliest first."""
+    """All ions with their probability of replacing an ion, in decreasing order."""
     model = _model()
     return sorted(
         ((model.cond_prob(new, old), new) for new in model.species), key=lambda pair: (-pair[0], str(pair[1]))
@@ -119,18 +128,18 @@ def _in_place_of(old: Species) -> list[tuple[float, Species]]:
 
 @lru_cache(_SPECIES_LISTS)
 def _substitutions(kinds: tuple[Species, ...], threshold: float) -> list[tuple[float, tuple[Species, ...]]]:
-    """Ions in place of others with their probability above the threshold, the likeliest first."""
-    found: list[tuple[float, tuple[Species, ...]]] = [(1.0, ())]
+    """List combinations of new ions with a probability above the threshold, in decreasing order."""
+    combinations: list[tuple[float, tuple[Species, ...]]] = [(1.0, ())]
     best = [_in_place_of(kind)[0][0] for kind in kinds]
     for i, kind in enumerate(kinds):
         rest = 1.0
         for p in best[i + 1 :]:
             rest *= p
-        longer: list[tuple[float, tuple[Species, ...]]] = []
-        for probability, ions in found:
+        extended: list[tuple[float, tuple[Species, ...]]] = []
+        for probability, ions in combinations:
             for p, ion in _in_place_of(kind):
                 if probability * p * rest < threshold:
                     break
-                longer.append((probability * p, (*ions, ion)))
-        found = longer
-    return sorted(found, key=lambda item: (-item[0], str(item[1])))
+                extended.append((probability * p, (*ions, ion)))
+        combinations = extended
+    return sorted(combinations, key=lambda item: (-item[0], str(item[1])))

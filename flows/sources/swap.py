@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SWAP_SOURCE = "swap"
 GROUP, VALENCE = "group", "valence"
-"""Rules by which elements are found: the same group, or an ion of equal charge and similar radius."""
+"""Rules of substitution: the same group, or an ion of equal charge and similar radius."""
 
 _SIMILAR = 0.15  # of the larger radius: Goldschmidt's rule for ions that replace each other
 _KNOWN = tuple(Element.from_Z(z).symbol for z in range(1, 95) if atomic_volume(Element.from_Z(z).symbol))
@@ -34,32 +34,41 @@ def swap_elements(
     only: Collection[str] | None = None,
 ) -> Iterator[Candidate]:
     """
-    Replace elements of known crystals, and scale the cell by the sizes of the new ones.
+    Replace elements of known crystals, and scale the cell by the sizes of the new elements.
 
     Parameters
     ----------
     parents
-        Read one by one.
+        Candidates, read one by one.
     by
-        What may take the place of each element, as ``{"Fe": ["Co", "Ni"]}``; or ``"group"`` for all elements of its
-        group; or ``"valence"`` for all with a common ion of its charge in this crystal and, within 15 %, its radius
+        Substitutes of each element, as ``{"Fe": ["Co", "Ni"]}``; or ``"group"`` for all elements of the same group; or
+        ``"valence"`` for all elements with a common ion of the same charge and, within 15 %, the same radius
         (Goldschmidt's rule).
     at_once
-        Most elements of a crystal that are replaced together.
+        Largest number of elements of a crystal that are replaced together.
     only
-        Symbols; crystals of other elements are left out. By default none is.
+        Symbols of the elements that new crystals may contain. By default, all elements.
 
     Yields
     ------
     Candidate
         With the source ``"swap"`` and provenance ``parent``, ``mapping`` (old to new element), ``rule`` and
-        ``volume_factor``. Every content once; of a crystal, fewest replaced elements first. Elements that are
-        different stay different.
+        ``volume_factor``. Every crystal comes once; those of one parent come with increasing number of replaced
+        elements. Different elements stay different.
 
     Raises
     ------
     MatrisError
         If there is no such rule or element, or `at_once` is not positive.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from matris.stores.documents.candidate import Candidate
+    >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> parent = Candidate.from_structure(salt, "example")
+    >>> [candidate.structure.formula for candidate in swap_elements([parent], {"Na": ["K", "Li"]})]
+    ['K4 Cl4', 'Li4 Cl4']
     """
     if isinstance(by, str) and by not in {GROUP, VALENCE}:
         raise MatrisError(f"no rule {by!r} to swap elements by; there are {GROUP} and {VALENCE}, or a map as Fe=Co,Ni")
@@ -91,7 +100,7 @@ def swap_elements(
 def _choices(
     structure: Structure, charges: Sequence[int] | None, by: Mapping[str, Sequence[str]] | str
 ) -> dict[str, list[str]]:
-    """Find what may take the place of each element."""
+    """Find the substitutes of each element."""
     elements = sorted(element.symbol for element in structure.composition)
     if not isinstance(by, str):
         return {old: list(by[old]) for old in elements if old in by}
@@ -114,7 +123,7 @@ def _alike(old: str, new: str, charge: int) -> bool:
 
 
 def _mappings(choices: Mapping[str, Sequence[str]], elements: Sequence[str], at_once: int) -> Iterator[dict[str, str]]:
-    """Replace some elements, fewest first, so that those that differ still do."""
+    """Yield mappings with increasing number of replaced elements; different elements stay different."""
     for size in range(1, min(at_once, len(choices)) + 1):
         for replaced in combinations(choices, size):
             for new in product(*(choices[old] for old in replaced)):

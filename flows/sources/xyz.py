@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def read_xyz(stream: TextIO) -> Iterator[Parsed]:
     """Yield the crystals of all frames; a broken frame costs only itself."""
     for number, (text, problem) in enumerate(split_frames(stream)):
-        where = {"frame": number}
+        location = {"frame": number}
         if problem:
-            yield Parsed(None, f"unreadable XYZ: {problem}", where, text)
+            yield Parsed(None, f"unreadable XYZ: {problem}", location, text)
         else:
-            yield attempt(lambda text=text: to_structure(atoms_of(text)), where, text, "XYZ")  # type: ignore[misc]
+            yield attempt(lambda text=text: to_structure(atoms_of(text)), location, text, "XYZ")  # type: ignore[misc]

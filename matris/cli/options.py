@@ -150,7 +150,7 @@ def require_results(location: str | None) -> None:
         If the folder holds no store.
     """
     from matris.errors import StoreError
-    from matris.stores.database.jobstore import DATABASE_FILE
+    from matris.stores.database import DATABASE_FILE
 
     if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
         raise StoreError(f"{location} holds no results: it has no {DATABASE_FILE}")

@@ -1,4 +1,4 @@
-"""Rows of ASE's databases in SQLite, one after the other; nothing is written to them."""
+"""Rows of ASE databases in SQLite, opened read-only."""
 
 from __future__ import annotations
 
@@ -23,29 +23,43 @@ def read_rows(
     file: Path, columns: Sequence[str] = (), max_atoms: int | None = None
 ) -> Iterator[tuple[int, Atoms | ValueError, dict[str, Any]]]:
     """
-    Yield all rows by their ids.
+    Yield all rows in the order of their ids.
 
-    Where the rows are is ASE's format since version 5 (2017): numbers are 32-bit integers, positions and cell 64-bit
-    floats (Å), all little-endian, and ``pbc`` has a bit for each direction.
+    The format is ASE's since version 5 (2017): atomic numbers are 32-bit integers, positions and cell are 64-bit floats
+    (Å), all little-endian, and ``pbc`` has a bit for each direction.
 
     Parameters
     ----------
     file
         The database.
     columns
-        Others to read.
+        Other columns to read.
     max_atoms
-        In a row.
+        Largest number of atoms in a row; a larger row is an error of its own.
 
     Yields
     ------
     tuple
-        Id; the atoms, or what is wrong with the row; the columns by name, as they are stored.
+        Id; the atoms, or the error of the row; the columns by name, as they are stored.
 
     Raises
     ------
     sqlite3.Error
-        If it is no such database.
+        If the file is no such database.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import ase.db
+    >>> from ase.build import bulk
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "metals.db"
+    ...     with ase.db.connect(path) as database:
+    ...         _ = database.write(bulk("Cu"))
+    ...     for identity, atoms, columns in read_rows(path, ["unique_id"]):
+    ...         print(identity, atoms.get_chemical_formula(), list(columns))
+    1 Cu ['unique_id']
     """
     query = f"SELECT {', '.join([*_ATOMS, *columns])} FROM systems WHERE id = ?"  # noqa: S608 - columns are ours
     with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=_BUSY)) as connection:

@@ -1,4 +1,4 @@
-"""Where files are kept that can be had again."""
+"""The cache directory."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Folder of downloaded checkpoints: ``$MATRIS_CACHE``, else ``~/.cache/matris`` as the published package has it."""
+    """Return the cache directory: ``$MATRIS_CACHE``, or ``~/.cache/matris`` as in the published package."""
     return Path(os.environ.get("MATRIS_CACHE") or Path.home() / ".cache" / "matris")

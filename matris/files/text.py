@@ -1,4 +1,4 @@
-"""Text of files, packed or not, read piece by piece within bounds."""
+"""Text of plain and compressed files, read piece by piece within bounds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 MAX_TEXT = 2**24
-"""Most characters of one crystal's text: more fits into no document of a MongoDB."""
+"""Largest number of characters of one crystal's text: a document of MongoDB holds no more."""
 
 MAX_SITES = 100_000
-"""Most sites of one crystal."""
+"""Largest number of sites of one crystal."""
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """Errors of bytes that cannot be read or unpacked, or that unpack to too much."""
 
-_MOST_EXPANSION = 200  # times its packed size: some ten times what text of crystals does
+_MOST_EXPANSION = 200  # times the compressed size: about ten times as much as text of crystals reaches
 _ALWAYS_ALLOWED = 2**28  # bytes
 _PIECE = 2**20  # characters
 
@@ -30,7 +30,7 @@ _UNPACK: dict[str, Callable[[BinaryIO], object]] = {".gz": gzip.open, ".bz2": bz
 
 
 def without_packing(name: str) -> str:
-    """File name that tells the format."""
+    """Return the file name without the ending of compression."""
     return next((name[: -len(suffix)] for suffix in _UNPACK if name.lower().endswith(suffix)), name)
 
 
@@ -42,21 +42,28 @@ def patterns(endings: Iterable[str]) -> str:
 
 def open_text(name: str, packed: BinaryIO, size: int) -> TextIO:
     """
-    Open a stream as text; bytes that are no UTF-8 are replaced.
+    Open a stream as UTF-8 text, decompressed if need be; invalid bytes are replaced.
 
     Parameters
     ----------
     name
-        Whose ending tells how it is packed.
+        File name, whose ending determines the compression.
     packed
-        Bytes.
+        The bytes.
     size
-        Their number, as stored.
+        Number of the bytes as stored.
 
     Returns
     -------
     TextIO
-        Reading raises OSError if it unpacks to more than 256 MB and 200 times its size.
+        Reading raises OSError if the text is larger than 256 MB and 200 times the stored size.
+
+    Examples
+    --------
+    >>> import gzip, io
+    >>> packed = gzip.compress(b"data_NaCl")
+    >>> open_text("salt.cif.gz", io.BytesIO(packed), len(packed)).read()
+    'data_NaCl'
     """
     suffix = name.lower()[len(without_packing(name)) :]
     stream = cast("BinaryIO", _UNPACK[suffix](packed)) if suffix else packed
@@ -65,7 +72,7 @@ def open_text(name: str, packed: BinaryIO, size: int) -> TextIO:
 
 
 def lines_of(stream: TextIO) -> Iterator[str]:
-    """Yield lines; of one with more than `MAX_TEXT` characters only the beginning, one character longer than that."""
+    """Yield lines; a line of more than `MAX_TEXT` characters is cut to `MAX_TEXT` + 1 characters."""
     while line := stream.readline(MAX_TEXT + 1):
         yield line
         rest = line
@@ -74,7 +81,7 @@ def lines_of(stream: TextIO) -> Iterator[str]:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends with an error after so many bytes."""
+    """A stream that raises an error after a number of bytes."""
 
     def __init__(self, stream: BinaryIO, most: int) -> None:
         self._stream = stream
@@ -87,6 +94,6 @@ class _Bounded(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise OSError(f"it unpacks to more than {self._most} bytes, which no text of crystals does")
+            raise OSError(f"it unpacks to more than {self._most} bytes, which is too large for a text of crystals")
         buffer[: len(data)] = data
         return len(data)

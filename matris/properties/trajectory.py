@@ -54,7 +54,7 @@ class Trajectory:
     >>> folder = tempfile.TemporaryDirectory()
     >>> trajectory = Trajectory(Path(folder.name), copper, DynamicsSettings(temperature=600), {"seed": 0})
     >>> trajectory.path.name
-    'Cu1-nvt-600K-....extxyz'
+    'Cu-nvt-600K-...extxyz'
     >>> trajectory.results() is None
     True
     >>> folder.cleanup()

@@ -38,32 +38,32 @@ COLUMNS = {
     "pressure_mae": "GPa",
     "magmom_mae": "μB",
 }
-"""What a row of errors holds, and its units; see `Assessment.rows`."""
+"""Columns of a row of errors, and their units; see `Assessment.rows`."""
 
 PARITY = {"energy": "eV/atom", "force component": "eV/Å", "stress component": "GPa", "magnetic moment": "μB"}
 """Quantities of the parity plots."""
 
-_POINTS = 4000  # of a parity plot, and fewer than twice as many
-_DIRECTED = 0.05  # eV/Å: a force that has a direction
+_POINTS = 4000  # least number in a parity plot of many; fewer than twice as many are drawn
+_DIRECTED = 0.05  # eV/Å; the direction of smaller forces is not compared
 _PER_ATOM = ("n", "component", "square", "length", "zero", "cosine", "n_cosine", "magmom", "n_magmom")
 _PER_FRAME = ("set", "n_atoms", "energy", "stress", "pressure")
-_SHIFTABLE = 3  # frames for each element whose shift is fitted
-_OFFSET, _TOLD = 2.0, 50.0  # ratio, and meV/atom, beyond which shifts of elements are told of
+_SHIFTABLE = 3  # frames per element that a fit of shifts needs
+_OFFSET, _TOLD = 2.0, 50.0  # ratio, and meV/atom, from which on shifts of elements are reported
 
 
 @dataclass
 class Assessment:
     """
-    What a potential got right; errors are added frame by frame.
+    Errors of a potential, collected frame by frame.
 
     Attributes
     ----------
     sets
-        Names of the sets, in the order in which they came.
+        Names of the sets, in order of appearance.
     left_out
-        Why frames were not counted, and how many.
+        Number of frames left out, by reason.
     unknown
-        Elements that the potential does not know, and how many frames were not counted for their sake.
+        Elements that the potential does not support, and the number of frames left out because of them.
     """
 
     sets: list[str] = field(default_factory=list)
@@ -71,59 +71,63 @@ class Assessment:
     unknown: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        """Start with nothing."""
+        """Start without frames."""
         self._atoms: list[NDArray[np.float64]] = []
         self._frames: list[tuple[float, ...]] = []
         self._numbers: list[NDArray[np.uint8]] = []
         self._points = {name: Thinned(_POINTS) for name in PARITY}
         self._pointed: set[str] = set()
 
-    def add(self, name: str, frame: Frame, found: Prediction) -> None:
-        """Compare a prediction with its labels."""
+    def add(self, name: str, frame: Frame, prediction: Prediction) -> None:
+        """Add the errors of a prediction."""
         numbers, n_atoms = frame.geometry.numbers, len(frame.forces)
-        if not (np.isfinite(found.energy) and np.isfinite(found.forces).all() and np.isfinite(found.stress).all()):
+        if not (
+            np.isfinite(prediction.energy)
+            and np.isfinite(prediction.forces).all()
+            and np.isfinite(prediction.stress).all()
+        ):
             self.left_out["predictions that are not finite"] += 1
             return
         if name not in self.sets:
             self.sets.append(name)
             self._atoms.append(np.zeros((MAX_ATOMIC_NUMBER + 1, len(_PER_ATOM))))
         index = self.sets.index(name)
-        self._atoms[index] += _by_element(numbers, frame, found)
+        self._atoms[index] += _by_element(numbers, frame, prediction)
         stress = pressure = np.nan
         if frame.stress is not None:
-            off = GPA * (found.stress - frame.stress)
+            off = GPA * (prediction.stress - frame.stress)
             stress, pressure = float(np.abs(off).mean()), abs(float(np.trace(off))) / 3
-            self._point("stress component", index, GPA * frame.stress, GPA * found.stress)
-        if frame.magmoms is not None and found.magmoms is not None:
-            self._point("magnetic moment", index, np.abs(frame.magmoms), found.magmoms)
-        self._point("force component", index, frame.forces, found.forces)
-        self._point("energy", index, np.array([frame.energy / n_atoms]), np.array([found.energy / n_atoms]))
-        self._frames.append((index, n_atoms, (found.energy - frame.energy) / n_atoms, stress, pressure))
+            self._point("stress component", index, GPA * frame.stress, GPA * prediction.stress)
+        if frame.magmoms is not None and prediction.magmoms is not None:
+            self._point("magnetic moment", index, np.abs(frame.magmoms), prediction.magmoms)
+        self._point("force component", index, frame.forces, prediction.forces)
+        self._point("energy", index, np.array([frame.energy / n_atoms]), np.array([prediction.energy / n_atoms]))
+        self._frames.append((index, n_atoms, (prediction.energy - frame.energy) / n_atoms, stress, pressure))
         self._numbers.append(numbers.astype(np.uint8))
 
-    def _point(self, name: str, index: int, label: NDArray[np.float64], found: NDArray[np.float64]) -> None:
-        rows = np.stack([np.full(label.size, float(index)), label.ravel(), found.ravel()], axis=1)
+    def _point(self, name: str, index: int, label: NDArray[np.float64], prediction: NDArray[np.float64]) -> None:
+        rows = np.stack([np.full(label.size, float(index)), label.ravel(), prediction.ravel()], axis=1)
         self._points[name].add(rows)
         self._pointed.add(name)
 
     def points(self) -> dict[str, NDArray[np.float64]]:
-        """Points of parity plots by quantity: set, label and prediction, shape (n, 3); some of very many."""
+        """Return a sample of set, label and prediction by quantity, for parity plots, shape (n, 3)."""
         return {name: self._points[name].rows() for name in PARITY if name in self._pointed}
 
     def rows(self) -> list[dict[str, Any]]:
         """
-        Give the errors of everything, of each set, and of each element.
+        Return the errors of all frames, of each set, and of each element.
 
         Returns
         -------
         list of dict
-            ``kind`` ("all", "set" or "element"), ``name``, and `COLUMNS`, None where there is no label. Energies are
-            absolute errors per atom: their mean, their median, and their mean after the shift of each element's energy
-            that fits best (over all frames; None with fewer than three frames per element).
-            ``force_mae`` and ``force_rmse`` are of components over all atoms, ``force_zero`` what predicting none would
-            give, ``force_length`` the mean length of the error, ``force_cosine`` the mean cosine between predicted
-            force and label where that is above 0.05 eV/Å. An element's energies and stresses are those of the frames
-            that contain it, its forces and moments those of its atoms.
+            ``kind`` ("all", "set" or "element"), ``name``, and `COLUMNS`, which are None without labels. Energy errors
+            are absolute errors per atom: mean, median, and mean after the best-fit shift of each element's energy (over
+            all frames; None with fewer than three frames per element). ``force_mae`` and ``force_rmse`` are averages
+            over force components, ``force_zero`` is the mean absolute force component, i.e. the error of predicting no
+            forces, ``force_length`` is the mean length of the error vector, and ``force_cosine`` is the mean cosine
+            between predicted and labelled forces above 0.05 eV/Å. Energies and stresses of an element are averages over
+            the frames that contain it, forces and moments over its atoms.
         """
         if not self._frames:
             return []
@@ -143,7 +147,7 @@ class Assessment:
         ]
 
     def _shifted(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Signed energy errors (eV/atom) less the shifts of the elements that explain them best, or NaN."""
+        """Subtract the best-fit shifts of the elements from the signed energy errors (eV/atom); NaN without a fit."""
         compositions = fractions(
             np.concatenate(self._numbers), np.cumsum([0, *map(len, self._numbers)], dtype=np.int64)
         )
@@ -154,7 +158,7 @@ class Assessment:
         return energy - compositions @ least_absolute(compositions, energy)
 
     def remark(self) -> str | None:
-        """Say so if the energies seem to be on another scale."""
+        """Return a warning if the energies seem to be on another scale."""
         rows = self.rows()
         if not rows or rows[0]["energy_mae_shifted"] is None:
             return None
@@ -174,21 +178,32 @@ def assess(potential: Potential, frames: Iterable[tuple[str, Frame]]) -> Assessm
     Parameters
     ----------
     potential
-        Any.
+        The potential.
     frames
-        Names of sets, and frames; read as they are needed. Those with elements that the potential does not know are
-        left out.
+        Name of the set and frame, read one by one. Frames with elements that the potential does not support are left
+        out.
 
     Returns
     -------
     Assessment
+
+    Examples
+    --------
+    >>> import matris
+    >>> from ase.build import bulk
+    >>> from matris.model.graph import Geometry
+    >>> from matris.training.data.frame import Frame
+    >>> copper = Frame(Geometry.of(bulk("Cu")), -4.0, np.zeros((1, 3)), np.zeros((3, 3)), "Cu")
+    >>> row = assess(matris.load(device="cpu"), [("copper", copper)]).rows()[0]
+    >>> row["frames"], row["energy_mae"] > 0
+    (1, True)
     """
     result = Assessment()
-    known = np.array([atomic_numbers[symbol] for symbol in potential.elements])
+    numbers = np.array([atomic_numbers[symbol] for symbol in potential.elements])
 
     def covered() -> Iterator[tuple[str, Frame]]:
         for name, frame in frames:
-            strange = np.setdiff1d(frame.geometry.numbers, known)
+            strange = np.setdiff1d(frame.geometry.numbers, numbers)
             if len(strange):
                 result.left_out["elements that the checkpoint does not know"] += 1
                 result.unknown.update(chemical_symbols[z] for z in strange)
@@ -196,23 +211,22 @@ def assess(potential: Potential, frames: Iterable[tuple[str, Frame]]) -> Assessm
                 yield name, frame
 
     labels, asked = tee(covered())
-    found = potential.predict_geometries(frame.geometry for _, frame in asked)
-    for prediction in found:
+    for prediction in potential.predict_geometries(frame.geometry for _, frame in asked):
         result.add(*next(labels), prediction)
     return result
 
 
-def _by_element(numbers: NDArray[np.int64], frame: Frame, found: Prediction) -> NDArray[np.float64]:
+def _by_element(numbers: NDArray[np.int64], frame: Frame, prediction: Prediction) -> NDArray[np.float64]:
     """Sum `_PER_ATOM` over the atoms of each element, shape (95, n)."""
-    off = found.forces - frame.forces
-    size, size_found = np.linalg.norm(frame.forces, axis=1), np.linalg.norm(found.forces, axis=1)
-    directed = (size > _DIRECTED) & (size_found > 0)
+    off = prediction.forces - frame.forces
+    size, predicted_size = np.linalg.norm(frame.forces, axis=1), np.linalg.norm(prediction.forces, axis=1)
+    directed = (size > _DIRECTED) & (predicted_size > 0)
     cosine = np.zeros(len(numbers))
-    cosine[directed] = (frame.forces * found.forces).sum(axis=1)[directed] / (size * size_found)[directed]
+    cosine[directed] = (frame.forces * prediction.forces).sum(axis=1)[directed] / (size * predicted_size)[directed]
     moment = np.zeros(len(numbers))
-    has_moments = frame.magmoms is not None and found.magmoms is not None
-    if frame.magmoms is not None and found.magmoms is not None:
-        moment = np.abs(found.magmoms - np.abs(frame.magmoms))
+    has_moments = frame.magmoms is not None and prediction.magmoms is not None
+    if frame.magmoms is not None and prediction.magmoms is not None:
+        moment = np.abs(prediction.magmoms - np.abs(frame.magmoms))
     values = (
         np.ones(len(numbers)),
         np.abs(off).mean(axis=1),
@@ -258,8 +272,8 @@ def _row(
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
+    labelled = values[~np.isnan(values)]
+    return float(labelled.mean()) if len(labelled) else None
 
 
 def _ratio(total: float, n: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Which frames come together: batches of like cost, the shares of processes, and pieces that fit a cache."""
+"""Batches of similar cost, the shares of processes, and pieces that fit into memory or cache."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from matris.model.config import ModelConfig
     from matris.training.data.frame import Frame
 
-_CPU_PIECE = 1.2e8  # bytes kept: small enough for a processor's caches, large enough for a compiled step
-_CUDA_SHARE = 1 / 8  # of a device's memory that a piece may keep: differentiating twice keeps several times as much
-_WINDOW = 32  # batches that are balanced together: enough to be equal, few enough to be random
+_CPU_PIECE = 1.2e8  # bytes kept for the backward pass; fits into caches, and is large enough for a compiled step
+_CUDA_SHARE = 1 / 8  # of a device's memory for a piece; the second derivative needs several times as much
+_WINDOW = 32  # batches that are balanced together: more are more equal, fewer are more random
 
 
 def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
-    """Bytes that the network keeps of each frame's bonds and angles for the way back: what a step's time grows with."""
+    """Bytes per frame that the network keeps for the backward pass, to which the time of a step is proportional."""
     counts: Iterable[Sequence[int]]
     if isinstance(frames, DataSet):
         counts = zip(*(edges.tolist() for edges in frames.edges(config)), strict=True)
@@ -37,7 +37,7 @@ def costs(frames: Sequence[Frame], config: ModelConfig) -> NDArray[np.float64]:
 
 
 def largest_piece(device: torch.device) -> float:
-    """Bytes kept of the frames that are best computed together on a device."""
+    """Best size of a piece on a device, in bytes kept for the backward pass."""
     if device.type == "cuda":
         return _CUDA_SHARE * torch.cuda.get_device_properties(device).total_memory
     return _CPU_PIECE
@@ -45,16 +45,16 @@ def largest_piece(device: torch.device) -> float:
 
 def balanced(indices: NDArray[np.int64], costs: NDArray[np.float64], n: int) -> list[NDArray[np.int64]]:
     """
-    Divide among n so that all cost about the same: the most expensive first, each to whoever has least.
+    Divide frames into parts of similar cost: in decreasing order of cost, each goes to the cheapest part.
 
     Parameters
     ----------
     indices
-        What to divide.
+        Frames to divide.
     costs
-        Cost of everything that indices may point to.
+        Costs of all frames.
     n
-        Number of parts; some are empty where there is not enough.
+        Number of parts; some are empty if there are fewer frames.
     """
     parts: list[list[int]] = [[] for _ in range(n)]
     loads = [(0.0, i) for i in range(n)]
@@ -66,24 +66,24 @@ def balanced(indices: NDArray[np.int64], costs: NDArray[np.float64], n: int) -> 
 
 
 def per_epoch(n: int, batch_size: int) -> int:
-    """Batches of one pass over n frames."""
+    """Return the number of batches in one pass over n frames."""
     return max(1, n // batch_size)
 
 
 def epoch(costs: NDArray[np.float64], batch_size: int, seed: Sequence[int]) -> list[NDArray[np.int64]]:
     """
-    Batches of one pass over all frames, in random order.
+    Draw the batches of one pass over all frames, in random order.
 
-    They cost about the same, and so have unequal numbers of frames: `batch_size` on average.
+    The batches have similar costs, and therefore different numbers of frames.
 
     Parameters
     ----------
     costs
-        Of all frames.
+        Costs of all frames.
     batch_size
         Mean number of frames.
     seed
-        Of the order.
+        Seed of the order.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(costs))
@@ -97,7 +97,7 @@ def epoch(costs: NDArray[np.float64], batch_size: int, seed: Sequence[int]) -> l
 
 
 def pieces(indices: NDArray[np.int64], costs: NDArray[np.float64], largest: float) -> list[NDArray[np.int64]]:
-    """Divide a batch into as few parts as cost no more than `largest` each on average; a gradient adds up over them."""
+    """Divide a batch into the least number of parts with a mean cost of at most `largest`; gradients are summed."""
     if not len(indices):
         return []
     n = min(len(indices), math.ceil(float(costs[indices].sum()) / largest))

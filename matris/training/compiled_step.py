@@ -1,9 +1,9 @@
-"""The loss of a batch and its gradient by the weights as one compiled function.
+"""Loss and gradient of a batch as one compiled function.
 
-Forces are a gradient already, so that training differentiates twice; autograd then strings thousands of small
-operations together, most of them passes through memory. Here the whole step, both ways, is recorded once as a plain
-list of operations, which torch's inductor fuses and compiles, on a CPU with the machine's C++ compiler. It takes
-minutes for a small network, in proportion to its blocks, and is then kept in torch's own cache.
+Forces are gradients, so training needs second derivatives, for which autograd runs thousands of small operations that
+are bound by memory bandwidth. Here the forward and backward passes are traced once into a list of operations, which
+torch's inductor fuses and compiles, on CPUs with the C++ compiler of the machine. Compilation takes minutes for a small
+network, in proportion to its blocks; torch caches the result.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _LABELS = [f.name for f in fields(LabelledBatch) if f.name != "graph"]
 
 class CompiledStep:
     """
-    Losses of a batch, and the gradient of their sum by a network's weights.
+    Losses of a batch, and the gradient of their sum with respect to the weights of a network.
 
     Parameters
     ----------
     network
-        The network; its weights may change from call to call.
+        The network; its weights may change between calls.
     weights
-        Of the loss.
+        Weights of the loss.
     example
-        A batch of the kind that will be given, with at least two structures, and angles.
+        A typical batch with at least two structures, and with angles.
     """
 
     def __init__(self, network: MatRIS, weights: LossWeights, example: LabelledBatch) -> None:
@@ -72,12 +72,12 @@ class CompiledStep:
 
     @staticmethod
     def takes(batch: LabelledBatch) -> bool:
-        """Whether a batch is of the kind that was compiled: sizes of zero and one are their own kinds."""
+        """Whether the compiled function supports a batch; sizes of zero and one would need their own compilation."""
         return min(t.shape[0] for t in _flat(batch)) > 1
 
     @torch.no_grad()
     def backward(self, batch: LabelledBatch, scale: float) -> torch.Tensor:
-        """Add the gradient of the losses' sum times `scale` to the weights'; give the losses, shape (S,)."""
+        """Add `scale` times the gradient of the sum of losses to the gradients; return the losses, shape (S,)."""
         losses, *gradients = self._step(*self._state, *_flat(batch))
         pairs = [(p.grad, g) for p, g in zip(self._parameters, gradients, strict=True) if p.grad is not None]
         torch._foreach_add_([g for g, _ in pairs], [g for _, g in pairs], alpha=scale)
@@ -85,7 +85,7 @@ class CompiledStep:
 
 
 class _Loss(nn.Module):
-    """From the flat tensors of a batch to the losses of its structures."""
+    """Losses of structures as a function of the flat tensors of a batch."""
 
     def __init__(self, network: MatRIS, weights: LossWeights) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def _flat(batch: LabelledBatch) -> list[torch.Tensor]:
 
 
 def _fake(mode: FakeTensorMode, tensor: torch.Tensor, *, dynamic: bool) -> torch.Tensor:
-    """Stand-in for a tensor of which any number of rows may come, if it is dynamic."""
+    """Make a fake tensor for tracing; a dynamic one has any number of rows."""
     sizes = [DimDynamic.STATIC] * tensor.ndim
     if dynamic:
         sizes[0] = DimDynamic.DUCK

@@ -1,9 +1,9 @@
-"""Pre-training that removes noise from positions.
+"""Pre-training by denoising of positions.
 
-The paper (arXiv 2603.02002) tells the idea, not its form: atoms are moved by σ_t ε, of a random t and a linear
-schedule; the forces of the labelled frame, projected on its bonds, are an invariant condition; the noise is to be
-predicted. Ours is the simplest form that keeps all symmetries and trains what forces come from: the prediction of
-σ_t ε is the gradient of the network's own scalar by the positions, as forces are.
+The paper (arXiv 2603.02002) describes the idea without its form: atoms are displaced by σ_t ε with a random t and a
+linear schedule, the forces of the labelled frame projected on its bonds are an invariant condition, and the network
+predicts the noise. This is the simplest form that preserves all symmetries and trains the same output as forces: the
+prediction of σ_t ε is the gradient of the network's scalar output with respect to the positions.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class DenoiseSettings:
     """
-    How to pre-train.
+    Settings of pre-training.
 
     Parameters
     ----------
     epochs
-        Passes over the training frames; the paper's 20.
+        Passes over the training frames; 20 in the paper.
     smallest, largest
         Ends of the noise schedule (Å): σ_t grows linearly with t.
     """
@@ -49,12 +49,12 @@ class DenoiseSettings:
 
 class Denoiser(nn.Module):
     """
-    Predicts how far atoms are from where their forces were known.
+    Predictor of the displacements of atoms from the labelled positions.
 
     Parameters
     ----------
     network
-        What is trained.
+        The network that is trained.
     """
 
     def __init__(self, network: MatRIS) -> None:
@@ -69,9 +69,9 @@ class Denoiser(nn.Module):
         Parameters
         ----------
         graph
-            Of the displaced atoms.
+            Graph of the displaced atoms.
         forces
-            Of the atoms before (eV/Å), shape (N, 3).
+            Forces at the labelled positions (eV/Å), shape (N, 3).
 
         Returns
         -------
@@ -80,7 +80,7 @@ class Denoiser(nn.Module):
         """
         unit = graph.vectors / torch.linalg.vector_norm(graph.vectors, dim=1, keepdim=True)
         bounded = forces / (1 + torch.linalg.vector_norm(forces, dim=1, keepdim=True))
-        # towards each end of a bond; what follows is the same for both ends
+        # projections on both directions of a bond, combined symmetrically
         a, b = (bounded[graph.centers] * unit).sum(1), -(bounded[graph.neighbors] * unit).sum(1)
         condition = self.condition(torch.stack([a + b, (a - b) ** 2], dim=1))
         with torch.enable_grad():
@@ -93,14 +93,14 @@ class Denoiser(nn.Module):
 
 class DenoiseObjective:
     """
-    The noise: its mean error, in units of σ_t, is the loss.
+    Objective of denoising; the loss is the mean error of the noise in units of σ_t.
 
     Parameters
     ----------
     module
-        What predicts it.
+        Predictor of the noise.
     settings
-        How much noise.
+        Noise schedule.
     """
 
     names = ("noise",)
@@ -109,16 +109,16 @@ class DenoiseObjective:
         self.module, self.settings = module, settings
 
     def compile(self, frames: Sequence[Frame]) -> None:
-        """Leave it as it is: pre-training is short."""
+        """Do nothing, since pre-training is short."""
 
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum."""
+        """Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum."""
         loss = scale * self._losses(frames, seeds).sum()
         loss.backward()
         return loss.detach()
 
     def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
-        """Losses summed over frames, and the number of these, shape (2, 1); a frame's noise is always the same."""
+        """Return the sum of losses and the number of frames, shape (2, 1); the noise of a frame is always the same."""
         device = self.module.network.reference_energies.device
         sums = torch.zeros(2, 1, dtype=torch.float64, device=device)
         for part in parts:
@@ -127,18 +127,18 @@ class DenoiseObjective:
         return sums
 
     def score(self, errors: Mapping[str, float]) -> float:
-        """Give the mean loss."""
+        """Return the mean loss."""
         return errors["noise"]
 
     def _losses(self, frames: Sequence[Frame], seeds: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Mean length of the error of ε over the atoms of each structure, shape (S,)."""
+        """Return the mean length of the error of ε in each structure, shape (S,)."""
         network = self.module.network
         noises, sigmas, moved = [], [], []
         for frame, seed in zip(frames, seeds, strict=True):
             rng = np.random.default_rng(seed)
             sigma = self.settings.smallest + rng.random() * (self.settings.largest - self.settings.smallest)
             noise = rng.normal(size=frame.forces.shape)
-            noise -= noise.mean(0)  # nobody can tell where a crystal was
+            noise -= noise.mean(0)  # a translation of the crystal cannot be predicted
             geometry = replace(frame.geometry, positions=frame.geometry.positions + sigma * noise)
             moved.append(replace(frame, geometry=geometry))
             noises.append(noise)
@@ -146,7 +146,7 @@ class DenoiseObjective:
         batch = collate(moved, network.config, network.reference_energies.device)
         graph = batch.graph
         sigma_of = torch.tensor(sigmas, dtype=batch.forces.dtype, device=batch.forces.device)[graph.system][:, None]
-        found = self.module(graph, batch.forces) / sigma_of
-        target = found.new_tensor(np.concatenate(noises))
-        length = torch.sqrt(((found - target) ** 2).sum(1, keepdim=True) + 1e-12)
+        prediction = self.module(graph, batch.forces) / sigma_of
+        target = prediction.new_tensor(np.concatenate(noises))
+        length = torch.sqrt(((prediction - target) ** 2).sum(1, keepdim=True) + 1e-12)
         return segment_sum(length, graph.system, graph.n_systems).flatten() / graph.n_atoms

@@ -1,4 +1,4 @@
-"""From a checkpoint and a few labels of one's own to a checkpoint for them: ``matris finetune``."""
+"""Fine-tuning of a checkpoint to a few labels: ``matris finetune``."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ GENTLE = TrainSettings(
     validate_every=50,
     early_stopping=10,
 )
-"""Settings for some hundred to some thousand frames."""
+"""Settings for a few hundred to a few thousand frames."""
 
-_ASIDE = 0.1  # of the frames of files
+_ASIDE = 0.1  # fraction of the frames of files for validation
 
 
 @dataclass(frozen=True)
 class Tuned:
     """
-    What fine-tuning came to.
+    Result of fine-tuning.
 
     Attributes
     ----------
     path
         The new checkpoint.
     before, after
-        Errors on the frames set aside, of `matris.training.loss.ERRORS`.
+        Validation errors, named as in `matris.training.loss.ERRORS`.
     old_before, old_after
-        The same on old frames that were set aside; empty if there are none.
+        Validation errors on old frames; empty without old frames.
     """
 
     path: Path
@@ -80,40 +80,58 @@ def finetune(
     device: str | None = None,
 ) -> Tuned | None:
     """
-    Go on training a checkpoint; called again, go on where it stopped.
+    Fine-tune a checkpoint; another call with the same output resumes it.
 
     Parameters
     ----------
     parent
-        A key, a file, or nothing: the embedded checkpoint.
+        Key or file of a checkpoint; None for the embedded checkpoint.
     data
-        What to learn.
+        Labelled frames.
     output
-        Folder of the state, the log, and the new checkpoint, ``KEY.safetensors``.
+        Folder of the state, the log, and the new checkpoint ``KEY.safetensors``.
     settings
-        How; `frozen_blocks` and `layer_decay` keep it close to what it was, and so does a share of `replay`.
+        Settings of the training. `frozen_blocks`, `layer_decay` and `replay` keep the result close to the parent.
     key
         Name of the new checkpoint.
     replay
-        Frames of the kind that the parent was trained on, on its energy scale. Those of its validation part tell how
-        much was forgotten.
+        Old frames, as the parent was trained on, on its energy scale. Its validation part measures forgetting.
     refit_energies
-        Fit the element energies to what the parent gets wrong, as labels of another functional or other corrections
-        ask for. The scale must then be named.
+        Fit the element energies to the errors of the parent, as needed for labels of another functional or with other
+        corrections. The energy scale must then be named.
     energy_scale
-        Of the labels. By default the parent's, which those of the set must be on.
+        Energy scale of the labels. By default the parent's, which must be that of the set.
     device
-        Where to train.
+        Device, as for `matris.model.potential.chosen_device`.
 
     Returns
     -------
     Tuned
-        None in processes that write nothing.
+        None in processes that do not write files.
 
     Raises
     ------
     MatrisError
-        If the labels are on another scale than the parent, and nothing is done about it.
+        If the labels are on another energy scale than the parent, and the element energies are not re-fitted.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ase.build import bulk
+    >>> from matris.model.graph import Geometry
+    >>> from matris.training.data.frame import Frame
+    >>> from matris.training.data.labelled import Labelled
+    >>> frames = [
+    ...     Labelled(Frame(Geometry.of(bulk(symbol)), -3.0, np.zeros((1, 3)), np.zeros((3, 3)), symbol), symbol)
+    ...     for symbol in ("Cu", "Ag", "Au")
+    ... ]
+    >>> settings = TrainSettings(steps=1, batch_size=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = write_set(Path(folder) / "metals", [("example", frames)], SetOptions(validation=0.1))
+    ...     tuned = finetune(None, data, Path(folder) / "tuned", settings, key="metals", device="cpu")
+    ...     print(tuned.path.name, tuned.after["energy"] > 0)
+    metals.safetensors True
     """
     network, card = checkpoints.read_file(checkpoints.locate(parent))
     key = key or f"{card.key}-finetuned"
@@ -122,7 +140,7 @@ def finetune(
     old, old_aside = ((), ()) if replay is None else (replay.part("training"), replay.part("validation"))
     with together(device) as (where, is_first):
         torch.manual_seed(settings.seed)
-        network.domain = None  # what it has learnt is about to change
+        network.domain = None  # it belongs to the old weights
         network = _with_head(network, magmoms=has_magmoms(training)).to(where)
         before, old_before = validate(network, validation), validate(network, old_aside)
         new = sorted(set(data.meta["elements"]) - set(card.elements))
@@ -167,12 +185,12 @@ def finetune(
 
 def set_of(files: Sequence[Path], folder: Path) -> DataSet:
     """
-    Make a set of files with labels; one that is there is opened, if it was made of the same files.
+    Make a set of labelled files, or open an existing set that was made of the same files.
 
     Raises
     ------
     MatrisError
-        If a file cannot be used, or the set was made of others.
+        If a file cannot be used, or the existing set was made of other files.
     """
     sources = [file for path in files for file in files_of(path)]
     if folder.exists():
@@ -186,16 +204,16 @@ def set_of(files: Sequence[Path], folder: Path) -> DataSet:
 
 
 def _scale(card: Card, data: DataSet, replay: DataSet | None, named: str | None, *, refit: bool) -> str:
-    """Energy scale of the new checkpoint."""
+    """Choose the energy scale of the new checkpoint."""
     if refit:
         if named is None:
             raise MatrisError(
-                "re-fitted element energies make another energy scale: name it (--energy-scale), as it decides which "
-                "corrections and reference phases are legal"
+                "re-fitted element energies define another energy scale: name it (--energy-scale), since it determines "
+                "which corrections and reference phases apply"
             )
         if replay is not None:
             raise MatrisError(
-                f"old frames are on the scale {card.energy_scale}, re-fitted energies are not: leave one of them out"
+                f"old frames are on the scale {card.energy_scale}, re-fitted energies are not: use only one of the two"
             )
         return named
     said = named or data.meta["energy_scale"] or card.energy_scale
@@ -208,7 +226,7 @@ def _scale(card: Card, data: DataSet, replay: DataSet | None, named: str | None,
 
 
 def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
-    """Give the network a head for magnetic moments, if there are labels for one."""
+    """Add a head for magnetic moments to the network, if there are labels for it."""
     if not magmoms or network.magmom_head is not None:
         return network
     headed = MatRIS(network.config, magmoms=True)
@@ -217,25 +235,25 @@ def _with_head(network: MatRIS, *, magmoms: bool) -> MatRIS:
 
 
 @torch.no_grad()
-def introduce(network: MatRIS, known: Iterable[str], new: Iterable[str]) -> None:
+def introduce(network: MatRIS, trained: Iterable[str], new: Iterable[str]) -> None:
     """
-    Let elements that a network never saw start as the most alike one that it knows.
+    Initialize the embeddings of new elements with those of the most similar trained elements.
 
     Parameters
     ----------
     network
-        Changed in place: rows of the atoms' embedding.
-    known, new
-        Symbols. Alike is what is close in covalent radius (ase.data) and electronegativity (Pauling's).
+        The network, changed in place: rows of the atom embedding.
+    trained, new
+        Symbols. Similarity is that of covalent radius (ase.data) and Pauling electronegativity.
     """
-    weights, known = network.atom_embedding.weight, sorted(known)
+    weights, trained = network.atom_embedding.weight, sorted(trained)
     for symbol in new:
-        likest = min(known, key=lambda other: _distance(symbol, other))
-        weights[atomic_numbers[symbol] - 1] = weights[atomic_numbers[likest] - 1]
+        nearest = min(trained, key=lambda other: _distance(symbol, other))
+        weights[atomic_numbers[symbol] - 1] = weights[atomic_numbers[nearest] - 1]
 
 
 def _distance(one: str, other: str) -> float:
-    """How unlike two elements are."""
+    """Return the distance of two elements in covalent radius and electronegativity."""
     radii = [covalent_radii[atomic_numbers[s]] for s in (one, other)]
     polarity = [float(Element(s).X or 2.0) for s in (one, other)]
     return float(abs(np.log(radii[0] / radii[1])) / 0.12 + abs(polarity[0] - polarity[1]) / 0.35)

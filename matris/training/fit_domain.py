@@ -1,4 +1,4 @@
-"""The domain of a potential: what atoms it has learnt, from one pass over labelled frames."""
+"""Fit of the domain of a potential: the atomic environments that it has learnt, from labelled frames."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ LEARNT = 0.2
 """Mean absolute error of a force component (eV/Å) up to which a frame counts as learnt."""
 
 WRONG = 0.3
-"""Mean absolute error of a force component (eV/Å) from which on a frame is one to be warned of."""
+"""Mean absolute error of a force component (eV/Å) above which a frame should be flagged."""
 
-_FRAMES = 2500  # at most, drawn at random
-_PROTOTYPES = 8  # of an element: between 4 and 32, errors are told apart equally well
-_ATOMS = 10_000  # of an element, at most, drawn at random for the prototypes
-_QUANTILE = 0.95  # of learnt frames set aside that are within the reach
-_PRIOR = 50  # atoms that all elements together weigh in the spread of one
-_SET_ASIDE = 5  # one frame in so many, where none was
+_FRAMES = 2500  # largest number, drawn at random
+_PROTOTYPES = 8  # per element; numbers from 4 to 32 detect errors equally well
+_ATOMS = 10_000  # per element, largest number for the prototypes, drawn at random
+_QUANTILE = 0.95  # fraction of learnt validation frames within the reach
+_PRIOR = 50  # weight, in atoms, of the common spread in the spread of an element
+_SET_ASIDE = 5  # one frame in this many is set aside, if none was
 
 
 @dataclass(frozen=True)
 class JudgedFrame:
     """
-    A frame as a potential sees it.
+    A frame with its evaluation by a potential.
 
     Attributes
     ----------
     frame
         The labelled frame.
     features
-        Of its atoms after the last block, shape (n, d).
+        Features of the atoms after the last block, shape (n, d).
     extrapolation
-        The largest of its atoms; None if the potential has no domain.
+        Largest extrapolation of the atoms; None if the potential has no domain.
     force_error
         Mean absolute error of a force component, eV/Å.
     """
@@ -63,7 +63,7 @@ class JudgedFrame:
 
 
 def judge(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFrame]:
-    """Evaluate frames, as many together as the potential takes."""
+    """Evaluate frames in batches as large as the potential allows."""
     batch: list[Frame] = []
     size = 0.0
     for frame in frames:
@@ -79,44 +79,45 @@ def judge(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFrame
 
 def _judged(potential: Potential, frames: Sequence[Frame]) -> Iterator[JudgedFrame]:
     graph = potential.graph([f.geometry for f in frames])
-    found = potential.evaluate(graph)
+    evaluation = potential.evaluate(graph)
     sizes = [len(f.forces) for f in frames]
-    extrapolation = potential.extrapolation(graph, found.features)
+    extrapolation = potential.extrapolation(graph, evaluation.features)
     far = [None] * len(frames) if extrapolation is None else [float(x.max()) for x in extrapolation.split(sizes)]
-    forces = found.forces.cpu().split(sizes)
-    features = found.features.float().cpu().split(sizes)
+    forces = evaluation.forces.cpu().split(sizes)
+    features = evaluation.features.float().cpu().split(sizes)
     for frame, of_atoms, largest, force in zip(frames, features, far, forces, strict=True):
         yield JudgedFrame(frame, of_atoms.numpy(), largest, float(np.abs(force.numpy() - frame.forces).mean()))
 
 
 def fit_domain(potential: Potential, frames: Sequence[Frame] | Joined, *, seed: int = 0) -> dict[str, Any]:
     """
-    Find the domain of a potential, and give it to its network.
+    Fit the domain of a potential, and set it in its network.
 
-    The prototypes of an element are the centres (k-means) of the last features of its atoms in training frames that the
-    potential has learnt (`LEARNT`); elements of which no frame was learnt take all theirs. Distances from them are
-    compared with the spread of the element's atoms about their mean, and the reach is set so that 95 % of the learnt
-    frames set aside have no atom beyond it.
+    The prototypes of an element are the k-means centres of the last features of its atoms in learnt training frames
+    (`LEARNT`), or in all training frames if none with this element was learnt. Distances from the prototypes are scaled
+    by the spread of the element's atoms about their mean. The reach is such that 95 % of the learnt validation frames
+    have no atom beyond it.
 
     Parameters
     ----------
     potential
         A trained potential.
     frames
-        Labelled frames; those for validation set the reach. Where none is, one in five of the others does.
+        Labelled frames; the validation frames determine the reach. Without any, one in five frames is set aside.
     seed
-        Of the frames drawn, if there are many, and of k-means.
+        Seed of the sample of frames, if there are many, and of k-means.
 
     Returns
     -------
     dict
-        For the card: ``frames`` and ``atoms`` that gave prototypes, ``frames_set_aside`` that gave the reach, the
-        settings, and ``flagged_of_wrong``: the share beyond the reach of frames set aside of a large error (`WRONG`).
+        For the card: numbers of ``frames`` and ``atoms`` for the prototypes, ``frames_set_aside`` for the reach, the
+        settings, and ``flagged_of_wrong``: the fraction of validation frames with a large error (`WRONG`) that are
+        beyond the reach.
 
     Raises
     ------
     MatrisError
-        If nothing was learnt.
+        If no frame was learnt, or the learnt validation frames have only elements without training frames.
     """
     random = np.random.default_rng(seed)
     chosen = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
@@ -145,6 +146,8 @@ def fit_domain(potential: Potential, frames: Sequence[Frame] | Joined, *, seed: 
     common = float(np.average(spreads, weights=counts))
     domain.reach.copy_(torch.from_numpy(np.sqrt((counts * spreads + _PRIOR * common) / (counts + _PRIOR))))
     distances = [far for far in _farthest(domain, within) if np.isfinite(far)]
+    if not distances:
+        raise MatrisError("no domain: no learnt frame that was set aside has only elements of the training frames")
     domain.reach *= float(np.quantile(distances, _QUANTILE))
     wrong = [far > 1 for far in _farthest(domain, [j for j in judged if j.force_error > WRONG])]
     potential.network.domain = domain.to(device=potential.device, dtype=potential.dtype)
@@ -162,7 +165,7 @@ def fit_domain(potential: Potential, frames: Sequence[Frame] | Joined, *, seed: 
 
 
 def _farthest(domain: Domain, judged: Sequence[JudgedFrame]) -> list[float]:
-    """Give the largest distance in each frame, in units of the reach."""
+    """Return the largest distance in each frame, in units of the reach."""
     return [
         float(domain(torch.as_tensor(j.frame.geometry.numbers, dtype=torch.long), torch.from_numpy(j.features)).max())
         for j in judged
@@ -170,13 +173,13 @@ def _farthest(domain: Domain, judged: Sequence[JudgedFrame]) -> list[float]:
 
 
 def _atoms_of(number: int, judged: Sequence[JudgedFrame]) -> NDArray[np.float64]:
-    """Features of all atoms of an element, shape (n, d)."""
-    some = [j.features[j.frame.geometry.numbers == number] for j in judged]
-    return np.concatenate(some).astype(float) if some else np.empty((0, 0))
+    """Collect the features of all atoms of an element, shape (n, d)."""
+    features = [j.features[j.frame.geometry.numbers == number] for j in judged]
+    return np.concatenate(features).astype(float) if features else np.empty((0, 0))
 
 
 def _prototypes(atoms: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Centres of the features of an element's atoms, shape (prototypes, d)."""
+    """Return the k-means centres of the features of an element's atoms, shape (prototypes, d)."""
     if len(atoms) <= _PROTOTYPES:
         return atoms[np.arange(_PROTOTYPES) % len(atoms)]
     centres, _ = kmeans2(atoms, _PROTOTYPES, minit="++", seed=seed, missing="warn")
@@ -185,26 +188,26 @@ def _prototypes(atoms: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 def label_ranges(frames: Sequence[Frame]) -> dict[str, Any]:
     """
-    Say what labels were trained on: beyond them, nothing is known.
+    Return the ranges of the labels, beyond which a potential was not trained.
 
     Parameters
     ----------
     frames
-        The training set; of many, some are drawn at random.
+        The training set; a random sample of many frames is used.
 
     Returns
     -------
     dict
-        ``pressure_GPa``: the middle 98 % of the frames that have a stress; ``force_eV_per_A``: the largest on an atom
-        that 99 % of the frames stay below; ``atoms``: the largest cell.
+        ``pressure_GPa``: range of the middle 98 % of the frames with a stress; ``force_eV_per_A``: 99 % of the frames
+        have a smaller largest force; ``atoms``: number of atoms of the largest cell.
     """
     random = np.random.default_rng(0)
-    some = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
-    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in some if f.stress is not None]
-    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in some]
+    sample = [frames[i] for i in sorted(random.permutation(len(frames))[:_FRAMES])]
+    pressures = [-GPA * float(np.trace(f.stress)) / 3 for f in sample if f.stress is not None]
+    forces = [float(np.linalg.norm(f.forces, axis=1).max()) for f in sample]
     ranges: dict[str, Any] = {
         "force_eV_per_A": round(float(np.quantile(forces, 0.99)), 2),
-        "atoms": max(len(f.forces) for f in some),
+        "atoms": max(len(f.forces) for f in sample),
     }
     if pressures:
         ranges["pressure_GPa"] = [round(float(p), 1) for p in np.quantile(pressures, [0.01, 0.99])]

@@ -1,4 +1,4 @@
-"""The loss that MatRIS is trained with."""
+"""The training loss of MatRIS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the four errors, as the paper gives them (per eV/atom, eV/Å, GPa and μB)."""
+    """Weights of the four errors (per eV/atom, eV/Å, GPa and μB); the defaults are the paper's."""
 
     energy: float = 5.0
     force: float = 5.0
@@ -29,22 +29,22 @@ class LossWeights:
 @dataclass(frozen=True)
 class Errors:
     """
-    Mean absolute errors of each structure of a batch, shape (S,), differentiable. What has no label is zero.
+    Mean absolute errors of each structure of a batch, shape (S,), differentiable; zero without a label.
 
     Parameters
     ----------
     energy
         eV/atom.
     force
-        Length of the force error, averaged over atoms (eV/Å).
+        Length of the force error vector, averaged over atoms (eV/Å).
     force_component
-        Mean absolute error of a force component (eV/Å), as peers report it.
+        Mean absolute error of a force component (eV/Å), the number that is usually published.
     stress
         GPa.
     magmom
-        Averaged over the atoms that have a label (μB).
+        Averaged over the atoms with a label (μB).
     n_atoms, n_stresses, n_magmoms
-        Atoms, labels of stress (0 or 1), and atoms with a label of their moment.
+        Number of atoms, of stress labels (0 or 1), and of atoms with a magnetic moment.
     """
 
     energy: torch.Tensor
@@ -57,15 +57,15 @@ class Errors:
     n_magmoms: torch.Tensor
 
     def loss(self, weights: LossWeights) -> torch.Tensor:
-        """Weighted sum for each structure, shape (S,); the loss of a batch is the mean over its structures."""
+        """Return the weighted sum of each structure, shape (S,); the loss of a batch is their mean."""
         weighted = weights.energy * self.energy + weights.force * self.force
         return weighted + weights.stress * self.stress + weights.magmom * self.magmom
 
     def sums(self) -> torch.Tensor:
         """
-        Give sums over the batch, and what to divide them by for a mean, shape (2, 5), in the order of `ERRORS`.
+        Return sums over the batch, and the numbers to divide them by, shape (2, 5), in the order of `ERRORS`.
 
-        A force component's mean is over atoms, a moment's over those with a label, the others' over structures.
+        Means of force components are over atoms, of moments over labelled atoms, of all others over structures.
         """
         ones = torch.ones_like(self.n_atoms)
         parts = (
@@ -79,12 +79,12 @@ class Errors:
 
 
 ERRORS = ("energy", "force", "force_component", "stress", "magmom")
-"""Names of the errors that are reported."""
+"""Names of the reported errors."""
 
 
 def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Errors:
     """
-    Errors of a network on a batch.
+    Compute the errors of a network on a batch.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     batch
         Labelled structures; stresses and magnetic moments may be NaN.
     differentiable
-        Whether the errors are to be differentiated by the weights.
+        Whether to keep the graph for gradients with respect to the weights.
     """
     graph = batch.graph
     magnetic = network.magmom_head is not None
@@ -108,9 +108,11 @@ def errors(network: MatRIS, batch: LabelledBatch, *, differentiable: bool) -> Er
     stress = (stresses - torch.where(with_stress[:, None, None], batch.stresses, 0.0)).abs().flatten(1).mean(1)
     magmom, n_magmoms = torch.zeros_like(force), torch.zeros_like(n_atoms)
     if moments is not None:
-        known = batch.magmoms.isfinite()
-        wrong = (moments - torch.where(known, batch.magmoms, 0.0)).abs() * known
-        wrong, counts = segment_sum(torch.stack([wrong, known.to(wrong.dtype)], 1), graph.system, graph.n_systems).T
+        has_moment = batch.magmoms.isfinite()
+        wrong = (moments - torch.where(has_moment, batch.magmoms, 0.0)).abs() * has_moment
+        wrong, counts = segment_sum(
+            torch.stack([wrong, has_moment.to(wrong.dtype)], 1), graph.system, graph.n_systems
+        ).T
         magmom, n_magmoms = wrong / counts.clamp(min=1), counts.to(n_atoms.dtype)
     return Errors(
         energy=((energies - batch.energies) / n_atoms).abs().float(),

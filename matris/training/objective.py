@@ -1,4 +1,4 @@
-"""What a network learns: losses of frames with their gradients, and errors to report."""
+"""Training objectives: losses of frames with their gradients, and errors to report."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 class Objective(Protocol):
     """
-    What `matris.training.trainer.train` needs to know.
+    Interface for `matris.training.trainer.train`.
 
     Attributes
     ----------
     module
-        What has the weights.
+        Module with the weights.
     names
-        Of the errors that are reported.
+        Names of the reported errors.
     """
 
     @property
     def module(self) -> nn.Module:
-        """What has the weights."""
+        """Module with the weights."""
         ...
 
     @property
@@ -44,35 +44,35 @@ class Objective(Protocol):
         ...
 
     def compile(self, frames: Sequence[Frame]) -> None:
-        """Prepare for speed, with frames as an example."""
+        """Compile the step, with frames as an example."""
 
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """
-        Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum.
+        Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum.
 
-        Each frame has a seed of its own, which says where it is in the training.
+        Each frame has its own seed, made of its position in the training.
         """
         ...
 
     def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
-        """Errors summed over frames, and what to divide them by, shape (2, len(names))."""
+        """Return sums of errors, and the numbers to divide them by, shape (2, len(names))."""
         ...
 
     def score(self, errors: Mapping[str, float]) -> float:
-        """Mean loss of frames with these mean errors."""
+        """Return the mean loss of frames with these mean errors."""
         ...
 
 
 class LabelObjective:
     """
-    The labels: energies, forces, stresses and magnetic moments.
+    Objective of the labels: energies, forces, stresses and magnetic moments.
 
     Parameters
     ----------
     module
         The network.
     weights
-        Of the loss.
+        Weights of the loss.
     """
 
     names = ERRORS
@@ -82,13 +82,13 @@ class LabelObjective:
         self._compiled: CompiledStep | None = None
 
     def compile(self, frames: Sequence[Frame]) -> None:
-        """Compile loss and gradient as one."""
+        """Compile loss and gradient as one function."""
         from matris.training.compiled_step import CompiledStep
 
         self._compiled = CompiledStep(self.module, self.weights, self._collate(frames))
 
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:  # noqa: ARG002
-        """Add the gradient of the frames' losses, summed and times `scale`, to the weights'; give that scaled sum."""
+        """Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum."""
         batch = self._collate(frames)
         if self._compiled is not None and self._compiled.takes(batch):
             return scale * self._compiled.backward(batch, scale).sum()
@@ -97,7 +97,7 @@ class LabelObjective:
         return loss.detach()
 
     def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
-        """Errors summed over frames, and what to divide them by, shape (2, 5)."""
+        """Return sums of errors, and the numbers to divide them by, shape (2, 5)."""
         device = self.module.reference_energies.device
         sums = torch.zeros(2, len(self.names), dtype=torch.float64, device=device)
         for part in parts:
@@ -105,7 +105,7 @@ class LabelObjective:
         return sums
 
     def score(self, errors: Mapping[str, float]) -> float:
-        """Weighted sum of the errors."""
+        """Return the weighted sum of the errors."""
         return sum(weight * errors.get(name, 0.0) for name, weight in asdict(self.weights).items())
 
     def _collate(self, frames: Sequence[Frame]) -> LabelledBatch:

@@ -1,4 +1,4 @@
-"""Predictions beside labels, as one HTML page."""
+"""Parity plots of predictions against labels, with tables of errors, as an HTML page."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ _TABLES = {"all": "Errors", "set": "By set", "element": "By element"}
 
 def parity_figure(points: Mapping[str, NDArray[np.float64]], sets: Sequence[str]) -> go.Figure:
     """
-    Draw predictions over labels, a plot for each quantity and a colour for each set.
+    Draw predictions against labels, with a plot for each quantity and a colour for each set.
 
     Parameters
     ----------
     points
-        By quantity: set, label and prediction, shape (n, 3).
+        Index of the set, label and prediction, shape (n, 3), by quantity; see `matris.training.assess.PARITY` for the
+        units.
     sets
-        Their names.
+        Names of the sets.
 
     Returns
     -------
     plotly.graph_objects.Figure
+
+    Examples
+    --------
+    >>> figure = parity_figure({"energy": np.array([[0, -5.0, -5.1], [0, -4.0, -4.2]])}, ["validation"])
+    >>> figure.layout.annotations[0].text
+    'Energy (eV/atom)'
     """
     import plotly.graph_objects as go
     from plotly.colors import qualitative
@@ -41,21 +48,24 @@ def parity_figure(points: Mapping[str, NDArray[np.float64]], sets: Sequence[str]
     titles = [f"{name[0].upper()}{name[1:]} ({PARITY[name]})" for name in points]
     figure = make_subplots(rows=(len(points) + 1) // 2, cols=2, subplot_titles=titles)
     for i, (rows, name) in enumerate(zip(points.values(), points, strict=True)):
-        at = {"row": i // 2 + 1, "col": i % 2 + 1}
+        place = {"row": i // 2 + 1, "col": i % 2 + 1}
         for index in np.unique(rows[:, 0]).astype(int).tolist():
-            mine = rows[rows[:, 0] == index]
+            members = rows[rows[:, 0] == index]
             trace = go.Scattergl(
-                x=mine[:, 1], y=mine[:, 2], mode="markers", name=sets[index], legendgroup=str(index), showlegend=i == 0,
+                x=members[:, 1], y=members[:, 2], mode="markers",
+                name=sets[index], legendgroup=str(index), showlegend=i == 0,
                 marker={"size": 4, "opacity": 0.5, "color": qualitative.D3[index % len(qualitative.D3)]},
             )  # fmt: skip
-            figure.add_trace(trace, **at)
+            figure.add_trace(trace, **place)
         ends = [float(rows[:, 1:].min()), float(rows[:, 1:].max())]
         line = {"color": "grey", "width": 1}
-        figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip"), **at)
-        figure.update_xaxes(title_text="label", **at)
-        figure.update_yaxes(title_text="prediction", **at)
+        figure.add_trace(
+            go.Scatter(x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip"), **place
+        )
+        figure.update_xaxes(title_text="label", **place)
+        figure.update_yaxes(title_text="prediction", **place)
         if name == "energy":
-            figure.update_traces(showlegend=len(sets) > 1, selector={"mode": "markers"}, **at)
+            figure.update_traces(showlegend=len(sets) > 1, selector={"mode": "markers"}, **place)
     figure.update_layout(height=480 * ((len(points) + 1) // 2), template="plotly_white", margin={"t": 40})
     return figure
 
@@ -64,20 +74,32 @@ def write_parity_page(
     path: Path, title: str, rows: Sequence[dict[str, Any]], figure: go.Figure, remarks: Sequence[str] = ()
 ) -> None:
     """
-    Write a page with tables of errors and parity plots that needs nothing else.
+    Write a self-contained HTML page with parity plots and tables of errors.
 
     Parameters
     ----------
     path
-        The file; it is replaced when the new one is complete.
+        The file. It is replaced when the new page is complete.
     title
-        Headline.
+        Headline, as text.
     rows
-        As `matris.training.assess.Assessment.rows` gives them.
+        Errors, see `matris.training.assess.Assessment.rows`.
     figure
-        The plots.
+        The plots, see `parity_figure`.
     remarks
-        What the reader must know.
+        Paragraphs between the plots and the tables, as text.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> row = {"kind": "all", "name": "all", **dict.fromkeys(COLUMNS), "energy_mae": 12.5}
+    >>> figure = parity_figure({"energy": np.array([[0, -5.0, -5.1], [0, -4.0, -4.2]])}, ["validation"])
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "parity.html"
+    ...     write_parity_page(path, "tiny", [row], figure)
+    ...     "<td>12.5</td>" in path.read_text(encoding="utf-8")
+    True
     """
     tables = [(heading, [row for row in rows if row["kind"] == kind]) for kind, heading in _TABLES.items()]
     write_figure_page(path, title, figure, remarks=remarks, columns=COLUMNS, tables=tables)

@@ -1,4 +1,4 @@
-"""From a configuration file to a checkpoint: ``matris train``."""
+"""Training of a checkpoint from a configuration file: ``matris train``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIZES = {"S": 4, "M": 6, "L": 10}
-"""Blocks of the paper's models; all else of them is in `PAPER`, the cut-off of angles of L too."""
+"""Number of blocks of the paper's models; `PAPER` has their other settings, with the angle cut-off of L for all."""
 
 PAPER: dict[str, Any] = {
     "mlp_hidden_dims": (128, 256, 128),
@@ -51,20 +51,20 @@ PAPER: dict[str, Any] = {
 }
 
 EXAMPLE = """\
-# matris train CONFIG.yaml; run it again to go on after a stop. What is commented out shows its default.
+# matris train CONFIG.yaml; run it again to resume after a stop. Comments show the defaults.
 data: my-set                  # a folder of 'matris data'
 output: my-matris             # state, log.csv, log.html and my-matris.safetensors go there
 key: my-matris                # name of the checkpoint
-# energy_scale: mp            # default: as the set says
+# energy_scale: mp            # default: that of the set
 
 model:
-  size: S                     # S, M or L: 4, 6 or 10 blocks; or any key of a checkpoint's config, such as
+  size: S                     # S, M or L: 4, 6 or 10 blocks; or keys of a checkpoint's config, such as
   # num_layers: 4
-  # three_body_cutoff: 4.5    # Å; angles, what a step costs, grow with its sixth power
+  # three_body_cutoff: 4.5    # Å; the number of angles, and so the cost, grows with its sixth power
 
 training:
   # epochs: 40                # passes over the data; or steps: 100000
-  # batch_size: 512           # structures, on average
+  # batch_size: 512           # mean number of structures
   # learning_rate: 3.0e-4     # peak, after a linear warm-up; then half a cosine
   # warmup: 1000              # steps
   # weight_decay: 1.0e-2
@@ -88,12 +88,11 @@ class TrainConfig(BaseModel):
     Attributes
     ----------
     data, output, key, energy_scale, description, device
-        The set to learn from, the folder to write to, name and scale of the checkpoint, its limits in words, where to
-        train.
+        Training set, output folder, name, energy scale and description of the checkpoint, device.
     model
-        Size of the paper, or keys of `ModelConfig`.
+        Size in the paper, and keys of `ModelConfig`.
     training, denoising
-        How.
+        Settings of training and pre-training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -116,7 +115,7 @@ def read_config(path: Path) -> TrainConfig:
     Raises
     ------
     MatrisError
-        Naming each key that is unknown, missing or out of range, with the one that may be meant.
+        If a key is unknown, missing or out of range; the message names it, and suggests a similar key.
     """
     try:
         content = YAML(typ="safe").load(path)
@@ -137,34 +136,40 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def _problem(error: Any) -> str:
-    """Tell one thing that is wrong with a configuration."""
-    where = ".".join(str(part) for part in error["loc"])
+    """Describe an error of a configuration."""
+    location = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = {
+        valid = {
             "training": [f.name for f in fields(TrainSettings)],
             "denoising": [f.name for f in fields(DenoiseSettings)],
             "weights": ["energy", "force", "stress", "magmom"],
         }.get(str(error["loc"][-2]) if len(error["loc"]) > 1 else "", list(TrainConfig.model_fields))
-        return f"unknown key {where}{_meant(str(error['loc'][-1]), known)}"
+        return f"unknown key {location}{_meant(str(error['loc'][-1]), valid)}"
     if error["type"] == "missing":
-        return f"key {where} is missing"
-    return f"{where}: {error['msg']}, not {error['input']!r}"
+        return f"key {location} is missing"
+    return f"{location}: {error['msg']}, not {error['input']!r}"
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
-    """Guess what was meant, else say what there is."""
-    close = difflib.get_close_matches(name, known, 1)
-    return f": {close[0]}?" if close else f": known are {', '.join(known)}"
+def _meant(name: str, valid: Sequence[str]) -> str:
+    """Suggest a similar name, or list all names."""
+    close = difflib.get_close_matches(name, valid, 1)
+    return f": {close[0]}?" if close else f": known are {', '.join(valid)}"
 
 
 def network_config(model: dict[str, Any]) -> ModelConfig:
     """
-    Architecture that a configuration asks for: a size of the paper, and what differs from it.
+    Return the architecture of a configuration: a size of the paper with changes.
 
     Raises
     ------
     MatrisError
-        For what is unknown or not supported.
+        If a key or value is unknown or not supported.
+
+    Examples
+    --------
+    >>> config = network_config({"size": "M", "three_body_cutoff": 4.0})
+    >>> config.num_layers, config.three_body_cutoff
+    (6, 4.0)
     """
     keys = [f.name for f in fields(ModelConfig)]
     for name in model:
@@ -182,18 +187,18 @@ def network_config(model: dict[str, Any]) -> ModelConfig:
 
 def train_checkpoint(config: TrainConfig) -> Path | None:
     """
-    Train from nothing to a checkpoint; called again, go on.
+    Train a checkpoint from scratch; another call with the same configuration resumes it.
 
     Returns
     -------
     Path
-        The checkpoint; None in processes that write nothing.
+        The checkpoint; None in processes that do not write files.
     """
     data = DataSet(config.data)
     training, validation = data.part("training"), data.part("validation")
     scale = config.energy_scale or data.meta["energy_scale"]
     if scale is None:
-        raise MatrisError(f"{config.data} does not say which energy scale its labels are on: name energy_scale")
+        raise MatrisError(f"{config.data} does not name the energy scale of its labels: set energy_scale")
     architecture = network_config(config.model)
     with together(config.device) as (device, is_first):
         torch.manual_seed(config.training.seed)
@@ -236,7 +241,7 @@ def pretrain(
     noise: DenoiseSettings,
     directory: Path,
 ) -> dict[str, float]:
-    """Train a network to remove noise, in place, with the batches and the schedule of the training that follows."""
+    """Pre-train a network by denoising, in place, with the batches and the schedule of the later training."""
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(network).to(network.reference_energies.device)
     settings = replace(settings, steps=None, epochs=noise.epochs, early_stopping=None, compiled_step=False, replay=0.0)
@@ -251,7 +256,7 @@ def has_magmoms(frames: Sequence[Frame]) -> bool:
 
 
 def domain_of(network: MatRIS, card: Card, frames: Sequence[Frame] | Joined) -> dict[str, Any] | None:
-    """Find what the network has learnt; None if that is nothing."""
+    """Fit the domain of the network; None if that fails."""
     try:
         return fit_domain(Potential(network, card), frames)
     except MatrisError as error:
@@ -260,7 +265,7 @@ def domain_of(network: MatRIS, card: Card, frames: Sequence[Frame] | Joined) -> 
 
 
 def describe_set(data: DataSet) -> dict[str, Any]:
-    """Tell what a set was, for a card: name, digest, numbers of frames."""
+    """Describe a set for a card: name, digest, numbers of frames."""
     return {
         "name": data.path.name,
         "sha256": data.identity,
@@ -273,7 +278,7 @@ def describe_set(data: DataSet) -> dict[str, Any]:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """When, where and with what."""
+    """Return date, device and versions for a card."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "date": datetime.now(UTC).date().isoformat(),

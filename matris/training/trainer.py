@@ -1,4 +1,4 @@
-"""A trainer: AdamW, cosine schedule with warm-up, clipping, an average of the weights, exact resumption."""
+"""Training with AdamW: cosine schedule with warm-up, gradient clipping, EMA of the weights, exact resumption."""
 
 from __future__ import annotations
 
@@ -36,48 +36,48 @@ logger = logging.getLogger(__name__)
 STATE = "training-state.pt"
 LOG = "log.csv"
 
-_FIRST = ("step", "epoch", "learning_rate", "train_loss", "loss")  # columns of the log before the errors
-_SKIPPED = 20  # batches in a training
+_FIRST = ("step", "epoch", "learning_rate", "train_loss", "loss")  # first columns of the log
+_SKIPPED = 20  # largest number of skipped batches
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """
-    How to train.
+    Settings of a training.
 
-    The defaults are the paper's (arXiv 2603.02002), but for average, warm-up and the schedule's end, of which it says
-    nothing.
+    The defaults are the paper's (arXiv 2603.02002), except for EMA, warm-up and the end of the schedule, which it does
+    not specify.
 
     Parameters
     ----------
     steps
-        Optimiser steps in total; the cosine schedule ends there. By default as many as `epochs` take.
+        Total number of optimizer steps, at which the cosine schedule ends. By default, those of `epochs`.
     epochs
         Passes over the training frames.
     batch_size
-        Structures in a step, on average: batches cost about the same.
+        Mean number of structures in a step; batches have similar costs instead of equal sizes.
     learning_rate
-        Peak of the schedule.
+        Peak learning rate of the schedule.
     warmup
         Steps of linear warm-up.
     weight_decay
-        Of AdamW.
+        Weight decay of AdamW.
     clip
-        Largest norm of the gradient.
+        Largest norm of the gradient, which is clipped to it.
     ema_decay
         Decay of the exponential moving average (EMA) of the weights per step. The average is validated and kept.
     weights
-        Of the loss.
+        Weights of the loss.
     seed
-        Of the order of the frames.
+        Seed of the order of frames.
     validate_every
         Steps between validations and saved states.
     frozen_blocks
-        So many of the first blocks, and the embeddings, keep their weights.
+        Number of first blocks whose weights are frozen, together with the embeddings.
     layer_decay
-        Each block's learning rate is that of the block after it times this; the read-out has the full rate.
+        Ratio of the learning rates of a block and the next one; the read-out has the full rate.
     replay
-        Share of the structures of a batch that are old ones, against forgetting.
+        Fraction of old structures in each batch, against forgetting.
     early_stopping
         End after this many validations without a lower loss, with the best weights. By default all steps are taken.
     compiled_step
@@ -104,18 +104,18 @@ class TrainSettings:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - for configuration files
 
     def total(self, n_frames: int) -> int:
-        """Count the steps in total, for so many frames to learn from."""
+        """Return the total number of steps for a number of training frames."""
         if self.steps is not None:
             return self.steps
         return max(1, math.ceil(self.epochs * batches.per_epoch(n_frames, self.new_size)))
 
     @property
     def new_size(self) -> int:
-        """Mean number of structures of a batch that are not replayed."""
+        """Mean number of new structures in a batch."""
         return max(1, round(self.batch_size * (1 - self.replay)))
 
     def rate(self, step: int, total: int) -> float:
-        """Learning rate of a step (from 0): linear warm-up, then half a cosine down to 1 % of the peak."""
+        """Return the learning rate of a step (from 0): linear warm-up, then half a cosine down to 1 % of the peak."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, total - self.warmup)
@@ -123,12 +123,12 @@ class TrainSettings:
 
     def check(self) -> None:
         """
-        Refuse what cannot be meant.
+        Check the ranges of all settings.
 
         Raises
         ------
         MatrisError
-            Naming the setting.
+            If a setting is out of range; the message names it.
         """
         wrong = {
             "steps or epochs": (1 if self.steps is None else self.steps) < 1 or self.epochs <= 0,
@@ -156,38 +156,58 @@ def train(
     objective: Objective | None = None,
 ) -> dict[str, float]:
     """
-    Train in place; start again in the same directory to go on exactly where a killed run stopped.
+    Train a network in place; a run in the directory of a killed run resumes it exactly.
 
-    The network ends with the exponential average of its weights, which is also what is validated.
+    The network ends with the exponential moving average (EMA) of its weights, which is also validated.
 
-    Under `torch.distributed` every process holds the network and takes a share of each batch of about the same cost;
-    the gradient, summed over them, is that of one process with the whole batch.
+    Under `torch.distributed`, every process holds the network and computes a share of each batch, of similar cost; the
+    sum of their gradients equals that of one process with the whole batch.
 
     Parameters
     ----------
     network
-        On its device, with element energies set.
+        The network, on its device, with element energies set.
     training, validation
         Labelled frames.
     settings
-        How to train.
+        Settings of the training.
     directory
-        For ``training-state.pt`` and ``log.csv``.
+        Folder of ``training-state.pt`` and ``log.csv``.
     replay
-        Old frames, of which each batch has a share.
+        Old frames to mix into each batch.
     objective
-        What to learn; by default the labels.
+        Training objective; by default, the labels.
 
     Returns
     -------
     dict
-        The validation errors of the weights it ends with, that have labels: eV/atom, eV/Å, GPa, μB.
+        Validation errors of the final weights, for quantities with labels: eV/atom, eV/Å, GPa, μB.
 
     Raises
     ------
     MatrisError
-        Without frames, for a saved state of other settings or frames, or if too many batches had to be skipped because
-        their gradient was not finite.
+        Without frames, for a saved state of other settings or frames, or if too many batches were skipped because of a
+        gradient that is not finite.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ase.build import bulk
+    >>> from matris.model.config import ModelConfig
+    >>> from matris.model.graph import Geometry
+    >>> from matris.model.network import MatRIS
+    >>> from matris.training.data.frame import Frame
+    >>> frames = [
+    ...     Frame(Geometry.of(bulk("Cu", a=a)), -3.0, np.zeros((1, 3)), np.zeros((3, 3)), f"Cu {a}")
+    ...     for a in (3.5, 3.6, 3.7)
+    ... ]
+    >>> tiny = ModelConfig(num_layers=1, node_feat_dim=8, edge_feat_dim=8, three_body_feat_dim=8, mlp_hidden_dims=(8,))
+    >>> settings = TrainSettings(steps=2, batch_size=2, warmup=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     errors = train(MatRIS(tiny, magmoms=False), frames[:2], frames[2:], settings, Path(folder))
+    >>> sorted(errors)
+    ['energy', 'force', 'force_component', 'stress']
     """
     settings.check()
     if not len(training) or not len(validation):
@@ -219,7 +239,7 @@ def train(
 
 
 class Joined:
-    """Two sequences of frames as one."""
+    """Two sequences of frames, joined."""
 
     def __init__(self, first: Sequence[Frame], second: Sequence[Frame]) -> None:
         self.first, self.second = first, second
@@ -235,7 +255,7 @@ class Joined:
 def _batches(
     costs: NDArray[np.float64], n_new: int, settings: TrainSettings, step: int, total: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield epoch and batch for each step from `step` to the end of its epoch: of the first `n_new`, and of the old."""
+    """Yield epoch and batch of each step from `step` to the end of its epoch; frames from `n_new` on are old ones."""
     number, position = divmod(step, batches.per_epoch(n_new, settings.new_size))
     new = batches.epoch(costs[:n_new], settings.new_size, [settings.seed, number])[position:]
     for offset, chosen in enumerate(new[: total - step]):
@@ -247,20 +267,20 @@ def _batches(
 
 
 def _old_batch(costs: NDArray[np.float64], size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Old frames of a step: passes over all of them have their own rhythm."""
+    """Draw the old frames of a step; passes over old and new frames are independent."""
     number, position = divmod(step, batches.per_epoch(len(costs), size))
     return batches.epoch(costs, size, [seed, number, 1])[position]
 
 
 class _Run:
-    """A training under way: what learns, its optimiser and average, and how far it is."""
+    """State of a training: network, optimizer, EMA and progress."""
 
     def __init__(
         self, network: MatRIS, objective: Objective, settings: TrainSettings, directory: Path, total: int
     ) -> None:
         self.objective, self.settings, self.directory, self.total = objective, settings, directory, total
         self.rank, self.world = _rank()
-        network.domain = None  # what it has learnt is about to change
+        network.domain = None  # it belongs to the old weights
         self.module = objective.module
         self.module.requires_grad_(True).train()
         names = [name for name, _ in self.module.named_parameters()]
@@ -289,12 +309,12 @@ class _Run:
         self.best_summary: dict[str, float] = {}
 
     def is_done(self) -> bool:
-        """Whether all steps are taken, or no progress was made for too long."""
+        """Whether all steps are taken, or early stopping ends the training."""
         limit = self.settings.early_stopping
         return self.step >= self.total or (limit is not None and self.stale >= limit)
 
     def take_step(self, frames: Sequence[Frame], costs: NDArray[np.float64]) -> float:
-        """Take a step on a batch, or none if its gradient is not finite; give its loss."""
+        """Take a step on a batch, or skip it if its gradient is not finite; return the loss."""
         settings = self.settings
         share = batches.balanced(np.arange(len(frames)), costs, self.world)[self.rank]
         torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
@@ -315,7 +335,7 @@ class _Run:
         return float(total)
 
     def _add_up(self, loss: torch.Tensor) -> torch.Tensor:
-        """Add gradients, and the loss, over the processes, in one message."""
+        """Sum gradients and loss over the processes in one message."""
         if self.world == 1:
             return loss
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -328,24 +348,24 @@ class _Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Move the average towards the weights; the first steps count more, so that the start is soon forgotten."""
+        """Update the EMA; its decay is smaller in the first steps, so that the initial weights are soon forgotten."""
         done = self.step - self.skipped
         keep = min(self.settings.ema_decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(self.average, list[torch.Tensor](self.parameters), 1 - keep)
 
     def _skip(self, frames: Sequence[Frame]) -> None:
-        """Count and name a batch that would spoil the weights."""
+        """Count a skipped batch, and name its frames."""
         self.skipped += 1
         culprits = [f.material for i, f in enumerate(frames) if not self._is_finite(f, i)] or [
             f.material for f in frames
         ]
         message = f"step {self.step}: the gradient is not finite, because of {', '.join(culprits)}"
         if self.skipped > _SKIPPED:
-            raise MatrisError(f"{message}; {_SKIPPED} batches were skipped before: leave these frames out")
+            raise MatrisError(f"{message}; {_SKIPPED} batches were skipped before: remove these frames")
         logger.warning("%s; the step is skipped", message)
 
     def _is_finite(self, frame: Frame, index: int) -> bool:
-        """Whether the gradient of the loss of one frame of a batch is."""
+        """Whether the loss of one frame of a batch and its gradient are finite."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         torch._foreach_zero_(gradients)
         loss = self.objective.backward([frame], 1.0, [(self.settings.seed, self.step, index)])
@@ -353,14 +373,14 @@ class _Run:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        """Exchange the weights and their average."""
+        """Exchange the weights and their EMA."""
         for p, mean in zip(self.parameters, self.average, strict=True):
             kept = p.clone()
             p.copy_(mean)
             mean.copy_(kept)
 
     def validate(self, frames: Sequence[Frame], costs: NDArray[np.float64]) -> None:
-        """Take the errors of the average of the weights, and remember it if it is the best."""
+        """Compute the errors of the EMA of the weights, and keep it if it is the best."""
         share = batches.balanced(np.arange(len(frames)), costs, self.world)[self.rank]
         self._swap()
         parts = [[frames[i] for i in piece] for piece in batches.pieces(share, costs, self.piece)]
@@ -425,17 +445,17 @@ class _Run:
         return [name for name, p in self.module.named_parameters() if p.requires_grad]
 
     def _state_with(self, weights: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """State of a network that has other weights."""
+        """Return the state of the network with other weights."""
         return {**self.module.state_dict(), **dict(zip(self._names(), weights, strict=True))}
 
     def resume(self, frames: int) -> None:
         """
-        Load the saved state, if there is one, and forget what was logged after it.
+        Load the saved state, if there is one, and remove later rows of the log.
 
         Parameters
         ----------
         frames
-            By which the training frames are known again.
+            Checksum that identifies the training frames.
         """
         self.frames = frames
         path = self.directory / STATE
@@ -445,7 +465,7 @@ class _Run:
             return
         state: dict[str, Any] = load_plain(path)
         changed = [name for name, value in asdict(self.settings).items() if state["settings"].get(name) != value]
-        if changed and changed != ["compiled_step"]:  # which does not change what is learnt
+        if changed and changed != ["compiled_step"]:  # which does not change the result
             raise MatrisError(
                 f"{path} was written with other settings ({', '.join(changed)}): "
                 "train in another directory, or remove it"
@@ -462,10 +482,10 @@ class _Run:
         self.summary, self.best_summary = dict(state["summary"]), dict(state["best_summary"])
         if self.rank == 0:
             _cut_log(self.directory / LOG, self.step)
-        logger.info("going on from step %d", self.step)
+        logger.info("resuming from step %d", self.step)
 
     def finish(self) -> None:
-        """Leave the network with the average of its weights, the best one with early stopping, frozen."""
+        """Give the network the EMA of its weights, the best one with early stopping, and freeze it."""
         if self.settings.early_stopping is not None and self.lowest < math.inf:
             torch._foreach_copy_(self.average, self.best)
             self.summary = self.best_summary
@@ -477,9 +497,9 @@ class _Run:
 
 def _factors(names: Sequence[str], settings: TrainSettings) -> list[float]:
     """
-    Factor of each parameter's learning rate, from its name: zero if it is frozen.
+    Return the factor of each parameter's learning rate, zero for a frozen parameter.
 
-    The embeddings are before the first block, the read-out is after the last.
+    The embeddings come before the first block, the read-out after the last one.
     """
     depths = [_depth(name) for name in names]
     blocks = 1 + max(depth for depth in depths if depth is not None)
@@ -492,7 +512,7 @@ def _factors(names: Sequence[str], settings: TrainSettings) -> list[float]:
 
 
 def _depth(name: str) -> int | None:
-    """Block of a parameter, −1 for the embeddings, None for the read-out and whatever else is on top."""
+    """Return the block of a parameter: −1 for the embeddings, None for the read-out."""
     parts = name.removeprefix("network.").split(".")
     if parts[0] == "blocks":
         return int(parts[1])
@@ -500,13 +520,13 @@ def _depth(name: str) -> int | None:
 
 
 def mean_errors(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Divide sums by what they are to be divided by, shape (2, n): means by name, of those that have labels."""
+    """Divide sums by numbers of labels, shape (2, n); quantities without labels are left out."""
     totals, counts = sums.tolist()
     return {name: total / n for name, total, n in zip(names, totals, counts, strict=True) if n}
 
 
 def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
-    """Mean errors over frames, of those of `ERRORS` that have labels: eV/atom, eV/Å, GPa, μB."""
+    """Return mean errors over frames, for those of `ERRORS` with labels: eV/atom, eV/Å, GPa, μB."""
     costs = batches.costs(frames, network.config)
     objective = LabelObjective(network, LossWeights())
     largest = batches.largest_piece(network.reference_energies.device)
@@ -515,14 +535,14 @@ def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
 
 
 def _rank() -> tuple[int, int]:
-    """Rank of this process, and number of processes."""
+    """Return the rank of this process, and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def _cut_log(path: Path, step: int) -> None:
-    """Leave out what was logged after a step, by a run that was killed before it saved its state."""
+    """Remove rows after a step, logged by a run that was killed before it saved its state."""
     if not path.exists():
         return
     header, *rows = path.read_text().splitlines(keepends=True)

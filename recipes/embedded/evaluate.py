@@ -56,14 +56,14 @@ def frame_errors(potential: Potential, frames: Sequence[Frame]) -> dict[str, flo
     rows = assess(potential, (("all", frame) for frame in frames)).rows()
     if not rows:
         return {"frames": 0}
-    found = rows[0]
+    row = rows[0]
     return {
-        "frames": found["frames"],
-        "energy": found["energy_mae"],
-        "energy_median": found["energy_median"],
-        "force_component": found["force_mae"] / 1e3,
-        "force_component_zero": found["force_zero"] / 1e3,
-        "stress": found["stress_mae"],
+        "frames": row["frames"],
+        "energy": row["energy_mae"],
+        "energy_median": row["energy_median"],
+        "force_component": row["force_mae"] / 1e3,
+        "force_component_zero": row["force_zero"] / 1e3,
+        "stress": row["stress_mae"],
     }
 
 

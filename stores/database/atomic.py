@@ -1,8 +1,8 @@
-"""Writes that hold where several processes write the same documents: by field, on a condition, or only what is new.
+"""Atomic writes, for documents that several processes change: by field, on a condition, or new documents only.
 
-A store's ``update`` replaces whole documents, so that of two processes that read, change and write one, the first is
-undone. These three do not. They take any store that `matris.stores.database.jobstore.sibling_store` opens, with an
-index on its key.
+A store's ``update`` replaces whole documents: if two processes read, change and write the same document, the change of
+the first is lost. The three functions here lose none. They take any store that
+`matris.stores.database.jobstore.sibling_store` opens, with an index on its key.
 """
 
 from __future__ import annotations
@@ -26,25 +26,36 @@ if TYPE_CHECKING:
 
 def set_fields(store: Store, changes: Mapping[Any, Mapping[str, Any]]) -> int:
     """
-    Set fields of documents and leave their other fields alone.
+    Set fields of documents, and leave their other fields alone.
 
     Parameters
     ----------
     store
-        Where.
+        Store of the documents.
     changes
-        By key, the new values by name; a dotted name sets a field of a sub-document, which is made if there is none.
-        In the embedded store all are set or none; on a server each document's fields are.
+        For each key, new values by field name. A dotted name sets a field of a sub-document, which is created if it is
+        missing. The embedded store sets all fields of all documents or none; a server sets all fields of a document or
+        none.
 
     Returns
     -------
     int
-        How many of the documents exist.
+        Number of documents that exist.
 
     Raises
     ------
     StoreError
-        If a value cannot be stored, or a name leads through what is no sub-document.
+        If a value cannot be stored, or a name leads through a value that is not a sub-document.
+
+    Examples
+    --------
+    >>> from maggma.stores import MemoryStore
+    >>> with MemoryStore(key="name") as store:
+    ...     store.update([{"name": "Si", "energy": -5.4}, {"name": "Ge"}])
+    ...     set_fields(store, {"Si": {"hull.distance": 0.0}, "unknown": {"energy": 0.0}})
+    ...     store.query_one({"name": "Si"}, {"_id": 0})
+    1
+    {'name': 'Si', 'energy': -5.4, 'hull': {'distance': 0.0}}
     """
     if not changes:
         return 0
@@ -56,28 +67,36 @@ def set_fields(store: Store, changes: Mapping[Any, Mapping[str, Any]]) -> int:
 
 def set_if(store: Store, criteria: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
     """
-    Set fields of one document if it still is what the caller believes: compare and swap.
+    Set fields of one document if it still has the expected values (compare and swap).
 
     Parameters
     ----------
     store
-        Where.
+        Store of the document.
     criteria
-        A filter that names the document by its key, and the values it must have.
+        Filter with the key of the document and the values that it must have.
     fields
-        New values by name, as for `set_fields`.
+        New values by field name, as for `set_fields`.
 
     Returns
     -------
     bool
-        Whether a document met `criteria` and was changed; of several processes that ask for the same, one is told so.
+        True if a document met `criteria` and was changed. If several processes try the same change, one gets True.
 
     Raises
     ------
     StoreError
-        As `set_fields`.
+        As for `set_fields`.
     pymongo.errors.AutoReconnect
-        If the connection to a server is lost: it may have been changed.
+        If the connection to a server is lost; the document may have been changed.
+
+    Examples
+    --------
+    >>> from maggma.stores import MemoryStore
+    >>> with MemoryStore(key="name") as store:
+    ...     store.update({"name": "chunk 1", "state": "waiting"})
+    ...     [set_if(store, {"name": "chunk 1", "state": "waiting"}, {"state": "taken"}) for _ in range(2)]
+    [True, False]
     """
     if isinstance(store, SQLiteStore):
         return store.set_if(dict(criteria), dict(fields))
@@ -89,31 +108,40 @@ def set_if(store: Store, criteria: Mapping[str, Any], fields: Mapping[str, Any])
 
 def add_missing(store: Store, documents: Iterable[Mapping[str, Any]]) -> None:
     """
-    Store the documents whose key no document has, and leave the others as they are.
+    Store the documents whose keys are new, and leave stored documents as they are.
 
     Parameters
     ----------
     store
-        Where; on a server with a unique index on its key.
+        Store of the documents; on a server it needs a unique index on its key.
     documents
-        New ones, each with a key.
+        Documents, each with a key.
 
     Raises
     ------
     StoreError
-        If one cannot be stored.
+        If a document has no key or cannot be stored.
+
+    Examples
+    --------
+    >>> from maggma.stores import MemoryStore
+    >>> with MemoryStore(key="name") as store:
+    ...     store.update({"name": "Si", "energy": -5.4})
+    ...     add_missing(store, [{"name": "Si", "energy": 0.0}, {"name": "Ge", "energy": -4.6}])
+    ...     sorted(document["energy"] for document in store.query())
+    [-5.4, -4.6]
     """
-    new = [_plain(document) for document in documents]
+    plain = [_plain(document) for document in documents]
     if isinstance(store, SQLiteStore):
-        store.add_missing(new)
+        store.add_missing(plain)
         return
-    for document in new:
+    for document in plain:
         document.pop("_id", None)
         if document.get(store.key) is None:
-            raise StoreError(f"{store.name}: no {store.key!r} in a document with {list(document)}")
+            raise StoreError(f"{store.name}: no key {store.key!r} in a document with the fields {list(document)}")
         check_size(document, store.collection_name)
-    if new:
-        _bulk(store, [UpdateOne({store.key: d[store.key]}, {"$setOnInsert": d}, upsert=True) for d in new])
+    if plain:
+        _bulk(store, [UpdateOne({store.key: d[store.key]}, {"$setOnInsert": d}, upsert=True) for d in plain])
 
 
 def _bulk(store: Store, writes: list[UpdateOne]) -> int:
@@ -128,7 +156,7 @@ def _bulk(store: Store, writes: list[UpdateOne]) -> int:
 def _collection(store: Store) -> Any:
     if type(store) is MemoryStore or isinstance(store, ResultsMongoStore):
         return store._collection  # noqa: SLF001 - maggma's own way to MongoDB's operators
-    raise StoreError(f"{type(store).__name__} has no writes by field; use a SQLiteStore or ResultsMongoStore")
+    raise StoreError(f"{type(store).__name__} cannot set single fields; use a SQLiteStore or ResultsMongoStore")
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

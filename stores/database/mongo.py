@@ -1,4 +1,4 @@
-"""MongoDB as this package writes to it: sizes known before anything is sent, writes repeated where that is safe."""
+"""MongoDB stores that check the size of documents before they send any, and retry writes where that is safe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_BYTES = 16 * 2**20
-"""What one document may have: MongoDB's limit."""
+"""MongoDB's limit for the size of a document."""
 
 _TRIES = 5
 _DUPLICATE = 11000  # MongoDB's DuplicateKey
@@ -24,20 +24,26 @@ _DUPLICATE = 11000  # MongoDB's DuplicateKey
 
 class ResultsMongoStore(MongoStore):  # type: ignore[misc]
     """
-    A MongoStore that several processes upsert into, and that outlives a restart of its server.
+    A MongoStore for several writing processes, which survives a restart of its server.
 
-    An update replaces whole documents by key, so it may be repeated: after a lost connection (the driver then waits
-    ``serverSelectionTimeoutMS`` for the server), and where two processes insert the same key at once, which a unique
-    index refuses to the second. Parameters are those of maggma's MongoStore.
+    An update replaces whole documents by key, so it can be retried: after a lost connection (the driver waits
+    ``serverSelectionTimeoutMS`` for the server), and if two processes insert the same key at once and the unique index
+    refuses the second. The parameters are those of maggma's MongoStore.
+
+    Examples
+    --------
+    >>> store = ResultsMongoStore.from_uri("mongodb://localhost/screening", "candidates", key="document_id")
+    >>> store.database, store.collection_name, store.key
+    ('screening', 'candidates', 'document_id')
     """
 
     def update(self, docs: list[dict[str, Any]] | dict[str, Any], key: list[str] | str | None = None) -> None:
-        """Store documents; each replaces the one with the same value or values of `key`.
+        """Store documents; each replaces the document with the same value or values of `key`.
 
         Raises
         ------
         StoreError
-            If a document is too large for MongoDB or holds what BSON cannot; then none is sent.
+            If a document is too large for MongoDB or has a value that BSON cannot hold; then none is sent.
         """
         plain = [
             jsanitize(doc, allow_bson=True, recursive_msonable=True)
@@ -53,12 +59,12 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
         Returns
         -------
         bool
-            Whether it exists, and is unique if asked for (maggma's also says so of one that is not); False and a
-            warning if documents have the same value, or the server refuses.
+            True if the index exists, and is unique if `unique` is true (maggma's method accepts any index). False, with
+            a warning, if documents have the same values or the server refuses.
         """
         fields = [(field, 1) for field in ([key] if isinstance(key, str) else key)]
-        known = self._collection.index_information().values()
-        if any(index["key"] == fields and index.get("unique", False) >= bool(unique) for index in known):
+        indexes = self._collection.index_information().values()
+        if any(index["key"] == fields and index.get("unique", False) >= bool(unique) for index in indexes):
             return True
         try:
             self._collection.create_index(fields, unique=bool(unique))
@@ -69,7 +75,7 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
 
 
 class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
-    """A GridFSStore, for what is larger than a document, that repeats a write after a lost connection."""
+    """A GridFSStore, for data larger than a document, that retries a write after a lost connection."""
 
     def update(
         self,
@@ -77,27 +83,27 @@ class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
         key: list[str] | str | None = None,
         additional_metadata: str | list[str] | None = None,
     ) -> None:
-        """Store documents as files, each in place of the one with the same `key`; parameters as in maggma."""
+        """Store documents as files; each replaces the file with the same `key`. The parameters are those of maggma."""
         repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
 
 
 def check_size(document: dict[str, Any], collection: str) -> None:
-    """Refuse a document that the server would."""
+    """Refuse a document that the server would refuse."""
     shown = ", ".join(f"{k}={v!r}" for k, v in document.items() if isinstance(v, (str, int)))[:200]
     try:
         size = len(bson.encode(document))
     except (BSONError, OverflowError) as error:
-        raise StoreError(f"a value that BSON cannot hold, in a document for {collection} ({shown}): {error}") from error
+        raise StoreError(f"a document for {collection} ({shown}) has a value that BSON cannot hold: {error}") from error
     if size > MOST_BYTES:
         raise StoreError(
-            f"a document for {collection} ({shown}) has {size / 2**20:.1f} MB; MongoDB takes {MOST_BYTES // 2**20}, so "
-            "none was sent. Keep its arrays in the data store (`data=[...]` of the Maker or of @job), or put fewer "
-            "structures in a job (chunk_size)"
+            f"a document for {collection} ({shown}) has {size / 2**20:.1f} MB; MongoDB accepts {MOST_BYTES // 2**20}, "
+            "so none was sent. Keep its arrays in the data store (`data=[...]` of the Maker or of @job), or put fewer "
+            "structures into a job (chunk_size)"
         )
 
 
 def repeated[T](write: Callable[[], T]) -> T:
-    """Do an idempotent write, again where another attempt can help."""
+    """Do an idempotent write, and retry it where another attempt can succeed."""
     for left in reversed(range(_TRIES)):
         try:
             return write()

@@ -1,4 +1,4 @@
-"""MongoDB stores whose address, with its password, stands in a file of its own that only its owner may read."""
+"""MongoDB stores that read their address, with its password, from a file that only its owner may read."""
 
 from __future__ import annotations
 
@@ -12,29 +12,38 @@ from matris.errors import StoreError
 from matris.files.whole_file import whole_file
 from matris.stores.database.mongo import ResultsGridFSStore, ResultsMongoStore
 
-_OTHERS = 0o077  # rights of a file's group and of everybody
+_OTHERS = 0o077  # permissions of a file's group and of everybody
 
 
 def write_uri(path: Path, uri: str) -> str:
     """
-    Write a database's address where only the user may read it.
+    Write the address of a database to a file that only the user may read.
 
     Parameters
     ----------
     path
-        File; an older one is replaced.
+        File; an existing file is replaced.
     uri
         ``mongodb://USER:PASSWORD@HOST:PORT/DATABASE``.
 
     Returns
     -------
     str
-        Name of the database, which is no secret.
+        Name of the database, which is not secret.
 
     Raises
     ------
     StoreError
-        If the address cannot be read, or names no database.
+        If the address is invalid, or names no database.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_uri(Path(folder) / "uri", "mongodb://me:secret@localhost:27017/screening")
+    ...     read_uri(Path(folder) / "uri")
+    'screening'
+    'mongodb://me:secret@localhost:27017/screening'
     """
     database = uri_database(uri, "the address of the database")
     with whole_file(path) as draft:
@@ -45,22 +54,22 @@ def write_uri(path: Path, uri: str) -> str:
 
 def read_uri(path: str | Path) -> str:
     """
-    Read a database's address.
+    Read the address of a database from a file, see `write_uri`.
 
     Parameters
     ----------
     path
-        File with the address as its only line; ``~`` is the user's home.
+        File with the address as its only line; ``~`` is the user's home folder.
 
     Raises
     ------
     StoreError
-        If there is no such file, others may read it, or it holds no address.
+        If the file does not exist, others may read it, or it holds no valid address.
     """
     file = Path(path).expanduser()
     try:
-        rights = file.stat().st_mode
-        if rights & _OTHERS:
+        mode = file.stat().st_mode
+        if mode & _OTHERS:
             raise StoreError(f"{file} holds a password and others may read it: chmod 600 {file}")
         uri = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,33 +81,38 @@ def read_uri(path: str | Path) -> str:
     return uri
 
 
-def uri_database(uri: str, where: str) -> str:
+def uri_database(uri: str, origin: str) -> str:
     """
-    Name of the database in an address.
+    Return the name of the database in an address.
 
     Parameters
     ----------
     uri
         Address.
-    where
-        Where it stands, for errors, which do not repeat it.
+    origin
+        Origin of the address, for error messages; these do not repeat the address.
 
     Raises
     ------
     StoreError
-        If the address cannot be read, or names no database.
+        If the address is invalid, or names no database.
+
+    Examples
+    --------
+    >>> uri_database("mongodb://me:secret@localhost:27017/screening", "this example")
+    'screening'
     """
     try:
         database = parse_uri(uri)["database"]
     except (PyMongoError, ValueError) as error:
-        raise StoreError(f"{where} is no MongoDB address: {error}") from None
+        raise StoreError(f"{origin} is not a MongoDB address: {error}") from None
     if not database:
-        raise StoreError(f"{where} names no database: write mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
+        raise StoreError(f"{origin} names no database: write mongodb://USER:PASSWORD@HOST:PORT/DATABASE")
     return str(database)
 
 
 class _PrivateStore:
-    """What a store needs to find its database in a file; for a class beside one of maggma's."""
+    """Mixin that reads the address of a store from a file on connection."""
 
     def __init__(self, uri_file: str, database: str, collection_name: str, **kwargs: Any) -> None:
         super().__init__(database, collection_name, host=str(uri_file), **kwargs)  # type: ignore[call-arg]
@@ -107,7 +121,7 @@ class _PrivateStore:
         self._coll: Any
 
     def connect(self, force_reset: bool = False) -> None:
-        """Connect to the database that the file names."""
+        """Connect to the database in the file."""
         if self._coll is None or force_reset:
             self.uri = read_uri(self.uri_file)
             try:
@@ -118,31 +132,37 @@ class _PrivateStore:
 
 class PrivateMongoStore(_PrivateStore, ResultsMongoStore):
     """
-    A collection of a database whose address stands in a file.
+    A collection in a database whose address is in a file.
 
-    Neither the store as a dictionary nor its name holds a password.
+    Neither the name of the store nor its dictionary form holds the password.
 
     Parameters
     ----------
     uri_file
-        File with the address, as for `read_uri`; read when the store connects.
+        File with the address, as for `read_uri`; it is read when the store connects.
     database, collection_name
-        Collection.
+        Name of the database and of the collection.
     **kwargs
-        Of maggma's MongoStore.
+        Parameters of maggma's MongoStore.
+
+    Examples
+    --------
+    >>> store = PrivateMongoStore("~/.screening-uri", "screening", "candidates", key="document_id")
+    >>> store.as_dict()["uri_file"]
+    '~/.screening-uri'
     """
 
 
 class PrivateGridFSStore(_PrivateStore, ResultsGridFSStore):
     """
-    Files of a database whose address stands in a file.
+    GridFS files in a database whose address is in a file.
 
     Parameters
     ----------
     uri_file
-        File with the address, as for `read_uri`; read when the store connects.
+        File with the address, as for `read_uri`; it is read when the store connects.
     database, collection_name
-        Collection.
+        Name of the database and of the collection.
     **kwargs
-        Of maggma's GridFSStore.
+        Parameters of maggma's GridFSStore.
     """

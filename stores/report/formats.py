@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -45,12 +46,14 @@ def plural(count: int, noun: str) -> str:
     return "" if count == 0 else f"{grouped(count)} {noun}{'' if count == 1 else 's'}"
 
 
+@lru_cache(maxsize=4096)  # rows repeat formulas of competing phases
 def formula_html(formula: str) -> Markup:
     """Set the numbers of a formula as subscripts."""
     parts = re.split(r"(\d+(?:\.\d+)?)", formula)
     return Markup("").join(Markup("<sub>{}</sub>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
+@lru_cache(maxsize=256)
 def symbol_html(symbol: str | None) -> Markup:
     """Set a space-group symbol: inversions overlined, screw axes as subscripts; empty for None."""
     styles = {"-": Markup('<span class="over">{}</span>'), "_": Markup("<sub>{}</sub>")}

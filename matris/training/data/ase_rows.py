@@ -1,4 +1,4 @@
-"""Labelled rows of ASE's databases."""
+"""Labelled frames of ASE databases."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ _MATERIAL = ("material", "mp_id", "material_id", "candidate_id")
 
 def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
-    Yield the rows of a database with the results of a calculator: ASE's units, eV/Å³ unless `options` says otherwise.
+    Yield the rows of a database that have a calculator's results, in ASE's units.
+
+    Stresses are in eV/Å³ unless `options` names another unit.
 
     The key-value pairs ``material`` (or ``mp_id``, ``candidate_id``), ``split`` and ``energy_scale`` are used.
     """
     try:
         for identity, atoms, columns in read_rows(file, _COLUMNS):
-            where = f"{file.name}:{identity}"
+            location = f"{file.name}:{identity}"
             try:
                 if isinstance(atoms, ValueError):
                     raise atoms
                 labels, pairs = _labels(columns, options), json.loads(columns["key_value_pairs"] or "{}")
                 yield take(
-                    where,
+                    location,
                     Geometry.of(atoms),
                     labels,
                     options,
@@ -45,7 +47,7 @@ def read_ase_frames(file: Path, options: LabelOptions) -> Iterator[Outcome]:
                     split=pairs.get("split"),
                 )
             except (ValueError, TypeError) as error:
-                yield unreadable(where, error)
+                yield unreadable(location, error)
     except sqlite3.Error as error:
         yield Rejected(file.name, "unreadable", f"ASE database: {error}")
 

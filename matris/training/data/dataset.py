@@ -1,4 +1,4 @@
-"""Labelled frames on disk: arrays that are mapped into memory, read frame by frame."""
+"""Labelled frames on disk as memory-mapped arrays, read frame by frame."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "forces": ("<f4", (3,)),
     "magmoms": ("<f4", ()),
 }
-"""Arrays of a set: type, and shape for one frame or, from ``numbers`` on, for one atom. What is not known is NaN."""
+"""Arrays of a set: type, and shape per frame or, from ``numbers`` on, per atom. Missing labels are NaN."""
 
 TRAINING, VALIDATION, OUTLIER = 0, 1, 2
 """Values of ``parts``."""
@@ -54,28 +54,28 @@ type Part = Literal["training", "validation", "all"]
 
 class DataSet(Sequence[Frame]):
     """
-    Frames of a folder that `matris.training.data.writer.write_set` wrote, each read when it is asked for.
+    Frames of a folder that `matris.training.data.writer.write_set` wrote, each read on access.
 
-    Memory stays the same however many there are. A slice is a set again, of the same folder.
+    The use of memory does not depend on the number of frames. A slice is again a set, of the same folder.
 
     Parameters
     ----------
     path
         The folder.
     part
-        ``"training"``, ``"validation"`` or both.
+        ``"training"``, ``"validation"``, or ``"all"`` for both.
 
     Attributes
     ----------
     path : Path
         The folder.
     meta : dict
-        What is known of the whole set: counts, statistics, hashes, what was rejected.
+        Description of the whole set: counts, statistics, hashes, numbers of rejected frames.
 
     Raises
     ------
     MatrisError
-        If it is no such folder, or damaged.
+        If the folder is no such set, or damaged.
     """
 
     def __init__(self, path: Path | str, part: Part = "all") -> None:
@@ -122,7 +122,7 @@ class DataSet(Sequence[Frame]):
 
     @property
     def identity(self) -> str:
-        """Hash of all that was stored, the same for the same frames: for cards of what learns from them."""
+        """Hash of the stored content, equal for equal frames; cards of checkpoints trained on the set contain it."""
         said = json.dumps(self.meta["sha256"], sort_keys=True)
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -133,26 +133,26 @@ class DataSet(Sequence[Frame]):
         Raises
         ------
         MatrisError
-            For the first that is not what was written.
+            For the first file whose content has changed.
         """
         for name, digest in self.meta["sha256"].items():
             try:
                 with (self.path / name).open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                    present = hashlib.file_digest(stream, "sha256").hexdigest()
             except OSError as error:
                 raise MatrisError(f"{self.path} is damaged: {error}") from error
-            if found != digest:
-                raise MatrisError(f"{self.path} is damaged: {name} is not what was written")
+            if present != digest:
+                raise MatrisError(f"{self.path} is damaged: the content of {name} has changed")
 
     def part(self, part: Part) -> DataSet:
         """Frames of one part."""
         return DataSet(self.path, part)
 
     def _chosen(self, indices: NDArray[np.int64]) -> DataSet:
-        found = DataSet.__new__(DataSet)
-        found.__dict__.update(self.__dict__)
-        found._indices = indices  # noqa: SLF001 - its own
-        return found
+        subset = DataSet.__new__(DataSet)
+        subset.__dict__.update(self.__dict__)
+        subset._indices = indices  # noqa: SLF001 - its own
+        return subset
 
     def _frame(self, index: int) -> Frame:
         a = self._arrays
@@ -193,15 +193,15 @@ class DataSet(Sequence[Frame]):
         return np.diff(self._arrays["offsets"])[self._indices]
 
     def angles(self, config: ModelConfig) -> NDArray[np.int64]:
-        """Angles of each frame's graph, shape (len,): what a training step costs."""
+        """Count the angles of each frame's graph, shape (len,), which determine the cost of a training step."""
         return self.edges(config)[1]
 
     def edges(self, config: ModelConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """
-        Bonds and angles of each frame's graph with the cut-offs of a configuration.
+        Count the bonds and angles of each frame's graph with the cut-offs of a configuration.
 
-        They are counted once for all frames, which takes some milliseconds each, and kept in the folder if it can be
-        written to.
+        They are counted once for all frames, which takes some milliseconds per frame, and stored in the folder if it
+        is writable.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class DataSet(Sequence[Frame]):
         if path.exists():
             counts = np.load(path, mmap_mode="r", allow_pickle=False)
             if counts.shape != (n_stored, 2):
-                raise MatrisError(f"{path} is damaged: delete it, it is made anew")
+                raise MatrisError(f"{path} is damaged: delete it, and it will be computed again")
         else:
             counts = np.array(
                 [
@@ -227,7 +227,7 @@ class DataSet(Sequence[Frame]):
         return mine[:, 0], mine[:, 1]
 
     def labelled(self) -> Iterator[Labelled]:
-        """Yield the frames, in the order they are stored, as a source of another set, each in its part."""
+        """Yield the frames in stored order with their parts, as a source of another set."""
         scale = self.meta.get("energy_scale")
         wanted = np.zeros(self.meta["n_frames_stored"], dtype=bool)
         wanted[self._indices] = True
@@ -240,12 +240,12 @@ class DataSet(Sequence[Frame]):
 
 
 def _reopened(path: Path, indices: NDArray[np.int64]) -> DataSet:
-    """Open a set of which only some frames are meant."""
+    """Open a subset."""
     return DataSet(path)._chosen(indices)  # noqa: SLF001 - its own
 
 
 def _keep(path: Path, counts: NDArray[np.int64]) -> None:
-    """Write an array atomically, where that is allowed."""
+    """Store an array in the folder, if it is writable."""
     if not os.access(path.parent, os.W_OK):
         return
     with whole_file(path) as draft, draft.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Energies per element that explain total energies best."""
+"""Energies per element, fitted to total energies."""
 
 from __future__ import annotations
 
@@ -21,26 +21,33 @@ if TYPE_CHECKING:
     from matris.model.network import MatRIS
     from matris.training.data.frame import Frame
 
-_CHUNK = 2**16  # structures looked at together
+_CHUNK = 2**16  # structures processed at once
 _ROUNDS = 20
-_LEAST = 1e-4  # eV/atom, below which an error is as good as none
+_LEAST = 1e-4  # eV/atom; smaller errors get the same weight
 
 
 def fractions(numbers: NDArray[np.integer], offsets: NDArray[np.int64]) -> csr_array:
     """
-    Compositions of structures that stand one after the other.
+    Compositions of structures whose atoms are stored in one array.
 
     Parameters
     ----------
     numbers
         Atomic numbers, shape (n_atoms,).
     offsets
-        Where each structure begins and the last one ends, shape (n + 1,).
+        Start of each structure, and the end of the last one, shape (n + 1,).
 
     Returns
     -------
     csr_array
-        Share of each element in the atoms of a structure, shape (n, 94).
+        Fraction of each element in each structure, shape (n, 94).
+
+    Examples
+    --------
+    >>> water_and_hydrogen = np.array([1, 1, 8, 1, 1])
+    >>> fractions(water_and_hydrogen, np.array([0, 3, 5])).toarray()[:, [0, 7]].round(3)
+    array([[0.667, 0.333],
+           [1.   , 0.   ]])
     """
     n = len(offsets) - 1
     keys, values = [], []
@@ -49,9 +56,9 @@ def fractions(numbers: NDArray[np.integer], offsets: NDArray[np.int64]) -> csr_a
         sizes = np.diff(bounds)
         owners = np.repeat(np.arange(start, start + len(sizes)), sizes)
         elements = np.asarray(numbers[bounds[0] : bounds[-1]]).astype(np.int64) - 1
-        found, counts = np.unique(owners * MAX_ATOMIC_NUMBER + elements, return_counts=True)
-        keys.append(found)
-        values.append(counts / sizes[found // MAX_ATOMIC_NUMBER - start])
+        cells, counts = np.unique(owners * MAX_ATOMIC_NUMBER + elements, return_counts=True)
+        keys.append(cells)
+        values.append(counts / sizes[cells // MAX_ATOMIC_NUMBER - start])
     rows, columns = np.divmod(np.concatenate([np.zeros(0, dtype=np.int64), *keys]), MAX_ATOMIC_NUMBER)
     return csr_array((np.concatenate([np.zeros(0), *values]), (rows, columns)), shape=(n, MAX_ATOMIC_NUMBER))
 
@@ -73,11 +80,11 @@ def least_squares(
     energies
         Energies per atom (eV), shape (n,).
     weights
-        Of the structures; by default all the same.
+        Weights of the structures, shape (n,); equal by default.
     ridge
-        What is added to the squared fractions of each element.
+        Regularization, added to the sum of squared fractions of each element.
     free
-        Atomic numbers of the elements whose energy may be other than zero; by default all.
+        Atomic numbers of the elements whose energies are fitted; the others are zero. By default all.
 
     Returns
     -------
@@ -89,17 +96,17 @@ def least_squares(
     seen = squares.diagonal() > 0
     if free is not None:
         seen &= np.isin(np.arange(1, MAX_ATOMIC_NUMBER + 1), list(free))
-    found = np.zeros(MAX_ATOMIC_NUMBER)
+    element_energies = np.zeros(MAX_ATOMIC_NUMBER)
     squares = squares[np.ix_(seen, seen)] + ridge * np.eye(int(seen.sum()))
-    found[seen] = np.linalg.solve(squares, (weighted.T @ energies)[seen])
-    return found
+    element_energies[seen] = np.linalg.solve(squares, (weighted.T @ energies)[seen])
+    return element_energies
 
 
 def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> NDArray[np.float64]:
     """
-    Fit energies per atom so that the mean absolute error is least: by least squares, reweighted by the errors.
+    Fit energies per atom with the least mean absolute error, by iteratively reweighted least squares.
 
-    A wild value moves the fit no more than any other.
+    An outlier has no more influence than any other value.
 
     Parameters
     ----------
@@ -113,14 +120,14 @@ def least_absolute(compositions: csr_array, energies: NDArray[np.float64]) -> ND
     """
     weights = np.ones(len(energies))
     for _ in range(_ROUNDS):
-        found = least_squares(compositions, energies, weights, ridge=1e-9)
-        weights = _LEAST / np.maximum(np.abs(energies - compositions @ found), _LEAST)
-    return found
+        element_energies = least_squares(compositions, energies, weights, ridge=1e-9)
+        weights = _LEAST / np.maximum(np.abs(energies - compositions @ element_energies), _LEAST)
+    return element_energies
 
 
 def regress_reference_energies(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """
-    Energies per element that explain the total energies best: ridge regression on composition.
+    Fit energies per element to total energies by ridge regression on composition.
 
     Parameters
     ----------
@@ -143,18 +150,18 @@ def refit_reference_energies(
     network: MatRIS, frames: Sequence[Frame], elements: Collection[str] | None = None, batch_size: int = 16
 ) -> None:
     """
-    Add to the element energies what explains the rest of the frames' energies best: ridge regression on composition.
+    Fit the element energies to the residual energies of labelled frames by ridge regression on composition.
 
     Parameters
     ----------
     network
-        Changed in place. Elements that do not occur keep their energies.
+        The network, changed in place. Elements that do not occur keep their energies.
     frames
         Labelled frames.
     elements
-        Symbols of those whose energies may change; by default all.
+        Symbols of the elements whose energies may change; by default all.
     batch_size
-        Frames in a call.
+        Frames per evaluation.
     """
     numbers, left = [frame.geometry.numbers for frame in frames], list[float]()
     energies = network.reference_energies
@@ -162,10 +169,11 @@ def refit_reference_energies(
         chosen = frames[start : start + batch_size]
         graph = collate(chosen, network.config, energies.device).graph
         atomic = network(graph, graph.vectors)[0].double()
-        found = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
-        found += reference_energy(energies, graph)
+        predicted = atomic.new_zeros(graph.n_systems).index_add(0, graph.system, atomic)
+        predicted += reference_energy(energies, graph)
         left += [
-            (frame.energy - energy) / len(frame.forces) for frame, energy in zip(chosen, found.tolist(), strict=True)
+            (frame.energy - energy) / len(frame.forces)
+            for frame, energy in zip(chosen, predicted.tolist(), strict=True)
         ]
     free = None if elements is None else [atomic_numbers[symbol] for symbol in elements]
     offsets = np.cumsum([0, *map(len, numbers)])

@@ -20,7 +20,7 @@ _UNITS = {
     "energy_unit": {"eV"},
     "forces_unit": {"eV/Å", "eV/A", "eV/Ang", "eV/angstrom"},
 }
-"""Keys in which frames may name their units, and what is read."""
+"""Keys in which frames may name their units, and the accepted values."""
 
 _MATERIAL = ("material", "mp_id", "material_id", "mptrj_traj_id", "alexandria_id", "candidate_id")
 """Keys that say which frames belong together."""
@@ -33,26 +33,26 @@ def read_xyz_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterato
     Parameters
     ----------
     name
-        Of the file.
+        Name of the file.
     stream
-        Its text; read once, frame by frame.
+        Its text, read once, frame by frame.
     options
-        How to read stresses, and limits.
+        Units and limits.
     """
     for number, (frame, problem) in enumerate(split_frames(stream)):
-        where = f"{name}:{number}"
+        location = f"{name}:{number}"
         if problem:
-            yield Rejected(where, "unreadable", problem)
+            yield Rejected(location, "unreadable", problem)
             continue
         try:
-            yield from_atoms(where, atoms_of(frame), options)
+            yield from_atoms(location, atoms_of(frame), options)
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            yield unreadable(where, error)
+            yield unreadable(location, error)
 
 
-def from_atoms(where: str, atoms: Atoms, options: LabelOptions) -> Outcome:
+def from_atoms(location: str, atoms: Atoms, options: LabelOptions) -> Outcome:
     """
-    Take ASE's atoms with labels in a calculator, in ``info`` or in ``arrays``.
+    Convert ASE atoms with labels in a calculator, in ``info`` or in ``arrays``.
 
     Raises
     ------
@@ -60,21 +60,21 @@ def from_atoms(where: str, atoms: Atoms, options: LabelOptions) -> Outcome:
         If the stress has a wrong shape or an unknown unit.
     """
     labels = _labels(atoms)
-    for key, known in _UNITS.items():
-        if (unit := atoms.info.get(key)) is not None and unit not in known:
-            return Rejected(where, f"{key} {unit!r}", f"convert it to {min(known)}")
+    for key, accepted in _UNITS.items():
+        if (unit := atoms.info.get(key)) is not None and unit not in accepted:
+            return Rejected(location, f"{key} {unit!r}", f"convert it to {min(accepted)}")
     unit = options.stress_unit or atoms.info.get("stress_unit", "eV/Å³")
     labels["stress"] = options.stress(labels.get("stress"), unit)
     material = next((str(atoms.info[key]) for key in _MATERIAL if key in atoms.info), None)
     scale, split = atoms.info.get("energy_scale"), atoms.info.get("split")
-    return take(where, Geometry.of(atoms), labels, options, material=material, scale=scale, split=split)
+    return take(location, Geometry.of(atoms), labels, options, material=material, scale=scale, split=split)
 
 
 def _labels(atoms: Atoms) -> dict[str, Any]:
     results = {} if atoms.calc is None else dict(atoms.calc.results)
-    found = {}
+    labels = {}
     for name in ("energy", "forces", "stress", "magmoms"):
-        for place in (results, atoms.info, atoms.arrays):
-            if name not in found and (key := next((k for k in (name, f"REF_{name}") if k in place), None)):
-                found[name] = place[key]
-    return found
+        for holder in (results, atoms.info, atoms.arrays):
+            if name not in labels and (key := next((k for k in (name, f"REF_{name}") if k in holder), None)):
+                labels[name] = holder[key]
+    return labels

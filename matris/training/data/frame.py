@@ -28,19 +28,19 @@ class Frame:
     Parameters
     ----------
     geometry
-        Its atoms.
+        Cell and atoms.
     energy
         Total energy (eV).
     forces
         eV/Å, shape (n, 3).
     stress
-        eV/Å³, shape (3, 3), positive under tension; None if it is not known.
+        eV/Å³, shape (3, 3), positive under tension; None without a label.
     material
-        Frames of one material are never split between training and validation.
+        Name of the material; frames of one material are never split between training and validation.
     validation
-        Whether it is set aside.
+        Whether the frame is set aside for validation.
     magmoms
-        Magnetic moments (μB), shape (n,), with or without their signs; None if they are not known.
+        Magnetic moments (μB), shape (n,), signed or absolute; None without labels.
     """
 
     geometry: Geometry
@@ -58,27 +58,27 @@ class Frame:
 
     @property
     def symbols(self) -> set[str]:
-        """Elements in it."""
+        """Symbols of the elements."""
         return {chemical_symbols[z] for z in np.unique(self.geometry.numbers)}
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
     """
-    A batch of frames, of S structures and N atoms. What is not known is NaN, and to be left out of a loss.
+    A batch of S structures with N atoms. Missing labels are NaN; losses leave them out.
 
     Parameters
     ----------
     graph
-        Its graph.
+        Graph of the structures.
     energies
         Total energies (eV), float64, shape (S,).
     forces
         eV/Å, shape (N, 3).
     stresses
-        eV/Å³, shape (S, 3, 3); those of a structure are known or not.
+        eV/Å³, shape (S, 3, 3); all components of a structure are known, or none.
     magmoms
-        Absolute magnetic moments (μB), as networks predict them, shape (N,).
+        Absolute magnetic moments (μB), shape (N,); networks predict absolute values.
     """
 
     graph: Graph
@@ -89,7 +89,7 @@ class LabelledBatch:
 
 
 def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device | str = "cpu") -> LabelledBatch:
-    """Join frames into one batch, float32; labels that are not known become NaN."""
+    """Join frames into one batch in float32; missing labels become NaN."""
     together = Batch.of([f.geometry for f in frames], device)
     graph = build_graph(together, config.pairwise_cutoff, config.three_body_cutoff)
     stresses = [np.full((3, 3), np.nan) if f.stress is None else f.stress for f in frames]

@@ -27,16 +27,16 @@ _ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError, MatrisEr
 
 def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """
-    Yield the documents of a file, whether a list, a mapping of mappings or a document after the other.
+    Yield the labelled documents of a file: a list, nested mappings, or several documents one after the other.
 
     Parameters
     ----------
     name
-        Of the file.
+        Name of the file.
     stream
-        Its text, which may be larger than memory.
+        Its text, of any size.
     options
-        How to read stresses, and limits.
+        Units and limits.
     """
     text = JsonStream(stream)
     number = 0
@@ -53,12 +53,12 @@ def read_json_frames(name: str, stream: TextIO, options: LabelOptions) -> Iterat
 def read_json_lines(name: str, stream: TextIO, options: LabelOptions) -> Iterator[Outcome]:
     """Yield the documents of a file with one a line; a broken line costs only itself."""
     for number, _, value in read_lines(stream):
-        where = f"{name}:{number}"
+        location = f"{name}:{number}"
         if isinstance(value, ValueError):
-            yield unreadable(where, value)
+            yield unreadable(location, value)
             continue
         for path, document in _labelled((), value):
-            yield from_document(where, document, options, path)
+            yield from_document(location, document, options, path)
 
 
 def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
@@ -70,39 +70,39 @@ def _labelled(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
             yield from _labelled((*path, step), part)
 
 
-def from_document(where: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
+def from_document(location: str, document: dict[str, Any], options: LabelOptions, path: Path = ()) -> Outcome:
     """
-    Take a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
+    Convert a document of MPtrj or MatPES, or one with labels under ASE's names beside its structure.
 
     Parameters
     ----------
     where
-        Source and place.
+        Source, and location in the source.
     document
-        With ``structure``, a pymatgen structure as a dictionary.
+        Mapping with ``structure``, a pymatgen structure as a dictionary.
     options
-        How to read its stress, and limits.
+        Units and limits.
     path
-        Names of the mappings around it.
+        Names of the enclosing mappings.
     """
     try:
         structure = document["structure"]
         if "force" in document and ("uncorrected_total_energy" in document or "energy_per_atom" in document):
             labels, names = _mptrj(path, document, options)
             if labels["energy"] is None:
-                detail = "it has the corrected energy only, which no potential learns"
-                return Rejected(where, "no energy", detail)
+                detail = "it has only the corrected energy, which potentials are not trained on"
+                return Rejected(location, "no energy", detail)
         elif "matpes_id" in document:
             labels, names = _matpes(document, options)
         else:
             labels, names = _plain(document, options)
-        return take(where, _geometry(structure), labels, options, **names)
+        return take(location, _geometry(structure), labels, options, **names)
     except _ERRORS as error:
-        return unreadable(where, error)
+        return unreadable(location, error)
 
 
 def _geometry(structure: dict[str, Any]) -> Geometry:
-    """Read a structure as arrays, which takes a fraction of the time that pymatgen needs; odd ones are left to it."""
+    """Read a structure as arrays, which is much faster than pymatgen; unusual structures are left to pymatgen."""
     sites = structure["sites"]
     species = [site["species"] for site in sites]
     numbers = [atomic_numbers.get(kinds[0]["element"], 0) for kinds in species if len(kinds) == 1]

@@ -1,4 +1,4 @@
-"""A labelled structure on its way from a source into a set, or the reason why it is not taken."""
+"""A labelled frame of a source, or the reason why a frame was rejected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRESS_UNITS = {
     "eV/Å³": 1.0, "eV/A^3": 1.0, "eV/A**3": 1.0, "eV/Ang^3": 1.0, "eV/angstrom^3": 1.0,
     "GPa": GPa, "kbar": 0.1 * GPa, "kB": 0.1 * GPa,
 }  # fmt: skip
-"""Units of stress that sources name, in eV/Å³."""
+"""Names of stress units, and their values in eV/Å³."""
 
 SPLITS: dict[str, Split] = {
     "train": "training",
@@ -35,31 +35,31 @@ SPLITS: dict[str, Split] = {
     "valid": "validation",
     "validation": "validation",
 }
-"""What sources call the two parts."""
+"""Names that sources use for the two parts."""
 
 MAX_STRESS = 20.0
-"""Largest stress component (eV/Å³, 3,200 GPa) that is taken for one: beyond it, the unit is another."""
+"""Largest accepted stress component (eV/Å³; 3,200 GPa): a larger value must have another unit."""
 
 
 @dataclass(frozen=True)
 class Labelled:
     """
-    A frame that can be learnt from.
+    A frame that can be used for training.
 
     Parameters
     ----------
     frame
         The frame.
     where
-        Its source and its place there.
+        Source, and location in the source.
     scale
-        Energy scale, if the source tells it.
+        Energy scale, if the source names it.
     split
-        The part it belongs to, if the source tells it.
+        Part of the set, if the source names it.
     """
 
     frame: Frame
-    where: str
+    location: str
     scale: str | None = None
     split: Split | None = None
 
@@ -67,24 +67,24 @@ class Labelled:
 @dataclass(frozen=True)
 class Rejected:
     """
-    A frame that cannot be learnt from.
+    A frame that cannot be used for training.
 
     Parameters
     ----------
     where
-        Its source and its place there.
+        Source, and location in the source.
     reason
-        In words that frames of the same fault share.
+        Reason, in words shared by all frames with the same fault.
     detail
-        The culprit.
+        Details of this frame.
     """
 
-    where: str
+    location: str
     reason: str
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+        return f"{self.location}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
 
 
 type Outcome = Labelled | Rejected
@@ -93,18 +93,18 @@ type Outcome = Labelled | Rejected
 @dataclass(frozen=True)
 class LabelOptions:
     """
-    How to read labels.
+    Units and limits of labels.
 
     Parameters
     ----------
     max_force
         Largest force on an atom (eV/Å).
     stress_unit
-        One of `STRESS_UNITS`, for sources that name none. Extended XYZ and ASE databases are in eV/Å³ unless it is
-        given, MPtrj and MatPES in kbar always.
+        Unit in sources that name none, one of `STRESS_UNITS`. By default, extended XYZ and ASE databases are in eV/Å³.
+        MPtrj and MatPES are always in kbar.
     flip_stress
-        Whether stresses are positive under compression; in the sign of a source that has one, such as MPtrj, if not
-        asked for.
+        Whether to reverse the sign of stresses, which are positive under tension by default, or have the known sign of
+        the source, such as MPtrj.
     """
 
     max_force: float = 100.0
@@ -113,21 +113,26 @@ class LabelOptions:
 
     def stress(self, value: Any, unit: str | None, *, flipped: bool = False) -> NDArray[np.float64] | None:
         """
-        Bring a stress to eV/Å³, positive under tension.
+        Convert a stress to eV/Å³, positive under tension.
 
         Parameters
         ----------
         value
             Shape (3, 3) or (9,), or (6,) in the order xx, yy, zz, yz, xz, xy; or None.
         unit
-            Of `STRESS_UNITS`.
+            One of `STRESS_UNITS`.
         flipped
-            Whether the source counts compression as positive.
+            Whether stresses of the source are positive under compression.
 
         Raises
         ------
         ValueError
-            For another shape, no unit, or one that is not known.
+            For another shape, or a missing or unknown unit.
+
+        Examples
+        --------
+        >>> LabelOptions().stress([1, 1, 1, 0, 0, 0], "GPa").diagonal().round(5)
+        array([0.00624, 0.00624, 0.00624])
         """
         if value is None:
             return None
@@ -146,7 +151,7 @@ class LabelOptions:
 
 
 def take(
-    where: str,
+    location: str,
     geometry: Geometry,
     labels: dict[str, Any],
     options: LabelOptions,
@@ -156,23 +161,23 @@ def take(
     split: str | None = None,
 ) -> Outcome:
     """
-    Make a frame of what a source holds, or say why not.
+    Make a frame of the data of a source, or give the reason for its rejection.
 
     Parameters
     ----------
     where
-        Source and place.
+        Source, and location in the source.
     geometry
         The atoms.
     labels
         ``energy`` (eV), ``forces`` (eV/Å), ``stress`` (eV/Å³, shape (3, 3)) and ``magmoms`` (μB); the last two may be
         absent or None.
     options
-        Limits.
+        Limits of labels.
     material, scale, split
-        As the source names them; by default the material is the reduced formula.
+        Names in the source; by default the material is the reduced formula.
     """
-    if (rejected := _fault_of_geometry(where, geometry)) is not None:
+    if (rejected := _fault_of_geometry(location, geometry)) is not None:
         return rejected
     energy, forces, stress, magmoms = (labels.get(name) for name in ("energy", "forces", "stress", "magmoms"))
     n_atoms = len(geometry.numbers)
@@ -184,9 +189,9 @@ def take(
     ):
         if value is None:
             if name in ("energy", "forces"):
-                return Rejected(where, f"no {name}")
+                return Rejected(location, f"no {name}")
         elif np.shape(value) != shape:
-            return Rejected(where, f"{name} of wrong shape", f"{np.shape(value)} instead of {shape}")
+            return Rejected(location, f"{name} of wrong shape", f"{np.shape(value)} instead of {shape}")
     frame = Frame(
         geometry=geometry,
         energy=float(energy),  # type: ignore[arg-type]
@@ -195,28 +200,28 @@ def take(
         material=material or reduced_formula(geometry.numbers),
         magmoms=None if magmoms is None else np.asarray(magmoms, dtype=float),
     )
-    if (rejected := _fault_of_labels(where, frame, options)) is not None:
+    if (rejected := _fault_of_labels(location, frame, options)) is not None:
         return rejected
     part = SPLITS.get(split or "")
-    return Labelled(replace(frame, validation=part == "validation"), where, scale, part)
+    return Labelled(replace(frame, validation=part == "validation"), location, scale, part)
 
 
-def _fault_of_geometry(where: str, geometry: Geometry) -> Rejected | None:
+def _fault_of_geometry(location: str, geometry: Geometry) -> Rejected | None:
     if not len(geometry.numbers):
-        return Rejected(where, "no atoms")
+        return Rejected(location, "no atoms")
     if not (np.isfinite(geometry.positions).all() and np.isfinite(geometry.cell).all()):
-        return Rejected(where, "geometry with NaN")
+        return Rejected(location, "geometry with NaN")
     unknown = (geometry.numbers < 1) | (geometry.numbers > MAX_ATOMIC_NUMBER)
     if unknown.any():
         z = int(geometry.numbers[unknown][0])
         symbol = chemical_symbols[z] if 0 <= z < len(chemical_symbols) else "?"
-        return Rejected(where, "unknown element", f"{symbol}, atomic number {z}")
+        return Rejected(location, "unknown element", f"{symbol}, atomic number {z}")
     if geometry.volume < 1e-3 * len(geometry.numbers):
-        return Rejected(where, "cell without volume", f"{geometry.volume:.3g} Å³")
+        return Rejected(location, "cell without volume", f"{geometry.volume:.3g} Å³")
     return None
 
 
-def _fault_of_labels(where: str, frame: Frame, options: LabelOptions) -> Rejected | None:
+def _fault_of_labels(location: str, frame: Frame, options: LabelOptions) -> Rejected | None:
     for name, value in (
         ("energy", frame.energy),
         ("forces", frame.forces),
@@ -224,22 +229,22 @@ def _fault_of_labels(where: str, frame: Frame, options: LabelOptions) -> Rejecte
         ("magmoms", frame.magmoms),
     ):
         if value is not None and not np.isfinite(value).all():
-            return Rejected(where, f"{name} with NaN")
+            return Rejected(location, f"{name} with NaN")
     largest = float(np.linalg.norm(frame.forces, axis=1).max())
     if largest > options.max_force:
-        return Rejected(where, f"force above {options.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
+        return Rejected(location, f"force above {options.max_force:g} eV/Å", f"{largest:.3g} eV/Å")
     if frame.stress is not None:
         strongest = float(np.abs(frame.stress).max())
         if strongest > MAX_STRESS:
-            return Rejected(where, "stress of no crystal; is its unit right?", f"{strongest:.3g} eV/Å³")
+            return Rejected(location, "stress of no crystal; is its unit right?", f"{strongest:.3g} eV/Å³")
         skew = float(np.abs(frame.stress - frame.stress.T).max())
         if skew > 1e-3 + 0.01 * strongest:
-            return Rejected(where, "stress is not symmetric", f"by {skew:.3g} eV/Å³")
+            return Rejected(location, "stress is not symmetric", f"by {skew:.3g} eV/Å³")
     return None
 
 
 def reduced_formula(numbers: NDArray[np.int64]) -> str:
-    """Reduced formula in Hill order, whatever the cell."""
+    """Return the reduced formula in Hill order."""
     elements, counts = np.unique(numbers, return_counts=True)
     return _formula(tuple(elements.tolist()), tuple((counts // np.gcd.reduce(counts)).tolist()))
 
@@ -250,7 +255,9 @@ def _formula(elements: tuple[int, ...], counts: tuple[int, ...]) -> str:
     return str(Formula.from_dict(content).format("hill"))
 
 
-def unreadable(where: str, error: Exception) -> Rejected:
-    """Reject what a parser stumbles over."""
+def unreadable(location: str, error: Exception) -> Rejected:
+    """Reject a frame because of the error of a parser."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
-    return Rejected(where, text if isinstance(error, ValueError) and text.startswith("stress ") else "unreadable", text)
+    return Rejected(
+        location, text if isinstance(error, ValueError) and text.startswith("stress ") else "unreadable", text
+    )

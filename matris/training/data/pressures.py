@@ -1,4 +1,4 @@
-"""Whether stresses have the right sign and unit, judged by a potential, where no two frames can be compared."""
+"""Check of the sign and unit of stresses with a potential, for sources without comparable pairs of frames."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from matris.model.potential import Potential
     from matris.training.data.frame import Frame
 
-_KEPT = 64  # frames that are judged
+_KEPT = 64  # frames that are compared
 _FEWEST = 8
 _LARGEST = 40  # atoms
-_PRESSED = 1.0 * GPa  # of the potential's pressure: below, it may be wrong about the sign
+_PRESSED = 1.0 * GPa  # least pressure of the potential; at smaller ones, its sign is uncertain
 _AGREEING = 0.85  # share of the frames
 
 
 class Pressures:
     """
-    The frames of largest pressure, to compare with what a potential says of them.
+    The frames of largest pressure, for comparison with a potential.
 
-    A potential that is wrong by half still knows whether a crystal is under compression.
+    Even a potential with errors of 50 % predicts whether a crystal is under compression.
 
     Parameters
     ----------
     elements
-        Of the potential.
+        Elements of the potential.
     """
 
     def __init__(self, elements: Collection[str]) -> None:
@@ -41,7 +41,7 @@ class Pressures:
         self._least = 0.0
 
     def add(self, frame: Frame) -> None:
-        """Look at a frame."""
+        """Keep a frame if its pressure is large enough."""
         if frame.stress is None or len(frame.forces) > _LARGEST or not frame.geometry.pbc.all():
             return
         if _pressed(frame) > self._least and frame.symbols <= self._elements:
@@ -51,13 +51,13 @@ class Pressures:
                 self._least = _pressed(self._kept[-1])
 
     def compare(self, potential: Potential) -> Agreement | None:
-        """Ask a potential; None if too few frames are under pressure."""
+        """Compare with a potential; None if too few frames are under pressure."""
         frames = sorted(self._kept, key=_pressed, reverse=True)[:_KEPT]
-        found = [np.trace(p.stress) / 3 for p in potential.predict_geometries([f.geometry for f in frames])]
+        pressures = [np.trace(p.stress) / 3 for p in potential.predict_geometries([f.geometry for f in frames])]
         ratios = np.array(
             [
                 float(np.trace(frame.stress)) / 3 / pressure
-                for frame, pressure in zip(frames, found, strict=True)
+                for frame, pressure in zip(frames, pressures, strict=True)
                 if frame.stress is not None and abs(pressure) > _PRESSED
             ]
         )
@@ -69,18 +69,18 @@ class Pressures:
 @dataclass(frozen=True)
 class Agreement:
     """
-    How stresses compare with a potential's.
+    Comparison of stresses with those of a potential.
 
     Attributes
     ----------
     key
-        Of the potential.
+        Key of the potential.
     n_frames
-        Under pressure.
+        Number of frames under pressure.
     agreeing
-        Share of them whose sign is the potential's.
+        Fraction of these frames whose stress has the sign of the potential's.
     size
-        Median ratio of the stresses, without sign.
+        Median absolute ratio of the stresses.
     """
 
     key: str
@@ -89,7 +89,7 @@ class Agreement:
     size: float
 
     def problem(self) -> str | None:
-        """Say what is wrong with the stresses, if anything is."""
+        """Describe what is wrong with the stresses; None if nothing is."""
         said = f"of {self.n_frames} frames under pressure, {self.agreeing:.0%} have the sign that {self.key} gives"
         said += f", and their stress is {self.size:.3g} times as large"
         if near(self.size, 1, within=3):

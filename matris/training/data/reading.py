@@ -1,4 +1,4 @@
-"""Labelled frames of any source, one after the other."""
+"""Readers of labelled frames from files and sets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KNOWN = f"{patterns(_READERS)}; ASE's *.db; sets of 'matris data'"
 
 def files_of(path: Path) -> list[Path]:
     """
-    List the sources in a folder by name, or the one source that a path is.
+    List the sources in a folder in the order of their names, or the path itself if it is one source.
 
     Raises
     ------
@@ -44,31 +44,31 @@ def files_of(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / META).is_file():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.is_file() and (p.name.endswith(".db") or _reader(p.name)))
-    if not found:
+    files = sorted(p for p in path.iterdir() if p.is_file() and (p.name.endswith(".db") or _reader(p.name)))
+    if not files:
         raise MatrisError(f"{path}: no labelled frames in this folder; known are {KNOWN}")
-    return found
+    return files
 
 
 class LabelledFiles:
     """
-    Frames of files or sets to compare with.
+    Frames of files or sets, for comparison with a potential.
 
     Parameters
     ----------
     paths
         Files, sets, or folders of files.
     options
-        How to read stresses, and limits.
+        Units and limits.
     part
-        Of sets.
+        Part to read of sets.
 
     Attributes
     ----------
     left_out
-        After reading: why frames were left out, and how many.
+        After reading: number of frames left out, by reason.
     scales
-        After reading: energy scales that sources named.
+        After reading: energy scales named by the sources.
     """
 
     def __init__(self, paths: Iterable[Path], options: LabelOptions, part: Part = "all") -> None:
@@ -79,7 +79,7 @@ class LabelledFiles:
         self.scales: set[str] = set()
 
     def frames(self) -> Iterator[tuple[str, Frame]]:
-        """Yield name of the source, and frame."""
+        """Yield the name of the source and the frame."""
         for path in self._paths:
             if path.is_dir():
                 data = DataSet(path, self._part)
@@ -97,19 +97,37 @@ class LabelledFiles:
 
 def read_labelled(path: Path, options: LabelOptions) -> Iterator[Outcome]:
     """
-    Yield the labelled frames of a file, and what of it cannot be learnt from.
+    Yield the labelled frames of a file, and a `Rejected` for each frame that cannot be used for training.
 
     Parameters
     ----------
     path
         One of the `KNOWN`.
     options
-        How to read stresses, and limits.
+        Units and limits.
 
     Raises
     ------
     MatrisError
-        If there is no such file, or of no known kind. What is wrong inside is a `Rejected`.
+        If there is no such file, or its type is not known.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     copper, unlabelled = bulk("Cu"), bulk("Cu")
+    ...     copper.calc = EMT()
+    ...     _ = copper.get_forces(), copper.get_stress()
+    ...     path = Path(folder) / "copper.extxyz"
+    ...     copper.write(path)
+    ...     unlabelled.write(path, append=True)
+    ...     for outcome in read_labelled(path, LabelOptions()):
+    ...         print(outcome if isinstance(outcome, Rejected) else outcome.frame.formula)
+    Cu
+    copper.extxyz:1: no energy
     """
     if path.is_dir():
         yield from DataSet(path).labelled()
@@ -132,19 +150,18 @@ def read_labelled(path: Path, options: LabelOptions) -> Iterator[Outcome]:
 
 def read_frames(paths: Iterable[Path]) -> Iterator[Frame]:
     """
-    Read labelled frames, all of which must be sound.
+    Read labelled frames; a frame that cannot be used for training is an error.
 
     Parameters
     ----------
     paths
-        Files or sets that `read_labelled` reads, such as extended XYZ with energy, forces
-        and, if known, stress and magnetic moments (eV, eV/Å, eV/Å³, μB). Where they name a ``material`` or a ``split``
-        ("val" sets a frame aside), it is used.
+        Files or sets for `read_labelled`, such as extended XYZ with energy, forces and, optionally, stress and magnetic
+        moments (eV, eV/Å, eV/Å³, μB). The keys ``material`` and ``split`` ("val" for validation) are used.
 
     Raises
     ------
     MatrisError
-        For a file that cannot be read, or a frame that cannot be learnt from; names file and frame.
+        For a file that cannot be read, or a frame that cannot be used; the message names both.
     """
     for path in paths:
         for taken in read_labelled(path, LabelOptions(max_force=math.inf)):

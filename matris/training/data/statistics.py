@@ -1,4 +1,4 @@
-"""What a set of labels looks like: sizes, elements, and how large its labels are."""
+"""Statistics of a set: sizes, elements and labels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CHUNK = 4096  # frames looked at together
-_SAMPLE = 2**18  # values that quantiles are taken from, at least
+_CHUNK = 4096  # frames processed at once
+_SAMPLE = 2**18  # least number of values for quantiles
 _QUANTILES = {"median": 0.5, "p99": 0.99}
 
 
 class _Values:
-    """Statistics of a stream of values: exact but for quantiles, which every n-th of very many gives."""
+    """Statistics of a stream of values; exact except for quantiles, which use every n-th of many values."""
 
     def __init__(self) -> None:
         self.n, self._sum, self._squares = 0, 0.0, 0.0
         self._least, self._most = np.inf, -np.inf
         self._sample = Thinned(_SAMPLE)
 
-    def add(self, found: NDArray[Any]) -> None:
-        values: NDArray[np.float64] = np.asarray(found, dtype=float).ravel()
+    def add(self, sample: NDArray[Any]) -> None:
+        values: NDArray[np.float64] = np.asarray(sample, dtype=float).ravel()
         values = values[np.isfinite(values)]
         if not len(values):
             return
@@ -65,19 +65,19 @@ def describe(
     Parameters
     ----------
     arrays
-        Those of the set, by name.
+        Arrays of the set, by name.
     kept
-        Frames that count, shape (n_frames,).
+        Mask of the frames to describe, shape (n_frames,).
     residuals
-        Energies without what the elements explain (eV/atom), shape (n_frames,).
+        Energies minus the element energies (eV/atom), shape (n_frames,).
     element_energies
-        What they explain (eV/atom), shape (94,).
+        Fitted energy of each element (eV/atom), shape (94,).
 
     Returns
     -------
     dict
-        ``elements``: frames and atoms of each, and its energy (eV/atom); ``labels``: by name n, mean, standard
-        deviation, least, largest, median and 99th percentile.
+        ``elements``: number of frames and atoms of each element, and its energy (eV/atom); ``labels``: number, mean,
+        standard deviation, minimum, maximum, median and 99th percentile of each quantity.
     """
     names = (
         "atoms", "volume (Å³/atom)", "energy (eV/atom)", "energy less elements (eV/atom)", "force (eV/Å)",
@@ -95,7 +95,7 @@ def describe(
         )
         forces = arrays["forces"][per_atom[0]][per_atom[1]].astype(float)
         stresses = arrays["stresses"][chunk].astype(float)
-        for name, found in zip(
+        for name, sample in zip(
             names,
             (
                 n_atoms,
@@ -109,7 +109,7 @@ def describe(
             ),
             strict=True,
         ):
-            values[name].add(found)
+            values[name].add(sample)
     return {
         "elements": {
             chemical_symbols[z]: {
@@ -126,7 +126,7 @@ def describe(
 def _chunks(
     offsets: NDArray[np.int64], kept: NDArray[np.bool_]
 ) -> Iterator[tuple[NDArray[np.int64], tuple[slice, NDArray[np.bool_]], NDArray[np.int64]]]:
-    """Yield frames that are kept, where their atoms are (a range, and which of it), and how many each has."""
+    """Yield indices of chosen frames, their atoms (a range, and a mask within it), and their numbers of atoms."""
     for start in range(0, len(kept), _CHUNK):
         stop = min(start + _CHUNK, len(kept))
         here = kept[start:stop]

@@ -1,4 +1,4 @@
-"""Some of very many values, spread evenly, in memory that does not grow."""
+"""An evenly spaced sample of a stream of values, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Thinned:
     Parameters
     ----------
     limit
-        Rows that are kept: so many at least once there are, and fewer than twice as many afterwards.
+        Least number of rows that are kept if as many were added; fewer than twice as many are kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -26,7 +26,7 @@ class Thinned:
         self._n_kept, self._stride, self._skipped = 0, 1, 0
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Look at rows, shape (n, …)."""
+        """Add rows, shape (n, …)."""
         chosen = rows[-self._skipped % self._stride :: self._stride]
         self._skipped = (self._skipped + len(rows)) % self._stride
         self._kept.append(chosen)
@@ -36,5 +36,5 @@ class Thinned:
             self._n_kept, self._stride, self._skipped = len(self._kept[0]), 2 * self._stride, 0
 
     def rows(self) -> NDArray[Any]:
-        """Rows that were kept; at least one must have been added."""
+        """Return the rows that were kept; at least one must have been added."""
         return np.concatenate(self._kept)

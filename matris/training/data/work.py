@@ -1,4 +1,4 @@
-"""Whether labels belong together: energy differences are the work that forces and stresses do."""
+"""Consistency check of labels: energy differences must equal the work of forces and stresses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ase.units import GPa
 if TYPE_CHECKING:
     from matris.training.data.frame import Frame
 
-_REMEMBERED = 1000  # materials of which the last frame is kept
-_PAIRS = 5000  # enough
-_FEWEST = 8  # pairs that a verdict needs
-_FURTHEST, _STRAIN = 0.3, 0.08  # Å, and relative: beyond, the trapezoidal rule is no rule
+_REMEMBERED = 1000  # materials whose last frame is kept
+_PAIRS = 5000  # largest number of pairs
+_FEWEST = 8  # least number of pairs for a result
+_FURTHEST, _STRAIN = 0.3, 0.08  # Å, and relative; the trapezoidal rule fails beyond
 _NOTICEABLE = 1e-3  # eV/atom of work, above the noise of energies
-_MOVED = 1e-6  # Å, and relative: below, nothing has
+_MOVED = 1e-6  # Å, and relative; smaller changes count as none
 _SMALL = 0.3  # of the work
 _HARTREE, _RYDBERG = 27.211386245988, 13.605693122994  # eV
 STRESS_RATIOS = {
@@ -27,16 +27,16 @@ STRESS_RATIOS = {
     "stresses in GPa instead of kbar": 10.0,
     "stresses in kbar instead of GPa": 0.1,
 }
-"""Mistakes, and energy rise over work that they lead to."""
+"""Mistakes, and the resulting ratio of energy difference to work."""
 _FORCE_RATIOS = {"energies in Hartree instead of eV": 1 / _HARTREE, "energies in Rydberg instead of eV": 1 / _RYDBERG}
 
 
 class WorkCheck:
     """
-    Compare frames of the same material that lie close together.
+    Comparison of frames of the same material with similar geometries.
 
-    Between two of them, the energy rises by minus the mean forces times the displacements of the atoms in the cell,
-    plus volume times mean stress times strain, by the trapezoidal rule. The signs and units of all three labels enter.
+    By the trapezoidal rule, the energy difference of two frames is minus the mean forces times the displacements of the
+    atoms in the cell, plus volume times mean stress times strain. The signs and units of all three labels enter.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class WorkCheck:
         self._pairs: list[tuple[int, float, float, float]] = []
 
     def add(self, frame: Frame) -> None:
-        """Look at a frame, and compare it with the one before it of the same material."""
+        """Compare a frame with the previous frame of the same material."""
         if len(self._pairs) >= _PAIRS:
             return
         key = (frame.material, frame.geometry.numbers.tobytes())
@@ -56,20 +56,20 @@ class WorkCheck:
 
     def ratios(self) -> dict[str, tuple[float, float, int]]:
         """
-        Energy rise over work, by ``"forces"`` and ``"stress"``, each where that one does most of the work.
+        Ratio of energy difference to work, for ``"forces"`` and ``"stress"``, from pairs where this label dominates.
 
         Returns
         -------
         dict
-            Median ratio, 1 for labels that belong together; the median of it times the number of atoms, 1 if energies
-            are those of an atom; and how many pairs they come from.
+            Median ratio, which is 1 for consistent labels; median of the ratio times the number of atoms, which is 1 if
+            energies are per atom; and number of pairs.
         """
         if not self._pairs:
             return {}
         n_atoms, rise, of_forces, of_stress = np.array(self._pairs).T
-        found = {}
+        ratios = {}
         for name, work, other in (("forces", of_forces, of_stress), ("stress", of_stress, of_forces)):
-            needed = rise - other  # what the work should be; it tells also where a wrong unit makes the work tiny
+            needed = rise - other  # expected work; also significant where a wrong unit makes the work tiny
             telling = [
                 (np.abs(size) > _NOTICEABLE * n_atoms) & (np.abs(other) < _SMALL * np.abs(size))
                 for size in (work, needed)
@@ -78,11 +78,11 @@ class WorkCheck:
             if chosen.sum() >= _FEWEST:
                 ratio = needed[chosen] / work[chosen]
                 per_atom = float(np.median(ratio * n_atoms[chosen]))
-                found[name] = float(np.median(ratio)), per_atom, int(chosen.sum())
-        return found
+                ratios[name] = float(np.median(ratio)), per_atom, int(chosen.sum())
+        return ratios
 
     def problem(self) -> str | None:
-        """Say what is wrong with the labels; None if nothing is, or too few frames could be compared."""
+        """Describe what is wrong with the labels; None if nothing is, or too few frames could be compared."""
         for name, (ratio, per_atom, n_pairs) in self.ratios().items():
             if near(ratio, 1):
                 continue
@@ -92,7 +92,7 @@ class WorkCheck:
             if near(-ratio, 1):
                 if name == "stress":
                     return f"the stress has the wrong sign: {said}; give --flip-stress, or leave it out"
-                return f"the forces have the wrong sign: {said}; turn them round"
+                return f"the forces have the wrong sign: {said}; reverse their sign"
             for words, factor in (STRESS_RATIOS if name == "stress" else _FORCE_RATIOS).items():
                 if near(abs(ratio), factor):
                     also = ", and the sign is wrong" if ratio < 0 else ""
@@ -102,7 +102,7 @@ class WorkCheck:
 
 
 def _work(a: Frame, b: Frame) -> tuple[float, float] | None:
-    """Work of forces and of stress from one frame to another (eV); None if they are too far apart, or the same."""
+    """Work of forces and of stress from one frame to another (eV); None if they differ too much or not at all."""
     change = b.geometry.cell - a.geometry.cell
     if np.abs(np.linalg.solve(a.geometry.cell, change)).max() > 2 * _STRAIN:  # turned, or other lattice vectors
         return None

@@ -1,4 +1,4 @@
-"""From labelled frames to a set on disk: streamed, checked, split by material, and there only when it is complete."""
+"""Writer of sets: streams, checks and splits labelled frames; the folder appears when it is complete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REJECTED = "rejected.csv"
 
 _ROBUST = 1.4826  # from the median absolute deviation to a standard deviation
 _DEVIATIONS = 12.0
-_TOLERATED = 1.0  # eV/atom, never an outlier
+_TOLERATED = 1.0  # eV/atom; smaller deviations are never outliers
 
 type SplitBy = Literal["formula", "material", "source"]
 
@@ -52,15 +52,15 @@ class SetOptions:
     Parameters
     ----------
     validation
-        Share of the groups that is set aside.
+        Fraction of the groups that is set aside for validation.
     split_by
-        What makes a group, which is never split: the reduced formula, the material as the source names it, or the
-        source itself. Where sources say to which part a frame belongs, that holds for its group.
+        Definition of a group, which is never split: frames of the same reduced formula, of the same material as named
+        by the source, or of the same source. If a source assigns a frame to a part, its whole group belongs to it.
     energy_scale
-        Of all labels; by default as the sources say.
+        Energy scale of all labels; by default as named by the sources.
     max_residual
-        Largest distance of an energy from what the elements explain (eV/atom); by default twelve robust standard
-        deviations, and 1 eV/atom at least.
+        Largest deviation of an energy from the fitted element energies (eV/atom); by default twelve robust standard
+        deviations, but at least 1 eV/atom.
     check_labels
         Whether to refuse labels that contradict each other, see `matris.training.data.work.WorkCheck`.
     """
@@ -87,13 +87,13 @@ def write_set(
     output
         The folder, which must not exist. It appears when it is complete.
     sources
-        Names, and the frames of each.
+        Name and frames of each source.
     options
-        How.
+        Options of the set.
     watch
-        Called after every frame with the numbers of frames taken and rejected.
+        Called after every frame with the numbers of accepted and rejected frames.
     potential
-        What to ask for signs and units of stresses that no two frames tell.
+        Potential that checks the sign and unit of stresses of sources without comparable pairs of frames.
 
     Returns
     -------
@@ -102,10 +102,27 @@ def write_set(
     Raises
     ------
     MatrisError
-        If the folder exists, nothing can be learnt from, the labels of a source contradict each other, the sources are
-        on different energy scales, or there is nothing to set aside.
+        If the folder exists, no frame can be used, the labels of a source are inconsistent, the sources are on
+        different energy scales, or no group is left for one of the parts.
     OSError
-        If it cannot be written.
+        If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from ase.build import bulk
+    >>> from matris.model.graph import Geometry
+    >>> from matris.training.data.frame import Frame
+    >>> from matris.training.data.labelled import Labelled
+    >>> frames = [
+    ...     Labelled(Frame(Geometry.of(bulk(symbol)), -3.0, np.zeros((1, 3)), np.zeros((3, 3)), symbol), symbol)
+    ...     for symbol in ("Cu", "Ag", "Au")
+    ... ]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = write_set(Path(folder) / "metals", [("example", frames)], SetOptions(validation=0.1))
+    ...     print(len(data.part("training")), len(data.part("validation")), data.meta["n_materials"])
+    2 1 3
     """
     options = options or SetOptions()
     with _partial(output) as folder:
@@ -120,13 +137,13 @@ def write_set(
             spool.finish()
         if not spool.n_frames:
             reasons = ", ".join(f"{reason} ({n})" for reason, n in spool.rejected.most_common(5))
-            raise MatrisError(f"nothing to learn from: {reasons or 'the sources are empty'}")
+            raise MatrisError(f"no frames to train on: {reasons or 'the sources are empty'}")
         _complete(folder, spool, options)
     return DataSet(output)
 
 
 def _complete(folder: Path, spool: _Spool, options: SetOptions) -> None:
-    """Find outliers, split, and describe what is there."""
+    """Remove outliers, split the frames, and write the description of the set."""
     scale = options.energy_scale or _one_scale(spool.scales)
     (folder / "materials.json").write_text(json.dumps([name for name, _ in spool.materials]))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS if name != "parts"}
@@ -166,7 +183,7 @@ def _complete(folder: Path, spool: _Spool, options: SetOptions) -> None:
 
 @dataclass
 class _Source:
-    """What is known of a source."""
+    """Numbers and checks of a source."""
 
     name: str
     n_frames: int = 0
@@ -176,7 +193,7 @@ class _Source:
 
 
 class _Spool:
-    """Arrays on disk that grow."""
+    """Arrays on disk to which frames are appended."""
 
     def __init__(self, folder: Path, potential: Potential | None) -> None:
         self._folder = folder
@@ -196,7 +213,7 @@ class _Spool:
         for name in ARRAYS:
             self._files[name] = self._stack.enter_context((self._folder / f"{name}.npy").open("w+b"))
             self._head(name)
-        self._where = self._stack.enter_context((self._folder / WHERE).open("w", encoding="utf-8"))
+        self._locations = self._stack.enter_context((self._folder / WHERE).open("w", encoding="utf-8"))
         rejected = self._stack.enter_context((self._folder / REJECTED).open("w", newline="", encoding="utf-8"))
         self._rejects = csv.writer(rejected)
         self._rejects.writerow(("where", "reason", "detail"))
@@ -207,7 +224,7 @@ class _Spool:
         self._stack.close()
 
     def begin(self, name: str) -> None:
-        """Go on to a source."""
+        """Start a source."""
         self.sources.append(_Source(name))
         self._begin_checks()
 
@@ -216,7 +233,7 @@ class _Spool:
         self._pressures = Pressures(() if self._potential is None else self._potential.elements)
 
     def end(self, *, check: bool) -> None:
-        """Judge the labels of a source."""
+        """Check the labels of a source."""
         source = self.sources[-1]
         source.work = {name: {"ratio": ratio, "pairs": n} for name, (ratio, _, n) in self._check.ratios().items()}
         if not check:
@@ -226,27 +243,27 @@ class _Spool:
             source.pressures = self._pressures.compare(self._potential)
             problem = source.pressures.problem() if source.pressures else None
         if problem is not None:
-            raise MatrisError(f"{source.name}: {problem}; or --no-check to take them as they are")
+            raise MatrisError(f"{source.name}: {problem}; or use --no-check to accept the labels unchecked")
 
     def add(self, item: Outcome) -> None:
-        """Store a frame, or why there is none."""
+        """Store a frame, or the reason of its rejection."""
         source = self.sources[-1]
         if isinstance(item, Rejected):
             self.rejected[item.reason] += 1
             source.n_rejected += 1
-            self._rejects.writerow((item.where, item.reason, item.detail))
+            self._rejects.writerow((item.location, item.reason, item.detail))
             return
         frame, geometry = item.frame, item.frame.geometry
         material = self.materials.setdefault((frame.material, reduced_formula(geometry.numbers)), len(self.materials))
         if item.split is not None:
             self.declared.setdefault((material, len(self.sources) - 1), set()).add(item.split)
         if item.scale is not None:
-            self.scales.setdefault(item.scale, item.where)
+            self.scales.setdefault(item.scale, item.location)
         n_atoms = len(geometry.numbers)
         self.n_frames, self.n_atoms, source.n_frames = self.n_frames + 1, self.n_atoms + n_atoms, source.n_frames + 1
         self._check.add(frame)
         self._pressures.add(frame)
-        self._where.write(" ".join(item.where.split()) + "\n")
+        self._locations.write(" ".join(item.location.split()) + "\n")
         self._append("offsets", np.array(self.n_atoms))
         self._append("cells", geometry.cell)
         self._append("pbc", geometry.pbc)
@@ -260,7 +277,7 @@ class _Spool:
         self._append("magmoms", np.full(n_atoms, np.nan) if frame.magmoms is None else frame.magmoms, n_atoms)
 
     def finish(self) -> None:
-        """Write how long the arrays are, and wait until they are on the disk."""
+        """Write the final lengths of the arrays, and sync them to disk."""
         for name, stream in self._files.items():
             stream.seek(0)
             self._head(name)
@@ -268,7 +285,7 @@ class _Spool:
             os.fsync(stream.fileno())
 
     def _head(self, name: str) -> None:
-        """Write the head of an array; numpy leaves room in it for a larger number of rows."""
+        """Write the header of an array; numpy pads it, so that the number of rows can grow."""
         dtype, shape = ARRAYS[name]
         head = {"descr": dtype, "fortran_order": False, "shape": (self._rows[name], *shape)}
         np.lib.format.write_array_header_1_0(self._files[name], head)
@@ -280,7 +297,7 @@ class _Spool:
 
 def _one_scale(scales: dict[str, str]) -> str | None:
     if len(scales) > 1:
-        said = ", ".join(f"{scale} ({where})" for scale, where in scales.items())
+        said = ", ".join(f"{scale} ({location})" for scale, location in scales.items())
         raise MatrisError(f"the sources are on different energy scales: {said}; make a set of each")
     return next(iter(scales), None)
 
@@ -289,10 +306,10 @@ def _parts(
     spool: _Spool, materials: NDArray[np.int32], sources: NDArray[np.uint16], options: SetOptions
 ) -> tuple[NDArray[np.uint8], bool]:
     """
-    Part of each frame, and whether sources decided about any.
+    Assign a part to each frame; also return whether a source assigned any.
 
-    A group's hash decides, so that it is in the same part of any set; where no group falls below the share, the one
-    with the smallest hash is set aside, and where all do, the one with the largest is not.
+    The hash of a group decides, so that a group is in the same part of every set. If no group would be set aside, the
+    one with the smallest hash is; if all groups would be, the one with the largest hash is not.
     """
     named, formulas = zip(*spool.materials, strict=True)
     keys = {"formula": formulas, "material": named}
@@ -308,7 +325,7 @@ def _parts(
         raise MatrisError(
             f"the sources put frames of {options.split_by} {torn[0]} into both parts"
             + (f", and of {len(torn) - 1} more" if len(torn) > 1 else "")
-            + ": such frames are too alike to validate with; group by something finer (--split-by) or drop 'split'"
+            + ": such frames are too similar for a validation; choose smaller groups (--split-by) or drop 'split'"
         )
     free = {name: _share(name) for name, parts in said.items() if not parts}
     aside = {name for name, share in free.items() if share < options.validation}
@@ -322,14 +339,14 @@ def _parts(
 
 
 def _share(name: str) -> float:
-    """Give the number from 0 to 1 that belongs to a name."""
+    """Hash a name to a number from 0 to 1."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
 def _regress(
     arrays: dict[str, NDArray[Any]], max_residual: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Element energies, and the distance of each frame's energy from theirs (eV/atom), NaN for outliers."""
+    """Fit element energies; also return the residual energy of each frame (eV/atom), NaN for outliers."""
     offsets = np.asarray(arrays["offsets"])
     compositions, energies = fractions(arrays["numbers"], offsets), np.asarray(arrays["energies"]) / np.diff(offsets)
     elements = least_absolute(compositions, energies)
@@ -343,7 +360,7 @@ def _regress(
 def _reject_outliers(
     folder: Path, indices: NDArray[np.int64], arrays: dict[str, NDArray[Any]], elements: NDArray[np.float64]
 ) -> None:
-    """Add outliers to the list of what was rejected."""
+    """Add outliers to the list of rejected frames."""
     wanted = set(indices.tolist())
     with (
         (folder / WHERE).open(encoding="utf-8") as places,
@@ -355,7 +372,7 @@ def _reject_outliers(
                 numbers = arrays["numbers"][slice(*arrays["offsets"][i : i + 2].tolist())]
                 per_atom = float(arrays["energies"][i]) / len(numbers)
                 expected = float(elements[numbers.astype(np.int64) - 1].mean())
-                detail = f"{per_atom:.3f} eV/atom where the elements explain {expected:.3f}"
+                detail = f"{per_atom:.3f} eV/atom, but {expected:.3f} from the fitted element energies"
                 writer.writerow((place.rstrip("\n"), "energy outlier", detail))
 
 
@@ -365,9 +382,9 @@ _LOCK = ".lock"
 @contextmanager
 def _partial(output: Path) -> Iterator[Path]:
     """
-    Give a folder beside the one that is wanted; it takes its place if nothing goes wrong, else it is removed.
+    Yield a draft folder beside the output, which it becomes at the end of the block; after an error, it is removed.
 
-    What a killed process left behind is removed first; it is known by a lock that nobody holds.
+    Files of a killed process are removed first, if no other process holds the lock of the draft.
     """
     if output.exists():
         raise MatrisError(f"{output} exists: name another folder, or remove it")

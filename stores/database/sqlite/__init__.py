@@ -1,1 +1,1 @@
-"""The embedded store: documents in one SQLite file."""
+"""The embedded store: collections of documents in one SQLite file."""

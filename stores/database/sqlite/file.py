@@ -1,4 +1,4 @@
-"""One SQLite file that threads and processes of a machine share: opening, schema, transactions, errors explained."""
+"""A SQLite file that threads and processes of one machine share: opening, format, transactions, error messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from bson.errors import BSONError
 
 from matris.errors import StoreError
 from matris.stores.database.sqlite.disk import on_network_disk
-from matris.stores.database.sqlite.indexes import make_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,36 +22,30 @@ if TYPE_CHECKING:
 type Version = tuple[sqlite3.Connection, int, int]
 
 BUSY_SECONDS = 60
-CACHE_KIBIBYTES = 65536  # the index pages of some 100,000 documents
-APPLICATION_ID = 0x4D745253  # "MtRS" in the file's header
-SCHEMA_VERSION = 2  # entries of several fields sort
-SCHEMA = """
-CREATE TABLE documents (rid INTEGER PRIMARY KEY AUTOINCREMENT, collection TEXT NOT NULL, document BLOB NOT NULL);
-CREATE INDEX documents_of ON documents (collection);
-CREATE TABLE indexes (id INTEGER PRIMARY KEY, collection TEXT NOT NULL, fields TEXT NOT NULL,
-  is_unique INTEGER NOT NULL, sorts INTEGER NOT NULL, UNIQUE (collection, fields));
-CREATE TABLE entries (index_id INTEGER NOT NULL, rank INTEGER NOT NULL, value NOT NULL, rid INTEGER NOT NULL,
-  PRIMARY KEY (index_id, rank, value, rid)) WITHOUT ROWID;
-CREATE INDEX entries_of ON entries (rid, index_id);
-"""
+CACHE_KIBIBYTES = 65536  # holds the index pages of about 100,000 documents
+APPLICATION_ID = 0x4D745253  # "MtRS" in the header of the file
+FORMAT = 3
+SCHEMA = "CREATE TABLE documents (_id INTEGER PRIMARY KEY AUTOINCREMENT, document BLOB NOT NULL)"
+"""Each collection adds tables of its own, see `matris.stores.database.sqlite.collection`."""
 REMEDIES = {
-    sqlite3.SQLITE_NOTADB: "no SQLite database, or damaged; move it away or choose another place for the results",
-    sqlite3.SQLITE_CORRUPT: "damaged; restore a copy, or save what is left with `sqlite3 FILE .recover`",
+    sqlite3.SQLITE_NOTADB: "not a SQLite database, or damaged; move it away or choose another place for the results",
+    sqlite3.SQLITE_CORRUPT: "damaged; restore a copy, or recover the readable part with `sqlite3 FILE .recover`",
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {BUSY_SECONDS} s; wait for that process or stop it",
-    sqlite3.SQLITE_FULL: "the disk is full; nothing of this update was stored, free some space and run it again",
-    sqlite3.SQLITE_READONLY: "read-only; copy it to a place you can write to",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened or made; check that you can write in its folder",
-    sqlite3.SQLITE_TOOBIG: "a document of more than 1 GB; keep large arrays in files, or fewer in one document",
+    sqlite3.SQLITE_FULL: "the disk is full and nothing of this update was stored; free some space and run it again",
+    sqlite3.SQLITE_READONLY: "read-only; copy it to a folder that you can write to",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or created; check that you can write to its folder",
+    sqlite3.SQLITE_CONSTRAINT: "documents have the same values where a unique index allows one; remove all but one",
+    sqlite3.SQLITE_TOOBIG: "a document is larger than 1 GB; keep large arrays in files, or put fewer into one document",
     sqlite3.SQLITE_IOERR: "the disk failed, or its file system has no locks; choose a folder on a local disk",
 }
 
 
 class SQLiteFile:
-    """A connection to one results file, handed to one thread at a time.
+    """A connection to one database file, which one thread uses at a time.
 
-    It is closed while the process forks and opened anew on both sides when it is next used: SQLite's locks belong to
-    a process, and a child that inherits them in memory believes to hold what it does not. (Opening anew in the child
-    alone loses documents: the parent, the last that holds a lock, removes the log that the child goes on writing.)
+    The connection is closed while the process forks, and both processes open it again on next use. SQLite's locks
+    belong to a process, so a forked child would rely on locks that it does not hold. Opening it again in the child
+    alone would lose documents: the parent, as the last holder of a lock, removes the log that the child writes to.
     """
 
     def __init__(self, path: str) -> None:
@@ -63,13 +56,13 @@ class SQLiteFile:
         _files.add(self)
 
     def connect(self) -> None:
-        """Open the file and make it if there is none; do nothing if it is open.
+        """Open the file, and create it if it does not exist; do nothing if it is open.
 
         Raises
         ------
         StoreError
-            If the file is something else, of a newer version, damaged, on a network file system, or cannot be opened
-            or written.
+            If the file is another program's, of another format, damaged, on a network file system, or cannot be
+            opened or written.
         """
         with self.lock:
             if self._db is None:
@@ -83,7 +76,7 @@ class SQLiteFile:
             self._wanted = False
 
     def pause(self) -> None:
-        """Close the file until it is used again."""
+        """Close the file until its next use."""
         if self._db is not None:
             self._db.close()
         self._db = None
@@ -102,7 +95,7 @@ class SQLiteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection to the calling thread."""
+        """Give the calling thread the connection."""
         with self.lock, self._explained():
             if not self._wanted:
                 raise StoreError(f"{self.path} is not connected; call connect() first")
@@ -112,18 +105,18 @@ class SQLiteFile:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection inside a transaction no other process can enter; on disk at the end, or undone."""
+        """Give the calling thread the connection in a write transaction, which is on disk at the end or rolled back."""
         with self.reading() as db, db:
             db.execute("BEGIN IMMEDIATE")
             yield db
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what SQLite, the disk or BSON report into a StoreError with a way out."""
+        """Turn errors of SQLite, the disk and BSON into a StoreError that says what to do."""
         try:
             yield
         except sqlite3.Error as error:
-            remedy = REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "SQLite could not do it")
+            remedy = REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "SQLite refused the operation")
             raise StoreError(f"{self.path}: {remedy} ({error})") from error
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror}; choose another place for the results") from error
@@ -132,54 +125,50 @@ class SQLiteFile:
 
 
 def version(db: sqlite3.Connection) -> Version:
-    """Give what differs after every change of the file, through this connection or another one."""
+    """Return a value that changes with every change of the file, through this connection or another."""
     return db, db.total_changes, db.execute("PRAGMA data_version").fetchone()[0]
 
 
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
-_held: list[SQLiteFile] = []  # while this process forks; a file's lock is never waited for with another's in hand
+_locked: list[SQLiteFile] = []  # while this process forks; no other code holds the locks of two files at once
 
 
 def _before_fork() -> None:
     for file in list(_files):
         file.lock.acquire()
-        _held.append(file)
+        _locked.append(file)
         file.pause()
 
 
 def _after_fork() -> None:
-    while _held:
-        _held.pop().lock.release()
+    while _locked:
+        _locked.pop().lock.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
-    """Make or check the schema of an opened file."""
+    """Create the schema of a new file, or check the format of an existing one."""
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
     if _is_empty(db):
         _set_journal(db, journal)
         with db:
             db.execute("BEGIN IMMEDIATE")
-            if _is_empty(db):  # else another process was faster
-                for statement in SCHEMA.split(";"):
-                    db.execute(statement)
+            if _is_empty(db):  # unless another process was faster
+                db.execute(SCHEMA)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                db.execute(f"PRAGMA user_version = {FORMAT}")
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(f"{path} is another program's database; choose another place for the results")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
+    if version != FORMAT:
         raise StoreError(
-            f"{path} has schema version {version}, this program knows {SCHEMA_VERSION}: upgrade matris-flows"
+            f"{path} has format {version}, and this version of matris-flows reads format {FORMAT} only: "
+            "use the version that wrote the file, or choose another place for the results"
         )
-    if version < SCHEMA_VERSION:
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            _upgrade(db)
-    if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved between disks
+    if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved to another kind of disk
         _set_journal(db, journal)
 
 
@@ -187,23 +176,14 @@ def _is_empty(db: sqlite3.Connection) -> bool:
     return not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Make the indexes on several fields again; another process may have been faster."""
-    if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-        sql = "SELECT collection, fields, is_unique FROM indexes WHERE instr(fields, char(10))"
-        for collection, fields, unique in db.execute(sql).fetchall():
-            make_index(db, collection, tuple(fields.split("\n")), unique=bool(unique))
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
 def _set_journal(db: sqlite3.Connection, journal: str) -> None:
-    """Choose the journal, which SQLite refuses without waiting while other processes do the same."""
-    until = time.monotonic() + BUSY_SECONDS
+    """Set the journal mode; SQLite refuses this without waiting while another process does the same."""
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             db.execute(f"PRAGMA journal_mode = {journal}")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:

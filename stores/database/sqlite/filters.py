@@ -1,6 +1,6 @@
-"""MongoDB's filters and sort order over one document, as its manual has them [1]_ [2]_.
+"""MongoDB's filters and sort order for one document, after its manual [1]_ [2]_.
 
-mongomock's filters, which maggma's MemoryStore uses, take True for 1 and null for whatever a path does not reach.
+mongomock's filters, which maggma's MemoryStore uses, treat True as 1 and a path that leads nowhere as null.
 
 .. [1] https://www.mongodb.com/docs/manual/reference/operator/query/
 .. [2] https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 EMPTY, NULL, NAN, NUMBER, STRING, DOCUMENT, ARRAY, BYTES, OBJECT_ID, BOOLEAN, DATE, REGEX = (
     0, 5, 9, 10, 15, 20, 25, 30, 35, 40, 45, 55,
 )  # fmt: skip
-"""Places of the types in the sort order; a comparison never crosses them. NaN comes before all numbers."""
+"""Ranks of the types in the sort order; a comparison never crosses types. NaN comes before all numbers."""
 
 MISSING: Final = object()
-"""What a path gives where a document has no such field."""
+"""Value of a path that leads to no field of a document."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: dict[str, tuple[int | None, Callable[[Any], bool]]] = {
@@ -49,44 +49,44 @@ _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE
 
 def matches(criteria: Mapping[str, Any], document: Any) -> bool:
     """
-    Ask whether a document meets a filter.
+    Return whether a document meets a filter.
 
     Parameters
     ----------
     criteria
-        MongoDB's filter, values as BSON gives them back.
+        MongoDB filter, with values as BSON decodes them.
     document
-        The same.
+        Document, decoded in the same way.
 
     Raises
     ------
     StoreError
-        If the filter has an operator that is unknown, or not offered here (``$where``, ``$text``, geometry, bits).
+        If the filter has an operator that is unknown or not supported (``$where``, ``$text``, geometry, bits).
     """
     return all(_meets(field, search, document) for field, search in criteria.items())
 
 
 def values_at(path: str, document: Any) -> list[Any]:
     """
-    Collect what a dotted path leads to.
+    Collect the values that a dotted path leads to.
 
     Parameters
     ----------
     path
-        Names, or numbers of array elements; arrays on the way are entered.
+        Names, or numbers of array elements. Arrays on the way are entered.
     document
-        Where to start.
+        Document or array at which the path starts.
 
     Returns
     -------
     list
-        Values, arrays at the end whole, and `MISSING` for each place that lacks the last names.
+        Values (an array at the end as one value), and `MISSING` wherever a sub-document lacks the next name.
     """
     return [value for value, _ in reached(path, document)]
 
 
 def spread(path: str, document: Any) -> Iterator[Any]:
-    """Yield what a condition on a path is tried on: values, the elements of arrays, then these arrays themselves."""
+    """Yield the values that a condition on a path is tried on: of an array its elements, then the array itself."""
     for value, numbered in reached(path, document):
         if isinstance(value, list) and not numbered:
             yield from value
@@ -94,14 +94,14 @@ def spread(path: str, document: Any) -> Iterator[Any]:
 
 
 def reached(path: str, document: Any) -> Iterator[tuple[Any, bool]]:
-    """Yield what a path leads to, and whether as a numbered element: an array that is one is not entered."""
+    """Yield the values at a path, and whether each is a numbered element; an array that is one is not entered."""
     name, _, deeper = path.partition(".")
     if isinstance(document, dict):
-        found = document.get(name, MISSING)
-        if deeper and isinstance(found, (dict, list)):
-            yield from reached(deeper, found)
+        value = document.get(name, MISSING)
+        if deeper and isinstance(value, (dict, list)):
+            yield from reached(deeper, value)
         else:
-            yield (MISSING if deeper else found), False
+            yield (MISSING if deeper else value), False
         return
     if name.isdigit() and int(name) < len(document):
         element = document[int(name)]
@@ -115,7 +115,7 @@ def reached(path: str, document: Any) -> Iterator[tuple[Any, bool]]:
 
 
 def order_key(value: Any) -> tuple[Any, ...]:
-    """Give something that compares as MongoDB compares values; equal values have equal keys."""
+    """Return a key that sorts as MongoDB sorts values; equal values have equal keys."""
     if value is None or value is MISSING:
         return (NULL,)
     if isinstance(value, bool):
@@ -139,7 +139,7 @@ def order_key(value: Any) -> tuple[Any, ...]:
 
 
 def sort_key(path: str, document: Any, *, descending: bool) -> tuple[Any, ...]:
-    """Give what a document is sorted by: of an array the smallest element, or the largest if descending."""
+    """Return the sort key of a document: that of an array is its least element, or the greatest if descending."""
     keys = []
     for value in values_at(path, document) or [MISSING]:
         elements = value if isinstance(value, list) else [value]
@@ -148,13 +148,13 @@ def sort_key(path: str, document: Any, *, descending: bool) -> tuple[Any, ...]:
 
 
 def milliseconds(value: datetime) -> int:
-    """Time since 1970 in BSON's resolution; without a zone it is UTC."""
+    """Return the time since 1970 in milliseconds, BSON's resolution; a time without a zone is UTC."""
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
     return (aware - _EPOCH) // timedelta(milliseconds=1)
 
 
 def is_condition(search: Any) -> bool:
-    """Ask whether what is asked of a field is a document of operators."""
+    """Return whether the search value of a field is a document of operators."""
     return isinstance(search, dict) and bool(search) and next(iter(search)).startswith("$")
 
 
@@ -162,14 +162,14 @@ def _meets(field: str, search: Any, document: Any) -> bool:
     if field in {"$and", "$or", "$nor"}:
         if not isinstance(search, list) or not search:
             raise StoreError(f"{field} needs a list of filters, not {search!r}")
-        found = (matches(part, document) for part in search)
-        return all(found) if field == "$and" else any(found) == (field == "$or")
+        results = (matches(part, document) for part in search)
+        return all(results) if field == "$and" else any(results) == (field == "$or")
     if field == "$comment":
         return True
     if field == "$expr":
         return bool(filter_applies({"$expr": search}, document))
     if field.startswith("$"):
-        raise StoreError(f"the embedded store has no filter operator {field}; use a MongoStore for it")
+        raise StoreError(f"the embedded store has no filter operator {field}; use a MongoStore")
     if is_condition(search):
         return _meets_all(search, lambda operator, value: _operator(operator, value, search, field, document))
     return any(_equal(value, search) for value in spread(field, document))
@@ -180,7 +180,7 @@ def _meets_all(conditions: Mapping[str, Any], ask: Any) -> bool:
 
 
 def _operator(operator: str, value: Any, search: Mapping[str, Any], field: str, document: Any) -> bool:
-    """One operator on a field."""
+    """Return whether a field meets one operator."""
     match operator:
         case "$ne" | "$nin":
             return not _operator("$eq" if operator == "$ne" else "$in", value, search, field, document)
@@ -200,7 +200,7 @@ def _operator(operator: str, value: Any, search: Mapping[str, Any], field: str, 
 
 
 def _any_element(elements: list[Any], query: Mapping[str, Any]) -> bool:
-    """``$elemMatch``: conditions that one element meets together."""
+    """Return whether one element meets all conditions of ``$elemMatch``."""
     if is_condition(query) and next(iter(query)) not in {"$and", "$or", "$nor"}:
         return any(_meets_all(query, lambda name, v, e=element: _element(name, v, query, e)) for element in elements)
     objects = [dict(zip(map(str, range(len(e))), e, strict=True)) if isinstance(e, list) else e for e in elements]
@@ -208,7 +208,7 @@ def _any_element(elements: list[Any], query: Mapping[str, Any]) -> bool:
 
 
 def _element(operator: str, value: Any, search: Mapping[str, Any], element: Any) -> bool:
-    """One operator on one array element, itself not entered if it is an array."""
+    """Return whether an array element meets one operator; an element that is an array is not entered."""
     if operator in {"$ne", "$nin"}:
         return not _element("$eq" if operator == "$ne" else "$in", value, search, element)
     if operator == "$not":
@@ -220,12 +220,12 @@ def _element(operator: str, value: Any, search: Mapping[str, Any], element: Any)
 
 
 def _holds(operator: str, value: Any, search: Mapping[str, Any], held: Any) -> bool:
-    """One operator on one value."""
+    """Return whether one value meets one operator."""
     match operator:
         case "$eq":
             return order_key(held) == order_key(value)
         case "$in":
-            return (type(held) is str and held in value) or any(_equal(held, v) for v in value)  # ids, a thousand
+            return (type(held) is str and held in value) or any(_equal(held, v) for v in value)  # fast for lists of ids
         case "$gt" | "$gte" | "$lt" | "$lte":
             return _compares(operator, order_key(held), order_key(value))
         case "$regex":
@@ -238,11 +238,11 @@ def _holds(operator: str, value: Any, search: Mapping[str, Any], held: Any) -> b
             divisor, remainder = value
             return order_key(held)[0] == NUMBER and math.isfinite(held) and math.fmod(int(held), divisor) == remainder
         case _:
-            raise StoreError(f"the embedded store has no filter operator {operator}; use a MongoStore for it")
+            raise StoreError(f"the embedded store has no filter operator {operator}; use a MongoStore")
 
 
 def _equal(held: Any, value: Any) -> bool:
-    """Equality, or a pattern found."""
+    """Return whether two values are equal, or a pattern matches."""
     if isinstance(value, bson.Regex):
         return isinstance(held, str) and bool(_pattern(value, "").search(held))
     return order_key(held) == order_key(value)
@@ -263,7 +263,7 @@ def _pattern(value: Any, options: str) -> re.Pattern[str]:
     try:
         return re.compile(value.pattern if isinstance(value, bson.Regex) else value, flags)
     except re.error as error:
-        raise StoreError(f"no regular expression: {value!r}: {error}") from error
+        raise StoreError(f"not a regular expression: {value!r}: {error}") from error
 
 
 def _is_integer(value: Any) -> bool:
@@ -271,7 +271,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_type(held: Any, name: Any) -> bool:
-    known = [test for alias, (code, test) in _TYPES.items() if name in {alias, code}]
-    if not known:
+    tests = [test for alias, (code, test) in _TYPES.items() if name in {alias, code}]
+    if not tests:
         raise StoreError(f"no BSON type {name!r}")
-    return bool(known[0](held))
+    return bool(tests[0](held))

@@ -1,30 +1,39 @@
-"""MongoDB's criteria as SQL over index entries, as far as these decide, its projections, and its way to set fields."""
+"""MongoDB filters and sort orders as SQL over the columns of a collection, as far as the columns decide them.
+
+SQLite plans each query itself. It keeps no statistics here, so this module counts the documents that meet each
+condition (up to a limit) and passes the count on with SQLite's ``likelihood`` function [1]_.
+
+.. [1] https://www.sqlite.org/lang_corefunc.html#likelihood
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from maggma.core import Sort
 
-from matris.errors import StoreError
-from matris.stores.database.sqlite.entries import OTHER, entry
-from matris.stores.database.sqlite.filters import DATE, EMPTY, NAN, NULL, NUMBER, OBJECT_ID, STRING, is_condition
-from matris.stores.database.sqlite.indexes import Index, indexes_of
-from matris.stores.database.sqlite.window import Condition, window
+from matris.stores.database.sqlite.collection import OTHER, element, encoded, quoted
+from matris.stores.database.sqlite.filters import is_condition
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_RANGES = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_FEW = 5000  # documents that are sorted sooner than an index is walked
-_VERY_FEW = 200  # no other condition needs to be looked at to begin with these
-_PART = f"{{0}}.index_id = ? AND {{0}}.rank = {EMPTY} AND {{0}}.value >= ? AND {{0}}.value < ?"
+    from matris.stores.database.sqlite.collection import Collection, Value
+
+_COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_FEW = 100  # documents; the other conditions are then checked one document at a time, and not counted
+_MANY = 500  # documents; counting stops here
+_ASSUMED_ROWS = 2**20  # SQLite's estimate for a table without statistics (sqlite3DefaultRowEst)
 
 
 class Selection(NamedTuple):
-    """SQL that yields document numbers: `exact` if of no others, `ordered` if as sorted; then also cut to the page."""
+    """SQL that yields document numbers.
+
+    The documents are those that match, and unless `exact` is true also others. If `ordered` is true they come in the
+    requested order; if both are true, SQL also cuts the page.
+    """
 
     sql: str
     parameters: list[Any]
@@ -33,271 +42,167 @@ class Selection(NamedTuple):
 
 
 class _Clause(NamedTuple):
-    """A condition on the entries of an index; ``{0}`` in it is the table."""
+    """A condition in SQL; unless `exact` is true, it also holds for documents that the filter excludes.
 
-    index_id: int
+    `search` is SQL that finds the same documents with the same parameters through an index on `field`, or empty.
+    """
+
     sql: str
-    parameters: tuple[Any, ...]
+    parameters: tuple[Any, ...] = ()
+    exact: bool = True
+    search: str = ""
+    field: str = ""
 
 
-class _Order(NamedTuple):
-    """An index to go along, and which way."""
-
-    index_id: int
-    way: str
+_UNKNOWN = _Clause("TRUE", exact=False)
 
 
 def select(
-    db: sqlite3.Connection,
-    collection: str,
+    collection: Collection,
     criteria: Mapping[str, Any],
     sort: Mapping[str, Sort | int] | None = None,
     page: tuple[int, int] = (0, 0),
 ) -> Selection:
-    """Choose documents through the indexes.
+    """Translate a query to SQL.
 
     Parameters
     ----------
-    db, collection
-        Where to look.
+    collection
+        Collection to search.
     criteria
-        A MongoDB filter.
+        MongoDB filter, with values as BSON decodes them.
     sort
-        Fields and their directions; answered by indexes on each of them, or by one on several together.
+        Directions by field.
     page
-        How many documents to skip and to yield (0: all).
+        Numbers of documents to skip and to yield (0: all).
     """
-    plan = _plan(criteria, indexes_of(db, collection), sort or {})
-    clauses, orders = plan.clauses, plan.orders
-    ordered = orders is not None
-    hits: dict[_Clause, int] = {}
-    if len(clauses) > 1 or (orders and clauses and clauses[0].index_id != orders[0].index_id):
-        for clause in clauses:
-            hits[clause] = _hits(db, clause)
-            if hits[clause] < _VERY_FEW:
-                break
-        clauses = sorted(clauses, key=lambda clause: hits.get(clause, _FEW))  # start from what fewest documents meet
-    if not orders:
-        sql, parameters = _found(clauses, collection)
-        sql += " ORDER BY rid"
-    elif clauses and clauses[0].index_id != orders[0].index_id and hits[clauses[0]] < _FEW:
-        found, parameters = _found(clauses, collection)
-        sql = f"SELECT found.rid FROM ({found}) AS found" + _sorted(orders, "found")  # noqa: S608 - made here
-        parameters += [order.index_id for order in orders]
-    else:  # go along the index, asking of each document what else it must meet
-        own = [clause for clause in clauses if clause.index_id == orders[0].index_id]
-        other = [clause for clause in clauses if clause.index_id != orders[0].index_id]
-        conditions = ["key0.index_id = ?", *(c.sql.format("key0") for c in own), *(_probe(c, "key0") for c in other)]
-        sql = "SELECT key0.rid FROM entries AS key0"
-        sql += _sorted(orders, "key0", " AND ".join(conditions))
-        parameters = [order.index_id for order in orders[1:]] + [orders[0].index_id]
-        parameters += [p for clause in (*own, *other) for p in clause.parameters]
-    skip, limit = page if ordered and plan.exact else (0, 0)
-    return Selection(f"{sql} LIMIT ? OFFSET ?", [*parameters, limit or -1, skip], plan.exact, ordered)
+    if not collection.layout.exists:
+        return Selection("SELECT _id FROM documents WHERE FALSE", [], exact=True, ordered=True)
+    clauses = list(_clauses(collection, criteria))
+    exact = all(clause.exact for clause in clauses)
+    ways = sort or {}
+    ordered = all(field in collection.layout.fields and not collection.is_irregular(field) for field in ways)
+    order = [f"{quoted(field)} {direction(way)}" for field, way in ways.items()] if ordered else []
+    clauses = [clause for clause in clauses if clause is not _UNKNOWN]
+    condition = _all(_weighed(collection, clauses, next(iter(ways), "") if ordered else ""))
+    sql = f"SELECT _id FROM {collection.table} AS held WHERE {condition.sql}"  # noqa: S608 - names are quoted
+    skip, limit = page if exact and ordered else (0, 0)
+    sql += f" ORDER BY {', '.join([*order, '_id'])} LIMIT ? OFFSET ?"
+    return Selection(sql, [*condition.parameters, limit or -1, skip], exact, ordered)
 
 
 def direction(way: Sort | int) -> str:
-    """SQL's word for a maggma sort direction."""
+    """Return the SQL keyword for a maggma sort direction."""
     return "DESC" if Sort(way) is Sort.Descending else "ASC"
 
 
-def _found(clauses: Sequence[_Clause], collection: str) -> tuple[str, list[Any]]:
-    """Give SQL for the documents that meet all conditions, in any order."""
-    if not clauses:
-        return "SELECT rid FROM documents WHERE collection = ?", [collection]
-    conditions = " AND ".join([clauses[0].sql.format("hit"), *(_probe(clause, "hit") for clause in clauses[1:])])
-    parameters = [p for clause in clauses for p in clause.parameters]
-    return f"SELECT DISTINCT rid FROM entries AS hit WHERE {conditions}", parameters  # noqa: S608 - values apart
-
-
-def _probe(clause: _Clause, table: str) -> str:
-    return f"EXISTS (SELECT 1 FROM entries AS probe WHERE probe.rid = {table}.rid AND {clause.sql.format('probe')})"  # noqa: S608
-
-
-def _sorted(orders: Sequence[_Order], table: str, conditions: str = "1") -> str:
-    """Join the indexes that sort, add what must hold, and the order; `table` may be the first of them."""
-    joins = [
-        f" CROSS JOIN entries AS key{i} ON key{i}.rid = {table}.rid AND key{i}.index_id = ?"
-        for i in range(len(orders))
-        if table != f"key{i}"
-    ]
-    by = [f"key{i}.rank {order.way}, key{i}.value {order.way}" for i, order in enumerate(orders)]
-    return f"{''.join(joins)} WHERE {conditions} ORDER BY {', '.join([*by, f'{table}.rid'])}"
-
-
-class _Plan(NamedTuple):
-    """Conditions the indexes answer, whether these are all, and the indexes that sort; None if documents must tell."""
-
-    clauses: list[_Clause]
-    exact: bool
-    orders: list[_Order] | None
-
-
-def _plan(criteria: Mapping[str, Any], indexes: Sequence[Index], sort: Mapping[str, Sort | int]) -> _Plan:
-    """Take the index on several fields that answers most, and indexes on one field for the rest."""
-    asked = [
-        (field, operator, value)
-        for field, search in _pairs(criteria)
-        for operator, value in (search if is_condition(search) else {"$eq": search}).items()
-    ]
-    plain = {index.fields[0]: index for index in indexes if len(index.fields) == 1}
-    clauses: list[_Clause] = []
-    chosen: list[_Order] | None = None
-    used: frozenset[int] = frozenset()
-    best = (0, False)  # how many conditions an index on several fields answers, and whether it sorts as well
-    for index in indexes:
-        if len(index.fields) == 1 or not index.sorts:
+def _weighed(collection: Collection, clauses: Sequence[_Clause], sorted_by: str) -> Iterator[_Clause]:
+    """Tell SQLite how many documents meet each condition, so that it starts from the rarest."""
+    is_only = len(clauses) == 1 and not sorted_by  # then its index is the best start, however many meet it
+    least = _MANY
+    for clause in clauses:
+        if not clause.search or clause.field == sorted_by:  # an index that sorts is used in any case
+            yield clause
             continue
-        part = window(index.fields, [Condition(f, o, entry(v)) for f, o, v in asked])
-        along = _along(index, part.depth, sort, plain)
-        if (len(part.used), bool(along)) > best:
-            best = (len(part.used), bool(along))
-            clauses = [_Clause(index.id, _PART, (index.id, part.low, part.high))] if part.used else []
-            used = part.used
-            chosen = along
-    orders = chosen or _singly(sort, plain)
-    exact = True
-    for i, (field, operator, value) in enumerate(asked):
-        if i not in used:
-            clause = _clause(plain[field], operator, value) if field in plain else None
-            clauses += [clause] if clause else []
-            exact = exact and clause is not None
-    return _Plan(clauses, exact, orders)
+        n = 0 if is_only else _MANY
+        if not is_only and least >= _FEW:
+            sql = f"SELECT count(*) FROM ({clause.search} LIMIT {_MANY})"  # noqa: S608 - names are quoted
+            n = collection.db.execute(sql, clause.parameters).fetchone()[0]
+            least = min(n, least)
+        if n < _MANY and "UNION" in clause.search:  # SQLite cannot turn the condition on elements around by itself
+            yield clause._replace(sql=f"_id IN ({clause.search})")
+        else:  # powers of two, so that few different statements are compiled
+            share = 0.9 if n == _MANY else 2.0 ** math.ceil(math.log2((n + 1) / _ASSUMED_ROWS))
+            yield clause._replace(sql=f"likelihood({clause.sql}, {share:.9f})")
 
 
-def _along(index: Index, depth: int, sort: Mapping[str, Sort | int], plain: Mapping[str, Index]) -> list[_Order] | None:
-    """Indexes that sort documents with the same first `depth` fields of an index: that one, then any on one field."""
-    fields = index.fields[depth:]
-    names = tuple(sort)[: len(fields)]
-    ways = {direction(sort[name]) for name in names}
-    rest = _singly({name: way for name, way in sort.items() if name not in names}, plain)
-    if names != fields[: len(names)] or len(ways) != 1 or rest is None:
-        return None
-    return [_Order(index.id, *ways), *rest]
-
-
-def _singly(sort: Mapping[str, Sort | int], plain: Mapping[str, Index]) -> list[_Order] | None:
-    """Indexes on one field that sort, if each field has one."""
-    if not all(name in plain and plain[name].sorts for name in sort):
-        return None
-    return [_Order(plain[name].id, direction(way)) for name, way in sort.items()]
-
-
-def _hits(db: sqlite3.Connection, clause: _Clause) -> int:
-    """Count the entries that meet a condition, as far as it matters."""
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM entries AS hit WHERE {clause.sql.format('hit')} LIMIT {_FEW})"  # noqa: S608
-    hits: int = db.execute(sql, clause.parameters).fetchone()[0]
-    return hits
-
-
-def _pairs(criteria: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Pairs of field and condition, ``$and``, ``$nor`` and ``$all`` unfolded and what all documents meet left out."""
+def _clauses(collection: Collection, criteria: Mapping[str, Any]) -> Iterator[_Clause]:
+    """Yield clauses that hold together; where the columns cannot decide, one of them is not exact."""
     for field, search in criteria.items():
         if field == "$and" and isinstance(search, list) and search:
             for part in search:
-                yield from _pairs(part)
-        elif field == "$nor" and isinstance(search, list) and all(_is_plain(part) for part in search):
-            yield from ((name, {"$not": condition}) for part in search for name, condition in part.items())
-        elif is_condition(search) and list(search) == ["$all"] and search["$all"]:
-            for value in search["$all"]:
-                yield field, value if isinstance(value, dict) else {"$in": [value]}
+                yield from _clauses(collection, part)
+        elif field in {"$or", "$nor"} and isinstance(search, list) and search:
+            parts = [_all(_clauses(collection, part)) for part in search]
+            either = _joined("OR", parts)
+            yield either if field == "$or" else _not(either)
+        elif field in collection.layout.fields:
+            for operator, value in search.items() if is_condition(search) else [("$eq", search)]:
+                yield from _operator(collection, field, operator, value)
         elif field != "_id" or search != {"$exists": True}:
-            yield field, search
+            yield _UNKNOWN
 
 
-def _is_plain(criteria: Any) -> bool:
-    """Ask whether criteria are a single operator on a single field."""
-    if not isinstance(criteria, dict) or len(criteria) != 1:
-        return False
-    ((field, search),) = criteria.items()
-    return not field.startswith("$") and is_condition(search) and len(search) == 1
+def _operator(collection: Collection, field: str, operator: str, value: Any) -> Iterator[_Clause]:
+    """Yield clauses for one operator on a field that has a column."""
+    key = encoded(value)
+    match operator:
+        case "$eq" if key is not OTHER:
+            yield from _held(collection, field, ("IS ?", key))
+        case "$in" if isinstance(value, list) and all(map(_is_json, value)):
+            if len(value) == 1:
+                yield from _operator(collection, field, "$eq", value[0])
+            else:  # a list of any length as one parameter
+                yield from _held(collection, field, ("IN (SELECT value FROM json_each(?))", json.dumps(value)))
+        case "$gt" | "$gte" | "$lt" | "$lte" if key is not None and key is not OTHER:
+            low, high = _limits(key)
+            limit = ("<", high) if operator.startswith("$g") else (">=", low)
+            yield from _held(collection, field, (f"{_COMPARISONS[operator]} ?", key), (f"{limit[0]} ?", limit[1]))
+        case "$ne" if key is None and not collection.is_irregular(field):
+            yield from _held(
+                collection, field, (">= ?", -math.inf)
+            )  # all but NULL, and unlike NOT NULL it uses indexes
+        case "$ne" | "$nin":
+            yield _not(_all(_operator(collection, field, "$eq" if operator == "$ne" else "$in", value)))
+        case "$not" if is_condition(value):
+            yield _not(_all(c for name, v in value.items() for c in _operator(collection, field, name, v)))
+        case "$all" if isinstance(value, list) and value:
+            for each in value:
+                yield from [_UNKNOWN] if is_condition(each) else _operator(collection, field, "$eq", each)
+        case _:
+            yield _UNKNOWN
 
 
-def _clause(index: Index, operator: str, value: Any) -> _Clause | None:
-    """Condition for one operator on an indexed field, or None where the index cannot decide."""
-    here = "{0}.index_id = ? AND {0}.rank "
-    if operator == "$not" and index.sorts and is_condition(value) and len(value) == 1:  # one entry for each document
-        met = _clause(index, *next(iter(value.items())))
-        return met and _Clause(index.id, f"{{0}}.index_id = ? AND NOT ({met.sql})", (index.id, *met.parameters))
-    if operator == "$in" and isinstance(value, list):
-        if any(isinstance(v, float) or entry(v)[0] not in {NUMBER, STRING} for v in value):
-            return None
-        if len(value) == 1:
-            return _clause(index, "$eq", value[0])
-        # JSON, the way to hand SQLite a list of any length, keeps integers and strings exactly
-        sql = f"{here} IN ({NUMBER}, {STRING}) AND {{0}}.value IN (SELECT value FROM json_each(?))"  # noqa: S608
-        return _Clause(index.id, sql, (index.id, json.dumps(value)))
-    rank, key = entry(value)
-    if operator == "$ne" and rank == NULL and index.sorts:
-        return _Clause(index.id, f"{here} > ?", (index.id, NULL))
-    if operator == "$eq" and rank not in {OTHER, NAN}:
-        return _Clause(index.id, f"{here} = ? AND {{0}}.value = ?", (index.id, rank, key))
-    if operator in _RANGES and rank in {NUMBER, STRING, OBJECT_ID, DATE}:
-        return _Clause(index.id, f"{here} = ? AND {{0}}.value {_RANGES[operator]} ?", (index.id, rank, key))
-    return None
+def _held(collection: Collection, field: str, *tests: tuple[str, Value]) -> Iterator[_Clause]:
+    """Yield clauses which hold where one value of a field passes all tests; an index answers the first test."""
+    column = quoted(field)
+    leads = any(index.fields[0] == field for index in collection.layout.indexes)
+    find = f"SELECT _id FROM {collection.table} WHERE "  # noqa: S608 - names are quoted
+    if not collection.is_irregular(field):
+        (test, value), *others = tests
+        yield _Clause(f"{column} {test}", (value,), search=f"{find}{column} {test}" if leads else "", field=field)
+        yield from (_Clause(f"+{column} {test}", (value,)) for test, value in others)  # + rules the index out
+        return
+    whole = " AND ".join(f"{column} {test}" for test, _ in tests)
+    among = f"SELECT _id FROM {collection.elements} AS element WHERE field = ? AND " + " AND ".join(  # noqa: S608
+        f"value {test}" for test, _ in tests
+    )
+    parameters = (*(value for _, value in tests), field, *(element(value) for _, value in tests))
+    sql = f"({whole} OR EXISTS ({among} AND element._id = held._id))"
+    yield _Clause(sql, parameters, search=f"{find}{whole} UNION ALL {among}" if leads else "", field=field)
 
 
-def project(document: dict[str, Any], properties: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
-    """Keep the named fields (or drop them, with zeros), in sub-documents and arrays too; ``_id`` stays unless dropped.
-
-    Raises
-    ------
-    StoreError
-        If the projection uses operators or both keeps and drops.
-    """
-    wanted = dict(properties) if isinstance(properties, dict) else dict.fromkeys(properties or (), 1)
-    with_id = wanted.pop("_id", None)
-    if not {*wanted.values(), with_id or 0} <= {0, 1} or len({bool(way) for way in wanted.values()}) > 1:
-        raise StoreError(f"projection {properties}: give only ones (keep) or only zeros (drop)")
-    keep = bool(next(iter(wanted.values()), with_id))
-    tree: dict[str, Any] = {}
-    for path in sorted(wanted, reverse=True):  # "a" comes after "a.b": the shorter path wins
-        *parents, leaf = path.split(".")
-        branch = tree
-        for name in parents:
-            branch = branch.setdefault(name, {})
-        branch[leaf] = {}
-    result: dict[str, Any] = _walk(document, tree, keep=keep)
-    if with_id == 0:
-        result.pop("_id", None)
-    elif "_id" in document:
-        result["_id"] = document["_id"]
-    return result
+def _limits(key: float | str | bytes) -> tuple[Value, Value]:
+    """Return the least value of the BSON type of a key, and a value that comes after all values of the type."""
+    if isinstance(key, bytes):
+        return key[:1], bytes([key[0] + 1])
+    return ("", b"") if isinstance(key, str) else (-math.inf, "")
 
 
-def with_fields(document: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Set fields, those in sub-documents by dotted names; sub-documents that lack are made.
-
-    Raises
-    ------
-    StoreError
-        If a name leads through what is no sub-document.
-    """
-    changed = dict(document)
-    for path, value in fields.items():
-        *parents, leaf = path.split(".")
-        place = changed
-        for name in parents:
-            below = place.get(name, {})
-            if not isinstance(below, dict):
-                raise StoreError(f"cannot set {path!r}: {name!r} is {type(below).__name__}, not a sub-document")
-            place[name] = dict(below)
-            place = place[name]
-        place[leaf] = value
-    return changed
+def _is_json(value: Any) -> bool:
+    """Return whether JSON passes a value to SQLite unchanged."""
+    key = encoded(value)
+    return isinstance(key, int) or (isinstance(key, str) and "\0" not in key)
 
 
-def _walk(value: Any, tree: Mapping[str, Any], *, keep: bool) -> Any:
-    """Apply a projection to a sub-document, or to each element of an array."""
-    if isinstance(value, list):
-        return [_walk(v, tree, keep=keep) for v in value if isinstance(v, (dict, list)) or not keep]
-    if not isinstance(value, dict):
-        return value
-    chosen = {}
-    for name, item in value.items():
-        deeper = tree.get(name)
-        if deeper and (isinstance(item, (dict, list)) or not keep):
-            chosen[name] = _walk(item, deeper, keep=keep)
-        elif not deeper and keep == (name in tree):
-            chosen[name] = item
-    return chosen
+def _all(clauses: Iterable[_Clause]) -> _Clause:
+    return _joined("AND", list(clauses) or [_Clause("TRUE")])
+
+
+def _joined(operator: str, clauses: list[_Clause]) -> _Clause:
+    sql = f" {operator} ".join(f"({clause.sql})" for clause in clauses)
+    return _Clause(sql, tuple(p for c in clauses for p in c.parameters), all(c.exact for c in clauses))
+
+
+def _not(clause: _Clause) -> _Clause:
+    return _Clause(f"({clause.sql}) IS NOT TRUE", clause.parameters) if clause.exact else _UNKNOWN

@@ -1,4 +1,4 @@
-"""A maggma store in one SQLite file: what keeps results where no database server runs."""
+"""A maggma store in one SQLite file, for results on a machine without a database server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bson
-from bson.errors import InvalidDocument
+from bson.errors import BSONError, InvalidDocument
 from maggma.core import DateTimeFormat, Sort, Store
 from maggma.core.validator import Validator  # noqa: TC002 - monty reads the signature
 from mongomock_ng.aggregate import process_pipeline
@@ -16,21 +16,26 @@ from pydash import get, has, set_
 from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
-from matris.stores.database.sqlite.entries import OTHER, Entry, compound, entry, value_of
-from matris.stores.database.sqlite.file import SQLiteFile, Version, version
-from matris.stores.database.sqlite.filters import EMPTY, MISSING, NULL, matches, order_key, sort_key, values_at
-from matris.stores.database.sqlite.indexes import (
-    Index,
-    enter,
-    held_by,
-    indexes_of,
-    make_index,
+from matris.stores.database.sqlite.collection import (
+    EMPTY_ARRAY,
+    NULL_ELEMENT,
+    OTHER,
+    Collection,
+    decoded,
+    encoded,
+    quoted,
+    read_layout,
 )
-from matris.stores.database.sqlite.planner import Selection, direction, project, select, with_fields
+from matris.stores.database.sqlite.fields import project, with_fields
+from matris.stores.database.sqlite.file import SQLiteFile, Version, version
+from matris.stores.database.sqlite.filters import MISSING, matches, order_key, sort_key, values_at
+from matris.stores.database.sqlite.planner import direction, select
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matris.stores.database.sqlite.collection import Layout, Value
 
 type Document = dict[str, Any]
 
@@ -38,20 +43,34 @@ _OTHER_COLLECTIONS = {"$graphLookup", "$lookup", "$merge", "$out", "$unionWith"}
 
 
 class SQLiteStore(Store):  # type: ignore[misc]
-    """A collection of documents in a SQLite file that threads and processes of one machine may share.
+    """A collection of documents in a SQLite file, which threads and processes of one machine may share.
 
-    Each update is one transaction, on disk when the call returns. Criteria follow MongoDB: the indexes answer equality,
-    ``$in`` and comparisons on indexed fields, the documents the rest. ``_id`` is a document's number in the file.
-    A file on a network file system is refused, see `matris.stores.database.sqlite.disk`.
+    Each update is one transaction, which is on disk when the call returns. Filters follow MongoDB. Indexes answer
+    equality, ``$in``, comparisons and their negations on indexed fields; the documents answer all other conditions.
+    ``_id`` is the number of a document in the file. Files on network file systems are refused, see
+    `matris.stores.database.sqlite.disk`.
 
     Parameters
     ----------
     path
-        The file; made on first use. A relative path is resolved once, here, as jobs change their folder.
+        Database file, created on first use. A relative path is made absolute here, because jobs change their folder.
     collection_name
-        A file holds any number of collections.
+        Name of the collection; a file holds any number of collections.
     key, last_updated_field, last_updated_type, validator
         As for every maggma store.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, SQLiteStore(Path(folder) / "runs.sqlite", "runs") as store:
+    ...     store.ensure_index("energy")
+    ...     store.update([{"task_id": i, "energy": -1.5 * i, "tags": ["bulk"]} for i in range(4)])
+    ...     store.count({"tags": "bulk", "energy": {"$lte": -1.5}})
+    ...     [document["task_id"] for document in store.query(sort={"energy": 1}, limit=2)]
+    True
+    3
+    [3, 2]
     """
 
     def __init__(
@@ -66,11 +85,12 @@ class SQLiteStore(Store):  # type: ignore[misc]
         self.path = str(Path(path).expanduser().absolute())
         self.collection_name = collection_name
         self._file = SQLiteFile(self.path)
+        self._layout: tuple[tuple[sqlite3.Connection, int], Layout] | None = None
         super().__init__(key, last_updated_field, DateTimeFormat(last_updated_type), validator)
 
     @property
     def name(self) -> str:
-        """Where the documents are."""
+        """Address of the collection."""
         return f"sqlite://{self.path}/{self.collection_name}"
 
     @property
@@ -84,7 +104,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         return hash(self.name)
 
     def connect(self, force_reset: bool = False) -> None:
-        """Open the file, see :meth:`SQLiteFile.connect`."""
+        """Open the file, and create it if it does not exist."""
         if force_reset:
             self.close()
         self._file.connect()
@@ -101,51 +121,51 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Document]:
-        """Yield the documents that match, read one at a time; parameters as in maggma."""
+        """Yield the documents that match, reading one at a time; the parameters are those of maggma."""
         for document in self._matches(criteria, sort, skip, limit):
             yield project(document, properties) if properties else document
 
     def count(self, criteria: Document | None = None) -> int:
         """Count the documents that match `criteria`."""
-        chosen = self._select(criteria)
-        if not chosen.exact:
-            return sum(1 for _ in self._matches(criteria))
         with self._file.reading() as db:
-            total: int = db.execute(f"SELECT count(*) FROM ({chosen.sql})", chosen.parameters).fetchone()[0]  # noqa: S608
-            return total
+            selection = select(self._tables(db), _as_read(criteria or {}))
+            if selection.exact:
+                total: int = db.execute(f"SELECT count(*) FROM ({selection.sql})", selection.parameters).fetchone()[0]  # noqa: S608
+                return total
+        return sum(1 for _ in self._matches(criteria))
 
     def distinct(self, field: str, criteria: Document | None = None, all_exist: bool = False) -> list[Any]:  # noqa: ARG002
-        """Collect the different values of a field, an array's elements one by one."""
-        if (known := self._distinct_entries(field, criteria)) is not None:
-            return known
-        values: dict[Any, Any] = {}
+        """Collect the different values of a field; each element of an array is a value."""
+        if (values := self._distinct_values(field, criteria)) is not None:
+            return values
+        by_key: dict[Any, Any] = {}
         for document in self._matches(criteria):
             for held in values_at(field, document):
                 for value in held if isinstance(held, list) else [held]:
                     if value is not MISSING:
-                        values.setdefault(order_key(value), value)
-        return list(values.values())
+                        by_key.setdefault(order_key(value), value)
+        return list(by_key.values())
 
     def aggregate(self, pipeline: list[Document]) -> Iterator[Document]:
         """
         Run an aggregation pipeline over the collection.
 
-        A ``$match`` at the start uses the indexes, later ones the same filters; mongomock does the other stages in
-        memory, with the documents that are left, so match first.
+        A ``$match`` at the start uses the indexes; later ones use the same filters. mongomock runs all other stages in
+        memory on the documents that are left, so put the ``$match`` first.
 
         Parameters
         ----------
         pipeline
-            Stages in MongoDB's language.
+            Stages, as in MongoDB.
 
         Raises
         ------
         StoreError
-            If a stage reads or writes another collection, is unknown to mongomock, or is wrong.
+            If a stage uses another collection, is unknown to mongomock, or is invalid.
         """
         stages = [name for stage in pipeline for name in stage]
         if refused := _OTHER_COLLECTIONS.intersection(stages):
-            raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore for it")
+            raise StoreError(f"the embedded store has no {', '.join(sorted(refused))}; use a MongoStore")
         first = 1 if stages[:1] == ["$match"] else 0
         documents = list(self._matches(pipeline[0]["$match"] if first else None))
         for stage in pipeline[first:]:
@@ -168,7 +188,7 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[tuple[Document, list[Document]]]:
-        """Group the documents that have all `keys`: pairs of the values and the documents that have them."""
+        """Group the documents that have all `keys`: pairs of key values and the documents with these values."""
         keys = keys if isinstance(keys, list) else [keys]
         wanted = [*properties, *keys] if properties else None
         groups: dict[Any, tuple[Document, list[Document]]] = {}
@@ -182,59 +202,57 @@ class SQLiteStore(Store):  # type: ignore[misc]
         yield from groups.values()
 
     def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
-        """Store documents; each replaces the one with the same value or values of `key`. All are stored, or none.
+        """Store documents; each replaces the document with the same value or values of `key`. All are stored, or none.
 
         Raises
         ------
         StoreError
             If a document has no key, breaks a unique index or cannot be written.
         """
-        fields = _fields(key or self.key)
-        ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
-        with self._file.writing() as db:
-            indexes = self._indexes(db, fields)
-            for document, identity in ready:
-                rid = self._held(db, indexes[fields], identity)
-                if rid is None:
-                    self._insert(db, indexes.values(), document)
-                else:
-                    _replace(db, indexes.values(), rid, document)
+        self._store(docs, _fields(key or self.key), replace=True)
 
     def add_missing(self, docs: list[Document]) -> None:
         """Store the documents whose key no document has, see `matris.stores.database.atomic.add_missing`."""
-        fields = _fields(self.key)
-        ready = [(document, self._identity(document, fields)) for document in self._valid(docs)]
+        self._store(docs, _fields(self.key), replace=False)
+
+    def _store(self, docs: list[Document] | Document, key: tuple[str, ...], *, replace: bool) -> None:
+        keyed = [(document, blob, self._identity(document, key)) for document, blob in self._valid(docs)]
         with self._file.writing() as db:
-            indexes = self._indexes(db, fields)
-            for document, identity in ready:
-                if self._held(db, indexes[fields], identity) is None:
-                    self._insert(db, indexes.values(), document)
+            collection = self._indexed(db, key)
+            for document, blob, identity in keyed:
+                number = collection.find(key, identity)
+                if number is None:
+                    collection.insert(document, blob)
+                elif replace:
+                    collection.replace(number, document, blob)
 
     def set_fields(self, changes: Mapping[Any, Document]) -> int:
-        """Set fields of documents named by key, all or none, see `matris.stores.database.atomic.set_fields`."""
+        """Set fields of documents by key, all or none, see `matris.stores.database.atomic.set_fields`."""
         key = _fields(self.key)
-        ready = [(self._identity({self.key: value}, key), _plain(fields)) for value, fields in changes.items()]
-        found = 0
+        keyed = [(self._identity({self.key: value}, key), _plain(fields)[0]) for value, fields in changes.items()]
+        n_documents = 0
         with self._file.writing() as db:
-            indexes = self._indexes(db, key)
-            for identity, fields in ready:
-                rid = self._held(db, indexes[key], identity)
-                if rid is not None:
-                    _replace(db, indexes.values(), rid, with_fields(_read(db, rid), fields))
-                    found += 1
-        return found
+            collection = self._indexed(db, key)
+            for identity, fields in keyed:
+                number = collection.find(key, identity)
+                if number is not None:
+                    document = with_fields(collection.read(number), fields)
+                    collection.replace(number, document, bson.encode(document))
+                    n_documents += 1
+        return n_documents
 
     def set_if(self, criteria: Document, fields: Document) -> bool:
         """Set fields of a document that meets `criteria`, see `matris.stores.database.atomic.set_if`."""
-        plain = _plain(fields)
-        if not self.count(criteria):  # so that who comes late waits for nobody
+        plain, _ = _plain(fields)
+        if not self.count(criteria):  # a process that comes late waits for no lock
             return False
         with self._file.writing() as db:
-            found = next(iter(self._matches(criteria, limit=1)), None)
-            if found is None:
+            document = next(iter(self._matches(criteria, limit=1)), None)
+            if document is None:
                 return False
-            rid = found.pop("_id")
-            _replace(db, indexes_of(db, self.collection_name), rid, with_fields(found, plain))
+            number = document.pop("_id")
+            document = with_fields(document, plain)
+            self._tables(db).replace(number, document, bson.encode(document))
             return True
 
     def ensure_index(self, key: str | list[str], unique: bool = False) -> bool:
@@ -243,16 +261,19 @@ class SQLiteStore(Store):  # type: ignore[misc]
         Returns
         -------
         bool
-            Whether it exists, and is unique if asked for; False (and a warning) if documents have the same value or
-            the file cannot be written.
+            True if the index exists, and is unique if `unique` is true. False, with a warning, if documents have the
+            same values or the file cannot be written.
         """
         fields = _fields(key)
+        if fields == ("_id",):
+            return True
         with self._file.reading() as db:
-            if any(i.fields == fields and i.is_unique >= unique for i in indexes_of(db, self.collection_name)):
-                return True
+            indexes = read_layout(db, self.collection_name).indexes
+        if any(index.fields == fields and index.is_unique >= unique for index in indexes):
+            return True
         try:
             with self._file.writing() as db:
-                make_index(db, self.collection_name, fields, unique=unique)
+                Collection(db, self.collection_name).ensure_index(fields, unique=unique)
         except StoreError as error:
             self.logger.warning("no index on %s in %s: %s", ", ".join(fields), self.name, error)
             return False
@@ -261,22 +282,31 @@ class SQLiteStore(Store):  # type: ignore[misc]
     def remove_docs(self, criteria: Document) -> None:
         """Remove the documents that match `criteria`."""
         with self._file.writing() as db:
-            rids = [(document["_id"],) for document in self._matches(criteria)]
-            db.executemany("DELETE FROM entries WHERE rid = ?", rids)
-            db.executemany("DELETE FROM documents WHERE rid = ?", rids)
+            numbers = [document["_id"] for document in self._matches(criteria)]
+            if numbers:
+                self._tables(db).remove(numbers)
 
-    def _select(self, criteria: Document | None) -> Selection:
-        """Ask what the indexes can do for a query."""
-        with self._file.reading() as db:
-            return select(db, self.collection_name, _as_read(criteria or {}))
+    def _tables(self, db: sqlite3.Connection) -> Collection:
+        """Return the tables of the collection; their layout is read again only after a change of SQLite's schema."""
+        schema = db, db.execute("PRAGMA schema_version").fetchone()[0]
+        if self._layout is None or self._layout[0] != schema:
+            self._layout = schema, read_layout(db, self.collection_name)
+        return Collection(db, self.collection_name, self._layout[1])
 
-    def _documents(self, rids: Sequence[int], criteria: Document, known: Version | None) -> Iterator[Document]:
-        """Read documents one at a time; all matched when the file had the version `known`, since then each is asked."""
-        for rid in rids:
+    def _indexed(self, db: sqlite3.Connection, key: tuple[str, ...]) -> Collection:
+        """Return the tables of the collection for writing, indexed by the key and by the time of the last update."""
+        collection = Collection(db, self.collection_name)
+        for fields in (key, (self.last_updated_field,)):
+            collection.ensure_index(fields)
+        return collection
+
+    def _documents(self, numbers: Sequence[int], criteria: Document, sure_at: Version | None) -> Iterator[Document]:
+        """Read documents one at a time; check `criteria` unless the file still has the version `sure_at`."""
+        for number in numbers:
             with self._file.reading() as db:
-                row = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
-                document = row and {"_id": rid, **bson.decode(row[0])}
-                sure = known is not None and version(db) == known
+                row = db.execute("SELECT document FROM documents WHERE _id = ?", [number]).fetchone()
+                document = row and {"_id": number, **bson.decode(row[0])}
+                sure = sure_at is not None and version(db) == sure_at
             if document and (sure or matches(criteria, document)):
                 yield document
 
@@ -287,108 +317,81 @@ class SQLiteStore(Store):  # type: ignore[misc]
         skip: int = 0,
         limit: int = 0,
     ) -> Iterator[Document]:
-        """Documents that match, in order; keeps their numbers and sort keys in memory, never all of them."""
+        """Yield the documents that match, in order; only their numbers and sort keys are in memory at once."""
         criteria = _as_read(criteria or {})
         with self._file.reading() as db:
             now = version(db)
-            chosen = select(db, self.collection_name, criteria, sort, (skip, limit))
-            rids = [rid for (rid,) in db.execute(chosen.sql, chosen.parameters)]
+            selection = select(self._tables(db), criteria, sort, (skip, limit))
+            numbers = [number for (number,) in db.execute(selection.sql, selection.parameters)]
         stop = skip + limit if limit else None
-        known = now if chosen.exact else None
-        if chosen.ordered:
-            found = self._documents(rids, criteria, known)
-            return found if chosen.exact else islice(found, skip, stop)
-        ways = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
+        sure_at = now if selection.exact else None
+        if selection.ordered:
+            documents = self._documents(numbers, criteria, sure_at)
+            return documents if selection.exact else islice(documents, skip, stop)
+        descending = {field: direction(way) == "DESC" for field, way in (sort or {}).items()}
         keyed = [
-            ([sort_key(field, document, descending=down) for field, down in ways.items()], document["_id"])
-            for document in self._documents(rids, criteria, known)
+            ([sort_key(field, document, descending=down) for field, down in descending.items()], document["_id"])
+            for document in self._documents(numbers, criteria, sure_at)
         ]
-        for place, down in reversed(list(enumerate(ways.values()))):
+        for place, down in reversed(list(enumerate(descending.values()))):
             keyed.sort(key=lambda item, place=place: item[0][place], reverse=down)  # type: ignore[misc]
-        return self._documents([rid for _, rid in keyed[skip:stop]], criteria, now)
+        return self._documents([number for _, number in keyed[skip:stop]], criteria, now)
 
-    def _distinct_entries(self, field: str, criteria: Document | None) -> list[Any] | None:
-        """Different values of an indexed field without reading documents, or None where these must be asked."""
-        chosen = self._select(criteria)
+    def _distinct_values(self, field: str, criteria: Document | None) -> list[Any] | None:
+        """Return the different values of an indexed field, or None if documents must be read for them."""
         with self._file.reading() as db:
-            index = next((i for i in indexes_of(db, self.collection_name) if i.fields == (field,)), None)
-            if index is None or not chosen.exact:
+            collection = self._tables(db)
+            selection = select(collection, _as_read(criteria or {}))
+            if field not in collection.layout.fields or not selection.exact:
                 return None
-            sql, parameters = "SELECT DISTINCT rank, value FROM entries WHERE index_id = ?", [index.id]
-            if criteria:
-                sql += f" AND rid IN (SELECT rid FROM ({chosen.sql}))"  # noqa: S608 - made here
-                parameters += chosen.parameters
-            found = db.execute(sql, parameters).fetchall()
-        if any(rank in {NULL, OTHER} for rank, _ in found):
+            among = f"_id IN ({selection.sql})" if criteria else "TRUE"
+            parameters = selection.parameters if criteria else []
+            column = quoted(field)
+            plain = f"SELECT DISTINCT {column} FROM {collection.table} WHERE {column} < ? AND {among}"  # noqa: S608
+            null = f"SELECT NULL FROM {collection.table} WHERE {column} IS NULL AND {among} LIMIT 1"  # noqa: S608
+            several = f"SELECT DISTINCT value FROM {collection.elements} WHERE field = ? AND {among}"  # noqa: S608
+            queries: list[tuple[str, list[Value]]] = [(null, []), (plain, [OTHER]), (several, [field])]
+            values = {value for sql, first in queries for (value,) in db.execute(sql, [*first, *parameters])}
+        if values & {None, NULL_ELEMENT, OTHER}:
             return None
-        return [value_of(*item) for item in found if item[0] != EMPTY]
+        return [decoded(value) for value in values - {EMPTY_ARRAY}]
 
-    def _indexes(self, db: sqlite3.Connection, key: tuple[str, ...]) -> dict[tuple[str, ...], Index]:
-        """Indexes by their fields; those on the key and on the time of update are made if they are not there."""
-        known = {index.fields for index in indexes_of(db, self.collection_name)}
-        for needed in {key, (self.last_updated_field,)} - known:
-            make_index(db, self.collection_name, needed, unique=False)
-        return {index.fields: index for index in indexes_of(db, self.collection_name)}
-
-    def _held(self, db: sqlite3.Connection, by: Index, identity: Entry) -> int | None:
-        """Give the number of the document that has a key."""
-        sql = "SELECT rid FROM entries WHERE index_id = ? AND rank = ? AND value = ? LIMIT 1"
-        row = db.execute(sql, [by.id, *identity]).fetchone()
-        return row and row[0]
-
-    def _insert(self, db: sqlite3.Connection, indexes: Iterable[Index], document: Document) -> None:
-        sql = "INSERT INTO documents (collection, document) VALUES (?, ?)"
-        rid = db.execute(sql, [self.collection_name, bson.encode(document)]).lastrowid or 0
-        for index in indexes:
-            enter(db, index, rid, document)
-
-    def _valid(self, docs: list[Document] | Document) -> Iterator[Document]:
-        """Plain documents without ``_id``, less those the validator refuses (an error if it is strict)."""
+    def _valid(self, docs: list[Document] | Document) -> Iterator[tuple[Document, bytes]]:
+        """Yield documents without ``_id``, plain and in BSON; skip those that a lenient validator refuses."""
         for doc in docs if isinstance(docs, list) else [docs]:
-            document = _plain(doc)
-            document.pop("_id", None)
+            document, blob = _plain({name: value for name, value in doc.items() if name != "_id"})
             if not self.validator or self.validator.is_valid(document):
-                yield document
+                yield document, blob
             elif self.validator.strict:  # type: ignore[attr-defined]
                 raise ValueError(self.validator.validation_errors(document))
             else:
                 self.logger.error(self.validator.validation_errors(document))
 
-    def _identity(self, document: Document, fields: tuple[str, ...]) -> Entry:
-        """Entry of a document's key values in the index on them."""
-        parts = [entry(get(document, field)) for field in fields]
-        for field, (rank, _) in zip(fields, parts, strict=True):
-            if rank == OTHER or not has(document, field):
+    def _identity(self, document: Document, key: tuple[str, ...]) -> list[Value]:
+        """Return the values of a document's key as columns hold them."""
+        values = [encoded(get(document, field)) for field in key]
+        for field, value in zip(key, values, strict=True):
+            if value is OTHER or not has(document, field):
                 raise StoreError(
-                    f"{self.name}: no plain value of the key {field!r} in a document with {list(document)}"
+                    f"{self.name}: no plain value of the key {field!r} in a document with the fields {list(document)}"
                 )
-        return parts[0] if len(parts) == 1 else compound(parts)
+        return values
 
 
-def _read(db: sqlite3.Connection, rid: int) -> Document:
-    (blob,) = db.execute("SELECT document FROM documents WHERE rid = ?", [rid]).fetchone()
-    document: Document = bson.decode(blob)
-    return document
-
-
-def _replace(db: sqlite3.Connection, indexes: Iterable[Index], rid: int, document: Document) -> None:
-    db.execute("UPDATE documents SET document = ? WHERE rid = ?", [bson.encode(document), rid])
-    held = held_by(db, rid)
-    for index in indexes:
-        enter(db, index, rid, document, held.get(index.id, frozenset()))
-
-
-def _plain(document: Document) -> Document:
-    """Document with nothing in it but what BSON holds, as a server would read it back."""
+def _plain(document: Mapping[str, Any]) -> tuple[Document, bytes]:
+    """Return a document as a server would send it back, and its BSON."""
     try:
-        plain: Document = bson.decode(bson.encode(document))
-    except (InvalidDocument, OverflowError):  # numpy's numbers, structures, keys that are no strings
-        plain = jsanitize(document, allow_bson=True, recursive_msonable=True)
-    return plain
+        blob = bson.encode(document)
+    except (InvalidDocument, OverflowError):  # numpy numbers, structures, keys that are not strings
+        try:
+            blob = bson.encode(jsanitize(document, allow_bson=True, recursive_msonable=True))
+        except (BSONError, OverflowError) as error:
+            raise StoreError(f"a value that BSON cannot hold: {error}") from error
+    return bson.decode(blob), blob
 
 
 def _as_read(criteria: Document) -> Document:
-    """Criteria as a server reads them: times in UTC and milliseconds, tuples as lists."""
+    """Return a filter as a server reads it: times in UTC and milliseconds, tuples as lists."""
     plain: Document = bson.decode(bson.encode(criteria))
     return plain
 

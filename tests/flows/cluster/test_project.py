@@ -216,7 +216,7 @@ def test_projects_that_are_not_there(folder):
     ("text", "rights", "told"),
     [
         (URI, 0o644, "others may read it: chmod 600"),
-        ("hello", 0o600, "is no MongoDB address"),
+        ("hello", 0o600, "is not a MongoDB address"),
         ("mongodb://me:" + SECRET + "@host", 0o600, "names no database"),
         (None, 0o600, "chmod 600 it"),
     ],

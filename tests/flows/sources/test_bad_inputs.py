@@ -32,14 +32,14 @@ def test_a_bad_input_ends_with_a_reason_that_names_the_culprit(tmp_path, bad):
     path = bad.write(tmp_path)
     if path.name.startswith("secret") and os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    found = outcomes_of(path)
-    harmed = [(outcome, reason) for outcome, reason in found if outcome != FINE]
+    outcomes = outcomes_of(path)
+    harmed = [(outcome, reason) for outcome, reason in outcomes if outcome != FINE]
     if bad.outcome == FINE:
         assert harmed == []
     else:
         assert len(harmed) == (0 if FINE in bad.outcome and not harmed else 1)
     if harmed or bad.outcome == FINE:
-        assert len(found) - len(harmed) == bad.n_fine
+        assert len(outcomes) - len(harmed) == bad.n_fine
     for outcome, reason in harmed:
         assert outcome in bad.outcome
         assert any(word in reason.lower() for word in bad.words), reason

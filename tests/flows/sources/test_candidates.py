@@ -106,12 +106,12 @@ def test_the_same_crystal_has_one_identity_in_every_format(tmp_path, cscl):
     decorated.to(str(tmp_path / "e.json"))
     with gzip.open(tmp_path / "f.cif.gz", "wt") as stream:
         stream.write(cif())
-    found = list(read_candidates(tmp_path))
-    assert len(found) == 6
-    assert {c.error for c in found} == {None}
-    ids = {c.candidate_id for c in found if not c.source.endswith(("a.cif", "f.cif.gz"))}
+    candidates = list(read_candidates(tmp_path))
+    assert len(candidates) == 6
+    assert {c.error for c in candidates} == {None}
+    ids = {c.candidate_id for c in candidates if not c.source.endswith(("a.cif", "f.cif.gz"))}
     assert ids == {content_id(cscl)}
-    assert not any(c.structure.site_properties for c in found)
+    assert not any(c.structure.site_properties for c in candidates)
 
 
 def test_folders_are_read_in_sorted_order_and_other_files_passed_over(tmp_path):

@@ -62,12 +62,12 @@ def outcome(candidates):
 def test_after_a_broken_frame_the_next_are_read(tmp_path, broken, reason):
     path = tmp_path / "a.extxyz"
     path.write_text(frame() + broken + frame(2) + frame(3))
-    found = read(path)
-    sound = [c for c in found if c.structure]
+    candidates = read(path)
+    sound = [c for c in candidates if c.structure]
     assert [content_id(c.structure) for c in sound[-2:]] == [content_id(salt(2)), content_id(salt(3))]
     assert content_id(sound[0].structure) == content_id(salt())
     if reason:
-        (bad,) = [c for c in found if c.error]
+        (bad,) = [c for c in candidates if c.error]
         assert reason in bad.error
 
 
@@ -83,20 +83,20 @@ def test_after_a_broken_frame_the_next_are_read(tmp_path, broken, reason):
 def test_after_a_broken_block_the_next_are_read(tmp_path, broken, reason):
     path = tmp_path / "a.cif"
     path.write_text(block("a") + broken + "\n" + block("c") + block("d"))
-    found = read(path)
-    assert outcome(found) == ["CsCl", None, "CsCl", "CsCl"]
-    assert [c.provenance["block"] for c in found] == ["a", "b", "c", "d"]
-    assert reason in found[1].error
+    candidates = read(path)
+    assert outcome(candidates) == ["CsCl", None, "CsCl", "CsCl"]
+    assert [c.provenance["block"] for c in candidates] == ["a", "b", "c", "d"]
+    assert reason in candidates[1].error
 
 
 def test_a_line_of_json_lines_costs_only_itself(tmp_path):
     lines = [salt(i).to_json() for i in range(3)]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([lines[0], lines[1][:-20], "[" * 100_000, "7", "", lines[2]]) + "\n")
-    found = read(path)
-    assert outcome(found) == ["CsCl", None, None, None, "CsCl"]
-    assert [c.provenance["line"] for c in found] == [1, 2, 3, 4, 6]
-    assert "nested too deeply" in found[2].error
+    candidates = read(path)
+    assert outcome(candidates) == ["CsCl", None, None, None, "CsCl"]
+    assert [c.provenance["line"] for c in candidates] == [1, 2, 3, 4, 6]
+    assert "nested too deeply" in candidates[2].error
 
 
 SHAPES = {
@@ -125,10 +125,10 @@ def test_documents_of_every_shape_are_read(tmp_path, monkeypatch, shape, piece):
     content, places = SHAPES[shape]([salt(i).as_dict() for i in range(3)])
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content, indent=1 if piece == 64 else None))
-    found = read(path)
-    assert [c.error for c in found] == [None] * 3
-    assert [c.candidate_id for c in found] == [content_id(salt(i)) for i in range(3)]
-    assert [c.provenance for c in found] == places
+    candidates = read(path)
+    assert [c.error for c in candidates] == [None] * 3
+    assert [c.candidate_id for c in candidates] == [content_id(salt(i)) for i in range(3)]
+    assert [c.provenance for c in candidates] == places
 
 
 def test_a_json_document_gives_what_stands_before_its_break(tmp_path):
@@ -145,8 +145,8 @@ def test_large_objects_and_entries_are_read(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(ComputedStructureEntry(large, -1.0).as_dict(), indent=2))
     assert path.stat().st_size > 2 * json_stream.PIECE
-    (found,) = read(path)
-    assert found.candidate_id == content_id(large)
+    (candidate,) = read(path)
+    assert candidate.candidate_id == content_id(large)
 
 
 @pytest.mark.parametrize("name", ["a.db", "a.json"])
@@ -163,9 +163,9 @@ def test_rows_of_an_ase_database_stand_alone(tmp_path, name):
         content["2"]["positions"]["__ndarray__"][2] = [0.0]
         path.write_text(json.dumps(content))
     before = path.read_bytes()
-    found = read(path)
-    assert outcome(found) == ["CsCl", None, "CsCl"]
-    assert [c.candidate_id for c in found[::2]] == [content_id(salt(0)), content_id(salt(2))]
+    candidates = read(path)
+    assert outcome(candidates) == ["CsCl", None, "CsCl"]
+    assert [c.candidate_id for c in candidates[::2]] == [content_id(salt(0)), content_id(salt(2))]
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
@@ -178,8 +178,8 @@ def test_what_is_no_ase_database_says_so(tmp_path):
                 connection.execute("CREATE TABLE t (a)")
         else:
             path.write_bytes(content)
-        (found,) = read(path)
-        assert "unreadable ASE database" in found.error
+        (candidate,) = read(path)
+        assert "unreadable ASE database" in candidate.error
 
 
 def test_members_of_an_archive_stand_alone_and_nothing_is_unpacked(tmp_path):
@@ -196,12 +196,12 @@ def test_members_of_an_archive_stand_alone_and_nothing_is_unpacked(tmp_path):
     at = data.index(b"gen_4.cif") + len("gen_4.cif")
     data[at + 10] ^= 0xFF
     path.write_bytes(data)
-    found = read(path)
-    assert [c.provenance["member"] for c in found] == [
+    candidates = read(path)
+    assert [c.provenance["member"] for c in candidates] == [
         *("gen_0.cif", "gen_1.cif", "../../gen_2.extxyz", "../../gen_2.extxyz", "gen_3.cif.gz", "gen_4.cif")
     ]
-    assert outcome(found) == ["CsCl", None, "CsCl", "CsCl", None, None]
-    assert "empty" in found[1].error
+    assert outcome(candidates) == ["CsCl", None, "CsCl", "CsCl", None, None]
+    assert "empty" in candidates[1].error
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -245,9 +245,9 @@ def test_absurd_items_cost_only_themselves(tmp_path, monkeypatch):
     (tmp_path / "b.extxyz").write_text(frame() + frame(1).replace("pbc", f"a={long} pbc") + frame(2))
     (tmp_path / "c.jsonl").write_text("\n".join([salt().to_json(), f'"{long}"', salt(1).to_json()]))
     (tmp_path / "d.vasp").write_text(salt().to(fmt="poscar") + "0 0 0\n" * 5000)
-    found = read(tmp_path)
-    assert outcome(found) == ["CsCl", None, "CsCl"] * 3 + [None]
-    assert all("more than" in c.error for c in found if c.error)
+    candidates = read(tmp_path)
+    assert outcome(candidates) == ["CsCl", None, "CsCl"] * 3 + [None]
+    assert all("more than" in c.error for c in candidates if c.error)
     monkeypatch.setattr(xyz_frames, "MAX_SITES", 1)
     assert "more than" in read(tmp_path / "b.extxyz")[0].error
 
@@ -255,15 +255,15 @@ def test_absurd_items_cost_only_themselves(tmp_path, monkeypatch):
 def test_pickles_are_not_read(tmp_path):
     for name in ("a.pkl", "a.pickle", "a.traj"):
         (tmp_path / name).write_bytes(pickle.dumps({"lattice": 1}))
-        (found,) = read(tmp_path / name)
-        assert "unknown type" in found.error
+        (candidate,) = read(tmp_path / name)
+        assert "unknown type" in candidate.error
 
 
 def test_text_that_is_none_becomes_text(tmp_path):
     (tmp_path / "a.json").write_text('{"\\ud800": {"lattice": 1, "sites": []}}')
-    (found,) = read(tmp_path / "a.json")
-    assert found.error
-    assert found.model_dump_json()
+    (candidate,) = read(tmp_path / "a.json")
+    assert candidate.error
+    assert candidate.model_dump_json()
 
 
 def many(path, n):
@@ -326,6 +326,6 @@ def test_numbers_survive_each_format(tmp_path):
     write(tmp_path / "b.extxyz", crystal.to_ase_atoms(), format="extxyz")
     with ase.db.connect(tmp_path / "c.db") as database:
         database.write(crystal.to_ase_atoms())
-    for found in read(tmp_path):
-        assert np.allclose(found.structure.lattice.matrix, crystal.lattice.matrix, atol=1e-6)
-        assert np.allclose(found.structure.frac_coords, crystal.frac_coords, atol=1e-6)
+    for candidate in read(tmp_path):
+        assert np.allclose(candidate.structure.lattice.matrix, crystal.lattice.matrix, atol=1e-6)
+        assert np.allclose(candidate.structure.frac_coords, crystal.frac_coords, atol=1e-6)

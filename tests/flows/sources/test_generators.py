@@ -82,14 +82,16 @@ def test_scaled_volumes_are_near_measured_ones(family):
 
 
 def test_elements_are_swapped_as_the_map_says():
-    found = list(swap_elements(parents(FEO), {"Fe": ["Co", "Ni"], "O": ["S"], "Na": ["K"]}, at_once=2))
-    assert [c.structure.reduced_formula for c in found] == ["CoO", "NiO", "FeS", "CoS", "NiS"]
-    assert found[0].source == "swap"
-    assert found[0].provenance["mapping"] == {"Fe": "Co"}
+    candidates = list(swap_elements(parents(FEO), {"Fe": ["Co", "Ni"], "O": ["S"], "Na": ["K"]}, at_once=2))
+    assert [c.structure.reduced_formula for c in candidates] == ["CoO", "NiO", "FeS", "CoS", "NiS"]
+    assert candidates[0].source == "swap"
+    assert candidates[0].provenance["mapping"] == {"Fe": "Co"}
     parent = parents(FEO)[0]
-    assert found[0].provenance["parent"] == {"candidate_id": parent.candidate_id, "source": "known", "number": 0}
-    assert found[0].structure.volume == pytest.approx(FEO.volume * found[0].provenance["volume_factor"], rel=1e-5)
-    assert found[2].structure.volume > FEO.volume
+    assert candidates[0].provenance["parent"] == {"candidate_id": parent.candidate_id, "source": "known", "number": 0}
+    assert candidates[0].structure.volume == pytest.approx(
+        FEO.volume * candidates[0].provenance["volume_factor"], rel=1e-5
+    )
+    assert candidates[2].structure.volume > FEO.volume
     assert len(list(swap_elements(parents(FEO), {"Fe": ["Co", "Ni"], "O": ["S"]}))) == 3
     assert list(swap_elements(parents(FEO), {"Fe": ["O", "Fe"]})) == []
     assert [
@@ -108,23 +110,23 @@ def test_elements_are_swapped_within_their_group_or_valence():
 def test_what_cannot_be_swapped_says_why():
     disordered = Structure(Lattice.cubic(3), [{"Fe": 0.5, "Co": 0.5}], [[0, 0, 0]])
     broken = Candidate.unreadable("a.cif", "empty", b"")
-    found = list(swap_elements([*parents(disordered, fcc(3.6, "Cu")), broken], "valence"))
-    assert "disordered site 0" in found[0].error
-    assert "no swap of Cu from known: no oxidation states balance" in found[1].error
-    assert found[2] == broken
-    assert found[0].provenance["parent"]["source"] == "known"
+    candidates = list(swap_elements([*parents(disordered, fcc(3.6, "Cu")), broken], "valence"))
+    assert "disordered site 0" in candidates[0].error
+    assert "no swap of Cu from known: no oxidation states balance" in candidates[1].error
+    assert candidates[2] == broken
+    assert candidates[0].provenance["parent"]["source"] == "known"
 
 
 def test_ions_are_substituted_by_their_probability():
-    found = list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.003))
-    formulas = [c.structure.reduced_formula for c in found]
+    candidates = list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.003))
+    formulas = [c.structure.reduced_formula for c in candidates]
     assert {"KCl", "NaBr", "LiCl"} <= set(formulas)
     assert "NaCl" not in formulas
-    chances = [c.provenance["probability"] for c in found]
+    chances = [c.provenance["probability"] for c in candidates]
     assert chances == sorted(chances, reverse=True)
     assert min(chances) >= 0.003
-    assert len(list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.01))) < len(found)
-    potassium = found[formulas.index("KCl")]
+    assert len(list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.01))) < len(candidates)
+    potassium = candidates[formulas.index("KCl")]
     assert potassium.provenance["ions"] == {"Na+": "K+"}
     assert potassium.structure.volume ** (1 / 3) == pytest.approx((6.29**3 / 4) ** (1 / 3), rel=0.03)
     only = substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.003, only=["K", "Cl"])
@@ -136,9 +138,9 @@ def test_probabilities_are_pymatgens():
 
     known = Substitutor(threshold=0.01).pred_from_list(["Na+", "Cl-"])
     chances = {frozenset((str(a), str(b)) for a, b in each["substitutions"].items() if a != b): each for each in known}
-    found = list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.01))
-    assert found
-    for candidate in found:
+    candidates = list(substitute_ions(parents(rock_salt(5.64, "Na", "Cl")), threshold=0.01))
+    assert candidates
+    for candidate in candidates:
         same = chances[frozenset(candidate.provenance["ions"].items())]
         assert candidate.provenance["probability"] == pytest.approx(same["probability"], rel=1e-5)
 
@@ -151,14 +153,14 @@ def test_charges_balance_or_there_are_none():
 
 def test_rattled_crystals_are_reproducible_and_within_bounds():
     first, second = parents(FEO, SRTIO3)
-    found = list(rattle([first, second], n=20, amplitude=0.05, strain=0.02, seed=1))
-    assert len({c.candidate_id for c in found}) == 40
+    candidates = list(rattle([first, second], n=20, amplitude=0.05, strain=0.02, seed=1))
+    assert len({c.candidate_id for c in candidates}) == 40
     again = list(rattle([second], n=20, amplitude=0.05, strain=0.02, seed=1))
-    assert [c.candidate_id for c in again] == [c.candidate_id for c in found[20:]]
+    assert [c.candidate_id for c in again] == [c.candidate_id for c in candidates[20:]]
     assert not {c.candidate_id for c in rattle([second], n=20, seed=2)} & {c.candidate_id for c in again}
-    assert found[3].provenance["number"] == 3
-    assert found[3].provenance["seed"] == 1
-    for candidate in found:
+    assert candidates[3].provenance["number"] == 3
+    assert candidates[3].provenance["seed"] == 1
+    for candidate in candidates:
         parent = FEO if candidate.provenance["parent"]["number"] == 0 else SRTIO3
         assert problem_with(candidate.structure) is None
         deformation = np.linalg.solve(parent.lattice.matrix, candidate.structure.lattice.matrix) - np.eye(3)

@@ -30,10 +30,10 @@ ENTRIES = [
 
 
 def test_phases_within_the_systems_are_candidates_each_once():
-    found = list(known_phases(ENTRIES, ["Li-Fe-O"]))
-    assert [c.provenance for c in found] == [{"entry_id": "iron"}, {"entry_id": "oxide"}, {"entry_id": "larger"}]
-    assert {c.source for c in found} == {"references"}
-    assert found[1].structure == crystal("Fe", "O")
+    candidates = list(known_phases(ENTRIES, ["Li-Fe-O"]))
+    assert [c.provenance for c in candidates] == [{"entry_id": "iron"}, {"entry_id": "oxide"}, {"entry_id": "larger"}]
+    assert {c.source for c in candidates} == {"references"}
+    assert candidates[1].structure == crystal("Fe", "O")
     assert list(known_phases(ENTRIES, [])) == []
     assert list(known_phases([], ["Fe"])) == []
 

@@ -58,8 +58,8 @@ def folder(tmp_path_factory):
         ]
     )
     for name, structure in (("oxide", FEO), ("magnesia", MGO)):
-        found = store.query().where(f"candidate_id = {name}").first()
-        store.data.update([{"document_id": found["document_id"], "structure": structure.as_dict()}])
+        candidate = store.query().where(f"candidate_id = {name}").first()
+        store.data.update([{"document_id": candidate["document_id"], "structure": structure.as_dict()}])
     return folder
 
 
@@ -92,20 +92,20 @@ def test_every_source_in_the_documentation_is_tested():
 @pytest.mark.parametrize("source", EXPECTED)
 def test_a_source_gives_candidates(folder, monkeypatch, source):
     monkeypatch.chdir(folder)
-    found = list(islice(open_source(source), 6))
-    assert {c.error for c in found} == {None}
-    assert len(found) == (EXPECTED[source] or len(found)) > 0
-    assert len({c.candidate_id for c in found}) == len(found)
+    candidates = list(islice(open_source(source), 6))
+    assert {c.error for c in candidates} == {None}
+    assert len(candidates) == (EXPECTED[source] or len(candidates)) > 0
+    assert len({c.candidate_id for c in candidates}) == len(candidates)
 
 
 def test_results_name_their_document_and_checkpoint(folder):
-    (found,) = open_source(f"{folder}/campaign?stable and has Fe")
-    assert found.candidate_id == content_id(FEO)
-    assert found.source == "results"
-    assert found.provenance["parent"]["candidate_id"] == "oxide"
-    assert found.provenance["parent"]["frame"] == 3
-    assert found.provenance["checkpoint"]["key"] == "matris_10m_oam"
-    assert found.provenance["document_id"]
+    (candidate,) = open_source(f"{folder}/campaign?stable and has Fe")
+    assert candidate.candidate_id == content_id(FEO)
+    assert candidate.source == "results"
+    assert candidate.provenance["parent"]["candidate_id"] == "oxide"
+    assert candidate.provenance["parent"]["frame"] == 3
+    assert candidate.provenance["checkpoint"]["key"] == "matris_10m_oam"
+    assert candidate.provenance["document_id"]
 
 
 def test_a_limit_is_kept_and_names_of_files_come_first(folder, tmp_path):

@@ -42,10 +42,10 @@ def test_li_fe_o_has_a_campaign_of_useful_size(li_fe_o):
     ],
 )
 def test_known_crystals_are_among_them_at_about_their_volume(li_fe_o, formula, aflow, volume):
-    (found,) = [c for c in li_fe_o if c.structure.reduced_formula == formula and c.provenance["aflow"] == aflow]
-    assert found.structure.volume / len(found.structure) == pytest.approx(volume, rel=0.35)
-    assert found.source == "prototype"
-    assert set(found.provenance["mapping"].values()) == {e.symbol for e in Composition(formula)}
+    (candidate,) = [c for c in li_fe_o if c.structure.reduced_formula == formula and c.provenance["aflow"] == aflow]
+    assert candidate.structure.volume / len(candidate.structure) == pytest.approx(volume, rel=0.35)
+    assert candidate.source == "prototype"
+    assert set(candidate.provenance["mapping"].values()) == {e.symbol for e in Composition(formula)}
 
 
 def test_every_compound_with_an_anion_balances(li_fe_o):
@@ -75,8 +75,8 @@ def test_limits_are_kept():
 
 
 def test_covalent_ions_without_a_tabulated_radius_get_a_sensible_bond():
-    found = {c.provenance["aflow"]: c.structure for c in generate_candidates("Ga-As")}
-    zincblende = found["AB_cF8_216_c_a"]
+    candidates = {c.provenance["aflow"]: c.structure for c in generate_candidates("Ga-As")}
+    zincblende = candidates["AB_cF8_216_c_a"]
     assert zincblende.volume / 2 == pytest.approx(22.6, rel=0.2)  # a = 5.65 Å
 
 
@@ -94,8 +94,8 @@ def test_references_cover_elements_with_and_without_a_ground_state_in_the_collec
 
 def test_every_element_a_potential_may_know_has_a_reference():
     symbols = [Element.from_Z(z).symbol for z in range(1, 95) if z not in {85, 87}]  # At and Fr have no known volume
-    found = {e.symbol for c in elemental_references(symbols) for e in c.structure.composition}
-    assert found == set(symbols)
+    candidates = {e.symbol for c in elemental_references(symbols) for e in c.structure.composition}
+    assert candidates == set(symbols)
 
 
 def test_what_is_no_element_is_named():

@@ -58,7 +58,7 @@ def test_report(store: Path, tmp_path: Path) -> None:
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert f"Report: {tmp_path / 'page' / 'index.html'}" in done.stdout
     assert "Screening [Fe–Mg–O]" in page
-    assert "Change of volume on relaxing" in page
+    assert "Volume change on relaxation" in page
     assert "&lt;Mg&gt;O.cif" in page
     assert 'id="discovery"' not in page
     known = tmp_path / "known.cif"

@@ -162,7 +162,7 @@ def test_clear_errors(calculated: Path, tmp_path: Path) -> None:
     ase.io.write(tmp_path / "bare.extxyz", frames)
     done = invoke("data", tmp_path / "bare.extxyz", "--output", tmp_path / "set", "--no-check")
     assert done.exit_code == 1
-    assert "nothing to learn from: no energy (30)" in done.stderr
+    assert "no frames to train on: no energy (30)" in done.stderr
     assert not (tmp_path / "set").exists()
     done = invoke("evaluate", "no-such-checkpoint", calculated)
     assert done.exit_code == 1

@@ -51,12 +51,14 @@ def off_by(frame, energy=0.0, force=0.0, pressure=0.0):
 
 def test_errors_of_a_card_are_those_that_were_made():
     labels = list(frames())
-    found = frame_errors(Wrong(off_by(f, energy=0.05, force=0.1, pressure=3 / GPA) for f in labels), labels)
-    assert found["frames"] == 12
-    assert found["energy"] == pytest.approx(50)
-    assert found["force_component"] == pytest.approx(0.1)
-    assert found["force_component_zero"] == pytest.approx(np.mean([np.abs(f.forces).mean() for f in labels]))
-    assert found["stress"] == pytest.approx(1.0)  # a pressure of 3 GPa is a third of it in a mean over nine components
+    results = frame_errors(Wrong(off_by(f, energy=0.05, force=0.1, pressure=3 / GPA) for f in labels), labels)
+    assert results["frames"] == 12
+    assert results["energy"] == pytest.approx(50)
+    assert results["force_component"] == pytest.approx(0.1)
+    assert results["force_component_zero"] == pytest.approx(np.mean([np.abs(f.forces).mean() for f in labels]))
+    assert results["stress"] == pytest.approx(
+        1.0
+    )  # a pressure of 3 GPa is a third of it in a mean over nine components
     assert frame_errors(Wrong([]), []) == {"frames": 0}
 
 
@@ -99,15 +101,15 @@ def test_energies_on_another_scale_are_noticed():
     shift = {11: 1.0, 17: -0.5, 12: 0.3, 8: 0.2}
     answers = [off_by(f, energy=sum(shift[z] for z in f.geometry.numbers) / 2) for f in labels]
     answers[3] = off_by(labels[3], energy=5.0)  # one that is wild moves no shift
-    found = assess(Wrong(answers), [("a", f) for f in labels])
-    row = found.rows()[0]
+    results = assess(Wrong(answers), [("a", f) for f in labels])
+    row = results.rows()[0]
     assert row["energy_mae"] > 250
     assert row["energy_mae_shifted"] == pytest.approx(1e3 * (5.0 - 0.25) / 14, rel=0.01)
-    found = assess(
+    results = assess(
         Wrong([a for i, a in enumerate(answers) if i != 3]), [("a", f) for f in labels if f is not labels[3]]
     )
-    assert found.rows()[0]["energy_mae_shifted"] < 1
-    assert "different energy scales" in found.remark()
+    assert results.rows()[0]["energy_mae_shifted"] < 1
+    assert "different energy scales" in results.remark()
     few = assess(Wrong(answers), [("a", f) for f in labels[:6]])
     assert few.rows()[0]["energy_mae_shifted"] is None
     assert few.remark() is None
@@ -118,10 +120,10 @@ def test_what_cannot_be_compared_is_counted():
     strange = replace(labels[0], geometry=replace(labels[0].geometry, numbers=np.array([79, 79])))
     answers = [off_by(f) for f in labels]
     answers[2] = replace(answers[2], energy=np.nan)
-    found = assess(Wrong(answers), [("a", f) for f in (labels[0], strange, *labels[1:])])
-    assert found.rows()[0]["frames"] == 3
-    assert found.left_out == {"elements that the checkpoint does not know": 1, "predictions that are not finite": 1}
-    assert found.unknown == {"Au": 1}
+    results = assess(Wrong(answers), [("a", f) for f in (labels[0], strange, *labels[1:])])
+    assert results.rows()[0]["frames"] == 3
+    assert results.left_out == {"elements that the checkpoint does not know": 1, "predictions that are not finite": 1}
+    assert results.unknown == {"Au": 1}
     assert assess(Wrong([]), []).rows() == []
 
 
@@ -142,15 +144,15 @@ def test_a_real_potential_agrees_with_its_own_predictions(tiny_checkpoint):
 def test_the_page(tmp_path):
     labels = list(frames())
     answers = [off_by(f, force=0.1) for f in labels]
-    found = assess(Wrong(answers), [("a <b>" if i % 2 else "c", f) for i, f in enumerate(labels)])
-    points = found.points()
+    results = assess(Wrong(answers), [("a <b>" if i % 2 else "c", f) for i, f in enumerate(labels)])
+    points = results.points()
     assert list(points) == list(PARITY)
     assert points["force component"].shape == (72, 3)
     assert np.allclose(points["force component"][:, 2] - points["force component"][:, 1], 0.1)
-    figure = parity_figure(points, found.sets)
+    figure = parity_figure(points, results.sets)
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert named == ["c", "a <b>"]
-    write_parity_page(tmp_path / "new" / "page.html", "x & y", found.rows(), figure, ["mind <this>"])
+    write_parity_page(tmp_path / "new" / "page.html", "x & y", results.rows(), figure, ["mind <this>"])
     page = (tmp_path / "new" / "page.html").read_text()
     assert "x &amp; y" in page
     assert "mind &lt;this&gt;" in page

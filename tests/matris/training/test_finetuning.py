@@ -26,6 +26,7 @@ from matris.training.data.element_energies import refit_reference_energies, regr
 from matris.training.data.frame import Frame, collate
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.finetuning import GENTLE, finetune, set_of
+from matris.training.fit_domain import fit_domain
 from matris.training.trainer import TrainSettings, train, validate
 
 CONFIG = ModelConfig(
@@ -70,14 +71,14 @@ def data(folder):
     """Sets of neon and krypton, a volt higher than the parent's argon and neon."""
     for name, symbols, shift, count in (("old", ("Ar", "Ne"), 0.0, 16), ("new", ("Ne",), 1.0, 12)):
         write(folder / f"{name}.extxyz", frames(symbols, shift, count, 5))
-    found = {}
+    sets = {}
     runner = CliRunner()
     for name in ("old", "new"):
         options = ["--output", str(folder / name), "--split-by", "material", "--no-check", "--scale", name]
         result = runner.invoke(app, ["data", str(folder / f"{name}.extxyz"), *options])
         assert result.exit_code == 0, result.output
-        found[name] = DataSet(folder / name)
-    return found
+        sets[name] = DataSet(folder / name)
+    return sets
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +194,10 @@ def test_noise_is_learnt_and_symmetric(data, tmp_path):
     batch = collate(training[:2], CONFIG)
     turn = torch.linalg.qr(torch.randn(3, 3)).Q
     turned = replace(batch.graph, vectors=batch.graph.vectors @ turn)
-    found = denoiser(batch.graph, batch.forces).detach()
-    assert torch.allclose(found @ turn, denoiser(turned, batch.forces @ turn), atol=1e-5)
-    assert float(found.abs().max()) > 1e-3
-    assert torch.allclose(found[:4].sum(0), torch.zeros(3), atol=1e-5)
+    sets = denoiser(batch.graph, batch.forces).detach()
+    assert torch.allclose(sets @ turn, denoiser(turned, batch.forces @ turn), atol=1e-5)
+    assert float(sets.abs().max()) > 1e-3
+    assert torch.allclose(sets[:4].sum(0), torch.zeros(3), atol=1e-5)
 
 
 def test_the_example_says_the_defaults(tmp_path):
@@ -283,6 +284,16 @@ def test_fine_tuned_on_the_command_line(data, parent, tmp_path):
     result = runner.invoke(app, ["finetune", str(parent), str(data["new"].path), "--output", str(tmp_path / "b")])
     assert result.exit_code == 1
     assert "--refit-energies" in result.output
+
+
+def test_a_domain_needs_elements_of_the_training_frames():
+    potential = matris.load(device="cpu")
+    made = [
+        Frame(Geometry.of(bulk(symbol)), 0.0, np.zeros((1, 3)), None, symbol, validation=symbol == "Ag")
+        for symbol in ("Cu", "Ag")
+    ]
+    with pytest.raises(MatrisError, match="no learnt frame that was set aside"):
+        fit_domain(potential, made)
 
 
 @pytest.mark.parametrize("command", ["train", "finetune"])

@@ -94,25 +94,25 @@ def test_it_learns(labelled, tmp_path):
 
 def test_batches_cost_the_same():
     costs = np.random.default_rng(1).lognormal(3, 0.7, 700)
-    found = batches.epoch(costs, 7, [0, 0])
-    assert len(found) == batches.per_epoch(len(costs), 7) == 100
-    assert sorted(np.concatenate(found)) == list(range(700))
-    totals = [costs[b].sum() for b in found]
+    results = batches.epoch(costs, 7, [0, 0])
+    assert len(results) == batches.per_epoch(len(costs), 7) == 100
+    assert sorted(np.concatenate(results)) == list(range(700))
+    totals = [costs[b].sum() for b in results]
     assert np.std(totals) / np.mean(totals) < 0.15
-    assert len({len(b) for b in found}) > 1
+    assert len({len(b) for b in results}) > 1
     other = batches.epoch(costs, 7, [0, 1])
-    assert [sorted(b) for b in found] != [sorted(b) for b in other]
-    assert all(np.array_equal(a, b) for a, b in zip(found, batches.epoch(costs, 7, [0, 0]), strict=True))
+    assert [sorted(b) for b in results] != [sorted(b) for b in other]
+    assert all(np.array_equal(a, b) for a, b in zip(results, batches.epoch(costs, 7, [0, 0]), strict=True))
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 8), (3, 8), (26, 4), (27, 4), (33 * 7 + 3, 7)])
 def test_every_frame_is_in_one_batch(n, size):
     costs = np.arange(1.0, n + 1) ** 3  # the largest costs more than many others
-    found = batches.epoch(costs, size, [2, 0])
-    assert len(found) == batches.per_epoch(n, size)
-    assert sorted(np.concatenate(found)) == list(range(n))
-    assert all(len(b) for b in found)
-    for batch in found:
+    results = batches.epoch(costs, size, [2, 0])
+    assert len(results) == batches.per_epoch(n, size)
+    assert sorted(np.concatenate(results)) == list(range(n))
+    assert all(len(b) for b in results)
+    for batch in results:
         parts = batches.pieces(batch, costs, 1e3)
         assert sorted(np.concatenate(parts)) == sorted(batch)
         assert all(len(p) for p in parts)
@@ -236,14 +236,14 @@ def test_loss_is_the_stated_one(labelled):
     result = errors(network, batch, differentiable=False)
     energies, forces, stresses, magmoms, _ = evaluate(network, batch.graph, magmoms=True)
     for i, frame in enumerate(frames):
-        here, found = slice(4 * i, 4 * i + 4), result.loss(LossWeights())[i]
+        here, results = slice(4 * i, 4 * i + 4), result.loss(LossWeights())[i]
         energy = abs(float(energies[i]) - frame.energy) / 4
         force = float(np.linalg.norm(forces[here].numpy() - frame.forces, axis=1).mean())
         stress = 0.0 if frame.stress is None else 160.21766208 * np.abs(stresses[i].numpy() - frame.stress).mean()
         m = magmoms[here].numpy()
         magmom = (np.abs(m - 2).mean(), np.abs(m[[0, 3]] - 1).mean(), 0.0)[i]
         assert float(result.energy[i]) == pytest.approx(energy, rel=1e-4)
-        assert float(found) == pytest.approx(5 * energy + 5 * force + 0.1 * stress + 0.1 * magmom, rel=1e-4)
+        assert float(results) == pytest.approx(5 * energy + 5 * force + 0.1 * stress + 0.1 * magmom, rel=1e-4)
     assert result.n_stresses.tolist() == [1, 0, 1]
     assert result.n_magmoms.tolist() == [4, 2, 0]
     # a mean is over what has labels, and frames without any say nothing
@@ -352,7 +352,7 @@ def test_a_compiled_step_is_the_same(labelled):
     network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
     objective = LabelObjective(network, LossWeights())
     parts = (training[:2], training[2:7], training[:1])
-    found = []
+    results = []
     for compiled in (False, True):
         if compiled:
             objective.compile(training[4:7])
@@ -361,8 +361,8 @@ def test_a_compiled_step_is_the_same(labelled):
             for p in network.parameters():
                 p.grad = torch.zeros_like(p)
             gradients.append([objective.backward(part, 0.5, []), *(p.grad for p in network.parameters())])
-        found.append(gradients)
-    for plain, fused in zip(*found, strict=True):
+        results.append(gradients)
+    for plain, fused in zip(*results, strict=True):
         for a, b in zip(plain, fused, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
-    assert any(g.abs().max() > 1e-3 for g in found[1][1][1:])
+    assert any(g.abs().max() > 1e-3 for g in results[1][1][1:])

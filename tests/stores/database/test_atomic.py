@@ -17,19 +17,19 @@ PROCESSES.set_forkserver_preload([__name__])
 ROUNDS = 50
 
 
-def open_store(where):
-    where = str(where)
+def open_store(location):
+    location = str(location)
     store = (
-        ResultsMongoStore.from_uri(where, "c", "atomic", key="task_id")
-        if where.startswith("mongodb:")
-        else SQLiteStore(where, "c")
+        ResultsMongoStore.from_uri(location, "c", "atomic", key="task_id")
+        if location.startswith("mongodb:")
+        else SQLiteStore(location, "c")
     )
     store.connect()
     return store
 
 
-def count(where, name):
-    store = open_store(where)
+def count(location, name):
+    store = open_store(location)
     for _ in range(ROUNDS):
         while True:
             n = store.query_one({"task_id": "counter"})["n"]
@@ -40,12 +40,12 @@ def count(where, name):
 
 @pytest.mark.parametrize("kind", ["sqlite", "server"])
 def test_four_processes_count_together(tmp_path, request, kind):
-    """Each increment by compare and swap is there, and so is each process's field of a document they share."""
-    where = tmp_path / "matris.sqlite" if kind == "sqlite" else request.getfixturevalue("killable_server").uri
-    store = open_store(where)
+    """No increment by compare and swap is lost, and no field that a process sets in a shared document."""
+    location = tmp_path / "matris.sqlite" if kind == "sqlite" else request.getfixturevalue("killable_server").uri
+    store = open_store(location)
     assert store.ensure_index("task_id", unique=True)
     store.update([{"task_id": "counter", "n": 0}, {"task_id": "everyone's"}])
-    processes = [PROCESSES.Process(target=count, args=(where, name)) for name in "abcd"]
+    processes = [PROCESSES.Process(target=count, args=(location, name)) for name in "abcd"]
     for process in processes:
         process.start()
     for process in processes:

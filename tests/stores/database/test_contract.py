@@ -1,7 +1,7 @@
-"""One contract for the embedded store, maggma's MemoryStore, and a MongoStore on a server of MongoDB's protocol.
+"""One contract for the embedded store, maggma's MemoryStore, and a MongoStore on a server with MongoDB's protocol.
 
-Where maggma's mongomock or the tests' server is known to be wrong, the reason stands in `DIFFERENCES`, and only there
-may they differ; a server that `MONGO_TEST_URI` names is held to everything.
+`DIFFERENCES` lists where mongomock or the server of the tests is wrong, and why; stores may differ only there. A server
+that `MONGO_TEST_URI` names must fulfil everything.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ DIFFERENCES = {
     ("memory", "sort arrays"): "mongomock-ng sorts arrays as arrays, not by their smallest element",
     ("memory", "groupby"): "maggma's MemoryStore groups only the named properties",
     ("memory", "unique index"): "maggma's MemoryStore fails on its own error handling: it has no safe_update",
-    ("memory", "paths set"): "mongomock-ng sets nothing where a path leads through a number, and says so of none",
+    ("memory", "paths set"): "mongomock-ng sets nothing where a path leads through a number, and reports no error",
     ("memory", "int64"): "mongomock-ng keeps Python's integers, of any size",
 }
 
 
 @pytest.fixture(scope="module")
 def database(request):
-    """A database of its own on the server, dropped at the end."""
+    """A new database on the server, dropped at the end."""
     uri = request.getfixturevalue("mongo_server")
     name = f"matris-{uuid.uuid4().hex[:8]}"
     yield uri, name
@@ -62,8 +62,8 @@ def kind(request):
 
 
 @pytest.fixture
-def known(request, kind):
-    """Expect a known difference; a test that passes in spite of it fails, and the list is to be corrected."""
+def differs(request, kind):
+    """Expect a difference of the list; a test that passes nevertheless fails, so that the list is corrected."""
 
     def expect(what):
         if (kind, what) in DIFFERENCES and not (kind == "mongo" and os.environ.get("MONGO_TEST_URI")):
@@ -74,7 +74,7 @@ def known(request, kind):
 
 @pytest.fixture(scope="module")
 def make(request, tmp_path_factory):
-    """Make empty stores, connected, of a kind."""
+    """Make empty, connected stores of a kind."""
     made = []
     folder = tmp_path_factory.mktemp("stores")
 
@@ -105,7 +105,7 @@ def store(kind, make):
 
 @pytest.fixture(scope="module")
 def ten(kind, make):
-    """Ten documents that nobody changes."""
+    """A store of ten documents that no test changes."""
     store = make(kind)
     store.update([numbered(i) for i in range(10)])
     return store
@@ -190,8 +190,8 @@ def test_criteria(ten, criteria, numbers):
     assert ids(ten, criteria, sort={"parity": 1, "n": -1}) == sorted(down, key=odd)
 
 
-def test_order_of_fields_and_types(ten, known):
-    known("sub-document order")
+def test_order_of_fields_and_types(ten, differs):
+    differs("sub-document order")
     assert ids(ten, {"sub": {"z": None, "x": 1.5}}) == []
     assert ten.count({"sub.z": {"$type": "null"}}) == 10
 
@@ -212,8 +212,8 @@ def test_sort_skip_limit(ten):
     assert ten.query_one({"n": 44}) is None
 
 
-def test_missing_values_sort_first_and_types_by_rank(store, known):
-    known("sort arrays")
+def test_missing_values_sort_first_and_types_by_rank(store, differs):
+    differs("sort arrays")
     store.update([{"task_id": i, "v": v} for i, v in enumerate([3, None, "b", 2.5, START, False, [9, 1]])])
     store.update({"task_id": 99})
     up = ids(store, sort={"v": 1})
@@ -255,19 +255,19 @@ def test_distinct(ten):
     assert ten.distinct("missing") == []
 
 
-def test_distinct_through_sub_documents(ten, known):
-    known("distinct through sub-documents")
+def test_distinct_through_sub_documents(ten, differs):
+    differs("distinct through sub-documents")
     assert sorted(ten.distinct("rows.y", {"n": {"$lt": 2}})) == [-1, 0, 1]
 
 
-def test_groupby(ten, known):
+def test_groupby(ten, differs):
     groups = {(g["parity"], g["sub"]["x"]): d for g, d in ten.groupby(["parity", "sub.x"], {"n": {"$lt": 3}}, ["n"])}
     assert {key: [d["n"] for d in docs] for key, docs in groups.items()} == {
         ("even", 0): [0],
         ("odd", 0.5): [1],
         ("even", 1): [2],
     }
-    known("groupby")
+    differs("groupby")
     one = {g["parity"]: sorted(d["n"] for d in docs) for g, docs in ten.groupby("parity")}
     assert one == {"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}
 
@@ -278,12 +278,12 @@ def test_update_replaces_and_remove(store):
     store.update([{"task_id": "other", "n": 4, "parity": "even"}], key=["n", "parity"])
     store.update([])
     assert store.count({"_id": {"$exists": True}}) == 10
-    found = store.query_one({"task_id": "t3"})
-    assert found["n"] == 33
-    assert "parity" not in found  # a replacement, not a merge
+    document = store.query_one({"task_id": "t3"})
+    assert document["n"] == 33
+    assert "parity" not in document  # a replacement, not a merge
     assert ids(store, {"n": 3}) == []
     assert ids(store, {"n": 4}) == ["other"]
-    store.update(found | {"n": 34})  # a document that was read is written back, not doubled
+    store.update(document | {"n": 34})  # a document that was read replaces itself
     assert ids(store, {"n": 34}) == ["t3"]
     store.remove_docs({"n": {"$gte": 9}})
     assert sorted(ids(store)) == ["other", "t0", "t1", "t2", "t5", "t6", "t7", "t8"]
@@ -316,8 +316,8 @@ def test_set_fields(store):
     assert set_fields(store, {}) == 0
 
 
-def test_fields_that_cannot_be_set(store, known):
-    known("paths set")
+def test_fields_that_cannot_be_set(store, differs):
+    differs("paths set")
     store.update({"task_id": 1, "n": 1, "none": None})
     for path in ("n.deeper", "none.deeper"):
         with pytest.raises(StoreError, match="deeper"):
@@ -356,20 +356,20 @@ def test_empty(store):
     store.remove_docs({})
 
 
-def test_ensure_index(store, known):
+def test_ensure_index(store, differs):
     store.update([{"task_id": i, "name": "x", "index": i} for i in (1, 2)])
     assert store.ensure_index("index")
     assert store.ensure_index("index")
     assert store.ensure_index("task_id", unique=True)
     assert not store.ensure_index("name", unique=True)
-    known("unique index")
+    differs("unique index")
     with pytest.raises((StoreError, PyMongoError), match=r"unique|[Dd]uplicate|E11000"):
         store.update({"task_id": 1, "index": 3}, key="index")
     assert sorted(ids(store)) == [1, 2]
 
 
-def test_compound_unique_index(store, known):
-    known("compound index")
+def test_compound_unique_index(store, differs):
+    differs("compound index")
     store.update([{"task_id": i, "uuid": "u", "index": i, "name": "x"} for i in (1, 2)])
     assert not store.ensure_index(["uuid", "name"], unique=True)
     assert store.ensure_index(["uuid", "index"])
@@ -407,12 +407,12 @@ def test_values_come_back(store):
         "bytes": b"\0\xff",
     }
     store.update({"task_id": "v", **values, "nan": math.nan})
-    found = store.query_one({"task_id": "v"})
-    found.pop("_id")
-    assert math.isnan(found.pop("nan"))
-    assert found == {"task_id": "v", **values}
-    assert isinstance(found["true"], bool)
-    assert isinstance(found["huge"], float)
+    document = store.query_one({"task_id": "v"})
+    document.pop("_id")
+    assert math.isnan(document.pop("nan"))
+    assert document == {"task_id": "v", **values}
+    assert isinstance(document["true"], bool)
+    assert isinstance(document["huge"], float)
     assert ids(store, {"text": "Å μB 結晶 🙂 é"}) == ["v"]
     assert ids(store, {"large": {"$gte": 2**63 - 1}}) == ["v"]
     assert ids(store, {"when": {"$gt": START + timedelta(milliseconds=122)}}) == ["v"]
@@ -426,24 +426,24 @@ def test_times_are_utc_in_milliseconds(store):
     assert store.query_one({"when": aware})["when"] == datetime(2026, 1, 1, 12, 0, 0, 123000)  # noqa: DTZ001
 
 
-def test_integers_beyond_64_bits_are_refused(store, known):
-    known("int64")
+def test_integers_beyond_64_bits_are_refused(store, differs):
+    differs("int64")
     for number in (2**63, -(2**63) - 1, 2**70):
         with pytest.raises(StoreError, match="BSON"):
             store.update([{"task_id": "innocent"}, {"task_id": "big", "n": number}])
     assert store.count() == 0
 
 
-def test_true_is_not_one(store, known):
-    known("types")
+def test_true_is_not_one(store, differs):
+    differs("types")
     store.update([{"task_id": "true", "v": True}, {"task_id": "one", "v": 1}, {"task_id": "list", "v": [1]}])
     assert ids(store, {"v": True}) == ["true"]
     assert sorted(ids(store, {"v": 1})) == ["list", "one"]
     assert sorted(ids(store, {"v": {"$in": [1]}})) == ["list", "one"]
 
 
-def test_what_a_path_does_not_reach(store, known):
-    known("no path")
+def test_what_a_path_does_not_reach(store, differs):
+    differs("no path")
     docs = [{}, {"a": None}, {"a": 1}, {"a": {"b": None}}, {"a": {"b": 1}}, {"a": []}, {"a": [1]}, {"a": [{"c": 1}]}]
     store.update([{"task_id": i, **doc} for i, doc in enumerate(docs)])
     assert sorted(ids(store, {"a.b": None})) == [0, 1, 2, 3, 7]
@@ -454,12 +454,12 @@ def test_what_a_path_does_not_reach(store, known):
 
 def test_large_documents(store):
     store.update({"task_id": "1 MB", "text": "x" * 2**20, "numbers": [0.5] * 50_000})
-    found = store.query_one({"task_id": "1 MB"})
-    assert (len(found["text"]), len(found["numbers"])) == (2**20, 50_000)
+    document = store.query_one({"task_id": "1 MB"})
+    assert (len(document["text"]), len(document["numbers"])) == (2**20, 50_000)
 
 
 def test_16_megabytes():
-    """No server is asked: nothing connects before the size is known."""
+    """The size is checked before any connection to a server."""
     store = ResultsMongoStore.from_uri("mongodb://127.0.0.1:9/d?serverSelectionTimeoutMS=10", "outputs")
     store.connect()
     with pytest.raises(StoreError, match=r"uuid='u'.*has 16\.0 MB.*data store.*chunk_size"):
@@ -512,12 +512,12 @@ def random_query(rng):
 
 
 def disputed(query, numbered=False):
-    """Ask whether implementations are known to disagree about a query, none of them being MongoDB itself.
+    """Return whether implementations disagree about a query; none of them is MongoDB itself.
 
     Order of sub-documents: MongoDB's manual compares types, then names, then values; SecantusDB starts with the names.
     Null beyond the end of an array (``a.0`` of ``[]``): SecantusDB and PostgreSQL's DocumentDB answer differently.
-    ``$mod`` of a numbered element: SecantusDB enters an array that is one, which it does for no other operator.
-    ``$all: [[]]``: the manual takes it for ``$eq: []``; SecantusDB finds nothing.
+    ``$mod`` of a numbered element: SecantusDB enters the element if it is an array, as for no other operator.
+    ``$all: [[]]``: the manual treats it as ``$eq: []``; SecantusDB finds nothing.
     ``$elemMatch`` with a negation in a field: in MongoDB an array among the elements is a document of numbered fields.
     """
     if isinstance(query, list):
@@ -551,17 +551,18 @@ def test_random_queries_find_what_the_server_finds(make):
     for criteria in queries:
         expected = sorted(ids(server, criteria))
         for name, store in (("plain", plain), ("indexed", indexed)):
-            found = sorted(ids(store, criteria))
-            if found != expected:
-                differing.append((name, criteria, set(found) ^ set(expected)))
+            matches = sorted(ids(store, criteria))
+            if matches != expected:
+                differing.append((name, criteria, set(matches) ^ set(expected)))
     print(f"\n{len(queries)} random queries compared, {len(differing)} differ")  # noqa: T201 - with pytest -s
     assert not differing, differing[:10]
 
 
 def test_random_pages_are_the_servers_pages(make):
-    """Sorted by one or two fields of mixed types, cut.
+    """Pages sorted by one or two fields of mixed types.
 
-    Without sub-documents, whose order is disputed, and arrays in arrays: SecantusDB has true before numbers in these.
+    The documents have no sub-documents, whose order is disputed, and no arrays in arrays, in which SecantusDB sorts
+    true before numbers.
     """
     rng = random.Random(7)
     docs = [{"task_id": i} | {name: random_value(rng) for name in "ab" if rng.random() < 0.8} for i in range(500)]
@@ -572,7 +573,7 @@ def test_random_pages_are_the_servers_pages(make):
     scalar = [doc for doc in docs if not any(isinstance(value, list) for value in doc.values())]
     for store in (plain, indexed, server):
         store.update(docs)
-    singles.update(scalar)  # here the indexes sort
+    singles.update(scalar)  # without arrays, so that SQLite sorts
     assert len(docs) > len(scalar) > 100
     few = {doc["task_id"] for doc in scalar}
     for _ in range(150):

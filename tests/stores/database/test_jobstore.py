@@ -1,4 +1,4 @@
-"""Job stores as jobs use them: through jobflow, in a folder, from the user's configuration and on MongoDB."""
+"""Job stores through jobflow: in a folder, from the user's configuration, and on MongoDB."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def run_flow(store, folder, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_configuration(monkeypatch, tmp_path):
-    """Whoever runs the tests may have a jobflow configuration; point jobflow at none."""
+    """Hide a jobflow configuration of the user who runs the tests."""
     monkeypatch.delenv("JOBFLOW_JOB_STORE", raising=False)
     monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "none.yaml"))
 
 
-def test_flow_is_there_in_a_fresh_process(tmp_path, monkeypatch):
+def test_a_fresh_process_reads_a_flow(tmp_path, monkeypatch):
     store = open_job_store(tmp_path / "results")
     ids = run_flow(store, tmp_path, monkeypatch)
     code = (
@@ -95,7 +95,9 @@ def test_configuration(tmp_path, monkeypatch):
     configuration.write_text(json.dumps({"JOB_STORE": docs}))
     with pytest.raises(StoreError, match='"data"'):
         open_job_store()
-    configuration.write_text(json.dumps({"UID_TYPE": "uuid4"}))  # names no store: jobflow would forget the results
+    configuration.write_text(
+        json.dumps({"UID_TYPE": "uuid4"})
+    )  # names no store, so jobflow would keep the results in memory
     assert isinstance(open_job_store().docs_store, SQLiteStore)
 
 
@@ -143,7 +145,7 @@ def test_mongodb(tmp_path, monkeypatch, mongo_server):
 
 
 def test_a_configured_mongodb_is_opened_with_care(tmp_path, monkeypatch, mongo_server):
-    """The user's MongoStore, by host or by address, keeps its settings and gains retries and the guard of sizes."""
+    """The user's MongoStore, by host or by address, keeps its settings and gains retries and the size check."""
     database = f"matris-{uuid.uuid4().hex[:8]}"
     host, port = parse_uri(mongo_server)["nodelist"][0]
     by_host = {"type": "MongoStore", "database": database, "host": host, "port": port, "collection_name": "mine"}
@@ -151,9 +153,9 @@ def test_a_configured_mongodb_is_opened_with_care(tmp_path, monkeypatch, mongo_s
     stamp = {"last_updated_field": "completed_at", "last_updated_type": "isoformat", "key": "uuid"}
     monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "jobflow.yaml"))
     try:
-        for place in (by_host, by_uri) if "@" not in mongo_server else (by_uri,):
+        for address in (by_host, by_uri) if "@" not in mongo_server else (by_uri,):
             data = {"data": {"type": "MemoryStore"}}
-            settings = {"JOB_STORE": {"docs_store": place | stamp, "additional_stores": data}}
+            settings = {"JOB_STORE": {"docs_store": address | stamp, "additional_stores": data}}
             (tmp_path / "jobflow.yaml").write_text(json.dumps(settings))
             store = open_job_store()
             store.update({"uuid": "u", "index": 1, "completed_at": "2026-01-01T00:00:00"})

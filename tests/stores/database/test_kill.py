@@ -1,4 +1,4 @@
-"""Processes and servers killed while they write: what was acknowledged is there afterwards."""
+"""Processes and servers killed while they write: acknowledged documents survive."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ WRITER = """
 import os, sys
 from matris.stores.database.mongo import ResultsMongoStore
 from matris.stores.database.sqlite.store import SQLiteStore
-where, name, told = sys.argv[1:]
-if where.startswith("mongodb:"):
-    store = ResultsMongoStore.from_uri(where, "c", "kills", key="task_id")
+location, name, told = sys.argv[1:]
+if location.startswith("mongodb:"):
+    store = ResultsMongoStore.from_uri(location, "c", "kills", key="task_id")
 else:
-    store = SQLiteStore(where, "c")
+    store = SQLiteStore(location, "c")
 store.connect()
 with open(told, "ab", buffering=0) as file:
     for i in range(10**6):
@@ -39,9 +39,9 @@ with open(told, "ab", buffering=0) as file:
 """
 
 
-def start_writer(where, folder):
+def start_writer(location, folder):
     name = uuid.uuid4().hex[:8]
-    command = [sys.executable, "-c", WRITER, str(where), name, str(folder / f"told-{name}")]
+    command = [sys.executable, "-c", WRITER, str(location), name, str(folder / f"told-{name}")]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
@@ -57,18 +57,18 @@ def wait_for_more(folder, number):
 
 
 def check(store, folder, trials):
-    """Each acknowledged document is there once."""
-    told = {line.rstrip("\n") for line in acknowledged(folder) if line.endswith("\n")}
-    found = [document["task_id"] for document in store.query(properties=["task_id"])]
-    print(f"\n{store.name}: {trials} kills, {len(told)} documents acknowledged, lost {len(told - {*found})}")  # noqa: T201
-    assert len(told) > 3 * trials
-    assert told <= {*found}
-    assert len(found) == len({*found})
+    """Each acknowledged document is stored once."""
+    confirmed = {line.rstrip("\n") for line in acknowledged(folder) if line.endswith("\n")}
+    stored = [document["task_id"] for document in store.query(properties=["task_id"])]
+    print(f"\n{store.name}: {trials} kills, {len(confirmed)} documents acknowledged, lost {len(confirmed - {*stored})}")  # noqa: T201
+    assert len(confirmed) > 3 * trials
+    assert confirmed <= {*stored}
+    assert len(stored) == len({*stored})
 
 
-def kill_writers(where, folder, trials, rng):
+def kill_writers(location, folder, trials, rng):
     for _ in range(trials):
-        writers = [start_writer(where, folder) for _ in range(2)]
+        writers = [start_writer(location, folder) for _ in range(2)]
         wait_for_more(folder, len(acknowledged(folder)) + 6)
         time.sleep(rng.uniform(0, 0.5))
         for writer in writers:
@@ -101,7 +101,7 @@ def results(server):
 
 @pytest.mark.parametrize("trials", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_killed_writers_and_server(tmp_path, killable_server, trials):
-    """A store opened before the server was killed answers after it was started again; so do the writers' own."""
+    """A store that was opened before the server was killed answers after its restart; so do those of the writers."""
     store = results(killable_server)
     kill_writers(killable_server.uri, tmp_path, trials, random.Random(trials))
     writers = [start_writer(killable_server.uri, tmp_path) for _ in range(2)]
@@ -125,12 +125,12 @@ def test_concurrent_upserts_of_the_same_keys(killable_server):
     problems = []
 
     def work(number):
-        mine = ResultsMongoStore.from_uri(killable_server.uri, "c", "kills", key="task_id")
-        mine.connect()
+        own = ResultsMongoStore.from_uri(killable_server.uri, "c", "kills", key="task_id")
+        own.connect()
         try:
             for i in range(100):
-                mine.update({"task_id": i, "by": number})
-        except Exception as error:  # noqa: BLE001 - told to the test's own thread
+                own.update({"task_id": i, "by": number})
+        except Exception as error:  # noqa: BLE001 - checked in the main thread
             problems.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -150,7 +150,7 @@ def relax(n):
 
 @pytest.mark.parametrize("data", ["gridfs", "mongo"])
 def test_a_job_store_survives_its_server(tmp_path, monkeypatch, killable_server, data):
-    """Arrays in GridFS or a second collection, documents through jobflow, before and after."""
+    """Documents and arrays, in GridFS or a second collection, survive a kill of the server."""
     monkeypatch.chdir(tmp_path)
     uri = f"{killable_server.uri}/results"
     if data == "gridfs":

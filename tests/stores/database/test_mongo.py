@@ -1,4 +1,4 @@
-"""When a MongoDB write is repeated, and when not."""
+"""Which failed MongoDB writes are retried."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def refused(*codes):
     ("errors", "tries"),
     [
         ([], 1),
-        ([refused(11000), refused(11000, 11000)], 3),  # another process was faster; now its document is replaced
+        ([refused(11000), refused(11000, 11000)], 3),  # another process was faster; the retry replaces its document
         ([AutoReconnect("killed"), AutoReconnect("starting")], 3),
-        ([AutoReconnect("killed"), refused(11000)], 3),  # it had arrived
+        ([AutoReconnect("killed"), refused(11000)], 3),  # the write had arrived
     ],
 )
 def test_repeated(monkeypatch, errors, tries):
@@ -29,7 +29,7 @@ def test_repeated(monkeypatch, errors, tries):
 @pytest.mark.parametrize(
     ("errors", "tries"),
     [
-        ([refused(11000)] * 9, 5),  # another unique index: no attempt can help
+        ([refused(11000)] * 9, 5),  # another unique index: a retry cannot help
         ([refused(11000, 121)], 1),
         ([AutoReconnect("gone")] * 9, 5),
         ([ServerSelectionTimeoutError("30 s passed")], 1),

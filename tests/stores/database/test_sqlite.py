@@ -1,4 +1,4 @@
-"""What only the embedded store must withstand: processes, forks, kills, damage; test_contract has the rest."""
+"""The embedded store under processes, forks, kills and damage; test_contract covers everything else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monty.json import MontyDecoder, MontyEncoder
 
 from matris.errors import StoreError
 from matris.stores.database.sqlite import disk
-from matris.stores.database.sqlite.file import SCHEMA_VERSION
+from matris.stores.database.sqlite.file import FORMAT
 from matris.stores.database.sqlite.store import SQLiteStore
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
@@ -39,7 +39,7 @@ def ids(store, criteria=None, **kwargs):
 
 
 def test_indexes_change_no_answer(path):
-    """Random documents of mixed types: an index must give what reading every document gives."""
+    """Random documents of mixed types: a query gives the same documents with and without indexes."""
     rng = random.Random(1)
     stock = [
         None,
@@ -68,16 +68,16 @@ def test_indexes_change_no_answer(path):
     assert all(indexed.ensure_index(field) for field in ("a", "c.d"))
     for store in (plain, indexed):
         store.update(docs)
-    assert indexed.ensure_index("b")  # over documents that are there
+    assert indexed.ensure_index("b")  # over stored documents
     operators = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]
     for _ in range(100):
         fields = rng.sample(["a", "b", "c.d"], rng.randint(1, 2))
         criteria = {f: {rng.choice(operators): rng.choice(stock)} for f in fields}
         if rng.random() < 0.3:
             criteria[fields[0]] = {"$in": rng.sample(stock[1:6] + stock[7:10], 3)}
-        found = ids(plain, criteria)
-        assert ids(indexed, criteria) == found, criteria
-        assert indexed.count(criteria) == len(found)
+        expected = ids(plain, criteria)
+        assert ids(indexed, criteria) == expected, criteria
+        assert indexed.count(criteria) == len(expected)
 
 
 def test_an_index_sorts_as_documents_do(path):
@@ -89,7 +89,7 @@ def test_an_index_sorts_as_documents_do(path):
     assert unsorted[0] == [1, 99, 8, 4, 0, 5, 2, 7, 3, 9, 6]
     assert store.ensure_index("v")
     assert [ids(store, {}, sort={"v": way}) for way in (1, -1)] == unsorted
-    store.update({"task_id": 100, "v": [0, 9]})  # now the index no longer sorts
+    store.update({"task_id": 100, "v": [0, 9]})  # SQLite cannot sort arrays
     assert ids(store, {}, sort={"v": 1}) == [1, 99, 8, 100, 4, 0, 5, 2, 7, 3, 9, 6]
 
 
@@ -101,7 +101,7 @@ SCALARS = [
 
 
 def test_indexes_on_several_fields_change_no_answer(path):
-    """Equality on the first fields, ranges of the next, both ways, cut: as without indexes."""
+    """Equality on the first fields, ranges of the next, both directions, pages: the same as without indexes."""
     rng = random.Random(2)
     plain, indexed = SQLiteStore(path, "plain"), SQLiteStore(path, "indexed")
     for store in (plain, indexed):
@@ -154,7 +154,7 @@ def test_a_page_in_order_reads_only_its_documents(path):
 
 
 def test_an_array_in_an_index_on_several_fields(path):
-    """It has no entry there; other ways must find it."""
+    """Its column holds a marker; its elements must be found."""
     store = SQLiteStore(path, "c")
     store.connect()
     assert store.ensure_index(["a", "b"])
@@ -164,33 +164,64 @@ def test_an_array_in_an_index_on_several_fields(path):
 
 
 def test_a_document_that_changes_while_it_is_read(path):
-    """What no longer matches is not yielded."""
+    """A document that no longer matches is not yielded."""
     reader, writer = SQLiteStore(path, "c"), SQLiteStore(path, "c")
     reader.connect()
     writer.connect()
     writer.update([{"task_id": i, "state": "waiting"} for i in range(3)])
     assert writer.ensure_index("state")
-    found = reader.query({"state": "waiting"})
-    assert next(found)["task_id"] == 0
+    documents = reader.query({"state": "waiting"})
+    assert next(documents)["task_id"] == 0
     writer.update({"task_id": 1, "state": "taken"})
-    assert [document["task_id"] for document in found] == [2]
+    assert [document["task_id"] for document in documents] == [2]
 
 
-def test_a_file_of_the_first_version(path):
-    """Its indexes on several fields do not sort; they are made again."""
+def test_names_differ_in_case(path):
+    """SQLite ignores case in names of tables and columns, MongoDB does not."""
+    with SQLiteStore(path, "c") as lower, SQLiteStore(path, "C") as upper:
+        for field in ("Fe", "fe", "^fe", 'a "quoted" name', "select", "value", "field", "_id"):
+            assert lower.ensure_index(field)
+        lower.update({"task_id": 1, "Fe": 2, "fe": 3, "^fe": 4, 'a "quoted" name': 5, "select": 6, "value": [7]})
+        upper.update({"task_id": 9})
+        for criteria in ({"Fe": 2}, {"fe": 3}, {"^fe": 4}, {'a "quoted" name': 5}, {"select": 6}, {"value": 7}):
+            assert ids(lower, criteria) == [1]
+        assert (ids(lower, {"Fe": 3}), ids(upper), ids(lower)) == ([], [9], [1])
+        assert ids(lower, {"_id": lower.query_one()["_id"]}) == [1]
+
+
+def test_a_unique_index_counts_null_and_elements(path):
+    """As on a server: null is a value, and each element of an array is one."""
     with SQLiteStore(path, "c") as store:
-        assert store.ensure_index(["uuid", "index"], unique=True)
-        store.update([{"task_id": i, "uuid": "u", "index": i} for i in range(3)], key=["uuid", "index"])
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE entries SET value = value || 'old' WHERE typeof(value) = 'blob'")
-        db.execute("UPDATE indexes SET sorts = 0")
-        db.execute("PRAGMA user_version = 1")
-    with SQLiteStore(path, "c") as store:
-        store.update({"task_id": 9, "uuid": "u", "index": 1}, key=["uuid", "index"])
-        assert ids(store, {"uuid": "u", "index": {"$gte": 1}}, sort={"index": -1}) == [2, 9]
-    with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
-        assert db.execute("SELECT count(*) FROM entries WHERE CAST(value AS TEXT) LIKE '%old'").fetchone() == (0,)
+        assert store.ensure_index("v", unique=True)
+        store.update([{"task_id": 1}, {"task_id": 2, "v": [1, 2]}, {"task_id": 3, "v": 3}, {"task_id": 4, "v": [{}]}])
+        store.update({"task_id": 2, "v": [2, 4], "n": 1})
+        store.update({"task_id": 5, "v": [{"k": 1}]})
+        for taken in ({}, {"v": None}, {"v": 2}, {"v": [3]}, {"v": [5, 4]}, {"v": [None]}):
+            with pytest.raises(StoreError, match="unique"):
+                store.update({"task_id": 6} | taken)
+        store.update([{"task_id": 6, "v": 1}, {"task_id": 7, "v": [True]}])
+        assert store.count() == 7
+        assert not store.ensure_index("n", unique=True)  # several documents have none
+
+
+def test_a_changed_field_leaves_the_other_indexes_alone(path):
+    store = SQLiteStore(path, "c")
+    store.connect()
+    assert all(store.ensure_index(field) for field in ("a", "b", "tags"))
+    store.update({"task_id": 1, "a": 1, "b": 1, "tags": ["x"]})
+    statements = []
+    store._file._db.set_trace_callback(statements.append)
+    store.set_fields({1: {"a": 1.0, "c": 5}})
+    assert [sql for sql in statements if sql.startswith('UPDATE "c fields"')] == [
+        'UPDATE "c fields" SET "a" = 1.0 WHERE _id = 1'
+    ]
+    store.set_fields({1: {"tags": "y"}})
+    assert (ids(store, {"tags": "x"}), ids(store, {"tags": "y"}), ids(store, {"a": {"$type": "double"}})) == (
+        [],
+        [1],
+        [1],
+    )
+    assert ids(store, sort={"tags": 1}) == [1]
 
 
 def test_an_index_spares_reading(path):
@@ -202,7 +233,7 @@ def test_an_index_spares_reading(path):
     store._file._db.set_trace_callback(statements.append)
     for criteria, options, wanted, read in (
         ({"b": 1, "a": 3}, {}, 10, 10),
-        ({"a": 3, "c": {"$lt": 50}}, {}, 5, 10),  # the rest of the criteria is asked of the documents found
+        ({"a": 3, "c": {"$lt": 50}}, {}, 5, 10),  # the other condition is checked on the documents
         ({"b": 1}, {"sort": {"a": -1}, "limit": 2}, 2, 2),
         ({}, {"sort": {"a": 1}, "skip": 1, "limit": 3}, 3, 3),
     ):
@@ -219,12 +250,12 @@ def test_values_come_back(path):
     store.connect()
     aware = datetime(2026, 1, 1, 12, tzinfo=UTC)
     store.update({"task_id": 1, "nan": float("nan"), "when": aware, "deep": [{"x": [1.5, [2]]}], "_id": "dropped"})
-    found = store.query_one({"when": aware})
-    assert found["nan"] != found["nan"]
-    assert found["when"] == aware.replace(tzinfo=None)
-    assert found["deep"] == [{"x": [1.5, [2]]}]
+    document = store.query_one({"when": aware})
+    assert document["nan"] != document["nan"]
+    assert document["when"] == aware.replace(tzinfo=None)
+    assert document["deep"] == [{"x": [1.5, [2]]}]
     assert store.count({"nan": float("nan")}) == 1
-    store.update(found)  # a document that was read is written back, not doubled
+    store.update(document)  # a document that was read replaces itself
     assert store.count() == 1
     for bad in ({"n": 1}, {"task_id": [1]}, {"task_id": 2, "big": 2**70}):
         with pytest.raises(StoreError, match=r"task_id|BSON"):
@@ -308,7 +339,7 @@ def upsert(path, keys):
 
 @pytest.mark.parametrize(("same", "expected"), [(True, 100), (False, 400)])
 def test_processes(path, same, expected):
-    """Four processes make the file and write 100 documents each at once."""
+    """Four processes create the file and write 100 documents each at the same time."""
     ranges = [range(100) if same else range(100 * i, 100 * i + 100) for i in range(4)]
     workers = [forked.Process(target=upsert, args=(path, keys)) for keys in ranges]
     for worker in workers:
@@ -334,23 +365,23 @@ def test_fork(path):
 
 
 def test_a_child_outlives_the_parents_connection(path):
-    """The parent closes last among those that hold a lock; what the child writes then must not go to a removed log."""
+    """The parent is the last to hold a lock when it closes; the child must not go on writing to a removed log."""
     store = SQLiteStore(path, "c")
     store.connect()
     store.update({"task_id": "parent"})
-    here, there = forked.Pipe()
+    parent_end, child_end = forked.Pipe()
 
     def work():
         store.update({"task_id": "before"})
-        there.send(1)
-        there.recv()
+        child_end.send(1)
+        child_end.recv()
         store.update({"task_id": "after"})
 
     child = forked.Process(target=work)
     child.start()
-    here.recv()
+    parent_end.recv()
     store.close()
-    here.send(1)
+    parent_end.send(1)
     child.join()
     assert child.exitcode == 0
     with SQLiteStore(path, "c") as again:
@@ -426,10 +457,10 @@ def test_a_network_disk_can_be_allowed(path, tmp_path, monkeypatch):
     (tmp_path / "mounts").write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
     monkeypatch.setattr(disk, "MOUNTS", tmp_path / "mounts")
     monkeypatch.setenv(disk.ALLOW, "1")
-    with SQLiteStore(path, "c") as store:  # no memory shared by machines: no write-ahead log
+    with SQLiteStore(path, "c") as store:  # a write-ahead log needs memory that machines do not share
         assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         store.update({"task_id": 2})
-    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "no system tells")
+    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "no such file")
     with SQLiteStore(path, "c") as store:
         assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert sorted(ids(store)) == [1, 2]
@@ -487,7 +518,7 @@ def test_distinct_and_last_updated_read_few_documents(path):
     assert sum(sql.startswith("SELECT document") for sql in statements) == 1
 
 
-def write_and_tell(path, pipe):
+def write_and_confirm(path, pipe):
     with SQLiteStore(path, "c") as store:
         for i in range(10**6):
             store.update([{"task_id": i, "filling": "x" * 2000}, {"task_id": -i}])
@@ -497,21 +528,21 @@ def write_and_tell(path, pipe):
 def test_kill_loses_nothing_acknowledged(path):
     for trial in range(3):
         receiver, sender = forked.Pipe(duplex=False)
-        writer = forked.Process(target=write_and_tell, args=(path, sender))
+        writer = forked.Process(target=write_and_confirm, args=(path, sender))
         writer.start()
         for _ in range(20 + trial):
-            told = int(receiver.recv_bytes())
+            confirmed = int(receiver.recv_bytes())
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         sender.close()
         try:
             while receiver.poll():
-                told = int(receiver.recv_bytes())
+                confirmed = int(receiver.recv_bytes())
         except EOFError:
             pass
         with SQLiteStore(path, "c") as store:
-            assert set(range(-told, told + 1)) <= {d["task_id"] for d in store.query()}
-            assert store.count({"task_id": {"$in": [told, -told]}}) == (2 if told else 1)
+            assert set(range(-confirmed, confirmed + 1)) <= {d["task_id"] for d in store.query()}
+            assert store.count({"task_id": {"$in": [confirmed, -confirmed]}}) == (2 if confirmed else 1)
             store.remove_docs({})
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -522,19 +553,23 @@ def other_program(path):
         db.execute("CREATE TABLE t (x)")
 
 
-def from_the_future(path):
-    with SQLiteStore(path, "c"):
-        pass
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+def of_format(number):
+    def make(path):
+        with SQLiteStore(path, "c"):
+            pass
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {number}")
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.write_bytes(b"not a database " * 100), "no SQLite database"),
+        (lambda path: path.write_bytes(b"not a database " * 100), "not a SQLite database"),
         (other_program, "another program's"),
-        (from_the_future, "upgrade"),
+        (of_format(FORMAT + 1), rf"has format {FORMAT + 1}.*reads format {FORMAT} only: use the version that wrote"),
+        (of_format(FORMAT - 1), rf"has format {FORMAT - 1}.*choose another place"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
@@ -595,7 +630,7 @@ def test_locked_by_another_process(path, monkeypatch):
 
 
 def test_reading_while_writing(path):
-    """A query under way neither blocks writers nor loses its place."""
+    """A running query neither blocks writers nor loses its position."""
     store, writer = SQLiteStore(path, "c"), SQLiteStore(path, "c")
     with store, writer:
         store.update([{"task_id": i} for i in range(5)])

@@ -49,7 +49,7 @@ def test_xyz(frames, tmp_path):
     write(tmp_path / "a.extxyz.gz", frames, format="extxyz")
     taken = read(tmp_path / "a.extxyz.gz")
     same(taken, frames)
-    assert taken[0].where == "a.extxyz.gz:0"
+    assert taken[0].location == "a.extxyz.gz:0"
     assert taken[1].frame.material == "Ne-crystal"
     assert taken[0].scale is None
 
@@ -93,7 +93,7 @@ def test_mptrj(frames, tmp_path, monkeypatch, piece):
     by_material = sorted(frames, key=lambda atoms: [f.info["material"] for f in frames].index(atoms.info["material"]))
     taken = read(tmp_path / "a.json.gz")
     same(taken, by_material)
-    assert taken[0].where == "a.json.gz:mp-Ar-crystal/task-0-0"
+    assert taken[0].location == "a.json.gz:mp-Ar-crystal/task-0-0"
     assert (taken[0].scale, taken[0].frame.material) == ("mp", "mp-Ar-crystal")
 
 
@@ -197,7 +197,7 @@ def test_a_broken_frame_costs_only_itself(frames, tmp_path):
     (tmp_path / "a.xyz").write_text(sound + "".join(text + sound for text in broken))
     taken = read(tmp_path / "a.xyz")
     same(taken[::2], [frames[0]] * 4)
-    assert [item.where for item in taken] == [f"a.xyz:{i}" for i in range(7)]
+    assert [item.location for item in taken] == [f"a.xyz:{i}" for i in range(7)]
     assert {item.reason for item in taken[1::2]} == {"unreadable"}
     assert ["truncated: 3 of 4" in taken[1].detail, "'many'" in taken[3].detail] == [True, True]
 
