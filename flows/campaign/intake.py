@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from matris.duplicates import Duplicates
 from matris.flows.campaign.campaign import PAGE
 from matris.flows.campaign.chunks import chunked, cost, queue_chunk
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.sources.known_phases import known_phases
 from matris.flows.sources.prototypes import elemental_references
+from matris.same_crystal import SameCrystals
 from matris.stores.documents.documents import make_dropped
 from matris.stores.report.outcomes import kind
 
@@ -97,7 +97,7 @@ class _Reader:
         self._page: list[str] = []
         self._n_pages = 0
         self._dropped: list[CandidateDocument] = []
-        self._duplicates = Duplicates() if campaign.funnel.duplicates else None
+        self._duplicates = SameCrystals() if campaign.funnel.duplicates else None
         self._elements: set[str] = set()
         self._systems: set[str] = set()
         self._known = campaign.store.computed_ids(*campaign.origin) | set(_queued(campaign))
