@@ -217,9 +217,14 @@ class Campaign:
         """Remove the journal of a chunk whose output is in the store."""
         shutil.rmtree(self.journal(work_id), ignore_errors=True)
 
-    def write_members(self, number: int, candidate_ids: Sequence[str]) -> None:
-        """Write a page of the list of the campaign's candidates."""
-        page = {"page_id": f"{self.name}-{number:06d}", "campaign_id": self.name, "candidate_ids": list(candidate_ids)}
+    def write_members(self, number: int, sources: Mapping[str, str]) -> None:
+        """Write a page of the list of the campaign's candidates: their sources in this campaign, by candidate id."""
+        page = {
+            "page_id": f"{self.name}-{number:06d}",
+            "campaign_id": self.name,
+            "candidate_ids": list(sources),
+            "sources": list(sources.values()),
+        }
         self._members.update([page | {"last_updated": utc_now()}], key="page_id")
 
     def cut_members(self, n_pages: int) -> None:
@@ -228,20 +233,34 @@ class Campaign:
 
     def document_ids(self) -> Iterator[list[str]]:
         """Yield the ids of the documents of all members, page by page, in the order in which they were read."""
-        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
-            yield [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+        for page in self._pages():
+            yield list(page)
 
     def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """
         Yield the documents of the campaign's candidates, in the order in which the candidates were read.
+
+        A document has the source that its candidate has in this campaign. In the store it has the source of the
+        campaign that computed it: a crystal from a file may be the elemental reference of another campaign.
 
         Parameters
         ----------
         properties
             Fields to read. Default: all fields.
         """
-        for page in self.document_ids():
-            yield from self.store.documents(page, properties)
+        for page in self._pages():
+            for document in self.store.documents(list(page), properties):
+                source = page[document["document_id"]]
+                if source and document.get("source", source) != source:
+                    document["source"] = source
+                    document.update({"provenance": {}} if "provenance" in document else {})
+                yield document
+
+    def _pages(self) -> Iterator[dict[str, str | None]]:
+        """Yield the sources of the members by document id, page by page; None if a page has none."""
+        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
+            identities = [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+            yield dict(zip(identities, page.get("sources") or [None] * len(identities), strict=True))
 
     def rank(self) -> None:
         """Update the hulls of all documents of this checkpoint and these settings."""

@@ -33,8 +33,9 @@ class Funnel:
     charge_balance
         Whether to reject compositions without charge-balanced oxidation states; alloys pass.
     duplicates
-        Whether to drop duplicate structures, before and after relaxation: of equal inputs the first is kept, of equal
-        results the one with the lowest energy. Identical inputs are always computed once.
+        Whether to drop duplicate structures. Before relaxation only the same crystal is dropped
+        (`matris.same_crystal`), and the first one is kept; after it, crystals that are alike in structure and energy
+        (`matris.duplicates`), and the one with the lowest energy is kept. Identical inputs are always computed once.
     hull
         Whether to compute convex hulls. Without references, the elements are computed too, as the corners of the hulls.
     complete_hull

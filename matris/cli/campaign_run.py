@@ -53,7 +53,9 @@ def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
         yield from open_source(source)
 
 
-def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: str | None) -> None:
+def run_campaign(
+    campaign: Campaign, candidates: Iterable[Candidate], device: str | None, *, keep_going: bool = True
+) -> None:
     """
     Compute what the store lacks, with a progress bar.
 
@@ -65,12 +67,14 @@ def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: st
         Candidates, read one by one.
     device
         Devices, separated by commas; one process each.
+    keep_going
+        Whether to go on if the first candidates all fail for one reason.
     """
     from matris.flows.local.runner import run
 
     devices = [name.strip() for name in device.split(",")] if device else [None]
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
-        run(campaign, candidates, devices, progress.watch)
+        run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
         stderr.print(f"{progress.known} were in the store already")
 

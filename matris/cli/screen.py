@@ -100,6 +100,10 @@ def screen(
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Compute duplicate structures too.")
     ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on even if the first 20 candidates all fail for the same reason."),
+    ] = False,
     window: Annotated[
         float, typer.Option(metavar="EV", min=0.0, help="Maximum energy above the hull of a survivor (eV/atom).")
     ] = 0.1,
@@ -173,7 +177,7 @@ def screen(
         generated = generate_candidates(chemsys, max_sites=max_sites) if chemsys else ()
         candidates = chain(candidates_of(sources or []), generated)
         if submission is None:
-            run_campaign(campaign, candidates, device)
+            run_campaign(campaign, candidates, device, keep_going=keep_going)
         elif not submit_campaign(campaign, candidates, submission):
             return
         with stderr.status("Writing the report …"):
