@@ -14,6 +14,7 @@ from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.network import Evaluation, MatRIS, evaluate
+from matris.model.precision import full_precision
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class Potential:
 
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
-        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+        with full_precision():
+            return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
