@@ -157,11 +157,7 @@ def _with_isotopes(structure: Structure) -> Structure:
     ]
     if not any(isotopes):
         return structure
-    given = [site.properties.get(MASSES) for site in structure]
-    masses = [
-        float(site.specie.atomic_mass) if mass is None and isotope else mass
-        for site, mass, isotope in zip(structure, given, isotopes, strict=True)
-    ]
+    masses = masses_of(structure).tolist()
     structure = structure.copy()
     structure.add_site_property(MASSES, masses)
     return structure

@@ -186,7 +186,7 @@ class RunningBatch:
         )
 
 
-def _handedness(structure: Structure) -> float:
+def handedness(structure: Structure) -> float:
     """Sign of the cell's determinant: torch-sim and some models take the determinant itself for the volume."""
     return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
 
@@ -203,7 +203,7 @@ def state_of(structure: Structure, device: torch.device, dtype: torch.dtype) -> 
     return ts.SimState(
         positions=torch.tensor(positions, device=device, dtype=dtype),
         masses=torch.tensor(masses_of(structure), device=device, dtype=dtype),
-        cell=torch.tensor((matrix * _handedness(structure)).T.copy(), device=device, dtype=dtype)[None],
+        cell=torch.tensor((matrix * handedness(structure)).T.copy(), device=device, dtype=dtype)[None],
         pbc=True,
         atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
     )
@@ -223,10 +223,14 @@ def structure_of(initial: Structure, positions: Tensor, cell: Tensor) -> Structu
 
     It has the species of the initial structure, its fixed atoms and its masses, and its atoms are in the same cells.
     """
-    lattice = Lattice(_array(cell).T * _handedness(initial))
+    lattice = Lattice(_array(cell).T * handedness(initial))
     places = _array(positions) + cells_away(initial.frac_coords) @ lattice.matrix
     labels = [site.label for site in initial]
-    kept = {name: values for name, values in initial.site_properties.items() if name in {FREEDOM, MASSES}}
+    kept: dict[str, list[Any]] = {}
+    if (free := freedom_of(initial)) is not None:
+        kept[FREEDOM] = free.tolist()
+    if MASSES in initial.site_properties:
+        kept[MASSES] = masses_of(initial).tolist()
     return Structure(
         lattice, initial.species, places, coords_are_cartesian=True, labels=labels, site_properties=kept or None
     )
