@@ -225,7 +225,7 @@ def masses_of(structure: Structure) -> NDArray[np.float64]:
     """
     given = [site.properties.get(MASSES) for site in structure]
     for index, mass in enumerate(given):
-        if mass is not None and not (isinstance(mass, Real) and 0 < mass < np.inf):
+        if mass is not None and not (isinstance(mass, Real) and 0 < float(mass) < np.inf):
             raise StructureError(f"site {index} ({structure[index].specie.symbol}) has the mass {mass}")
     return np.array(
         [

@@ -95,13 +95,15 @@ def batch_of(state: SimState) -> Batch:
     pbc = torch.as_tensor(state.pbc, device=state.device).expand(len(cells), 3)
     if not bool(pbc.all()) or not bool((torch.linalg.det(cells).abs() > _SMALLEST).all()):
         cells = torch.from_numpy(_completed(cells.cpu().numpy(), pbc.cpu().numpy())).to(cells)
-    return Batch(
+    batch = (
         state.atomic_numbers.long(),
         _near_cell(state.positions.detach().double(), cells, pbc, state.system_idx),
         cells.contiguous(),
         pbc,
         torch.bincount(state.system_idx, minlength=len(cells)),
     )
+    with torch.inference_mode(False):  # tensors of that mode cannot be differentiated
+        return Batch(*(tensor.clone() if tensor.is_inference() else tensor for tensor in batch))
 
 
 def _completed(cells: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -143,8 +143,9 @@ class Potential:
 
     def graph(self, structures: Batch | Sequence[Geometry]) -> Graph:
         """Build the graphs of a batch with the cutoffs of the checkpoint, on its device."""
-        batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
-        return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
+        with torch.inference_mode(False):  # tensors of that mode cannot be differentiated
+            batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
+            return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
 
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
@@ -402,7 +403,8 @@ def _resident(path: Path, modified: int, device: torch.device, dtype: torch.dtyp
     """Load once for each file version (`modified` is its modification time in ns), device and dtype."""
     network, card = checkpoints.read_file(path)
     try:
-        network = network.to(device=device, dtype=dtype)
+        with torch.inference_mode(False):
+            network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
     return Potential(network, card)

@@ -93,6 +93,7 @@ class RunningBatch:
         self.slots.append(slot)
         self._entering.append(slot.structure)
 
+    @torch.inference_mode(False)  # a caller may enter or leave that mode between two steps
     def step(self) -> list[RelaxRecord]:
         """
         Advance all structures by one step, and remove those that have finished.
