@@ -59,10 +59,20 @@ def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: st
         Candidates, read one by one.
     device
         Devices, separated by commas; one process each.
+
+    Raises
+    ------
+    CheckpointError
+        If a device is not available.
     """
     from matris.flows.local.runner import run
 
     devices = [name.strip() for name in device.split(",")] if device else [None]
+    if device:  # one line here, rather than one from each chunk
+        from matris.model.potential import chosen_device
+
+        for name in devices:
+            chosen_device(name)
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
         run(campaign, candidates, devices, progress.watch)
     if progress.known:

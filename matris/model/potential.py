@@ -355,6 +355,16 @@ def chosen_device(device: torch.device | str | None = None) -> torch.device:
             f"device {str(requested)!r} was asked for{origin}, but torch {torch.__version__} sees no CUDA device here "
             + (f"(CUDA_VISIBLE_DEVICES={visible})" if visible else "(CUDA_VISIBLE_DEVICES names none)")
         )
+    if result.type == "cuda" and result.index is not None and result.index >= torch.cuda.device_count():
+        raise CheckpointError(
+            f"device {str(requested)!r} was asked for{origin}, but there are {torch.cuda.device_count()} CUDA devices, "
+            "numbered from 0"
+        )
+    if result.type == "mps":
+        raise CheckpointError(
+            f"device {str(requested)!r} was asked for{origin}, but Apple's GPUs have no float64, in which bonds are "
+            "found and energies are added: use --device cpu"
+        )
     return result
 
 

@@ -212,3 +212,16 @@ def test_device_from_the_environment(monkeypatch):
     assert chosen_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert chosen_device().type == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert chosen_device("cuda:1").index == 1
+    with pytest.raises(CheckpointError, match="'cuda:2' was asked for, but there are 2 CUDA devices"):
+        chosen_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0"])
+def test_apples_gpus_are_refused_with_a_sentence(device, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"Apple's GPUs have no float64, .*: use --device cpu"):
+        matris.load(device=device)
+    monkeypatch.setenv("MATRIS_DEVICE", device)
+    with pytest.raises(CheckpointError, match="by MATRIS_DEVICE, but Apple"):
+        matris.load()
