@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core.periodic_table import DummySpecies
+import numpy as np
+from pymatgen.core.composition import Composition
+from pymatgen.core.periodic_table import DummySpecies, Element
 from pymatgen.core.structure import Structure, StructureError
+
+from matris.structures import to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +30,9 @@ _PARSE_ERRORS = (
     StructureError,
 )
 """Errors of the parsers of pymatgen and ASE on malformed text; numpy's LinAlgError is a ValueError."""
+
+_ISOTOPES = {"D": "deuterium", "T": "tritium"}
+"""Isotopes that pymatgen has beside the elements."""
 
 _ODD_MESSAGES = {
     "integer modulo by zero": "a loop without values",
@@ -42,6 +51,14 @@ _ODD_MESSAGES = {
 }
 
 
+_SAME_MASS = 1e-3
+"""Relative difference of two masses that is none: tables of the elements differ by as much."""
+
+
+class SourceWarning(UserWarning):
+    """What a reader did not take as the file has it; `attempt` collects such warnings in `Parsed.warnings`."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """
@@ -50,19 +67,23 @@ class Parsed:
     Attributes
     ----------
     structure
-        The crystal without oxidation states and site properties, or None.
+        The crystal without oxidation states, or None. Of site properties it has ``selective_dynamics`` if atoms may
+        not move, and ``masses`` (u) if these are not those of the elements.
     error
         The reason in one line, or None.
     where
         Location in the file, such as ``{"block": "NaCl"}``.
     text
         Text that was parsed, or its beginning: the identity of an item without a structure is made of it.
+    warnings
+        What the structure does not have as the file has it, one line each.
     """
 
     structure: Structure | None
     error: str | None
     location: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, kind: str) -> Parsed:
@@ -83,7 +104,9 @@ def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return Parsed(_bare(read()), None, location, text)
+            structure = _bare(read())
+            said = (" ".join(str(w.message).split()) for w in caught if issubclass(w.category, SourceWarning))
+            return Parsed(structure, None, location, text, tuple(dict.fromkeys(said)))
         except _PARSE_ERRORS as error:
             message = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
     message = message.removeprefix("No structure parsed for section 1 in CIF.\n")
@@ -94,16 +117,89 @@ def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, 
 
 
 def _bare(structure: Structure) -> Structure:
-    """Keep species, lattice and coordinates only, which the identity and the potential depend on."""
+    """Keep what the identity, the potential and the properties depend on; warn of the rest."""
+    structure = to_structure(structure).copy()
     if len(structure) == 0:
         raise ValueError("it lists no atom sites")
     for site in structure:
         for species in site.species:
             if isinstance(species, DummySpecies):
                 raise ValueError(f"unknown element {species.symbol}")  # noqa: TRY004
-    structure = structure.copy()
+    _warn_of_dropped(structure)
+    masses = _masses(structure)
+    free = structure.site_properties.get("selective_dynamics")
     for name in list(structure.site_properties):
         structure.remove_site_property(name)
     structure.properties = {}
+    if structure.charge:
+        structure.set_charge(0)
     structure.remove_oxidation_states()
+    _join_isotopes(structure)
+    if masses is not None:
+        structure.add_site_property("masses", masses)
+    if free is not None and any(flags is not None and not all(flags) for flags in free):
+        structure.add_site_property(
+            "selective_dynamics", [[True] * 3 if f is None else list(map(bool, f)) for f in free]
+        )
     return structure
+
+
+def _warn_of_dropped(structure: Structure) -> None:
+    """Warn of what the file says of the crystal and nothing here uses."""
+    for name in ("momenta", "velocities"):
+        values = [v for v in structure.site_properties.get(name, ()) if v is not None]
+        if values and np.any(np.asarray(values, dtype=float)):
+            warnings.warn(f"the {name} of the atoms are not used", SourceWarning, stacklevel=2)
+    if charge := structure._charge:  # noqa: SLF001 - the property adds up oxidation states
+        message = f"the charge of the cell, {charge:g} e, is not used: potentials know neutral cells"
+        warnings.warn(message, SourceWarning, stacklevel=2)
+
+
+def _masses(structure: Structure) -> list[float] | None:
+    """Masses of the sites (u) if they are not those of the elements; None otherwise."""
+    given = structure.site_properties.get("masses") or [None] * len(structure)
+    masses, isotopes = [], Counter[str]()
+    for site, mass in zip(structure, given, strict=True):
+        for species in site.species:
+            if (name := _element(species).name) in _ISOTOPES:
+                isotopes[name] += 1
+        own = sum(float(_element(s).atomic_mass) * part for s, part in site.species.items())
+        masses.append(own / site.species.num_atoms if mass is None else mass)
+    if isotopes:
+        names = " and ".join(
+            f"{_ISOTOPES[name]} ({name}) at {n} of {len(structure)} sites" for name, n in isotopes.items()
+        )
+        message = f"{names}: energies and forces are those of hydrogen, the masses are kept"
+        warnings.warn(message, SourceWarning, stacklevel=2)
+    natural = [
+        sum(float(Element.from_Z(s.Z).atomic_mass) * part for s, part in site.species.items()) / site.species.num_atoms
+        for site in structure
+    ]
+    is_same = all(math.isclose(m, n, rel_tol=_SAME_MASS) for m, n in zip(masses, natural, strict=True))
+    return None if is_same else masses
+
+
+def _join_isotopes(structure: Structure) -> None:
+    """Write isotopes as their element, so that a site of D and H is one of hydrogen."""
+    for index, site in enumerate(structure):
+        if any(_element(species).name in _ISOTOPES for species in site.species):
+            parts: dict[Element, float] = {}
+            for species, part in site.species.items():
+                element = Element.from_Z(species.Z)
+                parts[element] = parts.get(element, 0.0) + part
+            if len(parts) == 1 and math.isclose(sum(parts.values()), 1.0, abs_tol=1e-6):
+                parts = dict.fromkeys(parts, 1.0)
+            structure[index].species = parts
+
+
+def _element(species: Any) -> Element:
+    return species if isinstance(species, Element) else species.element
+
+
+def element_composition(structure: Structure) -> Composition:
+    """Count the atoms of a cell by element, isotopes and valences together."""
+    parts: dict[Element, float] = {}
+    for species, amount in structure.composition.items():
+        element = Element.from_Z(species.Z)
+        parts[element] = parts.get(element, 0.0) + amount
+    return Composition(parts)

@@ -67,7 +67,7 @@ UNREADABLE = {
     "flat cell": (cif(b="0.0"), "no volume"),
     "no cell": (cif().replace("_cell_length_b 4.0\n", ""), "cell parameters are incomplete"),
     "no sites": ("data_x\n_cell_length_a 4\n", "unreadable CIF"),
-    "unknown group": (cif(header="_symmetry_space_group_name_H-M 'Q m n n'\n"), "unknown space group 'Qmnn'"),
+    "unknown group": (cif(header="_symmetry_space_group_name_H-M 'Q m n n'\n"), "unknown space group 'Q m n n'"),
     "binary": ("\0\1\2", "no data block"),
 }
 
