@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def _only_possible(block: str, settings: list[Setting]) -> Structure:
     return next(iter(possible.values()))
 
 
-def _parse(parser: _Parser, setting: Setting | None = None) -> Structure:
+def _parse(parser: Any, setting: Setting | None = None) -> Structure:
     """
     Make the structure of a block.
 
@@ -185,6 +186,8 @@ def _parse(parser: _Parser, setting: Setting | None = None) -> Structure:
         if any(defect in message for defect in _CIF_DEFECTS):
             raise ValueError(message)
     structure: Structure = structures[0]
+    if parser.masses:
+        structure.add_site_property("masses", [parser.masses.get(site.label) for site in structure])
     (data,) = parser.as_dict().values()
     problems = [*parser.contradictions]
     if problem := contents_problem(data, element_composition(structure)):
@@ -214,6 +217,8 @@ class _Parser(CifParser):
         After parsing: sites whose multiplicity is not that of the file.
     other_group
         After parsing: name of the space group in the file if the listed operations are those of another one.
+    masses
+        After parsing: masses (u) of isotopes by the labels of their sites.
     lacks_operations
         After parsing: whether the identity is the only operation listed, though the file names another group than P1.
     """
@@ -221,11 +226,12 @@ class _Parser(CifParser):
     setting: Setting | None = None
     other_group: str | None = None
     lacks_operations = False
+    masses: Mapping[str, float] = MappingProxyType({})
     contradictions: tuple[str, ...] = ()
 
     def get_symops(self, data: CifBlock) -> list[SymmOp]:
         """Give the operations, and prepare the sites for them."""
-        repair_sites(data.data)
+        self.masses = repair_sites(data.data)
         if self.setting is not None:
             rotations, translations = self.setting.rotations, self.setting.translations
         else:
@@ -242,7 +248,7 @@ class _Parser(CifParser):
 
     def get_magsymops(self, data: CifBlock) -> list[MagSymmOp]:
         """Give the magnetic operations."""
-        repair_sites(data.data)
+        self.masses = repair_sites(data.data)
         operations: list[MagSymmOp] = super().get_magsymops(data)
         return operations
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import Element
+from pymatgen.io.cif import str2float
 
 from matris.flows.sources.parsed import SourceWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Container, Iterator, Mapping, MutableMapping
 
 _ABSENT = frozenset({"?", "."})
+_HYDROGEN = re.compile(r"([HDT])(?![A-Za-z])")
 _COORDINATES = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 _ABOVE_ONE = 1e-3  # by rounding, where no uncertainty is given
 _SIGMAS = 3  # uncertainties by which a refined occupancy may be above 1
@@ -31,16 +33,22 @@ def as_columns(data: MutableMapping[str, Any]) -> None:
             data[key] = [value]
 
 
-def repair_sites(data: MutableMapping[str, Any]) -> None:
+def repair_sites(data: MutableMapping[str, Any]) -> dict[str, float]:
     """
     Give absent occupancies their default, full ones the value 1, and leave out dummy sites.
 
     An occupancy of 1.002(5) is 1, as is 0.998(4) of a site that no other one shares: the refined value agrees with it.
+    Deuterium and tritium are written as hydrogen; at a place that they share with it, they become one site.
 
     Parameters
     ----------
     data
         One data block, which is changed.
+
+    Returns
+    -------
+    dict of str to float
+        Mean mass (u) of the sites with isotopes, by label.
 
     Raises
     ------
@@ -59,6 +67,42 @@ def repair_sites(data: MutableMapping[str, Any]) -> None:
     for index, (label, text) in enumerate(zip(labels, occupancies, strict=False)):
         alone = not rows or shared[rows[index]] == 1
         occupancies[index] = "1" if text in _ABSENT else _occupancy(label, text, alone=alone)
+    return _join_isotopes(data, rows)
+
+
+def _join_isotopes(data: MutableMapping[str, Any], rows: list[tuple[str, ...]]) -> dict[str, float]:
+    labels = data.get("_atom_site_label", ())
+    found = [_HYDROGEN.match(symbol) for symbol in data.get("_atom_site_type_symbol", labels)]
+    if not rows or not any(match and match[1] in "DT" for match in found):
+        return {}
+    symbols = data.setdefault("_atom_site_type_symbol", list(labels))
+    occupancies = data.setdefault("_atom_site_occupancy", ["1"] * len(labels))
+    places: dict[tuple[str, ...], list[int]] = {}
+    for index, match in enumerate(found):
+        if match:
+            places.setdefault(rows[index], []).append(index)
+    masses: dict[str, float] = {}
+    joined: set[int] = set()
+    for members in places.values():
+        parts = [max(str2float(occupancies[index]), 0.0) for index in members]
+        kinds = [Element(match[1]) for index in members if (match := found[index])]
+        if all(kind.name == "H" for kind in kinds) or not sum(parts):
+            continue
+        first, *others = members
+        mass = sum(float(kind.atomic_mass) * part for kind, part in zip(kinds, parts, strict=True)) / sum(parts)
+        total = sum(parts)
+        symbols[first], masses[labels[first]] = "H", mass
+        occupancies[first] = "1" if math.isclose(total, 1.0, abs_tol=_ABOVE_ONE) else repr(total)
+        joined.update(others)
+    _leave_out(data, joined)
+    return masses
+
+
+def _leave_out(data: MutableMapping[str, Any], indices: Container[int]) -> None:
+    n_sites = len(data.get("_atom_site_label", ()))
+    for key, values in data.items():
+        if key.startswith("_atom_site_") and isinstance(values, list) and len(values) == n_sites:
+            data[key] = [value for index, value in enumerate(values) if index not in indices]
 
 
 def _leave_out_dummies(data: MutableMapping[str, Any]) -> None:
@@ -68,9 +112,7 @@ def _leave_out_dummies(data: MutableMapping[str, Any]) -> None:
         return
     names = ", ".join(data["_atom_site_label"][index] for index in dummies[:5])
     warnings.warn(f"dummy sites are left out: {names}", SourceWarning, stacklevel=2)
-    for key, values in data.items():
-        if key.startswith("_atom_site_") and isinstance(values, list) and len(values) == len(flags):
-            data[key] = [value for index, value in enumerate(values) if index not in dummies]
+    _leave_out(data, set(dummies))
 
 
 def _occupancy(label: str, text: str, *, alone: bool) -> str:
@@ -169,11 +211,7 @@ def _formula(text: Any) -> Composition | None:
     if not isinstance(text, str) or text.strip("'\" ") in {*_ABSENT, ""}:
         return None
     try:
-        parts: dict[Element, float] = {}
-        for species, amount in Composition(text.strip("'\" ")).items():
-            element = Element.from_Z(species.Z)  # deuterium is hydrogen
-            parts[element] = parts.get(element, 0.0) + amount
-        return Composition(parts)
+        return Composition(Composition(text.strip("'\" ")).as_dict())  # deuterium has the name of hydrogen there
     except (ValueError, TypeError, AttributeError, KeyError):
         return None
 

@@ -31,8 +31,7 @@ _PARSE_ERRORS = (
 )
 """Errors of the parsers of pymatgen and ASE on malformed text; numpy's LinAlgError is a ValueError."""
 
-_ISOTOPES = {"D": "deuterium", "T": "tritium"}
-"""Isotopes that pymatgen has beside the elements."""
+_ISOTOPES = {"deuterium": float(Element("D").atomic_mass), "tritium": float(Element("T").atomic_mass)}  # u
 
 _ODD_MESSAGES = {
     "integer modulo by zero": "a loop without values",
@@ -158,48 +157,57 @@ def _warn_of_dropped(structure: Structure) -> None:
 def _masses(structure: Structure) -> list[float] | None:
     """Masses of the sites (u) if they are not those of the elements; None otherwise."""
     given = structure.site_properties.get("masses") or [None] * len(structure)
-    masses, isotopes = [], Counter[str]()
+    masses, natural = [], []
     for site, mass in zip(structure, given, strict=True):
-        for species in site.species:
-            if (name := _element(species).name) in _ISOTOPES:
-                isotopes[name] += 1
-        own = sum(float(_element(s).atomic_mass) * part for s, part in site.species.items())
-        masses.append(own / site.species.num_atoms if mass is None else mass)
-    if isotopes:
-        names = " and ".join(
-            f"{_ISOTOPES[name]} ({name}) at {n} of {len(structure)} sites" for name, n in isotopes.items()
+        parts = _parts(site.species)
+        n_atoms = sum(parts.values())
+        masses.append(
+            sum(float(e.atomic_mass) * x for e, x in parts.items()) / n_atoms if mass is None else float(mass)
         )
-        message = f"{names}: energies and forces are those of hydrogen, the masses are kept"
-        warnings.warn(message, SourceWarning, stacklevel=2)
-    natural = [
-        sum(float(Element.from_Z(s.Z).atomic_mass) * part for s, part in site.species.items()) / site.species.num_atoms
-        for site in structure
-    ]
-    is_same = all(math.isclose(m, n, rel_tol=_SAME_MASS) for m, n in zip(masses, natural, strict=True))
-    return None if is_same else masses
+        natural.append(sum(float(Element.from_Z(e.Z).atomic_mass) * x for e, x in parts.items()) / n_atoms)
+    other: Counter[str] = Counter()
+    for site, mass, usual in zip(structure, masses, natural, strict=True):
+        if not math.isclose(mass, usual, rel_tol=_SAME_MASS):
+            name = next((n for n, m in _ISOTOPES.items() if math.isclose(mass, m, rel_tol=_SAME_MASS)), "")
+            other[name or f"{site.species_string} of mass {mass:.4g}"] += 1
+    if not other:
+        return None
+    names = ", ".join(f"{name} at {n} of {len(structure)} sites" for name, n in other.items())
+    warnings.warn(f"{names}: the mass is kept, the energy does not depend on it", SourceWarning, stacklevel=2)
+    return masses
 
 
 def _join_isotopes(structure: Structure) -> None:
     """Write isotopes as their element, so that a site of D and H is one of hydrogen."""
     for index, site in enumerate(structure):
-        if any(_element(species).name in _ISOTOPES for species in site.species):
-            parts: dict[Element, float] = {}
-            for species, part in site.species.items():
-                element = Element.from_Z(species.Z)
-                parts[element] = parts.get(element, 0.0) + part
+        if _has_isotopes(site.species):
+            parts = {Element.from_Z(Z): x for Z, x in _by_number(site.species).items()}
             if len(parts) == 1 and math.isclose(sum(parts.values()), 1.0, abs_tol=1e-6):
                 parts = dict.fromkeys(parts, 1.0)
             structure[index].species = parts
 
 
-def _element(species: Any) -> Element:
-    return species if isinstance(species, Element) else species.element
+def _has_isotopes(composition: Composition) -> bool:
+    return any(element != Element.from_Z(element.Z) for element in _parts(composition))
+
+
+def _by_number(composition: Composition) -> dict[int, float]:
+    """Amounts by atomic number, isotopes together."""
+    amounts: dict[int, float] = {}
+    for element, amount in _parts(composition).items():
+        amounts[element.Z] = amounts.get(element.Z, 0.0) + amount
+    return amounts
+
+
+def _parts(composition: Composition) -> dict[Element, float]:
+    """Amounts by element or isotope: pymatgen's own ``items`` gives D and H the sum of both, as their names are equal."""
+    amounts: dict[Element, float] = {}
+    for species, amount in composition._data.items():  # noqa: SLF001
+        element = species if isinstance(species, Element) else species.element
+        amounts[element] = amounts.get(element, 0.0) + amount
+    return amounts
 
 
 def element_composition(structure: Structure) -> Composition:
     """Count the atoms of a cell by element, isotopes and valences together."""
-    parts: dict[Element, float] = {}
-    for species, amount in structure.composition.items():
-        element = Element.from_Z(species.Z)
-        parts[element] = parts.get(element, 0.0) + amount
-    return Composition(parts)
+    return Composition({Element.from_Z(z): amount for z, amount in _by_number(structure.composition).items()})

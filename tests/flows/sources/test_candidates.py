@@ -101,7 +101,7 @@ def test_the_same_crystal_has_one_identity_in_every_format(tmp_path, cscl):
     cscl.to(str(tmp_path / "POSCAR"), fmt="poscar")
     cscl.to(str(tmp_path / "c.json"))
     cscl.to_ase_atoms().write(tmp_path / "d.extxyz")
-    decorated = cscl.copy(site_properties={"selective_dynamics": [[True, False, True]] * 2})
+    decorated = cscl.copy(site_properties={"magmom": [2.0, 0.0]})
     decorated.add_oxidation_state_by_element({"Cs": 1, "Cl": -1})
     decorated.to(str(tmp_path / "e.json"))
     with gzip.open(tmp_path / "f.cif.gz", "wt") as stream:
