@@ -200,7 +200,7 @@ def _by_number(composition: Composition) -> dict[int, float]:
 
 
 def _parts(composition: Composition) -> dict[Element, float]:
-    """Amounts by element or isotope: pymatgen's own ``items`` gives D and H the sum of both, as their names are equal."""
+    """Amounts by element or isotope; ``items`` of pymatgen gives both D and H their sum, as their names are equal."""
     amounts: dict[Element, float] = {}
     for species, amount in composition._data.items():  # noqa: SLF001
         element = species if isinstance(species, Element) else species.element
