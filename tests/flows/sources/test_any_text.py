@@ -24,7 +24,9 @@ WORDS = st.sampled_from(
     'masses:R:1 move_mask:L:3 Selective Direct Cartesian T F { } [ ] , : "lattice" "sites" "species" null '
     "\u212b \ufffd \x00 \u0661 _ 1_0".split()
 )
-TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=8), st.sampled_from(["\n", "\n", "\n", "\r\n"])), max_size=60).map(" ".join)
+TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=8), st.sampled_from(["\n", "\n", "\n", "\r\n"])), max_size=60).map(
+    " ".join
+)
 NAMES = st.sampled_from(["a.cif", "a.mcif", "POSCAR", "a.xyz", "a.json", "a.jsonl"])
 MODELS = {
     "a.cif": cif().decode(),
@@ -108,7 +110,9 @@ def test_what_is_written_is_what_is_read(name, structure):
     assert parsed.error is None
     found = parsed.structure
     assert found.composition == structure.composition
-    assert np.allclose(found.lattice.abc + found.lattice.angles, structure.lattice.abc + structure.lattice.angles, atol=1e-6)
+    assert np.allclose(
+        found.lattice.abc + found.lattice.angles, structure.lattice.abc + structure.lattice.angles, atol=1e-6
+    )
     order = np.argsort([site.specie.Z for site in found], kind="stable")
     wanted = np.argsort([site.specie.Z for site in structure], kind="stable")
     away = found.frac_coords[order] - structure.frac_coords[wanted]

@@ -14,6 +14,9 @@ from pymatgen.core import Element, Lattice, Structure
 from pymatgen.io.vasp import Poscar
 
 from matris.flows.sources.files import read_candidates
+from matris.flows.sources.rattle import rattle
+from matris.flows.sources.swap import swap_elements
+from matris.stores.documents.candidate import Candidate
 from matris.structures import content_id
 
 D = float(Element("D").atomic_mass)
@@ -272,3 +275,17 @@ def test_a_frame_that_is_no_crystal_names_the_cause(tmp_path, content, reason):
     (tmp_path / "a.extxyz").write_text(content)
     (candidate,) = read_candidates(tmp_path / "a.extxyz")
     assert reason in candidate.error
+
+
+def test_generators_keep_fixed_atoms_and_masses():
+    properties = {"selective_dynamics": FLAGS, "masses": [132.9, 37.0]}
+    parent = Candidate.from_structure(SALT.copy(site_properties=properties), "salt")
+    (rattled,) = rattle([parent], amplitude=0.2, strain=0.01, seed=3)
+    assert rattled.structure.site_properties == properties
+    away = rattled.structure.frac_coords - SALT.frac_coords
+    away -= np.rint(away)
+    assert np.abs(away[0, :2]).max() < 1e-12
+    assert np.abs(away[0, 2]) > 1e-3
+    (swapped,) = swap_elements([parent], {"Cs": ["Rb"]})
+    assert swapped.structure.site_properties["selective_dynamics"] == FLAGS
+    assert swapped.structure.site_properties["masses"] == pytest.approx([85.468, 37.0], abs=1e-3)
