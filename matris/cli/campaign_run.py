@@ -34,6 +34,12 @@ DOCUMENT_FIELDS = (
     "energy_above_hull",
     "is_stable",
     "hull_state",
+    "hull_type",
+    "hull_reference",
+    "only_elements_compete",
+    "hull_lacks",
+    "equilibrium_reaction_energy_per_atom",
+    "correction_state",
     "n_steps",
     "fmax",
 )
