@@ -30,7 +30,7 @@ DEEPEST = 6
 _ITEM_KEYS = frozenset({"lattice", "sites", "charge", "structure", "numbers", "positions"})
 """First keys of objects that are one item, however long they are."""
 
-_SPACES = re.compile(r"[ \t\r\n]*")
+_SPACES = re.compile(r"[ \t\r\n]+")
 
 _DECODER = json.JSONDecoder()
 
@@ -58,7 +58,8 @@ class JsonStream:
     def peek(self) -> str:
         """Give the next character that is no space; an empty string at the end."""
         while True:
-            self._at = _SPACES.match(self._buffer, self._at).end()  # type: ignore[union-attr] - matches nothing as well
+            if spaces := _SPACES.match(self._buffer, self._at):
+                self._at = spaces.end()
             if self._at < len(self._buffer) or self._ended:
                 return self._buffer[self._at : self._at + 1]
             self._more()

@@ -17,13 +17,14 @@ from matris.structures import problem_with
 from tests.flows.bad_inputs import as_json, cif, poscar, xyz
 
 BRIEF = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-WORDS = st.sampled_from(
+VOCABULARY = (
     "data_ loop_ _atom_site_label _atom_site_fract_x _atom_site_occupancy _cell_length_a _symmetry_Int_Tables_number "
     "_symmetry_space_group_name_H-M 'F d -3 m :2' 'R -3 m H' P21/n 1.002(5) ? . ; ' \" # x,y,z -x,y+1/2,z+0.3333 "
     "nan inf 1e999 -0 0 1 3 -1 227 0.333 1.0D0 1D99 Na H D T Xx Lattice= Properties=species:S:1:pos:R:3 pbc=T "
     'masses:R:1 move_mask:L:3 Selective Direct Cartesian T F { } [ ] , : "lattice" "sites" "species" null '
-    "\u212b \ufffd \x00 \u0661 _ 1_0".split()
+    "\u212b \ufffd \x00 \u0661 _ 1_0"
 )
+WORDS = st.sampled_from(VOCABULARY.split())
 TEXTS = st.lists(st.one_of(WORDS, st.text(max_size=8), st.sampled_from(["\n", "\n", "\n", "\r\n"])), max_size=60).map(
     " ".join
 )
