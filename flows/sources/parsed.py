@@ -117,7 +117,9 @@ def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, 
 
 def _bare(structure: Structure) -> Structure:
     """Keep what the identity, the potential and the properties depend on; warn of the rest."""
-    structure = to_structure(structure).copy()
+    if not all(structure.lattice.pbc):
+        to_structure(structure)  # raises the one error for slabs; what else is wrong with a cell, `problem_with` says
+    structure = structure.copy()
     if len(structure) == 0:
         raise ValueError("it lists no atom sites")
     for site in structure:
