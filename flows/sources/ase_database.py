@@ -11,8 +11,7 @@ import numpy as np
 
 from matris.files.ase_db import MOTION, read_rows, set_motion
 from matris.files.text import MAX_SITES
-from matris.flows.sources.parsed import Parsed, SourceWarning, attempt
-from matris.structures import to_structure
+from matris.flows.sources.parsed import Parsed, SourceWarning, attempt, from_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,4 +45,4 @@ def moving_structure(atoms: Atoms, masses: Any, momenta: Any, constraints: Any) 
     """Convert atoms with the masses, momenta and constraints of a row; see `matris.files.ase_db.set_motion`."""
     if left_out := set_motion(atoms, masses, momenta, constraints):
         warnings.warn(f"constraints are not used: {', '.join(left_out)}", SourceWarning, stacklevel=2)
-    return to_structure(atoms)
+    return from_atoms(atoms)

@@ -18,6 +18,8 @@ from matris.structures import to_structure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ase import Atoms
+
 _PARSE_ERRORS = (
     ValueError,
     TypeError,
@@ -113,6 +115,20 @@ def attempt(read: Callable[[], Structure], location: dict[str, Any], text: str, 
     hints = [str(w.message) for w in caught if "Defaulting to P1" not in str(w.message)]
     message = "; ".join(dict.fromkeys([message, *hints]))
     return Parsed(None, " ".join(f"unreadable {kind}: {message}".split())[:500], location, text)
+
+
+def from_atoms(atoms: Atoms) -> Structure:
+    """
+    Convert ASE atoms.
+
+    Raises
+    ------
+    ValueError
+        If there is an atom X, or no periodicity in three directions.
+    """
+    if not np.all(atoms.numbers):
+        raise ValueError("unknown element X")
+    return to_structure(atoms)
 
 
 def _bare(structure: Structure) -> Structure:
