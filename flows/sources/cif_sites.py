@@ -188,7 +188,7 @@ def contents_problem(data: Mapping[str, Any], composition: Composition) -> str |
     >>> print(contents_problem(data, Composition("Cu4 O2")))
     None
     >>> contents_problem(data, Composition("Cu8 O4"))
-    'the cell holds Cu8 O4, and the file says 2 formula units of Cu2 O'
+    'the cell holds Cu8 O4, and the file says 2 formula units of Cu2 O1'
     """
     formula, z = _formula(data.get("_chemical_formula_sum")), _whole(data.get("_cell_formula_units_Z"))
     held = composition.formula
