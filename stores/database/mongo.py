@@ -11,6 +11,8 @@ from monty.json import jsanitize
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, ServerSelectionTimeoutError
 
 from matris.errors import StoreError
+from matris.masking import masked
+from matris.stores.database.address import hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ _DUPLICATE = 11000  # MongoDB's DuplicateKey
 
 class ResultsMongoStore(MongoStore):  # type: ignore[misc]
     """
-    A MongoStore for several writing processes, which survives a restart of its server.
+    A MongoStore for several writing processes, which survives a restart of its server and has no password in its name.
 
     An update replaces whole documents by key, so it can be retried: after a lost connection (the driver waits
     ``serverSelectionTimeoutMS`` for the server), and if two processes insert the same key at once and the unique index
@@ -36,6 +38,11 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
     >>> store.database, store.collection_name, store.key
     ('screening', 'candidates', 'document_id')
     """
+
+    @property
+    def name(self) -> str:
+        """Address of the collection, without user and password; maggma's name is the whole address."""
+        return collection_name("mongo", self)
 
     def update(self, docs: list[dict[str, Any]] | dict[str, Any], key: list[str] | str | None = None) -> None:
         """Store documents; each replaces the document with the same value or values of `key`.
@@ -75,7 +82,12 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
 
 
 class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
-    """A GridFSStore, for data larger than a document, that retries a write after a lost connection."""
+    """A GridFSStore, for data larger than a document, that retries writes and has no password in its name."""
+
+    @property
+    def name(self) -> str:
+        """Address of the collection, without user and password."""
+        return collection_name("gridfs", self)
 
     def update(
         self,
@@ -85,6 +97,12 @@ class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
     ) -> None:
         """Store documents as files; each replaces the file with the same `key`. The parameters are those of maggma."""
         repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
+
+
+def collection_name(scheme: str, store: MongoStore | GridFSStore) -> str:
+    """Name a collection by scheme, hosts, database and collection, without user and password."""
+    place = hosts(store.uri) if store.uri is not None else masked(f"{store.host}:{store.port}")
+    return f"{scheme}://{place}/{store.database}/{store.collection_name}"
 
 
 def check_size(document: dict[str, Any], collection: str) -> None:

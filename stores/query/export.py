@@ -6,6 +6,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
 from matris.stores.query.tables import open_target, write_cif
 
 if TYPE_CHECKING:
@@ -124,9 +125,8 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     import numpy as np
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
-    from pymatgen.core.structure import Structure
 
-    structure = Structure.from_dict(arrays["structure"])
+    structure = decode_structure(arrays["structure"])
     atoms = Atoms(
         [site.specie.symbol for site in structure],
         positions=structure.cart_coords,

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import batched
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pymatgen.core.structure import Structure
-
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
 from matris.stores.database.sqlite.filters import order_key
 from matris.stores.documents.documents import CandidateDocument
 from matris.stores.documents.fields import field_named, leaves, value_of
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from maggma.core import Store
     from pandas import DataFrame
+    from pymatgen.core.structure import Structure
 
     from matris.stores.query.conditions import Condition
     from matris.stores.query.order import Order
@@ -172,7 +172,7 @@ class CandidateQuery:
             structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
                 if structure := structures.get(document[KEY]):
-                    yield document, Structure.from_dict(structure)
+                    yield document, decode_structure(structure)
 
     def best_by(self, group: str, field: str, *, largest: bool = False) -> list[Document]:
         """
