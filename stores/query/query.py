@@ -161,6 +161,33 @@ class CandidateQuery:
         n_after_offset = max(n_matching - self.offset, 0)
         return n_after_offset if self.max_size is None else min(n_after_offset, self.max_size)
 
+    def origins(self) -> list[tuple[str, str]]:
+        """
+        List the checkpoints and settings of the documents that match, as pairs of key and digest of the settings.
+
+        Documents of different checkpoints or settings describe the same candidates; they are not to be mixed.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from matris.stores import CandidateStore
+        >>> with TemporaryDirectory() as folder:
+        ...     CandidateStore.open(folder).query().origins()  # the store is empty
+        []
+        """
+        criteria = to_criteria(self.condition)
+        found = []
+        for sha256 in self.docs.distinct("checkpoint.sha256", criteria):
+            of_checkpoint = (
+                {"$and": [criteria, {"checkpoint.sha256": sha256}]} if criteria else {"checkpoint.sha256": sha256}
+            )
+            for digest in self.docs.distinct("settings.digest", of_checkpoint):
+                of_both = {"$and": [of_checkpoint, {"settings.digest": digest}]}
+                document = self.docs.query_one(of_both, properties=["checkpoint.key"])
+                if document is not None:
+                    found.append((document["checkpoint"]["key"], digest))
+        return sorted(found)
+
     def ids(self) -> Iterator[str]:
         """Yield document ids."""
         return (document[KEY] for document in self._read([KEY]))
