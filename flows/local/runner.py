@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from maggma.stores import MemoryStore
+
 from matris.errors import MatrisError
 from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
@@ -80,6 +82,11 @@ def run(
     >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]
     (2, 1)
     """
+    if devices and type(campaign.job_store.docs_store) is MemoryStore:
+        raise MatrisError(
+            "the job store of the jobflow configuration is in memory, which worker processes do not see: give a store, "
+            "for example a folder"
+        )
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:

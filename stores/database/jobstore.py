@@ -221,6 +221,11 @@ def _with_results_store(store: JobStore, origin: str) -> JobStore:
     """Replace maggma's MongoDB stores by ours, which retry, check sizes and have no passwords in their names."""
     if "data" not in _additional(store):
         raise StoreError(f'the job store of {origin} has no additional store "data" for arrays; add one')
+    if type(_additional(store)["data"]) is MemoryStore and type(store.docs_store) is not MemoryStore:
+        raise StoreError(
+            f'the job store of {origin} keeps "data" in memory, so that the arrays of its documents are lost when the '
+            "process ends: give data a store of the same database, such as GridFSStore for MongoDB"
+        )
     store.docs_store = _ours(store.docs_store)
     for name, part in _additional(store).items():
         _additional(store)[name] = _ours(part)
