@@ -261,15 +261,16 @@ class SQLiteStore(Store):  # type: ignore[misc]
         Returns
         -------
         bool
-            True if the index exists, and is unique if `unique` is true. False, with a warning, if documents have the
-            same values or the file cannot be written.
+            True if the index exists, and is unique if `unique` is true, or if this process may only read the file: then
+            a query without the index is slower. False, with a warning, if documents have the same values or the file
+            cannot be written.
         """
         fields = _fields(key)
         if fields == ("_id",):
             return True
         with self._file.reading() as db:
             indexes = read_layout(db, self.collection_name).indexes
-        if any(index.fields == fields and index.is_unique >= unique for index in indexes):
+        if any(index.fields == fields and index.is_unique >= unique for index in indexes) or self._file.is_read_only:
             return True
         try:
             with self._file.writing() as db:
