@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import bson
 from bson.errors import BSONError
 from maggma.stores import GridFSStore, MongoStore
-from monty.json import jsanitize
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, ServerSelectionTimeoutError
 
 from matris.errors import StoreError
 from matris.masking import masked
 from matris.stores.database.address import hosts
+from matris.stores.database.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,10 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
         StoreError
             If a document is too large for MongoDB or has a value that BSON cannot hold; then none is sent.
         """
-        plain = [
-            jsanitize(doc, allow_bson=True, recursive_msonable=True)
-            for doc in (docs if isinstance(docs, list) else [docs])
-        ]
-        for document in plain:
+        documents = [plain(document) for document in (docs if isinstance(docs, list) else [docs])]
+        for document in documents:
             check_size(document, self.collection_name)
-        repeated(lambda: super(ResultsMongoStore, self).update(plain, key))
+        repeated(lambda: super(ResultsMongoStore, self).update(documents, key))
 
     def ensure_index(self, key: str | list[str], unique: bool | None = False) -> bool:
         """Make an index on one field, or on several together.
@@ -110,7 +107,7 @@ def check_size(document: dict[str, Any], collection: str) -> None:
     shown = ", ".join(f"{k}={v!r}" for k, v in document.items() if isinstance(v, (str, int)))[:200]
     try:
         size = len(bson.encode(document))
-    except (BSONError, OverflowError) as error:
+    except (BSONError, OverflowError, ValueError) as error:  # ValueError: lone surrogates
         raise StoreError(f"a document for {collection} ({shown}) has a value that BSON cannot hold: {error}") from error
     if size > MOST_BYTES:
         raise StoreError(
