@@ -38,6 +38,9 @@ class Funnel:
         (`matris.duplicates`), and the one with the lowest energy is kept. Identical inputs are always computed once.
     hull
         Whether to compute convex hulls. Without references, the elements are computed too, as the corners of the hulls.
+    complete_hull
+        Whether to compute competing compounds from prototypes in the chemical systems of the candidates, unless there
+        are references. None: where the candidates have few chemical systems, see `matris.flows.campaign.competing`.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
@@ -64,6 +67,7 @@ class Funnel:
     charge_balance: bool = False
     duplicates: bool = True
     hull: bool = True
+    complete_hull: bool | None = False
     window: float = 0.1
     properties: tuple[str, ...] = ()
 

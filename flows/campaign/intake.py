@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.flows.campaign.campaign import PAGE
 from matris.flows.campaign.chunks import chunked, cost, queue_chunk
+from matris.flows.campaign.competing import competing_prototypes
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.sources.known_phases import known_phases
@@ -133,6 +134,7 @@ class _Reader:
         campaign = self.campaign
         if not campaign.funnel.hull:
             return
+        campaign.fetch_references(self._systems)
         if campaign.known_phases is not None:
             for candidate in known_phases(campaign.known_phases, self._systems):
                 if self._first(candidate, count=False) and self._passes(candidate):
@@ -140,6 +142,9 @@ class _Reader:
         if campaign.references is None:
             for candidate in elemental_references(sorted(self._elements)):
                 if self._first(candidate, count=False) and self._new(candidate):
+                    yield candidate
+            for candidate in competing_prototypes(set(self._systems), campaign.funnel.complete_hull):
+                if self._first(candidate, count=False) and self._passes(candidate):
                     yield candidate
 
     def _claim(self, candidate: Candidate) -> None:

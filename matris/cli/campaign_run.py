@@ -33,6 +33,12 @@ DOCUMENT_FIELDS = (
     "energy_above_hull",
     "is_stable",
     "hull_state",
+    "hull_type",
+    "hull_reference",
+    "only_elements_compete",
+    "hull_lacks",
+    "equilibrium_reaction_energy_per_atom",
+    "correction_state",
     "n_steps",
     "fmax",
 )
@@ -63,10 +69,20 @@ def run_campaign(
         Devices, separated by commas; one process each.
     keep_going
         Whether to go on if the first candidates all fail for one reason.
+
+    Raises
+    ------
+    CheckpointError
+        If a device is not available.
     """
     from matris.flows.local.runner import run
 
     devices = [name.strip() for name in device.split(",")] if device else [None]
+    if device:  # one line here, rather than one from each chunk
+        from matris.model.potential import chosen_device
+
+        for name in devices:
+            chosen_device(name)
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
         run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
