@@ -42,6 +42,8 @@ class Intake:
         Candidates that are identical to one read before.
     members
         Distinct candidates, with elemental references and known phases.
+    references
+        Members that only compete on the hulls: elements, known phases and prototypes.
     known
         Candidates whose results are in the store, or which are in the queue, without references.
     queued
@@ -53,6 +55,7 @@ class Intake:
     read: int = 0
     identical: int = 0
     members: int = 0
+    references: int = 0
     known: int = 0
     queued: int = 0
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
@@ -109,7 +112,7 @@ class _Reader:
         campaign = self.campaign
         candidates = iter(candidates)
         first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
-        campaign.keep(intake=self.counts.to_dict(), reading=True)
+        campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
         passed = chain(self._filtered(chain(first, candidates)), self._references())
         for chunk in chunked(passed, campaign.chunk_size):
             self._put(chunk)
@@ -163,6 +166,7 @@ class _Reader:
         self._seen.add(key)
         self._page[candidate.candidate_id] = candidate.source
         self.counts.members += 1
+        self.counts.references += candidate.source in REFERENCE_SOURCES
         if len(self._page) == PAGE:
             self._write_page()
         return True

@@ -105,6 +105,7 @@ def run(
         _run(campaign, candidates, devices, see)
     except FailedAlikeError as stop:
         forget_chunks(campaign, first.chunks)
+        campaign.keep(stopped=str(stop), reading=False)
         raise MatrisError(str(stop)) from None
 
 

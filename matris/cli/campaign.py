@@ -32,7 +32,7 @@ _POLL_INTERVAL = 3.0  # seconds between updates of --watch
 def status(
     campaign: CampaignName = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished.")
+        bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished or stopped.")
     ] = False,
     store: Store = None,
 ) -> None:
@@ -53,7 +53,7 @@ def status(
         from rich.live import Live
 
         with Live(status_view(current), console=stdout(), auto_refresh=False) as live:
-            while current.phase != "finished":
+            while current.phase not in {"finished", "stopped"}:
                 time.sleep(_POLL_INTERVAL)
                 current = read_status(store, current.name)
                 live.update(status_view(current), refresh=True)

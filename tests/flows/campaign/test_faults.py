@@ -16,6 +16,7 @@ from pymatgen.core import Lattice, Structure
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.status import read_status
 from matris.flows.local.first_failures import FAILED_ALIKE
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
@@ -133,9 +134,12 @@ def test_a_campaign_whose_first_candidates_fail_alike_stops_and_keeps_none(
         with pytest.raises(MatrisError, match=f"the first {FAILED_ALIKE} candidates all failed.*driver.*--keep-going"):
             run(opened, inputs, (), events.append)
     assert sum(event["event"] == "candidate" for event in events) == FAILED_ALIKE
+    assert "driver" in (read_status(opened.location).stopped or "")
+    assert read_status(opened.location).phase == "stopped"
     again = campaign()
     again.chunk_size = chunk_size
     run(again, inputs, ())
+    assert read_status(opened.location).phase == "finished"
     documents = list(again.documents())
     assert len(documents) == len(inputs)
     assert Counter(document["state"] for document in documents)["failed"] == 0
