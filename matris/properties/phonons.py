@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self, cast
 import numpy as np
 import spglib
 from phonopy import Phonopy
-from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import guess_primitive_matrix
@@ -16,6 +15,7 @@ from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
 from pymatgen.core import Structure
 from scipy.constants import N_A, e
 
+from matris.properties.band_path import band_path
 from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
 
@@ -41,7 +41,6 @@ MESH = 60.0
 
 Free energies are converged to 1e-4 eV at 300 K."""
 
-_BAND_POINTS = 51  # on each segment of the path
 _SMEARING = 0.01  # of the range of frequencies; the tetrahedron method misses part of a narrow peak on this mesh
 
 
@@ -375,10 +374,10 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     phonopy
         Phonopy's object with force constants, and optionally `nac_params`.
     settings
-        Temperatures of the thermal properties.
+        Temperatures of the thermal properties, and tolerance for the symmetry of the path.
     """
-    path, labels, connections = get_band_qpoints_by_seekpath(phonopy.primitive, _BAND_POINTS)
-    phonopy.run_band_structure(path, path_connections=connections, labels=labels)
+    path = band_path(phonopy.primitive, settings.symprec)
+    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
     bands = phonopy.get_band_structure_dict()
     mesh = phonopy.run_mesh(MESH)
     width = _SMEARING * float(np.ptp(mesh.frequencies))
@@ -392,8 +391,8 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         qpoints=list(bands["qpoints"]),
         distances=list(bands["distances"]),
         frequencies=frequencies,
-        labels=list(labels),
-        connections=list(connections),
+        labels=path.labels,
+        connections=path.connections,
         dos_frequencies=np.asarray(dos["frequency_points"]),
         dos=np.asarray(dos["total_dos"]),
         temperatures=np.asarray(thermal["temperatures"]),
