@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 MIN_DISTANCE = 0.5
 """Smallest distance between two atoms (Å); closer atoms are taken for an error in the input."""
+
+MASSES = "masses"
+"""Site property with the masses of atoms (u), named as in pymatgen's ``AseAtomsAdaptor``; see `masses_of`."""
 
 _FAR = 1e6
 """Largest fractional coordinate; beyond it, too few digits remain for the position in the cell."""
@@ -64,6 +68,51 @@ def to_structure(obj: Structure | Atoms) -> Structure:
         raise StructureError(f"{obj.symbols} is not periodic in three directions; use MatRISCalculator for it")
     structure: Structure = AseAtomsAdaptor.get_structure(obj)
     return structure
+
+
+def masses_of(structure: Structure) -> NDArray[np.float64]:
+    """
+    Masses of the atoms.
+
+    The site property ``masses`` counts first, which pymatgen's ``AseAtomsAdaptor`` makes of the masses of ASE atoms.
+    A site without it has the mass of its species. pymatgen knows the isotopes ``"D"`` and ``"T"`` of hydrogen, but
+    forgets them when a structure is written; `to_structure` therefore keeps their masses as site properties.
+
+    Parameters
+    ----------
+    structure
+        An ordered structure.
+
+    Returns
+    -------
+    ndarray
+        Masses (u), shape (n,).
+
+    Raises
+    ------
+    StructureError
+        If a mass is not a positive number.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> deuteride = Structure(Lattice.cubic(4), ["Li", "D"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> masses_of(deuteride).round(2).tolist()
+    [6.94, 2.01]
+    >>> heavy = deuteride.copy(site_properties={"masses": [7.016, None]})
+    >>> masses_of(heavy).round(3).tolist()
+    [7.016, 2.014]
+    """
+    given = [site.properties.get(MASSES) for site in structure]
+    for index, mass in enumerate(given):
+        if mass is not None and not (isinstance(mass, Real) and 0 < mass < np.inf):
+            raise StructureError(f"site {index} ({structure[index].specie.symbol}) has the mass {mass}")
+    return np.array(
+        [
+            float(site.specie.atomic_mass) if mass is None else float(mass)
+            for site, mass in zip(structure, given, strict=True)
+        ]
+    )
 
 
 def content_id(structure: Structure) -> str:

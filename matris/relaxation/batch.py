@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 from matris.relaxation.fire import Fire
 from matris.relaxation.records import RelaxRecord, RelaxState
-from matris.structures import problem_with
+from matris.structures import masses_of, problem_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,7 +191,7 @@ def state_of(structure: Structure, device: torch.device, dtype: torch.dtype) -> 
     lattice = structure.lattice.matrix * _handedness(structure)
     return ts.SimState(
         positions=torch.tensor(structure.cart_coords, device=device, dtype=dtype),
-        masses=torch.tensor([float(site.specie.atomic_mass) for site in structure], device=device, dtype=dtype),
+        masses=torch.tensor(masses_of(structure), device=device, dtype=dtype),
         cell=torch.tensor(lattice.T.copy(), device=device, dtype=dtype)[None],
         pbc=True,
         atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
