@@ -15,6 +15,7 @@ import torch
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from matris.errors import StructureError
+from matris.structures import cells_away, check_periodicity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,24 +61,28 @@ class Geometry:
         """
         Convert a pymatgen ``Structure`` or an ASE ``Atoms`` of any periodicity.
 
+        Atoms far outside the cell are taken back into it along its periodic directions: the energy does not change,
+        and searches stay fast.
+
         Raises
         ------
         StructureError
-            If the object is neither, or a pymatgen site is disordered.
+            If the object is neither, a pymatgen site is disordered, or there is no lattice vector along a periodic
+            direction.
         """
         if hasattr(obj, "get_atomic_numbers"):
+            pbc = np.array(obj.pbc, dtype=bool)
+            check_periodicity(obj.cell.array, pbc, str(obj.symbols))
             cell = np.asarray(obj.cell.complete(), dtype=float)
-            return cls(obj.numbers.astype(np.int64), np.asarray(obj.positions, dtype=float), cell, np.asarray(obj.pbc))
+            return cls(obj.numbers.astype(np.int64), _near_cell(obj.positions, cell, pbc), cell, pbc)
         if not hasattr(obj, "lattice"):
             raise StructureError(f"expected a pymatgen Structure or ASE Atoms, got {type(obj).__name__}")
         if not obj.is_ordered:
             raise StructureError(f"{obj.composition.reduced_formula} has disordered sites: order it first")
-        return cls(
-            np.array([site.specie.Z for site in obj], dtype=np.int64),
-            np.asarray(obj.cart_coords, dtype=float).reshape(-1, 3),
-            np.asarray(obj.lattice.matrix, dtype=float),
-            np.asarray(obj.lattice.pbc, dtype=bool),
-        )
+        cell, pbc = np.asarray(obj.lattice.matrix, dtype=float), np.asarray(obj.lattice.pbc, dtype=bool)
+        check_periodicity(cell, pbc, obj.composition.reduced_formula)
+        positions = _near_cell(np.asarray(obj.cart_coords, dtype=float).reshape(-1, 3), cell, pbc)
+        return cls(np.array([site.specie.Z for site in obj], dtype=np.int64), positions, cell, pbc)
 
     def structure(self) -> Structure:
         """Convert to a pymatgen ``Structure``."""
@@ -405,6 +410,17 @@ def line_graph(
     first, second = first[by_target], second[by_target]
     sign = 1 - 2 * (reverse[first] ^ reverse[second])
     return bond[first], bond[second], atom[first], sign
+
+
+def _near_cell(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Take atoms that lie more than a cell away back into the cell, along its periodic directions."""
+    positions = np.asarray(positions, dtype=float)
+    if not pbc.any():
+        return positions
+    cells = np.where(pbc, cells_away(positions @ np.linalg.inv(cell)), 0.0)
+    return positions - cells @ cell if cells.any() else positions
 
 
 def _join(parts: Sequence[NDArray], dtype: type) -> NDArray:

@@ -14,6 +14,7 @@ from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.network import Evaluation, MatRIS, evaluate
+from matris.model.precision import full_precision
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -142,12 +143,14 @@ class Potential:
 
     def graph(self, structures: Batch | Sequence[Geometry]) -> Graph:
         """Build the graphs of a batch with the cutoffs of the checkpoint, on its device."""
-        batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
-        return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
+        with torch.inference_mode(False):  # tensors of that mode cannot be differentiated
+            batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
+            return build_graph(batch, self.config.pairwise_cutoff, self.config.three_body_cutoff, dtype=self.dtype)
 
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
-        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+        with full_precision():
+            return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
@@ -400,7 +403,8 @@ def _resident(path: Path, modified: int, device: torch.device, dtype: torch.dtyp
     """Load once for each file version (`modified` is its modification time in ns), device and dtype."""
     network, card = checkpoints.read_file(path)
     try:
-        network = network.to(device=device, dtype=dtype)
+        with torch.inference_mode(False):
+            network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
     return Potential(network, card)

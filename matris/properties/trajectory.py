@@ -13,6 +13,7 @@ from ase.io.extxyz import write_extxyz
 from monty.json import MontyEncoder
 
 from matris.files.whole_file import whole_file
+from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,7 @@ class Trajectory:
         self.path = folder / f"{formula}-{settings.ensemble}-{settings.temperature:g}K-{digest}.extxyz"
         self._header = header
         self._results = self.path.with_suffix(".json")
+        self._masses = masses_of(structure) if MASSES in structure.site_properties else None  # else ASE's
         self._begun = False
 
     def add(
@@ -107,6 +109,8 @@ class Trajectory:
             Time, fs.
         """
         atoms = Atoms(numbers, positions, cell=lattice, pbc=True, momenta=momenta, info={"step": step, "time": time})
+        if self._masses is not None:
+            atoms.set_masses(self._masses)
         results = {"energy": energy, "forces": forces, **({} if stress is None else {"stress": stress})}
         atoms.calc = SinglePointCalculator(atoms, **results)
         text = StringIO()

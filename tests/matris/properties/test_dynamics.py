@@ -323,3 +323,75 @@ def test_nothing_and_wrong_settings():
     without._compute_stress = False
     with pytest.raises(ValueError, match="stress"):
         dynamics([supercell()], without, settings=settings(ensemble="npt"))
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_fixed_atoms_stay_and_the_others_have_the_temperature(ensemble):
+    start, fixed = supercell(), [0, 5, 17]
+    flags = [[False] * 3 if i in fixed else [True] * 3 for i in range(len(start))]
+    flags[9] = [True, False, True]
+    restrained = start.copy(site_properties={"selective_dynamics": flags})
+    given = settings(ensemble=ensemble, n_steps=200, interval=1)
+    free, held = dynamics([start, restrained], Argon(), settings=given, max_batch_atoms=MANY)
+    (alone,) = dynamics([restrained], Argon(), settings=given)
+    assert held.structure.cart_coords == pytest.approx(alone.structure.cart_coords, abs=1e-6)
+    change = held.structure.frac_coords - start.frac_coords
+    assert change[fixed] == pytest.approx(0, abs=1e-9)
+    if ensemble != "npt":  # there the fixed direction turns with the cell
+        assert change[9, 1] == pytest.approx(0, abs=1e-9)
+    moving = [i for i in range(len(start)) if i not in fixed]
+    assert np.abs(change[moving]).max(axis=1).min() > 1e-4
+    assert np.abs(free.structure.frac_coords - start.frac_coords)[fixed].max() > 1e-4
+    degrees = 3 * len(start) - 3 * len(fixed) - 1
+    if ensemble == "nve":
+        energies = held.series.total_energy - held.series.potential_energy
+        assert held.series.temperature == pytest.approx(2 * energies * len(start) / degrees / BOLTZMANN)
+        assert np.std(held.series.total_energy) < np.std(held.series.potential_energy) / 50
+
+
+def test_fixed_atoms_do_not_cool_the_others():
+    start = supercell()
+    flags = [[i % 2 == 0] * 3 for i in range(len(start))]
+    restrained = start.copy(site_properties={"selective_dynamics": flags})
+    given = settings(ensemble="nvt", n_steps=3000, interval=5, thermostat_time=50.0)
+    (record,) = dynamics([restrained], Argon(), settings=given)
+    temperatures = record.series.temperature[100:]
+    spread = 100.0 * np.sqrt(2 / (3 * len(start) / 2))  # of the canonical ensemble
+    assert temperatures.mean() == pytest.approx(100.0, abs=6.0)
+    assert temperatures.std() == pytest.approx(spread, rel=0.25)
+
+
+def test_all_atoms_fixed_is_said():
+    start = supercell().copy(site_properties={"selective_dynamics": [[False] * 3] * len(supercell())})
+    (record,) = dynamics([start], Argon(), settings=settings(n_steps=1))
+    assert record.error == "all atoms are fixed: there is nothing to move"
+
+
+def test_masses_of_the_input_move_the_atoms(tmp_path):
+    """Four times as heavy, half as fast; the trajectory has the masses."""
+    light = supercell()
+    heavy = light.copy(site_properties={"masses": [4 * 39.948] * len(light)})
+    given = settings(ensemble="nve", n_steps=4, interval=1)
+    records = dynamics([light, heavy], Argon(), settings=given, trajectory_dir=tmp_path)
+    for record, mass in zip(records, (39.948, 4 * 39.948), strict=True):
+        first = ase.io.read(record.trajectory, index=0)
+        assert first.get_masses() == pytest.approx(mass, rel=1e-5)
+        assert first.get_temperature() * len(first) / (len(first) - 1) == pytest.approx(
+            record.series.temperature[0], rel=1e-4
+        )
+    deuterium = supercell(element="D")
+    assert records[0].warnings == records[1].warnings == ()
+    (record,) = dynamics([deuterium], Argon(), settings=given)
+    (again,) = dynamics([supercell(element="H")], Argon(), settings=given)
+    assert not np.allclose(record.structure.cart_coords, again.structure.cart_coords, atol=1e-3)
+
+
+def test_velocities_of_the_input_are_not_used_and_that_is_said(tmp_path):
+    moving = supercell()
+    moving.add_site_property("velocities", [[0.1, 0.0, 0.0]] * len(moving))
+    given = settings(n_steps=2, interval=1)
+    for _ in range(2):  # the second reads the complete trajectory
+        (record,) = dynamics([moving], Argon(), settings=given, trajectory_dir=tmp_path)
+        assert [w for w in record.warnings if "velocities of the input are not used" in w]
+    at_rest = moving.copy(site_properties={"velocities": [[0.0, 0.0, 0.0]] * len(moving)})
+    assert dynamics([at_rest], Argon(), settings=given)[0].warnings == ()
