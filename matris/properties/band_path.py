@@ -50,7 +50,7 @@ class BandPath:
 
 
 def band_path(cell: PhonopyAtoms, symprec: float) -> BandPath:
-    """
+    r"""
     Path of Y. Hinuma et al., Comp. Mat. Sci. 128, 140 (2017), by seekpath.
 
     seekpath gives coordinates in the reciprocal vectors of its own standard primitive cell. Phonopy's primitive cell is
@@ -83,7 +83,7 @@ def band_path(cell: PhonopyAtoms, symprec: float) -> BandPath:
     ... )
     >>> path = band_path(silicon, 1e-3)
     >>> path.lattice, path.points["X"].tolist(), path.labels[:3]
-    ('cF2', [0.5, 0.0, 0.5], ['$\\\\Gamma$', '$\\\\mathrm{X}$', '$\\\\mathrm{U}$'])
+    ('cF2', [0.5, 0.0, 0.5], ['$\\Gamma$', '$\\mathrm{X}$', '$\\mathrm{U}$'])
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EdgeCaseWarning)  # a ≈ b: both paths are legal
@@ -116,7 +116,7 @@ def band_path(cell: PhonopyAtoms, symprec: float) -> BandPath:
 
 
 def _label(name: str) -> str:
-    """TeX of the name of a point: ``GAMMA`` and ``X_1`` become ``$\\Gamma$`` and ``$\\mathrm{X_1}$``."""
+    r"""TeX of the name of a point: ``GAMMA`` and ``X_1`` become ``$\Gamma$`` and ``$\mathrm{X_1}$``."""
     for word, letter in _GREEK.items():
         if word in name:
             return f"${name.replace(word, letter)}$"

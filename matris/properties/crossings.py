@@ -43,8 +43,8 @@ class Crossing:
     def __str__(self) -> str:
         """Warning."""
         return (
-            f"a neighbor shell at {self.distance:.3f} Å crosses the cutoff of {self.cutoff:g} Å ({self.n_pairs} pairs): "
-            "energies and forces jump there"
+            f"a neighbor shell at {self.distance:.3f} Å crosses the cutoff of {self.cutoff:g} Å "
+            f"({self.n_pairs} pairs): energies and forces jump there"
         )
 
 

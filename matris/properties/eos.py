@@ -208,11 +208,8 @@ def _work_doubts(
     error = float(np.std(difference))
     if error <= _WORK * float(np.ptp(e)):
         return []
-    known = [
-        f"; B0 is {fit.b0:.0f} GPa from the energies, {-GPA * fit.v0 * float(curve(fit.v0, 1)):.0f} GPa from the stresses"
-        for fit in fits
-        if v.min() <= fit.v0 <= v.max()
-    ]
+    moduli = [(fit.b0, -GPA * fit.v0 * float(curve(fit.v0, 1))) for fit in fits if v.min() <= fit.v0 <= v.max()]
+    known = [f"; B0 is {b0:.0f} GPa from the energies, {other:.0f} GPa from the stresses" for b0, other in moduli]
     return [f"energies and stresses disagree by {1e3 * error / n_atoms:.2g} meV/atom{''.join(known)}"]
 
 

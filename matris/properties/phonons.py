@@ -48,8 +48,8 @@ Free energies are converged to 1e-4 eV at 300 K."""
 _DISPLACEMENTS = (1e-3, 0.3)  # Å: below, forces are noise; above, atoms are in another place
 _SAME_MASS = 1e-6  # relative difference of two masses that are one
 _NO_FORCES = (
-    "no forces: no atom feels the displacement of another one, so that there are no phonons; distances between atoms are "
-    "beyond the cutoff of the potential"
+    "no forces: no atom feels the displacement of another one, so there are no phonons; the atoms are farther apart "
+    "than the cutoff of the potential"
 )
 _SMEARING = 0.01  # of the range of frequencies; the tetrahedron method misses part of a narrow peak on this mesh
 

@@ -132,7 +132,7 @@ def test_bands_are_those_of_the_original_cell(path):
 
 
 def test_gallium_oxide():
-    """Y–Γ is 0.084 1/Å long (0.082 when relaxed): phonopy's own path took the coordinates for another cell, and had 0.323."""
+    """Y–Γ is 0.084 1/Å long (0.082 when relaxed); by coordinates for another cell it was 0.323."""
     phonopy, _ = displaced(GALLIA.get_primitive_structure(), PhononSettings(min_length=3))
     path = band_path(phonopy.primitive, SYMPREC)
     reciprocal = np.linalg.inv(phonopy.primitive.cell).T
