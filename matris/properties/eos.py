@@ -9,7 +9,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from matris.properties.crossings import crossings_of_cells, cutoffs_of
-from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
+from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
 
@@ -115,8 +115,9 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if len(v) < _POINTS:
         raise ValueError(f"{len(v)} volumes are too few: at least {_POINTS}")
-    curve = np.polynomial.Polynomial.fit(v, e, 2).convert()
-    v0 = -curve.coef[1] / (2 * curve.coef[2]) if curve.coef[2] > 0 else np.nan
+    coefficients = np.polynomial.Polynomial.fit(v, e, 2).convert().coef  # zeros at the end are cut off
+    slope, curvature = np.pad(coefficients, (0, 3 - len(coefficients)))[1:]
+    v0 = -slope / (2 * curvature) if curvature > 0 else np.nan
     if not v.min() <= v0 <= v.max():
         raise ValueError(f"the energy has no minimum between {v.min():.2f} and {v.max():.2f} Å³")
     from pymatgen.analysis.eos import EOS, EOSError  # loads matplotlib
@@ -330,11 +331,15 @@ def _record(
     relaxed = cast("Structure", start.structure)
     v = tuple(float(cell.structure.volume) for cell in cells if cell.structure)
     e = tuple(float(cell.energy) for cell in cells if cell.energy is not None)
-    fits = tuple(fit_eos(v, e, len(relaxed), equation) for equation in equations)
+    empty = vacuum_warning(relaxed)
+    try:
+        fits = tuple(fit_eos(v, e, len(relaxed), equation) for equation in equations)
+    except ValueError as error:
+        raise UnusableCellError(f"{error}; {empty}" if empty else str(error)) from None
     pressures = pressures_of(cells)
     doubts = curve_doubts(v, e, len(relaxed), fits, pressures)
-    if warning := vacuum_warning(relaxed):
-        doubts.insert(0, warning)
+    if empty:
+        doubts.insert(0, empty)
     crossings = crossings_of_cells(relaxed, [cell.structure for cell in cells if cell.structure], cutoffs)
     state, unconverged = convergence([*cells, start], [*names, "the relaxed cell"])
     return EosRecord(

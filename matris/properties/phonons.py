@@ -47,6 +47,7 @@ Free energies are converged to 1e-4 eV at 300 K."""
 
 _DISPLACEMENTS = (1e-3, 0.3)  # Å: below, forces are noise; above, atoms are in another place
 _SAME_MASS = 1e-6  # relative difference of two masses that are one
+_NOTHING = 1e-9  # eV/Å
 _NO_FORCES = (
     "no forces: no atom feels the displacement of another one, so there are no phonons; the atoms are farther apart "
     "than the cutoff of the potential"
@@ -388,8 +389,16 @@ def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]
         Phonopy's object with displacements; changed in place.
     forces
         Forces of the perfect supercell, then of the displaced supercells (eV/Å), shape (n, 3) each.
+
+    Raises
+    ------
+    UnusableCellError
+        If no displacement makes a force, as between atoms beyond the cutoff of the potential.
     """
-    phonopy.produce_force_constants([f - forces[0] for f in forces[1:]], show_drift=False)
+    changes = [f - forces[0] for f in forces[1:]]
+    if max(float(np.abs(change).max()) for change in changes) < _NOTHING:
+        raise UnusableCellError(_NO_FORCES)
+    phonopy.produce_force_constants(changes, show_drift=False)
     phonopy.symmetrize_force_constants(show_drift=False)
 
 
@@ -408,8 +417,6 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
     bands = phonopy.get_band_structure_dict()
     mesh = phonopy.run_mesh(MESH, is_mesh_symmetry=not has_mixed_isotopes(phonopy.unitcell))
-    if not mesh.frequencies.any():
-        raise UnusableCellError(_NO_FORCES)
     width = _SMEARING * float(np.ptp(mesh.frequencies))
     phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
