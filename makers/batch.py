@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from jobflow import Maker
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
@@ -18,6 +19,7 @@ from matris.model.potential import load
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, describe
+from matris.structures import masses_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
 """Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+
+_SAME_MASS = 1e-3  # relative: tables of masses differ by as much
 
 _SCHEDULER_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
@@ -228,9 +232,18 @@ def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, A
         "state": record.state if record else "failed",
         "error": record.error if record else candidate.error or "no structure",
         "warnings": list(record.warnings) if record else [],
+        "is_reliable": record.is_reliable if record else False,
+        "crossings": [asdict(crossing) for crossing in record.crossings] if record else [],
         "structure": record.structure if record else None,
         **(describe(structure, relaxed=relaxed) if structure is not None else {}),
     }
+
+
+def unusual_masses(structure: Structure) -> list[float] | None:
+    """Masses of the atoms (u), if they are not those of the elements: isotopes, or masses that the input gives."""
+    masses = masses_of(structure)
+    natural = [float(Element.from_Z(site.specie.Z).atomic_mass) for site in structure]
+    return None if np.allclose(masses, natural, rtol=_SAME_MASS, atol=0) else [float(mass) for mass in masses]
 
 
 def provenance(potential: Potential) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pymatgen.analysis.elasticity import ElasticTensor
 from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
 from matris.makers.current_job import SEES_STORE
 from matris.properties.elastic import STRAINS, elastic
+from matris.properties.vacuum import vacuum
 from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ class BatchElasticMaker(RelaxedPropertyMaker):
             "young_modulus": moduli["y_mod"],
             "homogeneous_poisson": moduli["homogeneous_poisson"],
             "universal_anisotropy": moduli["universal_anisotropy"],
-            "is_mechanically_stable": fit.stable,
+            "is_mechanically_stable": None if vacuum(record.structure) else fit.stable,
             "eigenvalues": fit.eigenvalues.tolist(),
             "fit_residual": fit.residual,
+            "asymmetry": fit.asymmetry,
             "nonlinearity": fit.nonlinearity,
         }

@@ -69,4 +69,9 @@ class BatchEosMaker(RelaxedPropertyMaker):
         if record is None:
             return {}
         fits = [asdict(fit) for fit in record.fits]
-        return {"volumes": list(record.volumes), "energies": list(record.energies), "fits": fits}
+        return {
+            "volumes": list(record.volumes),
+            "energies": list(record.energies),
+            "pressures": None if record.pressures is None else list(record.pressures),
+            "fits": fits,
+        }

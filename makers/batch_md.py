@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker
+from matris.makers.batch import PropertyMaker, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
@@ -124,6 +124,7 @@ class BatchMDMaker(PropertyMaker):
         if record is None:
             return {}
         return {
+            "masses": None if record.structure is None else unusual_masses(record.structure),
             "n_steps": record.n_steps,
             "n_frames": 0 if record.series is None else len(record.series.time),
             **{f"mean_{name}": mean for name, mean in record.means.items()},

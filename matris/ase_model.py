@@ -12,6 +12,8 @@ import torch
 from ase import Atoms
 from torch_sim.models.interface import ModelInterface
 
+from matris.structures import check_periodicity
+
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
     from torch_sim.state import SimState
@@ -87,6 +89,7 @@ class AseModel(ModelInterface):
 
     def _compute(self, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
         """Compute energy (eV), forces (eV/Å) and stress (eV/Å³, NaN if not available) of one system."""
+        check_periodicity(atoms.cell.array, atoms.pbc, str(atoms.symbols))
         atoms.calc = self.calculator
         stress = np.full((3, 3), np.nan)
         if self.compute_stress and atoms.pbc.all():

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from matris.errors import StructureError
 from matris.model.graph import Geometry
 from matris.model.potential import Potential, load
+from matris.structures import check_periodicity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,5 +121,4 @@ def _check(atoms: Atoms, potential: Potential) -> None:
         raise StructureError(f"{atoms.symbols}: a coordinate or lattice vector is NaN or infinite")
     if unknown := sorted(set(atoms.get_chemical_symbols()) - set(potential.elements)):
         raise StructureError(f"{atoms.symbols}: {potential.card.key} does not support {', '.join(unknown)}")
-    if atoms.pbc.any() and abs(np.linalg.det(atoms.cell.complete())) < 1e-6:  # noqa: PLR2004
-        raise StructureError(f"{atoms.symbols}: the cell has no volume")
+    check_periodicity(atoms.cell.array, atoms.pbc, str(atoms.symbols))

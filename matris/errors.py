@@ -20,5 +20,9 @@ class StructureError(MatrisError, ValueError):
     """An input structure that the potential cannot compute."""
 
 
+class DeviceError(MatrisError):
+    """A device that cannot compute, whatever the structure is."""
+
+
 class StoreError(MatrisError):
     """A store that cannot be opened, or a request that it cannot answer."""

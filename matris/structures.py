@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pymatgen.core import Structure
+from ase.geometry import complete_cell
+from pymatgen.core import Element, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.spatial import cKDTree
 
+from matris.constraints import FREEDOM, freedom_of, read_constraints
 from matris.errors import StructureError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from ase import Atoms
     from numpy.typing import NDArray
@@ -22,11 +25,23 @@ if TYPE_CHECKING:
 MIN_DISTANCE = 0.5
 """Smallest distance between two atoms (Å); closer atoms are taken for an error in the input."""
 
+MASSES = "masses"
+"""Site property with the masses of atoms (u), named as in pymatgen's ``AseAtomsAdaptor``; see `masses_of`."""
+
+_ISOTOPES = ("D", "T")
+"""Names of pymatgen's elements that are isotopes."""
+
+_SHORTEST = 1e-6
+"""Shortest lattice vector (Å) that is not taken for an absent one, and smallest volume spanned by unit vectors."""
+
 _FAR = 1e6
 """Largest fractional coordinate; beyond it, too few digits remain for the position in the cell."""
 
 _LONGEST = 1e3
 """Longest edge of a cell (Å); a longer one is taken for an error in the input."""
+
+_SAME_MASS = 1e-3
+"""Relative difference of two masses that is none: tables differ by as much, as do ASE's and pymatgen's for Li."""
 
 _DECIMALS = 5
 """Decimals of fractional coordinates and lattice vectors (Å) in an identity: far above numerical noise."""
@@ -48,7 +63,12 @@ def to_structure(obj: Structure | Atoms) -> Structure:
     Raises
     ------
     StructureError
-        If the object is neither, or not periodic in three directions.
+        If the object is neither, or not periodic in three directions with a lattice vector along each.
+
+    Notes
+    -----
+    Fixed atoms become the site property ``selective_dynamics`` (`matris.constraints`), masses of atoms and isotopes
+    become ``masses`` (`masses_of`), momenta become ``momenta``.
 
     Examples
     --------
@@ -57,20 +77,170 @@ def to_structure(obj: Structure | Atoms) -> Structure:
     'Mg1 O1'
     """
     if isinstance(obj, Structure):
-        return obj
-    if not hasattr(obj, "get_atomic_numbers"):
+        _check_crystal(obj.lattice.matrix, obj.lattice.pbc, obj.composition.reduced_formula)
+        structure = obj
+    elif not hasattr(obj, "get_atomic_numbers"):
         raise StructureError(f"expected a pymatgen Structure or ASE Atoms, got {type(obj).__name__}")
-    if not np.all(obj.pbc):
-        raise StructureError(f"{obj.symbols} is not periodic in three directions; use MatRISCalculator for it")
-    structure: Structure = AseAtomsAdaptor.get_structure(obj)
+    else:
+        _check_crystal(obj.cell.array, obj.pbc, str(obj.symbols))
+        bare = obj.copy()  # without the calculator, whose results may belong to other atoms
+        bare.set_constraint()
+        structure = AseAtomsAdaptor.get_structure(bare)
+        if (free := read_constraints(obj)) is not None:
+            structure.add_site_property(FREEDOM, free.tolist())
+    return _with_isotopes(structure)
+
+
+def _check_crystal(cell: NDArray[np.float64], pbc: Iterable[bool], name: str) -> None:
+    """Refuse what is not periodic in three directions, or has no lattice vector along one."""
+    check_periodicity(cell, pbc, name)
+    if not all(pbc):
+        raise StructureError(
+            f"{name} is not periodic in three directions (pbc {_letters(pbc)}): use MatRISCalculator for it, or make "
+            "it periodic, with enough vacuum that its images are beyond the cutoff"
+        )
+
+
+def check_periodicity(cell: NDArray[np.float64], pbc: Iterable[bool], name: str) -> None:
+    """
+    Refuse a cell that is periodic along a vector that it does not have: the one rule of all entry points.
+
+    Parameters
+    ----------
+    cell
+        Lattice vectors as rows (Å), shape (3, 3). Vectors of directions that are not periodic may be zero.
+    pbc
+        Periodicity along each vector, shape (3,).
+    name
+        Formula of the structure, for the message.
+
+    Raises
+    ------
+    StructureError
+        If a vector along which the structure is periodic is zero or not finite, or depends on the other ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_periodicity(np.diag([3.0, 3.0, 0.0]), (True, True, False), "Cu")
+    >>> check_periodicity(np.zeros((3, 3)), (True, True, True), "Cu2")
+    Traceback (most recent call last):
+    matris.errors.StructureError: Cu2 is periodic (pbc TTT), but its cell vectors a, b, c are zero: set a cell or ...
+    """
+    periodic = np.asarray(tuple(pbc), dtype=bool)
+    vectors = np.asarray(cell, dtype=float)[periodic]
+    lengths = np.linalg.norm(vectors, axis=1)
+    start = f"{name} is periodic (pbc {_letters(periodic)}), but"
+    if not np.isfinite(lengths).all():
+        raise StructureError(f"{name}: a lattice vector is NaN or infinite")
+    if (lengths < _SHORTEST).any():
+        absent = ", ".join(np.array(["a", "b", "c"])[periodic][lengths < _SHORTEST])
+        verb = "s {} are" if "," in absent else " {} is"
+        raise StructureError(f"{start} its cell vector{verb.format(absent)} zero: set a cell or pbc=False")
+    if not periodic.any():
+        return
+    # a vector without periodicity may be absent, but not lie in the plane of the others
+    whole = complete_cell(np.asarray(cell, dtype=float))
+    if abs(np.linalg.det(whole / np.linalg.norm(whole, axis=1)[:, None])) < _SHORTEST:
+        raise StructureError(f"{start} its cell has no volume")
+
+
+def _letters(pbc: Iterable[bool]) -> str:
+    """Periodicity as in a file: TTF."""
+    return "".join("T" if periodic else "F" for periodic in pbc)
+
+
+def _with_isotopes(structure: Structure) -> Structure:
+    """Keep the masses of D and T as site properties: pymatgen writes both as H."""
+    isotopes = [
+        site.is_ordered and getattr(site.specie, "element", site.specie).name in _ISOTOPES for site in structure
+    ]
+    if not any(isotopes):
+        return structure
+    masses = masses_of(structure).tolist()
+    structure = structure.copy()
+    structure.add_site_property(MASSES, masses)
     return structure
+
+
+def cells_away(frac_coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """
+    Count the cells between each atom and the cell at the origin, along each lattice vector.
+
+    Without them, positions are in the cell, where float32 has enough digits. Atoms next to the cell stay where they
+    are, so that one on a face does not jump between two images.
+
+    Parameters
+    ----------
+    frac_coords
+        Fractional coordinates, shape (n, 3).
+
+    Returns
+    -------
+    ndarray
+        Whole numbers, shape (n, 3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells_away(np.array([[0.5, -0.1, 1.2], [7.25, -3.5, 0.0]])).tolist()
+    [[0.0, 0.0, 0.0], [7.0, -4.0, 0.0]]
+    """
+    cells = np.floor(frac_coords)
+    return np.where(np.abs(cells) <= 1, 0.0, cells)
+
+
+def masses_of(structure: Structure) -> NDArray[np.float64]:
+    """
+    Masses of the atoms.
+
+    The site property ``masses`` counts first, which pymatgen's ``AseAtomsAdaptor`` makes of the masses of ASE atoms.
+    A site without it has the mass of its species. pymatgen knows the isotopes ``"D"`` and ``"T"`` of hydrogen, but
+    forgets them when a structure is written; `to_structure` therefore keeps their masses as site properties.
+
+    Parameters
+    ----------
+    structure
+        An ordered structure.
+
+    Returns
+    -------
+    ndarray
+        Masses (u), shape (n,).
+
+    Raises
+    ------
+    StructureError
+        If a mass is not a positive number.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> deuteride = Structure(Lattice.cubic(4), ["Li", "D"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> masses_of(deuteride).round(2).tolist()
+    [6.94, 2.01]
+    >>> heavy = deuteride.copy(site_properties={"masses": [7.016, None]})
+    >>> masses_of(heavy).round(3).tolist()
+    [7.016, 2.014]
+    """
+    given = [site.properties.get(MASSES) for site in structure]
+    for index, mass in enumerate(given):
+        if mass is not None and not (isinstance(mass, Real) and 0 < float(mass) < np.inf):
+            raise StructureError(f"site {index} ({structure[index].specie.symbol}) has the mass {mass}")
+    return np.array(
+        [
+            float(site.specie.atomic_mass) if mass is None else float(mass)
+            for site, mass in zip(structure, given, strict=True)
+        ]
+    )
 
 
 def content_id(structure: Structure) -> str:
     """
     Compute the identity of a structure: a hash of its species and its rounded lattice and coordinates.
 
-    Equal input has the same identity on all machines. The order of the sites counts; fractional coordinates are taken
+    Equal input has the same identity on all machines. Fixed atoms, and masses other than those of the elements, are a
+    part of it. The order of the sites counts; fractional coordinates are taken
     modulo one. Symmetry-equivalent descriptions have different identities.
 
     Returns
@@ -92,7 +262,21 @@ def content_id(structure: Structure) -> str:
         "lattice": (np.round(structure.lattice.matrix, _DECIMALS) + 0.0).tolist(),  # + 0.0: no negative zeros
         "frac_coords": (frac + 0.0).tolist(),
     }
+    try:
+        if (free := freedom_of(structure)) is not None:
+            content["free"] = free.tolist()
+        if structure.is_ordered:
+            masses = masses_of(structure)
+            if not np.allclose(masses, _natural(structure), rtol=_SAME_MASS, atol=0):
+                content["masses"] = np.round(masses, _DECIMALS).tolist()
+    except StructureError as error:  # it cannot be computed, but has an identity like any other
+        content["fault"] = str(error)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _natural(structure: Structure) -> NDArray[np.float64]:
+    """Masses of the elements in their natural mixtures of isotopes (u), shape (n,)."""
+    return np.array([float(Element.from_Z(site.specie.Z).atomic_mass) for site in structure])
 
 
 def problem_with(
@@ -131,14 +315,9 @@ def problem_with(
             return (
                 f"disordered site {index} ({site.species_string}): order it first, e.g. by pymatgen's transformations"
             )
+    if problem := _not_computable(structure):
+        return problem
     matrix = np.asarray(structure.lattice.matrix, dtype=float)
-    if not np.isfinite(matrix).all():
-        return "the lattice has a NaN or infinite component"
-    frac = np.asarray(structure.frac_coords, dtype=float)
-    if (strange := np.flatnonzero(~np.isfinite(frac).all(axis=1))).size:
-        return f"site {strange[0]} ({structure[int(strange[0])].specie.symbol}) has a NaN or infinite coordinate"
-    if (far := np.flatnonzero((np.abs(frac) > _FAR).any(axis=1))).size:
-        return f"site {far[0]} ({structure[int(far[0])].specie.symbol}) lies {_FAR:g} cells away: its digits are lost"
     lengths = np.linalg.norm(matrix, axis=1)
     if lengths.max() > _LONGEST:
         return f"the cell is {lengths.max():.3g} Å long, beyond {_LONGEST:g} Å"
@@ -149,6 +328,24 @@ def problem_with(
     if elements is not None and (unknown := sorted(symbols - set(elements))):
         return f"unsupported element {', '.join(unknown)}: the checkpoint does not know it"
     return _overlap(structure, min_distance)
+
+
+def _not_computable(structure: Structure) -> str | None:
+    """Find what is not a number, or not what it should be, in an ordered structure."""
+    if not all(structure.lattice.pbc):
+        return f"not periodic in three directions (pbc {_letters(structure.lattice.pbc)})"
+    if not np.isfinite(structure.lattice.matrix).all():
+        return "the lattice has a NaN or infinite component"
+    frac = np.asarray(structure.frac_coords, dtype=float)
+    if (strange := np.flatnonzero(~np.isfinite(frac).all(axis=1))).size:
+        return f"site {strange[0]} ({structure[int(strange[0])].specie.symbol}) has a NaN or infinite coordinate"
+    if (far := np.flatnonzero((np.abs(frac) > _FAR).any(axis=1))).size:
+        return f"site {far[0]} ({structure[int(far[0])].specie.symbol}) lies {_FAR:g} cells away: its digits are lost"
+    try:
+        freedom_of(structure), masses_of(structure)
+    except StructureError as error:
+        return str(error)
+    return None
 
 
 def near_pairs(structure: Structure, cutoff: float) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:

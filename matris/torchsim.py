@@ -11,9 +11,14 @@ from torch_sim.models.interface import ModelInterface
 
 from matris.model.graph import Batch
 from matris.model.potential import Potential, load
+from matris.structures import check_periodicity
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch_sim.state import SimState
+
+_SMALLEST = 1e-6
+"""Volume (Å³) of a cell without one."""
 
 
 class MatRISTorchSimModel(ModelInterface):
@@ -57,10 +62,18 @@ class MatRISTorchSimModel(ModelInterface):
         -------
         dict
             ``energy`` (eV), shape (n_systems,); ``forces`` (eV/Å), (n_atoms, 3); ``stress`` (eV/Å³),
-            (n_systems, 3, 3); and the optional outputs named above.
+            (n_systems, 3, 3), NaN for systems that are not periodic in three directions; and the optional outputs
+            named above.
+
+        Raises
+        ------
+        StructureError
+            If there is no lattice vector along a periodic direction.
         """
-        graph = self.potential.graph(batch_of(state))
+        batch = batch_of(state)
+        graph = self.potential.graph(batch)
         energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
+        stresses = torch.where(batch.pbc.all(1)[:, None, None], stresses, torch.nan)
         output = {"energy": energies.to(self.dtype), "forces": forces, "stress": stresses}
         if magmoms is not None:
             output["magmoms"] = magmoms
@@ -70,15 +83,39 @@ class MatRISTorchSimModel(ModelInterface):
 
 
 def batch_of(state: SimState) -> Batch:
-    """Convert a torch-sim state to a batch, in float64."""
-    pbc = torch.as_tensor(state.pbc, device=state.device)
+    """
+    Convert a torch-sim state to a batch, in float64; atoms far outside their cell are taken back into it.
+
+    Raises
+    ------
+    StructureError
+        If there is no lattice vector along a periodic direction.
+    """
     cells = state.cell.detach().double().mT
-    if not bool(pbc.all()):  # lattice vectors of directions without periodicity may be zero
-        cells = torch.from_numpy(np.array([complete_cell(cell) for cell in cells.cpu().numpy()])).to(cells)
-    return Batch(
+    pbc = torch.as_tensor(state.pbc, device=state.device).expand(len(cells), 3)
+    if not bool(pbc.all()) or not bool((torch.linalg.det(cells).abs() > _SMALLEST).all()):
+        cells = torch.from_numpy(_completed(cells.cpu().numpy(), pbc.cpu().numpy())).to(cells)
+    batch = (
         state.atomic_numbers.long(),
-        state.positions.detach().double(),
+        _near_cell(state.positions.detach().double(), cells, pbc, state.system_idx),
         cells.contiguous(),
-        pbc.expand(len(cells), 3),
+        pbc,
         torch.bincount(state.system_idx, minlength=len(cells)),
     )
+    with torch.inference_mode(False):  # tensors of that mode cannot be differentiated
+        return Batch(*(tensor.clone() if tensor.is_inference() else tensor for tensor in batch))
+
+
+def _completed(cells: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Check the lattice vectors of periodic directions, and fill in absent ones of other directions."""
+    for number, (cell, periodic) in enumerate(zip(cells, pbc, strict=True)):
+        check_periodicity(cell, periodic, f"system {number}")
+    return np.array([complete_cell(cell) for cell in cells])
+
+
+def _near_cell(positions: torch.Tensor, cells: torch.Tensor, pbc: torch.Tensor, system: torch.Tensor) -> torch.Tensor:
+    """Take atoms that lie more than a cell away back into the cell, as `matris.model.graph.Geometry.of` does."""
+    cells, inverse = cells[system], torch.linalg.inv(cells)[system]
+    away = torch.floor((positions[:, :, None] * inverse).sum(1))
+    away = torch.where(pbc[system] & (away.abs() > 1), away, torch.zeros_like(away))
+    return positions - (away[:, :, None] * cells).sum(1)

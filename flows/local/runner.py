@@ -20,6 +20,7 @@ from matris.errors import MatrisError
 from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
+from matris.flows.local.first_failures import FailedAlikeError, FirstFailures, forget_chunks
 from matris.flows.local.worker import work
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run(
     candidates: Iterable[Candidate] = (),
     devices: Sequence[str | None] = (None,),
     watch: Watch = lambda _: None,
+    *,
+    keep_going: bool = False,
 ) -> None:
     """
     Run a campaign to its end: read, relax, rank, and compute properties of the survivors.
@@ -60,14 +63,18 @@ def run(
         Devices, with one worker process each; a device may be named twice. None is the device of the campaign's Maker.
         Without devices, the calling process computes, and a candidate that kills its process ends the run.
     watch
-        Function that is called with every event: ``{"event": "candidate", "state": …}``, ``"took"``, ``"done"``,
-        ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
+        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …}``, ``"took"``,
+        ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
         `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
+    keep_going
+        Whether to go on if the first candidates all fail for one reason
+        (`matris.flows.local.first_failures.FAILED_ALIKE` of them).
 
     Raises
     ------
     MatrisError
-        If no process can work: the disk is full, the checkpoint is missing, or processes die at their start.
+        If no process can work: the disk is full, the checkpoint is missing, or processes die at their start. If the
+        first candidates all fail for one reason; their results are not kept.
 
     Examples
     --------
@@ -87,6 +94,23 @@ def run(
             "the job store of the jobflow configuration is in memory, which worker processes do not see: give a store, "
             "for example a folder"
         )
+    first = FirstFailures()
+
+    def see(event: dict[str, Any]) -> None:
+        watch(event)
+        if not keep_going:
+            first.see(event)
+
+    try:
+        _run(campaign, candidates, devices, see)
+    except FailedAlikeError as stop:
+        forget_chunks(campaign, first.chunks)
+        campaign.keep(stopped=str(stop), reading=False)
+        raise MatrisError(str(stop)) from None
+
+
+def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[str | None], watch: Watch) -> None:
+    """Run a campaign to its end, with the worker processes or in this process."""
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:

@@ -149,7 +149,7 @@ def _candidate_events(emit: Emit) -> Iterator[None]:
     class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
-                emit("candidate", state=result.state)
+                emit("candidate", state=result.state, error=result.error)
 
     handler = EmitHandler(logging.INFO)
     level, propagate = job_logger.level, job_logger.propagate

@@ -72,7 +72,7 @@ def document_table(
         table.add_column("#", justify="right")
     for name in ("formula", "space group"):
         table.add_column(name, no_wrap=True)
-    for name in ("above hull\nmeV/atom", "formation\neV/atom", "energy\neV/atom", "atoms"):
+    for name in ("above hull\nmeV/atom", "formation\neV/atom", "corrected\neV/atom", "atoms"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("checkpoint", "settings") if origins else ():

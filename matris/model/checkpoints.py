@@ -234,7 +234,8 @@ def read_file(path: Path) -> tuple[MatRIS, Card]:
     # our own files start with the length of the header, 8 bytes of any value, and the header, a JSON object
     torch_file = head[:2] == b"PK" or head[:1] == b"\x80" or path.name.endswith((".pth.tar", ".pt", ".pth"))
     published = torch_file and head[8:] != b"{"
-    network, card = _read_published(path) if published else _read_own(path)
+    with torch.inference_mode(False), torch.device("cpu"):  # whatever the caller's mode and default device are
+        network, card = _read_published(path) if published else _read_own(path)
     return network.requires_grad_(False).eval(), replace(card, sha256=digest)
 
 
@@ -352,9 +353,14 @@ def load_plain(path: Path) -> Any:
 
 
 def _load_state(network: MatRIS, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load weights into a network; an error names the tensor that does not fit."""
+    """
+    Take the weights of a network, in float32; an error names the tensor that does not fit.
+
+    They take the place of the network's own, whose type is torch's default and may have fewer digits.
+    """
+    weights = {n: (t.float() if t.is_floating_point() else t).contiguous() for n, t in state.items()}
     try:
-        network.load_state_dict(dict(state))
+        network.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise CheckpointError(f"{path} does not fit its own config: {' '.join(lines)}") from error

@@ -200,11 +200,16 @@ class _Update(ctypes.Structure):
         return cls(update.smooth, *map(_at, tensors))
 
 
+def _floats(*shape: int) -> torch.Tensor:
+    """Allocate what C takes for an array of floats, whatever torch's default type and device are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 class Arena:
     """Memory that consecutive calls reuse: the system takes longer to provide new pages than a call to fill them."""
 
     def __init__(self) -> None:
-        self._memory = torch.empty(0)
+        self._memory = _floats(0)
         self._used = 0
 
     def reset(self, n: int) -> None:
@@ -212,18 +217,18 @@ class Arena:
         self._used = 0
         if n > len(self._memory):
             n = max(n, len(self._memory) * 5 // 4)
-            self._memory = torch.empty(0)  # free the old memory first
-            self._memory = torch.empty(n)
+            self._memory = _floats(0)  # free the old memory first
+            self._memory = _floats(n)
             _call("in_large_pages", self._memory[:1], self._memory[-1:])
 
     def take(self, *shape: int) -> torch.Tensor:
         """Allocate an uninitialised tensor in the arena, or outside it if the arena is full."""
         start, n = self._used, math.prod(shape)
         if start + n > len(self._memory):
-            return torch.empty(shape)
+            return _floats(*shape)
         self._used += -(-n // _CACHE_LINE) * _CACHE_LINE
         strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-        return torch.empty(0).set_(self._memory.untyped_storage(), start, shape, strides)
+        return _floats(0).set_(self._memory.untyped_storage(), start, shape, strides)
 
 
 class _Threads(threading.local):

@@ -404,7 +404,7 @@ def reference_energy(per_element: torch.Tensor, graph: Graph) -> torch.Tensor:
     Tensor
         eV, float64, shape (S,).
     """
-    counts = torch.zeros(graph.n_systems * MAX_ATOMIC_NUMBER, device=per_element.device)
+    counts = torch.zeros(graph.n_systems * MAX_ATOMIC_NUMBER, device=per_element.device, dtype=torch.float32)
     cell = graph.system * MAX_ATOMIC_NUMBER + graph.numbers - 1
     counts = counts.index_add(0, cell, torch.ones_like(cell, dtype=counts.dtype)).view(-1, MAX_ATOMIC_NUMBER)
     fractions = counts.float() / graph.n_atoms[:, None].float()
@@ -469,7 +469,7 @@ def evaluate(
     -------
     Evaluation
     """
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         vectors = graph.vectors.detach().requires_grad_()
         atomic, moments, features = network(graph, vectors, magmoms=magmoms, chunks=chunks)
         # structures do not interact: the gradient of the summed energy is that of each structure

@@ -10,6 +10,7 @@ import torch
 import torch_sim as ts
 from pymatgen.core import Structure
 
+from matris.constraints import freedom_of, projectors
 from matris.properties.ensembles import (
     BOLTZMANN,
     FEMTOSECOND,
@@ -24,10 +25,10 @@ from matris.properties.ensembles import (
 )
 from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
-from matris.relaxation.batch import state_of, structure_of
+from matris.relaxation.batch import handedness, state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
-from matris.structures import content_id, problem_with, to_structure
+from matris.structures import cells_away, content_id, masses_of, problem_with, to_structure
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class TimeSeries:
     time
         Time, fs, from 0.
     temperature
-        Temperature of the instantaneous kinetic energy, with 3n - 3 degrees of freedom, K.
+        Temperature of the instantaneous kinetic energy, K: with 3n - 3 degrees of freedom, or, if atoms are fixed, as
+        many as there are free directions.
     potential_energy, total_energy
         Energies, eV/atom. Only NVE conserves the total energy.
     volume
@@ -152,7 +154,11 @@ class _Body:
     cost: float
     random: np.random.Generator
     trajectory: Trajectory | None
+    restraints: torch.Tensor | None = None  # see `matris.constraints`
+    degrees: int = 0
     compressibility: float = 0.0
+    step: int = 0  # from which it starts
+    kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
 
 
@@ -168,7 +174,9 @@ def dynamics(
     Molecular dynamics of many materials; as many as fit on the device are computed together.
 
     The cell is taken as it is, neither relaxed nor repeated. Start from a supercell of some hundred atoms: smaller
-    cells fluctuate more and exclude phonons of long wavelength. The center of mass is at rest. A material that breaks
+    cells fluctuate more and exclude phonons of long wavelength. The center of mass is at rest, unless atoms are fixed
+    (`matris.constraints`): these keep their fractional coordinates. Masses are those of `matris.structures.masses_of`.
+    Velocities are drawn; a record warns if its input had some. A material that breaks
     (an atom flies away, the cell explodes, the model fails) does not affect the others. Structures of equal content
     are computed once; each gets its own record.
 
@@ -182,8 +190,8 @@ def dynamics(
         Ensemble, temperature, steps; by default those of `DynamicsSettings`.
     trajectory_dir
         Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
-        frame. A material whose trajectory is complete in this folder is not computed again. By default no trajectory
-        is written.
+        frame. A material whose trajectory is complete in this folder is not computed again; an interrupted run goes on
+        from its last frame, as if it had not been interrupted. By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
 
@@ -232,6 +240,7 @@ def dynamics(
             waiting.append(prepared)
         else:
             records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
+    waiting.sort(key=lambda body: body.step)
     while waiting:
         bodies = _batch(waiting, budget)
         waiting = waiting[len(bodies) :]
@@ -256,8 +265,11 @@ def _prepare(
     structure = to_structure(item)
     if problem := problem_with(structure, engine.elements):
         raise UnusableCellError(problem)
-    if len(structure) == 1:
+    free = freedom_of(structure)
+    if free is None and len(structure) == 1:
         raise UnusableCellError("one atom, its center of mass at rest, cannot move: make a supercell")
+    if free is not None and not free.any():
+        raise UnusableCellError("all atoms are fixed: there is nothing to move")
     identity = content_id(structure)
     trajectory = None
     if folder is not None:
@@ -271,17 +283,36 @@ def _prepare(
         trajectory = Trajectory(folder, structure, settings, header)
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
-            return _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
+            record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
+            return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
-    return _Body(index, structure, cost(structure), random, trajectory)
+    if free is None:
+        body = _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
+    else:
+        matrices = projectors(np.asarray(structure.lattice.matrix), free)
+        restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
+        body = _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
+    if trajectory is not None and (kept := trajectory.resume()) is not None:
+        body.kept, body.frames = kept
+        body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
+        body.random.bit_generator.state = body.kept["random"]
+    return body
+
+
+def _unused(structure: Structure) -> tuple[str, ...]:
+    """Warnings of what an input holds and the run does not use."""
+    given = [site.properties.get(name) for site in structure for name in ("momenta", "velocities")]
+    if any(value is not None and np.any(value) for value in given):
+        return ("the velocities of the input are not used: velocities are drawn at the set temperature",)
+    return ()
 
 
 def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
-    """Take as many of the waiting materials as fit on the device, at least one."""
+    """Take as many of the waiting materials as fit on the device and start at one step, at least one."""
     total = 0.0
     for number, body in enumerate(waiting):
         total += body.cost
-        if number and total > budget.limit:
+        if number and (total > budget.limit or body.step != waiting[0].step):
             return list(waiting[:number])
     return list(waiting)
 
@@ -292,14 +323,16 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
     model.costs = [body.cost for body in bodies]
     evaluate(state, model)
     records = []
-    for step in range(settings.n_steps + 1):
-        if step:
+    start = bodies[0].step
+    for step in range(start, settings.n_steps + 1):
+        if step > start:
             advance(
                 state,
                 model,
                 settings,
                 [body.random for body in bodies],
                 [body.compressibility for body in bodies],
+                [body.restraints for body in bodies],
             )
         faults = _faults(state, model, bodies, settings)
         if broken := [number for number, fault in enumerate(faults) if fault]:
@@ -312,7 +345,7 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
         if step == 0 and settings.ensemble == "npt":
             for body, compressibility in zip(bodies, compressibilities(state, model), strict=True):
                 body.compressibility = compressibility
-        if step % settings.interval == 0:
+        if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
         _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
@@ -321,11 +354,17 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
 
 
 def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
-    """Prepare the initial state of a material with thermal velocities, forces not evaluated."""
-    masses = np.array([float(site.specie.atomic_mass) for site in body.structure])
+    """Prepare the state in which a material starts, with thermal velocities or as it was kept, forces not evaluated."""
+    if body.kept is not None:
+        state = state_of(body.structure, model.device, model.dtype)
+        state.positions, state.cell = (
+            torch.tensor(body.kept[name], device=model.device, dtype=model.dtype) for name in ("positions", "cell")
+        )
+        return at_rest(state, np.array(body.kept["momenta"]))
+    restraints = None if body.restraints is None else _host(body.restraints)
     return at_rest(
         state_of(body.structure, model.device, model.dtype),
-        thermal_momenta(masses, settings.temperature, body.random),
+        thermal_momenta(masses_of(body.structure), settings.temperature, body.random, restraints),
     )
 
 
@@ -344,7 +383,7 @@ def _faults(
     wild += ~state.energy.isfinite()
     steps = ((state.momenta.abs() + state.forces.abs() * dt) * dt / masses).norm(dim=1)
     moves = torch.zeros_like(wild).scatter_reduce_(0, system, steps, "amax")
-    heat = 2 * kinetic_energies(state) / (3 * state.n_atoms_per_system - 3) / BOLTZMANN
+    heat = 2 * kinetic_energies(state) / _degrees(bodies, state) / BOLTZMANN
     growth, strain = torch.ones_like(wild), torch.zeros_like(wild)
     if settings.ensemble == "npt":
         wild += ~state.stress.isfinite().all(dim=(1, 2))
@@ -374,12 +413,17 @@ def _faults(
     return faults
 
 
+def _degrees(bodies: Sequence[_Body], state: NPTState) -> torch.Tensor:
+    """Degrees of freedom of each system, shape (n_systems,)."""
+    return torch.tensor([body.degrees for body in bodies], device=state.device, dtype=state.dtype)
+
+
 def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: DynamicsSettings) -> None:
     """Record the quantities of a frame, and write it to the trajectories."""
     sizes = state.n_atoms_per_system
     kinetic, energy = kinetic_energies(state).double(), state.energy.double()
     columns = [
-        2 * kinetic / (3 * sizes - 3) / BOLTZMANN,
+        2 * kinetic / _degrees(bodies, state).double() / BOLTZMANN,
         energy / sizes,
         (energy + kinetic) / sizes,
         torch.linalg.det(state.cell).abs().double(),
@@ -393,16 +437,27 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
     atoms = zip(*(np.split(_host(a), np.cumsum(sizes.tolist())[:-1]) for a in arrays), strict=True)
     systems = zip(energy.tolist(), _host(state.cell), _host(state.stress), strict=True)
     for body, (numbers, positions, momenta, forces), (total, cell, stress) in zip(bodies, atoms, systems, strict=True):
+        lattice = cell.T * handedness(body.structure)  # as the user wrote it
         cast("Trajectory", body.trajectory).add(
             numbers=numbers,
-            positions=positions,
-            lattice=cell.T,
+            positions=positions + cells_away(body.structure.frac_coords) @ lattice,
+            lattice=lattice,
             momenta=momenta,
             energy=total,
             forces=forces,
             stress=stress if np.isfinite(stress).all() else None,
             step=step,
             time=step * settings.time_step,
+        )
+    for body, part in zip(bodies, state.split(), strict=True):
+        cast("Trajectory", body.trajectory).keep(
+            {
+                "step": step,
+                "compressibility": body.compressibility,
+                "random": body.random.bit_generator.state,
+                **{name: _host(getattr(part, name)).tolist() for name in ("positions", "momenta", "cell")},
+            },
+            body.frames[-1],
         )
 
 
@@ -430,7 +485,8 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
     assert series is not None  # noqa: S101 - the start is a frame
     if body.trajectory is not None:
         body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict()})
-    return _completed(body.index, structure, series, settings, body.trajectory)
+    record = _completed(body.index, structure, series, settings, body.trajectory)
+    return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
 
 
 def _completed(
@@ -451,6 +507,7 @@ def _completed(
         drift=drift[0] if drift else None,
         trajectory=trajectory.path if trajectory is not None else None,
         warnings=tuple(warnings),
+        is_reliable=not warnings,
     )
 
 

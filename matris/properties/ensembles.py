@@ -14,6 +14,7 @@ from torch_sim.integrators.md import momentum_step, position_step
 from torch_sim.integrators.npt import NPTState
 from torch_sim.units import MetalUnits
 
+from matris.model.precision import full_precision
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -147,10 +148,15 @@ class DynamicsSettings:
 
 
 def thermal_momenta(
-    masses: NDArray[np.float64], temperature: float, random: np.random.Generator
+    masses: NDArray[np.float64],
+    temperature: float,
+    random: np.random.Generator,
+    restraints: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """
     Draw momenta from the Maxwell–Boltzmann distribution, the center of mass at rest.
+
+    If some atoms are fixed, nothing is left of their momenta along fixed directions, and the center of mass moves.
 
     Parameters
     ----------
@@ -160,6 +166,9 @@ def thermal_momenta(
         Temperature, K.
     random
         Generator of the random numbers.
+    restraints
+        Projectors onto the directions in which the atoms may move, shape (n, 3, 3), see `matris.constraints`; None if
+        all atoms are free.
 
     Returns
     -------
@@ -167,6 +176,8 @@ def thermal_momenta(
         Shape (n, 3), √(u·eV): ASE's unit.
     """
     momenta = np.sqrt(masses * BOLTZMANN * temperature)[:, None] * random.standard_normal((len(masses), 3))
+    if restraints is not None:
+        return np.einsum("nij,nj->ni", restraints, momenta)
     at_rest: NDArray[np.float64] = momenta - masses[:, None] * momenta.sum(axis=0) / masses.sum()
     return at_rest
 
@@ -196,6 +207,7 @@ def advance(
     settings: DynamicsSettings,
     randoms: Sequence[np.random.Generator],
     compressibility: Sequence[float],
+    restraints: Sequence[Tensor | None] | None = None,
 ) -> None:
     """
     Advance all systems by one time step.
@@ -212,22 +224,49 @@ def advance(
         Random numbers of each system.
     compressibility
         Compressibility of each system, Å³/eV; without effect unless the ensemble is ``"npt"``.
+    restraints
+        For each system, projectors onto the directions in which its atoms may move, (n, 3, 3), or None if all are free.
+        A fixed atom has no momentum; if the cell changes, it keeps its fractional coordinates.
     """
     dt = settings.time_step * FEMTOSECOND
+    restraints = restraints or [None] * state.n_systems
     momentum_step(state, dt / 2)
+    _restrain(state, restraints)
     if settings.ensemble == "npt":
         _rescale_cell(state, settings, randoms, compressibility)
+        _restrain(state, restraints)
     position_step(state, dt / 2)
     if settings.ensemble != "nve":
-        _thermalise(state, settings, randoms)
+        _thermalise(state, settings, randoms, restraints)
     position_step(state, dt / 2)
     evaluate(state, model)
     momentum_step(state, dt / 2)
+    _restrain(state, restraints)
 
 
-def _thermalise(state: NPTState, settings: DynamicsSettings, randoms: Sequence[np.random.Generator]) -> None:
+def _restrain(state: NPTState, restraints: Sequence[Tensor | None]) -> None:
+    """Remove momenta along fixed directions."""
+    if all(restraint is None for restraint in restraints):
+        return
+    parts = state.momenta.split(state.n_atoms_per_system.tolist())
+    state.momenta = torch.cat(
+        [
+            momenta if restraint is None else (restraint * momenta.unsqueeze(1)).sum(2)
+            for momenta, restraint in zip(parts, restraints, strict=True)
+        ]
+    )
+
+
+def _thermalise(
+    state: NPTState,
+    settings: DynamicsSettings,
+    randoms: Sequence[np.random.Generator],
+    restraints: Sequence[Tensor | None],
+) -> None:
     """
     Apply friction and noise, exactly for one time step, and remove the momentum of the center of mass.
+
+    In systems with fixed atoms the center of mass moves, and only the momenta along fixed directions are removed.
 
     The removal is a projection of the momenta. It changes neither the distribution nor the dynamics of the other
     degrees of freedom. torch-sim's own step draws the noise of all systems from one stream: a trajectory would depend
@@ -241,7 +280,9 @@ def _thermalise(state: NPTState, settings: DynamicsSettings, randoms: Sequence[n
     momenta = keep * state.momenta + spread * masses.sqrt() * _tensor(noise, state)
     weight = _sums(state, state.masses)
     drift = _sums(state, momenta) / weight[:, None]
-    state.momenta = momenta - masses * drift[state.system_idx]
+    floats = torch.tensor([restraint is None for restraint in restraints], device=drift.device)
+    state.momenta = momenta - masses * (drift * floats[:, None])[state.system_idx]
+    _restrain(state, restraints)
 
 
 def _rescale_cell(
@@ -274,12 +315,14 @@ def _rescale_cell(
     shear = shear - shear.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] * unit
     strain = rate[:, None, None] / 3 * (pressures - mean[:, None, None] * unit)
     strain = strain + ((2 * rate * thermal / 3).sqrt() / new_root)[:, None, None] * shear
-    deformation = growth[:, None, None] * torch.linalg.matrix_exp(strain)
+    with full_precision():
+        deformation = growth[:, None, None] * torch.linalg.matrix_exp(strain)
 
     inverse = torch.linalg.inv(deformation)
-    state.positions = (deformation[state.system_idx] @ state.positions[:, :, None])[:, :, 0]
-    state.momenta = (inverse[state.system_idx] @ state.momenta[:, :, None])[:, :, 0]
-    state.cell = deformation @ state.cell  # torch-sim keeps lattice vectors in columns
+    # element by element: no setting of matrix products (TF32) has a part in it
+    state.positions = (deformation[state.system_idx] * state.positions[:, None, :]).sum(2)
+    state.momenta = (inverse[state.system_idx] * state.momenta[:, None, :]).sum(2)
+    state.cell = (deformation[:, :, :, None] * state.cell[:, None]).sum(2)  # torch-sim keeps lattice vectors in columns
 
 
 def pressure_tensors(state: NPTState) -> Tensor:

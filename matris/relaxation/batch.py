@@ -11,9 +11,10 @@ import torch
 import torch_sim as ts
 from pymatgen.core import Lattice, Structure
 
+from matris.constraints import FREEDOM, freedom_of, projectors
 from matris.relaxation.fire import Fire
 from matris.relaxation.records import RelaxRecord, RelaxState
-from matris.structures import problem_with
+from matris.structures import MASSES, cells_away, masses_of, problem_with
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +81,7 @@ class RunningBatch:
         self.settings = settings
         self.slots: list[Slot] = []
         self._fire = Fire(model.device, model.dtype, relax_cell=settings.relax_cell)
-        self._entering: list[ts.SimState] = []
+        self._entering: list[Structure] = []
 
     def fits(self, slot: Slot) -> bool:
         """Whether the budget allows one more structure; an empty batch accepts any structure."""
@@ -90,8 +91,9 @@ class RunningBatch:
         """Add a structure, which takes part from the next step on."""
         slot.started = time.perf_counter()
         self.slots.append(slot)
-        self._entering.append(state_of(slot.structure, self.model.device, self.model.dtype))
+        self._entering.append(slot.structure)
 
+    @torch.inference_mode(False)  # a caller may enter or leave that mode between two steps
     def step(self) -> list[RelaxRecord]:
         """
         Advance all structures by one step, and remove those that have finished.
@@ -104,13 +106,19 @@ class RunningBatch:
         if not self.slots:
             return []
         if self._entering:
-            self._fire.add(self._entering)
+            device, dtype = self.model.device, self.model.dtype
+            self._fire.add(
+                [state_of(structure, device, dtype) for structure in self._entering],
+                [_projectors(structure, device, dtype) for structure in self._entering],
+            )
             self._entering = []
         self.model.costs = [slot.cost for slot in self.slots]
         progress = self._fire.step(self.model)
         for slot in self.slots:
             slot.n_steps += 1
         verdicts = self._verdicts(progress)
+        if not np.isfinite(progress.squared_force).any() and not self.model.reasons:
+            self.model.check_device(str(next(verdict[1] for verdict in verdicts if verdict)))
         finished = np.array([verdict is not None for verdict in verdicts])
         if not finished.any():
             return []
@@ -181,28 +189,54 @@ class RunningBatch:
         )
 
 
-def _handedness(structure: Structure) -> float:
+def handedness(structure: Structure) -> float:
     """Sign of the cell's determinant: torch-sim and some models take the determinant itself for the volume."""
     return -1.0 if np.linalg.det(structure.lattice.matrix) < 0 else 1.0
 
 
 def state_of(structure: Structure, device: torch.device, dtype: torch.dtype) -> ts.SimState:
-    """Convert a structure to a torch-sim state; the vectors of a left-handed cell are reversed."""
-    lattice = structure.lattice.matrix * _handedness(structure)
+    """
+    Convert a structure to a torch-sim state.
+
+    The vectors of a left-handed cell are reversed. Atoms far outside the cell are taken back into it, where float32 has
+    enough digits; `structure_of` returns them to where they were.
+    """
+    matrix = np.asarray(structure.lattice.matrix)
+    positions = structure.cart_coords - cells_away(structure.frac_coords) @ matrix
     return ts.SimState(
-        positions=torch.tensor(structure.cart_coords, device=device, dtype=dtype),
-        masses=torch.tensor([float(site.specie.atomic_mass) for site in structure], device=device, dtype=dtype),
-        cell=torch.tensor(lattice.T.copy(), device=device, dtype=dtype)[None],
+        positions=torch.tensor(positions, device=device, dtype=dtype),
+        masses=torch.tensor(masses_of(structure), device=device, dtype=dtype),
+        cell=torch.tensor((matrix * handedness(structure)).T.copy(), device=device, dtype=dtype)[None],
         pbc=True,
         atomic_numbers=torch.tensor([site.specie.Z for site in structure], device=device, dtype=torch.int),
     )
 
 
+def _projectors(structure: Structure, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """Projectors of the atoms onto the directions in which they may move, (n, 3, 3); None if all are free."""
+    free = freedom_of(structure)
+    if free is None:
+        return None
+    return torch.tensor(projectors(np.asarray(structure.lattice.matrix), free), device=device, dtype=dtype)
+
+
 def structure_of(initial: Structure, positions: Tensor, cell: Tensor) -> Structure:
-    """Convert positions (Å), (n, 3), and lattice vectors (Å, in columns) back to a structure of the initial species."""
-    lattice = Lattice(_array(cell).T * _handedness(initial))
+    """
+    Convert positions (Å), (n, 3), and lattice vectors (Å, in columns) of a state back to a structure.
+
+    It has the species of the initial structure, its fixed atoms and its masses, and its atoms are in the same cells.
+    """
+    lattice = Lattice(_array(cell).T * handedness(initial))
+    places = _array(positions) + cells_away(initial.frac_coords) @ lattice.matrix
     labels = [site.label for site in initial]
-    return Structure(lattice, initial.species, _array(positions), coords_are_cartesian=True, labels=labels)
+    kept: dict[str, list[Any]] = {}
+    if (free := freedom_of(initial)) is not None:
+        kept[FREEDOM] = free.tolist()
+    if MASSES in initial.site_properties:
+        kept[MASSES] = masses_of(initial).tolist()
+    return Structure(
+        lattice, initial.species, places, coords_are_cartesian=True, labels=labels, site_properties=kept or None
+    )
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 import torch_sim as ts
 
+from matris.model.precision import full_precision
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -45,7 +47,7 @@ class Progress(NamedTuple):
     Attributes
     ----------
     fmax
-        Largest norm of a force on an atom, eV/Å.
+        Largest norm of a force on an atom, eV/Å, without the components along which the atom is fixed.
     cell_force
         Largest norm of a row of V·σ/n, eV/Å: what ASE's filter compares with fmax at zero strain.
     volume_ratio
@@ -53,7 +55,7 @@ class Progress(NamedTuple):
     strain
         Largest component of L.
     squared_force
-        Sum of the squared forces on atoms and cell, (eV/Å)²; NaN or infinite where a force, energy or stress is.
+        Sum of the squared forces on free atoms and cell, (eV/Å)²; NaN or infinite where a force, energy or stress is.
     """
 
     fmax: NDArray[np.float64]
@@ -98,10 +100,22 @@ class Fire:
         empty = torch.zeros(3, 0, 3, device=device, dtype=dtype)
         self._rows = empty  # x, v and F; each system has one row per atom, then three rows for its cell
         self._first_cells, self._masses, self._numbers = empty.view(0, 3, 3), empty[0, :, 0], empty[0, :, 0].int()
+        self._projectors: Tensor | None = None  # of each atom, (N, 3, 3); None while all atoms are free
         self._assembled = False
 
-    def add(self, states: Sequence[ts.SimState]) -> None:
-        """Append systems, one state each."""
+    def add(self, states: Sequence[ts.SimState], projectors: Sequence[Tensor | None] = ()) -> None:
+        """
+        Append systems.
+
+        Parameters
+        ----------
+        states
+            One state for each system.
+        projectors
+            For each system the directions in which its atoms may move in the undeformed cell, as projectors onto them,
+            (n, 3, 3), see `matris.constraints`; None if all atoms are free. A fixed atom keeps its place relative to
+            the lattice vectors when the cell deforms.
+        """
         positions = [torch.cat([state.positions, torch.zeros_like(state.cell[0])]) for state in states]
         at_rest = [torch.stack([x, torch.zeros_like(x), torch.zeros_like(x)]) for x in positions]
         self._rows = torch.cat([self._rows, *at_rest], dim=1)
@@ -109,9 +123,22 @@ class Fire:
         self._numbers = torch.cat([self._numbers, *[state.atomic_numbers for state in states]])
         self._masses = torch.cat([self._masses, *[state.masses for state in states]])
         self._n_atoms = np.concatenate([self._n_atoms, [len(state.positions) for state in states]])
+        self._add_projectors(states, projectors or [None] * len(states))
         self._control = np.hstack([self._control, np.repeat(_INITIAL_CONTROL, len(states), axis=1)])
         self._sums = np.hstack([self._sums, np.zeros((3, len(states)))])
         self._assembled = False
+
+    def _add_projectors(self, states: Sequence[ts.SimState], projectors: Sequence[Tensor | None]) -> None:
+        """Append the projectors of new systems, if any system, old or new, has fixed atoms."""
+        if self._projectors is None and all(projector is None for projector in projectors):
+            return
+        one = torch.eye(3, device=self._rows.device, dtype=self._rows.dtype)
+        old = one.expand(len(self._masses) - sum(len(state.positions) for state in states), 3, 3)
+        new = [
+            one.expand(len(state.positions), 3, 3) if projector is None else projector
+            for state, projector in zip(states, projectors, strict=True)
+        ]
+        self._projectors = torch.cat([old if self._projectors is None else self._projectors, *new])
 
     def remove(self, mask: NDArray[np.bool_]) -> None:
         """Remove the systems where `mask`, shape (S,), is true."""
@@ -122,6 +149,7 @@ class Fire:
         )
         self._rows, self._first_cells = self._rows[:, rows], self._first_cells[systems]
         self._numbers, self._masses = self._numbers[atoms], self._masses[atoms]
+        self._projectors = None if self._projectors is None else self._projectors[atoms]
         self._n_atoms, self._control, self._sums = self._n_atoms[kept], self._control[:, kept], self._sums[:, kept]
         self._assembled = False
 
@@ -143,6 +171,9 @@ class Fire:
             atomic_numbers=self._numbers,
             system_idx=torch.from_numpy(system).to(device),
         )
+        if self._projectors is not None:
+            one = torch.eye(3, device=device, dtype=self._projectors.dtype)
+            self._is_free = (self._projectors == one).all(2).all(1)[:, None]
         self._assembled = True
 
     def step(self, model: Callable[[ts.SimState], dict[str, Tensor]]) -> Progress:
@@ -159,24 +190,28 @@ class Fire:
         if self._relax_cell:
             deformations = exponential(log)
             atom_deformations = deformations[state.system_idx]
-            state.cell = deformations @ self._first_cells
-            state.positions = (atom_deformations @ x[self._atom_rows].unsqueeze(2)).squeeze(2)
+            state.cell = (deformations.unsqueeze(3) * self._first_cells.unsqueeze(1)).sum(2)  # TF32 has no part in it
+            state.positions = (atom_deformations * x[self._atom_rows].unsqueeze(1)).sum(2)
         else:
             state.positions = x[self._atom_rows]
         output = model(state)
         self.energy, self.forces = output["energy"], output["forces"].to(x)
         self.stress = output["stress"].to(x) if "stress" in output else torch.full_like(state.cell, torch.nan)
+        effective = self.forces
         volume_ratio, virial = log.diagonal(dim1=1, dim2=2).sum(1).exp(), torch.zeros_like(log)
         if self._relax_cell:
             virial = -(volume_ratio * self._first_volumes)[:, None, None] / n_atoms * self.stress
-            forces[self._atom_rows] = (self.forces.unsqueeze(1) @ atom_deformations).squeeze(1)
+            effective = (self.forces.unsqueeze(2) * atom_deformations).sum(1)
             forces[self._cell_rows] = log_gradient(log, virial).view(-1, 3)
-        else:
-            forces[self._atom_rows] = self.forces
+        measured = self.forces
+        if self._projectors is not None:
+            effective = (self._projectors * effective.unsqueeze(1)).sum(2)
+            measured = torch.where(self._is_free, measured, effective)
+        forces[self._atom_rows] = effective
         products = torch.stack([forces * v, v * v, forces * forces]).sum(2)
         sums = torch.segment_reduce(products, "sum", lengths=self._n_rows.expand(3, -1), axis=1, unsafe=True)
         progress = [
-            torch.segment_reduce(self.forces.norm(dim=1), "max", lengths=self._n_rows - 3, unsafe=True),
+            torch.segment_reduce(measured.norm(dim=1), "max", lengths=self._n_rows - 3, unsafe=True),
             virial.norm(dim=2).amax(1),
             volume_ratio,
             log.abs().amax((1, 2)),
@@ -257,6 +292,7 @@ def log_gradient(logs: Tensor, virials: Tensor) -> Tensor:
 def _series(matrix: Tensor, start: Tensor, first: int) -> Tensor:
     """Evaluate X + M/k (X + M/(k + 1) (X + ...)), where X is `start`, M is `matrix` and k is `first`."""
     result = start
-    for divisor in range(first + _TERMS - 1, first - 1, -1):
-        result = torch.baddbmm(start, matrix, result, alpha=1 / divisor)
+    with full_precision():
+        for divisor in range(first + _TERMS - 1, first - 1, -1):
+            result = torch.baddbmm(start, matrix, result, alpha=1 / divisor)
     return result

@@ -111,7 +111,7 @@ class RelaxRecord:
     n_steps
         FIRE steps taken, including those before a failure.
     fmax
-        Largest norm of a force on an atom, eV/Å.
+        Largest norm of a force on an atom, eV/Å; the forces along fixed directions do not count.
     smax
         Largest absolute stress component, eV/Å³. None also if the cell was fixed.
     error

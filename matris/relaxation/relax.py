@@ -43,8 +43,13 @@ def relax(
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is FIRE with the Frechet cell filter; each step equals that of ASE (`matris.relaxation.fire`). All
-    atoms move. A structure has converged when the force on each atom is below `fmax` and, if the cell relaxes, so is
+    The optimizer is FIRE with the Frechet cell filter; each step equals that of ASE (`matris.relaxation.fire`).
+
+    Atoms that a structure fixes (selective dynamics of a POSCAR, ASE's ``FixAtoms``; `matris.constraints`) keep their
+    fractional coordinates, and the forces along fixed directions do not count for convergence. The cell relaxes with
+    them unless `relax_cell` is off. The record contains the forces as the model gives them, also on fixed atoms.
+
+    A structure has converged when the force on each atom is below `fmax` and, if the cell relaxes, so is
     the norm of each row of V·σ/n: volume times stress over the number of atoms, the cell force of ASE's
     ``FrechetCellFilter``. The record contains forces and stress.
 
@@ -83,6 +88,8 @@ def relax(
         If a setting is out of range, or `relax_cell` is set and the model computes no stress.
     CheckpointError
         If the potential cannot be loaded.
+    DeviceError
+        If the device cannot compute anything: neither the structures of a step nor a known crystal.
     JournalError
         If the journal belongs to other settings or another checkpoint, or another process uses it.
 

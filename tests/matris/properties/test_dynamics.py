@@ -229,7 +229,7 @@ def test_trajectory_has_every_frame(tmp_path):
 
 
 def test_run_again(tmp_path):
-    """Complete trajectories are read; incomplete ones, and those of other settings, are computed from the start."""
+    """Complete trajectories are read; those without a state and of other settings are computed from the start."""
     given = settings(n_steps=20, interval=5)
     (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
     content = first.trajectory.read_bytes()
@@ -261,12 +261,91 @@ dynamics([crystal()], Argon(before=dies_at(12)), settings=settings, trajectory_d
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    (path,) = tmp_path.iterdir()  # and nothing that calls it complete
+    (path,) = tmp_path.glob("*.extxyz")
+    assert not list(tmp_path.glob("*.json"))  # nothing calls it complete
     assert [frame.info["step"] for frame in ase.io.read(path, ":")] == [0, 2, 4, 6, 8, 10]
     given = settings(time_step=1.0, n_steps=20, interval=2)
-    (record,) = dynamics([crystal()], Argon(), settings=given, trajectory_dir=tmp_path)
+    model = Argon()
+    (record,) = dynamics([crystal()], model, settings=given, trajectory_dir=tmp_path)
+    assert len(model.batches) == 11  # the last frame, and ten steps
     assert record.trajectory == path
-    assert len(ase.io.read(path, ":")) == 11
+    assert [frame.info["step"] for frame in ase.io.read(path, ":")] == list(range(0, 21, 2))
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+@pytest.mark.parametrize("call", [9, 17])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(ensemble, call, tmp_path):
+    """Positions, velocities, cell and random numbers: frames, series and final structure are equal bit for bit."""
+    given = settings(ensemble=ensemble, n_steps=23, interval=4)
+    others = [supercell(), supercell(5.5)]
+    undisturbed, model, again = Argon(), Argon(), Argon()
+    together = {"settings": given, "max_batch_atoms": 1000}
+    whole = dynamics(others, undisturbed, trajectory_dir=tmp_path / "whole", **together)
+
+    def stop(_state):
+        if len(model.batches) == call:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics(others, model, trajectory_dir=tmp_path / "cut", **together)
+    cut = dynamics(others, again, trajectory_dir=tmp_path / "cut", **together)
+    assert len(again.batches) <= len(undisturbed.batches) - call + 6
+    for first, second in zip(whole, cut, strict=True):
+        assert second.state == "completed"
+        assert second.trajectory.read_bytes() == first.trajectory.read_bytes()
+        assert second.series.to_dict() == first.series.to_dict()
+        assert np.array_equal(second.structure.cart_coords, first.structure.cart_coords)
+        assert np.array_equal(second.structure.lattice.matrix, first.structure.lattice.matrix)
+    assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".extxyz", ".json"}
+
+
+def test_runs_interrupted_at_different_steps_go_on_together(tmp_path):
+    given = settings(n_steps=12, interval=2)
+    pair = [supercell(), supercell(5.5)]
+    whole = dynamics(pair, Argon(), settings=given)
+    model = Argon()
+
+    def stop(_state):
+        if len(model.batches) == 8:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics(pair[:1], model, settings=given, trajectory_dir=tmp_path)
+    for first, second in zip(whole, dynamics(pair, Argon(), settings=given, trajectory_dir=tmp_path), strict=True):
+        assert second.series.to_dict() == first.series.to_dict()
+
+
+def test_frames_after_the_kept_state_are_cut_off(tmp_path):
+    """Killed between a frame and its state: the frame is computed again, and stands there once."""
+    given = settings(n_steps=20, interval=5)
+    (whole,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path / "whole")
+    model = Argon()
+
+    def stop(_state):
+        if len(model.batches) == 13:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics([supercell()], model, settings=given, trajectory_dir=tmp_path / "cut")
+    (path,) = (tmp_path / "cut").glob("*.extxyz")
+    with path.open("a") as file:
+        file.write("32\nhalf a frame")
+    (record,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path / "cut")
+    assert record.trajectory.read_bytes() == whole.trajectory.read_bytes()
+
+
+def test_what_cannot_be_continued_is_not_overwritten(tmp_path):
+    given = settings(n_steps=4, interval=2)
+    (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
+    content = first.trajectory.read_bytes()
+    next(tmp_path.glob("*.json")).unlink()
+    (second,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
+    assert second.trajectory.read_bytes() == content
+    (old,) = tmp_path.glob("*.old-1.extxyz")
+    assert old.read_bytes() == content
 
 
 def test_no_trajectory_unless_asked(tmp_path, monkeypatch):
@@ -323,3 +402,75 @@ def test_nothing_and_wrong_settings():
     without._compute_stress = False
     with pytest.raises(ValueError, match="stress"):
         dynamics([supercell()], without, settings=settings(ensemble="npt"))
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_fixed_atoms_stay_and_the_others_have_the_temperature(ensemble):
+    start, fixed = supercell(), [0, 5, 17]
+    flags = [[False] * 3 if i in fixed else [True] * 3 for i in range(len(start))]
+    flags[9] = [True, False, True]
+    restrained = start.copy(site_properties={"selective_dynamics": flags})
+    given = settings(ensemble=ensemble, n_steps=200, interval=1)
+    free, held = dynamics([start, restrained], Argon(), settings=given, max_batch_atoms=MANY)
+    (alone,) = dynamics([restrained], Argon(), settings=given)
+    assert held.structure.cart_coords == pytest.approx(alone.structure.cart_coords, abs=1e-6)
+    change = held.structure.frac_coords - start.frac_coords
+    assert change[fixed] == pytest.approx(0, abs=1e-9)
+    if ensemble != "npt":  # there the fixed direction turns with the cell
+        assert change[9, 1] == pytest.approx(0, abs=1e-9)
+    moving = [i for i in range(len(start)) if i not in fixed]
+    assert np.abs(change[moving]).max(axis=1).min() > 1e-4
+    assert np.abs(free.structure.frac_coords - start.frac_coords)[fixed].max() > 1e-4
+    degrees = 3 * len(start) - 3 * len(fixed) - 1
+    if ensemble == "nve":
+        energies = held.series.total_energy - held.series.potential_energy
+        assert held.series.temperature == pytest.approx(2 * energies * len(start) / degrees / BOLTZMANN)
+        assert np.std(held.series.total_energy) < np.std(held.series.potential_energy) / 50
+
+
+def test_fixed_atoms_do_not_cool_the_others():
+    start = supercell()
+    flags = [[i % 2 == 0] * 3 for i in range(len(start))]
+    restrained = start.copy(site_properties={"selective_dynamics": flags})
+    given = settings(ensemble="nvt", n_steps=3000, interval=5, thermostat_time=50.0)
+    (record,) = dynamics([restrained], Argon(), settings=given)
+    temperatures = record.series.temperature[100:]
+    spread = 100.0 * np.sqrt(2 / (3 * len(start) / 2))  # of the canonical ensemble
+    assert temperatures.mean() == pytest.approx(100.0, abs=6.0)
+    assert temperatures.std() == pytest.approx(spread, rel=0.25)
+
+
+def test_all_atoms_fixed_is_said():
+    start = supercell().copy(site_properties={"selective_dynamics": [[False] * 3] * len(supercell())})
+    (record,) = dynamics([start], Argon(), settings=settings(n_steps=1))
+    assert record.error == "all atoms are fixed: there is nothing to move"
+
+
+def test_masses_of_the_input_move_the_atoms(tmp_path):
+    """Four times as heavy, half as fast; the trajectory has the masses."""
+    light = supercell()
+    heavy = light.copy(site_properties={"masses": [4 * 39.948] * len(light)})
+    given = settings(ensemble="nve", n_steps=4, interval=1)
+    records = dynamics([light, heavy], Argon(), settings=given, trajectory_dir=tmp_path)
+    for record, mass in zip(records, (39.948, 4 * 39.948), strict=True):
+        first = ase.io.read(record.trajectory, index=0)
+        assert first.get_masses() == pytest.approx(mass, rel=1e-5)
+        assert first.get_temperature() * len(first) / (len(first) - 1) == pytest.approx(
+            record.series.temperature[0], rel=1e-4
+        )
+    deuterium = supercell(element="D")
+    assert records[0].warnings == records[1].warnings == ()
+    (record,) = dynamics([deuterium], Argon(), settings=given)
+    (again,) = dynamics([supercell(element="H")], Argon(), settings=given)
+    assert not np.allclose(record.structure.cart_coords, again.structure.cart_coords, atol=1e-3)
+
+
+def test_velocities_of_the_input_are_not_used_and_that_is_said(tmp_path):
+    moving = supercell()
+    moving.add_site_property("velocities", [[0.1, 0.0, 0.0]] * len(moving))
+    given = settings(n_steps=2, interval=1)
+    for _ in range(2):  # the second reads the complete trajectory
+        (record,) = dynamics([moving], Argon(), settings=given, trajectory_dir=tmp_path)
+        assert [w for w in record.warnings if "velocities of the input are not used" in w]
+    at_rest = moving.copy(site_properties={"velocities": [[0.0, 0.0, 0.0]] * len(moving)})
+    assert dynamics([at_rest], Argon(), settings=given)[0].warnings == ()

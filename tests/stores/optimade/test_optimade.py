@@ -441,7 +441,7 @@ def test_commands_say_what_is_wrong(folder, tmp_path):
     code, output = said("export", tmp_path / "all.jsonl", "--store", folder)
     assert (code, output) == (0, "8 structures exported; 4 rejected, failed, duplicate or damaged ones are not")
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2 + len(CRYSTALS)
-    code, output = said("export", tmp_path / "no" / "folder.jsonl", "--store", folder)
+    code, output = said("export", tmp_path / "all.jsonl" / "below-a-file.jsonl", "--store", folder)
     assert code == 1
     assert "cannot write" in output
     code, output = said("serve", "--store", tmp_path / "nothing")

@@ -1,0 +1,41 @@
+"""Matrix products with all digits of float32, whatever the settings of the process are."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """
+    Compute float32 matrix products in float32, not in TF32 or bfloat16.
+
+    ``torch.set_float32_matmul_precision("high")`` holds for the whole process. With it, a GPU rounds the factors of
+    products to ten bits: energies are off by some meV/atom, and relaxations end elsewhere. The settings of the process
+    are the old ones after the block.
+
+    Examples
+    --------
+    >>> torch.set_float32_matmul_precision("high")
+    >>> with full_precision():
+    ...     print(torch.backends.cuda.matmul.fp32_precision)
+    ieee
+    >>> torch.get_float32_matmul_precision()
+    'high'
+    >>> torch.set_float32_matmul_precision("highest")
+    """
+    settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
