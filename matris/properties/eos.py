@@ -34,7 +34,8 @@ Eulerian strain; F. D. Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944), a bulk 
 al., Phys. Rev. B 35, 1945 (1987), the universal equation."""
 
 _B1 = (1.0, 10.0)  # derivatives of the bulk modulus of crystals: 2 to 8
-_MISFIT = 0.02  # root mean square residual, relative to the range of the energies; smooth curves have 1e-4
+_MISFIT = 0.01  # root mean square residual, relative to the range of the energies; smooth curves have 1e-3
+_NOISE = 2e-5  # eV/atom: residuals below are those of float32
 _WORK = 0.03  # the same for energies against the work of the pressures
 _SPREAD = 0.15  # relative difference of the bulk moduli of two equations
 _POINTS = 5  # at least: four parameters, and one more for a residual
@@ -176,7 +177,7 @@ def curve_doubts(
     slopes = np.diff(e) / np.diff(v)
     if (np.diff(slopes) <= 0).any():
         doubts.append("the energy is not convex in the volume: not one smooth curve")
-    if poor := [fit for fit in fits if fit.residual > _MISFIT * spread]:
+    if poor := [fit for fit in fits if fit.residual > max(_MISFIT * spread, _NOISE)]:
         values = ", ".join(f"{1e3 * fit.residual:.2g} ({fit.equation})" for fit in poor)
         doubts.append(f"residuals in meV/atom of {values}, of energies that differ by {1e3 * spread:.2g}")
     if strange := [fit for fit in fits if not _B1[0] <= fit.b1 <= _B1[1]]:
