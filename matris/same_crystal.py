@@ -66,8 +66,8 @@ class SameCrystals:
     None
     >>> crystals.first_like("primitive", salt.get_primitive_structure())
     'salt'
-    >>> salt.scale_lattice(salt.volume * 1.05)
-    >>> print(crystals.first_like("expanded", salt))
+    >>> expanded = salt.copy().scale_lattice(salt.volume * 1.05)
+    >>> print(crystals.first_like("expanded", expanded))
     None
     """
 
