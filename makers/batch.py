@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from jobflow import Maker
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
+from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
+from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, describe
+from matris.structures import masses_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
 """Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+
+_SAME_MASS = 1e-3  # relative: tables of masses differ by as much
 
 _SCHEDULER_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "JOB_ID")
 _PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "pymatgen", "phonopy")
@@ -153,6 +159,7 @@ class PropertyMaker(BatchMaker):
         ValueError
             If a sequence of `given` and `candidates` differ in length.
         """
+        check_store()
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
         for entries in given:
@@ -162,7 +169,7 @@ class PropertyMaker(BatchMaker):
             index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None
         }
         selected = [[entries[index] for index in structures] for entries in given]
-        computed = self.compute(list(structures.values()), potential, *selected)
+        computed = self._computed(list(structures.values()), potential, *selected)
         records = dict(zip(structures, computed, strict=True))
         settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
         common = {**provenance(potential), "settings": settings}
@@ -173,6 +180,16 @@ class PropertyMaker(BatchMaker):
             for index, candidate in enumerate(chunk)
         ]
         return self.output_schema.model_validate({"documents": documents})
+
+    def _computed(self, structures: Sequence[Structure], potential: Potential, *given: Any) -> Sequence[PropertyRecord]:
+        """Compute, with journals of the job's own if another job in the current folder holds them."""
+        try:
+            return self.compute(structures, potential, *given)
+        except JournalInUseError:
+            if getattr(self, "journal_dir", "") is not None:
+                raise
+            own = replace(self, journal_dir=str(own_folder()))  # type: ignore[call-arg]
+            return own.compute(structures, potential, *given)
 
 
 @dataclass
@@ -215,9 +232,18 @@ def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, A
         "state": record.state if record else "failed",
         "error": record.error if record else candidate.error or "no structure",
         "warnings": list(record.warnings) if record else [],
+        "is_reliable": record.is_reliable if record else False,
+        "crossings": [asdict(crossing) for crossing in record.crossings] if record else [],
         "structure": record.structure if record else None,
         **(describe(structure, relaxed=relaxed) if structure is not None else {}),
     }
+
+
+def unusual_masses(structure: Structure) -> list[float] | None:
+    """Masses of the atoms (u), if they are not those of the elements: isotopes, or masses that the input gives."""
+    masses = masses_of(structure)
+    natural = [float(Element.from_Z(site.specie.Z).atomic_mass) for site in structure]
+    return None if np.allclose(masses, natural, rtol=_SAME_MASS, atol=0) else [float(mass) for mass in masses]
 
 
 def provenance(potential: Potential) -> dict[str, Any]:

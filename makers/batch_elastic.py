@@ -9,7 +9,9 @@ from jobflow import job
 from pymatgen.analysis.elasticity import ElasticTensor
 
 from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
+from matris.makers.current_job import SEES_STORE
 from matris.properties.elastic import STRAINS, elastic
+from matris.properties.vacuum import vacuum
 from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class BatchElasticMaker(RelaxedPropertyMaker):
     symprec: float = 1e-2
 
     output_schema = ElasticDocuments
-    make = job(PropertyMaker.make, data=["structure"], output_schema=ElasticDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure"], output_schema=ElasticDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[ElasticRecord]:
         """Compute elastic tensors."""
@@ -86,8 +88,9 @@ class BatchElasticMaker(RelaxedPropertyMaker):
             "young_modulus": moduli["y_mod"],
             "homogeneous_poisson": moduli["homogeneous_poisson"],
             "universal_anisotropy": moduli["universal_anisotropy"],
-            "is_mechanically_stable": fit.stable,
+            "is_mechanically_stable": None if vacuum(record.structure) else fit.stable,
             "eigenvalues": fit.eigenvalues.tolist(),
             "fit_residual": fit.residual,
+            "asymmetry": fit.asymmetry,
             "nonlinearity": fit.nonlinearity,
         }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker
+from matris.makers.batch import PropertyMaker, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
@@ -90,7 +91,7 @@ class BatchMDMaker(PropertyMaker):
     trajectory_dir: str | None = None
 
     output_schema = DynamicsDocuments
-    make = job(PropertyMaker.make, data=["structure", "series"], output_schema=DynamicsDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure", "series"], output_schema=DynamicsDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
@@ -123,6 +124,7 @@ class BatchMDMaker(PropertyMaker):
         if record is None:
             return {}
         return {
+            "masses": None if record.structure is None else unusual_masses(record.structure),
             "n_steps": record.n_steps,
             "n_frames": 0 if record.series is None else len(record.series.time),
             **{f"mean_{name}": mean for name, mean in record.means.items()},

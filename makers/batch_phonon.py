@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import RelaxedPropertyMaker, temperatures
+from matris.makers.batch import RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, BornCharges, PhononSettings, phonons
 from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
 
@@ -44,7 +45,8 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     min_length
         Minimum distance between opposite faces of the supercell, Å.
     displacement
-        Length of the displacements, Å.
+        Length of the displacements, Å. One displacement of each material is computed at a third of it too; a warning
+        has both values where they disagree.
     symprec
         Tolerance for symmetry, Å.
     t_min, t_max, t_step
@@ -75,6 +77,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     @job(
         data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
         output_schema=PhononDocuments,
+        config=SEES_STORE,
     )
     def make(
         self,
@@ -132,8 +135,13 @@ class BatchPhononMaker(RelaxedPropertyMaker):
         if record is None or record.phonons is None or record.structure is None:
             return charges
         results, phonopy = record.phonons, record.phonons.phonopy
+        per_mole = JOULE_PER_MOLE / results.n_atoms  # of atoms
         energy = None if record.energy is None else record.energy / len(record.structure)
         return charges | {
+            "masses": unusual_masses(record.structure),
+            "linearity": record.linearity
+            and {**asdict(record.linearity), "disagreement": record.linearity.disagreement},
+            "mole_of": "atoms",
             "unstable_mode": _mode(results.unstable_mode, energy),
             "supercell_matrix": phonopy.supercell_matrix.tolist(),
             "primitive_matrix": phonopy.primitive_matrix.tolist(),
@@ -141,9 +149,9 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             "min_frequency": results.min_frequency,
             "has_imaginary_modes": results.has_imaginary_modes,
             "temperatures": results.temperatures.tolist(),
-            "free_energies": (results.free_energy * JOULE_PER_MOLE).tolist(),
-            "entropies": (results.entropy * JOULE_PER_MOLE).tolist(),
-            "heat_capacities": (results.heat_capacity * JOULE_PER_MOLE).tolist(),
+            "free_energies": (results.free_energy * per_mole).tolist(),
+            "entropies": (results.entropy * per_mole).tolist(),
+            "heat_capacities": (results.heat_capacity * per_mole).tolist(),
             "nsites_primitive": results.n_atoms,
             "phonon_bandstructure": {
                 "qpoints": [q.tolist() for q in results.qpoints],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker, temperatures
+from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, PhononSettings
 from matris.properties.qha import VOLUMES, quasi_harmonic
 from matris.stores.documents.properties import PropertyOutput, QhaDocument
@@ -72,7 +73,10 @@ class BatchQhaMaker(RelaxedPropertyMaker):
 
     output_schema = QhaDocuments
     make = job(
-        PropertyMaker.make, data=["structure", "helmholtz_volume", "gruneisen_modes"], output_schema=QhaDocuments
+        PropertyMaker.make,
+        config=SEES_STORE,
+        data=["structure", "helmholtz_volume", "gruneisen_modes"],
+        output_schema=QhaDocuments,
     )
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[QhaRecord]:
@@ -87,11 +91,13 @@ class BatchQhaMaker(RelaxedPropertyMaker):
 
     def fields(self, record: QhaRecord | None) -> dict[str, Any]:
         """Fields of the results; none without results."""
-        if record is None or record.thermodynamics is None:
+        if record is None or record.thermodynamics is None or record.structure is None:
             return {}
-        qha = record.thermodynamics
+        qha, structure = record.thermodynamics, record.structure
         parameters = qha.gruneisen.parameters
         return {
+            "masses": unusual_masses(structure),
+            "mole_of": "atoms",
             "volumes": qha.volumes.tolist(),
             "energies": qha.energies.tolist(),
             "bulk_modulus": qha.bulk_modulus,
@@ -101,7 +107,7 @@ class BatchQhaMaker(RelaxedPropertyMaker):
             "thermal_expansion": qha.thermal_expansion.tolist(),
             "gibbs_temperature": qha.gibbs.tolist(),
             "bulk_modulus_temperature": qha.bulk_moduli.tolist(),
-            "heat_capacity_p_numerical": (qha.heat_capacity * JOULE_PER_MOLE).tolist(),
+            "heat_capacity_p_numerical": (qha.heat_capacity * JOULE_PER_MOLE / len(structure)).tolist(),
             "gruneisen_temperature": qha.thermal_gruneisen.tolist(),
             "average_gruneisen": qha.gruneisen.mean(_ROOM_TEMPERATURE),
             "gruneisen_modes": {

@@ -7,17 +7,23 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from monty.json import MontyDecoder, jsanitize
+from monty.json import jsanitize
 
-from matris.errors import StoreError
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.makers.decoding import decode_maker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.database.jobstore import (
+    DEFAULT_FOLDER,
+    chosen_location,
+    is_folder,
+    open_job_store,
+    sibling_store,
+)
 from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
 from matris.stores.documents.properties import property_output
 from matris.stores.hull.references import References, check_mp, load_references
@@ -147,14 +153,10 @@ class Campaign:
         Raises
         ------
         StoreError
-            If there is no such campaign, or the class of its Maker cannot be imported.
+            If there is no such campaign, or its Maker is none of this package.
         """
         record = campaign_record(open_job_store(location), name, location)
-        maker = MontyDecoder().process_decoded(record["maker"])
-        if isinstance(maker, dict):  # monty returns a dictionary if it cannot import the class
-            raise StoreError(
-                f"the campaign's Maker {maker.get('@module')}.{maker.get('@class')} cannot be imported here"
-            )
+        maker = decode_maker(record["maker"])
         return cls(
             location,
             maker,
@@ -340,4 +342,5 @@ class Campaign:
 
 def local_folder(location: str | Path | None) -> Path:
     """Return the folder for a campaign's files: the store itself if it is a folder, else the default folder."""
-    return Path(DEFAULT_FOLDER) if location is None or "://" in str(location) else Path(location)
+    location = chosen_location(location)
+    return Path(location) if location is not None and is_folder(location) else Path(DEFAULT_FOLDER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.flows.campaign.campaign import PAGE
@@ -110,8 +110,10 @@ class _Reader:
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
+        candidates = iter(candidates)
+        first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
         campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
-        passed = chain(self._filtered(candidates), self._references())
+        passed = chain(self._filtered(chain(first, candidates)), self._references())
         for chunk in chunked(passed, campaign.chunk_size):
             self._put(chunk)
             yield self.counts

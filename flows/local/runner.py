@@ -10,8 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+
+from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
 from matris.flows.campaign.harvest import harvest, record_given_up
@@ -86,6 +89,11 @@ def run(
     >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]
     (2, 1)
     """
+    if devices and type(campaign.job_store.docs_store) is MemoryStore:
+        raise MatrisError(
+            "the job store of the jobflow configuration is in memory, which worker processes do not see: give a store, "
+            "for example a folder"
+        )
     first = FirstFailures()
 
     def see(event: dict[str, Any]) -> None:
@@ -194,6 +202,7 @@ class Workers:
         for worker in self._running:
             if kind is None:
                 _send_line(worker.process, "finish\n")
+                _close_input(worker.process)
             else:
                 worker.process.terminate()
         for worker in self._running:
@@ -229,7 +238,7 @@ class Workers:
         location = None if campaign.location is None else str(campaign.location)
         task = {"location": location, "campaign": campaign.name, "device": device, "events": writing}
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps(task)],
+            [sys.executable, "-W", "ignore", "-c", _WORKER],
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
@@ -237,6 +246,7 @@ class Workers:
             text=True,
         )
         os.close(writing)
+        _send_line(process, json.dumps(task) + "\n")  # by a pipe: a command line would show the store's password to all
         worker = _Worker(device, process)
         self._running.append(worker)
         threading.Thread(target=self._listen, args=(worker, reading), daemon=True).start()
@@ -290,13 +300,18 @@ class Workers:
 
 
 def _send_line(process: subprocess.Popen[str], line: str) -> None:
-    """Send a line to a process and close its standard input; a process that has ended is ignored."""
-    try:
-        assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    """Send a line to the standard input of a process; a process that has ended is ignored."""
+    assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    with suppress(BrokenPipeError):
         process.stdin.write(line)
+        process.stdin.flush()
+
+
+def _close_input(process: subprocess.Popen[str]) -> None:
+    """Close the standard input of a process; a process that has ended is ignored."""
+    assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
 
 
 def _share_of_cores(n_processes: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
 from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.query import warn_of_origins
 
 if TYPE_CHECKING:
     from matris.stores.report.discovery import KnownCrystals
@@ -175,6 +176,7 @@ def export(
 
         require_results(store)
         query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        warn_of_origins(query.origins())
         n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)
 

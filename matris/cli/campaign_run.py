@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.cli.console import CampaignProgress, stderr
@@ -46,11 +47,24 @@ DOCUMENT_FIELDS = (
 
 
 def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
-    """Read the candidates of all sources, one by one."""
+    """
+    Open all sources, and read their candidates one by one.
+
+    Raises
+    ------
+    MatrisError
+        If a source cannot be opened, before any candidate of another one is read.
+    """
     from matris.flows.sources.opening import open_source
 
-    for source in sources:
-        yield from open_source(source)
+    opened = [begun(open_source(source)) for source in sources]
+    return chain.from_iterable(opened)
+
+
+def begun(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Read the first candidate, since many sources raise their errors there."""
+    rest = iter(candidates)
+    return chain(list(islice(rest, 1)), rest)
 
 
 def run_campaign(

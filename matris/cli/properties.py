@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from matris.stores.report.property_kinds import PropertyKind
 
 
+Displacement = Annotated[
+    float,
+    typer.Option(metavar="Å", min=0.001, max=0.3, help="Length of the displacements (Å); a third of it checks them."),
+]
+
+
 def elastic(
     files: Files,
     checkpoint: Checkpoint = None,
@@ -86,6 +92,7 @@ def eos(
 def phonon(
     files: Files,
     min_length: MinLength = 12.0,
+    displacement: Displacement = 0.03,
     follow: Annotated[
         bool,
         typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
@@ -101,7 +108,7 @@ def phonon(
     resource: Resource = None,
 ) -> None:
     """
-    Compute harmonic phonons (THz), dynamical stability, and thermal properties at 300 K.
+    Compute harmonic phonons (THz), dynamical stability, and thermal properties at 300 K per mole of atoms.
 
     `matris phonon POSCAR --min-length 15`
     """
@@ -109,7 +116,11 @@ def phonon(
         from matris.makers import BatchPhononMaker
 
         maker = BatchPhononMaker(
-            checkpoint=checkpoint, device=device, min_length=min_length, follow_instabilities=follow
+            checkpoint=checkpoint,
+            device=device,
+            min_length=min_length,
+            displacement=displacement,
+            follow_instabilities=follow,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("phonon", files, maker, store, output, report, submission)
@@ -118,6 +129,7 @@ def phonon(
 def qha(
     files: Files,
     min_length: MinLength = 12.0,
+    displacement: Displacement = 0.03,
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -133,7 +145,9 @@ def qha(
     with clear_errors():
         from matris.makers import BatchQhaMaker
 
-        maker = BatchQhaMaker(checkpoint=checkpoint, device=device, min_length=min_length, t_max=t_max)
+        maker = BatchQhaMaker(
+            checkpoint=checkpoint, device=device, min_length=min_length, displacement=displacement, t_max=t_max
+        )
         _properties("qha", files, maker, store, output, report)
 
 
@@ -231,8 +245,8 @@ def _show_properties(documents: Sequence[Document], output: str, kind: PropertyK
         write_json(documents)
     elif output == "csv":
         write_columns(
-            ["formula", "state", *kind.columns, "source"],
-            [[d.get("formula_pretty"), d["state"], *cells, d["source"]] for d, cells in rows],
+            ["formula", "state", *kind.columns, "reliable", "source"],
+            [[d.get("formula_pretty"), d["state"], *cells, d.get("is_reliable"), d["source"]] for d, cells in rows],
         )
     else:
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -240,8 +254,10 @@ def _show_properties(documents: Sequence[Document], output: str, kind: PropertyK
         for name in kind.columns:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
+        table.add_column("reliable", no_wrap=True)
         table.add_column("source, reason, warnings", overflow="fold")
         for d, cells in rows:
             remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
-            table.add_row(d.get("formula_pretty") or "–", *map(cell, cells), d["state"], escape(remarks))
+            shown = map(cell, (*cells, d["state"], d.get("is_reliable")))
+            table.add_row(d.get("formula_pretty") or "–", *shown, escape(remarks))
         stdout().print(table)

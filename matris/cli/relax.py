@@ -98,7 +98,7 @@ def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapp
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("formula", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("steps", "energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
+    for name in ("steps", "raw energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("file or reason", overflow="fold")
     for d in documents:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary
+from matris.cli.campaign_run import DOCUMENT_FIELDS, begun, candidates_of, run_campaign, summary
 from matris.cli.console import document_table, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
@@ -151,6 +151,8 @@ def screen(
 
         submission = submission_of(project, worker, resource, device) if submit else None
         store = project_store(submission, store) if submission else store
+        generated = begun(generate_candidates(chemsys, max_sites=max_sites)) if chemsys else ()
+        candidates = chain(candidates_of(sources or []), generated)
         with stderr.status("Opening the store …"):
             try:
                 funnel = Funnel(
@@ -174,8 +176,6 @@ def screen(
                 references=references,
                 known_phases=known_phases,
             )
-        generated = generate_candidates(chemsys, max_sites=max_sites) if chemsys else ()
-        candidates = chain(candidates_of(sources or []), generated)
         if submission is None:
             run_campaign(campaign, candidates, device, keep_going=keep_going)
         elif not submit_campaign(campaign, candidates, submission):

@@ -157,6 +157,8 @@ class _Body:
     restraints: torch.Tensor | None = None  # see `matris.constraints`
     degrees: int = 0
     compressibility: float = 0.0
+    step: int = 0  # from which it starts
+    kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
 
 
@@ -188,8 +190,8 @@ def dynamics(
         Ensemble, temperature, steps; by default those of `DynamicsSettings`.
     trajectory_dir
         Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
-        frame. A material whose trajectory is complete in this folder is not computed again. By default no trajectory
-        is written.
+        frame. A material whose trajectory is complete in this folder is not computed again; an interrupted run goes on
+        from its last frame, as if it had not been interrupted. By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
 
@@ -238,6 +240,7 @@ def dynamics(
             waiting.append(prepared)
         else:
             records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
+    waiting.sort(key=lambda body: body.step)
     while waiting:
         bodies = _batch(waiting, budget)
         waiting = waiting[len(bodies) :]
@@ -284,10 +287,16 @@ def _prepare(
             return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
-        return _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
-    matrices = projectors(np.asarray(structure.lattice.matrix), free)
-    restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
-    return _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
+        body = _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
+    else:
+        matrices = projectors(np.asarray(structure.lattice.matrix), free)
+        restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
+        body = _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
+    if trajectory is not None and (kept := trajectory.resume()) is not None:
+        body.kept, body.frames = kept
+        body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
+        body.random.bit_generator.state = body.kept["random"]
+    return body
 
 
 def _unused(structure: Structure) -> tuple[str, ...]:
@@ -299,11 +308,11 @@ def _unused(structure: Structure) -> tuple[str, ...]:
 
 
 def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
-    """Take as many of the waiting materials as fit on the device, at least one."""
+    """Take as many of the waiting materials as fit on the device and start at one step, at least one."""
     total = 0.0
     for number, body in enumerate(waiting):
         total += body.cost
-        if number and total > budget.limit:
+        if number and (total > budget.limit or body.step != waiting[0].step):
             return list(waiting[:number])
     return list(waiting)
 
@@ -314,8 +323,9 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
     model.costs = [body.cost for body in bodies]
     evaluate(state, model)
     records = []
-    for step in range(settings.n_steps + 1):
-        if step:
+    start = bodies[0].step
+    for step in range(start, settings.n_steps + 1):
+        if step > start:
             advance(
                 state,
                 model,
@@ -335,7 +345,7 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
         if step == 0 and settings.ensemble == "npt":
             for body, compressibility in zip(bodies, compressibilities(state, model), strict=True):
                 body.compressibility = compressibility
-        if step % settings.interval == 0:
+        if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
         _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
@@ -344,7 +354,13 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
 
 
 def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
-    """Prepare the initial state of a material with thermal velocities, forces not evaluated."""
+    """Prepare the state in which a material starts, with thermal velocities or as it was kept, forces not evaluated."""
+    if body.kept is not None:
+        state = state_of(body.structure, model.device, model.dtype)
+        state.positions, state.cell = (
+            torch.tensor(body.kept[name], device=model.device, dtype=model.dtype) for name in ("positions", "cell")
+        )
+        return at_rest(state, np.array(body.kept["momenta"]))
     restraints = None if body.restraints is None else _host(body.restraints)
     return at_rest(
         state_of(body.structure, model.device, model.dtype),
@@ -433,6 +449,16 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
             step=step,
             time=step * settings.time_step,
         )
+    for body, part in zip(bodies, state.split(), strict=True):
+        cast("Trajectory", body.trajectory).keep(
+            {
+                "step": step,
+                "compressibility": body.compressibility,
+                "random": body.random.bit_generator.state,
+                **{name: _host(getattr(part, name)).tolist() for name in ("positions", "momenta", "cell")},
+            },
+            body.frames[-1],
+        )
 
 
 def _series(body: _Body) -> TimeSeries | None:
@@ -481,6 +507,7 @@ def _completed(
         drift=drift[0] if drift else None,
         trajectory=trajectory.path if trajectory is not None else None,
         warnings=tuple(warnings),
+        is_reliable=not warnings,
     )
 
 

@@ -10,8 +10,10 @@ from pymatgen.analysis.elasticity import Deformation, ElasticTensor, Strain, Str
 from pymatgen.analysis.elasticity.elastic import get_strain_state_dict
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from matris.properties.crossings import crossings_of_cells, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.strained_cells import relax_strained
+from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ STRAINS = (-0.01, -0.005, 0.005, 0.01)
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
+_ASYMMETRIC = 0.03  # of the largest constant: C of an energy is symmetric, and noise of float32 leaves 1e-3
+_MISFIT = 0.02  # residual relative to the largest stress; smooth stresses have 1e-3
 _NONLINEAR = 0.05  # of the largest constant: above it, a warning asks for smaller strains
 _SAME = 2e-4  # of a strain's size: two strains closer than this are equal by symmetry; the noise of a relaxed lattice
 _ZERO = 1e-3  # of a strain's size: smaller components of a rotated strain are noise of a relaxed lattice
@@ -57,6 +61,8 @@ class ElasticFit:
         constant.
     stress
         Second Piola–Kirchhoff stress of the unstrained cell, shape (6,), GPa.
+    largest_stress
+        Largest component of the stresses that were fitted, less that of the unstrained cell, GPa.
     """
 
     tensor: NDArray[np.float64]
@@ -64,6 +70,26 @@ class ElasticFit:
     residual: float
     nonlinearity: float
     stress: NDArray[np.float64]
+    largest_stress: float
+
+    @property
+    def asymmetry(self) -> float:
+        """Largest difference of two constants C_ij and C_ji as fitted, GPa: zero for the derivative of an energy."""
+        return float(np.abs(self.raw - self.raw.T).max())
+
+    def doubts(self) -> list[str]:
+        """Reasons why the constants are not those of a smooth energy; empty if all checks pass."""
+        largest, doubts = float(np.abs(self.raw).max()), []
+        if self.asymmetry > _ASYMMETRIC * largest:
+            doubts.append(f"the fitted constants are not symmetric: C_ij and C_ji differ by {self.asymmetry:.1f} GPa")
+        if self.residual > _MISFIT * self.largest_stress:
+            doubts.append(
+                f"stresses are not smooth in the strain: residual of {self.residual:.2g} GPa, of stresses up to "
+                f"{self.largest_stress:.2g} GPa"
+            )
+        if self.nonlinearity > _NONLINEAR:
+            doubts.append(f"constants change by {self.nonlinearity:.0%} with the size of the strain: use smaller ones")
+        return doubts
 
     @property
     def eigenvalues(self) -> NDArray[np.float64]:
@@ -185,7 +211,7 @@ def elastic(
         return relax_strained([start.structure for start in starts], groups, relaxer)
 
     def analyse(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord]) -> ElasticRecord:
-        return _record(start, plan, cells, relax_first)
+        return _record(start, plan, cells, relax_first, cutoffs_of(potential))
 
     return derive(ElasticRecord, starts, plan, compute, analyse)
 
@@ -320,6 +346,7 @@ def fit_tensor(
         for rotation in [np.eye(3), *rotations]:
             strains.append(Strain(rotation @ strain @ rotation.T).zeroed(_ZERO * np.abs(strain).max()))
             responses.append(GPA * rotation @ stress @ rotation.T)
+    largest = max(float(np.abs(response - GPA * unstrained).max()) for response in responses)
     modes = get_strain_state_dict(strains, responses, eq_stress=GPA * unstrained)
     raw, change, residuals = np.zeros((6, 6)), np.zeros((6, 6)), []
     for mode, state in enumerate(np.eye(6)):
@@ -340,26 +367,36 @@ def fit_tensor(
         residual=float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))),
         nonlinearity=float(np.abs(change).max() / np.abs(raw).max()),
         stress=GPA * Stress(unstrained).voigt,
+        largest_stress=largest,
     )
 
 
-def _record(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool) -> ElasticRecord:
+def _record(
+    start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool, cutoffs: Sequence[float]
+) -> ElasticRecord:
     """Analyse one material."""
     names = [f"strain {_name(strain)}" for strain, _ in plan.cells]
     check_cells(cells, names)
     if start.stress is None:
         raise UnusableCellError("the model gives no stress")
     fit = fit_tensor(plan, _stresses(plan, cells), start.stress)
-    warnings = []
-    if fit.nonlinearity > _NONLINEAR:
-        warnings.append(f"constants change by {fit.nonlinearity:.0%} with the size of the strain: use smaller ones")
-    if not fit.stable:
+    doubts, warnings = fit.doubts(), []
+    if warning := vacuum_warning(plan.structure):
+        doubts.insert(0, warning)
+    elif not fit.stable:
         warnings.append(f"mechanically unstable: lowest eigenvalue of C is {fit.eigenvalues[0]:.1f} GPa")
+    crossings = crossings_of_cells(plan.structure, [cell.structure for cell in cells if cell.structure], cutoffs)
     if relaxed:
         cells, names = [*cells, start], [*names, "no strain"]
     state, unconverged = convergence(cells, names)
     return ElasticRecord(
-        index=start.index, state=state, structure=plan.structure, fit=fit, warnings=(*warnings, *unconverged)
+        index=start.index,
+        state=state,
+        structure=plan.structure,
+        fit=fit,
+        warnings=(*warnings, *doubts, *map(str, crossings), *unconverged),
+        is_reliable=not doubts and state == "converged",
+        crossings=crossings,
     )
 
 

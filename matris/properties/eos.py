@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
-from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
+from matris.properties.crossings import crossings_of_cells, cutoffs_of
+from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
+from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ase import Atoms
+    from numpy.typing import NDArray
     from pymatgen.core import Structure
     from torch_sim.models.interface import ModelInterface
 
@@ -29,6 +33,10 @@ EQUATIONS = ("birch_murnaghan", "murnaghan", "vinet")
 Eulerian strain; F. D. Murnaghan, Proc. Natl. Acad. Sci. 30, 244 (1944), a bulk modulus linear in pressure; P. Vinet et
 al., Phys. Rev. B 35, 1945 (1987), the universal equation."""
 
+_B1 = (1.0, 10.0)  # derivatives of the bulk modulus of crystals: 2 to 8
+_MISFIT = 0.02  # root mean square residual, relative to the range of the energies; smooth curves have 1e-4
+_WORK = 0.03  # the same for energies against the work of the pressures
+_SPREAD = 0.15  # relative difference of the bulk moduli of two equations
 _POINTS = 5  # at least: four parameters, and one more for a residual
 
 
@@ -107,8 +115,9 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
     if len(v) < _POINTS:
         raise ValueError(f"{len(v)} volumes are too few: at least {_POINTS}")
-    curve = np.polynomial.Polynomial.fit(v, e, 2).convert()
-    v0 = -curve.coef[1] / (2 * curve.coef[2]) if curve.coef[2] > 0 else np.nan
+    coefficients = np.polynomial.Polynomial.fit(v, e, 2).convert().coef  # zeros at the end are cut off
+    slope, curvature = np.pad(coefficients, (0, 3 - len(coefficients)))[1:]
+    v0 = -slope / (2 * curvature) if curvature > 0 else np.nan
     if not v.min() <= v0 <= v.max():
         raise ValueError(f"the energy has no minimum between {v.min():.2f} and {v.max():.2f} Å³")
     from pymatgen.analysis.eos import EOS, EOSError  # loads matplotlib
@@ -128,6 +137,83 @@ def fit_eos(volumes: Sequence[float], energies: Sequence[float], n_atoms: int, e
     )
 
 
+def curve_doubts(
+    volumes: Sequence[float],
+    energies: Sequence[float],
+    n_atoms: int,
+    fits: Sequence[EosFit],
+    pressures: Sequence[float] | None = None,
+) -> list[str]:
+    """
+    Reasons why a curve of energies is not that of one smooth crystal, or a fit does not describe it.
+
+    Parameters
+    ----------
+    volumes, energies
+        Volumes (Å³), ascending, and energies (eV) of the same cell, scaled.
+    n_atoms
+        Number of atoms in the cell.
+    fits
+        Equations of state fitted to the curve.
+    pressures
+        Pressures of the cells, GPa, whose work must be the difference of the energies; None if unknown.
+
+    Returns
+    -------
+    list of str
+        Empty if residuals, convexity, minimum, pressure derivative, agreement of the equations and work are as they
+        should be.
+
+    Examples
+    --------
+    >>> volumes = [38.0, 39.0, 40.0, 41.0, 42.0, 43.0]
+    >>> jump = [-9.97, -9.99, -10.0, -9.95, -9.93, -9.90]
+    >>> curve_doubts(volumes, jump, 2, [fit_eos(volumes, jump, 2, "birch_murnaghan")])[0]
+    'the energy is not convex in the volume: not one smooth curve'
+    """
+    v, e = np.asarray(volumes, dtype=float), np.asarray(energies, dtype=float)
+    doubts, spread = [], float(np.ptp(e)) / n_atoms
+    slopes = np.diff(e) / np.diff(v)
+    if (np.diff(slopes) <= 0).any():
+        doubts.append("the energy is not convex in the volume: not one smooth curve")
+    if poor := [fit for fit in fits if fit.residual > _MISFIT * spread]:
+        values = ", ".join(f"{1e3 * fit.residual:.2g} ({fit.equation})" for fit in poor)
+        doubts.append(f"residuals in meV/atom of {values}, of energies that differ by {1e3 * spread:.2g}")
+    if strange := [fit for fit in fits if not _B1[0] <= fit.b1 <= _B1[1]]:
+        values = ", ".join(f"{fit.b1:.1f} ({fit.equation})" for fit in strange)
+        doubts.append(f"B0' of {values} is outside of {_B1[0]:g} to {_B1[1]:g}")
+    if outside := [fit for fit in fits if not v.min() <= fit.v0 <= v.max()]:
+        values = ", ".join(f"{fit.v0:.2f} ({fit.equation})" for fit in outside)
+        doubts.append(f"V0 in Å³ of {values} lies outside of the computed volumes")
+    if negative := [fit for fit in fits if fit.b0 <= 0]:
+        values = ", ".join(f"{fit.b0:.1f} ({fit.equation})" for fit in negative)
+        doubts.append(f"B0 in GPa of {values} is not positive")
+    moduli = [fit.b0 for fit in fits]
+    if len(moduli) > 1 and max(moduli) - min(moduli) > _SPREAD * max(moduli):
+        doubts.append(f"equations of state disagree: B0 from {min(moduli):.0f} to {max(moduli):.0f} GPa")
+    if pressures is not None:
+        doubts += _work_doubts(v, e, n_atoms, fits[:1], np.asarray(pressures, dtype=float) / GPA)
+    return doubts
+
+
+def _work_doubts(
+    v: NDArray[np.float64],
+    e: NDArray[np.float64],
+    n_atoms: int,
+    fits: Sequence[EosFit],
+    pressures: NDArray[np.float64],
+) -> list[str]:
+    """Doubts from the comparison of energies with the work of the pressures (eV/Å³)."""
+    curve = CubicSpline(v, pressures)
+    difference = e + curve.antiderivative()(v)
+    error = float(np.std(difference))
+    if error <= _WORK * float(np.ptp(e)):
+        return []
+    moduli = [(fit.b0, -GPA * fit.v0 * float(curve(fit.v0, 1))) for fit in fits if v.min() <= fit.v0 <= v.max()]
+    known = [f"; B0 is {b0:.0f} GPa from the energies, {other:.0f} GPa from the stresses" for b0, other in moduli]
+    return [f"energies and stresses disagree by {1e3 * error / n_atoms:.2g} meV/atom{''.join(known)}"]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EosRecord(PropertyRecord):
     """
@@ -137,12 +223,15 @@ class EosRecord(PropertyRecord):
     ----------
     volumes, energies
         Volumes (Å³) and energies (eV) of the scaled cells.
+    pressures
+        Their pressures, GPa; None if the model gives no stress.
     fits
         One fit for each equation.
     """
 
     volumes: tuple[float, ...] = ()
     energies: tuple[float, ...] = ()
+    pressures: tuple[float, ...] | None = None
     fits: tuple[EosFit, ...] = ()
 
 
@@ -209,7 +298,7 @@ def eos(
         return relaxer.groups([cells or [] for cells in plans])
 
     def analyse(start: RelaxRecord, _: list[Structure], cells: Sequence[RelaxRecord]) -> EosRecord:
-        return _record(start, cells, volumes, equations)
+        return _record(start, cells, volumes, equations, cutoffs_of(potential))
 
     return derive(EosRecord, relaxer.materials(structures), plan, compute, analyse)
 
@@ -221,21 +310,47 @@ def scaled(structure: Structure, volume: float) -> Structure:
     return cell
 
 
+def pressures_of(cells: Sequence[RelaxRecord]) -> tuple[float, ...] | None:
+    """Pressures of cells, GPa; None if one has no stress."""
+    stresses = [cell.stress for cell in cells if cell.stress is not None]
+    if len(stresses) < len(cells):
+        return None
+    return tuple(-GPA * float(np.trace(stress)) / 3 for stress in stresses)
+
+
 def _record(
-    start: RelaxRecord, cells: Sequence[RelaxRecord], volumes: Sequence[float], equations: Sequence[str]
+    start: RelaxRecord,
+    cells: Sequence[RelaxRecord],
+    volumes: Sequence[float],
+    equations: Sequence[str],
+    cutoffs: Sequence[float],
 ) -> EosRecord:
     """Analyse one material."""
     names = [f"volume {volume:g}" for volume in volumes]
     check_cells(cells, names)
+    relaxed = cast("Structure", start.structure)
     v = tuple(float(cell.structure.volume) for cell in cells if cell.structure)
     e = tuple(float(cell.energy) for cell in cells if cell.energy is not None)
-    state, warnings = convergence([*cells, start], [*names, "the relaxed cell"])
+    empty = vacuum_warning(relaxed)
+    try:
+        fits = tuple(fit_eos(v, e, len(relaxed), equation) for equation in equations)
+    except ValueError as error:
+        raise UnusableCellError(f"{error}; {empty}" if empty else str(error)) from None
+    pressures = pressures_of(cells)
+    doubts = curve_doubts(v, e, len(relaxed), fits, pressures)
+    if empty:
+        doubts.insert(0, empty)
+    crossings = crossings_of_cells(relaxed, [cell.structure for cell in cells if cell.structure], cutoffs)
+    state, unconverged = convergence([*cells, start], [*names, "the relaxed cell"])
     return EosRecord(
         index=start.index,
         state=state,
         structure=start.structure,
-        warnings=warnings,
+        warnings=(*doubts, *map(str, crossings), *unconverged),
+        is_reliable=not doubts and state == "converged",
+        crossings=crossings,
         volumes=v,
         energies=e,
-        fits=tuple(fit_eos(v, e, len(cast("Structure", start.structure)), equation) for equation in equations),
+        pressures=pressures,
+        fits=fits,
     )

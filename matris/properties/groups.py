@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
+    from matris.properties.crossings import Crossing
     from matris.relaxation.records import RelaxRecord
 
 type State = Literal["converged", "max_steps", "completed", "failed"]
@@ -37,6 +38,10 @@ class PropertyRecord:
         The relaxed cell (after molecular dynamics the last one); None if there is none.
     warnings
         Caveats about the results.
+    is_reliable
+        Whether all cells converged and the results passed their checks; a warning names each check that failed.
+    crossings
+        Neighbor shells that cross a cutoff of the potential within the strains or displacements used.
     error
         Reason of a failure; None if there was none.
     """
@@ -45,6 +50,8 @@ class PropertyRecord:
     state: State
     structure: Structure | None = None
     warnings: tuple[str, ...] = ()
+    is_reliable: bool = False
+    crossings: tuple[Crossing, ...] = ()
     error: str | None = None
 
     @classmethod

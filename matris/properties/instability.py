@@ -11,6 +11,8 @@ import numpy as np
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 from pymatgen.core import Structure
 
+from matris.structures import MASSES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -115,7 +117,9 @@ def distorted(phonopy: Phonopy, mode: UnstableMode) -> Structure:
     waves = waves * mode.eigenvector[atoms] / np.sqrt(primitive.masses)[atoms, None]
     moves = (waves * np.exp(-0.5j * np.angle((waves**2).sum()))).real
     moves *= _KICK / np.linalg.norm(moves, axis=1).max()
-    return Structure(cell.lattice, cell.species, cell.cart_coords + moves, coords_are_cartesian=True)
+    moved = Structure(cell.lattice, cell.species, cell.cart_coords + moves, coords_are_cartesian=True)
+    moved.add_site_property(MASSES, primitive.masses[atoms].tolist())
+    return moved
 
 
 def commensurate_cell(qpoint: NDArray[np.float64], largest: int) -> NDArray[np.int64]:

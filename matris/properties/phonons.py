@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Self, cast
 import numpy as np
 import spglib
 from phonopy import Phonopy
-from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import guess_primitive_matrix
 from phonopy.structure.symmetry import symmetrize_borns_and_epsilon
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 from scipy.constants import N_A, e
 
-from matris.properties.groups import PropertyRecord, Relaxer, check_cells, convergence, derive
+from matris.constraints import freedom_of
+from matris.properties.band_path import band_path
+from matris.properties.crossings import crossings_of_displacements, cutoffs_of
+from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
+from matris.properties.linearity import Linearity, linearity, second_length
+from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +45,13 @@ MESH = 60.0
 
 Free energies are converged to 1e-4 eV at 300 K."""
 
-_BAND_POINTS = 51  # on each segment of the path
+_DISPLACEMENTS = (1e-3, 0.3)  # Å: below, forces are noise; above, atoms are in another place
+_SAME_MASS = 1e-6  # relative difference of two masses that are one
+_NOTHING = 1e-9  # eV/Å
+_NO_FORCES = (
+    "no forces: no atom feels the displacement of another one, so there are no phonons; the atoms are farther apart "
+    "than the cutoff of the potential"
+)
 _SMEARING = 0.01  # of the range of frequencies; the tetrahedron method misses part of a narrow peak on this mesh
 
 
@@ -55,17 +65,29 @@ class PhononSettings:
     min_length
         Minimum distance between opposite faces of the supercell, Å.
     displacement
-        Length of the displacements, Å.
+        Length of the displacements, Å. With 0.01 Å, forces of MatRIS networks are not linear in crystals with straight
+        bond angles, see `matris.properties.linearity`.
     symprec
         Tolerance for symmetry, Å.
     temperatures
         Temperatures of the thermal properties, K.
+
+    Raises
+    ------
+    ValueError
+        If the displacement is not between 0.001 and 0.3 Å.
     """
 
     min_length: float = 12.0
-    displacement: float = 0.01
+    displacement: float = 0.03
     symprec: float = 1e-3
     temperatures: tuple[float, ...] = tuple(float(t) for t in range(0, 1001, 10))
+
+    def __post_init__(self) -> None:
+        """Check the length of the displacements."""
+        low, high = _DISPLACEMENTS
+        if not low <= self.displacement <= high:
+            raise ValueError(f"displacement must be from {low:g} to {high:g} Å, got {self.displacement}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +171,13 @@ class PhononRecord(PropertyRecord):
         Energy of `structure`, eV.
     phonons
         The results; None if failed.
+    linearity
+        Force constant of one atom from two lengths of its displacement; None if failed.
     """
 
     energy: float | None = None
     phonons: Phonons | None = None
+    linearity: Linearity | None = None
 
     @classmethod
     def failed(cls, start: RelaxRecord, error: str | None) -> Self:
@@ -226,21 +251,22 @@ def phonons(
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)
+        second, cell = second_length(phonopy)
         if (given := charges[start.index]) is not None:
             correct_long_waves(phonopy, given, chosen.symprec)
-        return phonopy, cells
+        return phonopy, [*cells, cell], second
 
     def compute(plans: Sequence[_Plan | None]) -> list[list[RelaxRecord]]:
         return replace(relaxer, max_steps=0).groups([plan[1] if plan else [] for plan in plans])
 
     def analyse(start: RelaxRecord, plan: _Plan, cells: Sequence[RelaxRecord]) -> PhononRecord:
-        return _record(start, plan[0], cells, chosen)
+        return _record(start, plan, cells, chosen, cutoffs_of(potential))
 
     records = derive(PhononRecord, relaxer.materials(structures), plan, compute, analyse)
     return _followed(records, relaxer) if follow_instabilities else records
 
 
-type _Plan = tuple[Phonopy, list[Structure]]
+type _Plan = tuple[Phonopy, list[Structure], int]
 
 
 def displaced(
@@ -271,7 +297,8 @@ def displaced(
     phonopy = Phonopy(
         cell,
         supercell_matrix=matrix,
-        primitive_matrix=guess_primitive_matrix(cell, symprec=settings.symprec),
+        # phonopy's symmetry does not see masses
+        primitive_matrix=np.eye(3) if has_mixed_isotopes(cell) else guess_primitive_matrix(cell, settings.symprec),
         symprec=settings.symprec,
     )
     phonopy.generate_displacements(distance=settings.displacement)
@@ -295,10 +322,11 @@ def supercell_matrix(structure: Structure, min_length: float, symprec: float) ->
     Returns
     -------
     ndarray
-        Shape (3, 3), in phonopy's convention: columns are the vectors of the supercell in those of the structure.
+        Shape (3, 3), in phonopy's convention: columns are the vectors of the supercell in those of the structure, all
+        reversed if the structure is left-handed.
     """
-    lattice = structure.lattice.matrix
-    cell = (lattice, structure.frac_coords, [site.specie.Z for site in structure])
+    lattice, frac_coords = _right_handed(structure)
+    cell = (lattice, frac_coords, [site.specie.Z for site in structure])
     symmetry = spglib.get_symmetry_dataset(cell, symprec=symprec)
     conventional = np.eye(3) if symmetry is None else np.linalg.inv(symmetry.transformation_matrix)
     if np.abs(conventional - conventional.round()).max() > 1e-3 or abs(np.linalg.det(conventional)) < 0.5:  # noqa: PLR2004
@@ -361,8 +389,16 @@ def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]
         Phonopy's object with displacements; changed in place.
     forces
         Forces of the perfect supercell, then of the displaced supercells (eV/Å), shape (n, 3) each.
+
+    Raises
+    ------
+    UnusableCellError
+        If no displacement makes a force, as between atoms beyond the cutoff of the potential.
     """
-    phonopy.produce_force_constants([f - forces[0] for f in forces[1:]], show_drift=False)
+    changes = [f - forces[0] for f in forces[1:]]
+    if max(float(np.abs(change).max()) for change in changes) < _NOTHING:
+        raise UnusableCellError(_NO_FORCES)
+    phonopy.produce_force_constants(changes, show_drift=False)
     phonopy.symmetrize_force_constants(show_drift=False)
 
 
@@ -375,12 +411,12 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     phonopy
         Phonopy's object with force constants, and optionally `nac_params`.
     settings
-        Temperatures of the thermal properties.
+        Temperatures of the thermal properties, and tolerance for the symmetry of the path.
     """
-    path, labels, connections = get_band_qpoints_by_seekpath(phonopy.primitive, _BAND_POINTS)
-    phonopy.run_band_structure(path, path_connections=connections, labels=labels)
+    path = band_path(phonopy.primitive, settings.symprec)
+    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
     bands = phonopy.get_band_structure_dict()
-    mesh = phonopy.run_mesh(MESH)
+    mesh = phonopy.run_mesh(MESH, is_mesh_symmetry=not has_mixed_isotopes(phonopy.unitcell))
     width = _SMEARING * float(np.ptp(mesh.frequencies))
     phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
@@ -392,8 +428,8 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         qpoints=list(bands["qpoints"]),
         distances=list(bands["distances"]),
         frequencies=frequencies,
-        labels=list(labels),
-        connections=list(connections),
+        labels=path.labels,
+        connections=path.connections,
         dos_frequencies=np.asarray(dos["frequency_points"]),
         dos=np.asarray(dos["total_dos"]),
         temperatures=np.asarray(thermal["temperatures"]),
@@ -416,20 +452,30 @@ def _followed(records: Sequence[PhononRecord], relaxer: Relaxer) -> list[PhononR
 
 
 def _record(
-    start: RelaxRecord, phonopy: Phonopy, cells: Sequence[RelaxRecord], settings: PhononSettings
+    start: RelaxRecord,
+    plan: _Plan,
+    cells: Sequence[RelaxRecord],
+    settings: PhononSettings,
+    cutoffs: Sequence[float],
 ) -> PhononRecord:
     """Analyse one material."""
-    check_cells(cells, ["the supercell", *(f"displacement {i}" for i in range(1, len(cells)))])
-    find_force_constants(phonopy, [cell.forces for cell in cells if cell.forces is not None])
+    phonopy, _, chosen = plan
+    names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells) - 1)), "the shorter displacement"]
+    check_cells(cells, names)
+    *forces, second = [cell.forces for cell in cells if cell.forces is not None]
+    find_force_constants(phonopy, forces)
     phonons = analyse(phonopy, settings)
+    check = linearity(phonopy, chosen, forces, second)
+    doubts = [check.warning] if check.warning else []
     warnings = []
     if phonons.unstable_mode:
         warnings.append(f"dynamically unstable: a frequency of {-phonons.min_frequency:.2f}i THz")
     elif phonons.has_imaginary_modes:
-        warnings.append(
+        doubts.append(
             f"a frequency of {-phonons.min_frequency:.2f}i THz, but only at wave vectors between those commensurate "
             "with the supercell: try a larger supercell"
         )
+    crossings = crossings_of_displacements(phonopy, cutoffs)
     state, unconverged = convergence([start], ["the relaxed cell"])
     return PhononRecord(
         index=start.index,
@@ -437,19 +483,50 @@ def _record(
         structure=start.structure,
         energy=start.energy,
         phonons=phonons,
-        warnings=(*warnings, *unconverged),
+        linearity=check,
+        warnings=(*warnings, *doubts, *map(str, crossings), *unfixed(start), *unconverged),
+        is_reliable=not doubts and state == "converged",
+        crossings=crossings,
     )
 
 
+def unfixed(start: RelaxRecord) -> tuple[str, ...]:
+    """Warning for atoms that the input fixes, and that vibrate all the same."""
+    if start.structure is None or freedom_of(start.structure) is None:
+        return ()
+    return ("atoms that the input fixes are fixed while the cell relaxes, but vibrate as the others do",)
+
+
+def _right_handed(structure: Structure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lattice and fractional coordinates; the vectors of a left-handed cell, which phonopy cannot trim, reversed."""
+    sign = 1.0 if np.linalg.det(structure.lattice.matrix) > 0 else -1.0
+    return sign * np.asarray(structure.lattice.matrix), sign * np.asarray(structure.frac_coords)
+
+
 def to_phonopy(structure: Structure) -> PhonopyAtoms:
-    """Turn a structure into phonopy's atoms."""
+    """Turn a structure into phonopy's atoms: same positions and masses; reversed vectors if it is left-handed."""
+    lattice, frac_coords = _right_handed(structure)
     return PhonopyAtoms(
-        symbols=[site.specie.symbol for site in structure],
-        cell=structure.lattice.matrix,
-        scaled_positions=structure.frac_coords,
+        symbols=[_element(site.specie.Z).symbol for site in structure],
+        cell=lattice,
+        scaled_positions=frac_coords,
+        masses=masses_of(structure),
     )
 
 
 def to_structure(cell: PhonopyAtoms) -> Structure:
-    """Turn phonopy's atoms into a structure."""
-    return Structure(cell.cell, cell.symbols, cell.scaled_positions)
+    """Turn phonopy's atoms into a structure; masses become site properties where they are not those of the elements."""
+    natural = [float(_element(number).atomic_mass) for number in cell.numbers]
+    unusual = not np.allclose(cell.masses, natural, rtol=_SAME_MASS, atol=0)
+    properties = {MASSES: [float(mass) for mass in cell.masses]} if unusual else None
+    return Structure(cell.cell, cell.symbols, cell.scaled_positions, site_properties=properties)
+
+
+def has_mixed_isotopes(cell: PhonopyAtoms) -> bool:
+    """Whether atoms of one element have different masses."""
+    return any(np.ptp(cell.masses[cell.numbers == number]) > 0 for number in set(cell.numbers.tolist()))
+
+
+def _element(number: int) -> Element:
+    """Element by atomic number: D and T are H."""
+    return Element.from_Z(int(number))

@@ -10,9 +10,20 @@ import numpy as np
 from phonopy import PhonopyGruneisen, run_qha
 from scipy.constants import h, k
 
-from matris.properties.eos import fit_eos, scaled
+from matris.properties.crossings import crossings_of_cells, crossings_of_displacements, cutoffs_of
+from matris.properties.eos import EosFit, curve_doubts, fit_eos, pressures_of, scaled
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
-from matris.properties.phonons import MESH, TOLERANCE, PhononSettings, displaced, find_force_constants, supercell_matrix
+from matris.properties.linearity import linearity, second_length
+from matris.properties.phonons import (
+    MESH,
+    TOLERANCE,
+    PhononSettings,
+    displaced,
+    find_force_constants,
+    supercell_matrix,
+    unfixed,
+)
+from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -32,6 +43,8 @@ VOLUMES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)
 """Volumes of the scaled cells, relative to that of the relaxed cell. Most are larger: crystals expand when heated."""
 
 _POINTS = 5  # volumes at least: four parameters of an equation of state, and one more for a residual
+_STIFFENING = 0.01  # relative rise of the bulk modulus with temperature that counts as none
+_ROOM_TEMPERATURE = 300.0  # K, of the values that are queried
 _SLOWEST = 1e-2  # THz: Grüneisen parameters of slower modes are noise
 _KELVIN = 1e12 * h / k  # h / k in K per THz
 
@@ -191,11 +204,11 @@ def quasi_harmonic(
         return _plan(cast("Structure", start.structure), cells_of[start.index], volumes, chosen)
 
     def compute(plans: Sequence[_Plan | None]) -> list[list[RelaxRecord]]:
-        supercells = [[cell for _, group in plan or [] for cell in group] for plan in plans]
+        supercells = [[*(cell for _, group in p.volumes for cell in group), p.second] if p else [] for p in plans]
         return replace(relaxer, max_steps=0).groups(supercells)
 
     def analyse(start: RelaxRecord, plan: _Plan, supercells: Sequence[RelaxRecord]) -> QhaRecord:
-        return _record(start, cells_of[start.index], plan, supercells, volumes, chosen)
+        return _record(start, cells_of[start.index], plan, supercells, volumes, chosen, cutoffs_of(potential))
 
     return derive(QhaRecord, starts, plan, compute, analyse)
 
@@ -216,7 +229,14 @@ def check_grid(volumes: Sequence[float], temperatures: Sequence[float]) -> None:
         raise ValueError(f"temperatures must start at 0 K, got {temperatures[0]:g} K")
 
 
-type _Plan = list[tuple[Phonopy, list[Structure]]]
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Displaced supercells at each volume, and one displacement of the volume next to the relaxed one, shortened."""
+
+    volumes: list[tuple[Phonopy, list[Structure]]]
+    middle: int
+    chosen: int
+    second: Structure
 
 
 def _plan(
@@ -225,7 +245,9 @@ def _plan(
     """Displaced supercells at each volume, with one supercell matrix for all volumes."""
     check_cells(cells, _names(volumes))
     matrix = supercell_matrix(structure, settings.min_length, settings.symprec)
-    return [displaced(cell.structure, settings, matrix) for cell in cells if cell.structure is not None]
+    groups = [displaced(cell.structure, settings, matrix) for cell in cells if cell.structure is not None]
+    middle = int(np.abs(np.array(volumes) - 1).argmin())
+    return _Plan(groups, middle, *second_length(groups[middle][0]))
 
 
 def _names(volumes: Sequence[float]) -> list[str]:
@@ -239,14 +261,22 @@ def _record(
     supercells: Sequence[RelaxRecord],
     volumes: Sequence[float],
     settings: PhononSettings,
+    cutoffs: Sequence[float],
 ) -> QhaRecord:
     """Analyse one material."""
+    relaxed = cast("Structure", start.structure)
     names, queue = _names(volumes), iter(supercells)
-    stable, dropped = [], []
-    for name, (phonopy, group), cell in zip(names, plan, cells, strict=True):
+    stable, dropped, doubts = [], [], []
+    second = supercells[-1]
+    check_cells([second], [f"{names[plan.middle]}, the shorter displacement"])
+    for number, (name, (phonopy, group), cell) in enumerate(zip(names, plan.volumes, cells, strict=True)):
         evaluated = [next(queue) for _ in group]
         check_cells(evaluated, [f"{name}, supercell {i}" for i in range(len(evaluated))])
-        find_force_constants(phonopy, [supercell.forces for supercell in evaluated if supercell.forces is not None])
+        forces = [supercell.forces for supercell in evaluated if supercell.forces is not None]
+        find_force_constants(phonopy, forces)
+        if number == plan.middle and second.forces is not None:
+            check = linearity(phonopy, plan.chosen, forces, second.forces)
+            doubts += [check.warning] if check.warning else []
         lowest = float(np.min(phonopy.run_mesh(MESH).frequencies))
         if lowest < -TOLERANCE:
             dropped.append(f"{name} ({-lowest:.2f}i THz)")
@@ -256,26 +286,48 @@ def _record(
         raise UnusableCellError(
             f"imaginary modes at {', '.join(dropped)}: {len(stable)} volumes are left, of {_POINTS} needed"
         )
-    result, outside = _fit([p for p, _ in stable], [c.energy or 0.0 for _, c in stable], settings)
+    used = [cell for _, cell in stable]
+    result, outside, static = _fit([p for p, _ in stable], [c.energy or 0.0 for c in used], settings)
+    doubts += curve_doubts(
+        result.volumes.tolist(), result.energies.tolist(), len(relaxed), [static], pressures_of(used)
+    )
+    doubts += _thermal_doubts(result)
+    if warning := vacuum_warning(relaxed):
+        doubts.insert(0, warning)
     warnings = []
     if dropped:
         warnings.append(f"left out for imaginary modes: {', '.join(dropped)}")
     if outside is not None:
-        warnings.append(f"from {outside:g} K on the volume lies outside of the computed ones")
+        message = f"from {outside:g} K on the volume lies outside of the computed ones"
+        (doubts if outside <= _ROOM_TEMPERATURE else warnings).append(message)
+    crossings = crossings_of_cells(relaxed, [cell.structure for cell in used if cell.structure], cutoffs)
+    crossings += crossings_of_displacements(plan.volumes[plan.middle][0], cutoffs)
     state, unconverged = convergence([*cells, start], [*names, "the relaxed cell"])
     return QhaRecord(
         index=start.index,
         state=state,
         structure=start.structure,
         thermodynamics=result,
-        warnings=(*warnings, *unconverged),
+        warnings=(*warnings, *doubts, *dict.fromkeys(map(str, crossings)), *unfixed(start), *unconverged),
+        is_reliable=not doubts and state == "converged",
+        crossings=crossings,
     )
+
+
+def _thermal_doubts(result: QuasiHarmonic) -> list[str]:
+    """Reasons why thermodynamics are not those of a crystal that is heated; empty if all checks pass."""
+    moduli, temperatures = result.bulk_moduli, result.temperatures
+    highest = int(np.argmax(moduli))
+    if moduli[highest] <= (1 + _STIFFENING) * moduli[0]:
+        return []
+    change = f"from {moduli[0]:.1f} GPa to {moduli[highest]:.1f} GPa at {temperatures[highest]:g} K"
+    return [f"the bulk modulus rises with temperature, {change}: free energies are not smooth in the volume"]
 
 
 def _fit(
     phonopys: Sequence[Phonopy], energies: Sequence[float], settings: PhononSettings
-) -> tuple[QuasiHarmonic, float | None]:
-    """Thermodynamics, and the temperature from which on the volume is extrapolated (None if it never is)."""
+) -> tuple[QuasiHarmonic, float | None, EosFit]:
+    """Thermodynamics, the temperature from which on the volume is extrapolated (None if never), and the static fit."""
     atoms = len(phonopys[0].unitcell)
     cells = atoms / len(phonopys[0].primitive)  # primitive cells in a cell
     temperatures = list(settings.temperatures)
@@ -290,20 +342,24 @@ def _fit(
     capacity = np.gradient(qha.enthalpy_temperature, qha.temperatures) * cells
     capacity[0] = 0.0  # the third law
     outside = qha.temperatures[qha.equilibrium_volumes > qha.volumes.max()]
-    return QuasiHarmonic(
-        volumes=volumes,
-        energies=np.array(energies),
-        bulk_modulus=static.b0,
-        temperatures=qha.temperatures,
-        helmholtz=qha.helmholtz_volume * cells,
-        volume=qha.equilibrium_volumes * cells,
-        thermal_expansion=qha.thermal_expansion,
-        gibbs=qha.gibbs_free_energies * cells,
-        bulk_moduli=qha.bulk_moduli * GPA,
-        heat_capacity=capacity,
-        thermal_gruneisen=qha.gruneisen_parameters,
-        gruneisen=_gruneisen(phonopys, static.v0 / cells),
-    ), (float(outside[0]) if len(outside) else None)
+    return (
+        QuasiHarmonic(
+            volumes=volumes,
+            energies=np.array(energies),
+            bulk_modulus=static.b0,
+            temperatures=qha.temperatures,
+            helmholtz=qha.helmholtz_volume * cells,
+            volume=qha.equilibrium_volumes * cells,
+            thermal_expansion=qha.thermal_expansion,
+            gibbs=qha.gibbs_free_energies * cells,
+            bulk_moduli=qha.bulk_moduli * GPA,
+            heat_capacity=capacity,
+            thermal_gruneisen=qha.gruneisen_parameters,
+            gruneisen=_gruneisen(phonopys, static.v0 / cells),
+        ),
+        (float(outside[0]) if len(outside) else None),
+        static,
+    )
 
 
 def _gruneisen(phonopys: Sequence[Phonopy], volume: float) -> Gruneisen:

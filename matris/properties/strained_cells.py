@@ -9,8 +9,9 @@ import numpy as np
 from phonopy import Phonopy
 from pymatgen.core import Structure
 
+from matris.constraints import freedom_of
 from matris.properties.groups import attempt
-from matris.properties.phonons import to_phonopy, to_structure
+from matris.properties.phonons import PhononSettings, to_phonopy, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matris.relaxation.records import RelaxRecord
 
 _ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain; FIRE takes cells that need more
-_DISPLACEMENT = 0.01  # Å, for force constants
+_DISPLACEMENT = PhononSettings.displacement  # Å, for force constants
 _SOFT = 0.05  # eV/Å²: crystals with softer or unstable modes are left to FIRE
 _FARTHEST = 0.2  # Å: a longer step is no linear response to a small strain
 _DEAREST = 20  # displaced cells for each strained cell, from which on FIRE is cheaper
@@ -54,7 +55,10 @@ def relax_strained(
     evaluator = replace(relaxer, max_steps=0)
     records = evaluator.groups(groups)
     unrelaxed = [any(record.state == "max_steps" for record in group) for group in records]
-    crystals = [start if moves else None for start, moves in zip(starts, unrelaxed, strict=True)]
+    crystals = [
+        start if moves and start is not None and freedom_of(start) is None else None  # FIRE honours fixed atoms
+        for start, moves in zip(starts, unrelaxed, strict=True)
+    ]
     inverses = _inverses(crystals, [len(group) for group in groups], evaluator)
     active = {
         (i, j)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from io import StringIO
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
@@ -16,6 +18,7 @@ from matris.files.whole_file import whole_file
 from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,9 +32,11 @@ class Trajectory:
     """
     A trajectory file, readable by ASE and OVITO at any time.
 
-    Each frame is one write, so that a killed process leaves only whole frames. The first frame empties the file: a run
-    that was killed starts from the beginning. `finish` writes the results of a complete run beside the trajectory;
-    `results` reads them, so that a complete run is not repeated.
+    Each frame is one write, so that a killed process leaves only whole frames. With each frame `keep` writes the state
+    of the run to a file beside it, in full precision. `resume` reads it and cuts the trajectory after the frame of that
+    state: a run that was killed goes on from there. `finish` writes the results of a complete run beside the
+    trajectory; `results` reads them, so that a complete run is not repeated. A trajectory that cannot be continued is
+    renamed, never overwritten.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ class Trajectory:
         self._header = header
         self._results = self.path.with_suffix(".json")
         self._masses = masses_of(structure) if MASSES in structure.site_properties else None  # else ASE's
+        self._state = self.path.with_suffix(".state")
+        self._series = self.path.with_suffix(".series")
         self._begun = False
 
     def add(
@@ -116,12 +123,55 @@ class Trajectory:
         text = StringIO()
         write_extxyz(text, [atoms])
         if not self._begun:
-            self._results.unlink(missing_ok=True)
-        with self.path.open("ab" if self._begun else "wb", buffering=0) as file:
-            rest = memoryview(text.getvalue().encode())
-            while rest:
-                rest = rest[file.write(rest) :]
+            self._set_aside()
+        _append(self.path, text.getvalue())
         self._begun = True
+
+    def _set_aside(self) -> None:
+        """Rename a trajectory that is there and cannot be continued."""
+        for path in (self._results, self._state, self._series):
+            path.unlink(missing_ok=True)
+        if self.path.exists():
+            names = (self.path.with_name(f"{self.path.stem}.old-{n}.extxyz") for n in count(1))
+            self.path.rename(next(name for name in names if not name.exists()))
+
+    def keep(self, state: dict[str, Any], row: Sequence[float]) -> None:
+        """
+        Keep the state of the run at the frame that was added last.
+
+        Parameters
+        ----------
+        state
+            All that the run needs to go on, as a JSON object.
+        row
+            Quantities of the frame; `resume` gives the rows of all frames.
+        """
+        _append(self._series, json.dumps(row) + "\n")
+        sizes = {"trajectory": self.path.stat().st_size, "series": self._series.stat().st_size}
+        with whole_file(self._state, sync=False) as draft:
+            draft.write_text(json.dumps({"header": self._header, "sizes": sizes, "state": state}))
+
+    def resume(self) -> tuple[dict[str, Any], list[tuple[float, ...]]] | None:
+        """
+        Go on with a run that did not end: cut off what was written after its last state.
+
+        Returns
+        -------
+        tuple or None
+            State and rows that `keep` was given; None if there is nothing to continue.
+        """
+        try:
+            content = json.loads(self._state.read_text())
+            sizes = {self.path: content["sizes"]["trajectory"], self._series: content["sizes"]["series"]}
+            if content["header"] != self._header or any(path.stat().st_size < n for path, n in sizes.items()):
+                return None
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        for path, size in sizes.items():
+            os.truncate(path, size)
+        rows = [tuple(json.loads(line)) for line in self._series.read_text().splitlines()]
+        self._begun = True
+        return content["state"], rows
 
     def results(self) -> dict[str, Any] | None:
         """Read the results that `finish` wrote; None if the trajectory is not complete."""
@@ -138,3 +188,13 @@ class Trajectory:
         """Write the results of a complete run, atomically."""
         with whole_file(self._results) as draft, draft.open("w") as file:
             json.dump({"header": self._header, "results": results}, file, cls=MontyEncoder)
+        self._state.unlink(missing_ok=True)
+        self._series.unlink(missing_ok=True)
+
+
+def _append(path: Path, text: str) -> None:
+    """Append a text in one write."""
+    with path.open("ab", buffering=0) as file:
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[file.write(rest) :]

@@ -18,6 +18,7 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from scipy.constants import atomic_mass
 
+from matris.files.stored_objects import decode_structure
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DynamicsSummary,
@@ -386,7 +387,7 @@ def make_document(
     """
     relaxed = arrays.structure is not None
     stored = arrays.structure or arrays.initial_structure
-    structure = Structure.from_dict(stored) if stored else None
+    structure = decode_structure(stored) if stored else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
     if relaxed and structure is not None and arrays.initial_structure is not None:
         initial_volume = Lattice(arrays.initial_structure["lattice"]["matrix"]).volume

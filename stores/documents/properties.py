@@ -25,6 +25,14 @@ class PropertyOutput(BaseModel):
     kind: str = Field(description="Kind of property: elastic, eos, phonon, qha or md.")
 
 
+class CrossingDocument(BaseModel):
+    """A neighbor shell that crosses a cutoff of the potential, where energies and forces jump."""
+
+    cutoff: float = Field(description="Cutoff, Å.")
+    distance: float = Field(description="Distance of the shell in the relaxed cell, Å.")
+    n_pairs: int = Field(description="Number of pairs of atoms that cross the cutoff.")
+
+
 class PropertyDocument(BaseModel):
     """
     Fields that the documents of all properties have.
@@ -39,6 +47,15 @@ class PropertyDocument(BaseModel):
     )
     error: str | None = Field(default=None, description="Why the calculation failed.")
     warnings: list[str] = Field(default_factory=list, description="Reasons to be careful with the results.")
+    is_reliable: bool | None = Field(
+        default=None,
+        description="Whether everything converged and the results passed all their checks; `warnings` name those that "
+        "failed. None in documents made before there were checks.",
+    )
+    crossings: list[CrossingDocument] = Field(
+        default_factory=list,
+        description="Neighbor shells that cross a cutoff of the potential within the strains or displacements used.",
+    )
 
     formula_pretty: str | None = Field(default=None, description="Reduced formula.")
     chemsys: str | None = Field(default=None, description="Chemical system: its elements, sorted, as Fe-Li-O.")
@@ -88,11 +105,16 @@ class ElasticDocument(PropertyDocument):
     young_modulus: float | None = Field(default=None, description="Young's modulus, GPa.")
     homogeneous_poisson: float | None = Field(default=None, description="Poisson's ratio of the polycrystal.")
     universal_anisotropy: float | None = Field(default=None, description="Universal anisotropy index; 0 if isotropic.")
-    is_mechanically_stable: bool | None = Field(default=None, description="Whether C is positive definite (Born).")
+    is_mechanically_stable: bool | None = Field(
+        default=None, description="Whether C is positive definite (Born); None for a cell with vacuum."
+    )
     eigenvalues: list[float] | None = Field(
         default=None, description="Eigenvalues of C in Voigt notation, GPa, ascending."
     )
     fit_residual: float | None = Field(default=None, description="Root-mean-square residual of the fit, GPa.")
+    asymmetry: float | None = Field(
+        default=None, description="Largest difference of C_ij and C_ji as fitted, before they are averaged, GPa."
+    )
     nonlinearity: float | None = Field(
         default=None, description="Relative change of the elastic constants between small and large strains."
     )
@@ -114,6 +136,7 @@ class EosDocument(PropertyDocument):
 
     volumes: list[float] = Field(default_factory=list, description="Volumes, Å³ per cell.")
     energies: list[float] = Field(default_factory=list, description="Energies at `volumes`, eV per cell.")
+    pressures: list[float] | None = Field(default=None, description="Pressures at `volumes`, GPa.")
     fits: list[EosFitDocument] = Field(default_factory=list, description="Fitted equations of state.")
 
 
@@ -134,8 +157,31 @@ class UnstableModeDocument(BaseModel):
     state: str | None = Field(default=None, description="State of that relaxation.")
 
 
+class LinearityDocument(BaseModel):
+    """Force constant of one atom for its own displacement, from two lengths of the displacement."""
+
+    element: str = Field(description="Symbol of the displaced atom.")
+    displacements: list[float] = Field(description="The two lengths, Å.")
+    force_constants: list[float] = Field(description="Restoring force by displacement at each length, eV/Å².")
+    frequencies: list[float] = Field(
+        description="Frequency of the atom among fixed atoms at each length, THz; imaginary frequencies are negative."
+    )
+    disagreement: float = Field(description="Difference of the two force constants, relative to the larger one.")
+
+
 class PhononDocument(PropertyDocument):
     """Harmonic phonons of one material. Bands, DOS and force constants are large fields."""
+
+    masses: list[float] | None = Field(
+        default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."
+    )
+    linearity: LinearityDocument | None = Field(
+        default=None, description="Check of one displacement at a second, shorter length."
+    )
+    mole_of: str | None = Field(
+        default=None,
+        description="What a mole counts in the thermal quantities: atoms. None in older documents: primitive cells.",
+    )
 
     supercell_matrix: list[list[int]] | None = Field(
         default=None, description="Supercell matrix in phonopy's convention."
@@ -150,11 +196,11 @@ class PhononDocument(PropertyDocument):
     has_imaginary_modes: bool | None = Field(default=None, description="Whether the structure is dynamically unstable.")
     temperatures: list[float] = Field(default_factory=list, description="Temperatures, K.")
     free_energies: list[float] = Field(
-        default_factory=list, description="Helmholtz free energies, J/mol of primitive cells."
+        default_factory=list, description="Helmholtz free energies, J per mole of atoms."
     )
-    entropies: list[float] = Field(default_factory=list, description="Entropies, J/K/mol of primitive cells.")
+    entropies: list[float] = Field(default_factory=list, description="Entropies, J/K per mole of atoms.")
     heat_capacities: list[float] = Field(
-        default_factory=list, description="Heat capacities at constant volume, J/K/mol of primitive cells."
+        default_factory=list, description="Heat capacities at constant volume, J/K per mole of atoms."
     )
     nsites_primitive: int | None = Field(default=None, description="Number of atoms in the primitive cell.")
     phonon_bandstructure: dict[str, Any] | None = Field(
@@ -184,6 +230,13 @@ class PhononDocument(PropertyDocument):
 class QhaDocument(PropertyDocument):
     """Quasi-harmonic thermodynamics of one material at zero pressure, per cell of `structure` unless noted."""
 
+    masses: list[float] | None = Field(
+        default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."
+    )
+    mole_of: str | None = Field(
+        default=None, description="What a mole counts in heat capacities: atoms. None in older documents: cells."
+    )
+
     volumes: list[float] = Field(
         default_factory=list, description="Volumes of the cells whose phonons were computed, Å³."
     )
@@ -198,7 +251,7 @@ class QhaDocument(PropertyDocument):
     gibbs_temperature: list[float] = Field(default_factory=list, description="Gibbs free energies, eV.")
     bulk_modulus_temperature: list[float] = Field(default_factory=list, description="Isothermal bulk moduli, GPa.")
     heat_capacity_p_numerical: list[float] = Field(
-        default_factory=list, description="Heat capacities at constant pressure, J/K/mol of cells."
+        default_factory=list, description="Heat capacities at constant pressure, J/K per mole of atoms."
     )
     gruneisen_temperature: list[float] = Field(
         default_factory=list, description="Thermal Grüneisen parameters, α B V / C_V."
@@ -217,6 +270,9 @@ class DynamicsDocument(PropertyDocument):
     """Molecular dynamics of one material. `structure`, `volume` and `symmetry` describe the last step."""
 
     state: Literal["completed", "failed"] = Field(description="completed or failed.")
+    masses: list[float] | None = Field(
+        default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."
+    )
     n_steps: int = Field(default=0, description="Number of time steps, including those before a failure.")
     n_frames: int = Field(default=0, description="Number of frames in `series` and in the trajectory.")
     mean_temperature: float | None = Field(

@@ -15,6 +15,8 @@ ROOM_TEMPERATURE = 300.0
 """Temperature of the summarised thermal properties (K)."""
 
 _SUMMARY_ERROR = 300  # characters kept of an error message; the property document keeps more
+_SUMMARY_WARNINGS = 4  # warnings kept, and
+_SUMMARY_WARNING = 120  # characters of each
 
 
 class PropertySummary(BaseModel):
@@ -22,6 +24,17 @@ class PropertySummary(BaseModel):
 
     state: str = Field(description="converged, max_steps, completed (molecular dynamics) or failed.")
     error: str | None = Field(default=None, description="Why the calculation failed.")
+    is_reliable: bool | None = Field(
+        default=None,
+        description="Whether everything converged and the results passed all checks; None if there were no checks.",
+    )
+    cutoff_crossings: int | None = Field(
+        default=None,
+        description="Number of the potential's cutoffs that neighbor shells cross within the strains or displacements.",
+    )
+    warnings: list[str] = Field(
+        default_factory=list, description="The first warnings, shortened; the property document has all."
+    )
     job_uuid: str | None = Field(default=None, description="Job whose output has the complete property document.")
     settings_digest: str | None = Field(default=None, description="Hash of the settings of the Maker.")
     computed_at: str | None = Field(default=None, description="When the property was computed, ISO 8601, UTC.")
@@ -112,16 +125,23 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     --------
     >>> document = {
     ...     "state": "converged",
-    ...     "nsites_primitive": 2,
+    ...     "mole_of": "atoms",
     ...     "temperatures": [200.0, 400.0],
-    ...     "heat_capacities": [40.0, 60.0],
+    ...     "heat_capacities": [20.0, 30.0],
     ... }
     >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
     25.0
     """
     values = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
     error = document.get("error")
-    common = {"state": document["state"], "error": error[:_SUMMARY_ERROR] if error else None, **about}
+    common = {
+        "state": document["state"],
+        "error": error[:_SUMMARY_ERROR] if error else None,
+        "is_reliable": document.get("is_reliable"),
+        "cutoff_crossings": None if document.get("crossings") is None else len(document["crossings"]),
+        "warnings": [text[:_SUMMARY_WARNING] for text in (document.get("warnings") or [])[:_SUMMARY_WARNINGS]],
+        **about,
+    }
     summary = SUMMARIES[kind].model_validate({**values, **common}).model_dump()
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value for name, value in summary.items()
@@ -140,7 +160,7 @@ def _eos(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _phonon(document: Mapping[str, Any]) -> dict[str, Any]:
     names = {"heat_capacity": "heat_capacities", "entropy": "entropies", "free_energy": "free_energies"}
-    n_atoms = document.get("nsites_primitive")
+    n_atoms = 1 if document.get("mole_of") == "atoms" else document.get("nsites_primitive")
     thermal = {one: _at_room_temperature(document, many) for one, many in names.items()}
     per_atom = {name: value / n_atoms for name, value in thermal.items() if value is not None and n_atoms}
     return {**document, **per_atom}

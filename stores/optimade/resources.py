@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols
 from pymatgen.core.periodic_table import DummySpecies
-from pymatgen.core.structure import Structure
 
 from matris.errors import StructureError
+from matris.files.stored_objects import decode_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pymatgen.core.structure import Structure
 
     from matris.stores.candidate_store import CandidateStore
 
@@ -191,7 +193,7 @@ def _resource(document: dict[str, Any], structure: dict[str, Any] | None) -> dic
     try:
         if structure is None:
             raise StructureError("its structure is missing")
-        return to_optimade(document, Structure.from_dict(structure))
+        return to_optimade(document, decode_structure(structure))
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # pymatgen raises these for damaged data
         reason = error if isinstance(error, StructureError) else f"its structure cannot be read: {error!r}"
         logger.warning("%s is not served: %s", document["document_id"], reason)

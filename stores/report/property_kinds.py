@@ -62,6 +62,17 @@ def _at_room(field: str, factor: float = 1.0) -> Read:
     return read
 
 
+def _per_mole(field: str, sites: str, factor: float = 1.0) -> Read:
+    """Read a thermal quantity at 300 K per mole of atoms; older documents have it per mole of cells with `sites`."""
+    at_room = _at_room(field, factor)
+
+    def read(document: Document) -> float | None:
+        value = at_room(document)
+        return value if value is None or document.get("mole_of") == "atoms" else value / document[sites]
+
+    return read
+
+
 def _highest(document: Document) -> float:
     """Highest frequency on the path, THz."""
     return max(max(map(max, segment)) for segment in document["phonon_bandstructure"]["frequencies"])
@@ -86,7 +97,7 @@ KINDS: dict[str, PropertyKind] = {
         title="Equations of state",
         mark="fits",
         columns={
-            "V0\nÅ³": lambda d: d["fits"][0]["v0"],
+            "V0\nÅ³/cell": lambda d: d["fits"][0]["v0"],
             "B0\nGPa": lambda d: d["fits"][0]["b0"],
             "B0'": lambda d: d["fits"][0]["b1"],
             "residual\nmeV/atom": lambda d: 1e3 * d["fits"][0]["residual"],
@@ -99,8 +110,8 @@ KINDS: dict[str, PropertyKind] = {
         columns={
             "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes
             "highest\nTHz": _highest,
-            "F(300 K)\nkJ/mol": _at_room("free_energies", 1e-3),
-            "Cv(300 K)\nJ/K/mol": _at_room("heat_capacities"),
+            "F(300 K)\nkJ/mol atoms": _per_mole("free_energies", "nsites_primitive", 1e-3),
+            "Cv(300 K)\nJ/K/mol atoms": _per_mole("heat_capacities", "nsites_primitive"),
             "imaginary": lambda d: d["has_imaginary_modes"],
         },
         plots=(plots.plot_phonons, plots.plot_thermal),
@@ -109,10 +120,10 @@ KINDS: dict[str, PropertyKind] = {
         title="Quasi-harmonic thermodynamics",
         mark="thermal_expansion",
         columns={
-            "V(300 K)\nÅ³": _at_room("volume_temperature"),
+            "V(300 K)\nÅ³/cell": _at_room("volume_temperature"),
             "expansion(300 K)\n10⁻⁶/K": _at_room("thermal_expansion", 1e6),
             "B(300 K)\nGPa": _at_room("bulk_modulus_temperature"),
-            "Cp(300 K)\nJ/K/mol": _at_room("heat_capacity_p_numerical"),
+            "Cp(300 K)\nJ/K/mol atoms": _per_mole("heat_capacity_p_numerical", "nsites"),
             "Grüneisen": lambda d: d["average_gruneisen"],
         },
         plots=(plots.plot_qha,),
@@ -123,7 +134,7 @@ KINDS: dict[str, PropertyKind] = {
         columns={
             "T\nK": lambda d: d["mean_temperature"],
             "P\nGPa": lambda d: d["mean_pressure"],
-            "V\nÅ³": lambda d: d["mean_volume"],
+            "V\nÅ³/cell": lambda d: d["mean_volume"],
             "Epot\neV/atom": lambda d: d["mean_potential_energy"],
             "drift\neV/atom/ps": lambda d: d["energy_drift"],
             "trajectory": lambda d: d["trajectory"] and Path(d["trajectory"]).name,

@@ -113,7 +113,7 @@ def plot_thermal(document: Document) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Left: free energy, kJ/mol. Right: entropy and heat capacity at constant volume, J/K/mol, with the Dulong–Petit
-        limit 3nR if the number n of atoms is known. All values are per mole of primitive cells.
+        limit 3R. All values are per mole of atoms.
 
     Raises
     ------
@@ -125,9 +125,10 @@ def plot_thermal(document: Document) -> go.Figure:
     >>> document = {
     ...     "formula_pretty": "MgO",
     ...     "temperatures": [0.0, 300.0],
-    ...     "free_energies": [14e3, 10e3],
-    ...     "entropies": [0.0, 27.0],
-    ...     "heat_capacities": [0.0, 37.0],
+    ...     "mole_of": "atoms",
+    ...     "free_energies": [7e3, 5e3],
+    ...     "entropies": [0.0, 13.5],
+    ...     "heat_capacities": [0.0, 18.5],
     ... }
     >>> [trace.name for trace in plot_thermal(document).data]
     ['F', 'S', 'C<sub>V</sub>']
@@ -135,24 +136,24 @@ def plot_thermal(document: Document) -> go.Figure:
     name, fields = read(document, "temperatures", "free_energies", "entropies", "heat_capacities")
     t = fields["temperatures"]
     figure = subplots(rows=1, cols=2, horizontal_spacing=0.11)
-    energy = np.asarray(fields["free_energies"], dtype=float) / 1e3
+    atoms = 1 if fields.get("mole_of") == "atoms" else fields["nsites_primitive"]  # older: per mole of cells
+    energy = np.asarray(fields["free_energies"], dtype=float) / (1e3 * atoms)
+    entropy, capacity = (np.asarray(fields[key], dtype=float) / atoms for key in ("entropies", "heat_capacities"))
     left = {"row": 1, "col": 1}
     right = {"row": 1, "col": 2}
     curve(figure, t, energy, "F", ACCENT, "%{y:.2f} kJ/mol", **left)
-    curve(figure, t, fields["entropies"], "S", SECOND, "%{y:.2f} J/K/mol", **right)
-    curve(figure, t, fields["heat_capacities"], "C<sub>V</sub>", THIRD, "%{y:.2f} J/K/mol", **right)
-    if fields.get("nsites_primitive"):
-        limit = 3 * R * fields["nsites_primitive"]
-        figure.add_hline(
-            y=limit,
-            line={"color": LINE, "width": 1, "dash": "dot"},
-            annotation={"text": "3nR", "font": {"color": LINE, "size": 12}},
-            annotation_position="bottom right",
-            **right,
-        )
+    curve(figure, t, entropy, "S", SECOND, "%{y:.2f} J/K/mol", **right)
+    curve(figure, t, capacity, "C<sub>V</sub>", THIRD, "%{y:.2f} J/K/mol", **right)
+    figure.add_hline(
+        y=3 * R,
+        line={"color": LINE, "width": 1, "dash": "dot"},
+        annotation={"text": "3R", "font": {"color": LINE, "size": 12}},
+        annotation_position="bottom right",
+        **right,
+    )
     figure.update_xaxes(title="temperature (K)")
-    figure.update_yaxes(title="F (kJ/mol of cells)", **left)
-    figure.update_yaxes(title="S, C<sub>V</sub> (J/K/mol of cells)", rangemode="tozero", **right)
+    figure.update_yaxes(title="F (kJ/mol of atoms)", **left)
+    figure.update_yaxes(title="S, C<sub>V</sub> (J/K/mol of atoms)", rangemode="tozero", **right)
     return titled(figure, f"{name}: harmonic thermodynamics", height=360)
 
 
@@ -280,7 +281,7 @@ def plot_qha(document: Document) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Four panels: volume (Å³ per cell), volumetric expansion (10⁻⁶/K), bulk modulus (GPa), heat capacity at
-        constant pressure (J/K/mol of cells).
+        constant pressure (J/K/mol of atoms).
 
     Raises
     ------
@@ -304,9 +305,11 @@ def plot_qha(document: Document) -> go.Figure:
         "volume_temperature": ("volume (Å³ per cell)", 1.0, "%{y:.3f} Å³"),
         "thermal_expansion": ("expansion (10<sup>−6</sup>/K)", 1e6, "%{y:.2f}·10<sup>−6</sup>/K"),
         "bulk_modulus_temperature": ("bulk modulus (GPa)", 1.0, "%{y:.2f} GPa"),
-        "heat_capacity_p_numerical": ("C<sub>p</sub> (J/K/mol of cells)", 1.0, "%{y:.2f} J/K/mol"),
+        "heat_capacity_p_numerical": ("C<sub>p</sub> (J/K/mol of atoms)", 1.0, "%{y:.2f} J/K/mol"),
     }
     name, fields = read(document, "temperatures", *panels)
+    if fields.get("mole_of") != "atoms":  # older documents: per mole of cells
+        panels["heat_capacity_p_numerical"] = ("C<sub>p</sub> (J/K/mol of cells)", 1.0, "%{y:.2f} J/K/mol")
     figure = subplots(rows=2, cols=2, shared_xaxes=True, horizontal_spacing=0.12, vertical_spacing=0.08)
     for number, (field, (title, factor, hover)) in enumerate(panels.items()):
         place = {"row": number // 2 + 1, "col": number % 2 + 1}

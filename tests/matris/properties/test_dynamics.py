@@ -229,7 +229,7 @@ def test_trajectory_has_every_frame(tmp_path):
 
 
 def test_run_again(tmp_path):
-    """Complete trajectories are read; incomplete ones, and those of other settings, are computed from the start."""
+    """Complete trajectories are read; those without a state and of other settings are computed from the start."""
     given = settings(n_steps=20, interval=5)
     (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
     content = first.trajectory.read_bytes()
@@ -261,12 +261,91 @@ dynamics([crystal()], Argon(before=dies_at(12)), settings=settings, trajectory_d
 """
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    (path,) = tmp_path.iterdir()  # and nothing that calls it complete
+    (path,) = tmp_path.glob("*.extxyz")
+    assert not list(tmp_path.glob("*.json"))  # nothing calls it complete
     assert [frame.info["step"] for frame in ase.io.read(path, ":")] == [0, 2, 4, 6, 8, 10]
     given = settings(time_step=1.0, n_steps=20, interval=2)
-    (record,) = dynamics([crystal()], Argon(), settings=given, trajectory_dir=tmp_path)
+    model = Argon()
+    (record,) = dynamics([crystal()], model, settings=given, trajectory_dir=tmp_path)
+    assert len(model.batches) == 11  # the last frame, and ten steps
     assert record.trajectory == path
-    assert len(ase.io.read(path, ":")) == 11
+    assert [frame.info["step"] for frame in ase.io.read(path, ":")] == list(range(0, 21, 2))
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+@pytest.mark.parametrize("call", [9, 17])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(ensemble, call, tmp_path):
+    """Positions, velocities, cell and random numbers: frames, series and final structure are equal bit for bit."""
+    given = settings(ensemble=ensemble, n_steps=23, interval=4)
+    others = [supercell(), supercell(5.5)]
+    undisturbed, model, again = Argon(), Argon(), Argon()
+    together = {"settings": given, "max_batch_atoms": 1000}
+    whole = dynamics(others, undisturbed, trajectory_dir=tmp_path / "whole", **together)
+
+    def stop(_state):
+        if len(model.batches) == call:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics(others, model, trajectory_dir=tmp_path / "cut", **together)
+    cut = dynamics(others, again, trajectory_dir=tmp_path / "cut", **together)
+    assert len(again.batches) <= len(undisturbed.batches) - call + 6
+    for first, second in zip(whole, cut, strict=True):
+        assert second.state == "completed"
+        assert second.trajectory.read_bytes() == first.trajectory.read_bytes()
+        assert second.series.to_dict() == first.series.to_dict()
+        assert np.array_equal(second.structure.cart_coords, first.structure.cart_coords)
+        assert np.array_equal(second.structure.lattice.matrix, first.structure.lattice.matrix)
+    assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".extxyz", ".json"}
+
+
+def test_runs_interrupted_at_different_steps_go_on_together(tmp_path):
+    given = settings(n_steps=12, interval=2)
+    pair = [supercell(), supercell(5.5)]
+    whole = dynamics(pair, Argon(), settings=given)
+    model = Argon()
+
+    def stop(_state):
+        if len(model.batches) == 8:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics(pair[:1], model, settings=given, trajectory_dir=tmp_path)
+    for first, second in zip(whole, dynamics(pair, Argon(), settings=given, trajectory_dir=tmp_path), strict=True):
+        assert second.series.to_dict() == first.series.to_dict()
+
+
+def test_frames_after_the_kept_state_are_cut_off(tmp_path):
+    """Killed between a frame and its state: the frame is computed again, and stands there once."""
+    given = settings(n_steps=20, interval=5)
+    (whole,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path / "whole")
+    model = Argon()
+
+    def stop(_state):
+        if len(model.batches) == 13:
+            raise KeyboardInterrupt
+
+    model._before = stop
+    with pytest.raises(KeyboardInterrupt):
+        dynamics([supercell()], model, settings=given, trajectory_dir=tmp_path / "cut")
+    (path,) = (tmp_path / "cut").glob("*.extxyz")
+    with path.open("a") as file:
+        file.write("32\nhalf a frame")
+    (record,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path / "cut")
+    assert record.trajectory.read_bytes() == whole.trajectory.read_bytes()
+
+
+def test_what_cannot_be_continued_is_not_overwritten(tmp_path):
+    given = settings(n_steps=4, interval=2)
+    (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
+    content = first.trajectory.read_bytes()
+    next(tmp_path.glob("*.json")).unlink()
+    (second,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
+    assert second.trajectory.read_bytes() == content
+    (old,) = tmp_path.glob("*.old-1.extxyz")
+    assert old.read_bytes() == content
 
 
 def test_no_trajectory_unless_asked(tmp_path, monkeypatch):

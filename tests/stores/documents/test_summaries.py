@@ -82,7 +82,8 @@ def test_every_kind_is_a_field_of_candidate_documents():
 @pytest.mark.parametrize("kind", SUMMARIES)
 def test_a_summary_has_the_queried_numbers(kind):
     summary = summarise(kind, DOCUMENTS[kind] | DONE, **ABOUT)
-    assert summary == EXPECTED[kind] | DONE | ABOUT
+    unchecked = {"is_reliable": None, "cutoff_crossings": None, "warnings": []}
+    assert summary == unchecked | EXPECTED[kind] | DONE | ABOUT
     assert len(bson.encode(summary)) < 1000
 
 
@@ -90,8 +91,30 @@ def test_a_summary_has_the_queried_numbers(kind):
 def test_a_failure_keeps_its_reason_and_has_no_numbers(kind):
     summary = summarise(kind, {"state": "failed", "error": "x" * 5000, "temperatures": [], "fits": []}, **ABOUT)
     assert (summary["state"], len(summary["error"])) == ("failed", 300)
+    assert summary.pop("warnings") == []
     assert all(value is None for name, value in summary.items() if name not in {"state", "error", *ABOUT})
     assert len(bson.encode(summary)) < 1000
+
+
+def test_checks_can_be_queried():
+    checks = {
+        "is_reliable": False,
+        "warnings": ["B0' of -19.9 (birch_murnaghan) is outside of 1 to 10" + "x" * 500] * 9,
+        "crossings": [{"cutoff": 5.5, "distance": 5.501, "n_pairs": 48}],
+    }
+    summary = summarise("eos", DOCUMENTS["eos"] | DONE | checks, **ABOUT)
+    assert summary["is_reliable"] is False
+    assert summary["cutoff_crossings"] == 1
+    assert len(summary["warnings"]) == 4
+    assert summary["warnings"][0].startswith("B0' of -19.9 (birch_murnaghan) is outside")
+    assert len(bson.encode(summary)) < 1000
+
+
+def test_thermal_quantities_are_per_mole_of_atoms_in_old_documents_too():
+    old = summarise("phonon", DOCUMENTS["phonon"] | DONE)  # J/K per mole of primitive cells
+    series = {"heat_capacities": [0.0, 20.0, 24.0], "entropies": [0.0, 20.0, 25.0]}
+    new = summarise("phonon", DOCUMENTS["phonon"] | DONE | series | {"mole_of": "atoms"})
+    assert new["heat_capacity"] == old["heat_capacity"] == 22.0
 
 
 def test_without_room_temperature_there_is_no_value():
