@@ -203,11 +203,17 @@ def packed(structure: Structure) -> bytes:
     return numbers.tobytes() + numeric.tobytes()
 
 
-def unpacked(content: bytes) -> Structure:
-    """Restore a packed structure; an isotope becomes some other element, the same for all structures of its formula."""
+def unpacked_arrays(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Restore kinds of atoms (n,), lattice vectors (3, 3; Å) and fractional coordinates (n, 3) of a structure."""
     n = (len(content) - 36) // 13
     numeric = np.frombuffer(content, dtype=np.float32, offset=n).reshape(n + 3, 3).astype(float)
-    return Structure(Lattice(numeric[:3]), [Element.from_Z(number) for number in content[:n]], numeric[3:])
+    return np.frombuffer(content, dtype=np.uint8, count=n), numeric[:3], numeric[3:]
+
+
+def unpacked(content: bytes) -> Structure:
+    """Restore a packed structure; an isotope becomes some other element, the same for all structures of its formula."""
+    numbers, matrix, frac_coords = unpacked_arrays(content)
+    return Structure(Lattice(matrix), [Element.from_Z(number) for number in numbers.tolist()], frac_coords)
 
 
 def _kinds(structure: Structure) -> list[tuple[int, int]]:

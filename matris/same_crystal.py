@@ -16,7 +16,7 @@ import numpy as np
 import spglib
 from pymatgen.core import Lattice
 
-from matris.duplicates import fingerprint_of, formula_key, packed, unpacked
+from matris.duplicates import fingerprint_of, formula_key, packed, unpacked, unpacked_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,15 +59,15 @@ class SameCrystals:
 
     Examples
     --------
-    >>> from pymatgen.core import Lattice
+    >>> from pymatgen.core import Lattice, Structure
     >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> crystals = SameCrystals()
     >>> print(crystals.first_like("salt", salt))
     None
     >>> crystals.first_like("primitive", salt.get_primitive_structure())
     'salt'
-    >>> salt.scale_lattice(salt.volume * 1.05)
-    >>> print(crystals.first_like("expanded", salt))
+    >>> expanded = salt.copy().scale_lattice(salt.volume * 1.05)
+    >>> print(crystals.first_like("expanded", expanded))
     None
     """
 
@@ -113,7 +113,7 @@ def is_same_crystal(one: Structure, other: Structure) -> bool:
 
     Examples
     --------
-    >>> from pymatgen.core import Lattice
+    >>> from pymatgen.core import Lattice, Structure
     >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> moved = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.51]])
     >>> is_same_crystal(iron, iron.get_primitive_structure()), is_same_crystal(iron, moved)
@@ -144,7 +144,7 @@ class _Crystal:
     def reduced(self) -> _Primitive:
         """Return the primitive cell, which replaces the structure on the first call."""
         if self.primitive is None:
-            self.primitive, self.content = _Primitive.of(unpacked(self.content)), b""
+            self.primitive, self.content = _Primitive.of(*unpacked_arrays(self.content)), b""
         return self.primitive
 
 
@@ -168,15 +168,14 @@ class _Primitive:
     space_group: int
     matrix: NDArray[np.float64]
     frac_coords: NDArray[np.float64]
-    kinds: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
     lengths: NDArray[np.float64]
 
     @classmethod
-    def of(cls, structure: Structure) -> _Primitive:
+    def of(cls, kinds: NDArray[np.uint8], matrix: NDArray[np.float64], frac_coords: NDArray[np.float64]) -> _Primitive:
         """Find the primitive cell of a structure."""
-        kinds = np.array([site.specie.Z for site in structure])
-        matrix, coords, number = structure.lattice.matrix, structure.cart_coords, 0
-        dataset = spglib.get_symmetry_dataset((matrix, structure.frac_coords, kinds), symprec=SYMMETRY_TOLERANCE)
+        coords, number = frac_coords @ matrix, 0
+        dataset = spglib.get_symmetry_dataset((matrix, frac_coords, kinds), symprec=SYMMETRY_TOLERANCE)
         if dataset is not None:
             _, first = np.unique(dataset.mapping_to_primitive, return_index=True)
             matrix, coords, kinds, number = dataset.primitive_lattice, coords[first], kinds[first], dataset.number
@@ -263,9 +262,9 @@ def _in_basis_of(cell: _Primitive, matrix: NDArray[np.float64]) -> Iterator[NDAr
 
 def _atoms_agree(
     one: NDArray[np.float64],
-    kinds_of_one: NDArray[np.int64],
+    kinds_of_one: NDArray[np.uint8],
     other: NDArray[np.float64],
-    kinds_of_other: NDArray[np.int64],
+    kinds_of_other: NDArray[np.uint8],
     matrix: NDArray[np.float64],
 ) -> bool:
     """
