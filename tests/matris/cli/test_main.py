@@ -77,7 +77,7 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
     )
     assert "plotly.js v" in elsewhere.read_text(encoding="utf-8")
     rows = list(csv.reader(io.StringIO(again.stdout)))
-    assert rows[0][:3] == ["formula", "state", "V0 [Å³]"]
+    assert rows[0][:3] == ["formula", "state", "V0 [Å³/cell]"]
     assert float(rows[1][2]) == pytest.approx(whole["fits"][0]["v0"])
     nothing = invoke("elastic", inputs / "nan.cif", "--device", "cpu", "--store", store)
     assert nothing.exit_code == 1
