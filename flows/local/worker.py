@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pymongo.errors import PyMongoError
 
-from matris.errors import MatrisError
+from matris.errors import DeviceError, MatrisError
 from matris.flows.campaign.chunks import chunk_job, keep_candidates, kept_candidates
 from matris.flows.campaign.poison import CHUNK_DEATHS, LOCAL_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.queue.heartbeat import Heartbeat
@@ -91,6 +91,12 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> 
             raise
         except OSError as error:
             if error.errno in _FATAL:
+                campaign.queue.give_back(item)
+                raise
+            _failed(campaign, item, error, emit)
+            return
+        except DeviceError as error:
+            if item.attempts >= MAX_ATTEMPTS:  # the next chunk would fail too, and no structure is to blame
                 campaign.queue.give_back(item)
                 raise
             _failed(campaign, item, error, emit)

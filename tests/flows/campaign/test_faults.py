@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from matris.errors import MatrisError
+from matris.errors import DeviceError, MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.status import read_status
+from matris.flows.local import worker
 from matris.flows.local.first_failures import FAILED_ALIKE
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.relaxation.journal import Journal
 from matris.stores.documents.candidate import Candidate
+from matris.torchsim import MatRISTorchSimModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +78,30 @@ def test_two_runners_share_the_work(campaign: Callable[[], Campaign], candidates
     documents = list(opened[0].store.docs.query({}))
     assert sorted(each["source"] for each in documents) == [f"cell {number}" for number in range(N)]
     assert all(each["job_uuid"] for each in documents)
+
+
+def test_a_broken_device_ends_the_run_and_no_structure_failed(
+    campaign: Callable[[], Campaign], candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, calls = MatRISTorchSimModel.forward, Counter()
+
+    def forward(model: MatRISTorchSimModel, state: Any) -> Any:
+        calls["all"] += 1
+        if calls["all"] > 7:  # three steps of a candidate: it breaks in the third
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return computed(model, state)
+
+    monkeypatch.setattr(worker, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(MatRISTorchSimModel, "forward", forward)
+    with pytest.raises(DeviceError, match="known crystal of"):
+        run(campaign(), candidates, ())
+    monkeypatch.setattr(MatRISTorchSimModel, "forward", computed)
+    again = campaign()
+    assert {each["state"] for each in again.store.docs.query({})} <= {"converged", "max_steps"}
+    run(again, candidates, ())
+    documents = list(again.store.docs.query({}))
+    assert len(documents) == N
+    assert {each["state"] for each in documents} <= {"converged", "max_steps"}
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(

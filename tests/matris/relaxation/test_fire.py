@@ -123,3 +123,29 @@ def test_a_step_is_few_operations():
     with Count() as count:
         fire.step(lambda _: answer)
     assert count.n < 130  # 32 of them are the terms of two series
+
+
+@pytest.mark.parametrize("relax_cell", [True, False])
+def test_no_product_of_a_step_has_reduced_precision(relax_cell):
+    """TF32, set for the whole process, would leave the places of atoms three digits on a GPU."""
+
+    class Products(TorchDispatchMode):
+        precisions: tuple[str, ...] = ()
+
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if any(name in str(function) for name in ("mm", "matmul", "einsum", "addmv", "dot")):
+                self.precisions += (torch.backends.cuda.matmul.fp32_precision,)
+            return function(*arguments, **(options or {}))
+
+    fire = Fire(CPU, torch.float64, relax_cell=relax_cell)
+    fire.add([state_of(start, CPU, torch.float64) for start in STARTS])
+    fire.step(Argon())
+    answer = Argon()(fire.state)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with Products() as products:
+            fire.step(lambda _: answer)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(products.precisions) <= {"ieee"}
+    assert bool(products.precisions) is relax_cell  # the series of exponentials is the watched one
