@@ -19,7 +19,7 @@ from weights import write_published
 
 from matris import load
 from matris.structures import problem_with
-from recipes.embedded.structures import generate
+from recipes.embedded.materials import generate
 
 FMAX, STEPS, PARTS = 0.05, 200, 5
 BATCH = "`matris.relax`"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from jobflow import Flow, Response, job
+from pymatgen.core import Structure
 
 from matris.flows.campaign.stages import CHUNK_SIZES, stage_maker
+from matris.flows.campaign.survivors import equal_results
 from matris.makers.batch_relax import BatchRelaxMaker  # noqa: TC001 - jobflow reads the annotation
-from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 from matris.stores.documents.documents import document_id
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import load_references
@@ -38,6 +40,8 @@ def rank_candidates(
     settings: list[dict[str, Any] | None],
     references: str | None = None,
     window: float = 0.1,
+    structures: list[list[dict[str, Any]] | None] | None = None,
+    dropped: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """
     Rank the candidates of chunk jobs by their distance to the convex hull.
@@ -50,13 +54,19 @@ def rank_candidates(
         File of computed entries, readable where this job runs. Default: the hull is made of the candidates.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
+    structures
+        The field ``structures`` of the same outputs, to find candidates that relaxed to the same crystal. Default: all
+        candidates are ranked.
+    dropped
+        Candidate ids that were not computed, with the id of the same crystal that was.
 
     Returns
     -------
     dict
-        ``hull_type`` and ``hull_reference``; ``counts``, the number of candidates by state; ``missing_chunks``, the
-        number of failed chunks; ``ranking``, a list of the best `MAX_RANKED` candidates; ``survivors``, the candidate
-        ids in the window.
+        ``hull_type`` and ``hull_reference``; ``counts``, the number of candidates by state, where duplicates have the
+        state ``duplicate`` and references do not count; ``duplicates``, the candidate id of lowest energy by that of
+        each duplicate; ``missing_chunks``, the number of failed chunks; ``ranking``, a list of the best `MAX_RANKED`
+        candidates; ``survivors``, the candidate ids in the window.
 
     Raises
     ------
@@ -72,12 +82,16 @@ def rank_candidates(
     scale = documents[0]["checkpoint"]["energy_scale"] if documents else ""
     hulls = hull_results(documents, load_references(references, scale) if references and documents else None)
     placed = [document | hulls[document["document_id"]].to_dict() for document in documents]
+    duplicates = equal_results(placed, _relaxed(structures or [], placed).get)
+    placed = [document | {"duplicate_of": duplicates.get(document["candidate_id"])} for document in placed]
     ranking = ranked(placed)
-    states = [document["state"] for document in placed]
+    states = ["duplicate" if d["duplicate_of"] else d["state"] for d in placed if d["source"] not in REFERENCE_SOURCES]
+    states += ["duplicate"] * len(dropped or {})
     return {
         "hull_type": placed[0]["hull_type"] if placed else None,
         "hull_reference": placed[0]["hull_reference"] if placed else None,
         "counts": {state: states.count(state) for state in sorted(set(states))},
+        "duplicates": {**(dropped or {}), **duplicates},
         "missing_chunks": sum(chunk is None for chunk in records),
         "ranking": [{name: document[name] for name in _RANKING_FIELDS} for document in ranking[:MAX_RANKED]],
         "survivors": [
@@ -123,6 +137,20 @@ def add_properties(
         for start in range(0, len(relaxed), CHUNK_SIZES[stage])
     ]
     return Response(output={"survivors": len(relaxed)}, addition=Flow(jobs) if jobs else None)
+
+
+def _relaxed(
+    structures: list[list[dict[str, Any]] | None], documents: list[dict[str, Any]]
+) -> dict[str, Structure | None]:
+    """Collect the relaxed structures by document id."""
+    by_candidate = {
+        entry["candidate_id"]: entry["structure"] for chunk in structures for entry in map(_to_dict, chunk or [])
+    }
+    relaxed = {document["document_id"]: by_candidate.get(document["candidate_id"]) for document in documents}
+    return {
+        identity: Structure.from_dict(content) if isinstance(content, dict) else content
+        for identity, content in relaxed.items()
+    }
 
 
 def _document(record: dict[str, Any], checkpoint: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matris.flows.rank_jobs import add_properties, rank_candidates
 from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch import as_candidate
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.same_crystal import SameCrystals
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ScreeningFlowMaker(Maker):
         Maximum number of candidates in a job, for cells of ordinary size; chunks of larger cells have fewer candidates.
     add_elements
         Whether to compute the elements of the candidates too. A self-consistent hull needs them.
+    duplicates
+        Whether to drop duplicates before and after relaxation, as `matris.flows.Funnel` does.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
@@ -60,6 +63,7 @@ class ScreeningFlowMaker(Maker):
     relax_maker: BatchRelaxMaker = field(default_factory=BatchRelaxMaker)
     chunk_size: int = 500
     add_elements: bool = True
+    duplicates: bool = True
     window: float = 0.1
     properties: tuple[str, ...] = ()
 
@@ -82,6 +86,9 @@ class ScreeningFlowMaker(Maker):
             `matris.stores.candidate_store.CandidateStore.build` makes candidate documents from the job store.
         """
         listed = [as_candidate(candidate) for candidate in candidates]
+        dropped: dict[str, str] = {}
+        if self.duplicates:
+            listed, dropped = without_duplicates(listed)
         if self.add_elements and references is None:
             listed = with_elements(listed)
         chunks = list(chunked(listed, self.chunk_size))
@@ -97,6 +104,8 @@ class ScreeningFlowMaker(Maker):
             [job.output.settings for job in relax_jobs],
             references,
             self.window,
+            [job.output.structures for job in relax_jobs] if self.duplicates else None,
+            dropped,
         )
         rank.name = "rank"
         rank.config.on_missing_references = OnMissing.NONE  # rank the other chunks if one fails
@@ -108,6 +117,36 @@ class ScreeningFlowMaker(Maker):
             survivors.config.on_missing_references = OnMissing.NONE
             property_jobs.append(survivors)
         return Flow([*relax_jobs, rank, *property_jobs], output=rank.output, name=self.name)
+
+
+def without_duplicates(candidates: Iterable[Candidate]) -> tuple[list[Candidate], dict[str, str]]:
+    """
+    Drop identical candidates, and those that are the same crystal as an earlier one (`matris.same_crystal`).
+
+    Parameters
+    ----------
+    candidates
+        Candidates, with or without structures.
+
+    Returns
+    -------
+    tuple
+        The other candidates, and the id of the earlier candidate by the id of each one that is the same crystal.
+    """
+    crystals = SameCrystals()
+    kept: dict[str, Candidate] = {}
+    dropped: dict[str, str] = {}
+    for candidate in candidates:
+        name, structure = candidate.candidate_id, candidate.structure
+        if name in kept or name in dropped:
+            continue
+        if structure is None or candidate.error is not None or problem_with(structure) is not None:
+            kept[name] = candidate  # its job says why it cannot be computed
+        elif (first := crystals.first_like(name, structure)) is not None:
+            dropped[name] = first
+        else:
+            kept[name] = candidate
+    return list(kept.values()), dropped
 
 
 def with_elements(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,8 +13,10 @@ import numpy as np
 from jobflow import Maker
 from pymatgen.core import Element, Structure
 
+from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
+from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, describe
 from matris.structures import masses_of
@@ -157,6 +159,7 @@ class PropertyMaker(BatchMaker):
         ValueError
             If a sequence of `given` and `candidates` differ in length.
         """
+        check_store()
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
         for entries in given:
@@ -166,7 +169,7 @@ class PropertyMaker(BatchMaker):
             index: c.structure for index, c in enumerate(chunk) if c.structure is not None and c.error is None
         }
         selected = [[entries[index] for index in structures] for entries in given]
-        computed = self.compute(list(structures.values()), potential, *selected)
+        computed = self._computed(list(structures.values()), potential, *selected)
         records = dict(zip(structures, computed, strict=True))
         settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
         common = {**provenance(potential), "settings": settings}
@@ -177,6 +180,16 @@ class PropertyMaker(BatchMaker):
             for index, candidate in enumerate(chunk)
         ]
         return self.output_schema.model_validate({"documents": documents})
+
+    def _computed(self, structures: Sequence[Structure], potential: Potential, *given: Any) -> Sequence[PropertyRecord]:
+        """Compute, with journals of the job's own if another job in the current folder holds them."""
+        try:
+            return self.compute(structures, potential, *given)
+        except JournalInUseError:
+            if getattr(self, "journal_dir", "") is not None:
+                raise
+            own = replace(self, journal_dir=str(own_folder()))  # type: ignore[call-arg]
+            return own.compute(structures, potential, *given)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from jobflow import job
 from pymatgen.analysis.elasticity import ElasticTensor
 
 from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
+from matris.makers.current_job import SEES_STORE
 from matris.properties.elastic import STRAINS, elastic
 from matris.properties.vacuum import vacuum
 from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
@@ -61,7 +62,7 @@ class BatchElasticMaker(RelaxedPropertyMaker):
     symprec: float = 1e-2
 
     output_schema = ElasticDocuments
-    make = job(PropertyMaker.make, data=["structure"], output_schema=ElasticDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure"], output_schema=ElasticDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[ElasticRecord]:
         """Compute elastic tensors."""

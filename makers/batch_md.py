@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobflow import job
 
 from matris.makers.batch import PropertyMaker, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
@@ -90,7 +91,7 @@ class BatchMDMaker(PropertyMaker):
     trajectory_dir: str | None = None
 
     output_schema = DynamicsDocuments
-    make = job(PropertyMaker.make, data=["structure", "series"], output_schema=DynamicsDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure", "series"], output_schema=DynamicsDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""

@@ -9,6 +9,7 @@ import numpy as np
 from jobflow import job
 
 from matris.makers.batch import RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, BornCharges, PhononSettings, phonons
 from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
 
@@ -76,6 +77,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     @job(
         data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
         output_schema=PhononDocuments,
+        config=SEES_STORE,
     )
     def make(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from jobflow import job
 
 from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, PhononSettings
 from matris.properties.qha import VOLUMES, quasi_harmonic
 from matris.stores.documents.properties import PropertyOutput, QhaDocument
@@ -72,7 +73,10 @@ class BatchQhaMaker(RelaxedPropertyMaker):
 
     output_schema = QhaDocuments
     make = job(
-        PropertyMaker.make, data=["structure", "helmholtz_volume", "gruneisen_modes"], output_schema=QhaDocuments
+        PropertyMaker.make,
+        config=SEES_STORE,
+        data=["structure", "helmholtz_volume", "gruneisen_modes"],
+        output_schema=QhaDocuments,
     )
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[QhaRecord]:

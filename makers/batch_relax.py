@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
+from matris.makers.current_job import SEES_STORE, check_store, own_folder
+from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.relax import RelaxSettings, journal_file, relax
 from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 from matris.structures import problem_with
@@ -80,7 +82,7 @@ class BatchRelaxMaker(BatchMaker):
     journal_dir: str | None = None
     tags: list[str] | None = None
 
-    @job(data=["structures"], output_schema=ChunkDocument)
+    @job(data=["structures"], output_schema=ChunkDocument, config=SEES_STORE)
     def make(
         self,
         candidates: Sequence[Candidate | Structure | dict[str, Any]],
@@ -101,6 +103,7 @@ class BatchRelaxMaker(BatchMaker):
         ChunkDocument
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
         """
+        check_store()
         started = datetime.now(UTC)
         chunk = [as_candidate(candidate) for candidate in candidates]
         potential = self.potential()
@@ -115,7 +118,7 @@ class BatchRelaxMaker(BatchMaker):
                 results[index] = self._result(candidate, *reason, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
-        for result, first in self._computed(starts, potential):
+        for result, first in self._computed_here(starts, potential):
             index = accepted[result.index]
             small, large = self._result(chunk[index], result.state, result.error, scale, result)
             small.first_steps = first.n_steps if first else None
@@ -164,6 +167,17 @@ class BatchRelaxMaker(BatchMaker):
             journal=self.journal(potential),
             **self.relax_kwargs,
         )
+
+    def _computed_here(
+        self, structures: Sequence[Structure], potential: Potential
+    ) -> Iterator[tuple[RelaxRecord, RelaxRecord | None]]:
+        """Yield as `_computed` does, with a journal of the job's own if another job in the current folder holds it."""
+        try:
+            yield from self._computed(structures, potential)
+        except JournalInUseError:
+            if self.journal_dir is not None:
+                raise
+            yield from replace(self, journal_dir=str(own_folder()))._computed(structures, potential)  # noqa: SLF001 - of the same kind
 
     def _computed(
         self, structures: Sequence[Structure], potential: Potential

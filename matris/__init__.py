@@ -21,7 +21,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 from lazy_loader import attach_stub
 
+from matris.home import prepare_caches
+
 __getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
+
+prepare_caches()
 
 try:
     __version__ = version("matris-flows")

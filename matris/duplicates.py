@@ -1,4 +1,9 @@
-"""Search for duplicates among many structures: cheap comparisons first, pymatgen's matcher for the rest."""
+"""
+Search for duplicates among many relaxed structures: cheap comparisons first, pymatgen's matcher for the rest.
+
+The comparison is loose. It takes crystals as equal that differ in how well they are relaxed, and with them polymorphs
+such as cubic and tetragonal KNbO3. `matris.same_crystal` compares structures that are not relaxed yet.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +47,7 @@ class Duplicates:
     of the atoms, choice of the cell, scale, and small strains and displacements. The matcher only compares structures
     of equal reduced formula and equal number of atoms in the primitive cell, with similar energies if both are known,
     and with similar distributions of neighbors. A structure with a unique formula is neither reduced nor compared.
+    Isotopes are different elements here: their vibrations differ.
 
     A structure of ten atoms takes about 0.7 kB of memory, in single precision.
 
@@ -58,7 +64,7 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._matcher = StructureMatcher()
-        self._seen: dict[tuple[tuple[int, int], ...], list[_Kept]] = {}
+        self._seen: dict[tuple[tuple[int, int, int], ...], list[_Kept]] = {}
 
     def first_like(self, candidate_id: str, structure: Structure, energy: float | None = None) -> str | None:
         """
@@ -81,8 +87,8 @@ class Duplicates:
         str or None
             Name of the most similar duplicate; None if there is none.
         """
-        kept = _Kept(candidate_id, energy, _packed(structure))
-        others = self._seen.setdefault(_formula(structure), [])
+        kept = _Kept(candidate_id, energy, packed(structure))
+        others = self._seen.setdefault(formula_key(structure), [])
         duplicate = self._like(kept, others)
         if duplicate is None:
             others.append(kept)
@@ -90,18 +96,18 @@ class Duplicates:
 
     def remember(self, candidate_id: str, structure: Structure, energy: float | None = None) -> None:
         """Store a structure, even if it is a duplicate."""
-        self._seen.setdefault(_formula(structure), []).append(_Kept(candidate_id, energy, _packed(structure)))
+        self._seen.setdefault(formula_key(structure), []).append(_Kept(candidate_id, energy, packed(structure)))
 
     def like(self, structure: Structure, energy: float | None = None) -> str | None:
         """Find the most similar stored duplicate of a structure, without storing it; None if there is none."""
-        return self._like(_Kept("", energy, _packed(structure)), self._seen.get(_formula(structure), []))
+        return self._like(_Kept("", energy, packed(structure)), self._seen.get(formula_key(structure), []))
 
     def _like(self, kept: _Kept, others: Iterable[_Kept]) -> str | None:
         """Name of the most similar duplicate among others; None if there is none."""
         structure = None
         for other in _similar(kept, others):
-            structure = structure or _unpacked(kept.content)
-            if self._matcher.fit(_unpacked(other.content), structure, skip_structure_reduction=True):
+            structure = structure or unpacked(kept.content)
+            if self._matcher.fit(unpacked(other.content), structure, skip_structure_reduction=True):
                 return other.candidate_id
         return None
 
@@ -148,8 +154,8 @@ class _Kept:
     def reduce(self) -> NDArray[np.float32]:
         """Replace the structure by its primitive cell on the first call, and return the fingerprint."""
         if self.fingerprint is None:
-            structure = _reduced(_unpacked(self.content))
-            self.content, self.fingerprint = _packed(structure), _fingerprint(structure)
+            structure = _reduced(unpacked(self.content))
+            self.content, self.fingerprint = packed(structure), fingerprint_of(structure)
         return self.fingerprint
 
 
@@ -172,25 +178,54 @@ def _similar(kept: _Kept, others: Iterable[_Kept]) -> Iterator[_Kept]:
         yield candidates[index]
 
 
-def _formula(structure: Structure) -> tuple[tuple[int, int], ...]:
-    """Reduced formula: atomic numbers with their counts."""
-    counts = Counter(site.specie.Z for site in structure)
+def formula_key(structure: Structure) -> tuple[tuple[int, int, int], ...]:
+    """
+    Reduced formula: atomic number, excess mass of an isotope (0.1 u) and count of each kind of atom.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> formula_key(Structure(Lattice.cubic(4), ["Li", "D"], [[0, 0, 0], [0.5, 0.5, 0.5]]))
+    ((1, 10, 1), (3, 0, 1))
+    """
+    counts = Counter(_kinds(structure))
     largest = gcd(*counts.values())
-    return tuple((number, counts[number] // largest) for number in sorted(counts))
+    return tuple((*kind, counts[kind] // largest) for kind in sorted(counts))
 
 
-def _packed(structure: Structure) -> bytes:
-    """Pack atomic numbers, lattice (Å) and fractional coordinates in single precision: 36 + 13 n bytes."""
-    numbers = np.array([site.specie.Z for site in structure], dtype=np.uint8)
+def packed(structure: Structure) -> bytes:
+    """Pack kinds of atoms, lattice (Å) and fractional coordinates in single precision: 36 + 13 n bytes."""
+    kinds = _kinds(structure)
+    unused = (number for number in range(118, 0, -1) if all(number != kind[0] for kind in kinds))
+    labels = {kind: kind[0] if not kind[1] else next(unused) for kind in sorted(set(kinds))}
+    numbers = np.array([labels[kind] for kind in kinds], dtype=np.uint8)
     numeric = np.vstack([structure.lattice.matrix, np.mod(structure.frac_coords, 1.0)]).astype(np.float32)
     return numbers.tobytes() + numeric.tobytes()
 
 
-def _unpacked(content: bytes) -> Structure:
-    """Restore a packed structure."""
+def unpacked_arrays(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Restore kinds of atoms (n,), lattice vectors (3, 3; Å) and fractional coordinates (n, 3) of a structure."""
     n = (len(content) - 36) // 13
     numeric = np.frombuffer(content, dtype=np.float32, offset=n).reshape(n + 3, 3).astype(float)
-    return Structure(Lattice(numeric[:3]), [Element.from_Z(number) for number in content[:n]], numeric[3:])
+    return np.frombuffer(content, dtype=np.uint8, count=n), numeric[:3], numeric[3:]
+
+
+def unpacked(content: bytes) -> Structure:
+    """Restore a packed structure; an isotope becomes some other element, the same for all structures of its formula."""
+    numbers, matrix, frac_coords = unpacked_arrays(content)
+    return Structure(Lattice(matrix), [Element.from_Z(number) for number in numbers.tolist()], frac_coords)
+
+
+def _kinds(structure: Structure) -> list[tuple[int, int]]:
+    """Atomic number and excess mass (0.1 u, 0 for the natural element) of each atom."""
+    kinds = []
+    for site in structure:
+        number, mass = site.specie.Z, site.properties.get("masses")
+        natural = float(Element.from_Z(number).atomic_mass)
+        if mass is None:
+            mass = site.specie.atomic_mass  # that of D or T, if it is one
+        kinds.append((number, round(10 * (float(mass) - natural))))
+    return kinds
 
 
 def _reduced(structure: Structure) -> Structure:
@@ -201,7 +236,7 @@ def _reduced(structure: Structure) -> Structure:
         return structure
 
 
-def _fingerprint(structure: Structure) -> NDArray[np.float32]:
+def fingerprint_of(structure: Structure) -> NDArray[np.float32]:
     """
     Distributions of the distances to neighbors of the same and of other elements, in units of (V/n)^(1/3).
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from matris.masking import masked
+
 
 class MatrisError(Exception):
-    """Base class of the exceptions that this package raises."""
+    """Base class of the exceptions that this package raises. Their messages show no password of a database."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(masked(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class CheckpointError(MatrisError):
@@ -13,6 +18,10 @@ class CheckpointError(MatrisError):
 
 class StructureError(MatrisError, ValueError):
     """An input structure that the potential cannot compute."""
+
+
+class DeviceError(MatrisError):
+    """A device that cannot compute, whatever the structure is."""
 
 
 class StoreError(MatrisError):

@@ -63,6 +63,9 @@ class Built:
         Chemical systems whose hulls may have changed.
     refused
         Outputs that cannot be unwound, each with the reason.
+    incomplete
+        Outputs whose arrays are missing in the job store: their job was killed before it stored them, is storing them
+        now, or kept them in another store. A later build tries again.
     """
 
     n_chunks: int = 0
@@ -70,6 +73,7 @@ class Built:
     n_properties: int = 0
     chemical_systems: frozenset[str] = field(default_factory=frozenset)
     refused: Mapping[str, str] = field(default_factory=dict)
+    incomplete: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,14 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
     n_chunks = n_documents = n_properties = 0
     systems: set[str] = set()
     refused: dict[str, str] = {}
+    incomplete: list[str] = []
     for job, output_format in _new_outputs(into, job_store, only):
         name = _chunk_id(job)
         criteria = {"uuid": job["uuid"], "index": job["index"]}
         try:
             result = job_store.query_one(criteria, load=output_format == CHUNK_FORMAT) or {}
         except KeyError:  # the arrays are missing: jobflow stores them last, and was killed before
+            incomplete.append(name)
             continue
         output = result.get("output")
         try:
@@ -148,7 +154,7 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
             mark = {"n_documents": 0, "error": reason}
         mark |= {"chunk_id": name, "completed_at": job.get("completed_at"), "last_updated": utc_now()}
         into.chunks.update([mark], key="chunk_id")
-    return Built(n_chunks, n_documents, n_properties, frozenset(systems), refused)
+    return Built(n_chunks, n_documents, n_properties, frozenset(systems), refused, tuple(incomplete))
 
 
 def _new_outputs(

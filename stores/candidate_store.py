@@ -6,9 +6,9 @@ from itertools import batched, product
 from typing import TYPE_CHECKING, Any
 
 from maggma.stores import MemoryStore
-from pymatgen.core.structure import Structure
 
 from matris.errors import StoreError
+from matris.files.stored_objects import decode_structure
 from matris.stores.builder import Built, Collections, build
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobflow.core.store import JobStore
     from maggma.core import Store
+    from pymatgen.core.structure import Structure
 
     from matris.stores.documents.documents import CandidateDocument
 
@@ -402,7 +403,7 @@ class CandidateStore:
         """
         arrays = self.arrays(document_id) or {}
         stored = arrays.get("initial_structure" if initial else "structure")
-        return Structure.from_dict(stored) if stored else None
+        return decode_structure(stored) if stored else None
 
     def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, Any]]:
         """Yield each combination of ``checkpoint`` and ``settings`` in the store."""

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -69,6 +70,26 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+PASSWORD = "Zx9p@ss:w/rd%#?&=é $1"  # noqa: S105 - of a server for tests
+"""Password of the user ``me`` of `private_server`, with all characters that addresses must quote."""
+
+
+@pytest.fixture(scope="session")
+def private_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a server that asks for a password; give its address for the user ``me``, without a database."""
+    from pymongo import MongoClient
+
+    server = MongoServer(tmp_path_factory.mktemp("private"))
+    with MongoClient(server.uri) as client:
+        client.admin.command("createUser", "me", pwd=PASSWORD, roles=["root"])
+    server.process.terminate()
+    server.process.wait(10)
+    server.command.append("--auth")
+    server.start()
+    yield server.uri.replace("//", f"//me:{quote(PASSWORD, safe='')}@")
+    server.kill()
 
 
 class MongoServer:

@@ -7,26 +7,34 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from monty.json import MontyDecoder, jsanitize
+from monty.json import jsanitize
 
-from matris.errors import StoreError
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.mp_references import MP, fetch
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.makers.decoding import decode_maker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.database.jobstore import DEFAULT_FOLDER, open_job_store, sibling_store
+from matris.stores.database.jobstore import (
+    DEFAULT_FOLDER,
+    chosen_location,
+    is_folder,
+    open_job_store,
+    sibling_store,
+)
 from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
 from matris.stores.documents.properties import property_output
-from matris.stores.hull.references import References, load_references
+from matris.stores.hull.references import References, check_mp, load_references
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pymatgen.core import Structure
 
     from matris.makers.batch import BatchMaker
+    from matris.stores.report.discovery import KnownCrystals
 
 PAGE = 1000
 """Number of candidates in a page of a campaign's list of members."""
@@ -53,8 +61,9 @@ class Campaign:
     chunk_size
         Maximum number of candidates in a job.
     references
-        File of computed entries that define the hull. Default: the competing phases are the candidates and their
-        elements, which are computed too.
+        File of computed entries that define the hull, or ``"mp"``: the phases of the candidates' chemical systems are
+        fetched from the Materials Project when the candidates are read, and kept in the store's folder. Default: the
+        competing phases are the candidates and their elements, which are computed too.
     known_phases
         File of computed entries with structures. The entries in the candidates' chemical systems are computed too, and
         compete on the hull.
@@ -107,10 +116,8 @@ class Campaign:
         self.chunk_size = chunk_size
         self.card = self.maker.card()
         self.references: References | None = None
-        self._references_file = None if references is None else str(Path(references).absolute())
+        self._references_file = None if references in {None, MP} else str(Path(str(references)).absolute())
         self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
-        if references is not None:
-            self.references = load_references(references, self.card.energy_scale)
         card = self.card
         self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
         self.settings = self.maker.tag()
@@ -119,6 +126,14 @@ class Campaign:
         self.job_store = open_job_store(location)
         self.store = CandidateStore.beside(self.job_store)
         self.queue = WorkQueue(sibling_store(self.job_store, "work_queue", "work_id"))
+        self._mp_file = local_folder(location).absolute() / f"references-mp-{self.name}.json.gz"
+        self._from_mp = references == MP or self._references_file == str(self._mp_file)
+        if self._from_mp and self._mp_file.is_file():
+            self._references_file = str(self._mp_file)
+        elif self._from_mp:
+            check_mp(card.energy_scale)
+        if self._references_file is not None:
+            self.references = load_references(self._references_file, card.energy_scale)
         self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
         self._members = sibling_store(self.job_store, "campaign_members", "page_id")
 
@@ -138,14 +153,10 @@ class Campaign:
         Raises
         ------
         StoreError
-            If there is no such campaign, or the class of its Maker cannot be imported.
+            If there is no such campaign, or its Maker is none of this package.
         """
         record = campaign_record(open_job_store(location), name, location)
-        maker = MontyDecoder().process_decoded(record["maker"])
-        if isinstance(maker, dict):  # monty returns a dictionary if it cannot import the class
-            raise StoreError(
-                f"the campaign's Maker {maker.get('@module')}.{maker.get('@class')} cannot be imported here"
-            )
+        maker = decode_maker(record["maker"])
         return cls(
             location,
             maker,
@@ -169,13 +180,32 @@ class Campaign:
             "maker": jsanitize(self.maker.as_dict(), strict=True),
             "funnel": self.funnel.to_dict(),
             "chunk_size": self.chunk_size,
-            "references": self._references_file,
+            "references": MP if self._from_mp else self._references_file,
             "known_phases": self.known_phases,
             "checkpoint": self.checkpoint.model_dump(),
             "settings": self.settings.model_dump(),
             "last_updated": utc_now(),
         }
         self._records.update([{"created": utc_now(), **self.record(), **settings, **fields}], key="campaign_id")
+
+    def fetch_references(self, systems: Collection[str]) -> None:
+        """
+        Fetch references from the Materials Project, if they are to come from there and do not cover some systems.
+
+        Raises
+        ------
+        MatrisError
+            If the Materials Project cannot be reached, or has no phases of these systems.
+        """
+        known = set(self.record().get("reference_systems") or [])
+        if not self._from_mp or not systems or (self.references is not None and known >= set(systems)):
+            return
+        wanted = known | set(systems)
+        self.references = fetch(wanted, self.card.energy_scale)
+        self._mp_file.parent.mkdir(parents=True, exist_ok=True)
+        self.references.write(self._mp_file)
+        self._references_file = str(self._mp_file)
+        self.keep(reference_systems=sorted(wanted))
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
         """Make the Maker of a chunk's job, with a journal in the chunk's own folder."""
@@ -189,9 +219,14 @@ class Campaign:
         """Remove the journal of a chunk whose output is in the store."""
         shutil.rmtree(self.journal(work_id), ignore_errors=True)
 
-    def write_members(self, number: int, candidate_ids: Sequence[str]) -> None:
-        """Write a page of the list of the campaign's candidates."""
-        page = {"page_id": f"{self.name}-{number:06d}", "campaign_id": self.name, "candidate_ids": list(candidate_ids)}
+    def write_members(self, number: int, sources: Mapping[str, str]) -> None:
+        """Write a page of the list of the campaign's candidates: their sources in this campaign, by candidate id."""
+        page = {
+            "page_id": f"{self.name}-{number:06d}",
+            "campaign_id": self.name,
+            "candidate_ids": list(sources),
+            "sources": list(sources.values()),
+        }
         self._members.update([page | {"last_updated": utc_now()}], key="page_id")
 
     def cut_members(self, n_pages: int) -> None:
@@ -200,27 +235,41 @@ class Campaign:
 
     def document_ids(self) -> Iterator[list[str]]:
         """Yield the ids of the documents of all members, page by page, in the order in which they were read."""
-        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
-            yield [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+        for page in self._pages():
+            yield list(page)
 
     def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """
         Yield the documents of the campaign's candidates, in the order in which the candidates were read.
+
+        A document has the source that its candidate has in this campaign. In the store it has the source of the
+        campaign that computed it: a crystal from a file may be the elemental reference of another campaign.
 
         Parameters
         ----------
         properties
             Fields to read. Default: all fields.
         """
-        for page in self.document_ids():
-            yield from self.store.documents(page, properties)
+        for page in self._pages():
+            for document in self.store.documents(list(page), properties):
+                source = page[document["document_id"]]
+                if source and document.get("source", source) != source:
+                    document["source"] = source
+                    document.update({"provenance": {}} if "provenance" in document else {})
+                yield document
+
+    def _pages(self) -> Iterator[dict[str, str | None]]:
+        """Yield the sources of the members by document id, page by page; None if a page has none."""
+        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
+            identities = [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
+            yield dict(zip(identities, page.get("sources") or [None] * len(identities), strict=True))
 
     def rank(self) -> None:
         """Update the hulls of all documents of this checkpoint and these settings."""
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
-    def report(self, directory: str | Path, known: Sequence[Structure] | None = None) -> Path:
+    def report(self, directory: str | Path, known: KnownCrystals | Sequence[Structure] | None = None) -> Path:
         """
         Write the HTML report.
 
@@ -293,4 +342,5 @@ class Campaign:
 
 def local_folder(location: str | Path | None) -> Path:
     """Return the folder for a campaign's files: the store itself if it is a folder, else the default folder."""
-    return Path(DEFAULT_FOLDER) if location is None or "://" in str(location) else Path(location)
+    location = chosen_location(location)
+    return Path(location) if location is not None and is_folder(location) else Path(DEFAULT_FOLDER)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import StoreError
-from matris.stores.database.jobstore import DEFAULT_FOLDER, sibling_store
+from matris.stores.database.jobstore import DEFAULT_FOLDER, chosen_location, sibling_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,5 +44,7 @@ def campaign_record(job_store: JobStore, name: str | None = None, location: str 
     record: dict[str, Any] | None = records.query_one({"campaign_id": name}) if name else None
     record = record or next(iter(newest), None)
     if record is None:
-        raise StoreError(f"{location or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else ""))
+        raise StoreError(
+            f"{chosen_location(location) or DEFAULT_FOLDER} holds no campaign" + (f" {name}" if name else "")
+        )
     return record

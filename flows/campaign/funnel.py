@@ -33,10 +33,14 @@ class Funnel:
     charge_balance
         Whether to reject compositions without charge-balanced oxidation states; alloys pass.
     duplicates
-        Whether to drop duplicate structures, before and after relaxation: of equal inputs the first is kept, of equal
-        results the one with the lowest energy. Identical inputs are always computed once.
+        Whether to drop duplicate structures. Before relaxation only the same crystal is dropped
+        (`matris.same_crystal`), and the first one is kept; after it, crystals that are alike in structure and energy
+        (`matris.duplicates`), and the one with the lowest energy is kept. Identical inputs are always computed once.
     hull
         Whether to compute convex hulls. Without references, the elements are computed too, as the corners of the hulls.
+    complete_hull
+        Whether to compute competing compounds from prototypes in the chemical systems of the candidates, unless there
+        are references. None: where the candidates have few chemical systems, see `matris.flows.campaign.competing`.
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
@@ -63,6 +67,7 @@ class Funnel:
     charge_balance: bool = False
     duplicates: bool = True
     hull: bool = True
+    complete_hull: bool | None = False
     window: float = 0.1
     properties: tuple[str, ...] = ()
 

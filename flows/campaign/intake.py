@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from matris.duplicates import Duplicates
 from matris.flows.campaign.campaign import PAGE
 from matris.flows.campaign.chunks import chunked, cost, queue_chunk
+from matris.flows.campaign.competing import competing_prototypes
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.sources.known_phases import known_phases
 from matris.flows.sources.prototypes import elemental_references
-from matris.stores.documents.documents import make_dropped
+from matris.same_crystal import SameCrystals
+from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.documents.documents import document_id, make_dropped
 from matris.stores.report.outcomes import kind
 
 if TYPE_CHECKING:
@@ -40,17 +42,20 @@ class Intake:
         Candidates that are identical to one read before.
     members
         Distinct candidates, with elemental references and known phases.
+    references
+        Members that only compete on the hulls: elements, known phases and prototypes.
     known
-        Members whose results are in the store, or which are in the queue.
+        Candidates whose results are in the store, or which are in the queue, without references.
     queued
         Members that were newly queued.
     dropped
-        Members that were dropped, by stage and kind of reason.
+        Candidates that were dropped, by stage and kind of reason, without references.
     """
 
     read: int = 0
     identical: int = 0
     members: int = 0
+    references: int = 0
     known: int = 0
     queued: int = 0
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
@@ -94,18 +99,21 @@ class _Reader:
         self.campaign = campaign
         self.counts = Intake()
         self._seen: set[bytes] = set()
-        self._page: list[str] = []
+        self._page: dict[str, str] = {}
         self._n_pages = 0
         self._dropped: list[CandidateDocument] = []
-        self._duplicates = Duplicates() if campaign.funnel.duplicates else None
+        self._duplicates = SameCrystals() if campaign.funnel.duplicates else None
         self._elements: set[str] = set()
         self._systems: set[str] = set()
+        self._computed_references = _computed_references(campaign)
         self._known = campaign.store.computed_ids(*campaign.origin) | set(_queued(campaign))
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
-        campaign.keep(intake=self.counts.to_dict(), reading=True)
-        passed = chain(self._filtered(candidates), self._references())
+        candidates = iter(candidates)
+        first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
+        campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
+        passed = chain(self._filtered(chain(first, candidates)), self._references())
         for chunk in chunked(passed, campaign.chunk_size):
             self._put(chunk)
             yield self.counts
@@ -119,7 +127,11 @@ class _Reader:
         """Yield the candidates that are to be computed; count and record the others."""
         for candidate in candidates:
             self.counts.read += 1
-            if self._first(candidate) and self._passes(candidate):
+            if not self._first(candidate):
+                continue
+            if candidate.candidate_id in self._computed_references:
+                self._claim(candidate)
+            if self._passes(candidate):
                 yield candidate
 
     def _references(self) -> Iterator[Candidate]:
@@ -127,6 +139,7 @@ class _Reader:
         campaign = self.campaign
         if not campaign.funnel.hull:
             return
+        campaign.fetch_references(self._systems)
         if campaign.known_phases is not None:
             for candidate in known_phases(campaign.known_phases, self._systems):
                 if self._first(candidate, count=False) and self._passes(candidate):
@@ -135,6 +148,14 @@ class _Reader:
             for candidate in elemental_references(sorted(self._elements)):
                 if self._first(candidate, count=False) and self._new(candidate):
                     yield candidate
+            for candidate in competing_prototypes(set(self._systems), campaign.funnel.complete_hull):
+                if self._first(candidate, count=False) and self._passes(candidate):
+                    yield candidate
+
+    def _claim(self, candidate: Candidate) -> None:
+        """Give the source of a candidate to its document, which an earlier campaign computed as a reference."""
+        identity = document_id(candidate.candidate_id, *self.campaign.origin)
+        self.campaign.store.set_fields({identity: {"source": candidate.source, "provenance": candidate.provenance}})
 
     def _first(self, candidate: Candidate, *, count: bool = True) -> bool:
         """Make a candidate a member; False if an identical one was read before."""
@@ -143,8 +164,9 @@ class _Reader:
             self.counts.identical += count
             return False
         self._seen.add(key)
-        self._page.append(candidate.candidate_id)
+        self._page[candidate.candidate_id] = candidate.source
         self.counts.members += 1
+        self.counts.references += candidate.source in REFERENCE_SOURCES
         if len(self._page) == PAGE:
             self._write_page()
         return True
@@ -169,13 +191,14 @@ class _Reader:
     def _new(self, candidate: Candidate) -> bool:
         """Whether the store and the queue lack a candidate; count it if they do not."""
         if candidate.candidate_id in self._known:
-            self.counts.known += 1
+            self.counts.known += candidate.source not in REFERENCE_SOURCES
             return False
         return True
 
     def _drop(self, candidate: Candidate, stage: str, reason: str, duplicate_of: str | None = None) -> None:
         """Count a dropped candidate, and record it unless it has results from an earlier, wider funnel."""
-        self.counts.drop(stage, reason)
+        if candidate.source not in REFERENCE_SOURCES:
+            self.counts.drop(stage, reason)
         if candidate.candidate_id in self._known:
             return
         self._dropped.append(
@@ -203,7 +226,7 @@ class _Reader:
         if self._page:
             self.campaign.write_members(self._n_pages, self._page)
             self._n_pages += 1
-            self._page = []
+            self._page = {}
 
     def _write_dropped(self) -> None:
         if self._dropped:
@@ -215,3 +238,10 @@ def _queued(campaign: Campaign) -> Iterator[str]:
     """Yield the ids of candidates in unfinished chunks of the campaign."""
     for item in campaign.queue.open_items(campaign.name, RELAX):
         yield from item["payload"]["candidate_ids"]
+
+
+def _computed_references(campaign: Campaign) -> set[str]:
+    """Ids of the candidates that earlier campaigns computed as competing phases."""
+    sha256, digest = campaign.origin
+    criteria = {"source": {"$in": sorted(REFERENCE_SOURCES)}, "checkpoint.sha256": sha256, "settings.digest": digest}
+    return {document["candidate_id"] for document in campaign.store.docs.query(criteria, properties=["candidate_id"])}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.queue.queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, WorkQueue
 from matris.stores.database.jobstore import open_job_store, sibling_store
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.outcomes import kind, reason
 
 if TYPE_CHECKING:
@@ -67,9 +68,12 @@ class Status:
         Name and title of the campaign, and the key of its checkpoint.
     phase
         ``"reading"``, ``"running"``, ``"queued"`` (jobs wait in a cluster's queue), ``"waiting"`` (chunks wait, but no
-        process works), ``"cancelled"``, ``"finished"``.
+        process works), ``"cancelled"``, ``"stopped"`` (the first candidates failed alike), ``"finished"``.
     read, identical, known
-        Number of candidates read, of those identical to an earlier one, and of those already in the store or the queue.
+        Number of candidates read, of those identical to an earlier one, and of those already in the store or the queue;
+        like the other numbers of candidates, without references.
+    references
+        Number of references: elements, known phases and prototypes that compete on the hulls. The stages count them.
     dropped
         Number of candidates that were not computed, by stage and kind of reason.
     stages
@@ -84,6 +88,8 @@ class Status:
         Workers and project to which the campaign was submitted, as text; empty if it was not submitted.
     jobs
         Number of submitted chunks by the state of their jobs: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
+    stopped
+        Reason for which the last run stopped early, or None.
     """
 
     name: str
@@ -100,6 +106,8 @@ class Status:
     deaths: int = 0
     cluster: str = ""
     jobs: Mapping[str, int] = field(default_factory=dict)
+    references: int = 0
+    stopped: str | None = None
 
 
 def status(
@@ -159,6 +167,8 @@ def status(
         deaths=sum(item.get("deaths") or 0 for item in all_items),
         cluster=f"{', '.join(submission['workers'])} of project {submission['project']}" if submission else "",
         jobs=dict(job_states),
+        references=intake.get("references", 0),
+        stopped=record.get("stopped"),
     )
 
 
@@ -212,7 +222,7 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
 
 def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:
     """
-    Count the reasons for which candidates in finished chunks were lost.
+    Count the reasons for which candidates in finished chunks were lost, without references.
 
     Parameters
     ----------
@@ -228,11 +238,11 @@ def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:
     """
     jobs = set(work_ids)
     kinds: Counter[str] = Counter()
-    fields = ["state", "error", "job_uuid", "n_steps"]
+    fields = ["state", "error", "job_uuid", "n_steps", "source"]
     for state in ("failed", "max_steps", "rejected"):
         criteria = {"state": state, "job_uuid": {"$ne": None}}
         for document in documents.query(criteria, properties=fields, limit=_MAX_LOST):
-            if document["job_uuid"] in jobs:
+            if document["job_uuid"] in jobs and document.get("source") not in REFERENCE_SOURCES:
                 kinds["out of steps" if state == "max_steps" else kind(reason(document))] += 1
     return dict(kinds.most_common())
 
@@ -275,6 +285,8 @@ def _phase(record: Mapping[str, Any], states: Mapping[str, int], *, queued: bool
         return "reading"
     if states.get(TAKEN):
         return "running"
+    if record.get("stopped"):
+        return "stopped"
     if not states.get(WAITING):
         return "finished"
     if record.get("cancelled"):

@@ -12,7 +12,9 @@ from matris.flows.campaign.turns import turn
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from pymatgen.core import Structure
 
     from matris.flows.campaign.campaign import Campaign
 
@@ -55,16 +57,53 @@ def advance(campaign: Campaign) -> dict[str, int]:
     with turn(campaign, "ranking"):
         if campaign.funnel.hull:
             campaign.rank()
-        representatives = _equal(campaign) if campaign.funnel.duplicates else {}
+        representatives = (
+            equal_results(campaign.documents(_FIELDS), campaign.store.structure) if campaign.funnel.duplicates else {}
+        )
         _record_stages(campaign, representatives)
         return {stage: n for stage in campaign.funnel.properties if (n := _queue(campaign, stage))}
 
 
-def _equal(campaign: Campaign) -> dict[str, str]:
-    """Map candidates to the equal candidate of lowest energy, by candidate id."""
+def equal_results(
+    documents: Iterable[Mapping[str, Any]], structure_of: Callable[[str], Structure | None]
+) -> dict[str, str]:
+    """
+    Find the converged candidates that are the same crystal as one of lower energy.
+
+    References take no part: a candidate that relaxes to the crystal of an element remains a candidate, whichever of the
+    two has the lower energy.
+
+    Parameters
+    ----------
+    documents
+        Candidate documents of one checkpoint with one set of settings, in any order, or the part of them with
+        ``document_id``, ``candidate_id``, ``source``, ``state``, ``formula_pretty`` and ``energy_per_atom``.
+    structure_of
+        Returns the relaxed structure of a document by its ``document_id``, or None.
+
+    Returns
+    -------
+    dict
+        Candidate id of the crystal of lowest energy, by the candidate id of each of its duplicates.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> common = {"state": "converged", "formula_pretty": "Fe"}
+    >>> documents = [
+    ...     {"document_id": "1", "candidate_id": "a", "source": "a.cif", "energy_per_atom": -8.0, **common},
+    ...     {"document_id": "2", "candidate_id": "b", "source": "b.cif", "energy_per_atom": -8.001, **common},
+    ...     {"document_id": "3", "candidate_id": "c", "source": "references", "energy_per_atom": -8.002, **common},
+    ... ]
+    >>> equal_results(documents, lambda document_id: iron)
+    {'a': 'b'}
+    """
     by_formula: dict[str, list[tuple[str, str, float]]] = {}
-    for document in campaign.documents(_FIELDS):
-        if document["state"] == "converged" and document.get("energy_per_atom") is not None:
+    for document in documents:
+        if document["source"] in REFERENCE_SOURCES or document["state"] != "converged":
+            continue
+        if document.get("energy_per_atom") is not None:
             row = (document["document_id"], document["candidate_id"], document["energy_per_atom"])
             by_formula.setdefault(document["formula_pretty"], []).append(row)
     representatives: dict[str, str] = {}
@@ -73,7 +112,7 @@ def _equal(campaign: Campaign) -> dict[str, str]:
             items = [
                 (candidate_id, structure, energy)
                 for identity, candidate_id, energy in group
-                if (structure := campaign.store.structure(identity)) is not None
+                if (structure := structure_of(identity)) is not None
             ]
             equal = group_equal(items)
             representatives |= {candidate: first for candidate, first in equal.items() if candidate != first}

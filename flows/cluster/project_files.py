@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
 from matris.flows.cluster.project import project_spec
-from matris.stores.database.private_mongo import write_uri
+from matris.stores.database.address import write_uri
 
 if TYPE_CHECKING:
     from jobflow_remote.config.base import Project

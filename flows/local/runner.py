@@ -10,13 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+
+from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
 from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
+from matris.flows.local.first_failures import FailedAlikeError, FirstFailures, forget_chunks
 from matris.flows.local.worker import work
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ def run(
     candidates: Iterable[Candidate] = (),
     devices: Sequence[str | None] = (None,),
     watch: Watch = lambda _: None,
+    *,
+    keep_going: bool = False,
 ) -> None:
     """
     Run a campaign to its end: read, relax, rank, and compute properties of the survivors.
@@ -57,14 +63,18 @@ def run(
         Devices, with one worker process each; a device may be named twice. None is the device of the campaign's Maker.
         Without devices, the calling process computes, and a candidate that kills its process ends the run.
     watch
-        Function that is called with every event: ``{"event": "candidate", "state": …}``, ``"took"``, ``"done"``,
-        ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
+        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …}``, ``"took"``,
+        ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
         `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
+    keep_going
+        Whether to go on if the first candidates all fail for one reason
+        (`matris.flows.local.first_failures.FAILED_ALIKE` of them).
 
     Raises
     ------
     MatrisError
-        If no process can work: the disk is full, the checkpoint is missing, or processes die at their start.
+        If no process can work: the disk is full, the checkpoint is missing, or processes die at their start. If the
+        first candidates all fail for one reason; their results are not kept.
 
     Examples
     --------
@@ -79,6 +89,28 @@ def run(
     >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]
     (2, 1)
     """
+    if devices and type(campaign.job_store.docs_store) is MemoryStore:
+        raise MatrisError(
+            "the job store of the jobflow configuration is in memory, which worker processes do not see: give a store, "
+            "for example a folder"
+        )
+    first = FirstFailures()
+
+    def see(event: dict[str, Any]) -> None:
+        watch(event)
+        if not keep_going:
+            first.see(event)
+
+    try:
+        _run(campaign, candidates, devices, see)
+    except FailedAlikeError as stop:
+        forget_chunks(campaign, first.chunks)
+        campaign.keep(stopped=str(stop), reading=False)
+        raise MatrisError(str(stop)) from None
+
+
+def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[str | None], watch: Watch) -> None:
+    """Run a campaign to its end, with the worker processes or in this process."""
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
@@ -170,6 +202,7 @@ class Workers:
         for worker in self._running:
             if kind is None:
                 _send_line(worker.process, "finish\n")
+                _close_input(worker.process)
             else:
                 worker.process.terminate()
         for worker in self._running:
@@ -205,7 +238,7 @@ class Workers:
         location = None if campaign.location is None else str(campaign.location)
         task = {"location": location, "campaign": campaign.name, "device": device, "events": writing}
         process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps(task)],
+            [sys.executable, "-W", "ignore", "-c", _WORKER],
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
@@ -213,6 +246,7 @@ class Workers:
             text=True,
         )
         os.close(writing)
+        _send_line(process, json.dumps(task) + "\n")  # by a pipe: a command line would show the store's password to all
         worker = _Worker(device, process)
         self._running.append(worker)
         threading.Thread(target=self._listen, args=(worker, reading), daemon=True).start()
@@ -266,13 +300,18 @@ class Workers:
 
 
 def _send_line(process: subprocess.Popen[str], line: str) -> None:
-    """Send a line to a process and close its standard input; a process that has ended is ignored."""
-    try:
-        assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    """Send a line to the standard input of a process; a process that has ended is ignored."""
+    assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    with suppress(BrokenPipeError):
         process.stdin.write(line)
+        process.stdin.flush()
+
+
+def _close_input(process: subprocess.Popen[str]) -> None:
+    """Close the standard input of a process; a process that has ended is ignored."""
+    assert process.stdin is not None  # noqa: S101 - opened as a pipe
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    except BrokenPipeError:
-        pass
 
 
 def _share_of_cores(n_processes: int) -> dict[str, str]:

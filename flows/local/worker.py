@@ -26,6 +26,7 @@ from matris.flows.campaign.chunks import chunk_job, keep_candidates, kept_candid
 from matris.flows.campaign.poison import CHUNK_DEATHS, LOCAL_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.queue.heartbeat import Heartbeat
 from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
+from matris.masking import masked
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 
@@ -113,7 +114,7 @@ def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, emit: Emit) 
 
 def _failed(campaign: Campaign, item: WorkItem, error: Exception, emit: Emit) -> None:
     """Give a failed chunk back to the queue after a pause, or give it up after too many attempts."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = masked(f"{type(error).__name__}: {error}")
     logger.warning("chunk %s: %s", item.work_id, reason, exc_info=error)
     given_up = item.attempts >= MAX_ATTEMPTS
     if not given_up:
@@ -148,7 +149,7 @@ def _candidate_events(emit: Emit) -> Iterator[None]:
     class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
-                emit("candidate", state=result.state)
+                emit("candidate", state=result.state, error=result.error)
 
     handler = EmitHandler(logging.INFO)
     level, propagate = job_logger.level, job_logger.propagate
@@ -174,10 +175,13 @@ def _since(start: float) -> float:
 
 
 def main() -> None:
-    """Work for the parent process, with the task in JSON on the command line."""
+    """Work for the parent process, which sends the task in JSON as the first line of standard input."""
     from matris.flows.campaign.campaign import Campaign
 
-    task = json.loads(sys.argv[1])
+    first = sys.stdin.readline()
+    if not first:  # the parent is gone
+        sys.exit(0)
+    task = json.loads(first)
     events: IO[str] = os.fdopen(task["events"], "w", buffering=1)
     finish = threading.Event()
 
@@ -205,5 +209,5 @@ def main() -> None:
     except Stopped:
         sys.exit(0)
     except (MatrisError, OSError, PyMongoError) as error:
-        emit("error", error=str(error) or type(error).__name__)
+        emit("error", error=masked(str(error)) or type(error).__name__)
         sys.exit(1)

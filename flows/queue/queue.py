@@ -318,6 +318,10 @@ class WorkQueue:
             expected = {name: item[name] for name in ("work_id", "state", "token")}
             self._swap(expected, {"state": WAITING, "attempts": 0, "deaths": 0})
 
+    def remove(self, work_ids: Iterable[str]) -> None:
+        """Remove items in any state."""
+        self._store.remove_docs({"work_id": {"$in": list(work_ids)}})
+
     def is_open(self, campaign: str) -> bool:
         """Whether any item is waiting, taken or submitted."""
         return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)

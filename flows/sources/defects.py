@@ -1,10 +1,9 @@
-"""Defects of structure files that parsers ignore, so that they return another crystal."""
+"""Defects of CIFs that parsers ignore, so that they return another crystal."""
 
 from __future__ import annotations
 
 import math
 import re
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from pymatgen.core.operations import SymmOp
 from pymatgen.core.periodic_table import Element
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 _FAR = 1e6  # cells; a larger coordinate has no digits left for the position within a cell
 _CELL = dict.fromkeys(("_cell_length_a", "_cell_length_b", "_cell_length_c"), math.inf) | dict.fromkeys(
     ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"), 180.0
 )  # the largest value of each
-_TITLE_SCALE_AND_CELL = 5  # lines of a POSCAR
 
 
 def check_cif(data: Mapping[str, Any]) -> None:
@@ -62,35 +60,6 @@ def _check_sites(data: Mapping[str, Any]) -> None:
                 raise ValueError(f"site {label} lies {value} cells away")
 
 
-def check_poscar(text: str) -> None:
-    """
-    Check that the numbers of atoms agree with the symbols above them and the coordinates below.
-
-    Raises
-    ------
-    ValueError
-        If a value is wrong; the message names it.
-    """
-    lines = [line.split("#")[0].split() for line in text.splitlines()]
-    start = next((i for i in range(_TITLE_SCALE_AND_CELL, len(lines)) if lines[i] and _is_integer(lines[i][0])), None)
-    if start is None:
-        raise ValueError("it does not say how many atoms there are; is the file truncated?")
-    stop = next((i for i in range(start, len(lines)) if not all(map(_is_integer, lines[i]))), len(lines))
-    counts = [int(word) for line in lines[start:stop] for word in line]
-    symbols = [word for line in lines[_TITLE_SCALE_AND_CELL:start] for word in line]
-    if not counts or min(counts) < 0:
-        raise ValueError(f"{' '.join(lines[start])!r} are no numbers of atoms")
-    if symbols and len(symbols) != len(counts):
-        raise ValueError(f"it has {len(symbols)} symbols of elements and {len(counts)} numbers of atoms")
-    words = lines[stop : stop + 2]  # "Selective dynamics" may stand above "Direct"
-    n_words = 2 if words and words[0][0][0] in "sS" else 1
-    rows = lines[stop + n_words :]
-    n_rows = sum(1 for _ in takewhile(_is_row, rows))
-    if n_rows != sum(counts):
-        then = f"; then comes {' '.join(rows[n_rows])[:40]!r}" if rows[n_rows : n_rows + 1] not in ([], [[]]) else ""
-        raise ValueError(f"it counts {sum(counts)} atoms, and lists {n_rows}{then}")
-
-
 def _number(text: str) -> float:
     """Read a number of a CIF without its uncertainty; NaN if the text is no number."""
     try:
@@ -104,15 +73,3 @@ def _is_symmetry(text: str) -> bool:
     if text.count(",") != 2:  # noqa: PLR2004
         return False
     return math.isclose(abs(np.linalg.det(SymmOp.from_xyz_str(text).rotation_matrix)), 1.0)
-
-
-def _is_integer(word: str) -> bool:
-    return word.lstrip("+-").isdecimal()
-
-
-def _is_row(words: Sequence[str]) -> bool:
-    """Whether a line of a POSCAR begins with three coordinates."""
-    try:
-        return len([float(word) for word in words[:3]]) == len("xyz")
-    except ValueError:
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -25,6 +26,7 @@ type Reader = Callable[[TextIO], Iterator[Parsed]]
 
 _READERS: dict[str, Reader] = {
     ".cif": read_cif,
+    ".mcif": read_cif,
     ".xyz": read_xyz,
     ".extxyz": read_xyz,
     ".json": read_json,
@@ -46,7 +48,8 @@ def read_candidates(paths: str | Path | Iterable[str | Path]) -> Iterator[Candid
 
     A file, block, frame, line, row or archive member that cannot be read becomes a candidate with an error; a
     structure that can be read but not computed (disorder, overlapping atoms) is a candidate with a structure;
-    `matris.structures.problem_with` gives the reason.
+    `matris.structures.problem_with` gives the reason. What a structure does not have as its file has it, such as
+    velocities, is in the list ``warnings`` of the provenance.
 
     Parameters
     ----------
@@ -175,7 +178,7 @@ def _read_archive(stream: BinaryIO) -> Iterator[Parsed]:
             try:
                 with archive.open(info) as member:
                     for parsed in read_stream(name, member, info.compress_size):  # type: ignore[arg-type]
-                        yield Parsed(parsed.structure, parsed.error, location | parsed.location, parsed.text)
+                        yield replace(parsed, location=location | parsed.location)
             except _UNREADABLE as error:
                 yield Parsed(None, _reason(error), location)
     if not n:
@@ -202,6 +205,8 @@ def _candidate(parsed: Parsed, source: str) -> Candidate:
     if parsed.structure is None:
         content = parsed.text.encode(errors="surrogatepass")
         return Candidate.unreadable(source, parsed.error or "no structure", content, **location)
+    if parsed.warnings:
+        location["warnings"] = list(parsed.warnings)
     return Candidate.from_structure(parsed.structure, source, **location)
 
 

@@ -12,8 +12,8 @@ from pymatgen.core.structure import Structure
 from matris.files import json_stream
 from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
 from matris.files.text import MAX_SITES
+from matris.flows.sources.ase_database import moving_structure
 from matris.flows.sources.parsed import Parsed, attempt
-from matris.structures import to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,9 @@ def _from_ase(row: dict[str, Any]) -> Structure:
     numbers, positions, cell, pbc = (_array(row.get(name)) for name in ("numbers", "positions", "cell", "pbc"))
     if len(numbers) > MAX_SITES:
         raise ValueError(f"it has more than {MAX_SITES} sites")
-    return to_structure(Atoms(numbers.astype(int), positions.reshape(-1, 3), cell=cell.reshape(3, 3), pbc=pbc))
+    atoms = Atoms(numbers.astype(int), positions.reshape(-1, 3), cell=cell.reshape(3, 3), pbc=pbc)
+    masses, momenta = (None if row.get(name) is None else _array(row[name]) for name in ("masses", "momenta"))
+    return moving_structure(atoms, masses, momenta, row.get("constraints"))
 
 
 def _array(value: Any) -> np.ndarray:

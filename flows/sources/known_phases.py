@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core.composition import Composition
 from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.stores.documents.candidate import KNOWN_PHASE_SOURCE, Candidate
 from matris.stores.hull.chemical_systems import within
-from matris.stores.hull.references import read_entries
+from matris.stores.hull.references import entry_composition, read_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,12 +56,16 @@ def known_phases(entries: str | Path | Iterable[ComputedStructureEntry], systems
         name, items = str(entries), read_entries(entries)
     else:
         name, items = "the references", [entry.as_dict() for entry in entries]
-    try:
-        by_system = [Composition(item["composition"]).chemical_system for item in items]
-        has_structures = any(item.get("structure") for item in items)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MatrisError(f"{name} holds something that is no ComputedStructureEntry: {error!r}") from error
-    if items and not has_structures:
+    by_system = []
+    for number, item in enumerate(items, start=1):
+        try:
+            by_system.append(entry_composition(item).chemical_system)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            identity = item.get("entry_id") if isinstance(item, dict) else None
+            raise MatrisError(
+                f"entry {number} ({identity}) in {name} is no ComputedStructureEntry: {error}; correct or remove it"
+            ) from error
+    if items and not any(item.get("structure") for item in items):
         raise MatrisError(f"{name} holds entries without structures, which cannot be computed")
     wanted = within(systems, set(by_system))
     return _distinct(_candidate(item) for item, chemsys in zip(items, by_system, strict=True) if chemsys in wanted)

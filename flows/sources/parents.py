@@ -17,18 +17,36 @@ def derived(parent: Candidate, structure: Structure, method: str, **parameters: 
     """
     Make a candidate of a crystal that was made from another one.
 
+    Fixed atoms stay fixed, and atoms that are still of the same element keep their mass.
+
     Parameters
     ----------
     parent
         Candidate that the crystal was made from.
     structure
-        The new crystal.
+        The new crystal, with the sites in the order of its parent's.
     method
         Name of the generator, which becomes the source.
     **parameters
         Everything needed to make the crystal from its parent again.
     """
-    return Candidate.from_structure(structure, method, parent=_origin(parent), **parameters)
+    return Candidate.from_structure(_with_atoms_of(parent, structure), method, parent=_origin(parent), **parameters)
+
+
+def _with_atoms_of(parent: Candidate, structure: Structure) -> Structure:
+    old = parent.structure
+    if old is None or len(old) != len(structure) or not old.site_properties:
+        return structure
+    free, masses = (old.site_properties.get(name) for name in ("selective_dynamics", "masses"))
+    if free is not None:
+        structure.add_site_property("selective_dynamics", free)
+    if masses is not None:
+        kept = [
+            mass if site.species == was.species else float(site.specie.atomic_mass)
+            for mass, site, was in zip(masses, structure, old, strict=True)
+        ]
+        structure.add_site_property("masses", kept)
+    return structure
 
 
 def from_each(

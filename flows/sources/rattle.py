@@ -37,7 +37,7 @@ def rattle(
     n
         Crystals to make from each parent.
     amplitude
-        Displacements are uniform in a ball of this radius (Å); their mean is subtracted.
+        Displacements are uniform in a ball of this radius (Å); their mean is subtracted. Fixed atoms are not displaced.
     strain
         Each of the six components of the symmetric strain is uniform between minus and plus this value.
     seed
@@ -72,12 +72,17 @@ def rattle(
         )
 
     def make(parent: Candidate, structure: Structure) -> Iterator[Candidate]:
+        free = structure.site_properties.get("selective_dynamics")
         for number in range(n):
             random = np.random.default_rng([seed, number, int(parent.candidate_id, 16)])
             deformation = np.eye(3) + _symmetric(random.uniform(-strain, strain, 6))
             matrix = structure.lattice.matrix @ deformation
             moves = _in_ball(random, len(structure)) * amplitude
-            coords = structure.frac_coords @ matrix + moves - moves.mean(axis=0)
+            moves -= moves.mean(axis=0)
+            if free is None:
+                coords = structure.frac_coords @ matrix + moves
+            else:  # fixed atoms follow the strain only
+                coords = (structure.frac_coords + moves @ np.linalg.inv(matrix) * free) @ matrix
             changed = Structure(matrix, structure.species, coords, coords_are_cartesian=True)
             settings = {"number": number, "amplitude": amplitude, "strain": strain, "seed": seed}
             yield derived(parent, changed, RATTLE_SOURCE, **settings)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matris.files.xyz_frames import atoms_of, split_frames
-from matris.flows.sources.parsed import Parsed, attempt
-from matris.structures import to_structure
+from matris.flows.sources.parsed import Parsed, attempt, from_atoms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,4 +19,4 @@ def read_xyz(stream: TextIO) -> Iterator[Parsed]:
         if problem:
             yield Parsed(None, f"unreadable XYZ: {problem}", location, text)
         else:
-            yield attempt(lambda text=text: to_structure(atoms_of(text)), location, text, "XYZ")  # type: ignore[misc]
+            yield attempt(lambda text=text: from_atoms(atoms_of(text)), location, text, "XYZ")  # type: ignore[misc]

@@ -11,9 +11,10 @@ from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
 from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.query import warn_of_origins
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from matris.stores.report.discovery import KnownCrystals
 
 CampaignName = Annotated[
     str | None,
@@ -31,7 +32,7 @@ _POLL_INTERVAL = 3.0  # seconds between updates of --watch
 def status(
     campaign: CampaignName = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished.")
+        bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished or stopped.")
     ] = False,
     store: Store = None,
 ) -> None:
@@ -52,7 +53,7 @@ def status(
         from rich.live import Live
 
         with Live(status_view(current), console=stdout(), auto_refresh=False) as live:
-            while current.phase != "finished":
+            while current.phase not in {"finished", "stopped"}:
                 time.sleep(_POLL_INTERVAL)
                 current = read_status(store, current.name)
                 live.update(status_view(current), refresh=True)
@@ -117,8 +118,8 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="SOURCE",
-            help="Known crystals: the report counts which candidates are stable, unique and novel relative to them; "
-            "may be repeated.",
+            help="Known crystals, as for 'matris screen': the report counts which candidates are stable, unique and "
+            "novel relative to them; may be repeated.",
         ),
     ] = None,
     store: Store = None,
@@ -133,9 +134,11 @@ def report(
 
         require_results(store)
         with stderr.status("Writing the report …"):
-            crystals = [crystal for source in known for crystal in _crystals(source)] if known else None
+            crystals = _known_crystals(known) if known else None
             opened = Campaign.open(store, campaign)
             page = opened.report(output or local_folder(store) / "report", crystals)
+        if crystals is not None:
+            stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)
         stdout().print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
@@ -173,12 +176,14 @@ def export(
 
         require_results(store)
         query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        warn_of_origins(query.origins())
         n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)
 
 
-def _crystals(source: str) -> list[Structure]:
-    """Read all readable structures of a source."""
-    from matris.flows.sources.files import read_candidates
+def _known_crystals(sources: list[str]) -> KnownCrystals:
+    """Read the crystals of sources, as `matris screen` reads candidates."""
+    from matris.cli.campaign_run import candidates_of
+    from matris.stores.report.discovery import KnownCrystals
 
-    return [candidate.structure for candidate in read_candidates(source) if candidate.structure is not None]
+    return KnownCrystals.of(candidates_of(sources))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.cli.console import CampaignProgress, stderr
@@ -33,6 +34,12 @@ DOCUMENT_FIELDS = (
     "energy_above_hull",
     "is_stable",
     "hull_state",
+    "hull_type",
+    "hull_reference",
+    "only_elements_compete",
+    "hull_lacks",
+    "equilibrium_reaction_energy_per_atom",
+    "correction_state",
     "n_steps",
     "fmax",
 )
@@ -40,14 +47,29 @@ DOCUMENT_FIELDS = (
 
 
 def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
-    """Read the candidates of all sources, one by one."""
+    """
+    Open all sources, and read their candidates one by one.
+
+    Raises
+    ------
+    MatrisError
+        If a source cannot be opened, before any candidate of another one is read.
+    """
     from matris.flows.sources.opening import open_source
 
-    for source in sources:
-        yield from open_source(source)
+    opened = [begun(open_source(source)) for source in sources]
+    return chain.from_iterable(opened)
 
 
-def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: str | None) -> None:
+def begun(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Read the first candidate, since many sources raise their errors there."""
+    rest = iter(candidates)
+    return chain(list(islice(rest, 1)), rest)
+
+
+def run_campaign(
+    campaign: Campaign, candidates: Iterable[Candidate], device: str | None, *, keep_going: bool = True
+) -> None:
     """
     Compute what the store lacks, with a progress bar.
 
@@ -59,12 +81,24 @@ def run_campaign(campaign: Campaign, candidates: Iterable[Candidate], device: st
         Candidates, read one by one.
     device
         Devices, separated by commas; one process each.
+    keep_going
+        Whether to go on if the first candidates all fail for one reason.
+
+    Raises
+    ------
+    CheckpointError
+        If a device is not available.
     """
     from matris.flows.local.runner import run
 
     devices = [name.strip() for name in device.split(",")] if device else [None]
+    if device:  # one line here, rather than one from each chunk
+        from matris.model.potential import chosen_device
+
+        for name in devices:
+            chosen_device(name)
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
-        run(campaign, candidates, devices, progress.watch)
+        run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
         stderr.print(f"{progress.known} were in the store already")
 

@@ -102,7 +102,7 @@ def init(
     with clear_errors():
         from matris.flows.cluster.project import ClusterAnswers
         from matris.flows.cluster.project_files import prepare_queue, projects_folder, write_project
-        from matris.stores.database.private_mongo import uri_database
+        from matris.stores.database.address import uri_database
 
         folder = projects_folder()
         needed = {"--database": database, "--scheduler": scheduler, "--work-dir": work_dir}

@@ -50,8 +50,23 @@ def eV(energy: float | None, digits: int = 3) -> str:  # noqa: N802 (a unit)
     return "–" if energy is None else f"{energy:.{digits}f}"
 
 
-def document_table(documents: Sequence[Document], *, title: str | None = None, numbered: bool = False) -> Table:
-    """Lay out the most important fields of candidate documents."""
+def document_table(
+    documents: Sequence[Document], *, title: str | None = None, numbered: bool = False, origins: bool = False
+) -> Table:
+    """
+    Lay out the most important fields of candidate documents.
+
+    Parameters
+    ----------
+    documents
+        Documents, one per row.
+    title
+        Title of the table.
+    numbered
+        Whether rows are numbered.
+    origins
+        Whether columns for the checkpoint and the digest of the settings are shown.
+    """
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     if numbered:
         table.add_column("#", justify="right")
@@ -60,6 +75,8 @@ def document_table(documents: Sequence[Document], *, title: str | None = None, n
     for name in ("above hull\nmeV/atom", "formation\neV/atom", "corrected\neV/atom", "atoms"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
+    for name in ("checkpoint", "settings") if origins else ():
+        table.add_column(name, no_wrap=True)
     table.add_column("source", overflow="ellipsis", no_wrap=True)
     for number, d in enumerate(documents, start=1):
         row = [
@@ -70,6 +87,7 @@ def document_table(documents: Sequence[Document], *, title: str | None = None, n
             eV(d.get("energy_per_atom"), 4),
             str(d.get("nsites") or "–"),
             f"{d['state']}{', extrapolates' if d.get('is_extrapolating') else ''}",
+            *((d["checkpoint"]["key"], d["settings"]["digest"]) if origins else ()),
             origin(d),
         ]
         style = "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else ""

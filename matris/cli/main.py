@@ -10,6 +10,7 @@ import typer
 
 from matris import __version__
 from matris.cli import campaign, cluster, optimade, properties, query, relax, screen, training
+from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
@@ -21,6 +22,7 @@ _PANELS = {
 
 app = typer.Typer(
     name="matris",
+    cls=PrivateGroup,
     help="High-throughput screening of crystals with the MatRIS interatomic potential.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -51,6 +53,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    hide_passwords()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # users cannot act on deprecation warnings of other packages
     app()

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from matris.cli.console import stderr
 from matris.errors import MatrisError
+from matris.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,9 +53,10 @@ Devices = Annotated[
 Store = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR|URI",
-        help="Store of the results: a folder, mongodb://HOST/DATABASE, or project://NAME of jobflow-remote.",
-        show_default="your jobflow configuration, else ./matris-results",
+        metavar="DIR|URI|FILE",
+        help="Store of the results: a folder, mongodb://HOST/DATABASE, a file that holds this address, or "
+        "project://NAME of jobflow-remote.",
+        show_default="$MATRIS_STORE, else your jobflow configuration, else ./matris-results",
     ),
 ]
 Submit = Annotated[
@@ -130,7 +132,7 @@ def clear_errors(*, resumes: bool = True) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (MatrisError, OSError) as error:  # OSError: disk full, missing rights
-        stderr.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+        stderr.print(f"[red]Error:[/red] {escape(masked(str(error)))}", soft_wrap=True)
         raise typer.Exit(FAILURE) from None
     except KeyboardInterrupt:
         message = (
@@ -151,9 +153,11 @@ def require_results(location: str | None) -> None:
     """
     from matris.errors import StoreError
     from matris.stores.database import DATABASE_FILE
+    from matris.stores.database.jobstore import chosen_location, is_folder
 
-    if location is not None and "://" not in location and not (Path(location) / DATABASE_FILE).is_file():
-        raise StoreError(f"{location} holds no results: it has no {DATABASE_FILE}")
+    chosen = chosen_location(location)
+    if chosen is not None and is_folder(chosen) and not (Path(chosen) / DATABASE_FILE).is_file():
+        raise StoreError(f"{chosen} holds no results: it has no {DATABASE_FILE}")
 
 
 def shortened(names: Sequence[str]) -> str:

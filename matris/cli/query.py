@@ -14,6 +14,8 @@ from matris.cli.console import columns_table, document_table, stderr, stdout, wr
 from matris.cli.options import Store, clear_errors, require_results
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matris.stores.query.query import CandidateQuery
 
 _PAGE_SIZE = 50  # rows of a table
@@ -83,7 +85,9 @@ def query(
         if count:
             stdout().print(results.count())
         else:
-            _show_results(results, page, limit, output, _split(columns), structures)
+            origins = results.origins()
+            warn_of_origins(origins)
+            _show_results(results, page, limit, output, _split(columns), structures, several=len(origins) > 1)
 
 
 def models() -> None:
@@ -130,8 +134,31 @@ def _split(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(",")] if names else None
 
 
+def warn_of_origins(origins: Sequence[tuple[str, str]]) -> None:
+    """Print how to select one checkpoint and one set of settings, if there are results of several."""
+    if len(origins) < 2:  # noqa: PLR2004
+        return
+    names = ", ".join(f"{key} (settings {digest})" for key, digest in origins)
+    by_key = f"checkpoint = {origins[0][0]}"
+    chosen = by_key if len({key for key, _ in origins}) > 1 else ""
+    if len({digest for _, digest in origins}) > 1:
+        chosen += f"{' and ' if chosen else ''}settings.digest = '{origins[0][1]}'"
+    stderr.print(
+        f"[yellow]Results of {len(origins)} checkpoints or settings[/yellow], the same candidates in each: "
+        f"{escape(names)}. For one of them, add to the filter: {escape(chosen)}",
+        soft_wrap=True,
+    )
+
+
 def _show_results(
-    results: CandidateQuery, page: int, limit: int | None, output: str, columns: list[str] | None, folder: Path | None
+    results: CandidateQuery,
+    page: int,
+    limit: int | None,
+    output: str,
+    columns: list[str] | None,
+    folder: Path | None,
+    *,
+    several: bool,
 ) -> None:
     """Print a page of results, and write their structures if there is a folder for them."""
     from matris.stores.query.tables import COLUMNS, expanded, json_ready, row, write_cif
@@ -147,10 +174,14 @@ def _show_results(
     else:
         documents = list(shown)
         names = expanded(columns) if columns else []
-        table = columns_table(names, [row(d, names) for d in documents]) if columns else document_table(documents)
+        table = (
+            columns_table(names, [row(d, names) for d in documents])
+            if columns
+            else document_table(documents, origins=several)
+        )
         stdout().print(table)
         n = len(documents)
         total = results.count() if page > 1 or n == size else n
         stderr.print(f"{total} found" if total == n else f"{n} of {total} found, page {page}")
     if folder is not None:
-        stderr.print(f"{write_cif(shown.structures(), folder)} structures in {escape(str(folder))}")
+        stderr.print(f"{write_cif(shown.structures(), folder, labelled=several)} structures in {escape(str(folder))}")

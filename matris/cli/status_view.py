@@ -24,6 +24,7 @@ _PHASES = {
     "queued": "queued: jobs wait for the cluster or for the runner",
     "cancelled": "cancelled: 'matris resume' resumes it",
     "waiting": "waiting: no process works on it; 'matris screen' with the same arguments resumes it",
+    "stopped": "stopped: the first candidates all failed",
     "finished": "finished: nothing is left to compute",
 }
 _CHUNK_STATES = ("waiting", "taken", "done", "broken")  # in the order of the columns
@@ -38,6 +39,7 @@ def status_view(status: Status) -> RenderableType:
     )
     read = f"{_count(status.read)} read"
     counts = [(status.identical, "identical"), (status.known, "known already")]
+    counts += [(status.references, "competing phases added")]
     counts += [(sum(kinds.values()), f"dropped at {stage}") for stage, kinds in status.dropped.items()]
     read += "".join(f", {_count(count)} {label}" for count, label in counts if count)
     parts: list[RenderableType] = [head, Text(read)]
@@ -51,6 +53,8 @@ def status_view(status: Status) -> RenderableType:
     if reasons:
         parts.append(_reasons(reasons))
     parts += [Text(f"chunk given up: {error}", style="red") for error in status.broken[:_MAX_REASONS]]
+    if status.stopped:
+        parts.append(Text(status.stopped, style="red"))
     if status.deaths:
         parts.append(
             Text(f"{_count(status.deaths)} times a process died on a chunk; another one took it over", style="yellow")

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
 from matris.errors import MatrisError
+from matris.masking import masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,7 +87,7 @@ def submit_campaign(campaign: Campaign, candidates: Iterable[Candidate], submiss
         target = f"{', '.join(submission.workers)} of project {submission.project}, campaign {campaign.name}"
         stdout().print(f"{counts}{target}", soft_wrap=True)
         warn_without_runner(submission)
-        store = escape(str(campaign.location))
+        store = escape(masked(str(campaign.location)))
         stdout().print(
             f"Progress: matris status --store {store}. To stop: matris cancel --store {store}", soft_wrap=True
         )

@@ -56,10 +56,11 @@ def data(
         float, typer.Option(metavar="X", min=0.0, max=1.0, help="Fraction of the frames to set aside for validation.")
     ] = 0.05,
     split_by: Annotated[
-        Literal["formula", "material", "source"],
+        Literal["formula", "material", "source", "block"],
         typer.Option(
             metavar="GROUP",
-            help="Frames of one formula, material or source are not split, unless they have a 'split' of their own.",
+            help="Frames of one formula, material, source or block (a tenth of the consecutive frames of a source) are "
+            "not split, unless they have a 'split' of their own.",
         ),
     ] = "formula",
     scale: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 from ase import Atoms
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 _BUSY = 20.0  # seconds to wait for a writer
 _ATOMS = ("numbers", "positions", "cell", "pbc")
 _NUMBER = 4  # bytes
+
+MOTION = ("masses", "momenta", "constraints")
+"""Columns with masses, momenta and constraints, for `set_motion`."""
+
+_CONSTRAINTS = {kind.__name__: kind for kind in (FixAtoms, FixCartesian, FixScaled)}
 
 
 def read_rows(
@@ -74,6 +81,44 @@ def read_rows(
             except (ValueError, TypeError) as error:
                 atoms = ValueError(str(error))
             yield identity, atoms, dict(zip(columns, row[len(_ATOMS) :], strict=True))
+
+
+def set_motion(atoms: Atoms, masses: Any, momenta: Any, constraints: Any) -> list[str]:
+    """
+    Give atoms the masses, momenta and fixed atoms of a row.
+
+    Parameters
+    ----------
+    atoms
+        The atoms, which are changed.
+    masses, momenta
+        Arrays in ASE's units, or None.
+    constraints
+        Constraints as dictionaries, or as the JSON text of a list of them, or None.
+
+    Returns
+    -------
+    list of str
+        Names of constraints that are left out, because they do more than to fix atoms.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If they do not fit the atoms.
+    """
+    if masses is not None:
+        atoms.set_masses(np.asarray(masses, dtype=float))
+    if momenta is not None:
+        atoms.set_array("momenta", np.asarray(momenta, dtype=float).reshape(-1, 3), float, (3,))
+    given = json.loads(constraints) if isinstance(constraints, str) else constraints
+    kept, left_out = [], []
+    for constraint in given or ():
+        if kind := _CONSTRAINTS.get(constraint["name"]):
+            kept.append(kind(**constraint["kwargs"]))
+        else:
+            left_out.append(str(constraint["name"]))
+    atoms.set_constraint(kept)
+    return left_out
 
 
 def _atoms(numbers: bytes, positions: bytes, cell: bytes, pbc: int, *, max_atoms: int | None) -> Atoms:

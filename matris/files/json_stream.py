@@ -7,6 +7,7 @@ no bound on the length of a value.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from matris.files.text import MAX_TEXT, lines_of
@@ -28,6 +29,8 @@ DEEPEST = 6
 
 _ITEM_KEYS = frozenset({"lattice", "sites", "charge", "structure", "numbers", "positions"})
 """First keys of objects that are one item, however long they are."""
+
+_SPACES = re.compile(r"[ \t\r\n]+")
 
 _DECODER = json.JSONDecoder()
 
@@ -55,8 +58,8 @@ class JsonStream:
     def peek(self) -> str:
         """Give the next character that is no space; an empty string at the end."""
         while True:
-            while self._at < len(self._buffer) and self._buffer[self._at] in " \t\r\n":
-                self._at += 1
+            if spaces := _SPACES.match(self._buffer, self._at):
+                self._at = spaces.end()
             if self._at < len(self._buffer) or self._ended:
                 return self._buffer[self._at : self._at + 1]
             self._more()

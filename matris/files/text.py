@@ -25,6 +25,7 @@ DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _MOST_EXPANSION = 200  # times the compressed size: about ten times as much as text of crystals reaches
 _ALWAYS_ALLOWED = 2**28  # bytes
 _PIECE = 2**20  # characters
+_MOST_EMPTY = 10**6  # lines
 
 _UNPACK: dict[str, Callable[[BinaryIO], object]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -72,8 +73,19 @@ def open_text(name: str, packed: BinaryIO, size: int) -> TextIO:
 
 
 def lines_of(stream: TextIO) -> Iterator[str]:
-    """Yield lines; a line of more than `MAX_TEXT` characters is cut to `MAX_TEXT` + 1 characters."""
+    """
+    Yield lines; a line of more than `MAX_TEXT` characters is cut to `MAX_TEXT` + 1 characters.
+
+    Raises
+    ------
+    OSError
+        If a million empty lines follow each other: a small packed file may hold hundreds of millions.
+    """
+    n_empty = 0
     while line := stream.readline(MAX_TEXT + 1):
+        n_empty = n_empty + 1 if line == "\n" else 0
+        if n_empty > _MOST_EMPTY:
+            raise OSError(f"more than {_MOST_EMPTY} empty lines follow each other, which is no text of crystals")
         yield line
         rest = line
         while len(line) > MAX_TEXT and rest and not rest.endswith("\n"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from ase.io.extxyz import XYZError, read_xyz
+from pymatgen.core.periodic_table import Element
 
 from matris.files.text import MAX_SITES, MAX_TEXT, lines_of
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _HEADER = 2  # lines above the atoms
+
+_ISOTOPES = {name: float(Element(name).atomic_mass) for name in ("D", "T")}  # u
+
+_HEAVY = re.compile(r"(?<!\S)[DTdt](?=\s)")
+_PROPERTIES = re.compile(r"""properties=["']?([\w:]+)""", re.IGNORECASE)
+_EXPONENT = re.compile(r"(?<![\w.])([+-]?(?:\d+\.?\d*|\.\d+))[dD](?=[+-]?\d+(?![\w.]))")
 
 
 def split_frames(stream: TextIO) -> Iterator[tuple[str, str | None]]:
@@ -60,15 +68,53 @@ def atoms_of(frame: str) -> Atoms:
     """
     Parse a frame.
 
+    Deuterium and tritium, which ASE does not know, become hydrogen of their mass. Exponents may be Fortran's.
+
     Raises
     ------
     ValueError
         If it is malformed. ASE may raise other errors (KeyError, IndexError, TypeError) as well.
+
+    Examples
+    --------
+    >>> atoms_of(chr(10).join(["1", 'Lattice="3 0 0 0 3 0 0 0 3"', "D 0 1.5D0 0"])).get_masses().round(3)
+    array([2.014])
     """
+    frame, isotopes = _without_isotopes(_EXPONENT.sub(r"\1e", frame))
     try:
-        return next(read_xyz(StringIO(frame), index=0))
+        atoms = next(read_xyz(StringIO(frame), index=0))
     except XYZError as error:
         raise ValueError(str(error)) from error
+    except KeyError as error:
+        if error.args and str(error.args[0]) in frame.split():
+            raise ValueError(f"unknown element {error}") from error
+        raise
+    if isotopes and not atoms.has("masses"):
+        masses = atoms.get_masses()
+        masses[list(isotopes)] = list(isotopes.values())
+        atoms.set_masses(masses)
+    return atoms
+
+
+def _without_isotopes(frame: str) -> tuple[str, dict[int, float]]:
+    """Write D and T as H; give the masses (u) by the positions of their atoms."""
+    if _HEAVY.search(frame) is None:
+        return frame, {}
+    lines = frame.splitlines(keepends=True)
+    column = 0
+    if match := _PROPERTIES.search(lines[1]):
+        before, found, _ = match[1].partition("species:S:")
+        if not found:
+            return frame, {}
+        column = sum(int(width) for width in before.split(":")[2::3])
+    isotopes: dict[int, float] = {}
+    for number, line in enumerate(lines[_HEADER:]):
+        words = line.split()
+        if len(words) > column and (mass := _ISOTOPES.get(words[column].upper())):
+            isotopes[number] = mass
+            words[column] = "H"
+            lines[_HEADER + number] = " ".join(words) + "\n"
+    return "".join(lines), isotopes
 
 
 @dataclass

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import json
+import logging
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from matris.files.cache import cache_directory
 from matris.files.whole_file import whole_file
 from matris.model import official
 from matris.model.config import MAX_ATOMIC_NUMBER, ModelConfig
+from matris.model.digests import file_sha256, record, record_of, recorded
 from matris.model.domain import Domain
 from matris.model.network import MatRIS
 
@@ -32,7 +33,10 @@ FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
 LARGE = "matris_embedded_large"
 _RELEASE = "https://github.com/HPC-AI-Team/MatRIS/releases/download/v1.0.0"
+_FIGSHARE = "https://api.figshare.com/v2/file/download"
 _TIMEOUT = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,10 @@ class Published:
     predicts, energy_scale
         As in `Card`.
     sha256
-        Digest of the file; None if unknown, in which case any checkpoint of that file name is accepted.
+        Digest of the file; None if its authors state none. Then the digest of the first file that is used is shown and
+        recorded (`matris.model.digests`), and other files of that name are refused.
+    figshare
+        Number of the file at figshare, the second address.
     """
 
     key: str
@@ -119,6 +126,17 @@ class Published:
     predicts: str
     energy_scale: str
     sha256: str | None = None
+    figshare: int | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of the file: that in the release, then the second one."""
+        return self.url, *([] if self.figshare is None else [f"{_FIGSHARE}/{self.figshare}"])
+
+    @property
+    def expected(self) -> str | None:
+        """Digest that the file must have: that of its authors, else that of the first file that was used."""
+        return self.sha256 or recorded(self.file)
 
     @property
     def url(self) -> str:
@@ -141,17 +159,33 @@ REGISTRY = {
             "efsm",
             "mp",
             sha256="c033abc53601a74f10d9b7fec0f658220c013c3b11d4d405f1d32136d4c2b067",  # from fastMD's H100 benchmarks
+            figshare=59142728,
         ),
-        Published("matris_10m_mp", "MatRIS_10M_MP.pth.tar", "MPtrj", "efsm", "mp"),
-        Published("matris_10m_omat", "MatRIS_10M_OMAT.pth.tar", "OMat24", "efs", "omat24"),
-        Published("matris_4m_matpes_pbev1", "MatRIS_4M_MatPES_PBEv1.pth.tar", "MatPES-PBE 2025.1", "efs", "matpes-pbe"),
-        Published("matris_4m_matpes_pbev2", "MatRIS_4M_MatPES_PBEv2.pth.tar", "MatPES-PBE 2025.2", "efs", "matpes-pbe"),
+        Published("matris_10m_mp", "MatRIS_10M_MP.pth.tar", "MPtrj", "efsm", "mp", figshare=59143058),
+        Published("matris_10m_omat", "MatRIS_10M_OMAT.pth.tar", "OMat24", "efs", "omat24", figshare=69575544),
+        Published(
+            "matris_4m_matpes_pbev1",
+            "MatRIS_4M_MatPES_PBEv1.pth.tar",
+            "MatPES-PBE 2025.1",
+            "efs",
+            "matpes-pbe",
+            figshare=69575532,
+        ),
+        Published(
+            "matris_4m_matpes_pbev2",
+            "MatRIS_4M_MatPES_PBEv2.pth.tar",
+            "MatPES-PBE 2025.2",
+            "efs",
+            "matpes-pbe",
+            figshare=69575535,
+        ),
         Published(
             "matris_4m_matpes_r2scanv1",
             "MatRIS_4M_MatPES_r2SCANv1.pth.tar",
             "MatPES-r2SCAN 2025.1",
             "efs",
             "matpes-r2scan",
+            figshare=69575538,
         ),
         Published(
             "matris_4m_matpes_r2scanv2",
@@ -159,6 +193,7 @@ REGISTRY = {
             "MatPES-r2SCAN 2025.2",
             "efs",
             "matpes-r2scan",
+            figshare=69576381,
         ),
     )
 }
@@ -182,8 +217,8 @@ def locate(key_or_path: str | Path | None = None) -> Path:
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint, it cannot be downloaded, or the file of a key has another SHA-256 than the
-        registry states.
+        If there is no such checkpoint, it cannot be downloaded from either address, or the file of a key has another
+        SHA-256 than the registry states or than the first file of that key had.
 
     Examples
     --------
@@ -237,26 +272,6 @@ def read_file(path: Path) -> tuple[MatRIS, Card]:
     with torch.inference_mode(False), torch.device("cpu"):  # whatever the caller's mode and default device are
         network, card = _read_published(path) if published else _read_own(path)
     return network.requires_grad_(False).eval(), replace(card, sha256=digest)
-
-
-def file_sha256(path: Path) -> str:
-    """
-    Compute the SHA-256 of a file, once for each modification time and size.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    """
-    status = path.stat()
-    return _sha256(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=32)
-def _sha256(path: Path, modified: int, size: int) -> str:  # noqa: ARG001
-    """SHA-256 of a file; modification time (ns) and size are keys of the cache."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save(path: Path, network: MatRIS, card: Card) -> None:
@@ -316,8 +331,8 @@ def _read_published(path: Path) -> tuple[MatRIS, Card]:
     network, translated = official.translate(state, config, str(path))
     _load_state(network, translated, path)
     entry = next((e for e in REGISTRY.values() if e.file == path.name), None)
-    if entry is not None and entry.sha256 not in (None, file_sha256(path)):
-        entry = None  # another checkpoint under a published file name
+    if entry is not None:
+        entry = _if_it_is(entry, path)
     # an element without a reference energy was not in the training set
     trained = network.reference_energies.abs() > 1e-10  # noqa: PLR2004
     if not trained.any():
@@ -369,40 +384,73 @@ def _load_state(network: MatRIS, state: Mapping[str, torch.Tensor], path: Path) 
             raise CheckpointError(f"{path}: {name} has NaN or infinite values")
 
 
+def _if_it_is(entry: Published, path: Path) -> Published | None:
+    """Confirm that a file is the published one whose name it has; a warning says if it is not."""
+    actual, expected = file_sha256(path), entry.expected
+    if expected is None:
+        record(entry.file, actual)
+    elif actual != expected:
+        logger.warning(
+            "%s is not %s, although it has its file's name: its SHA-256 is %s, expected %s. It is taken for a "
+            "checkpoint of unknown origin and energy scale.",
+            path, entry.key, actual, expected,
+        )  # fmt: skip
+        return None
+    return entry
+
+
 def _fetch(entry: Published) -> Path:
     """Path of a published file, which is downloaded if it is not in the cache, and verified."""
     if entry.path.exists():
-        _verify(entry, entry.path)
+        _verify(entry, entry.path, f"delete it to download it again, or load it by its path instead of {entry.key}")
         return entry.path
-    remedy = f"download {entry.url} by other means and place it at {entry.path}"
+    remedy = (
+        f"download {' or '.join(entry.urls)} by other means and place it at {entry.path}; MATRIS_CACHE names another "
+        "folder"
+    )
+    reasons = []
+    for url in entry.urls:
+        try:
+            with whole_file(entry.path) as draft:  # an unverified file must never be in the cache
+                _download(entry, url, draft)
+        except CheckpointError as error:
+            reasons.append(str(error))
+        except (urllib.error.URLError, TimeoutError, OSError, http.client.HTTPException) as error:
+            reasons.append(f"{url}: {error}")
+        else:
+            _verify(entry, entry.path, remedy)
+            return entry.path
+    raise CheckpointError(f"cannot download {entry.key}: {'; '.join(reasons)}; {remedy}")
+
+
+def _download(entry: Published, url: str, draft: Path) -> None:
+    """Download a file from one of its addresses, and verify it."""
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, draft.open("wb") as out:  # noqa: S310 - ours
+        expected = response.headers.get("Content-Length")
+        size = sum(out.write(block) for block in _blocks(response))
+    if size == 0 or (expected is not None and size != int(expected)):
+        raise CheckpointError(f"the download from {url} ended after {size} of {expected} bytes")
     try:
-        with whole_file(entry.path) as draft:  # an unverified file must never be in the cache
-            with urllib.request.urlopen(entry.url, timeout=_TIMEOUT) as response, draft.open("wb") as out:  # noqa: S310 - ours
-                expected = response.headers.get("Content-Length")
-                size = sum(out.write(block) for block in _blocks(response))
-            if size == 0 or (expected is not None and size != int(expected)):
-                raise CheckpointError(f"the download of {entry.key} ended after {size} of {expected} bytes; {remedy}")
-            try:
-                read_file(draft)
-            except CheckpointError as error:
-                raise CheckpointError(f"the file at {entry.url} is not a checkpoint ({error}); {remedy}") from error
-            _verify(entry, draft, remedy)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise CheckpointError(f"cannot download {entry.key}: {error}; {remedy}") from error
-    return entry.path
+        read_file(draft)
+    except CheckpointError as error:
+        raise CheckpointError(f"the file at {url} is not a checkpoint ({error})") from error
+    actual, wanted = file_sha256(draft), entry.expected
+    if wanted not in (None, actual):
+        raise CheckpointError(f"the file at {url} is not {entry.key}: its SHA-256 is {actual}, expected {wanted}")
 
 
-def _verify(entry: Published, path: Path, remedy: str | None = None) -> None:
-    """Refuse a file that has another SHA-256 than the registry states for a checkpoint."""
-    if entry.sha256 is None:
-        return
+def _verify(entry: Published, path: Path, remedy: str) -> None:
+    """Refuse a file that has another SHA-256 than it should; that of a first file is recorded when it has been read."""
     try:
         actual = file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
-    if actual != entry.sha256:
-        remedy = remedy or f"delete it to download it again, or load it by its path instead of the key {entry.key}"
-        raise CheckpointError(f"{path} is not {entry.key}: its SHA-256 is {actual}, expected {entry.sha256}; {remedy}")
+    expected = entry.expected
+    if expected not in (None, actual):
+        origin = "" if entry.sha256 else f", that of the file used first, recorded in {record_of(entry.file)}"
+        raise CheckpointError(
+            f"{path} is not {entry.key}: its SHA-256 is {actual}, expected {expected}{origin}; {remedy}"
+        )
 
 
 def _blocks(stream: Any) -> Iterator[bytes]:

@@ -339,26 +339,77 @@ def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.T
 
 def bonds_together(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    List the bonds of a batch on its device, all structures at once, by torch-sim's neighbour list.
+    List the bonds of a batch on its device, all structures at once, by Warp or, without it, by torch.
 
     Returns
     -------
     centers, neighbors, vectors
         The same bonds as `bonds_one_by_one`, in another order.
     """
-    from torch_sim.neighbors import ALCHEMIOPS_AVAILABLE, alchemiops_nl_cell_list, torchsim_nl
-
-    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
-    neighbor_list = alchemiops_nl_cell_list if large and ALCHEMIOPS_AVAILABLE else torchsim_nl
-    (i, j), system, images = neighbor_list(batch.positions, batch.cells, batch.pbc, cutoff * (1 + 1e-9), batch.system)
+    i, j, images = (_pairs_by_warp if _warp_computes(batch.positions.device) else _pairs_by_torch)(batch, cutoff)
+    system = batch.system[i]
     a, b, c = images.unbind(1)
     positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
     once = (i < j) | ((i == j) & positive)  # as in `find_bonds`
-    i, j, system, images = i[once], j[once], system[once], images[once]
-    shifts = torch.einsum("ba,bac->bc", images.to(batch.cells.dtype), batch.cells[system])
+    i, j, system, images = i[once], j[once], system[once], images[once].to(batch.cells.dtype)
+    shifts = (images[:, :, None] * batch.cells[system]).sum(1)
     vectors = batch.positions[i] - batch.positions[j] - shifts
     near = torch.linalg.vector_norm(vectors, dim=1) <= cutoff
     return i[near], j[near], vectors[near]
+
+
+def _warp_computes(device: torch.device) -> bool:
+    """Whether Warp can compute on a device: it needs NVIDIA's driver, and calls AMD's devices CUDA, as torch does."""
+    from torch_sim.neighbors import ALCHEMIOPS_AVAILABLE
+
+    if not ALCHEMIOPS_AVAILABLE or torch.version.hip is not None:
+        return False
+    import warp
+
+    return device.type == "cpu" or (device.type == "cuda" and warp.is_cuda_available())
+
+
+def _pairs_by_warp(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    List pairs of atoms in both directions, and their periodic images, by nvalchemiops, in cells of any density.
+
+    Its lists have room for 0.2 atoms/Å³ unless told otherwise (torch-sim cannot tell it); hydrides and compressed
+    crystals are denser. It counts the neighbours before it gives up, so that a second call has room for them.
+    """
+    from nvalchemiops.neighbors.neighbor_utils import NeighborOverflowError
+    from nvalchemiops.torch.neighbors import batch_cell_list, batch_naive_neighbor_list
+
+    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
+    neighbor_list = batch_cell_list if large else batch_naive_neighbor_list
+    room: int | None = None
+    while True:
+        try:
+            pairs, _, *images = neighbor_list(
+                batch.positions,
+                cutoff * (1 + 1e-9),
+                cell=batch.cells,
+                pbc=batch.pbc.contiguous(),
+                batch_idx=batch.system.to(torch.int32),
+                max_neighbors=room,
+                return_neighbor_list=True,
+            )
+        except NeighborOverflowError as error:
+            if error.num_neighbors <= error.max_neighbors or error.num_neighbors == room:
+                raise
+            room = error.num_neighbors
+            continue
+        i, j = pairs.long()
+        return i, j, images[0] if images else i.new_zeros(len(i), 3)  # none without periodicity
+
+
+def _pairs_by_torch(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """List pairs of atoms in both directions, and their periodic images, by torch-sim's own functions."""
+    from torch_sim.neighbors import torch_nl_linked_cell, torch_nl_n2
+
+    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
+    neighbor_list = torch_nl_linked_cell if large else torch_nl_n2
+    (i, j), _, images = neighbor_list(batch.positions, batch.cells, batch.pbc, cutoff * (1 + 1e-9), batch.system)
+    return i, j, images
 
 
 def line_graph(

@@ -13,6 +13,7 @@ from matris.errors import CheckpointError, StructureError
 from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
+from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
 from matris.model.precision import full_precision
 from matris.structures import problem_with, to_structure
@@ -279,15 +280,19 @@ class Potential:
     def _predict_batch(self, geometries: list[Geometry]) -> list[Prediction]:
         """Predict a batch; if it runs out of memory, predict its halves."""
         try:
-            graph = self.graph(geometries)
-            energies, forces, stresses, magmoms, features = self.evaluate(graph)
-            extrapolation = self.extrapolation(graph, features)
-        except torch.OutOfMemoryError:
-            if len(geometries) == 1:
+            return self._predict_together(geometries)
+        except Exception as error:
+            if len(geometries) == 1 or not is_out_of_memory(error):
                 raise
-            torch.cuda.empty_cache()
-            half = len(geometries) // 2
-            return self._predict_batch(geometries[:half]) + self._predict_batch(geometries[half:])
+        torch.cuda.empty_cache()  # outside the except block: the error keeps the tensors of the failed call alive
+        half = len(geometries) // 2
+        return self._predict_batch(geometries[:half]) + self._predict_batch(geometries[half:])
+
+    def _predict_together(self, geometries: list[Geometry]) -> list[Prediction]:
+        """Predict a batch in one call."""
+        graph = self.graph(geometries)
+        energies, forces, stresses, magmoms, features = self.evaluate(graph)
+        extrapolation = self.extrapolation(graph, features)
         counts = [len(g.numbers) for g in geometries]
         per_force = [f.numpy() for f in forces.double().cpu().split(counts)]
         per_stress = list(stresses.double().cpu().numpy())
@@ -349,6 +354,16 @@ def chosen_device(device: torch.device | str | None = None) -> torch.device:
         raise CheckpointError(
             f"device {str(requested)!r} was asked for{origin}, but torch {torch.__version__} sees no CUDA device here "
             + (f"(CUDA_VISIBLE_DEVICES={visible})" if visible else "(CUDA_VISIBLE_DEVICES names none)")
+        )
+    if result.type == "cuda" and result.index is not None and result.index >= torch.cuda.device_count():
+        raise CheckpointError(
+            f"device {str(requested)!r} was asked for{origin}, but there are {torch.cuda.device_count()} CUDA devices, "
+            "numbered from 0"
+        )
+    if result.type == "mps":
+        raise CheckpointError(
+            f"device {str(requested)!r} was asked for{origin}, but Apple's GPUs have no float64, in which bonds are "
+            "found and energies are added: use --device cpu"
         )
     return result
 

@@ -117,6 +117,8 @@ class RunningBatch:
         for slot in self.slots:
             slot.n_steps += 1
         verdicts = self._verdicts(progress)
+        if not np.isfinite(progress.squared_force).any() and not self.model.reasons:
+            self.model.check_device(str(next(verdict[1] for verdict in verdicts if verdict)))
         finished = np.array([verdict is not None for verdict in verdicts])
         if not finished.any():
             return []

@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from ase.data import atomic_numbers
+from torch_sim.state import SimState
+
+from matris.errors import DeviceError
+from matris.model.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
     from torch_sim.models.interface import ModelInterface
-    from torch_sim.state import SimState
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_MEMORY = (
-    "out of memory",  # CUDA, MPS, and torch.OutOfMemoryError
-    "failed to allocate",  # Warp, which computes neighbor lists
-    "can't allocate memory",  # the CPU allocator
-    "not enough memory",
-)
+_KNOWN = (("Cu", 2.55), ("Si", 2.35), ("Na", 3.7), ("O", 2.5))
+"""Crystals that any device computes: elements and distances between nearest neighbours (Å)."""
+
 _PER_SYSTEM = ("energy", "stress")
 _PER_ATOM = ("forces", "magmoms", "extrapolation")
 
@@ -64,7 +65,8 @@ class GuardedModel:
     If a call raises an exception, the batch is halved until the culprit is alone. The results of the culprit are NaN,
     and `reasons` holds the message. If the device runs out of memory, the batch is halved too, and `budget` remembers
     the limit. An error that makes the device unusable (such as CUDA's illegal memory access) is raised, because the
-    structures are not its cause.
+    structures are not its cause. If all systems of a call fail, a known crystal is computed too: if that also fails, it
+    is the device that cannot compute, and `DeviceError` is raised, so that nothing is recorded about the structures.
 
     Parameters
     ----------
@@ -112,6 +114,11 @@ class GuardedModel:
         dict
             ``energy`` (n_systems,) eV, ``forces`` (n_atoms, 3) eV/Å and, if the model gives it, ``stress``
             (n_systems, 3, 3) eV/Å³; NaN for systems named in `reasons`.
+
+        Raises
+        ------
+        DeviceError
+            If all systems fail, and so does a known crystal.
         """
         self.reasons = {}
         results: dict[int, dict[str, Tensor]] = {}
@@ -129,10 +136,53 @@ class GuardedModel:
             else:
                 middle = (start + stop) // 2
                 groups += [*self._groups(middle, stop), *self._groups(start, middle)]
+        if self.reasons and not results:
+            self.check_device(self.reasons[min(self.reasons)])
         output = self._join(state, results)
         self.magmoms = output.pop("magmoms", None)
         self.extrapolation = output.pop("extrapolation", None)
         return output
+
+    def check_device(self, reason: str) -> None:
+        """
+        Compute a known crystal after a call in which everything failed.
+
+        A model without a list of elements is not checked: a crystal that it must know is not known.
+
+        Parameters
+        ----------
+        reason
+            Why a system failed, for the message.
+
+        Raises
+        ------
+        DeviceError
+            If the known crystal fails too.
+        """
+        elements = getattr(getattr(self.model, "potential", None), "elements", ())
+        if not elements:
+            return
+        element, distance = next((pair for pair in _KNOWN if pair[0] in elements), (elements[0], 2.7))
+        cell = distance / 2**0.5 * torch.tensor([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]], device=self.device)
+        crystal = SimState(
+            positions=torch.zeros(1, 3, device=self.device, dtype=self.dtype),
+            masses=torch.ones(1, device=self.device, dtype=self.dtype),
+            cell=cell.to(self.dtype)[None],
+            pbc=True,
+            atomic_numbers=torch.tensor([atomic_numbers[element]], device=self.device, dtype=torch.int),
+        )
+        result = _call(self.model, crystal)
+        if isinstance(result, _Failure):
+            known = result.reason
+        elif not bool(torch.isfinite(result["energy"]).all() and torch.isfinite(result["forces"]).all()):
+            known = "its energy or forces are NaN or infinite"
+        else:
+            return
+        raise DeviceError(
+            f"{self.device} cannot compute: all structures of a call failed, and so does a known crystal of {element}. "
+            "Nothing is recorded about them; run again on a working device, and a journal continues. "
+            f"The crystal: {known}. The first structure: {reason}"
+        )
 
     def _groups(self, start: int, stop: int) -> list[tuple[int, int]]:
         """Split a range of systems into ranges within the budget, last range first."""
@@ -204,7 +254,7 @@ def _call(model: ModelInterface, state: SimState) -> dict[str, Tensor] | _Failur
         return {key: output[key].detach() for key in (*_PER_SYSTEM, *_PER_ATOM) if output.get(key) is not None}
     except Exception as error:  # models raise anything; the reason goes into the record
         text = " ".join(str(error).split())
-        out_of_memory = isinstance(error, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY)
+        out_of_memory = is_out_of_memory(error)
         if isinstance(error, torch.AcceleratorError) and not out_of_memory:
             error.add_note("This process can no longer use the device. Start it again; a journal lets it continue.")
             raise

@@ -88,6 +88,8 @@ def relax(
         If a setting is out of range, or `relax_cell` is set and the model computes no stress.
     CheckpointError
         If the potential cannot be loaded.
+    DeviceError
+        If the device cannot compute anything: neither the structures of a step nor a known crystal.
     JournalError
         If the journal belongs to other settings or another checkpoint, or another process uses it.
 

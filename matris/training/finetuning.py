@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import logging
+import warnings
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +19,11 @@ from matris.model.network import MatRIS
 from matris.training.curve import drawn
 from matris.training.data.dataset import DataSet
 from matris.training.data.element_energies import refit_reference_energies
-from matris.training.data.labelled import LabelOptions
+from matris.training.data.labelled import LabelOptions, Rejected, reduced_formula
 from matris.training.data.reading import files_of, read_labelled
 from matris.training.data.writer import SetOptions, write_set
 from matris.training.fit_domain import label_ranges
+from matris.training.precision import single_precision
 from matris.training.processes import together
 from matris.training.recipe import describe_set, domain_of, has_magmoms, provenance
 from matris.training.trainer import LOG, Joined, TrainSettings, train, validate
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+logger = logging.getLogger(__name__)
 
 GENTLE = TrainSettings(
     epochs=20,
@@ -67,6 +71,7 @@ class Tuned:
     old_after: dict[str, float]
 
 
+@single_precision()
 def finetune(
     parent: str | Path | None,
     data: DataSet,
@@ -177,6 +182,7 @@ def finetune(
             description=f"{card.key}, fine-tuned on {data.path.name}; outside of that chemistry use its parent",
             details=details,
         )
+        checkpoints.save(tuned.path, network, made)  # whatever comes after the training, its result is kept
         details["domain"] = domain_of(network, made, Joined(data, () if replay is None else replay))
         details["trained_on"] = label_ranges(data)
         checkpoints.save(tuned.path, network, made)
@@ -186,6 +192,8 @@ def finetune(
 def set_of(files: Sequence[Path], folder: Path) -> DataSet:
     """
     Make a set of labelled files, or open an existing set that was made of the same files.
+
+    Formulas are set aside for validation; of frames that all have one formula, blocks of consecutive frames.
 
     Raises
     ------
@@ -198,9 +206,24 @@ def set_of(files: Sequence[Path], folder: Path) -> DataSet:
         if data.source_names != [file.name for file in sources]:
             raise MatrisError(f"{folder} was made of {', '.join(data.source_names)}: name another output folder")
         return data
-    return write_set(
-        folder, ((file.name, read_labelled(file, LabelOptions())) for file in sources), SetOptions(validation=_ASIDE)
-    )
+    options = SetOptions(validation=_ASIDE)
+    if _has_one_formula(sources):
+        options = replace(options, split_by="block")
+        logger.info("all frames have one formula: blocks of consecutive frames are set aside for validation")
+    return write_set(folder, ((file.name, read_labelled(file, LabelOptions())) for file in sources), options)
+
+
+def _has_one_formula(files: Iterable[Path]) -> bool:
+    """Whether all frames that can be used have the same formula, and none says to which part it belongs."""
+    formulas = set()
+    for file in files:
+        for item in read_labelled(file, LabelOptions()):
+            if isinstance(item, Rejected):
+                continue
+            formulas.add(reduced_formula(item.frame.geometry.numbers))
+            if len(formulas) > 1 or item.split is not None:
+                return False
+    return True
 
 
 def _scale(card: Card, data: DataSet, replay: DataSet | None, named: str | None, *, refit: bool) -> str:
@@ -255,5 +278,13 @@ def introduce(network: MatRIS, trained: Iterable[str], new: Iterable[str]) -> No
 def _distance(one: str, other: str) -> float:
     """Return the distance of two elements in covalent radius and electronegativity."""
     radii = [covalent_radii[atomic_numbers[s]] for s in (one, other)]
-    polarity = [float(Element(s).X or 2.0) for s in (one, other)]
+    polarity = [_electronegativity(s) for s in (one, other)]
     return float(abs(np.log(radii[0] / radii[1])) / 0.12 + abs(polarity[0] - polarity[1]) / 0.35)
+
+
+def _electronegativity(symbol: str) -> float:
+    """Return the Pauling electronegativity, and a middle value for elements that have none, such as argon."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")
+        value = float(Element(symbol).X)
+    return 2.0 if np.isnan(value) else value

@@ -27,6 +27,7 @@ from matris.training.data.dataset import DataSet
 from matris.training.data.element_energies import regress_reference_energies
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
 from matris.training.fit_domain import fit_domain, label_ranges
+from matris.training.precision import single_precision
 from matris.training.processes import together
 from matris.training.trainer import LOG, TrainSettings, train
 
@@ -185,6 +186,7 @@ def network_config(model: dict[str, Any]) -> ModelConfig:
         raise MatrisError(f"model: {error}") from error
 
 
+@single_precision()
 def train_checkpoint(config: TrainConfig) -> Path | None:
     """
     Train a checkpoint from scratch; another call with the same configuration resumes it.
@@ -226,9 +228,10 @@ def train_checkpoint(config: TrainConfig) -> Path | None:
                 "errors": {"validation": errors},
             },
         )
+        path = config.output / f"{config.key}.safetensors"
+        checkpoints.save(path, network, card)  # whatever comes after the training, its result is kept
         card.details["domain"] = domain_of(network, card, data)
         card.details["trained_on"] = label_ranges(data)
-        path = config.output / f"{config.key}.safetensors"
         checkpoints.save(path, network, card)
         return path
 

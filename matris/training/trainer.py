@@ -20,6 +20,7 @@ from matris.model.checkpoints import load_plain
 from matris.training import batches
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
+from matris.training.precision import single_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,6 +146,7 @@ class TrainSettings:
             raise MatrisError(f"training setting {names[0]} is out of range")
 
 
+@single_precision()
 def train(
     network: MatRIS,
     training: Sequence[Frame],
@@ -525,6 +527,7 @@ def mean_errors(sums: torch.Tensor, names: Sequence[str]) -> dict[str, float]:
     return {name: total / n for name, total, n in zip(names, totals, counts, strict=True) if n}
 
 
+@single_precision()
 def validate(network: MatRIS, frames: Sequence[Frame]) -> dict[str, float]:
     """Return mean errors over frames, for those of `ERRORS` with labels: eV/atom, eV/Å, GPa, μB."""
     costs = batches.costs(frames, network.config)

@@ -25,7 +25,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
-from recipes.embedded.structures import Material, distance_ratio, generate
+from recipes.embedded.materials import Material, distance_ratio, generate
 from recipes.embedded.teacher import Committee, Label, Teacher
 from recipes.embedded.variants import KEPT, SIZES, variants
 

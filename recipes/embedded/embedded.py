@@ -34,7 +34,7 @@ from matris.training.processes import together
 from matris.training.recipe import domain_of
 from matris.training.trainer import STATE, TrainSettings, train, validate
 from recipes.embedded.evaluate import evaluate
-from recipes.embedded.structures import ELEMENTS
+from recipes.embedded.materials import ELEMENTS
 from recipes.embedded.variants import DFT_SETS, SIZES, trainable
 from recipes.embedded.widen import widen
 

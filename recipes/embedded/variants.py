@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 
 from matris.flows.sources.swap import GROUP, VALENCE, swap_elements
 from matris.stores.documents.candidate import Candidate
-from recipes.embedded.structures import ELEMENTS, collect
+from recipes.embedded.materials import ELEMENTS, collect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from recipes.embedded.structures import Material
+    from recipes.embedded.materials import Material
 
 DFT_SETS = {"mptrj_random": 3.0, "mptrj_highest_stress": 1.5, "alexandria_random": 1.0}
-"""Sets of DFT frames that may be trained on, and how often to start from one of their crystals."""
+"""Sets of DFT frames for training, and the relative weight of their crystals as starting structures."""
 
 SIZES = (1, 64)
-"""Least and largest number of atoms in a cell, unless other ones are asked for."""
+"""Default least and largest number of atoms in a cell."""
 
 KEPT = 0.5
-"""Share of the elements of our list that stay as they are, unless another one is asked for."""
+"""Default fraction of elements that are not replaced."""
 
 _MOST_REPLACED = 2  # elements of one crystal
-_LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Xe"}  # nothing in our list is like them
+_LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Xe"}  # no element of the list is similar
 
 
 def held_out(formula: str) -> bool:
-    """Whether frames of a formula, in cells of any size, are for measuring only: one in five, by a hash."""
+    """Whether frames of a formula, in cells of any size, are reserved for tests: one formula in five, by a hash."""
     reduced, _ = Formula(formula).reduce()
     return zlib.crc32(reduced.format("hill").encode()) % 5 == 4  # noqa: PLR2004
 
 
 def trainable(data: Path, name: str, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Atoms]]:
-    """Formulas and frames of one of the `DFT_SETS`: of cells of these sizes, of formulas not kept for measuring."""
+    """Yield formulas and frames of one of the `DFT_SETS` with these cell sizes, without formulas reserved for tests."""
     for atoms in iread(data / f"{name}.extxyz.gz", format="extxyz"):
         formula = atoms.get_chemical_formula()
         if sizes[0] <= len(atoms) <= sizes[1] and not held_out(formula):
@@ -50,7 +50,7 @@ def trainable(data: Path, name: str, sizes: tuple[int, int] = SIZES) -> Iterator
 
 
 def literature(data: Path, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Structure]]:
-    """Crystals of the DFT sets that elements of ours may fill, with their source."""
+    """Yield the crystals of the DFT sets without noble gases, with their source."""
     for name in DFT_SETS:
         for formula, atoms in trainable(data, name, sizes):
             if not _LEFT_OUT & set(atoms.symbols):

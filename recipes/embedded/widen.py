@@ -1,8 +1,8 @@
-"""A larger network that starts as the same function as a smaller one (Net2Net: Chen et al., arXiv 1511.05641).
+"""A larger network that is initially the same function as a smaller one (Net2Net: Chen et al., arXiv 1511.05641).
 
-Widths are multiplied by copying channels: layer norms and channel-wise softmaxes do not notice. What reads a copied
-channel divides its weights among the copies, unevenly by chance, so that the copies learn different things. Blocks
-are added at the end, with outputs that are zero at first.
+Channels are copied, which leaves layer norms and channel-wise softmaxes unchanged. The weights of layers that read a
+copied channel are divided among the copies in random proportions, so that the copies can learn different features.
+New blocks are added at the end; their outputs are zero at first.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def widen(small: MatRIS, config: ModelConfig, *, magmoms: bool) -> MatRIS:
 
 
 def _silence(part: nn.Module) -> None:
-    """Make the updates of a block's part zero: by SiLU of a norm whose weights are, or by the last linear layers."""
+    """Set the updates of a part of a block to zero, by weights of a norm before SiLU or of the last linear layers."""
     if isinstance(part, Attention):
         for mlp in (part.edge_mlp, part.node_mlp):
             mlp.norm.weight[0] = 0.0
@@ -72,7 +72,7 @@ def _silence(part: nn.Module) -> None:
 
 
 def _copy(name: str, small: nn.Module, large: nn.Module) -> None:
-    """Fill the parameters that a module itself holds."""
+    """Fill the parameters of a module, without those of its children."""
     stacked, inputs = {"logits": 2}, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]()
     if isinstance(small, GatedMLP) and isinstance(large, GatedMLP):
         branches = len(small.weight_out)
@@ -99,14 +99,14 @@ def _copy(name: str, small: nn.Module, large: nn.Module) -> None:
 def _blocks(
     name: str, value: torch.Tensor, axis: int, old: Sequence[int], new: Sequence[int]
 ) -> tuple[Sequence[torch.Tensor], list[int]]:
-    """Split an axis into blocks of channels, and say how many copies each needs."""
+    """Split an axis into blocks of channels, and return the number of copies of each."""
     if any(n % o for n, o in zip(new, old, strict=True)):
         raise MatrisError(f"{name}: widths of {tuple(new)} are no multiples of {tuple(old)}")
     return value.split(tuple(old), axis), [n // o for o, n in zip(old, new, strict=True)]
 
 
 def _shares(weight: torch.Tensor, copies: int) -> torch.Tensor:
-    """Weights of the copies of the channels that a layer reads; they add up to the weights of the originals."""
+    """Divide the weights of a layer among copies of its input channels."""
     if copies == 1:
         return weight
     noise = torch.randn(copies, *weight.shape, dtype=weight.dtype) * weight.std() * _UNEVEN / copies

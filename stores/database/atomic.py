@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from maggma.stores import MemoryStore
-from monty.json import jsanitize
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, WriteError
 
 from matris.errors import StoreError
 from matris.stores.database.mongo import ResultsMongoStore, check_size, repeated
+from matris.stores.database.plain import plain
 from matris.stores.database.sqlite.store import SQLiteStore
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def set_fields(store: Store, changes: Mapping[Any, Mapping[str, Any]]) -> int:
         return 0
     if isinstance(store, SQLiteStore):
         return store.set_fields({key: dict(fields) for key, fields in changes.items()})
-    writes = [UpdateOne({store.key: key}, {"$set": _plain(fields)}) for key, fields in changes.items()]
+    writes = [UpdateOne({store.key: key}, {"$set": plain(fields)}) for key, fields in changes.items()]
     return _bulk(store, writes)
 
 
@@ -101,7 +101,7 @@ def set_if(store: Store, criteria: Mapping[str, Any], fields: Mapping[str, Any])
     if isinstance(store, SQLiteStore):
         return store.set_if(dict(criteria), dict(fields))
     try:
-        return bool(_collection(store).update_one(criteria, {"$set": _plain(fields)}).matched_count)
+        return bool(_collection(store).update_one(criteria, {"$set": plain(fields)}).matched_count)
     except WriteError as error:
         raise StoreError(f"{store.name} cannot set {', '.join(fields)}: {error}") from error
 
@@ -131,17 +131,17 @@ def add_missing(store: Store, documents: Iterable[Mapping[str, Any]]) -> None:
     ...     sorted(document["energy"] for document in store.query())
     [-5.4, -4.6]
     """
-    plain = [_plain(document) for document in documents]
+    missing = [plain(document) for document in documents]
     if isinstance(store, SQLiteStore):
-        store.add_missing(plain)
+        store.add_missing(missing)
         return
-    for document in plain:
+    for document in missing:
         document.pop("_id", None)
         if document.get(store.key) is None:
             raise StoreError(f"{store.name}: no key {store.key!r} in a document with the fields {list(document)}")
         check_size(document, store.collection_name)
-    if plain:
-        _bulk(store, [UpdateOne({store.key: d[store.key]}, {"$setOnInsert": d}, upsert=True) for d in plain])
+    if missing:
+        _bulk(store, [UpdateOne({store.key: d[store.key]}, {"$setOnInsert": d}, upsert=True) for d in missing])
 
 
 def _bulk(store: Store, writes: list[UpdateOne]) -> int:
@@ -157,8 +157,3 @@ def _collection(store: Store) -> Any:
     if type(store) is MemoryStore or isinstance(store, ResultsMongoStore):
         return store._collection  # noqa: SLF001 - maggma's own way to MongoDB's operators
     raise StoreError(f"{type(store).__name__} cannot set single fields; use a SQLiteStore or ResultsMongoStore")
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = jsanitize(dict(fields), allow_bson=True, recursive_msonable=True)
-    return plain

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobflow.core.store import JobStore
 from jobflow.settings import JobflowSettings
-from maggma.stores import MemoryStore, MongoStore, MongoURIStore
+from maggma.stores import GridFSStore, MemoryStore, MongoStore, MongoURIStore
+from maggma.stores.gridfs import GridFSURIStore
+from pydantic import ValidationError
 from pymongo.errors import PyMongoError
-from pymongo.uri_parser import parse_uri
 
 from matris.errors import StoreError
 from matris.stores.database import DATABASE_FILE
+from matris.stores.database.address import MONGODB, read_uri, uri_database
 from matris.stores.database.mongo import ResultsGridFSStore, ResultsMongoStore
-from matris.stores.database.private_mongo import PrivateMongoStore
+from matris.stores.database.private_mongo import PrivateGridFSStore, PrivateMongoStore
 from matris.stores.database.sqlite.store import SQLiteStore
 
 if TYPE_CHECKING:
     from maggma.core import Store
 
 DEFAULT_FOLDER = "matris-results"
+STORE_VARIABLE = "MATRIS_STORE"
+"""Environment variable with the location of the results: it is not seen by other users, as a command line is."""
+
 PROJECT = "project://"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
 INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format")
 """Fields by which jobflow and the builder of candidates find jobs, beside (uuid, index)."""
 
 _MONGO = (MongoStore, MongoURIStore, ResultsMongoStore)  # exact types; their other subclasses differ
+_GRIDFS = (GridFSStore, GridFSURIStore, ResultsGridFSStore)
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +46,11 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     Parameters
     ----------
     location
-        A folder, which holds everything in ``matris.sqlite``; or ``mongodb://HOST/DATABASE``; or ``project://NAME``,
-        the job store of a jobflow-remote project on this machine. By default the job store of the jobflow configuration
-        (``JOBFLOW_CONFIG_FILE``, ``JOBFLOW_JOB_STORE`` or ``~/.jobflow.yaml``) if it names one, otherwise the folder
-        ``matris-results``.
+        A folder, which holds everything in ``matris.sqlite``; or ``mongodb://HOST/DATABASE``; or a file that holds such
+        an address and that only its owner may read; or ``project://NAME``, the job store of a jobflow-remote project on
+        this machine. By default the location in the environment variable ``MATRIS_STORE``, else the job store of the
+        jobflow configuration (``JOBFLOW_CONFIG_FILE``, ``JOBFLOW_JOB_STORE`` or ``~/.jobflow.yaml``) if it names one,
+        else the folder ``matris-results``.
 
     Raises
     ------
@@ -60,24 +69,44 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     ...     store.close()
     42
     """
-    settings = JobflowSettings() if location is None else None  # type: ignore[call-arg]
-    if settings is not None and "JOB_STORE" in settings.model_fields_set:
-        store = _with_results_store(settings.JOB_STORE, "the jobflow configuration")
+    location = chosen_location(location)
+    configured = _configured() if location is None else None
+    if configured is not None:
+        store = _with_results_store(configured, "the jobflow configuration")
     elif str(location).startswith(PROJECT):
         name = str(location).removeprefix(PROJECT)
         store = _with_results_store(_of_project(name), f"jobflow-remote project {name}")
-    elif str(location).startswith(("mongodb://", "mongodb+srv://")):
+    elif str(location).startswith(MONGODB):
         store = _mongo(str(location))
+    elif location is not None and Path(location).is_file():
+        store = _of_address_file(Path(location))
     else:
         store = _embedded(Path(location or DEFAULT_FOLDER))
     try:
         store.connect()
         _index(store)
     except PyMongoError as error:
-        raise StoreError(f"MongoDB at {_shown(store.docs_store)} does not answer or refuses: {error}") from error
+        raise StoreError(f"MongoDB at {store.docs_store.name} does not answer or refuses: {error}") from error
     except NotImplementedError:  # maggma's MontyStore
         logger.warning("%s has no indexes: queries are slow beyond a few thousand documents", store.docs_store.name)
     return store
+
+
+def chosen_location(location: str | Path | None = None) -> str | Path | None:
+    """
+    Return a given location, or the one in the environment variable ``MATRIS_STORE``, or None.
+
+    Examples
+    --------
+    >>> chosen_location("results")
+    'results'
+    """
+    return location if location is not None else os.environ.get(STORE_VARIABLE) or None
+
+
+def is_folder(location: str | Path | None) -> bool:
+    """Tell whether a location is a folder, which need not exist; otherwise it is a database, or the default."""
+    return location is not None and "://" not in str(location) and not Path(location).is_file()
 
 
 def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
@@ -116,7 +145,7 @@ def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
     elif isinstance(docs, PrivateMongoStore):
         sibling = PrivateMongoStore(docs.uri_file, docs.database, collection_name, key=key)
     elif type(docs) in _MONGO:
-        arguments = {k: v for k, v in _arguments(docs).items() if not k.startswith("last_updated")}
+        arguments = {k: v for k, v in _arguments(docs, MongoStore).items() if not k.startswith("last_updated")}
         sibling = ResultsMongoStore(**arguments | {"collection_name": collection_name, "key": key, "validator": None})
     else:
         raise StoreError(
@@ -128,8 +157,6 @@ def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
 
 
 def _embedded(folder: Path) -> JobStore:
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file; name the folder for {DATABASE_FILE}")
     path = folder / DATABASE_FILE
     data = SQLiteStore(path, "outputs_blobs", key="blob_uuid")
     docs = SQLiteStore(path, "outputs", key="uuid", last_updated_field=STAMP, last_updated_type="isoformat")
@@ -138,17 +165,44 @@ def _embedded(folder: Path) -> JobStore:
 
 def _mongo(uri: str) -> JobStore:
     """Put documents into a collection and arrays into GridFS, as a chunk's arrays may exceed a document's 16 MB."""
-    try:
-        database = parse_uri(uri)["database"]
-    except (PyMongoError, ValueError) as error:
-        raise StoreError(f"invalid MongoDB address: {error}") from error
-    if not database:
-        raise StoreError("the MongoDB address names no database; write mongodb://HOST:PORT/DATABASE")
+    database = uri_database(uri, "the address of the store")
     data = ResultsGridFSStore.from_uri(uri, "outputs_blobs", database, key="blob_uuid")
     stamp = {"last_updated_field": STAMP, "last_updated_type": "isoformat"}
     return JobStore(
         ResultsMongoStore.from_uri(uri, "outputs", database, key="uuid", **stamp), additional_stores={"data": data}
     )
+
+
+def _of_address_file(file: Path) -> JobStore:
+    """Open the database whose address is in a file; no store repeats the address."""
+    with file.open("rb") as content:
+        beginning = content.read(len(MONGODB[0]))
+    if not beginning.startswith(b"mongodb"):
+        raise StoreError(
+            f"{file} is a file without a MongoDB address; name the folder for {DATABASE_FILE}, or a file with the line "
+            "mongodb://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
+    path, database = str(file.absolute()), uri_database(read_uri(file), str(file))
+    data = PrivateGridFSStore(path, database, "outputs_blobs", key="blob_uuid")
+    docs = PrivateMongoStore(
+        path, database, "outputs", key="uuid", last_updated_field=STAMP, last_updated_type="isoformat"
+    )
+    return JobStore(docs, additional_stores={"data": data})
+
+
+def _configured() -> JobStore | None:
+    """Return the job store of the jobflow configuration, if it names one."""
+    try:
+        settings = JobflowSettings()  # type: ignore[call-arg]
+    except ValidationError as error:  # its text repeats the configuration, which may hold a password
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise StoreError(f"the jobflow configuration cannot be used: {problems}") from None
+    except (PyMongoError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"the jobflow configuration cannot be used ({type(error).__name__}): check the types, names and addresses "
+            "of its stores"
+        ) from None
+    return settings.JOB_STORE if "JOB_STORE" in settings.model_fields_set else None
 
 
 def _of_project(name: str) -> JobStore:
@@ -164,18 +218,35 @@ def _of_project(name: str) -> JobStore:
 
 
 def _with_results_store(store: JobStore, origin: str) -> JobStore:
-    """Replace maggma's MongoDB store by `ResultsMongoStore`."""
+    """Replace maggma's MongoDB stores by ours, which retry, check sizes and have no passwords in their names."""
     if "data" not in _additional(store):
         raise StoreError(f'the job store of {origin} has no additional store "data" for arrays; add one')
-    if type(store.docs_store) in _MONGO:
-        store.docs_store = ResultsMongoStore(**_arguments(store.docs_store))
+    if type(_additional(store)["data"]) is MemoryStore and type(store.docs_store) is not MemoryStore:
+        raise StoreError(
+            f'the job store of {origin} keeps "data" in memory, so that the arrays of its documents are lost when the '
+            "process ends: give data a store of the same database, such as GridFSStore for MongoDB"
+        )
+    store.docs_store = _ours(store.docs_store)
+    for name, part in _additional(store).items():
+        _additional(store)[name] = _ours(part)
     return store
 
 
-def _arguments(store: MongoStore) -> dict[str, Any]:
-    """Return the arguments that open the collection of a store again."""
-    arguments = {k: v for k, v in store.as_dict().items() if not k.startswith("@")}
-    return arguments | {"ssh_tunnel": store.ssh_tunnel, "validator": store.validator}
+def _ours(store: Store) -> Store:
+    """Return a `ResultsMongoStore` or `ResultsGridFSStore` in place of maggma's; leave other stores alone."""
+    ours = ResultsMongoStore if type(store) in _MONGO else ResultsGridFSStore if type(store) in _GRIDFS else None
+    return store if ours is None else ours(**_arguments(store, ours))
+
+
+def _arguments(store: Store, kind: type[Store]) -> dict[str, Any]:
+    """
+    Return the arguments that open the collection of a store again.
+
+    maggma's own dictionary form of a store lacks arguments that a subclass passes on, such as ``mongoclient_kwargs``.
+    """
+    names = [name for name in inspect.signature(kind.__init__).parameters if name not in {"self", "kwargs"}]
+    base = ["key", "last_updated_field", "last_updated_type", "validator"]
+    return {name: getattr(store, name) for name in [*names, *base]}
 
 
 def _index(store: JobStore) -> None:
@@ -183,22 +254,15 @@ def _index(store: JobStore) -> None:
     docs = store.docs_store
     if isinstance(docs, (SQLiteStore, ResultsMongoStore)):
         if not docs.ensure_index(["uuid", "index"], unique=True):
-            raise StoreError(f"{_shown(docs)} cannot be indexed by (uuid, index): see the warning above")
+            raise StoreError(f"{docs.name} cannot be indexed by (uuid, index): see the warning above")
     elif isinstance(docs, MongoStore):
         docs._collection.create_index([("uuid", 1), ("index", 1)], unique=True)  # noqa: SLF001 - maggma indexes one field
     of_data = [(data, field) for data in _additional(store).values() for field in ("blob_uuid", "job_uuid")]
     parts = [*((docs, field) for field in INDEXED), *of_data]
     for part, field in parts:
         if not part.ensure_index(field):
-            raise StoreError(f"{_shown(part)} cannot be indexed by {field!r}: check the permissions of its user")
+            raise StoreError(f"{part.name} cannot be indexed by {field!r}: check the permissions of its user")
 
 
 def _additional(store: JobStore) -> dict[str, Store]:
     return store.additional_stores  # type: ignore[has-type,no-any-return]
-
-
-def _shown(store: Any) -> str:
-    """Return the name of a store, without a password."""
-    uri = getattr(store, "uri", None)
-    hosts = ",".join(f"{host}:{port}" for host, port in parse_uri(uri)["nodelist"]) if uri else store.name
-    return f"{hosts}/{store.database}" if uri else hosts

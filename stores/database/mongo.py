@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import bson
 from bson.errors import BSONError
 from maggma.stores import GridFSStore, MongoStore
-from monty.json import jsanitize
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, ServerSelectionTimeoutError
 
 from matris.errors import StoreError
+from matris.masking import masked
+from matris.stores.database.address import hosts
+from matris.stores.database.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,7 @@ _DUPLICATE = 11000  # MongoDB's DuplicateKey
 
 class ResultsMongoStore(MongoStore):  # type: ignore[misc]
     """
-    A MongoStore for several writing processes, which survives a restart of its server.
+    A MongoStore for several writing processes, which survives a restart of its server and has no password in its name.
 
     An update replaces whole documents by key, so it can be retried: after a lost connection (the driver waits
     ``serverSelectionTimeoutMS`` for the server), and if two processes insert the same key at once and the unique index
@@ -37,6 +39,11 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
     ('screening', 'candidates', 'document_id')
     """
 
+    @property
+    def name(self) -> str:
+        """Address of the collection, without user and password; maggma's name is the whole address."""
+        return collection_name("mongo", self)
+
     def update(self, docs: list[dict[str, Any]] | dict[str, Any], key: list[str] | str | None = None) -> None:
         """Store documents; each replaces the document with the same value or values of `key`.
 
@@ -45,13 +52,10 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
         StoreError
             If a document is too large for MongoDB or has a value that BSON cannot hold; then none is sent.
         """
-        plain = [
-            jsanitize(doc, allow_bson=True, recursive_msonable=True)
-            for doc in (docs if isinstance(docs, list) else [docs])
-        ]
-        for document in plain:
+        documents = [plain(document) for document in (docs if isinstance(docs, list) else [docs])]
+        for document in documents:
             check_size(document, self.collection_name)
-        repeated(lambda: super(ResultsMongoStore, self).update(plain, key))
+        repeated(lambda: super(ResultsMongoStore, self).update(documents, key))
 
     def ensure_index(self, key: str | list[str], unique: bool | None = False) -> bool:
         """Make an index on one field, or on several together.
@@ -75,7 +79,12 @@ class ResultsMongoStore(MongoStore):  # type: ignore[misc]
 
 
 class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
-    """A GridFSStore, for data larger than a document, that retries a write after a lost connection."""
+    """A GridFSStore, for data larger than a document, that retries writes and has no password in its name."""
+
+    @property
+    def name(self) -> str:
+        """Address of the collection, without user and password."""
+        return collection_name("gridfs", self)
 
     def update(
         self,
@@ -87,12 +96,18 @@ class ResultsGridFSStore(GridFSStore):  # type: ignore[misc]
         repeated(lambda: super(ResultsGridFSStore, self).update(docs, key, additional_metadata))
 
 
+def collection_name(scheme: str, store: MongoStore | GridFSStore) -> str:
+    """Name a collection by scheme, hosts, database and collection, without user and password."""
+    place = hosts(store.uri) if store.uri is not None else masked(f"{store.host}:{store.port}")
+    return f"{scheme}://{place}/{store.database}/{store.collection_name}"
+
+
 def check_size(document: dict[str, Any], collection: str) -> None:
     """Refuse a document that the server would refuse."""
     shown = ", ".join(f"{k}={v!r}" for k, v in document.items() if isinstance(v, (str, int)))[:200]
     try:
         size = len(bson.encode(document))
-    except (BSONError, OverflowError) as error:
+    except (BSONError, OverflowError, ValueError) as error:  # ValueError: lone surrogates
         raise StoreError(f"a document for {collection} ({shown}) has a value that BSON cannot hold: {error}") from error
     if size > MOST_BYTES:
         raise StoreError(

@@ -17,7 +17,10 @@ ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
 KNOWN_PHASE_SOURCE = "references"
 """`Candidate.source` of a known phase."""
 
-REFERENCE_SOURCES = frozenset({ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE})
+COMPETING_PROTOTYPE_SOURCE = "competing prototype"
+"""`Candidate.source` of a compound made from a prototype to complete the hull of other candidates."""
+
+REFERENCE_SOURCES = frozenset({ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, COMPETING_PROTOTYPE_SOURCE})
 """Sources of structures that compete on hulls but are not candidates of the campaign."""
 
 

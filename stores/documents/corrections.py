@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
+from matris.stores.documents.charge_balance import Balance, balance
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pymatgen.core.structure import Structure
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
     from pymatgen.entries.computed_entries import CompositionEnergyAdjustment, ComputedEntry, ComputedStructureEntry
@@ -36,6 +40,16 @@ _OMAT24_ANIONS = {
     "oxide": -0.657, "peroxide": -0.433, "superoxide": -0.152, "ozonide": 0.0, "S": -0.487, "F": -0.436, "Cl": -0.6,
     "Br": -0.317, "I": -0.194, "N": -0.303, "Se": -0.474, "Si": 0.028, "Sb": -0.194, "Te": -0.418, "H": -0.173,
 }  # fmt: skip
+
+
+_ANIONS_BY_STATE = ("Br", "Cl", "F", "H", "I", "N", "Sb", "Se", "Si", "Te")
+"""Elements that MP2020 corrects only where their oxidation state makes them anions; O and S are always corrected."""
+
+DECIDED = "decided"
+"""State of a correction that depends on no guess, or on a guess with one answer."""
+
+UNDECIDED = "undecided"
+"""State of a correction that would be another one, if the oxidation states were known."""
 
 
 class CorrectionError(MatrisError):
@@ -100,7 +114,8 @@ def corrected_entry(
     Parameters
     ----------
     structure
-        Relaxed crystal; its bonds distinguish oxides, peroxides and superoxides.
+        Relaxed crystal; its bonds distinguish oxides, peroxides and superoxides. If its species have oxidation states,
+        their means are used; otherwise the most probable states of the composition, see `apply_scheme`.
     energy
         Total energy, uncorrected (eV).
     energy_scale
@@ -112,6 +127,7 @@ def corrected_entry(
     -------
     ComputedStructureEntry
         Entry with energy adjustments: `energy` is corrected, `uncorrected_energy` is the energy given.
+        ``data["oxidation_states"]`` and ``data["correction_state"]`` tell what the scheme used, see `apply_scheme`.
 
     Raises
     ------
@@ -129,10 +145,16 @@ def corrected_entry(
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     scheme = correction_scheme(energy_scale, structure.composition)
+    known = _states_of_sites(structure)
+    if any(hasattr(element, "oxi_state") for element in structure.composition):  # MP2020 does not find O in O2-
+        structure = structure.copy()
+        structure.remove_oxidation_states()
     entry = ComputedStructureEntry(structure, energy, entry_id=entry_id)
+    if known:
+        entry.data["oxidation_states"] = known
     if scheme != NO_CORRECTION:
         entry.parameters = mp_parameters(structure.composition)
-        apply_scheme(entry, scheme)
+    apply_scheme(entry, scheme)
     return entry
 
 
@@ -157,31 +179,58 @@ def apply_scheme(entry: ComputedEntry, scheme: str) -> None:
     """
     Replace the energy adjustments of an entry by those of a scheme.
 
+    MP2020 corrects an element other than O and S if its oxidation state is at most -1, or if it is the most
+    electronegative element and not known to be between -1 and 0. The states are those in
+    ``entry.data["oxidation_states"]``, if there are any; otherwise the most probable ones of the composition, for
+    formulas of any length, see `matris.stores.documents.charge_balance`. pymatgen by itself guesses none for more than
+    20 sites, and then corrects only the most electronegative element.
+
     Parameters
     ----------
     entry
-        Entry; unless the scheme is ``"none"``, its parameters must include ``run_type`` and ``hubbards``.
+        Entry; unless the scheme is ``"none"``, its parameters must include ``run_type`` and ``hubbards``. The scheme
+        writes ``oxidation_states`` (mean state of each element; empty if none balance) and ``correction_state`` into
+        its `data`. The latter is ``"undecided"`` if no states balance and an element other than the most
+        electronegative one may be an anion, or if the best guesses disagree on what is an anion; else ``"decided"``.
     scheme
         Return value of `correction_scheme`.
 
     Raises
     ------
     CorrectionError
-        If the scheme refuses the entry, for example for a wrong Hubbard U.
+        If the scheme refuses the entry, for example for a wrong Hubbard U, or its oxidation states are no numbers.
+
+    Examples
+    --------
+    >>> from pymatgen.entries.computed_entries import ComputedEntry
+    >>> sialon = Composition("YSi9AlON15")
+    >>> entry = ComputedEntry(sialon, -200.0, parameters=mp_parameters(sialon), data={"oxide_type": "oxide"})
+    >>> apply_scheme(entry, MP2020)
+    >>> {adjustment.name: round(adjustment.value, 3) for adjustment in entry.energy_adjustments}  # eV
+    {'MP2020 anion correction (oxide)': -0.687, 'MP2020 anion correction (N)': -5.415}
+    >>> entry.data["correction_state"], entry.data["oxidation_states"]["Si"]
+    ('decided', 4.0)
     """
     entry.energy_adjustments = []
+    entry.data["correction_state"] = DECIDED
     if scheme == NO_CORRECTION:
         return
     from pymatgen.entries.compatibility import CompatibilityError
 
-    if "oxidation_states" not in entry.data:
-        entry.data["oxidation_states"] = _oxidation_states(entry.composition.formula)
+    states = _known_states(entry)
+    if not states:
+        found = _balance(entry.composition.formula)
+        states = entry.data["oxidation_states"] = dict(found.states)
+        if found.ambiguous or (not states and _depends_on_states(entry.composition)):
+            entry.data["correction_state"] = UNDECIDED
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the scheme warns of alloys without oxidation states
         try:
             adjustments = _mp2020().get_adjustments(entry)
         except CompatibilityError as error:
-            raise CorrectionError(f"{scheme} refuses {entry.reduced_formula}: {error}") from error
+            raise CorrectionError(f"{scheme} refuses {entry.reduced_formula}: {_short(error)}") from error
+        except KeyError as error:  # of its table
+            raise CorrectionError(f"{scheme} has no correction of the type {error}") from error
     entry.energy_adjustments = (
         adjustments if scheme == MP2020 else [_omat24_adjustment(adjustment) for adjustment in adjustments]
     )
@@ -215,10 +264,43 @@ def _hubbard_table() -> dict[str, dict[str, float]]:
 
 
 @cache
-def _oxidation_states(formula: str) -> dict[str, float]:
-    """Guess the oxidation states as the scheme does, once per formula, because it is the scheme's slowest step."""
+def _balance(formula: str) -> Balance:
+    """Most probable oxidation states, found once per formula."""
+    return balance(Composition(formula), _ANIONS_BY_STATE)
+
+
+def _depends_on_states(composition: Composition) -> bool:
+    """Whether an element that may be an anion is not the most electronegative one, which is always corrected."""
+    symbols = composition.chemical_system_set
+    return len(symbols) > 1 and not {symbol for symbol in symbols if symbol in _ANIONS_BY_STATE} <= {
+        max(composition.element_composition.elements, key=lambda element: element.X).symbol
+    }
+
+
+def _known_states(entry: ComputedEntry) -> dict[str, float]:
+    """Oxidation states that an entry brings; none if they are all zero, which is how some sources write unknown."""
+    given = entry.data.get("oxidation_states") or {}
     try:
-        guesses = Composition(formula).oxi_state_guesses(max_sites=-20)
-    except ValueError:  # too many atoms for a guess
-        return {}
-    return dict(guesses[0]) if guesses else {}
+        states = {str(symbol): float(state) for symbol, state in given.items()}
+    except (TypeError, ValueError, AttributeError):
+        states = {"": nan}
+    if not all(map(isfinite, states.values())):
+        raise CorrectionError(f"the oxidation states of {entry.reduced_formula} are no numbers: {str(given)[:100]}")
+    return states if any(states.values()) else {}
+
+
+def _short(error: Exception) -> str:
+    """Return a message of pymatgen without the whole entry, which some end with."""
+    return str(error).partition(" for {")[0]
+
+
+def _states_of_sites(structure: Structure) -> Mapping[str, float] | None:
+    """Mean oxidation state of each element, where all species have one."""
+    totals: dict[str, float] = {}
+    for species, amount in structure.composition.items():
+        state = getattr(species, "oxi_state", None)
+        if state is None:
+            return None
+        totals[species.symbol] = totals.get(species.symbol, 0.0) + state * amount
+    amounts = structure.composition.get_el_amt_dict()
+    return {symbol: total / amounts[symbol] for symbol, total in totals.items()}

@@ -18,6 +18,7 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from scipy.constants import atomic_mass
 
+from matris.files.stored_objects import decode_structure
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DynamicsSummary,
@@ -50,6 +51,7 @@ DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxa
 logging.getLogger("moyo").setLevel(logging.ERROR)  # moyo warns about orbits, which are not used here
 
 _DENSITY = atomic_mass * 1e3 / 1e-24  # 1 u/Å³ in g/cm³
+_CORRECTED = ("energy_per_atom", "corrections", "correction_scheme", "correction_state", "oxidation_states")
 _ID_PART = 8  # digits of each hash in a document id
 
 type State = Literal["converged", "max_steps", "failed", "rejected", "duplicate"]
@@ -176,6 +178,20 @@ class HullPlace(BaseModel):
         description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
         "phase on its own hull.",
     )
+    equilibrium_reaction_energy_per_atom: float | None = Field(
+        default=None,
+        description="For a stable phase, its energy minus that of the hull of the other stable phases (eV/atom): at "
+        "most 0; 0 for elements.",
+    )
+    only_elements_compete: bool | None = Field(
+        default=None,
+        description="Whether no compound of another composition competes in its chemical system and the subsystems.",
+    )
+    hull_lacks: list[str] | None = Field(
+        default=None,
+        description="Two-element subsystems, and the system itself, in which no compound of another composition "
+        "competes.",
+    )
     references_sha256: str | None = Field(
         default=None, description="SHA-256 hash of the reference set; None on a self-consistent hull."
     )
@@ -227,6 +243,15 @@ class CandidateDocument(BaseModel):
     correction_scheme: str | None = Field(
         default=None, description="Name of the correction scheme, or the reason why none applies."
     )
+    correction_state: Literal["decided", "undecided"] | None = Field(
+        default=None,
+        description="undecided: the oxidation states are not known, and the correction depends on them; "
+        "None without a corrected energy.",
+    )
+    oxidation_states: dict[str, float] | None = Field(
+        default=None,
+        description="Mean oxidation state of each element that the correction used; empty if none balance.",
+    )
 
     hull_type: Literal["self-consistent", "reference"] | None = Field(
         default=None,
@@ -247,6 +272,20 @@ class CandidateDocument(BaseModel):
         default=None,
         description="Competing phases of the lowest-energy mixture, with their fractions of the atoms; empty for a "
         "phase on its own hull.",
+    )
+    equilibrium_reaction_energy_per_atom: float | None = Field(
+        default=None,
+        description="For a stable phase, its energy minus that of the hull of the other stable phases (eV/atom): at "
+        "most 0; 0 for elements.",
+    )
+    only_elements_compete: bool | None = Field(
+        default=None,
+        description="Whether no compound of another composition competes in its chemical system and the subsystems.",
+    )
+    hull_lacks: list[str] | None = Field(
+        default=None,
+        description="Two-element subsystems, and the system itself, in which no compound of another composition "
+        "competes.",
     )
     hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(
         default_factory=dict, description="Place on the last hull of each type."
@@ -348,7 +387,7 @@ def make_document(
     """
     relaxed = arrays.structure is not None
     stored = arrays.structure or arrays.initial_structure
-    structure = Structure.from_dict(stored) if stored else None
+    structure = decode_structure(stored) if stored else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
     if relaxed and structure is not None and arrays.initial_structure is not None:
         initial_volume = Lattice(arrays.initial_structure["lattice"]["matrix"]).volume
@@ -356,7 +395,7 @@ def make_document(
     energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
         corrected = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)
-        energy = {name: corrected[name] for name in ("energy_per_atom", "corrections", "correction_scheme")}
+        energy = {name: corrected.get(name) for name in _CORRECTED}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     scalars = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
     scalars["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
@@ -448,7 +487,8 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
     -------
     dict
         ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
-        ``corrections`` and ``correction_scheme``, as in `CandidateDocument`.
+        ``corrections``, ``correction_scheme``, ``correction_state`` and ``oxidation_states``, as in
+        `CandidateDocument`.
 
     Examples
     --------
@@ -472,6 +512,8 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
         "energy_per_atom": entry.energy_per_atom,
         "corrections": {adjustment.name: float(adjustment.value) for adjustment in entry.energy_adjustments},
         "correction_scheme": correction_scheme(energy_scale, composition),
+        "correction_state": entry.data["correction_state"],
+        "oxidation_states": entry.data.get("oxidation_states"),
     }
 
 

@@ -35,6 +35,21 @@ def within(wholes: Iterable[str], systems: Iterable[str]) -> set[str]:
     return {system for system in systems if frozenset(system.split("-")) in subsets}
 
 
+def compound_systems(system: str) -> list[str]:
+    """
+    List the subsystems of two or more elements, and the system itself, by number of elements.
+
+    Examples
+    --------
+    >>> compound_systems("Fe-Li-O")
+    ['Fe-Li', 'Fe-O', 'Li-O', 'Fe-Li-O']
+    >>> compound_systems("Fe")
+    []
+    """
+    elements = sorted(system.split("-"))
+    return ["-".join(part) for n in range(2, len(elements) + 1) for part in combinations(elements, n)]
+
+
 def _subsystems(system: str) -> Iterator[frozenset[str]]:
     elements = system.split("-")
     return (frozenset(part) for n in range(1, len(elements) + 1) for part in combinations(elements, n))

@@ -14,17 +14,19 @@ reference
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
+from matris.stores.hull.chemical_systems import compound_systems
 from matris.stores.hull.phase_space import Phase, PhaseSpace, Place, System
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from matris.stores.hull.references import References
 
@@ -33,6 +35,9 @@ type Document = Mapping[str, Any]
 SELF_CONSISTENT = "self-consistent"
 REFERENCE = "reference"
 OK = "ok"
+
+_SAME = 6  # digits of the atomic fractions of equal compositions
+_LISTED = 20  # chemical systems in a document
 
 _NOISE = 1e-8  # eV/atom: smaller distances to the hull are rounding errors and count as 0
 
@@ -57,6 +62,15 @@ class HullResult:
     decomposes_to
         Competing phases of the lowest-energy mixture: formula, amount (fraction of the atoms) and ``document_id`` or
         ``entry_id``. Empty for a phase on its own hull.
+    equilibrium_reaction_energy_per_atom
+        For a stable phase, its energy minus that of the hull of the other stable phases (eV/atom), at most 0; by how
+        much it is stable. 0 for elements; None for unstable phases.
+    only_elements_compete
+        Whether no compound of another composition was computed, or is known, in its chemical system and the subsystems;
+        then `energy_above_hull` is 0 for any compound with a negative formation energy. False for elements.
+    hull_lacks
+        The two-element subsystems, and the system itself, in which no compound of another composition competes; at most
+        20.
     """
 
     hull_type: str
@@ -66,6 +80,9 @@ class HullResult:
     energy_above_hull: float | None = None
     is_stable: bool | None = None
     decomposes_to: list[dict[str, Any]] | None = None
+    equilibrium_reaction_energy_per_atom: float | None = None
+    only_elements_compete: bool | None = None
+    hull_lacks: list[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Fields of the document."""
@@ -81,6 +98,7 @@ def hull_results(
     references: References | None = None,
     *,
     wanted: Callable[[str], bool] | None = None,
+    populated: Collection[str] = (),
 ) -> dict[str, HullResult]:
     """
     Place documents on a hull.
@@ -95,6 +113,8 @@ def hull_results(
         Competing phases. By default the documents themselves.
     wanted
         Function that tells whether to place the documents of a chemical system. By default all are placed.
+    populated
+        Further chemical systems with competing phases that are above the hull, and not among the documents.
 
     Returns
     -------
@@ -154,10 +174,61 @@ def hull_results(
             results |= {phase.identity: HullResult(hull_type, name, state) for phase in phases}
         else:
             to_place.append((system, phases))
-    for (_, phases), places in zip(to_place, space.places(to_place), strict=True):
-        for phase, place in zip(phases, places, strict=True):
-            results[phase.identity] = _result(place, hull_type, name)
-    return results
+    competition = _Competition(space, populated, own=references is None)
+    places = zip(to_place, space.places(to_place), strict=True)
+    placed = [
+        (system, phase, _result(place, hull_type, name, competition.about(system, phase)))
+        for (system, phases), of_system in places
+        for phase, place in zip(phases, of_system, strict=True)
+    ]
+    stable = [(system, phase) for system, phase, result in placed if result.is_stable]
+    energies = dict(zip((phase.identity for _, phase in stable), space.reaction_energies(stable), strict=True))
+    return results | {
+        phase.identity: replace(result, equilibrium_reaction_energy_per_atom=_stability(energies.get(phase.identity)))
+        for _, phase, result in placed
+    }
+
+
+def _stability(energy: float | None) -> float | None:
+    """Reaction energy of a stable phase without noise; None if the solver did not finish."""
+    return None if energy is None or isnan(energy) else min(energy, 0.0)
+
+
+class _Competition:
+    """Which chemical systems hold compounds that compete."""
+
+    def __init__(self, space: PhaseSpace, populated: Collection[str], *, own: bool) -> None:
+        """`own`: whether the phases to place are among the competitors."""
+        self._phases = space.phases
+        self._populated = {*populated, *("-".join(system) for system, phases in space.phases.items() if phases)}
+        self._own = own
+        self._compositions: dict[System, set[tuple[float, ...]]] = {}
+        self._parts: dict[System, tuple[list[str], set[str]]] = {}
+
+    def about(self, system: System, phase: Phase) -> dict[str, Any]:
+        """Fields of a result."""
+        chemsys = "-".join(system)
+        if system not in self._parts:
+            parts = compound_systems(chemsys)
+            self._parts[system] = parts, {part for part in parts if part in self._populated and part != chemsys}
+        parts, there = self._parts[system]
+        if len(system) > 1 and self._has_other(system, phase):
+            there = there | {chemsys}
+        lacking = [part for part in parts if part not in there and (part.count("-") == 1 or part == chemsys)]
+        return {"only_elements_compete": bool(parts) and not there, "hull_lacks": lacking[:_LISTED]}
+
+    def _has_other(self, system: System, phase: Phase) -> bool:
+        """Whether a compound of the same system competes: on a self-consistent hull, one of another composition."""
+        if not self._own:
+            return bool(self._phases.get(system))
+        if system not in self._compositions:
+            self._compositions[system] = {_rounded(each, system) for each in self._phases.get(system, ())}
+        others = self._compositions[system]
+        return len(others) > 1 or _rounded(phase, system) not in others
+
+
+def _rounded(phase: Phase, system: System) -> tuple[float, ...]:
+    return tuple(round(fraction, _SAME) for fraction in phase.fractions(system))
 
 
 def _describe(documents: Sequence[Document], references: References | None) -> tuple[str, str]:
@@ -213,7 +284,7 @@ def _phase(document: Document) -> Phase:
     return Phase(document["document_id"], document["composition"], document["energy_per_atom"])
 
 
-def _result(place: Place, hull_type: str, name: str) -> HullResult:
+def _result(place: Place, hull_type: str, name: str, competition: Mapping[str, Any]) -> HullResult:
     """Convert a place to the fields of a document."""
     if place.above_hull != place.above_hull:  # NaN
         return HullResult(hull_type, name, "no decomposition found: the hull is degenerate at this composition")
@@ -232,6 +303,7 @@ def _result(place: Place, hull_type: str, name: str) -> HullResult:
         energy_above_hull=distance,
         is_stable=distance <= 0,
         decomposes_to=[] if on_own_hull else sorted(parts, key=lambda part: (part["formula"], part[kind])),
+        **competition,
     )
 
 

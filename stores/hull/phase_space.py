@@ -175,6 +175,48 @@ class PhaseSpace:
         self._prepare([system])
         return list(self._stable[system].phases) if system in self._stable else []
 
+    def reaction_energies(self, phases: Sequence[tuple[System, Phase]]) -> Iterator[float]:
+        """
+        Find the distances of phases to the hull of the other stable phases.
+
+        Stable phases of the same composition as a phase do not compete with it; unstable phases never do. Of a phase
+        on its own hull, this is its equilibrium reaction energy, as pymatgen's
+        `PhaseDiagram.get_equilibrium_reaction_energy`.
+
+        Parameters
+        ----------
+        phases
+            Phases and their systems. No element of a system may be `missing`.
+
+        Yields
+        ------
+        float
+            Energy of a phase minus that of the hull without it (eV/atom): at most 0 for a stable phase, and 0 for an
+            element, which has no competitors.
+
+        Examples
+        --------
+        >>> space = PhaseSpace.of(
+        ...     [Phase("li", {"Li": 1}, -1.0), Phase("cl", {"Cl": 2}, -2.0), Phase("licl", {"Li": 1, "Cl": 1}, -2.5)]
+        ... )
+        >>> list(space.reaction_energies([(("Cl", "Li"), Phase("licl", {"Li": 1, "Cl": 1}, -2.5))]))
+        [-1.0]
+        """
+        for batch in batched(phases, _BATCH):
+            self._prepare([system for system, _ in batch])
+            energies = dict.fromkeys(range(len(batch)), 0.0)
+            for size in {len(system) for system, _ in batch} - {1}:
+                indices = [i for i, (system, _) in enumerate(batch) if len(system) == size]
+                targets = [self._table(system, [phase]) for system, phase in (batch[i] for i in indices)]
+                others = [
+                    _without(self._competitors(batch[i][0]).table, target)
+                    for i, target in zip(indices, targets, strict=True)
+                ]
+                mixtures = lowest_mixtures(others, [target.fractions for target in targets])
+                for i, target, hull in zip(indices, targets, mixtures, strict=True):
+                    energies[i] = float(target.energies[0] - hull.energies[0])
+            yield from energies.values()
+
     @cached_property
     def _stable(self) -> dict[System, _PhaseTable]:
         """Cache of the stable phases that have exactly the elements of a system."""
@@ -254,6 +296,11 @@ class PhaseSpace:
             fractions[row : row + len(stable.phases), columns] = stable.table.fractions
             row += len(stable.phases)
         return _PhaseTable(Table(fractions, np.concatenate([stable.table.energies for _, stable in tables])), phases)
+
+
+def _without(table: Table, target: Table) -> Table:
+    """Phases of another composition than that of a target."""
+    return table.take(np.abs(table.fractions - target.fractions[0]).max(axis=1) > 10.0**-_DIGITS)
 
 
 def _selected(phases: _PhaseTable, mask: NDArray[np.bool_]) -> _PhaseTable:

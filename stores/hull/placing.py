@@ -131,7 +131,11 @@ def _place_self_consistent(members: _Members, *, place_all: bool) -> int:
         else:
             placed = {"", *containing(changed, members.systems())}
             documents = list(_competing(members, changed, placed))
-        results = hull_results(documents, wanted=placed.__contains__ if placed else None)
+        results = hull_results(
+            documents,
+            wanted=placed.__contains__ if placed else None,
+            populated=_populated(members, placed) if placed else (),
+        )
         n_changed += _write(members, documents, results)
         changed = _new_systems(members) | _systems_changed_by_others(members, documents, results, placed)
     return n_changed
@@ -152,6 +156,15 @@ def _competing(members: _Members, changed: Collection[str], placed: Collection[s
         yield from members.read(chemsys={"$in": list(batch)})
     for batch in batched(within(placed, members.systems()) - set(placed), _QUERY_BATCH):
         yield from members.read(chemsys={"$in": list(batch)}, energy_above_hull={"$lte": 0})
+
+
+def _populated(members: _Members, placed: Collection[str]) -> set[str]:
+    """Chemical systems within some others in which a document competes, above the hull or on it."""
+    criteria = members.criteria | {"state": "converged", "energy_per_atom": {"$ne": None}}
+    populated: set[str] = set()
+    for batch in batched(within(placed, members.systems()) - set(placed), _QUERY_BATCH):
+        populated |= set(members.docs.distinct("chemsys", criteria | {"chemsys": {"$in": list(batch)}}))
+    return populated
 
 
 def _systems_changed_by_others(

@@ -11,19 +11,25 @@ import hashlib
 import json
 import os
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from lzma import LZMAError
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from monty.io import zopen
 from pymatgen.core.composition import Composition
+from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.stores.documents.corrections import (
+    MP2020,
     NO_CORRECTION,
+    UNDECIDED,
     CorrectionError,
     apply_scheme,
     correction_scheme,
@@ -44,6 +50,17 @@ API_KEY = "MP_API_KEY"
 
 _RUN_TYPES = {"mp": {"GGA", "GGA+U"}, "matpes-pbe": {"PBE"}, "matpes-r2scan": {"R2SCAN"}}
 _THERMO_TYPES = {"mp": "GGA_GGA+U", "matpes-r2scan": "R2SCAN"}
+_MAX_ENERGY = 1e3  # eV/atom, absolute value; energies by pseudopotentials are below 100
+_MAX_ENERGY_ALL_ELECTRON = 1e7  # eV/atom, on a scale of the user's own, which may count the core electrons
+_MAX_ATOMS = 1e6
+_NAMED = 5  # entries in a message
+
+
+class Omitted(NamedTuple):
+    """An entry that is not in a reference set, by its id or its place in the file, and the reason."""
+
+    entry: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,9 @@ class References:
         Energy scale whose corrections were applied.
     entries
         Corrected entries.
-    left_out
-        Number of entries that were omitted because they do not belong on this scale.
+    omitted
+        Entries that were left out, each with the reason: they do not belong on this scale, have other pseudopotentials
+        or another Hubbard U, occur twice, or are broken.
     date
         Date of the newest phase, of the file or of the database release; None if unknown.
 
@@ -75,8 +93,23 @@ class References:
     name: str
     energy_scale: str
     entries: tuple[ComputedEntry, ...]
-    left_out: int = 0
+    omitted: tuple[Omitted, ...] = ()
     date: str | None = None
+
+    @property
+    def left_out(self) -> int:
+        """Number of entries that were left out."""
+        return len(self.omitted)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Number of entries that were left out, by reason."""
+        return Counter(reason for _, reason in self.omitted)
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Ids of the entries whose corrections are undecided, see `apply_scheme`."""
+        return tuple(str(entry.entry_id) for entry in self.entries if entry.data.get("correction_state") == UNDECIDED)
 
     @cached_property
     def sha256(self) -> str:
@@ -117,9 +150,12 @@ class References:
             stream.write(json.dumps(content, default=str).encode())
 
 
-def load_references(path: str | Path, energy_scale: str) -> References:
+def load_references(path: str | Path, energy_scale: str, *, broken: Literal["raise", "omit"] = "raise") -> References:
     """
     Read ComputedEntries or ComputedStructureEntries, and correct their energies.
+
+    Energies and amounts must be finite numbers, and a composition must contain an atom. Entries that occur twice are
+    read once.
 
     Parameters
     ----------
@@ -127,16 +163,19 @@ def load_references(path: str | Path, energy_scale: str) -> References:
         JSON file, possibly compressed: a list of entries, a mapping to entries, or a file by `References.write`.
     energy_scale
         Energy scale of the checkpoint to compare with.
+    broken
+        Whether an entry without a valid composition or energy, or with the id of another entry, is an error, or is left
+        out and counted.
 
     Returns
     -------
     :
-        Phases that belong on the scale, see `correct_references`.
+        Phases that belong on the scale, see `correct_references`. `References.omitted` lists the others.
 
     Raises
     ------
     MatrisError
-        If the file cannot be read, or no entry belongs on this energy scale.
+        If the file cannot be read, an entry is broken, or no entry belongs on this energy scale.
 
     Examples
     --------
@@ -161,28 +200,61 @@ def load_references(path: str | Path, energy_scale: str) -> References:
                 f"energies on {energy_scale!r}"
             )
     items = _listed(items)
-    try:
-        entries = [_entry(item, header.get(SCALE)) for item in items]
-        dates = [day for item in items if (day := _day(item.get("data", {}).get("last_updated")))]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MatrisError(f"not all items in {path} are ComputedEntries: {error!r}") from error
-    corrected = correct_references(entries, energy_scale)
-    if not corrected:
-        run_types = sorted({str(entry.parameters.get("run_type")) for entry in entries})
+    entries, damaged, dates = [], [], []
+    for number, item in enumerate(items, start=1):
+        try:
+            entries.append(_entry(item, header.get(SCALE), energy_scale))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            damaged.append(Omitted(_label(item, number), f"broken: {_sentence(error)}"))
+        else:
+            dates.append(_day((item.get("data") or {}).get("last_updated")))
+    corrected, omitted = correct_references(entries, energy_scale)
+    corrected, doubled = _each_once(corrected)
+    damaged += [each for each in doubled if each.reason.startswith("broken")]
+    if damaged and broken == "raise":
+        names = "; ".join(f"{each.entry}, {each.reason.removeprefix('broken: ')}" for each in damaged[:_NAMED])
         raise MatrisError(
-            f"none of the {len(entries)} entries in {path} belongs on the energy scale {energy_scale!r}: their "
-            f"parameters name the run types {', '.join(run_types)}, but {_requirement(energy_scale)}"
+            f"{len(damaged)} of the {len(items)} entries in {path} are broken: {names}"
+            f"{'; …' if len(damaged) > _NAMED else ''}. Correct or remove them; "
+            "load_references(…, broken='omit') leaves them out"
+        )
+    if not corrected:
+        raise MatrisError(
+            f"none of the {len(items)} entries in {path} belongs on the energy scale {energy_scale!r}"
+            + _first_reasons([*omitted, *damaged])
         )
     return References(
         name=header.get("name") or path.name,
         energy_scale=energy_scale,
         entries=tuple(corrected),
-        left_out=len(entries) - len(corrected),
-        date=header.get("date") or max(dates, default=modified),
+        omitted=(*omitted, *damaged, *(each for each in doubled if each not in damaged)),
+        date=header.get("date") or max(filter(None, dates), default=modified),
     )
 
 
-def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", client: Any = None) -> References:
+def check_mp(energy_scale: str) -> None:
+    """
+    Check that references can be fetched from the Materials Project, without a connection.
+
+    Raises
+    ------
+    MatrisError
+        If the Materials Project has no energies on the scale, mp-api is not installed, or there is no API key.
+
+    Examples
+    --------
+    >>> check_mp("omat24")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: the Materials Project has no energies on the scale 'omat24', only on ...
+    """
+    _mp_thermo_type(energy_scale)
+    _mp_client_class()
+    _mp_key()
+
+
+def references_from_mp(
+    chemsys: str | Sequence[str], energy_scale: str = "mp", client: Any = None, *, systems: Sequence[str] = ()
+) -> References:
     """
     Fetch the phases of a chemical system, and of all its subsystems, from the Materials Project.
 
@@ -195,6 +267,8 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     client
         Open ``mp_api.client.MPRester``. By default a client is made with the API key in the environment variable
         ``MP_API_KEY``.
+    systems
+        Further chemical systems.
 
     Returns
     -------
@@ -205,29 +279,40 @@ def references_from_mp(chemsys: str | Sequence[str], energy_scale: str = "mp", c
     ------
     MatrisError
         If the Materials Project has no energies on this scale or no phases in this system, mp-api is not installed,
-        or there is no API key.
+        there is no API key, or the Materials Project cannot be reached.
 
     Examples
     --------
     >>> references = references_from_mp("Li-Fe-O")  # doctest: +SKIP
     >>> references.write("li-fe-o.json.gz")  # doctest: +SKIP
     """
-    if energy_scale not in _THERMO_TYPES:
-        raise MatrisError(
-            f"the Materials Project has no energies on the scale {energy_scale!r}, only on "
-            f"{' and '.join(sorted(_THERMO_TYPES))}; compute the competing phases with the same checkpoint"
-        )
     elements = sorted(chemsys.split("-") if isinstance(chemsys, str) else chemsys)
+    criteria = {"thermo_types": [_mp_thermo_type(energy_scale)]}
     if client is None:
-        with _mp_client() as opened:
-            return references_from_mp(elements, energy_scale, opened)
-    criteria = {"thermo_types": [_THERMO_TYPES[energy_scale]]}
-    entries = client.get_entries_in_chemsys(elements, additional_criteria=criteria)
-    corrected = correct_references(entries, energy_scale)
+        try:
+            with _mp_client() as opened:
+                return references_from_mp(elements, energy_scale, opened, systems=systems)
+        except MatrisError:
+            raise
+        except Exception as error:
+            raise MatrisError(
+                f"the Materials Project cannot be reached, or does not answer: {str(error)[:300] or error!r}. Check "
+                f"the network and {API_KEY}, or fetch the references on another machine with "
+                "matris.stores.hull.references.references_from_mp, and give their file"
+            ) from error
+    by_id: dict[str, ComputedEntry] = {}
+    for parts in dict.fromkeys([tuple(elements), *(tuple(sorted(system.split("-"))) for system in systems)]):
+        fetched = client.get_entries_in_chemsys(list(parts), additional_criteria=criteria)
+        by_id |= {str(entry.entry_id): entry for entry in fetched}
+    entries = list(by_id.values())
+    corrected, omitted = correct_references(entries, energy_scale)
     if not corrected:
-        raise MatrisError(f"the Materials Project has no phases of {'-'.join(elements)} on {energy_scale!r}")
-    name = f"Materials Project {'-'.join(elements)}"
-    return References(name, energy_scale, tuple(corrected), len(entries) - len(corrected), _day(client.db_version))
+        raise MatrisError(
+            f"the Materials Project has no phases of {'-'.join(elements)} on {energy_scale!r}{_first_reasons(omitted)}"
+        )
+    more = len({*systems} - {"-".join(elements)})
+    name = f"Materials Project {'-'.join(elements)}" + (f" and {more} more systems" if more else "")
+    return References(name, energy_scale, tuple(corrected), tuple(omitted), _day(client.db_version))
 
 
 def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str | None = None) -> References:
@@ -277,10 +362,14 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     checkpoint = usable[0]["checkpoint"]
     if name is None:
         name = f"{checkpoint['key']} sha256 {checkpoint['sha256'][:12]} settings {usable[0]['settings']['digest']}"
-    corrected = correct_references([_computed_entry(document) for document in usable], checkpoint[SCALE])
+    corrected, omitted = correct_references([_computed_entry(document) for document in usable], checkpoint[SCALE])
+    unusable = [
+        Omitted(d["document_id"], d["state"] if d["state"] != "converged" else "no corrected energy")
+        for d in all_documents
+        if d["state"] != "converged" or d["energy_per_atom"] is None
+    ]
     dates = [day for document in usable if (day := _day(document.get("last_updated")))]
-    n_left_out = len(all_documents) - len(corrected)
-    return References(name, checkpoint[SCALE], tuple(corrected), n_left_out, max(dates, default=None))
+    return References(name, checkpoint[SCALE], tuple(corrected), (*unusable, *omitted), max(dates, default=None))
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:
@@ -301,13 +390,17 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
     return _listed(items.get("entries", []) if isinstance(items, dict) and SCALE in items else items)
 
 
-def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> list[ComputedEntry]:
+def correct_references(
+    entries: Iterable[ComputedEntry], energy_scale: str
+) -> tuple[list[ComputedEntry], list[Omitted]]:
     """
     Apply the corrections of an energy scale, and omit entries that do not belong on it.
 
     The parameter ``energy_scale`` of an entry decides. Without it, ``run_type`` decides: GGA and GGA+U with the Hubbard
     U of the Materials Project belong on ``mp``; PBE and R2SCAN belong on the MatPES scales, as do entries without a
-    ``run_type``. On any other scale, entries must have the parameter ``energy_scale``.
+    ``run_type``. On any other scale, entries must have the parameter ``energy_scale``. Where an entry on ``mp`` names
+    its pseudopotentials (``potcar_spec`` or ``potcar_symbols``), they must be those of MPRelaxSet, as pymatgen's
+    MaterialsProject2020Compatibility demands by default.
 
     Parameters
     ----------
@@ -318,22 +411,174 @@ def correct_references(entries: Iterable[ComputedEntry], energy_scale: str) -> l
 
     Returns
     -------
-    list of ComputedEntry
+    corrected : list of ComputedEntry
         Corrected entries.
+    omitted : list of Omitted
+        The other entries, with reasons.
     """
-    corrected = []
+    corrected, omitted = [], []
     for entry in entries:
+        name = str(entry.entry_id if entry.entry_id is not None else entry.reduced_formula)
         if not _belongs(entry, energy_scale):
+            omitted.append(Omitted(name, _foreign(entry, energy_scale)))
             continue
         try:
+            _check_numbers(entry.composition.get_el_amt_dict(), entry.uncorrected_energy, energy_scale)
             scheme = correction_scheme(energy_scale, entry.composition)
             if scheme != NO_CORRECTION and "run_type" not in entry.parameters:
                 entry.parameters |= mp_parameters(entry.composition)
+            if scheme == MP2020:
+                _check_pseudopotentials(entry)
             apply_scheme(entry, scheme)
-        except CorrectionError:
+        except (CorrectionError, ValueError) as error:
+            omitted.append(Omitted(name, str(error)))
             continue
         corrected.append(entry)
-    return corrected
+    return corrected, omitted
+
+
+def entry_composition(item: Any) -> Composition:
+    """
+    Read the composition of an entry of a file.
+
+    Parameters
+    ----------
+    item
+        Entry as a dictionary, with a composition (amounts by element, or a formula) or a structure.
+
+    Returns
+    -------
+    Composition
+        Amounts of the elements.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If there is no composition, or it is empty, or has amounts that are no positive, finite numbers.
+
+    Examples
+    --------
+    >>> entry_composition({"composition": {"Li": 1, "Cl": 1}}).reduced_formula
+    'LiCl'
+    >>> entry_composition({"composition": {"Li": float("nan")}})
+    Traceback (most recent call last):
+    ValueError: the amount of Li is nan
+    """
+    if not isinstance(item, dict):
+        raise TypeError(f"{str(item)[:50]!r} is no entry, but {type(item).__name__}")
+    given = item.get("composition")
+    if given is None and item.get("structure"):
+        return _structure_composition(item["structure"])
+    if given is None:
+        raise ValueError("it has no composition")
+    if isinstance(given, str):
+        composition = Composition(given)
+    elif isinstance(given, dict):
+        for symbol, amount in given.items():
+            if not _is_number(amount) or amount < 0:
+                raise ValueError(f"the amount of {symbol} is {amount!r}")
+        composition = Composition(given)
+    else:
+        raise TypeError(f"the composition is {given!r}")
+    composition = composition.element_composition
+    if unknown := [str(each) for each in composition if not isinstance(each, Element)]:
+        raise ValueError(f"{', '.join(unknown)} is no element")
+    _check_amounts(composition.get_el_amt_dict())
+    return composition
+
+
+def _structure_composition(content: Mapping[str, Any]) -> Composition:
+    """Read the composition of the dictionary of a structure."""
+    amounts: Counter[str] = Counter()
+    for site in content["sites"]:
+        for species in site["species"]:
+            amounts[Composition({species["element"]: 1}).elements[0].symbol] += species["occu"]
+    return Composition(amounts)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number; text and booleans are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _HUGE and isfinite(value)
+
+
+def _check_amounts(amounts: Mapping[str, float]) -> None:
+    """Raise ValueError if amounts do not describe a number of atoms."""
+    for symbol, amount in amounts.items():
+        if not 0 <= amount <= _MAX_ATOMS:
+            raise ValueError(f"the amount of {symbol} is {amount}")
+    if not sum(amounts.values()) > 0:
+        raise ValueError("its composition is empty")
+
+
+def _check_numbers(amounts: Mapping[str, float], energy: float, energy_scale: str) -> None:
+    """Raise ValueError if an energy (eV) or amounts of atoms cannot be right."""
+    _check_amounts(amounts)
+    bound = _MAX_ENERGY if energy_scale in _KNOWN_SCALES else _MAX_ENERGY_ALL_ELECTRON
+    per_atom = energy / sum(amounts.values())
+    if not abs(per_atom) <= bound:
+        raise ValueError(f"the energy is {per_atom:.6g} eV/atom, beyond {bound:.0e} eV/atom")
+
+
+def _check_pseudopotentials(entry: ComputedEntry) -> None:
+    """Raise CorrectionError if an entry names other pseudopotentials than those of the Materials Project."""
+    from pymatgen.entries.compatibility import CompatibilityError, PotcarCorrection
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
+    parameters = entry.parameters
+    if parameters.get("software", "vasp") != "vasp" or not any(parameters.get(name) for name in _POTCARS):
+        return
+    try:
+        PotcarCorrection(MPRelaxSet).get_correction(entry)
+    except CompatibilityError:
+        expected = sorted(str(MPRelaxSet.CONFIG["POTCAR"].get(element.symbol)) for element in entry.elements)
+        raise CorrectionError(f"other pseudopotentials than {', '.join(expected)}") from None
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise CorrectionError(f"its pseudopotentials cannot be read: {error!r}") from error
+
+
+def _foreign(entry: ComputedEntry, energy_scale: str) -> str:
+    """Reason why an entry does not belong on a scale."""
+    own = entry.parameters.get(SCALE)
+    what = f"run type {entry.parameters.get('run_type')}" if own is None else f"energy scale {own}"
+    return f"{what}, but {_requirement(energy_scale)}"
+
+
+def _each_once(entries: Sequence[ComputedEntry]) -> tuple[list[ComputedEntry], list[Omitted]]:
+    """Drop entries with the id of an earlier one; the second list says whether they are its copies."""
+    first: dict[str, ComputedEntry] = {}
+    kept, omitted = [], []
+    for entry in entries:
+        identity = None if entry.entry_id is None else str(entry.entry_id)
+        other = None if identity is None else first.setdefault(identity, entry)
+        if other is None or other is entry:
+            kept.append(entry)
+        elif other.composition == entry.composition and other.energy == entry.energy:
+            omitted.append(Omitted(str(identity), "a copy of another entry"))
+        else:
+            omitted.append(
+                Omitted(
+                    f"entry {identity} ({entry.reduced_formula})",
+                    f"broken: another entry ({other.reduced_formula}) with another composition or energy has its id",
+                )
+            )
+    return kept, omitted
+
+
+def _first_reasons(omitted: Sequence[Omitted]) -> str:
+    """End of a message: the commonest reasons why entries were left out."""
+    reasons = Counter(each.reason for each in omitted).most_common(_NAMED)
+    return ": " + "; ".join(f"{count} × {reason}" for reason, count in reasons) if reasons else ""
+
+
+def _label(item: Any, number: int) -> str:
+    """Name an entry of a file: its place, and its id if it has one."""
+    identity = item.get("entry_id") if isinstance(item, dict) else None
+    return f"entry {number}" if identity is None else f"entry {number} ({str(identity)[:60]})"
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an exception; that of a KeyError is only the key."""
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)[:200] or repr(error)
 
 
 def _content(path: Path) -> tuple[Any, str]:
@@ -342,7 +587,7 @@ def _content(path: Path) -> tuple[Any, str]:
         with zopen(path, "rb") as stream:
             content = json.loads(stream.read())
         return content, datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, LZMAError, ValueError, RecursionError) as error:
         raise MatrisError(f"cannot read reference entries from {path}: {error}") from error
 
 
@@ -368,15 +613,33 @@ def _requirement(energy_scale: str) -> str:
     return f"this scale takes only entries with the parameter {{{SCALE!r}: {energy_scale!r}}}"
 
 
-def _entry(item: dict[str, Any], scale: str | None) -> ComputedEntry:
-    """Read the fields that corrections and hulls need; classes named in the file are not instantiated."""
+def _entry(item: Any, scale: str | None, energy_scale: str) -> ComputedEntry:
+    """
+    Read the fields that corrections and hulls need; classes named in the file are not instantiated.
+
+    Raises KeyError, TypeError or ValueError if the entry is broken.
+    """
     from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry  # slow import
 
-    composition = Composition(item["composition"])
-    data = {key: item["data"][key] for key in _DATA if key in item.get("data", {})}
-    parameters = {key: value for key, value in item.get("parameters", {}).items() if key in _PARAMETERS}
+    composition = entry_composition(item)
+    energy = item.get("energy")
+    if not _is_number(energy):
+        raise ValueError("it has no energy" if "energy" not in item else f"the energy is {energy!r}")
+    parts = {name: item.get(name) or {} for name in ("data", "parameters")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise TypeError(f"its {name} are {type(part).__name__}, not a dictionary")
+    data = {key: parts["data"][key] for key in _DATA if key in parts["data"]}
+    parameters = {key: value for key, value in parts["parameters"].items() if key in _PARAMETERS}
+    if not isinstance(parameters.get("hubbards") or {}, dict):
+        raise TypeError(f"its Hubbard U are {parameters['hubbards']!r}, not a dictionary")
+    if (data.get("sulfide_type") or "none") not in _SULFIDE_TYPES:
+        raise ValueError(f"its sulfide_type is {data['sulfide_type']!r}")
     if scale is not None:
         parameters[SCALE] = scale
+    _check_numbers(composition.get_el_amt_dict(), energy, energy_scale)
+    if item.get("structure") and not _same_fractions(_structure_composition(item["structure"]), composition):
+        raise ValueError(f"its structure is not {composition.reduced_formula}")
     common: dict[str, Any] = {"parameters": parameters, "data": data, "entry_id": item.get("entry_id")}
     symbols = composition.chemical_system_set
     needs_structure = ("O" in symbols and not data.get("oxide_type")) or (
@@ -384,12 +647,23 @@ def _entry(item: dict[str, Any], scale: str | None) -> ComputedEntry:
     )
     if needs_structure and item.get("structure"):
         structure = Structure.from_dict(item["structure"])
-        return ComputedStructureEntry(structure, item["energy"], composition=composition, **common)
-    return ComputedEntry(composition, item["energy"], **common)
+        structure.remove_oxidation_states()
+        return ComputedStructureEntry(structure, energy, composition=composition, **common)
+    return ComputedEntry(composition, energy, **common)
 
 
+def _same_fractions(one: Composition, other: Composition) -> bool:
+    symbols = one.chemical_system_set | other.chemical_system_set
+    return all(abs(one.get_atomic_fraction(s) - other.get_atomic_fraction(s)) < _SAME for s in symbols)
+
+
+_SAME = 1e-4  # fraction of the atoms
+_HUGE = 1e300  # of a number in JSON; larger integers do not become floats
+_KNOWN_SCALES = {"mp", "omat24", "matpes-pbe", "matpes-r2scan"}
+_SULFIDE_TYPES = ("sulfide", "polysulfide", "none", "None")  # of pymatgen, and of an element or a sulphate
+_POTCARS = ("potcar_spec", "potcar_symbols")
 _DATA = ("oxide_type", "sulfide_type", "oxidation_states")
-_PARAMETERS = ("run_type", "hubbards", SCALE)
+_PARAMETERS = ("run_type", "hubbards", "software", *_POTCARS, SCALE)
 
 
 def _computed_entry(document: Mapping[str, Any]) -> ComputedEntry:
@@ -402,6 +676,7 @@ def _computed_entry(document: Mapping[str, Any]) -> ComputedEntry:
     data: dict[str, Any] = {
         "sulfide_type": "sulfide" if "S" in kinds else "none",
         "oxide_type": next(iter(oxides), None),
+        "oxidation_states": document.get("oxidation_states"),
     }
     energy = document["uncorrected_energy_per_atom"] * composition.num_atoms
     parameters = {SCALE: document["checkpoint"][SCALE]}
@@ -419,10 +694,27 @@ def _day(moment: Any) -> str | None:
 
 def _mp_client() -> Any:
     """Make a client of the Materials Project."""
+    return _mp_client_class()(_mp_key())
+
+
+def _mp_thermo_type(energy_scale: str) -> str:
+    if energy_scale not in _THERMO_TYPES:
+        raise MatrisError(
+            f"the Materials Project has no energies on the scale {energy_scale!r}, only on "
+            f"{' and '.join(sorted(_THERMO_TYPES))}; compute the competing phases with the same checkpoint"
+        )
+    return _THERMO_TYPES[energy_scale]
+
+
+def _mp_client_class() -> Any:
     try:
         from mp_api.client import MPRester
     except ImportError as error:
         raise MatrisError("the Materials Project's client is not installed: pip install 'matris-flows[mp]'") from error
+    return MPRester
+
+
+def _mp_key() -> str:
     if not (key := os.environ.get(API_KEY)):
         raise MatrisError(f"set {API_KEY} to your API key from https://materialsproject.org/api")
-    return MPRester(key)
+    return key

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ase.data import chemical_symbols
 from pymatgen.core.periodic_table import DummySpecies
-from pymatgen.core.structure import Structure
 
-from matris.errors import StructureError
+from matris.errors import StoreError, StructureError
+from matris.files.stored_objects import decode_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pymatgen.core.structure import Structure
 
     from matris.stores.candidate_store import CandidateStore
 
@@ -123,7 +125,7 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
 
     Examples
     --------
-    >>> from pymatgen.core import Lattice
+    >>> from pymatgen.core import Lattice, Structure
     >>> document = {"document_id": "a", "last_updated": datetime(2026, 11, 20), "energy_above_hull": 0.0}
     >>> salt = Structure(Lattice.cubic(3.5), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> attributes = to_optimade(document, salt)["attributes"]
@@ -191,8 +193,8 @@ def _resource(document: dict[str, Any], structure: dict[str, Any] | None) -> dic
     try:
         if structure is None:
             raise StructureError("its structure is missing")
-        return to_optimade(document, Structure.from_dict(structure))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # pymatgen raises these for damaged data
+        return to_optimade(document, decode_structure(structure))
+    except (AttributeError, LookupError, StoreError, TypeError, ValueError) as error:  # pymatgen on damaged data
         reason = error if isinstance(error, StructureError) else f"its structure cannot be read: {error!r}"
         logger.warning("%s is not served: %s", document["document_id"], reason)
         return None

@@ -8,7 +8,10 @@ import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import batched
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from bson.errors import BSONError
+from pymongo.errors import PyMongoError
 
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
@@ -18,11 +21,15 @@ from matris.stores.optimade.resources import PREFIX, SERVED, resources
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # otherwise it logs to /var/log and stdout
     import uvicorn
+    from fastapi.exceptions import RequestValidationError
     from lark import v_args
+    from lark.exceptions import VisitError
+    from optimade.exceptions import BadRequest, InternalServerError
     from optimade.filtertransformers.mongo import MongoTransformer
     from optimade.models import StructureResource
     from optimade.server.create_app import create_app
     from optimade.server.entry_collections import EntryCollection
+    from optimade.server.exception_handlers import general_exception
     from optimade.server.mappers import StructureMapper
 
     from matris.stores.optimade.export import server_config
@@ -32,7 +39,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
     from maggma.core import Store
     from optimade.server.config import ServerConfig
 
@@ -49,6 +56,10 @@ INDEXED = (
     "last_modified",
     f"_{PREFIX}_energy_above_hull",
 )
+
+_UNSTORABLE = (BSONError, OverflowError, UnicodeEncodeError)
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # increase when `to_optimade` changes: all resources are then published again
 _BATCH = 500
@@ -134,6 +145,8 @@ def make_app(published: Store) -> FastAPI:
     """
     config = server_config()
     app = create_app(config)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(Exception, _internal_error)
     collections = app.state.entry_collections
     collections["structures"] = PublishedStructures(published, config)
     if not len(collections["links"]):
@@ -196,6 +209,29 @@ class PublishedStructures(EntryCollection):
         super().__init__(StructureResource, mapper, _Filters(mapper=mapper), config)
         self.store = store
 
+    def find(self, params: Any) -> Any:
+        """
+        Find structures as OPTIMADE's tools do, and answer what cannot be answered without details of this machine.
+
+        Raises
+        ------
+        BadRequest
+            If a filter is nested too deeply, or holds a number or text that no store can hold.
+        InternalServerError
+            If the store cannot be read; the reason is logged.
+        """
+        try:
+            return super().find(params)
+        except (RecursionError, VisitError) as error:
+            if isinstance(error, VisitError) and not isinstance(error.orig_exc, RecursionError):
+                raise
+            raise BadRequest(detail="the filter is nested too deeply") from None
+        except (StoreError, PyMongoError, BSONError, OverflowError, UnicodeEncodeError) as error:
+            if isinstance(error, _UNSTORABLE) or isinstance(error.__cause__, _UNSTORABLE):
+                raise BadRequest(detail="a number or text of the query is one that no document can hold") from None
+            logger.exception("a query failed")
+            raise InternalServerError(detail="the store cannot be read now") from None
+
     def __len__(self) -> int:
         return self.count()
 
@@ -247,6 +283,46 @@ class _Filters(MongoTransformer):
         """Escape the text of CONTAINS, STARTS WITH and ENDS WITH, which OPTIMADE's tools read as a pattern."""
         criteria: dict[str, Any] = super().fuzzy_string_op_rhs([*arg[:-1], re.escape(arg[-1])])
         return criteria
+
+    def _apply_mongo_date_filter(self, filter_: Any) -> Any:
+        """Convert texts that are compared with a time, in every kind of comparison."""
+        if isinstance(filter_, list):
+            return [self._apply_mongo_date_filter(part) for part in filter_]
+        if not isinstance(filter_, dict):
+            return filter_
+        return {
+            name: _as_times(part) if name == "last_modified" else self._apply_mongo_date_filter(part)
+            for name, part in filter_.items()
+        }
+
+
+def _as_times(comparison: Any) -> Any:
+    """Convert the texts in a comparison with a time; they are in UTC unless they name another zone."""
+    if isinstance(comparison, dict):
+        return {operator: _as_times(value) for operator, value in comparison.items()}
+    if isinstance(comparison, list):
+        return [_as_times(value) for value in comparison]
+    if not isinstance(comparison, str):
+        return comparison
+    try:
+        time = datetime.fromisoformat(comparison)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        raise BadRequest(
+            detail=f"{comparison[:50]!r} is no time such as 2026-05-04T12:00:00Z, which last_modified is compared with"
+        ) from None
+
+
+def _invalid_request(request: Request, error: Exception) -> Any:
+    """Answer a request with wrong parameters, which is no error of the server."""
+    problems = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in cast("Any", error).errors())
+    return general_exception(request, BadRequest(detail=problems))
+
+
+def _internal_error(request: Request, error: Exception) -> Any:
+    """Answer after an unexpected error without its text, which may name files of this machine."""
+    logger.error("a request failed", exc_info=error)
+    return general_exception(request, InternalServerError(detail="the server cannot answer this request"))
 
 
 def _entry(document: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
+from matris.stores.documents.fields import value_of
 from matris.stores.query.tables import open_target, write_cif
 
 if TYPE_CHECKING:
@@ -21,7 +25,17 @@ FORMATS: tuple[str, ...] = get_args(ExportFormat.__value__)
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".xyz": "extxyz", ".extxyz": "extxyz", "": "cif"}
 _BATCH = 100  # structures per query
-_INFO = ("candidate_id", "document_id", "formula_pretty", "energy_above_hull", "formation_energy_per_atom", "source")
+_INFO = {
+    "candidate_id": "candidate_id",
+    "document_id": "document_id",
+    "formula_pretty": "formula_pretty",
+    "energy_above_hull": "energy_above_hull",
+    "formation_energy_per_atom": "formation_energy_per_atom",
+    "source": "source",
+    "checkpoint": "checkpoint.key",
+    "settings": "settings.digest",
+}
+"""Fields of a document in ``info``, by their names there."""
 
 
 def format_of(target: Path) -> str:
@@ -86,7 +100,7 @@ def export(query: CandidateQuery, target: Path, form: str | None = None) -> int:
     if form == "cif":
         if target.is_file():
             raise MatrisError(f"{target} is a file: name a folder for the CIF files")
-        return write_cif(query.structures(), target)
+        return write_cif(query.structures(), target, labelled=len(query.origins()) > 1)
     if form == "extxyz":
         return _write_extxyz(query, target)
     if form not in FORMATS:
@@ -108,7 +122,8 @@ def frames(query: CandidateQuery) -> Iterator[Atoms]:
     ------
     Atoms
         Structure with a calculator that holds the total energy of the potential (eV) and, if they are stored, forces
-        (eV/Å), stress (eV/Å³) and magnetic moments (μB). ``info`` has ids, formula, source and energies (eV/atom).
+        (eV/Å), stress (eV/Å³) and magnetic moments (μB). ``info`` has ids, formula, source, energies (eV/atom), key of
+        the checkpoint, and digest of the settings. Numbers that are not finite are omitted.
     """
     for batch in batched(query, _BATCH):
         criteria = {"document_id": {"$in": [document["document_id"] for document in batch]}}
@@ -124,24 +139,53 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     import numpy as np
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
-    from pymatgen.core.structure import Structure
 
-    structure = Structure.from_dict(arrays["structure"])
+    structure = decode_structure(arrays["structure"])
     atoms = Atoms(
         [site.specie.symbol for site in structure],
         positions=structure.cart_coords,
         cell=structure.lattice.matrix,
         pbc=True,
-        info={name: document[name] for name in _INFO if document.get(name) is not None},
+        info=_info(document),
     )
     results = {name: np.array(arrays[name]) for name in ("forces", "stress", "magmoms") if arrays.get(name) is not None}
+    results = {name: values for name, values in results.items() if np.isfinite(values).all()}
     if "stress" in results:
         results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]  # Voigt order
-    if document.get("energy") is not None:
-        results["energy"] = document["energy"]
+    if (energy := document.get("energy")) is not None and math.isfinite(energy):
+        results["energy"] = energy
     if results:
         atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
+
+
+def _info(document: Document) -> dict[str, Any]:
+    found = {name: value_of(document, field) for name, field in _INFO.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+
+
+def _as_read(text: str) -> str:
+    """
+    Write a text for extended XYZ so that ASE reads it back as it is.
+
+    ASE takes a text that looks like a number, a truth value or a list of them for that, also in quotes; it breaks lines
+    and drops backslashes. Such texts are written as JSON, as ASE writes lists of texts.
+    """
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    line = key_val_dict_to_str({"before": 1, "text": text, "after": 2})
+    try:
+        found = key_val_str_to_dict(line)
+    except ValueError:
+        found = {}
+    is_read = list(found) == ["before", "text", "after"] and type(found["text"]) is str and found["text"] == text
+    if is_read and len(line.splitlines()) == 1:
+        return text
+    return "_JSON " + json.dumps(text).replace("\\", "\\\\")  # ASE quotes the quotes, but not the backslashes
 
 
 def _write_extxyz(query: CandidateQuery, target: Path) -> int:
@@ -150,6 +194,9 @@ def _write_extxyz(query: CandidateQuery, target: Path) -> int:
     n = 0
     with open_target(target) as stream:
         for atoms in frames(query):
+            atoms.info = {
+                name: _as_read(value) if isinstance(value, str) else value for name, value in atoms.info.items()
+            }
             write_xyz(stream, atoms)
             n += 1
     return n

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import batched
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pymatgen.core.structure import Structure
-
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
 from matris.stores.database.sqlite.filters import order_key
 from matris.stores.documents.documents import CandidateDocument
 from matris.stores.documents.fields import field_named, leaves, value_of
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from maggma.core import Store
     from pandas import DataFrame
+    from pymatgen.core.structure import Structure
 
     from matris.stores.query.conditions import Condition
     from matris.stores.query.order import Order
@@ -161,6 +161,33 @@ class CandidateQuery:
         n_after_offset = max(n_matching - self.offset, 0)
         return n_after_offset if self.max_size is None else min(n_after_offset, self.max_size)
 
+    def origins(self) -> list[tuple[str, str]]:
+        """
+        List the checkpoints and settings of the documents that match, as pairs of key and digest of the settings.
+
+        Documents of different checkpoints or settings describe the same candidates; they are not to be mixed.
+
+        Examples
+        --------
+        >>> from tempfile import TemporaryDirectory
+        >>> from matris.stores import CandidateStore
+        >>> with TemporaryDirectory() as folder:
+        ...     CandidateStore.open(folder).query().origins()  # the store is empty
+        []
+        """
+        criteria = to_criteria(self.condition)
+        found = []
+        for sha256 in self.docs.distinct("checkpoint.sha256", criteria):
+            of_checkpoint = (
+                {"$and": [criteria, {"checkpoint.sha256": sha256}]} if criteria else {"checkpoint.sha256": sha256}
+            )
+            for digest in self.docs.distinct("settings.digest", of_checkpoint):
+                of_both = {"$and": [of_checkpoint, {"settings.digest": digest}]}
+                document = self.docs.query_one(of_both, properties=["checkpoint.key"])
+                if document is not None:
+                    found.append((document["checkpoint"]["key"], digest))
+        return sorted(found)
+
     def ids(self) -> Iterator[str]:
         """Yield document ids."""
         return (document[KEY] for document in self._read([KEY]))
@@ -172,7 +199,7 @@ class CandidateQuery:
             structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
                 if structure := structures.get(document[KEY]):
-                    yield document, Structure.from_dict(structure)
+                    yield document, decode_structure(structure)
 
     def best_by(self, group: str, field: str, *, largest: bool = False) -> list[Document]:
         """

@@ -36,6 +36,7 @@ COLUMNS = (
     "hull_reference",
     "hull_state",
     "checkpoint.key",
+    "settings.digest",
     "source",
     "error",
     "document_id",
@@ -69,6 +70,9 @@ def flat(document: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # beginnings of texts that spreadsheets compute or change
+
+
 def row(document: Document, columns: Iterable[str]) -> list[Any]:
     """Values of a document for a table: numbers, texts, booleans and None; times and lists become text."""
     return [_cell(value_of(document, name)) for name in columns]
@@ -77,6 +81,10 @@ def row(document: Document, columns: Iterable[str]) -> list[Any]:
 def write_csv(documents: Iterable[Document], target: str | Path | TextIO, columns: Sequence[str]) -> None:
     """
     Write a table, one document at a time.
+
+    A text that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage
+    return) gets an apostrophe in front, and so does a text that begins with one. A cell that begins with an apostrophe
+    is therefore read by removing it. Numbers that are not finite and missing values become empty cells.
 
     Parameters
     ----------
@@ -90,22 +98,34 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
     with open_target(target) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(row(document, columns) for document in documents)
+        writer.writerows([_no_formula(value) for value in row(document, columns)] for document in documents)
 
 
 def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> None:
     """Write complete documents as JSON, one per line; `target` as in `write_csv`."""
     with open_target(target) as stream:
-        stream.writelines(json.dumps(json_ready(document), ensure_ascii=False) + "\n" for document in documents)
+        stream.writelines(json.dumps(json_ready(document)) + "\n" for document in documents)
 
 
-def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Path) -> int:
-    """Write each structure to a file named by formula and document id; return the number of files."""
+def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Path, *, labelled: bool = False) -> int:
+    """
+    Write each structure to a file named by formula and document id; return the number of files.
+
+    Parameters
+    ----------
+    structures
+        Documents with their structures.
+    folder
+        Folder for the files; it is created if it does not exist.
+    labelled
+        Whether the names also hold the key of the checkpoint and the digest of the settings.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     n = 0
     for document, structure in structures:
-        name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}")
+        label = f"-{document['checkpoint']['key']}-{document['settings']['digest']}" if labelled else ""
+        name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}{label}")
         with whole_file(folder / f"{name}.cif", sync=False) as draft:
             draft.write_text(structure.to(fmt="cif"), encoding="utf-8")
         n += 1
@@ -123,6 +143,10 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _cell(value: Any) -> Any:

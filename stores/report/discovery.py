@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import Duplicates, group_equal
 from matris.errors import MatrisError
-from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
+from matris.structures import problem_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,78 @@ BIN = 0.025
 
 
 @dataclass(frozen=True)
+class KnownCrystals:
+    """
+    Crystals that do not count as novel.
+
+    Attributes
+    ----------
+    structures
+        Crystals that candidates are compared with.
+    n_read
+        Number of crystals that were read.
+    n_disordered
+        Number of crystals with sites that several species share, which are not compared.
+    n_unreadable
+        Number of inputs that are no crystals: unreadable, empty, overlapping atoms, ….
+    """
+
+    structures: tuple[Structure, ...]
+    n_read: int
+    n_disordered: int = 0
+    n_unreadable: int = 0
+
+    @classmethod
+    def of(cls, crystals: Iterable[Structure | Candidate | None]) -> KnownCrystals:
+        """
+        Sort crystals into those that can be compared and the others.
+
+        Parameters
+        ----------
+        crystals
+            Structures, candidates of any source, or None for an unreadable input.
+
+        Raises
+        ------
+        MatrisError
+            If there is none that can be compared, because all candidates would then count as novel.
+
+        Examples
+        --------
+        >>> from pymatgen.core import Lattice, Structure
+        >>> iron = Structure(Lattice.cubic(2.83), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+        >>> alloy = Structure(Lattice.cubic(2.83), [{"Fe": 0.5, "Co": 0.5}], [[0, 0, 0]])
+        >>> known = KnownCrystals.of([iron, alloy, None])
+        >>> known.n_read, len(known.structures), known.n_disordered, known.n_unreadable
+        (3, 1, 1, 1)
+        """
+        structures: list[Structure] = []
+        n_read = n_disordered = n_unreadable = 0
+        for crystal in crystals:
+            n_read += 1
+            structure = crystal.structure if isinstance(crystal, Candidate) else crystal
+            if structure is None:
+                n_unreadable += 1
+            elif not structure.is_ordered:
+                n_disordered += 1
+            elif problem_with(structure) is not None:
+                n_unreadable += 1
+            else:
+                structures.append(structure)
+        known = cls(tuple(structures), n_read, n_disordered, n_unreadable)
+        if not structures:
+            raise MatrisError(
+                f"no known crystal can be compared with the candidates, so that all would count as novel: {known}; "
+                "give a source of ordered crystals"
+            )
+        return known
+
+    def __str__(self) -> str:
+        """Return the counts in words."""
+        return f"{self.n_read} read, {self.n_disordered} disordered, {self.n_unreadable} unreadable"
+
+
+@dataclass(frozen=True)
 class Discovery:
     """
     Counts of a campaign, without elemental references and known phases.
@@ -57,6 +130,8 @@ class Discovery:
     histogram
         Number of relaxed candidates by distance to the hull: lower edge of a bin (eV/atom) to count, without empty
         bins.
+    known
+        Known crystals that the candidates were compared with, and the numbers of those that could not be compared.
     """
 
     n_candidates: int
@@ -66,6 +141,7 @@ class Discovery:
     n_novel: int | None
     sun: tuple[str, ...] | None
     histogram: Mapping[float, int]
+    known: KnownCrystals | None = None
 
     @property
     def sun_rate(self) -> float | None:
@@ -78,7 +154,7 @@ class Discovery:
 def discovery(
     documents: Iterable[Document],
     structure_of: Callable[[str], Structure | None],
-    known_crystals: Iterable[Structure] | None = None,
+    known_crystals: KnownCrystals | Iterable[Structure | Candidate | None] | None = None,
     *,
     stable_within: float = 0.0,
 ) -> Discovery:
@@ -93,7 +169,7 @@ def discovery(
         Returns the relaxed structure of a document by its ``document_id``, such as `CandidateStore.structure`.
     known_crystals
         Crystals that do not count as novel. A candidate matches one of them by structure, with the tolerances of
-        `matris.duplicates`; energies are not compared.
+        `matris.duplicates`; energies are not compared. Disordered and unreadable ones are counted in `Discovery.known`.
     stable_within
         Distance to the hull (eV/atom) up to which a candidate counts as stable.
 
@@ -104,11 +180,13 @@ def discovery(
     Raises
     ------
     MatrisError
-        If a candidate has two documents, or a relaxed candidate has no structure.
+        If a candidate has two documents, a relaxed candidate has no structure, or known crystals are given and none can
+        be compared.
 
     Examples
     --------
     >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.83), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> document = {
     ...     "document_id": "1-tiny",
@@ -118,7 +196,7 @@ def discovery(
     ...     "formula_pretty": "MgO",
     ...     "energy_above_hull": 0.0,
     ... }
-    >>> counts = discovery([document], {"1-tiny": crystal}.get, known_crystals=[])
+    >>> counts = discovery([document], {"1-tiny": crystal}.get, known_crystals=[iron])
     >>> counts.n_stable, counts.n_unique, counts.sun, counts.sun_rate
     (1, 1, ('1',), 1.0)
     """
@@ -127,7 +205,10 @@ def discovery(
     stable = {name for name, d in converged.items() if _is_within(d, stable_within)}
     unique = _unique(converged, structure_of)
     different = [converged[name] for name in unique]
-    novel = None if known_crystals is None else _novel(different, structure_of, known_crystals)
+    known = known_crystals
+    if known is not None and not isinstance(known, KnownCrystals):
+        known = KnownCrystals.of(known)
+    novel = None if known is None else _novel(different, structure_of, known.structures)
     sun = None if novel is None else tuple(name for name in novel if name in stable)
     distances = [d["energy_above_hull"] for d in converged.values() if d.get("energy_above_hull") is not None]
     return Discovery(
@@ -138,6 +219,7 @@ def discovery(
         n_novel=None if novel is None else len(novel),
         sun=sun,
         histogram=energy_histogram(distances),
+        known=known,
     )
 
 
@@ -209,7 +291,7 @@ def _novel(
     formulas = {document["formula_pretty"] for document in documents}
     matcher = Duplicates()
     for index, structure in enumerate(crystals):
-        if structure.is_ordered and structure.composition.element_composition.reduced_formula in formulas:
+        if structure.composition.element_composition.reduced_formula in formulas:
             matcher.remember(str(index), structure)
     return [d["candidate_id"] for d in documents if matcher.like(_structure(d, structure_of)) is None]
 

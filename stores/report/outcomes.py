@@ -41,8 +41,8 @@ def ranked(documents: Iterable[Document]) -> list[Document]:
     """
     Sort converged candidates by distance to the hull.
 
-    Elemental references and known phases are left out: they compete on the hull but are not discoveries. Candidates
-    without a distance to the hull come last, sorted by formula.
+    Duplicates are left out, as are elemental references and known phases: they compete on the hull but are not
+    discoveries. Candidates without a distance to the hull come last, sorted by formula.
 
     Parameters
     ----------
@@ -60,8 +60,13 @@ def ranked(documents: Iterable[Document]) -> list[Document]:
     >>> [document["document_id"] for document in ranked(documents)]
     ['b', 'a']
     """
-    converged = [d for d in documents if d["state"] == "converged" and d["source"] not in REFERENCE_SOURCES]
-    return sorted(converged, key=place)
+    return sorted(filter(is_ranked, documents), key=place)
+
+
+def is_ranked(document: Document) -> bool:
+    """Whether a document belongs to a converged candidate that duplicates no other one and is no reference."""
+    is_candidate = document["source"] not in REFERENCE_SOURCES
+    return is_candidate and document["state"] == "converged" and not document.get("duplicate_of")
 
 
 def place(document: Document) -> tuple[bool, float, str, float, str]:
@@ -284,6 +289,11 @@ class Outcomes:
         return self.left("not converged")
 
     @property
+    def ranked(self) -> int:
+        """Number of different crystals among the relaxed candidates, within the window or not."""
+        return self.left("duplicates after relaxing")
+
+    @property
     def survivors(self) -> int:
         """Number of candidates that no stage lost."""
         return self.left("hull window")
@@ -294,15 +304,15 @@ class Outcomes:
         return self.documents - sum(self.lost[each].total() for each in passed)
 
     def summary(self) -> str:
-        """Summarise a campaign in one line."""
-        read = self.distinct + self.identical if self.read is None else self.read
+        """Summarise a campaign in one line; the other counts add up to the number of structures that were read."""
+        read = self.distinct + self.identical
         hull = self.window is not None
         rejected = sum(self.lost[stage].total() for stage in ("reading", "sanity", "chemistry"))
         duplicates = self.lost["duplicates"].total() + self.lost["duplicates after relaxing"].total()
         parts = [
             f"{read} read",
             *([f"{self.identical} identical"] if self.identical else []),
-            f"{self.converged} ranked ({self.stable} on the hull)" if hull else f"{self.converged} converged",
+            f"{self.ranked} ranked ({self.stable} on the hull)" if hull else f"{self.ranked} converged",
         ]
         others = {
             "duplicates": duplicates,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.histogram import Histogram
 from matris.stores.report.hull_points import HullPoint, hull_point
-from matris.stores.report.outcomes import STAGES, Document, Outcomes, lost_at, place
+from matris.stores.report.outcomes import STAGES, Document, Outcomes, is_ranked, lost_at, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,7 +163,7 @@ class Tally:
         self._system(document, survives=loss is None)
         for name, histogram in self.histograms.items():
             histogram.add(document.get(name))
-        if document["state"] == "converged" and not document.get("duplicate_of"):
+        if is_ranked(document):
             self.ranking.add(document)
 
     @property

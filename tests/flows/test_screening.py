@@ -10,7 +10,8 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from matris.flows.campaign.chunks import chunked
-from matris.flows.screening import ScreeningFlowMaker, with_elements
+from matris.flows.rank_jobs import rank_candidates
+from matris.flows.screening import ScreeningFlowMaker, with_elements, without_duplicates
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
@@ -64,7 +65,7 @@ def test_flow_ranks_what_converged(
     assert ranking["hull_type"] == "self-consistent"
     assert "tiny" in ranking["hull_reference"]
     assert ranking["missing_chunks"] == 0
-    assert ranking["counts"] == {"converged": 6, "rejected": 6}  # Al, an element of one of them, too
+    assert ranking["counts"] == {"converged": 3, "rejected": 5}  # without the elements
     listed = ranking["ranking"]
     assert {entry["source"] for entry in listed} == {"MgO", "FeO", "one atom"}
     distances = [entry["energy_above_hull"] for entry in listed]
@@ -139,3 +140,42 @@ def test_elements_are_added_once(candidates: list[Candidate]) -> None:
     added = [candidate for candidate in listed if candidate.source == ELEMENTAL_REFERENCE_SOURCE]
     assert sorted(c.structure.composition.chemical_system for c in added) == ["Al", "Fe", "Mg", "O"]
     assert with_elements(listed) == listed
+
+
+def test_the_same_crystal_is_computed_once(
+    relax_maker: BatchRelaxMaker, candidates: list[Candidate], job_store: JobStore, tmp_path: Path
+) -> None:
+    large = Candidate.from_structure(rock_salt(4.2, "Mg", "O") * (2, 1, 1), "large cell")
+    distorted = rock_salt(4.2, "Mg", "O")
+    distorted.translate_sites([1], [0.02, 0, 0])
+    given = [*candidates, large, candidates[0], Candidate.from_structure(distorted, "distorted")]
+    kept, dropped = without_duplicates(given)
+    assert dropped == {large.candidate_id: candidates[0].candidate_id}
+    assert [candidate.source for candidate in kept] == [*(c.source for c in candidates), "distorted"]
+    ranking = run(ScreeningFlowMaker(relax_maker=relax_maker).make([candidates[0], large]), job_store, tmp_path)
+    assert ranking["counts"] == {"converged": 1, "duplicate": 1}
+    assert ranking["duplicates"] == dropped
+    assert [entry["source"] for entry in ranking["ranking"]] == ["MgO"]
+    flow = ScreeningFlowMaker(relax_maker=relax_maker, duplicates=False).make([candidates[0], large])
+    assert len(flow.jobs[0].function_args[0]) == 4  # with the elements
+
+
+def test_crystals_that_became_equal_are_ranked_once_and_references_take_no_part() -> None:
+    crystal = rock_salt(4.2, "Mg", "O")
+    checkpoint = {"key": "tiny", "sha256": "0" * 64, "energy_scale": "custom"}
+    energies = {"high": -6.0, "low": -6.001, "far": -5.9, "references": -6.002}
+
+    def record(name: str, energy: float) -> dict[str, Any]:
+        hull = {"chemsys": "Mg-O", "composition": {"Mg": 1.0, "O": 1.0}, "correction_scheme": "none"}
+        hull |= {"energy_per_atom": energy, "uncorrected_energy_per_atom": energy}
+        return {"candidate_id": name, "source": name, "state": "converged", "formula": "MgO", "hull": hull}
+
+    chunk = [record(name, energy) for name, energy in energies.items()]
+    structures = [{"candidate_id": name, "structure": crystal.as_dict()} for name in energies]
+    for order in (1, -1):
+        found = rank_candidates.original(
+            [chunk[::order]], [checkpoint], [{"digest": "0" * 12}], structures=[structures[::order]]
+        )
+        assert found["duplicates"] == {"high": "low"}
+        assert found["counts"] == {"converged": 2, "duplicate": 1}
+        assert {entry["candidate_id"] for entry in found["ranking"]} == {"low", "far"}

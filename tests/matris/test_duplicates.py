@@ -98,7 +98,7 @@ def test_the_lowest_in_energy_represents_in_whatever_order_they_come():
 
 
 def test_a_structure_takes_some_two_hundred_bytes():
-    assert len(duplicates._packed(salt())) == 36 + 13 * 8
-    back = duplicates._unpacked(duplicates._packed(salt()))
+    assert len(duplicates.packed(salt())) == 36 + 13 * 8
+    back = duplicates.unpacked(duplicates.packed(salt()))
     assert back.composition == salt().composition
     assert np.allclose(back.lattice.matrix, salt().lattice.matrix, atol=1e-6)

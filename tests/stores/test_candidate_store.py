@@ -458,6 +458,20 @@ def test_an_invalid_chunk_does_not_affect_other_outputs(job_store):
     assert store.build(job_store).refused == {}
 
 
+def test_outputs_without_their_arrays_are_counted(job_store):
+    """Arrays that another process kept in memory, or has not stored yet, are missing; a later build finds them."""
+    run(job_store, FIRST)
+    data = job_store.additional_stores["data"]
+    arrays = list(data.query({}))
+    data.remove_docs({})
+    store = CandidateStore.beside(job_store)
+    built = store.build(job_store)
+    assert (built.n_documents, len(built.incomplete), dict(built.refused)) == (0, 1, {})
+    data.update([{k: v for k, v in each.items() if k != "_id"} for each in arrays])
+    built = store.build(job_store)
+    assert (built.n_documents, built.incomplete) == (4, ())
+
+
 def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):
     store = CandidateStore.beside(job_store)
     monkeypatch.setattr(store.docs, "ensure_index", lambda *_, **__: False)

@@ -41,7 +41,9 @@ _ROBUST = 1.4826  # from the median absolute deviation to a standard deviation
 _DEVIATIONS = 12.0
 _TOLERATED = 1.0  # eV/atom; smaller deviations are never outliers
 
-type SplitBy = Literal["formula", "material", "source"]
+type SplitBy = Literal["formula", "material", "source", "block"]
+
+_BLOCKS = 10  # of consecutive frames, per source
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class SetOptions:
         Fraction of the groups that is set aside for validation.
     split_by
         Definition of a group, which is never split: frames of the same reduced formula, of the same material as named
-        by the source, or of the same source. If a source assigns a frame to a part, its whole group belongs to it.
+        by the source, of the same source, or of the same block, which is a tenth of the consecutive frames of a source.
+        Frames next to each other in a trajectory are nearly equal, so that single ones would not test a fit. If a
+        source assigns a frame to a part, its whole group belongs to it.
     energy_scale
         Energy scale of all labels; by default as named by the sources.
     max_residual
@@ -159,7 +163,7 @@ def _complete(folder: Path, spool: _Spool, options: SetOptions) -> None:
         raise MatrisError(
             f"{kept['training']} frames to train on and {kept['validation']} to validate with: all are of "
             f"{len(spool.materials)} material(s) in {len(spool.sources)} source(s), and a {options.split_by} is never "
-            "split; name other groups (--split-by material or source), or the part of each frame (key 'split')"
+            "split; name other groups (--split-by material, source or block), or the part of each frame (key 'split')"
         )
     np.save(folder / "parts.npy", parts)
     meta = {
@@ -313,10 +317,14 @@ def _parts(
     """
     named, formulas = zip(*spool.materials, strict=True)
     keys = {"formula": formulas, "material": named}
-    pairs, inverse = np.unique(np.stack([materials, sources], axis=1), axis=0, return_inverse=True)
+    blocks = _blocks(sources) if options.split_by == "block" else np.zeros(len(sources), dtype=np.int64)
+    pairs, inverse = np.unique(np.stack([materials, sources, blocks], axis=1), axis=0, return_inverse=True)
+    by_source = {"source": "{name}", "block": "block {block} of {name}"}
     groups = [
-        spool.sources[source].name if options.split_by == "source" else keys[options.split_by][material]
-        for material, source in pairs.tolist()
+        by_source[options.split_by].format(name=spool.sources[source].name, block=block)
+        if options.split_by in by_source
+        else keys[options.split_by][material]
+        for material, source, block in pairs.tolist()
     ]
     said: dict[str, set[Split]] = {}
     for name, pair in zip(groups, pairs.tolist(), strict=True):
@@ -336,6 +344,15 @@ def _parts(
         aside -= {max(free, key=lambda name: free[name])}
     values = np.array([VALIDATION if name in aside else TRAINING for name in groups], dtype=np.uint8)
     return values[inverse.ravel()], any(said.values())
+
+
+def _blocks(sources: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return the number of each frame's block in its source."""
+    blocks = np.empty(len(sources), dtype=np.int64)
+    for source in np.unique(sources):
+        rows = np.flatnonzero(sources == source)
+        blocks[rows] = np.arange(len(rows)) * _BLOCKS // len(rows)
+    return blocks
 
 
 def _share(name: str) -> float:

@@ -9,7 +9,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bson.errors import BSONError
 
@@ -32,12 +32,18 @@ REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "damaged; restore a copy, or recover the readable part with `sqlite3 FILE .recover`",
     sqlite3.SQLITE_BUSY: f"another process kept it locked for {BUSY_SECONDS} s; wait for that process or stop it",
     sqlite3.SQLITE_FULL: "the disk is full and nothing of this update was stored; free some space and run it again",
-    sqlite3.SQLITE_READONLY: "read-only; copy it to a folder that you can write to",
+    sqlite3.SQLITE_READONLY: "read-only, so nothing can be stored; store new results in another folder. To continue "
+    "these, make a copy in a folder that you can write to, by `sqlite3 FILE '.backup COPY'`, not by cp: the newest "
+    "documents are in FILE-wal while a process uses FILE",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or created; check that you can write to its folder",
     sqlite3.SQLITE_CONSTRAINT: "documents have the same values where a unique index allows one; remove all but one",
     sqlite3.SQLITE_TOOBIG: "a document is larger than 1 GB; keep large arrays in files, or put fewer into one document",
     sqlite3.SQLITE_IOERR: "the disk failed, or its file system has no locks; choose a folder on a local disk",
 }
+
+
+_CONNECTION: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+_BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 
 class SQLiteFile:
@@ -53,6 +59,7 @@ class SQLiteFile:
         self.lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
         self._wanted = False
+        self._snapshot: tuple[int, int, int] | None = None  # of a file that is read as if nobody could change it
         _files.add(self)
 
     def connect(self) -> None:
@@ -81,11 +88,22 @@ class SQLiteFile:
             self._db.close()
         self._db = None
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether this process may only read the file, or cannot make a log in its folder."""
+        file = Path(self.path)
+        return file.exists() and not all(
+            os.access(place, os.W_OK, effective_ids=_BY_EFFECTIVE_USER) for place in (file, file.parent)
+        )
+
     def _open(self) -> sqlite3.Connection:
+        self._snapshot = None
         with self._explained():
             on_network = on_network_disk(self.path)
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            if self.is_read_only:
+                return self._open_to_read()
+            db = sqlite3.connect(self.path, **_CONNECTION)
             try:
                 _prepare(db, self.path, "DELETE" if on_network else "WAL")
             except BaseException:
@@ -93,12 +111,43 @@ class SQLiteFile:
                 raise
             return db
 
+    def _open_to_read(self) -> sqlite3.Connection:
+        """
+        Open a file that this process may only read.
+
+        SQLite reads a write-ahead log only with a file of shared memory beside it, which it cannot make in a read-only
+        folder. Without a log, the file is complete and is read alone, until its state changes.
+        """
+        state = _state(self.path)
+        has_log = Path(f"{self.path}-wal").exists() and Path(f"{self.path}-wal").stat().st_size > 0
+        address = f"{Path(self.path).as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
+        db = sqlite3.connect(address, uri=True, **_CONNECTION)
+        try:
+            db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+            _check_format(db, self.path)
+        except sqlite3.OperationalError as error:
+            db.close()
+            if not has_log:
+                raise
+            raise StoreError(
+                f"{self.path}: its newest documents are in {Path(self.path).name}-wal, which SQLite cannot read in a "
+                "folder that you cannot write to: copy both files together to another folder, and open the copy "
+                f"({error})"
+            ) from error
+        except BaseException:
+            db.close()
+            raise
+        self._snapshot = None if has_log else state
+        return db
+
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Give the calling thread the connection."""
         with self.lock, self._explained():
             if not self._wanted:
                 raise StoreError(f"{self.path} is not connected; call connect() first")
+            if self._snapshot is not None and self._snapshot != _state(self.path):  # its owner changes it
+                self.pause()
             if self._db is None:  # after a fork
                 self._db = self._open()
             yield self._db
@@ -160,6 +209,13 @@ def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
                 db.execute(SCHEMA)
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {FORMAT}")
+    _check_format(db, path)
+    if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved to another kind of disk
+        _set_journal(db, journal)
+
+
+def _check_format(db: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError for the file of another program, or of another version."""
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(f"{path} is another program's database; choose another place for the results")
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -168,8 +224,12 @@ def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
             f"{path} has format {version}, and this version of matris-flows reads format {FORMAT} only: "
             "use the version that wrote the file, or choose another place for the results"
         )
-    if db.execute("PRAGMA journal_mode").fetchone()[0].upper() != journal:  # the file was moved to another kind of disk
-        _set_journal(db, journal)
+
+
+def _state(path: str) -> tuple[int, int, int]:
+    """Return numbers that change when a process writes to a file or to its log."""
+    file, log = Path(path).stat(), Path(f"{path}-wal")
+    return file.st_mtime_ns, file.st_size, log.stat().st_size if log.exists() else 0
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

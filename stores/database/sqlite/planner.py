@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matris.stores.database.sqlite.collection import Collection, Value
 
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_FEW = 200  # documents; the other conditions are then checked one document at a time, and not counted
-_MANY = 1000  # documents; counting stops here
+_FEW = 100  # documents; the other conditions are then checked one document at a time, and not counted
+_MANY = 500  # documents; counting stops here
 _ASSUMED_ROWS = 2**20  # SQLite's estimate for a table without statistics (sqlite3DefaultRowEst)
 
 
@@ -44,13 +44,14 @@ class Selection(NamedTuple):
 class _Clause(NamedTuple):
     """A condition in SQL; unless `exact` is true, it also holds for documents that the filter excludes.
 
-    `search` is SQL that finds the same documents with the same parameters through an index, or empty.
+    `search` is SQL that finds the same documents with the same parameters through an index on `field`, or empty.
     """
 
     sql: str
     parameters: tuple[Any, ...] = ()
     exact: bool = True
     search: str = ""
+    field: str = ""
 
 
 _UNKNOWN = _Clause("TRUE", exact=False)
@@ -83,7 +84,7 @@ def select(
     ordered = all(field in collection.layout.fields and not collection.is_irregular(field) for field in ways)
     order = [f"{quoted(field)} {direction(way)}" for field, way in ways.items()] if ordered else []
     clauses = [clause for clause in clauses if clause is not _UNKNOWN]
-    condition = _all(_weighed(collection, clauses, is_sorted=bool(order)))
+    condition = _all(_weighed(collection, clauses, next(iter(ways), "") if ordered else ""))
     sql = f"SELECT _id FROM {collection.table} AS held WHERE {condition.sql}"  # noqa: S608 - names are quoted
     skip, limit = page if exact and ordered else (0, 0)
     sql += f" ORDER BY {', '.join([*order, '_id'])} LIMIT ? OFFSET ?"
@@ -95,12 +96,12 @@ def direction(way: Sort | int) -> str:
     return "DESC" if Sort(way) is Sort.Descending else "ASC"
 
 
-def _weighed(collection: Collection, clauses: Sequence[_Clause], *, is_sorted: bool) -> Iterator[_Clause]:
+def _weighed(collection: Collection, clauses: Sequence[_Clause], sorted_by: str) -> Iterator[_Clause]:
     """Tell SQLite how many documents meet each condition, so that it starts from the rarest."""
-    is_only = len(clauses) == 1 and not is_sorted  # then its index is the best start, however many meet it
+    is_only = len(clauses) == 1 and not sorted_by  # then its index is the best start, however many meet it
     least = _MANY
     for clause in clauses:
-        if not clause.search:
+        if not clause.search or clause.field == sorted_by:  # an index that sorts is used in any case
             yield clause
             continue
         n = 0 if is_only else _MANY
@@ -169,7 +170,7 @@ def _held(collection: Collection, field: str, *tests: tuple[str, Value]) -> Iter
     find = f"SELECT _id FROM {collection.table} WHERE "  # noqa: S608 - names are quoted
     if not collection.is_irregular(field):
         (test, value), *others = tests
-        yield _Clause(f"{column} {test}", (value,), search=f"{find}{column} {test}" if leads else "")
+        yield _Clause(f"{column} {test}", (value,), search=f"{find}{column} {test}" if leads else "", field=field)
         yield from (_Clause(f"+{column} {test}", (value,)) for test, value in others)  # + rules the index out
         return
     whole = " AND ".join(f"{column} {test}" for test, _ in tests)
@@ -178,7 +179,7 @@ def _held(collection: Collection, field: str, *tests: tuple[str, Value]) -> Iter
     )
     parameters = (*(value for _, value in tests), field, *(element(value) for _, value in tests))
     sql = f"({whole} OR EXISTS ({among} AND element._id = held._id))"
-    yield _Clause(sql, parameters, search=f"{find}{whole} UNION ALL {among}" if leads else "")
+    yield _Clause(sql, parameters, search=f"{find}{whole} UNION ALL {among}" if leads else "", field=field)
 
 
 def _limits(key: float | str | bytes) -> tuple[Value, Value]:

@@ -11,11 +11,11 @@ from bson.errors import BSONError, InvalidDocument
 from maggma.core import DateTimeFormat, Sort, Store
 from maggma.core.validator import Validator  # noqa: TC002 - monty reads the signature
 from mongomock_ng.aggregate import process_pipeline
-from monty.json import jsanitize
 from pydash import get, has, set_
 from pymongo.errors import PyMongoError
 
 from matris.errors import StoreError
+from matris.stores.database.plain import plain
 from matris.stores.database.sqlite.collection import (
     EMPTY_ARRAY,
     NULL_ELEMENT,
@@ -261,15 +261,16 @@ class SQLiteStore(Store):  # type: ignore[misc]
         Returns
         -------
         bool
-            True if the index exists, and is unique if `unique` is true. False, with a warning, if documents have the
-            same values or the file cannot be written.
+            True if the index exists, and is unique if `unique` is true, or if this process may only read the file: then
+            a query without the index is slower. False, with a warning, if documents have the same values or the file
+            cannot be written.
         """
         fields = _fields(key)
         if fields == ("_id",):
             return True
         with self._file.reading() as db:
             indexes = read_layout(db, self.collection_name).indexes
-        if any(index.fields == fields and index.is_unique >= unique for index in indexes):
+        if any(index.fields == fields and index.is_unique >= unique for index in indexes) or self._file.is_read_only:
             return True
         try:
             with self._file.writing() as db:
@@ -382,18 +383,21 @@ def _plain(document: Mapping[str, Any]) -> tuple[Document, bytes]:
     """Return a document as a server would send it back, and its BSON."""
     try:
         blob = bson.encode(document)
-    except (InvalidDocument, OverflowError):  # numpy numbers, structures, keys that are not strings
+    except (InvalidDocument, OverflowError, ValueError):  # numpy numbers, UUIDs, structures, keys that are not strings
         try:
-            blob = bson.encode(jsanitize(document, allow_bson=True, recursive_msonable=True))
-        except (BSONError, OverflowError) as error:
+            blob = bson.encode(plain(document))
+        except (BSONError, OverflowError, ValueError) as error:  # ValueError: lone surrogates
             raise StoreError(f"a value that BSON cannot hold: {error}") from error
     return bson.decode(blob), blob
 
 
 def _as_read(criteria: Document) -> Document:
     """Return a filter as a server reads it: times in UTC and milliseconds, tuples as lists."""
-    plain: Document = bson.decode(bson.encode(criteria))
-    return plain
+    try:
+        read: Document = bson.decode(bson.encode(criteria))
+    except (BSONError, OverflowError, ValueError) as error:
+        raise StoreError(f"a filter with a value that no document can hold: {error}") from error
+    return read
 
 
 def _fields(key: list[str] | str) -> tuple[str, ...]:

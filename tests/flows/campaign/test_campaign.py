@@ -12,9 +12,10 @@ from matris.errors import MatrisError, StoreError
 from matris.flows.campaign.campaign import Campaign, local_folder
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.local.runner import run
+from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, Candidate
-from matris.stores.report.outcomes import ranked
+from matris.stores.report.outcomes import Outcomes, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,3 +161,73 @@ def test_known_phases_compete_and_are_no_discoveries(
     assert documents[1]["provenance"]["entry_id"] == "known"
     assert [d["source"] for d in ranked(documents)] in ([], ["MgO"])
     assert Campaign.open(one.location).known_phases == str(file)
+
+
+def outcomes(campaign: Campaign) -> Outcomes:
+    return Outcomes.of(campaign.documents(), campaign.record()["intake"], campaign.funnel.window)
+
+
+def test_a_candidate_that_is_a_reference_crystal_remains_a_candidate(
+    campaign: Callable[..., Campaign], candidates: list[Candidate]
+) -> None:
+    (reference,) = elemental_references(["Fe"])
+    assert reference.structure is not None
+    moved = Structure(reference.structure.lattice.matrix * 1.01, ["Fe"], [[0.3, 0.3, 0.3]])
+    same = Structure(reference.structure.lattice.matrix, ["Fe"], [[0, 0, 0]])
+    mine = [Candidate.from_structure(each, f"{name}.cif") for each, name in ((moved, "moved"), (same, "same"))]
+    one = campaign(Funnel(window=1e9), title="iron")
+    run(one, [candidates[1], *mine], ())
+    documents = {d["source"]: d for d in one.documents()}
+    assert not {d["candidate_id"] for d in one.documents() if d["source"] == ELEMENTAL_REFERENCE_SOURCE} & {
+        documents[f"{name}.cif"]["candidate_id"] for name in ("moved", "same")
+    }
+    duplicates = {d["source"]: d["duplicate_of"] for d in documents.values() if d["duplicate_of"]}
+    by_id = {d["candidate_id"]: d["source"] for d in documents.values()}
+    assert all(by_id[first].endswith(".cif") for first in duplicates.values())
+    counts = outcomes(one)
+    assert counts.read == 3
+    assert counts.distinct == counts.documents == 3
+
+
+def test_a_candidate_that_another_campaign_computed_as_a_reference_is_a_candidate(
+    campaign: Callable[..., Campaign], candidates: list[Candidate]
+) -> None:
+    oxides = campaign(Funnel(), title="oxides")
+    run(oxides, candidates[:2], ())
+    (reference,) = elemental_references(["Fe"])
+    assert reference.structure is not None
+    iron = campaign(Funnel(), title="iron")
+    run(iron, [Candidate.from_structure(reference.structure, "iron.cif", block="1")], ())
+    (document,) = iron.documents()
+    assert (document["source"], document["provenance"]) == ("iron.cif", {"block": "1"})
+    assert (outcomes(iron).documents, outcomes(iron).distinct) == (1, 1)
+    assert {d["source"] for d in oxides.documents()} == {"MgO", "FeO", ELEMENTAL_REFERENCE_SOURCE}
+    assert (outcomes(oxides).documents, outcomes(oxides).distinct) == (2, 2)
+    run(oxides, candidates[:2], ())  # again: the store now has the source iron.cif
+    assert (outcomes(oxides).documents, outcomes(oxides).distinct) == (2, 2)
+    assert oxides.record()["intake"]["known"] == 2
+
+
+def test_duplicates_before_relaxing_are_the_same_crystal(campaign: Callable[..., Campaign]) -> None:
+    primitive = rock_salt(4.2, "Mg", "O")
+    distorted = primitive.copy()
+    distorted.translate_sites([1], [0.02, 0, 0])
+    crystals = {
+        "large": primitive * (2, 1, 1),
+        "primitive": primitive,
+        "distorted": distorted,
+        "expanded": rock_salt(4.3, "Mg", "O"),
+    }
+    for names in (list(crystals), list(reversed(crystals))):
+        one = campaign(Funnel(hull=False), title="-".join(names))
+        run(one, [Candidate.from_structure(crystals[name], name) for name in names], ())
+        found = {d["source"]: d for d in one.documents()}
+        dropped = {name for name, d in found.items() if d["state"] == "duplicate"}
+        assert len(dropped & {"large", "primitive"}) <= 1
+        assert dropped <= {"large", "primitive"}
+        assert len(dropped) == one.record()["intake"]["dropped"].get("duplicates", {}).get("equal to candidate", 0)
+        ready = [d for d in found.values() if d["state"] == "converged"]
+        for d in ready:
+            if d["duplicate_of"]:
+                first = next(other for other in ready if other["candidate_id"] == d["duplicate_of"])
+                assert first["energy_per_atom"] <= d["energy_per_atom"]

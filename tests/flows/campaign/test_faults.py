@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.status import read_status
+from matris.flows.local.first_failures import FAILED_ALIKE
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.relaxation.journal import Journal
 from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from matris.relaxation.records import RelaxRecord
 
 N = 6
 
@@ -94,3 +101,63 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     run(again, candidates, (), told.append)
     assert sum(each["event"] == "candidate" for each in told) == N - 2
     assert len(list(again.documents())) == N
+
+
+def many(n: int) -> list[Candidate]:
+    cells = (Structure(Lattice.cubic(3 + number / 100), ["Mg", "O"], [[0] * 3, [0.5] * 3]) for number in range(n))
+    return [Candidate.from_structure(cell, f"cell {number}") for number, cell in enumerate(cells)]
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, works: Callable[[int], bool]) -> None:
+    """Let the results of a relaxation fail alike, except those of which `works` is true of their numbers."""
+    original = BatchRelaxMaker._relax
+    numbers = itertools.count()
+
+    def relax(maker: BatchRelaxMaker, structures: Any, potential: Any) -> Iterator[RelaxRecord]:
+        for record in original(maker, structures, potential):
+            failed = replace(record, state="failed", error=f"the driver is too old: {id(record)}", structure=None)
+            yield record if works(next(numbers)) else failed
+
+    monkeypatch.setattr(BatchRelaxMaker, "_relax", relax)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_a_campaign_whose_first_candidates_fail_alike_stops_and_keeps_none(
+    campaign: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch, chunk_size: int
+) -> None:
+    inputs = many(FAILED_ALIKE + 9)
+    opened = campaign()
+    opened.chunk_size = chunk_size
+    events: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        broken(patch, lambda _: False)
+        with pytest.raises(MatrisError, match=f"the first {FAILED_ALIKE} candidates all failed.*driver.*--keep-going"):
+            run(opened, inputs, (), events.append)
+    assert sum(event["event"] == "candidate" for event in events) == FAILED_ALIKE
+    assert "driver" in (read_status(opened.location).stopped or "")
+    assert read_status(opened.location).phase == "stopped"
+    again = campaign()
+    again.chunk_size = chunk_size
+    run(again, inputs, ())
+    assert read_status(opened.location).phase == "finished"
+    documents = list(again.documents())
+    assert len(documents) == len(inputs)
+    assert Counter(document["state"] for document in documents)["failed"] == 0
+    assert all(document["error"] is None for document in documents if document["state"] == "converged")
+
+
+def test_failures_do_not_stop_a_campaign_that_goes_on_or_had_a_result(
+    campaign: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = many(FAILED_ALIKE + 3)
+    with monkeypatch.context() as patch:
+        broken(patch, lambda number: number == 5)
+        run(campaign(), inputs, ())
+    assert Counter(d["state"] == "failed" for d in campaign().documents()) == {True: FAILED_ALIKE + 2, False: 1}
+
+
+def test_keep_going_computes_all(campaign: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = many(FAILED_ALIKE + 3)
+    broken(monkeypatch, lambda _: False)
+    run(campaign(), inputs, (), keep_going=True)
+    assert Counter(d["state"] for d in campaign().documents()) == {"failed": FAILED_ALIKE + 3}

@@ -146,3 +146,25 @@ def test_read_from_a_store(store: Path) -> None:
 def test_lost_reasons_of_nothing(store: Path) -> None:
     documents = sibling_store(open_job_store(store), "candidates", "document_id")
     assert Counter(lost_reasons(documents, [])) == Counter()
+
+
+def test_lost_reasons_leave_out_references(store: Path) -> None:
+    documents = sibling_store(open_job_store(store), "candidates", "document_id")
+    common = {"state": "max_steps", "error": None, "n_steps": 5, "job_uuid": "job"}
+    sources = ("a.cif", "b.cif", "elemental reference", "references")
+    documents.update([{"document_id": source, "source": source, **common} for source in sources], key="document_id")
+    assert lost_reasons(documents, ["job"]) == {"out of steps": 2}
+
+
+def test_a_campaign_that_stopped_says_why() -> None:
+    found = status({**RECORD, "stopped": "the first 20 candidates all failed: no driver"}, [item("done")], {})
+    assert found.phase == "stopped"
+    assert "no driver" in shown(found)
+    assert status({**RECORD, "stopped": None}, [item("done")], {}).phase == "finished"
+
+
+def test_references_are_counted_apart() -> None:
+    intake = RECORD["intake"] | {"references": 4}  # type: ignore[operator]
+    assert "1\u202f200 read, 100 identical, 50 known already, 4 competing phases added" in shown(
+        status({**RECORD, "intake": intake}, [], {})
+    )

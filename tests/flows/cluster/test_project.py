@@ -11,8 +11,9 @@ from monty.json import MontyDecoder
 
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
+from matris.stores.database.address import read_uri, write_uri
 from matris.stores.database.jobstore import sibling_store
-from matris.stores.database.private_mongo import PrivateMongoStore, read_uri, write_uri
+from matris.stores.database.private_mongo import PrivateMongoStore
 
 pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installed")
 

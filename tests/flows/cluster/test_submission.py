@@ -499,7 +499,7 @@ def test_what_cannot_be_submitted(cast: Cast, tmp_path: Path) -> None:
         done = invoke(*screen, *words)
         assert done.exit_code == 1
         assert told in done.stderr, done.output
-    assert "no project 'other'" in invoke("status", "--store", "project://other").stderr
+    assert "no jobflow-remote project 'other'" in invoke("status", "--store", "project://other").stderr
     assert cast.jobs() == []
     local = Campaign(tmp_path / "local", title="here")
     local.keep(intake={}, reading=False)

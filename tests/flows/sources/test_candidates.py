@@ -67,7 +67,7 @@ UNREADABLE = {
     "flat cell": (cif(b="0.0"), "no volume"),
     "no cell": (cif().replace("_cell_length_b 4.0\n", ""), "cell parameters are incomplete"),
     "no sites": ("data_x\n_cell_length_a 4\n", "unreadable CIF"),
-    "unknown group": (cif(header="_symmetry_space_group_name_H-M 'Q m n n'\n"), "unknown space group 'Qmnn'"),
+    "unknown group": (cif(header="_symmetry_space_group_name_H-M 'Q m n n'\n"), "unknown space group 'Q m n n'"),
     "binary": ("\0\1\2", "no data block"),
 }
 
@@ -101,7 +101,7 @@ def test_the_same_crystal_has_one_identity_in_every_format(tmp_path, cscl):
     cscl.to(str(tmp_path / "POSCAR"), fmt="poscar")
     cscl.to(str(tmp_path / "c.json"))
     cscl.to_ase_atoms().write(tmp_path / "d.extxyz")
-    decorated = cscl.copy(site_properties={"selective_dynamics": [[True, False, True]] * 2})
+    decorated = cscl.copy(site_properties={"magmom": [2.0, 0.0]})
     decorated.add_oxidation_state_by_element({"Cs": 1, "Cl": -1})
     decorated.to(str(tmp_path / "e.json"))
     with gzip.open(tmp_path / "f.cif.gz", "wt") as stream:

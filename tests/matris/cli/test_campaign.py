@@ -10,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from matris.cli import app
+from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.local.runner import run
@@ -17,6 +18,7 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from click.testing import Result
@@ -103,3 +105,37 @@ def test_a_folder_without_results(tmp_path: Path) -> None:
         assert failed.exit_code == 1
         assert "holds no results" in failed.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["strutures"], "strutures: no such file or folder"),
+        (["{good}", "strutures"], "strutures: no such file or folder"),
+        (["rattle:strutures"], "strutures: no such file or folder"),
+        (["prototypes:Xx-O"], "'Xx' is no element"),
+        (["--chemsys", "Xx-O"], "'Xx' is no element"),
+        (["{good}", "--chemsys", "Xx-O"], "'Xx' is no element"),
+    ],
+)
+def test_a_misspelt_source_does_not_become_the_current_campaign(
+    store: Path, tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    good = tmp_path / "good.json"
+    rock_salt(4.2, "Ca").to(str(good))
+    before = invoke("status", "--store", store).stdout
+    done = invoke("screen", *(word.format(good=good) for word in arguments), "--store", store)
+    assert done.exit_code == 1
+    assert reason in done.output
+    assert invoke("status", "--store", store).stdout == before
+
+
+def test_a_source_that_fails_at_once_leaves_no_campaign(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def broken() -> Iterator[Candidate]:
+        raise MatrisError("no such source")
+        yield
+
+    campaign = Campaign(tmp_path, BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu"), Funnel())
+    with pytest.raises(MatrisError, match="no such source"):
+        run(campaign, broken(), ())
+    assert campaign.record() == {}

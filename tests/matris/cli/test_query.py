@@ -136,3 +136,26 @@ def test_errors_are_clear(store: Path, arguments: list[str], told: str) -> None:
     assert failed.exit_code == 1
     assert told.partition("```")[0].strip() in failed.stderr
     assert failed.stderr.startswith("Error: ")
+
+
+def test_several_checkpoints_are_told_apart(store: Path, tmp_path: Path) -> None:
+    ask = "candidate_id = hematite"
+    both = query(store, ask)
+    assert "Results of 2 checkpoints or settings" in both.stderr
+    assert "add to the filter: checkpoint = matris_10m_oam" in both.stderr
+    assert {line.split()[-3] for line in both.stdout.splitlines()[2:]} == {"matris_10m_oam", "matris_10m_omat"}
+    one = query(store, f"{ask} and checkpoint = matris_10m_oam")
+    assert "Results of" not in one.stderr
+    assert "matris_10m" not in one.stdout
+    written = CliRunner().invoke(app, ["export", ask, str(tmp_path / "a.xyz"), "--store", str(store)])
+    assert "Results of 2 checkpoints or settings" in written.stderr
+
+
+def test_several_settings_are_told_apart(tmp_path: Path) -> None:
+    candidates = CandidateStore.open(tmp_path)
+    for digest in ("d1", "d2"):
+        made = document(f"a{digest}", "Li2O", energy_above_hull=0.0)
+        candidates.docs.update([made | {"settings": made["settings"] | {"digest": digest}}])
+    found = query(tmp_path)
+    assert "add to the filter: settings.digest = 'd1'" in found.stderr
+    assert query(tmp_path, "settings.digest = 'd1'").stdout.count("Li2O") == 1

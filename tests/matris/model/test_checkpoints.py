@@ -243,6 +243,8 @@ def release(tmp_path, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(checkpoints, "_RELEASE", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(checkpoints, "_FIGSHARE", f"http://127.0.0.1:{server.server_port}/second")
+    (folder / "second").mkdir()
     yield folder
     server.shutdown()
     server.server_close()
@@ -279,6 +281,91 @@ def test_a_download_of_another_digest_is_refused(release, monkeypatch):
     assert not list(entry.path.parent.iterdir())
     with_digest(monkeypatch, entry.key, hashlib.sha256(path.read_bytes()).hexdigest())
     assert matris.load(entry.key, device="cpu").card.key == entry.key
+
+
+@pytest.mark.parametrize("first", [None, b"", b"<html>a firewall's page</html>", "another"])
+def test_the_second_address_serves_what_the_first_does_not(release, monkeypatch, first):
+    entry = REGISTRY["matris_10m_oam"]
+    assert entry.urls[1].endswith("/59142728")
+    right = write_published(release / "second" / "59142728").read_bytes()
+    with_digest(monkeypatch, entry.key, hashlib.sha256(right).hexdigest())
+    if first == "another":
+        write_published(release / entry.file, extra=7)
+    elif first is not None:
+        (release / entry.file).write_bytes(first)
+    assert matris.load(entry.key, device="cpu").card.key == entry.key
+    assert entry.path.read_bytes() == right
+    assert [path.name for path in entry.path.parent.iterdir()] == [entry.file]
+
+
+def test_a_second_address_with_another_file_is_refused(release):
+    """Neither is the pinned file: both are named, and nothing is kept."""
+    entry = REGISTRY["matris_10m_oam"]
+    write_published(release / "second" / str(entry.figshare))
+    with pytest.raises(CheckpointError) as caught:
+        matris.load(entry.key, device="cpu")
+    assert "404" in str(caught.value)
+    assert f"{entry.urls[1]} is not matris_10m_oam" in str(caught.value)
+    assert not list(entry.path.parent.iterdir())
+
+
+@pytest.mark.parametrize("entry", REGISTRY.values(), ids=REGISTRY)
+def test_every_published_file_has_two_addresses(entry):
+    assert len(set(entry.urls)) == 2
+    assert entry.urls[0].startswith("https://github.com/")
+    assert entry.urls[1] == f"https://api.figshare.com/v2/file/download/{entry.figshare}"
+
+
+def test_the_first_file_of_a_key_is_recorded_and_another_is_refused(release, caplog):
+    entry = REGISTRY["matris_10m_mp"]
+    first = write_published(release / entry.file).read_bytes()
+    digest = hashlib.sha256(first).hexdigest()
+    matris.load(entry.key, device="cpu")
+    assert digest in caplog.text
+    assert "nobody states its SHA-256" in caplog.text
+    record = entry.path.with_name(f"{entry.file}.sha256")
+    assert record.read_text() == f"{digest}\n"
+    caplog.clear()
+    matris.load(entry.key, device="cpu", dtype="float64")
+    assert not caplog.text  # once
+
+    write_published(entry.path, extra=7)
+    with pytest.raises(CheckpointError, match=rf"is not matris_10m_mp.*{digest}, that of the file used first.*sha256"):
+        matris.load(entry.key, device="cpu")
+    entry.path.unlink()
+    write_published(release / entry.file, extra=7)
+    (release / "second" / str(entry.figshare)).write_bytes(first)
+    assert matris.load(entry.key, device="cpu").card.sha256 == digest  # the second address still has it
+    record.unlink()
+    entry.path.unlink()
+    assert matris.load(entry.key, device="cpu").card.sha256 != digest
+
+
+def test_a_damaged_file_is_not_recorded(release):
+    entry = REGISTRY["matris_10m_mp"]
+    whole = write_published(release / entry.file).read_bytes()
+    entry.path.parent.mkdir()
+    entry.path.write_bytes(whole[:-1000])
+    with pytest.raises(CheckpointError, match="truncated"):
+        matris.load(entry.key, device="cpu")
+    entry.path.write_bytes(whole)
+    assert matris.load(entry.key, device="cpu").card.key == entry.key
+
+
+@pytest.mark.parametrize("key", ["matris_10m_oam", "matris_10m_mp"])
+@pytest.mark.usefixtures("release")
+def test_a_file_that_is_not_what_its_name_says(tmp_path, caplog, monkeypatch, key):
+    """Its energy scale is not taken from its name."""
+    entry = REGISTRY[key]
+    right = write_published(tmp_path / entry.file)
+    if entry.sha256:
+        with_digest(monkeypatch, key, hashlib.sha256(right.read_bytes()).hexdigest())
+    assert matris.load(right, device="cpu").card.energy_scale == "mp"
+    (tmp_path / "mine").mkdir()
+    caplog.clear()
+    card = matris.load(write_published(tmp_path / "mine" / entry.file, extra=7), device="cpu").card
+    assert (card.key, card.energy_scale) == (entry.file, "unknown")
+    assert f"is not {key}, although it has its file's name" in caplog.text
 
 
 def test_a_header_of_any_length_is_ours(tiny_checkpoint, tmp_path):

@@ -11,7 +11,9 @@ import torch
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
+import matris
 from matris.errors import CheckpointError, StructureError
+from matris.model import graph as graph_module
 from matris.model.graph import Batch, Geometry, bonds_one_by_one, bonds_together, build_graph
 from matris.model.potential import chosen_device
 from matris.structures import content_id, problem_with
@@ -96,13 +98,37 @@ def test_identity_is_content():
     assert len({content_id(s) for s in [one, *others]}) == 4
 
 
-def test_bonds_found_together_are_those_found_one_by_one():
-    """The neighbour list of a GPU, which also runs without one, against the host's."""
+def dense():
+    """Hydrides under pressure, and MgO at 42 % of its volume: up to 300 neighbours within 5 Å."""
+    hydride = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.1), ["La", "H", "H"], [[0, 0, 0], [0.25] * 3, [0.12] * 3]
+    )
+    magnesia = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.2 * 0.42 ** (1 / 3)), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]
+    )
+    return [hydride, magnesia.get_primitive_structure(), magnesia]
+
+
+def molecules():
+    return [Structure(Lattice.cubic(9, pbc=(False,) * 3), ["C", "O"], [[0, 0, 0], [0.1, 0.1, -0.1]])]
+
+
+def large():
+    """Above the size from which a cell list is used."""
+    copper = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]) * (7, 6, 6)
+    return [copper.perturb(0.1), *dense()[2:]]
+
+
+@pytest.mark.parametrize("by", ["warp", "torch"])
+@pytest.mark.parametrize("crystals", [lambda: structures().values(), dense, molecules, large])
+def test_bonds_found_together_are_those_found_one_by_one(crystals, by, monkeypatch):
+    """The neighbour lists of GPUs, which also run without one, against the host's."""
+    monkeypatch.setattr(graph_module, "_warp_computes", lambda _: by == "warp")
     slab = Structure(
         Lattice.orthorhombic(3.1, 4, 30, pbc=(True, True, False)), ["C", "O"], [[0.1, 0, 0.5], [1.6, -2.5, 0.55]]
     )
     lonely = Structure(Lattice.cubic(30), ["Na"], [[0, 0, 0]])
-    batch = Batch.of([Geometry.of(s) for s in [*structures().values(), slab, lonely]])
+    batch = Batch.of([Geometry.of(s) for s in [*crystals(), *([] if crystals is molecules else [slab, lonely])]])
 
     def listed(found):
         i, j, vectors = found
@@ -114,8 +140,43 @@ def test_bonds_found_together_are_those_found_one_by_one():
         )
 
     together, one_by_one = listed(bonds_together(batch, 5.0)), listed(bonds_one_by_one(batch, 5.0))
-    assert len(one_by_one) > 1000
+    assert len(one_by_one) > (0 if crystals is molecules else 1000)
     assert np.array(together) == pytest.approx(np.array(one_by_one), abs=2e-6)
+
+
+def test_dense_crystals_relax_on_a_gpu_as_on_a_cpu(monkeypatch):
+    """A GPU's list, on the host: it has room for 0.2 atoms/Å³ and once failed above."""
+    from nvalchemiops.neighbors.neighbor_utils import NeighborOverflowError
+    from torch_sim.neighbors import torchsim_nl
+
+    batch, records = Batch.of([Geometry.of(dense()[1])]), []
+    with pytest.raises(NeighborOverflowError):
+        torchsim_nl(batch.positions, batch.cells, batch.pbc, 5.5, batch.system)
+    for listed in (graph_module.bonds_one_by_one, bonds_together):
+        monkeypatch.setattr(graph_module, "bonds_one_by_one", listed)
+        (record,) = matris.relax(dense()[1], "matris_embedded_large", max_steps=5)
+        records.append(record)
+    assert [record.state for record in records] == ["max_steps", "max_steps"]
+    assert records[1].energy == pytest.approx(records[0].energy, abs=1e-4)
+    assert records[1].forces == pytest.approx(records[0].forces, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("hip", "driver", "device", "computes"),
+    [
+        (None, True, "cuda", True),
+        (None, False, "cuda", False),
+        ("6.4", True, "cuda", False),  # AMD's devices are called CUDA too
+        (None, False, "cpu", True),
+        (None, True, "xpu", False),
+    ],
+)
+def test_warp_computes_on_nvidia_alone(hip, driver, device, computes, monkeypatch):
+    import warp
+
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: driver)
+    assert graph_module._warp_computes(torch.device(device)) is computes
 
 
 def test_line_graph_cutoff_is_inclusive_for_the_target_only():
@@ -151,3 +212,16 @@ def test_device_from_the_environment(monkeypatch):
     assert chosen_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert chosen_device().type == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert chosen_device("cuda:1").index == 1
+    with pytest.raises(CheckpointError, match="'cuda:2' was asked for, but there are 2 CUDA devices"):
+        chosen_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0"])
+def test_apples_gpus_are_refused_with_a_sentence(device, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"Apple's GPUs have no float64, .*: use --device cpu"):
+        matris.load(device=device)
+    monkeypatch.setenv("MATRIS_DEVICE", device)
+    with pytest.raises(CheckpointError, match="by MATRIS_DEVICE, but Apple"):
+        matris.load()

@@ -25,7 +25,7 @@ from matris.training.data.dataset import DataSet
 from matris.training.data.element_energies import refit_reference_energies, regress_reference_energies
 from matris.training.data.frame import Frame, collate
 from matris.training.denoising import DenoiseObjective, Denoiser, DenoiseSettings
-from matris.training.finetuning import GENTLE, finetune, set_of
+from matris.training.finetuning import GENTLE, finetune, introduce, set_of
 from matris.training.fit_domain import fit_domain
 from matris.training.trainer import TrainSettings, train, validate
 
@@ -310,3 +310,81 @@ def test_a_device_that_is_missing_stops_training(command, data, parent, tmp_path
     assert result.exit_code == 1
     assert "device 'cuda' was asked for by MATRIS_DEVICE" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def trajectory(n, symbols=("Ne",)):
+    """Frames of one trajectory, without parts of their own."""
+    atoms = frames(symbols, 0.0, n, 3)
+    for frame in atoms:
+        del frame.info["split"]
+        frame.info["material"] = "one"
+    return atoms
+
+
+def test_one_compound_is_split_by_blocks_of_consecutive_frames(parent, tmp_path, caplog):
+    write(tmp_path / "neon.extxyz", trajectory(40))
+    with caplog.at_level("INFO", logger="matris.training"):
+        made = set_of([tmp_path / "neon.extxyz"], tmp_path / "data")
+    assert "blocks of consecutive frames" in caplog.text
+    assert made.meta["options"]["split_by"] == "block"
+    aside = [np.asarray(f.geometry.positions).round(4).tolist() for f in made.part("validation")]
+    rows = [i for i, f in enumerate(trajectory(40)) if f.positions.round(4).tolist() in aside]
+    assert len(rows) == len(aside) == made.meta["n_validation"]
+    assert 0 < len(rows) < 40
+    assert len(rows) % 4 == 0
+    for block in range(10):  # each block is in one part
+        assert len({row in rows for row in range(4 * block, 4 * block + 4)}) == 1
+    tuned = finetune(parent, made, tmp_path / "out", QUICK)
+    assert tuned.path.exists()
+
+
+def test_few_frames_of_one_compound_are_split_too(tmp_path):
+    write(tmp_path / "neon.extxyz", trajectory(2))
+    made = set_of([tmp_path / "neon.extxyz"], tmp_path / "data")
+    assert (made.meta["n_training"], made.meta["n_validation"]) == (1, 1)
+    write(tmp_path / "single.extxyz", trajectory(1))
+    with pytest.raises(MatrisError, match="1 frames to train on and 0 to validate with"):
+        set_of([tmp_path / "single.extxyz"], tmp_path / "other")
+
+
+def test_a_checkpoint_is_written_if_no_frame_set_aside_has_only_learnt_elements(parent, tmp_path, caplog):
+    made = frames(("Ne", "Ne", "Ne", "Kr"), 0.0, 16, 5)  # the fourth of each four is set aside
+    write(tmp_path / "mixed.extxyz", made)
+    data = set_of([tmp_path / "mixed.extxyz"], tmp_path / "data")
+    assert {int(z) for f in data.part("validation") for z in f.geometry.numbers} == {36}
+    tuned = finetune(parent, data, tmp_path / "out", replace(QUICK, epochs=1))
+    network, card = read_file(tuned.path)
+    assert "no domain" in caplog.text
+    assert (network.domain, card.details["domain"]) == (None, None)
+    assert card.details["errors"]["validation"] == tuned.after
+
+
+def test_a_checkpoint_is_kept_whatever_comes_after_the_training(data, parent, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matris.training.finetuning.domain_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(parent, data["new"], tmp_path, QUICK, energy_scale="old")
+    assert read_file(tmp_path / "parent-finetuned.safetensors")[1].key == "parent-finetuned"
+
+
+def test_the_default_type_of_torch_changes_no_number(data, parent, tmp_path):
+    expected = finetune(parent, data["new"], tmp_path / "single", QUICK, energy_scale="old")
+    torch.set_default_dtype(torch.float64)
+    try:
+        tuned = finetune(parent, data["new"], tmp_path / "double", QUICK, energy_scale="old")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (tuned.before, tuned.after) == (expected.before, expected.after)
+    one, other = (read_file(each.path)[0].state_dict() for each in (expected, tuned))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_new_elements_without_an_electronegativity_start_as_the_nearest_one(parent):
+    network = read_file(parent)[0]
+    introduce(network, ("Ar", "Ne"), ["Kr", "He"])
+    weights = network.atom_embedding.weight
+    assert torch.equal(weights[35], weights[17])  # krypton as argon
+    assert torch.equal(weights[1], weights[9])  # helium as neon

@@ -10,7 +10,7 @@ from matris.errors import MatrisError
 from matris.flows.sources.prototypes import elemental_references, generate_candidates
 from matris.structures import content_id
 from recipes.embedded.distill import MAX_FORCE, _Walk, fault, label_piece, read_structures, shake, write_structures
-from recipes.embedded.structures import ELEMENTS, Material, distance_ratio, generate
+from recipes.embedded.materials import ELEMENTS, Material, distance_ratio, generate
 from recipes.embedded.teacher import Label
 
 

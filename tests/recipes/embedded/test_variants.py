@@ -9,7 +9,7 @@ from ase.io import write
 
 from matris.training.data.reading import read_frames
 from recipes.embedded.embedded import take_frames
-from recipes.embedded.structures import ELEMENTS, MIN_DISTANCE, distance_ratio
+from recipes.embedded.materials import ELEMENTS, MIN_DISTANCE, distance_ratio
 from recipes.embedded.variants import DFT_SETS, held_out, literature, variants
 
 CRYSTALS = [

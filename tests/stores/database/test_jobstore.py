@@ -154,7 +154,7 @@ def test_a_configured_mongodb_is_opened_with_care(tmp_path, monkeypatch, mongo_s
     monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "jobflow.yaml"))
     try:
         for address in (by_host, by_uri) if "@" not in mongo_server else (by_uri,):
-            data = {"data": {"type": "MemoryStore"}}
+            data = {"data": address | {"type": "GridFSStore", "collection_name": "blobs"}}
             settings = {"JOB_STORE": {"docs_store": address | stamp, "additional_stores": data}}
             (tmp_path / "jobflow.yaml").write_text(json.dumps(settings))
             store = open_job_store()
@@ -171,3 +171,37 @@ def test_a_configured_mongodb_is_opened_with_care(tmp_path, monkeypatch, mongo_s
             assert sibling_store(store, "candidates", key="document_id").database == database
     finally:
         MongoClient(mongo_server).drop_database(database)
+
+
+@pytest.mark.filterwarnings("ignore:.*URIStore is deprecated")
+def test_atomate2s_documented_configuration(tmp_path, monkeypatch, private_server):
+    """`type: MongoURIStore` and `GridFSURIStore`, with a password and arguments of the driver."""
+    database = f"matris-{uuid.uuid4().hex[:8]}"
+    address = {"uri": f"{private_server}/{database}?authSource=admin", "mongoclient_kwargs": {"appname": "mine"}}
+    docs = {"type": "MongoURIStore", "collection_name": "outputs", **address}
+    data = {"type": "GridFSURIStore", "collection_name": "outputs_blobs", **address}
+    (tmp_path / "jobflow.yaml").write_text(
+        json.dumps({"JOB_STORE": {"docs_store": docs, "additional_stores": {"data": data}}})
+    )
+    monkeypatch.setenv("JOBFLOW_CONFIG_FILE", str(tmp_path / "jobflow.yaml"))
+    try:
+        ids = run_flow(open_job_store(), tmp_path, monkeypatch)
+        store = open_job_store()
+        assert isinstance(store.docs_store, ResultsMongoStore)
+        assert store.docs_store._collection.database.client.options.pool_options.appname == "mine"
+        assert store.query_one({"uuid": ids[1]}, load=True)["output"]["forces"] == [[2.0] * 3] * 4
+        candidates = sibling_store(store, "candidates", key="document_id")
+        candidates.update({"document_id": "x"})
+        assert candidates.count() == 1
+        names = (store.name, store.docs_store.name, store.additional_stores["data"].name, candidates.name)
+        assert names == tuple(
+            each.format(parse_uri(private_server)["nodelist"][0][1], database)
+            for each in (
+                "JobStore-mongo://127.0.0.1:{}/{}/outputs",
+                "mongo://127.0.0.1:{}/{}/outputs",
+                "gridfs://127.0.0.1:{}/{}/outputs_blobs",
+                "mongo://127.0.0.1:{}/{}/candidates",
+            )
+        )
+    finally:
+        MongoClient(private_server).drop_database(database)

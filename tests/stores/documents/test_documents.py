@@ -8,7 +8,7 @@ from monty.json import MontyDecoder, jsanitize
 from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
-from matris.stores.documents.documents import ChunkDocument, document_id, unwind
+from matris.stores.documents.documents import ChunkDocument, document_id, hull_fields, unwind
 
 SHA = "0123456789abcdef" * 4
 
@@ -123,3 +123,14 @@ def test_records_and_arrays_must_name_the_same_candidates():
     good["structures"].reverse()
     with pytest.raises(ValidationError, match="same candidates in the same order"):
         ChunkDocument.model_validate(good)
+
+
+def test_documents_say_whether_their_correction_is_decided():
+    decided = hull_fields(rock_salt(), -14.0, "mp")
+    assert (decided["correction_state"], decided["oxidation_states"]) == ("decided", {"Fe": 2.0, "O": -2.0})
+    species = ["Ca"] * 5 + ["Si", "Cl"]
+    odd = Structure(Lattice.cubic(20), species, [[i / 7, 0, 0] for i in range(7)])
+    assert hull_fields(odd, -20.0, "mp")["correction_state"] == "undecided"
+    assert hull_fields(odd, -20.0, "omat24")["correction_state"] == "undecided"
+    assert hull_fields(odd, -20.0, "matpes-pbe")["correction_state"] == "decided"  # nothing to correct
+    assert hull_fields(odd, -20.0, "my-scale").get("correction_state") is None

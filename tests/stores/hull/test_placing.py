@@ -20,8 +20,8 @@ ABOUT = {
     "settings": {"digest": "0123456789ab"},
 }
 ELEMENTS = ["Li", "Na", "Fe", "Ti", "O", "F", "Cl"]
-WORDS = ("hull_type", "hull_reference", "hull_state", "is_stable")
-NUMBERS = ("energy_above_hull", "formation_energy_per_atom")
+WORDS = ("hull_type", "hull_reference", "hull_state", "is_stable", "only_elements_compete", "hull_lacks")
+NUMBERS = ("energy_above_hull", "formation_energy_per_atom", "equilibrium_reaction_energy_per_atom")
 
 
 @pytest.fixture(params=["memory", "sqlite", "server"])

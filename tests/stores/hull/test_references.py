@@ -47,7 +47,7 @@ def test_references_must_belong_on_the_scale(tmp_path):
     assert [e.entry_id for e in load_references(everything, "matpes-r2scan").entries] == ["plain", "r2"]
     assert [e.energy for e in load_references(everything, "matpes-r2scan").entries] == [-10.0, -50.0]
     with pytest.raises(
-        MatrisError, match=r"none of the 1 entries .* run types R2SCAN, but this scale takes GGA or GGA\+U"
+        MatrisError, match=r"none of the 1 entries .*: 1 × run type R2SCAN, but this scale takes GGA or GGA\+U"
     ):
         load_references(write(tmp_path / "r2.json", [r2scan]), "mp")
     with pytest.raises(
@@ -72,7 +72,7 @@ def test_errors_name_files_without_entries(tmp_path):
     with pytest.raises(MatrisError, match=r"cannot read reference entries from .*bad\.json"):
         load_references(path, "mp")
     path.write_text("[{}]")
-    with pytest.raises(MatrisError, match=r"not all items in .* are ComputedEntries"):
+    with pytest.raises(MatrisError, match=r"1 of the 1 entries in .*bad\.json are broken: entry 1, it has no comp"):
         load_references(path, "mp")
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from pymatgen.core import DummySpecies, Lattice, Structure
+from pymongo.errors import AutoReconnect
 from typer.testing import CliRunner
 
 from matris.cli import app as command_line
@@ -255,9 +256,34 @@ FILTERS = {
     "_matris_min_frequency < -1": {"layered"},
     'last_modified="2026-05-04T12:00:00Z"': set(CRYSTALS),
     'last_modified>"2026-05-04T12:00:00Z"': set(),
+    'last_modified!="2026-05-04T12:00:00Z"': set(),
+    'last_modified != "2020-01-01T00:00:00Z"': set(CRYSTALS),
+    'NOT last_modified>"2026-05-04T12:00:00Z"': set(CRYSTALS),
+    'NOT (last_modified<"2026-05-04T12:00:00Z" OR nelements=3)': set(CRYSTALS) - {"layered"},
+    "last_modified IS KNOWN": set(CRYSTALS),
+    "last_modified IS UNKNOWN": set(),
+    "NOT last_modified IS KNOWN": set(),
+    'last_modified="2026-05-04T14:00:00+02:00"': set(CRYSTALS),
+    "_matris_energy_above_hull < 1e400": set(CRYSTALS) - {"unplaced", "nan"},
     'id="salt-01234567-ba987654" AND type="structures"': {"salt"},
     "space_group_it_number=225": {"wustite", "salt", "unplaced", "nan"},
 }
+
+
+WRONG = [
+    {"filter": 'last_modified > "yesterday"'},
+    {"filter": 'NOT last_modified = "2026-13-01T00:00:00Z"'},
+    {"filter": "nsites >= 99999999999999999999999"},
+    {"filter": "NOT nsites = -99999999999999999999999"},
+    {"filter": "(" * 300 + "nsites=2" + ")" * 300},
+    {"filter": "NOT (" * 300 + "nsites=2" + ")" * 300},
+    {"page_offset": "99999999999999999999"},
+    {"page_offset": "-3"},
+    {"page_limit": "-1"},
+    {"page_limit": "x"},
+    {"page_cursor": "x"},
+    {"email_address": "notmail"},
+]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mongodb"])
@@ -286,10 +312,15 @@ def test_filters_on_each_store(kind, folder, request):
     assert pages == sorted(pages)
     assert len(pages) == len(CRYSTALS)
     assert client.get("/v1/structures", params={"filter": "nelements=!"}).status_code == 400
+    for wrong in WRONG:
+        answer = client.get("/v1/structures", params=wrong)
+        text = answer.text
+        assert answer.status_code == 400, (wrong, text[:300])
+        assert not any(word in text for word in ("Traceback", "sqlite", str(folder), "site-packages", "secantus")), text
     assert client.get("/v1/structures/nobody").json()["data"] is None
 
 
-def test_a_failing_store_gives_an_error_response(folder, monkeypatch):
+def test_a_failing_store_gives_an_error_response(folder, monkeypatch, caplog):
     from fastapi.testclient import TestClient
 
     from matris.stores.optimade.server import make_app, open_published, publish
@@ -298,14 +329,22 @@ def test_a_failing_store_gives_an_error_response(folder, monkeypatch):
     publish(candidates, published)
     client = TestClient(make_app(published), raise_server_exceptions=False)
 
-    def gone(*_, **__):
-        raise StoreError("the file is gone")
+    for error in (
+        StoreError("/home/me/matris.sqlite is gone"),
+        AutoReconnect("db.internal:27017"),
+        RuntimeError("/home"),
+    ):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(published, "query", gone)
-        answer = client.get("/v1/structures")
-    assert answer.status_code == 500
-    assert "the file is gone" in answer.json()["errors"][0]["detail"]
+        def gone(*_, error=error, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(published, "query", gone)
+            answer = client.get("/v1/structures")
+        assert answer.status_code == 500
+        assert not any(word in answer.text for word in ("/home", "internal:27017", "Traceback"))  # strangers read it
+        assert str(error) in caplog.text  # the owner of the server reads the log
+        caplog.clear()
     assert client.get("/v1/structures").status_code == 200
 
 
@@ -402,7 +441,7 @@ def test_commands_say_what_is_wrong(folder, tmp_path):
     code, output = said("export", tmp_path / "all.jsonl", "--store", folder)
     assert (code, output) == (0, "8 structures exported; 4 rejected, failed, duplicate or damaged ones are not")
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2 + len(CRYSTALS)
-    code, output = said("export", tmp_path / "no" / "folder.jsonl", "--store", folder)
+    code, output = said("export", tmp_path / "all.jsonl" / "below-a-file.jsonl", "--store", folder)
     assert code == 1
     assert "cannot write" in output
     code, output = said("serve", "--store", tmp_path / "nothing")

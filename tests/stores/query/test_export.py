@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from typing import TYPE_CHECKING
 
 import ase.io
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from maggma.stores import MemoryStore
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.query.export import FORMATS, export, format_of
+from matris.stores.query.tables import write_csv, write_jsonl
 from tests.stores.query.question_documents import crystal, documents, fill
 
 if TYPE_CHECKING:
@@ -68,7 +73,7 @@ def test_extxyz(store: CandidateStore, tmp_path: Path) -> None:
 def test_cif(store: CandidateStore, tmp_path: Path) -> None:
     assert export(store.query(formula="Fe2O3", below=0.1), tmp_path / "cif") == 2
     names = sorted(path.name for path in (tmp_path / "cif").iterdir())
-    assert names == ["Fe2O3-hematite-_oam.cif", "Fe2O3-hematite-omat.cif"]
+    assert names == ["Fe2O3-hematite-_oam-matris_10m_oam-d.cif", "Fe2O3-hematite-omat-matris_10m_omat-d.cif"]
     for name in names:
         assert Structure.from_file(tmp_path / "cif" / name).composition.chemical_system == "Fe-O"
 
@@ -123,3 +128,113 @@ def test_an_interrupted_export_leaves_the_old_file(
         export(store.query(), path)
     assert path.read_text() == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["all.xyz"]
+
+
+TEXTS = st.one_of(
+    st.text(),
+    st.sampled_from(
+        ["1234567890123456e789", "NaN", "InF", "T", "F", "true", "1 2 3", "T F", "_JSON [1]", "-1", "", " "]
+    ),
+    st.from_regex(r"[0-9a-f]{6}|[0-9]{1,6}e[0-9]{1,4}|0x[0-9a-f]{2}|[=+@'\\-].{0,3}", fullmatch=True),
+).filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text))  # UTF-8 and BSON have none of them
+
+ODD = [
+    "a\nb",
+    "a\r\nb",
+    "quote \" and ' and \\",
+    "Größe, Å",
+    "key=value",
+    "{1 2}",
+    "a\u2028b",
+    "'",
+    "\\n",
+    "\x00",
+    "\t=1",
+]
+
+
+def with_names(store, **fields):
+    """Change one document that has a structure, and return a query of it."""
+    (document,) = store.query(checkpoint="matris_10m_oam").where("candidate_id = ferrite")
+    store.docs.update([{**document, **fields}])
+    return store.query(checkpoint="matris_10m_oam").where("document_id = " + json.dumps(document["document_id"]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(source=TEXTS, formula=TEXTS)
+@example(source="1234567890123456e789", formula="T")
+@example(source="InF", formula="NaN")
+@example(source="\n", formula="a b\\")
+def test_any_text_in_extended_xyz(store, tmp_path_factory, source, formula):
+    path = tmp_path_factory.getbasetemp() / "texts.xyz"
+    assert export(with_names(store, source=source, formula_pretty=formula), path) == 1
+    (atoms,) = ase.io.read(path, index=":", format="extxyz")
+    assert (type(atoms.info["source"]), atoms.info["source"]) == (str, source)
+    assert (type(atoms.info["formula_pretty"]), atoms.info["formula_pretty"]) == (str, formula)
+    assert (atoms.info["checkpoint"], atoms.info["settings"]) == ("matris_10m_oam", "d")
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(atoms) + 2
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_names(store, tmp_path, text):
+    for form in ("extxyz", "csv", "jsonl"):
+        export(with_names(store, source=text, formula_pretty="LiFeO2"), tmp_path / form, form)
+    assert ase.io.read(tmp_path / "extxyz", format="extxyz").info["source"] == text
+    with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert unguarded(row["source"]) == text
+    (line,) = (tmp_path / "jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["source"] == text
+
+
+def unguarded(cell):
+    """Read a cell as docs/queries.md says."""
+    return cell.removeprefix("'")
+
+
+@given(st.lists(st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), st.floats()), min_size=1, max_size=4))
+def test_any_value_in_tables(values):
+    document = {f"c{number}": value for number, value in enumerate(values)}
+    table, lines = io.StringIO(), io.StringIO()
+    write_csv([document], table, list(document))
+    write_jsonl([document], lines)
+    _, cells = csv.reader(io.StringIO(table.getvalue(), newline=""))
+    (line,) = lines.getvalue().splitlines()
+    for cell, read, value in zip(cells, json.loads(line).values(), values, strict=True):
+        if isinstance(value, str):
+            assert (unguarded(cell), read) == (value, value)
+            assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        elif value is None or (isinstance(value, float) and not math.isfinite(value)):
+            assert (cell, read) == ("", None)
+        else:
+            assert (type(value)(cell) if not isinstance(value, bool) else cell == "True") == read == value
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_missing(store, tmp_path, number):
+    query = with_names(store, source="a", energy=number, energy_above_hull=number, formation_energy_per_atom=number)
+    for form in ("extxyz", "csv", "jsonl"):
+        assert export(query, tmp_path / form, form) == 1
+    atoms = ase.io.read(tmp_path / "extxyz", format="extxyz")
+    assert not {"energy_above_hull", "formation_energy_per_atom"} & set(atoms.info)
+    assert "energy" not in atoms.calc.results
+    assert "forces" in atoms.calc.results
+    with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["energy_above_hull"], row["formation_energy_per_atom"]) == ("", "")
+    assert json.loads((tmp_path / "jsonl").read_text())["energy_above_hull"] is None
+
+
+def test_several_checkpoints_are_told_apart(store, tmp_path):
+    query = store.query().where("candidate_id = hematite")
+    assert query.origins() == [("matris_10m_oam", "d"), ("matris_10m_omat", "d")]
+    assert query.where("checkpoint = matris_10m_omat").origins() == [("matris_10m_omat", "d")]
+    export(query, tmp_path / "a.xyz")
+    labels = [(a.info["checkpoint"], a.info["settings"]) for a in ase.io.read(tmp_path / "a.xyz", index=":")]
+    assert sorted(labels) == query.origins()
+    export(query, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open() as file:
+        rows = [(row["checkpoint.key"], row["settings.digest"]) for row in csv.DictReader(file)]
+    assert sorted(rows) == query.origins()
+    export(query.where("checkpoint = matris_10m_oam"), tmp_path / "one")
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["Fe2O3-hematite-_oam.cif"]

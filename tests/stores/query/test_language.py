@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from operator import eq, ge, gt, le, lt, ne
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jobflow import JobStore
 from maggma.stores import MemoryStore
 
@@ -323,3 +325,38 @@ def test_unknown_is_not_no(store):
     assert list(store.query().where("phonon.has_imaginary_modes != true").ids()) == ["no"]
     either = "not phonon.has_imaginary_modes or phonon.has_imaginary_modes is missing"
     assert set(store.query().where(either).ids()) == {"no", "failed", "not computed", "old"}
+
+
+WORDS = [
+    "ehull", "formula", "has", "only", "Fe", "and", "or", "not", "in", "(", ")", ",", "=", "!=", "<=", ">", "50", "meV",
+    "1e999", "-", "nan", "inf", "state", "converged", "is", "missing", "known", "contains", "'", '"', "elastic.x",
+    "$where", "\0", "checkpoint", "updated", "2026-01-01", "7 days", "9" * 400, "symmetry.number",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)))
+def test_any_text_is_a_filter_or_an_error_that_marks_its_place(text):
+    try:
+        criteria = to_criteria(parse_filter(text))
+    except MatrisError as refused:
+        message = str(refused)
+    else:
+        message = None
+    if message is not None:
+        assert message.rstrip("^").endswith(("\n", " "))
+        assert message.endswith("^")
+        return
+    assert not {name for name in flat_names(criteria) if name.startswith("$")} - KNOWN_OPERATORS
+
+
+KNOWN_OPERATORS = {
+    "$and", "$or", "$nor", "$not", "$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists", "$type",
+    "$regex", "$options", "$all", "$elemMatch", "$size",
+}  # fmt: skip
+
+
+def flat_names(criteria):
+    if isinstance(criteria, dict):
+        return [*criteria, *(name for part in criteria.values() for name in flat_names(part))]
+    return [name for part in criteria for name in flat_names(part)] if isinstance(criteria, list) else []

@@ -2,8 +2,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from matris.errors import MatrisError
-from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE
-from matris.stores.report.discovery import Discovery, discovery, energy_histogram
+from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
+from matris.stores.report.discovery import Discovery, KnownCrystals, discovery, energy_histogram
 
 
 def salt(anion, a=5.6):
@@ -54,6 +54,7 @@ def test_stable_unique_and_novel_are_counted():
         n_novel=3,
         sun=("d", "a"),
         histogram={-0.025: 1, 0.0: 3, 0.025: 1},
+        known=KnownCrystals((salt("Br", 6.0), salt("I")), n_read=2),
     )
     assert counts.sun_rate == 2 / 8
 
@@ -65,7 +66,7 @@ def test_without_known_crystals_nothing_is_said_of_novelty():
 
 
 def test_a_wider_window_finds_more():
-    counts = discovery(DOCUMENTS, STRUCTURES.get, [], stable_within=0.05)
+    counts = discovery(DOCUMENTS, STRUCTURES.get, [salt("I")], stable_within=0.05)
     assert (counts.n_stable, counts.n_novel) == (5, 4)
     assert counts.sun == ("d", "a", "c", "e")
 
@@ -83,7 +84,7 @@ def test_duplicates_of_the_campaign_are_not_compared_again():
 
 
 def test_an_empty_campaign_finds_nothing():
-    counts = discovery([], STRUCTURES.get, [])
+    counts = discovery([], STRUCTURES.get, [salt("I")])
     assert (counts.n_candidates, counts.n_unique, counts.sun, counts.sun_rate) == (0, 0, (), 0.0)
 
 
@@ -97,3 +98,16 @@ def test_what_cannot_be_counted_is_named():
 def test_a_bin_holds_its_lower_edge():
     assert energy_histogram([0.0, 0.0249, 0.025, 0.05, 0.0500001, -0.001]) == {-0.025: 1, 0.0: 2, 0.025: 1, 0.05: 2}
     assert energy_histogram([]) == {}
+
+
+def test_known_crystals_that_cannot_be_compared_are_counted_and_no_reason_for_novelty():
+    disordered = Structure(Lattice.cubic(5.6), [{"Na": 0.5, "K": 0.5}, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    overlapping = Structure(Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.01, 0, 0]])
+    unreadable = Candidate.unreadable("bad.cif", "no structure", b"text")
+    readable = Candidate.from_structure(salt("Br", 6.0), "NaBr.cif")
+    counts = discovery(DOCUMENTS, STRUCTURES.get, [disordered, overlapping, unreadable, readable])
+    assert (counts.known.n_read, counts.known.n_disordered, counts.known.n_unreadable) == (4, 1, 2)
+    assert counts.n_novel == 3
+    for nothing, words in (([], "0 read"), ([disordered, unreadable], "2 read, 1 disordered, 1 unreadable")):
+        with pytest.raises(MatrisError, match=words):
+            discovery(DOCUMENTS, STRUCTURES.get, nothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -94,7 +95,10 @@ def test_outcomes_add_up() -> None:
     assert outcomes.verdicts["phonon"] == Counter({SOUND: len(survivors) - soft, UNSOUND: soft})
     assert outcomes.lost["failed"].keys() == {"the cell exploded", "out of memory"}
     summary = outcomes.summary()
-    assert summary.startswith(f"700 read, 60 identical, {outcomes.converged} ranked ({outcomes.stable} on the hull), ")
+    assert summary.startswith(f"700 read, 60 identical, {outcomes.ranked} ranked ({outcomes.stable} on the hull), ")
+    assert outcomes.ranked == len(ranked(documents)) < outcomes.converged  # some are duplicates
+    read, *others = map(int, re.findall(r"(?<!\()\b\d+", summary))
+    assert read == sum(others)
     assert summary.endswith("40 unfinished")
 
 

@@ -27,12 +27,12 @@ ANIONS = {
     "O": 0.5, "S": 0.08, "Se": 0.04, "Te": 0.02, "F": 0.1, "Cl": 0.06, "Br": 0.03, "I": 0.02,
     "N": 0.05, "P": 0.05, "As": 0.03, "Sb": 0.02,
 }  # fmt: skip
-"""Share of each anion in the chemical systems that have one."""
+"""Fraction of each anion in the chemical systems with an anion."""
 
 MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
 
-_NUMBER_OF_ELEMENTS = {1: 0.1, 2: 0.45, 3: 0.45}  # and the share of systems that have as many
-_WITH_ANION = 0.8  # of the systems of several elements
+_NUMBER_OF_ELEMENTS = {1: 0.1, 2: 0.45, 3: 0.45}  # fraction of systems by number of elements
+_WITH_ANION = 0.8  # fraction of the systems of several elements
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Material:
     structure: Structure
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return {**self.__dict__, "structure": self.structure.as_dict()}
 
     @classmethod
@@ -68,7 +68,7 @@ class Material:
 
 
 def distance_ratio(structure: Structure) -> float:
-    """Smallest interatomic distance, periodic images included, in sums of covalent radii (ase.data)."""
+    """Return the smallest interatomic distance in units of the sum of covalent radii (ase.data)."""
     radii = np.array([covalent_radii[atomic_numbers[site.specie.symbol]] for site in structure])
     cutoff = 2 * float(radii.max())
     first, second, _, distances = structure.get_neighbor_list(cutoff)

@@ -1,0 +1,184 @@
+"""Competing phases that a campaign adds, and what it says about those that lack."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
+
+from matris.errors import MatrisError
+from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.competing import competing_prototypes, hull_remarks, systems_to_complete
+from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.intake import take_in
+from matris.flows.campaign.mp_references import largest_systems
+from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.documents.candidate import COMPETING_PROTOTYPE_SOURCE, REFERENCE_SOURCES, Candidate
+from matris.stores.documents.corrections import mp_parameters
+from matris.stores.hull.references import load_references
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def rock_salt(a: float, cation: str, anion: str) -> Structure:
+    vectors = [[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]
+    return Structure(Lattice(vectors), [cation, anion], [[0, 0, 0], [0.5] * 3])
+
+
+MGO = Candidate.from_structure(rock_salt(4.2, "Mg", "O"), "MgO.cif")
+
+
+@pytest.fixture
+def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+
+
+def queued(campaign: Campaign, candidates: list[Candidate]) -> list[str]:
+    """Sources of the candidates that a campaign queues."""
+    for _ in take_in(campaign, candidates):
+        pass
+    items = campaign.queue.open_items(campaign.name, "relax")
+    return [each for item in items for each in item["payload"]["candidate_ids"]]
+
+
+def test_few_chemical_systems_are_completed_many_only_if_asked() -> None:
+    metals = "Li Na K Rb Cs Be Mg Ca Sr Ba Sc Y La Ti Zr Hf V Nb Ta Cr Mo".split()  # noqa: SIM905
+    many = {"-".join(sorted([metal, "O"])) for metal in metals}
+    assert systems_to_complete(many, None) == []
+    assert len(systems_to_complete(many, True)) == 21
+    assert systems_to_complete(set(list(many)[:20]), None) == sorted(list(many)[:20])
+    assert systems_to_complete({"Mg"}, True) == []
+    assert largest_systems({"Mg", "Mg-O", "Fe"}) == ["Fe", "Mg-O"]
+
+
+def test_competing_prototypes_are_no_candidates_of_the_campaign() -> None:
+    prototypes = list(competing_prototypes({"Mg-O", "Mg"}, None))
+    assert len(prototypes) > 3
+    assert {p.source for p in prototypes} == {COMPETING_PROTOTYPE_SOURCE}
+    assert COMPETING_PROTOTYPE_SOURCE in REFERENCE_SOURCES
+    assert {p.structure.composition.chemical_system for p in prototypes if p.structure} == {"Mg-O"}
+
+
+@pytest.mark.parametrize("choice", [True, None, False])
+def test_a_campaign_on_files_computes_them(choice: bool | None, relax_maker: BatchRelaxMaker, tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "store", relax_maker, Funnel(complete_hull=choice))
+    ids = queued(campaign, [MGO])
+    prototypes = {p.candidate_id for p in competing_prototypes({"Mg-O"}, True)}
+    assert MGO.candidate_id in ids
+    assert bool(prototypes & set(ids)) is (choice is not False)
+    assert campaign.record()["intake"]["read"] == 1
+    assert Campaign.open(tmp_path / "store").funnel.complete_hull is choice
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "state": "converged",
+        "source": "a.cif",
+        "formula_pretty": "MgO",
+        "hull_state": "ok",
+        "hull_type": "self-consistent",
+        "only_elements_compete": True,
+        "hull_lacks": ["Mg-O"],
+        **changes,
+    }
+
+
+def test_remarks_tell_which_hull_and_what_it_lacks() -> None:
+    prototype = document(source=COMPETING_PROTOTYPE_SOURCE)
+    other = document(formula_pretty="BaTiO3", only_elements_compete=False, hull_lacks=["Ba-Ti"])
+    hull, alone, lacking = hull_remarks([document(), prototype, other])
+    assert "1 compounds from prototypes" in hull
+    assert "1 of 2 candidates" in alone
+    assert "MgO" in alone
+    assert "BaTiO3" not in alone
+    assert "Ba-Ti, Mg-O" in lacking
+    assert "--complete-hull" not in lacking  # it was given
+    assert "--complete-hull" in hull_remarks([document()])[2]
+    assert len(hull_remarks([document(only_elements_compete=False, hull_lacks=[])])) == 1
+    undecided = hull_remarks([document(only_elements_compete=False, hull_lacks=[], correction_state="undecided")])
+    assert "corrections of 1 candidates are undecided" in undecided[1]
+    assert hull_remarks([document(hull_state="missing reference: O")]) == []
+
+
+class Client:
+    """Stub of mp_api.client.MPRester."""
+
+    db_version = "2025_09_25"
+    asked: list[list[str]] = []  # noqa: RUF012
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def get_entries_in_chemsys(self, elements: list[str], **_: Any) -> list[ComputedEntry]:
+        self.asked.append(elements)
+        energies = {"Mg": -1.6, "O2": -9.9, "MgO": -12.0, "Fe": -8.4, "NaCl": -6.8, "Na": -1.3, "Cl": -1.8}
+        entries = []
+        for formula, energy in energies.items():
+            composition = Composition(formula)
+            if composition.chemical_system_set <= set(elements):
+                parameters = mp_parameters(composition)
+                data = {"oxide_type": "oxide"}
+                entries.append(
+                    ComputedEntry(formula, energy, parameters=parameters, data=data, entry_id=f"mp-{formula}")
+                )
+        return entries
+
+
+@pytest.fixture
+def materials_project(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
+    stub: Any = type(sys)("mp_api.client")
+    stub.MPRester = Client
+    monkeypatch.setitem(sys.modules, "mp_api", type(sys)("mp_api"))
+    monkeypatch.setitem(sys.modules, "mp_api.client", stub)
+    monkeypatch.setenv("MP_API_KEY", "secret")
+    monkeypatch.setattr(Client, "asked", [])
+    return Client
+
+
+def test_references_are_fetched_once_and_kept(
+    relax_maker: BatchRelaxMaker, tmp_path: Path, materials_project: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = Campaign(tmp_path / "store", relax_maker, references="mp")
+    assert campaign.references is None
+    assert len(queued(campaign, [MGO])) == 1  # neither elements nor prototypes are computed
+    assert materials_project.asked == [["Mg", "O"]]
+    assert campaign.references is not None
+    assert {entry.entry_id for entry in campaign.references.entries} == {"mp-Mg", "mp-O2", "mp-MgO"}
+    monkeypatch.delenv("MP_API_KEY")  # from now on the file serves
+    again = Campaign.open(tmp_path / "store")
+    assert again.references is not None
+    assert again.references.sha256 == campaign.references.sha256
+    queued(again, [MGO])
+    assert len(materials_project.asked) == 1
+    monkeypatch.setenv("MP_API_KEY", "secret")
+    queued(again, [MGO, Candidate.from_structure(rock_salt(5.6, "Na", "Cl"), "NaCl.cif")])
+    assert materials_project.asked[1:] == [["Cl", "Na"], ["Mg", "O"]]
+    (kept,) = (tmp_path / "store").glob("references-mp-*.json.gz")
+    assert len(load_references(kept, "mp").entries) == 6
+
+
+def test_without_key_client_or_network_the_error_says_the_way_out(
+    relax_maker: BatchRelaxMaker, tmp_path: Path, materials_project: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(materials_project, "get_entries_in_chemsys", unreachable)
+    with pytest.raises(MatrisError, match=r"cannot be reached.*no route to host.*another machine"):
+        queued(Campaign(tmp_path / "store", relax_maker, references="mp"), [MGO])
+    monkeypatch.delenv("MP_API_KEY")
+    with pytest.raises(MatrisError, match="set MP_API_KEY"):
+        Campaign(tmp_path / "other", relax_maker, references="mp")
+    monkeypatch.setitem(sys.modules, "mp_api.client", None)
+    with pytest.raises(MatrisError, match="pip install"):
+        Campaign(tmp_path / "third", relax_maker, references="mp")
