@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from matris.stores.database.atomic import add_missing, set_fields
 from matris.stores.documents.documents import CHUNK_FORMAT, ERROR_LENGTH, ChunkDocument, unwind, utc_now
 from matris.stores.documents.properties import PROPERTY_FORMAT
-from matris.stores.documents.summaries import SUMMARIES, summarise
+from matris.stores.documents.summaries import SUMMARIES, compared, summarise
 from matris.stores.hull.hull import HULL_FIELDS
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _add_summaries(into: Collections, candidate_ids: Sequence[str], sha256: str)
         by_candidate.setdefault(document["candidate_id"], {})[document["kind"]] = document["summary"]
     changes = {}
     for document in into.docs.query(criteria, properties=["document_id", "candidate_id", *SUMMARIES]):
-        summaries = by_candidate.get(document["candidate_id"], {})
+        summaries = compared(by_candidate.get(document["candidate_id"], {}))
         if new := {kind: summary for kind, summary in summaries.items() if document.get(kind) != summary}:
             changes[document["document_id"]] = new | {"last_updated": utc_now()}
     set_fields(into.docs, changes)

@@ -66,7 +66,7 @@ def cutoffs_of(potential: Potential | ModelInterface) -> tuple[float, ...]:
     --------
     >>> import matris
     >>> cutoffs_of(matris.load())
-    (4.5, 3.0)
+    (5.5, 3.3)
     """
     if isinstance(potential, MatRISTorchSimModel):
         potential = potential.potential

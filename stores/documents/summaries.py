@@ -15,6 +15,7 @@ ROOM_TEMPERATURE = 300.0
 """Temperature of the summarised thermal properties (K)."""
 
 _SUMMARY_ERROR = 300  # characters kept of an error message; the property document keeps more
+_SAME_MODULUS = 0.15  # relative difference of two bulk moduli that are taken for equal
 _SUMMARY_WARNINGS = 4  # warnings kept, and
 _SUMMARY_WARNING = 120  # characters of each
 
@@ -44,6 +45,10 @@ class ElasticSummary(PropertySummary):
     """Voigt–Reuss–Hill moduli of the polycrystal."""
 
     bulk_modulus: float | None = Field(default=None, description="Bulk modulus (GPa).")
+    bulk_modulus_voigt: float | None = Field(
+        default=None,
+        description="Voigt average of the bulk modulus (GPa): that of an equation of state of scaled cells.",
+    )
     shear_modulus: float | None = Field(default=None, description="Shear modulus (GPa).")
     young_modulus: float | None = Field(default=None, description="Young's modulus (GPa).")
     homogeneous_poisson: float | None = Field(default=None, description="Poisson's ratio.")
@@ -148,9 +153,44 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     }
 
 
+def compared(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """
+    Compare the bulk modulus of the equation of state with that of the elastic tensor, where both are known.
+
+    The cells of the equation of state keep their shape, and their atoms relax: its bulk modulus is the Voigt average.
+
+    Parameters
+    ----------
+    summaries
+        Summaries of one candidate by their kind.
+
+    Returns
+    -------
+    dict
+        The same summaries; if the two moduli disagree, neither is reliable, and a warning has both values.
+
+    Examples
+    --------
+    >>> found = {"eos": {"b0": 248.0, "warnings": []}, "elastic": {"bulk_modulus_voigt": 173.0, "warnings": []}}
+    >>> compared(found)["eos"]["is_reliable"], compared(found)["eos"]["warnings"]
+    (False, ['bulk moduli disagree: 248 GPa by the equation of state, 173 GPa by the elastic tensor'])
+    """
+    result = {kind: dict(summary) for kind, summary in summaries.items()}
+    energies, stresses = (result.get("eos") or {}).get("b0"), (result.get("elastic") or {}).get("bulk_modulus_voigt")
+    if energies is None or stresses is None or abs(energies - stresses) <= _SAME_MODULUS * max(energies, stresses):
+        return result
+    warning = (
+        f"bulk moduli disagree: {energies:.0f} GPa by the equation of state, {stresses:.0f} GPa by the elastic tensor"
+    )
+    for kind in ("eos", "elastic"):
+        kept = [warning, *(result[kind].get("warnings") or [])][:_SUMMARY_WARNINGS]
+        result[kind] |= {"is_reliable": False, "warnings": kept}
+    return result
+
+
 def _elastic(document: Mapping[str, Any]) -> dict[str, Any]:
     moduli = {name: (document.get(name) or {}).get("vrh") for name in ("bulk_modulus", "shear_modulus")}
-    return {**document, **moduli}
+    return {**document, **moduli, "bulk_modulus_voigt": (document.get("bulk_modulus") or {}).get("voigt")}
 
 
 def _eos(document: Mapping[str, Any]) -> dict[str, Any]:

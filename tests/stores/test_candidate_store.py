@@ -227,6 +227,27 @@ def test_properties_join_their_candidates_in_either_order(job_store):
     assert CandidateDocument.model_validate(document).phonon.state == "converged"
 
 
+def test_bulk_moduli_that_disagree_are_not_reliable(job_store):
+    """Of energies that jump and of stresses: both summaries can be excluded, whichever came first."""
+    common = {"candidate_id": "licl", "checkpoint": {"key": "demo", "sha256": SHA, "energy_scale": "matpes-pbe"}}
+    common |= {"settings": {}, "state": "converged", "versions": {}, "device": "cpu", "dtype": "float32"}
+    common |= {"is_reliable": True, "created": "2026-11-23T10:00:00+00:00"}
+    modulus = {"voigt": 173.0, "reuss": 170.0, "vrh": 171.5}
+    store = CandidateStore.beside(job_store)
+    run(job_store, FIRST)
+    for kind, fields in (
+        ("eos", {"fits": [{"equation": "birch_murnaghan", "v0": 60.0, "b0": 248.0, "b1": -20.0}]}),
+        ("elastic", {"bulk_modulus": modulus, "shear_modulus": modulus}),
+    ):
+        output = {"property_format": "matris-properties-1", "kind": kind, "documents": [common | fields]}
+        job_store.update([{"uuid": kind, "index": 1, "output": output, "completed_at": "2026-11-23T10:00:00"}])
+        store.build(job_store)
+        document = by_candidate(store)["licl"]
+        assert document[kind]["is_reliable"] is (kind == "eos")
+    assert document["eos"]["is_reliable"] is False
+    assert "248 GPa by the equation of state, 173 GPa" in document["elastic"]["warnings"][0]
+
+
 def test_a_build_that_is_repeated_keeps_what_was_added_since(job_store, store):
     store.set_fields({by_candidate(store)["licl"]["document_id"]: {"stage": "hull window"}})
     before = by_candidate(store)

@@ -57,6 +57,7 @@ DOCUMENTS = {
 EXPECTED = {
     "elastic": {
         "bulk_modulus": 100.0,
+        "bulk_modulus_voigt": 101.0,
         "shear_modulus": 60.0,
         "young_modulus": 150.0,
         "homogeneous_poisson": 0.25,
