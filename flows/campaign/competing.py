@@ -104,7 +104,7 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
     ...     print(remark)
     Hull: the candidates of this campaign and their elements, by the same checkpoint (self-consistent)
     Only the elements, and crystals of the same composition, compete with 1 of 1 candidates, so that 0 meV/atom ...
-    No compound of another composition competes in Cl-Na. To add some: --complete-hull, --known-phases FILE, ...
+    No compound of another composition competes in Cl-Na. To add some: --competitors yes, --known-phases FILE, ...
     """
     documents = list(documents)
     placed = [
@@ -140,7 +140,7 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
 def _ways(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Options that add competing phases."""
     completed = any(d["source"] == COMPETING_PROTOTYPE_SOURCE for d in documents)
-    own = [] if completed or any(d.get("hull_type") == "reference" for d in documents) else ["--complete-hull"]
+    own = [] if completed or any(d.get("hull_type") == "reference" for d in documents) else ["--competitors yes"]
     return [*own, "--known-phases FILE", "--references FILE", "--references mp"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matris.cli.console import Document
     from matris.flows.campaign.campaign import Campaign
 
+_COMPLETE_HULL = {"auto": None, "yes": True, "no": False}
 _MAX_ROWS = 20  # of the ranking, and of the list of lost candidates
 
 
@@ -80,14 +81,13 @@ def screen(
             help="Entries with structures (pymatgen JSON) of known phases, which are computed and compete on the hull.",
         ),
     ] = None,
-    complete_hull: Annotated[
-        bool | None,
+    competitors: Annotated[
+        Literal["auto", "yes", "no"],
         typer.Option(
-            "--complete-hull/--no-complete-hull",
-            help="Compute competing compounds, from prototypes in the chemical systems of the candidates.",
-            show_default="if there are few chemical systems",
+            help="Whether to compute competing compounds, from prototypes in the candidates' chemical systems; "
+            "auto: if there are few systems.",
         ),
-    ] = None,
+    ] = "auto",
     largest: Annotated[
         int | None,
         typer.Option(
@@ -159,7 +159,7 @@ def screen(
                     max_sites=largest,
                     charge_balance=charge_balance,
                     duplicates=not keep_duplicates,
-                    complete_hull=complete_hull if sources else False,  # --chemsys generates them itself
+                    complete_hull=_COMPLETE_HULL[competitors] if sources else False,  # --chemsys generates them itself
                     window=window,
                     properties=tuple(name.strip() for name in then.split(",")) if then else (),
                 )

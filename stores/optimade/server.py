@@ -24,7 +24,7 @@ try:
     from fastapi.exceptions import RequestValidationError
     from lark import v_args
     from lark.exceptions import VisitError
-    from optimade.exceptions import BadRequest, InternalServerError
+    from optimade.exceptions import BadRequest, InternalServerError, OptimadeHTTPException
     from optimade.filtertransformers.mongo import MongoTransformer
     from optimade.models import StructureResource
     from optimade.server.create_app import create_app
@@ -321,6 +321,8 @@ def _invalid_request(request: Request, error: Exception) -> Any:
 
 def _internal_error(request: Request, error: Exception) -> Any:
     """Answer after an unexpected error without its text, which may name files of this machine."""
+    if isinstance(error, OptimadeHTTPException):  # raised by OPTIMADE's own checks, such as of the version in the URL
+        return general_exception(request, error)
     logger.error("a request failed", exc_info=error)
     return general_exception(request, InternalServerError(detail="the server cannot answer this request"))
 

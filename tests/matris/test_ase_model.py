@@ -192,7 +192,7 @@ def phonopy_by_hand(structure, calculator):
         scaled_positions=structure.frac_coords,
     )
     phonopy = Phonopy(cell, supercell_matrix=matrix, primitive_matrix="auto")
-    phonopy.generate_displacements(distance=0.01)
+    phonopy.generate_displacements(distance=0.03)
     forces = []
     for supercell in phonopy.supercells_with_displacements:
         atoms = AseAtomsAdaptor.get_atoms(structure)[[0] * len(supercell)]
@@ -215,7 +215,7 @@ def test_phonons_are_those_of_phonopy_and_ase(element, cubic, tmp_path):
     primitive = record.phonons.phonopy.primitive
     atoms = bulk(element)
     atoms.set_cell(primitive.cell)
-    theirs = Phonons(atoms, EMT(), supercell=(4, 4, 4), delta=0.01, name=str(tmp_path / "phonon"))
+    theirs = Phonons(atoms, EMT(), supercell=(4, 4, 4), delta=0.03, name=str(tmp_path / "phonon"))
     theirs.run()
     theirs.read(acoustic=True)
     energies = theirs.band_structure(np.array(qpoints), verbose=False)

@@ -96,8 +96,8 @@ def test_remarks_tell_which_hull_and_what_it_lacks() -> None:
     assert "MgO" in alone
     assert "BaTiO3" not in alone
     assert "Ba-Ti, Mg-O" in lacking
-    assert "--complete-hull" not in lacking  # it was given
-    assert "--complete-hull" in hull_remarks([document()])[2]
+    assert "--competitors" not in lacking  # it was given
+    assert "--competitors" in hull_remarks([document()])[2]
     assert len(hull_remarks([document(only_elements_compete=False, hull_lacks=[])])) == 1
     undecided = hull_remarks([document(only_elements_compete=False, hull_lacks=[], correction_state="undecided")])
     assert "corrections of 1 candidates are undecided" in undecided[1]

@@ -46,7 +46,14 @@ def invoke(*arguments: object) -> Result:
 def test_status(store: Path) -> None:
     done = invoke("status", "--store", store)
     assert done.exit_code == 0, done.output
-    for told in ("Screening [Fe–Mg–O]", "finished", "4 read, 1 identical, 1 dropped at reading", "the file is empty"):
+    for told in (
+        "Screening [Fe–Mg–O]",
+        "finished",
+        "4 read, 1 identical, ",
+        "competing phases added",
+        "1 dropped at reading",
+        "the file is empty",
+    ):
         assert told in done.stdout
     assert "relax" in done.stdout
     watched = invoke("status", "--store", store, "--watch")

@@ -102,7 +102,7 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(inputs: Path, tiny_checkpoint: Path) -> list[str]:
-    options = ["--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60", "--no-complete-hull"]
+    options = ["--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--max-steps", "60", "--competitors", "no"]
     return ["screen", str(inputs), *options]
 
 
@@ -155,7 +155,7 @@ def test_screen_again_computes_nothing(
 
 def test_screen_with_energies_in_double_precision(inputs: Path, tmp_path: Path) -> None:
     files = (inputs / "MgO.cif", inputs / "disordered.cif")
-    done = invoke("screen", *files, "--static", "--no-complete-hull", "--device", "cpu", "--store", tmp_path)
+    done = invoke("screen", *files, "--static", "--competitors", "no", "--device", "cpu", "--store", tmp_path)
     assert done.exit_code == 0, done.output
     (found,) = CandidateStore.open(tmp_path).query(formula="MgO")
     assert found["dtype"] == "float64"
