@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+settings.register_profile("everyday", deadline=None)  # a shared machine may stand still for a second
+settings.register_profile("ci", deadline=None, derandomize=True)  # the same examples in every run
+settings.load_profile("ci" if os.environ.get("CI") else "everyday")
 
 
 @pytest.fixture(scope="session")

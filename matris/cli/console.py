@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from datetime import datetime
@@ -131,9 +130,10 @@ def cell(value: Any) -> str:
 
 def write_columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a table as CSV to standard output; units follow the column names in square brackets."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([name.replace("\n", " [") + "]" if "\n" in name else name for name in names])
-    writer.writerows(rows)
+    from matris.stores.query.tables import csv_line
+
+    sys.stdout.write(csv_line([name.replace("\n", " [") + "]" if "\n" in name else name for name in names]))
+    sys.stdout.writelines(map(csv_line, rows))
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -96,9 +97,15 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
         Dotted names of the fields.
     """
     with open_target(target) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_no_formula(value) for value in row(document, columns)] for document in documents)
+        stream.write(csv_line(columns))
+        stream.writelines(csv_line([_no_formula(value) for value in row(document, columns)]) for document in documents)
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """Write a row of a CSV table. Cells with a line feed or a carriage return are quoted, whatever Python's version."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # characters of the terminator are quoted in cells
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> None:

@@ -192,6 +192,7 @@ def unguarded(cell):
     return cell.removeprefix("'")
 
 
+@example(["\r", ""])  # Python 3.12 quotes a carriage return only if it ends lines
 @given(st.lists(st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), st.floats()), min_size=1, max_size=4))
 def test_any_value_in_tables(values):
     document = {f"c{number}": value for number, value in enumerate(values)}
