@@ -22,6 +22,7 @@ from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
 from matris.flows.local.first_failures import FailedAlikeError, FirstFailures, forget_chunks
 from matris.flows.local.worker import work
+from matris.makers.decoding import environment_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -242,7 +243,7 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
-            env=os.environ | _share_of_cores(len(self.devices)),
+            env=os.environ | environment_for(campaign.maker.as_dict()) | _share_of_cores(len(self.devices)),
             text=True,
         )
         os.close(writing)

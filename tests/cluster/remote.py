@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matris.makers.decoding import TRUSTED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -106,4 +108,5 @@ def _jf(file: Path, *command: str) -> None:
 def _environment(file: Path) -> dict[str, str]:
     path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"  # of supervisord
     # jobs of a local worker have the runner's environment, and the stand-in is no part of the package
-    return os.environ | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+    stand_in = {"PYTHONPATH": str(REPOSITORY), TRUSTED: "benchmarks.standin"}
+    return os.environ | stand_in | {"JFREMOTE_PROJECTS_FOLDER": str(file.parent), "PATH": path}

@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 from matris.errors import StoreError
 from matris.files.stored_objects import decode_structure
 from matris.makers import BatchRelaxMaker, BatchStaticMaker
-from matris.makers.decoding import decode_maker
+from matris.makers.decoding import TRUSTED, decode_maker, environment_for
 
 HOSTILE = [
     {"@module": "os", "@callable": "system"},
@@ -66,3 +66,26 @@ def test_structures_hold_known_classes(hostile):
     with pytest.raises(StoreError, match=r"sites\.1\.properties\.magmom\.deep\.0 names"):
         decode_structure(document)
     assert "this" not in sys.modules
+
+
+def test_own_makers_are_decoded_where_their_module_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "my_makers.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from matris.makers import BatchRelaxMaker\n"
+        "@dataclass\n"
+        "class MyMaker(BatchRelaxMaker):\n"
+        "    mine: int = 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(TRUSTED, raising=False)
+    document = BatchRelaxMaker().as_dict() | {"@module": "my_makers", "@class": "MyMaker", "mine": 3}
+    with pytest.raises(StoreError, match=r"names my_makers.MyMaker.*set MATRIS_MAKERS to its module"):
+        decode_maker(document)
+    assert "my_makers" not in sys.modules
+
+    monkeypatch.setenv(TRUSTED, environment_for(document)[TRUSTED])
+    assert decode_maker(document).mine == 3
+
+    monkeypatch.delenv(TRUSTED)
+    assert decode_maker(document).mine == 3  # the module is imported already
+    sys.modules.pop("my_makers")
