@@ -100,7 +100,7 @@ class MatRISCalculator(Calculator):
         graph = self.potential.graph([Geometry.of(atoms)])
         if graph.n_bonds and float(graph.vectors.norm(dim=1).min()) < 1e-6:  # noqa: PLR2004
             raise StructureError(f"{atoms.symbols}: two atoms are at the same place")
-        energies, forces, stresses, magmoms, features = self.potential.evaluate(graph)
+        energies, forces, stresses, magmoms, features, _ = self.potential.evaluate(graph)
         energy = float(energies[0])
         self.results = {"energy": energy, "free_energy": energy, "forces": forces.double().cpu().numpy()}
         if atoms.pbc.all():

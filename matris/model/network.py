@@ -429,6 +429,8 @@ class Evaluation(NamedTuple):
     features
         Features of the atoms after the last block, shape (N, node_feat_dim): the input of
         `matris.model.domain.Domain`.
+    atom_energies
+        Contribution of each atom to the energy, with the reference energy of its element (eV), shape (N,).
     """
 
     energies: torch.Tensor
@@ -436,6 +438,7 @@ class Evaluation(NamedTuple):
     stresses: torch.Tensor
     magmoms: torch.Tensor | None
     features: torch.Tensor
+    atom_energies: torch.Tensor
 
 
 def evaluate(
@@ -485,4 +488,5 @@ def evaluate(
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
     stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
-    return Evaluation(energies, forces, stresses, moments, features)
+    atom_energies = atomic + network.reference_energies[graph.numbers - 1].to(atomic.dtype)
+    return Evaluation(energies, forces, stresses, moments, features, atom_energies)

@@ -291,7 +291,7 @@ class Potential:
     def _predict_together(self, geometries: list[Geometry]) -> list[Prediction]:
         """Predict a batch in one call."""
         graph = self.graph(geometries)
-        energies, forces, stresses, magmoms, features = self.evaluate(graph)
+        energies, forces, stresses, magmoms, features, _ = self.evaluate(graph)
         extrapolation = self.extrapolation(graph, features)
         counts = [len(g.numbers) for g in geometries]
         per_force = [f.numpy() for f in forces.double().cpu().split(counts)]

@@ -65,7 +65,7 @@ class Objective(Protocol):
 
 class LabelObjective:
     """
-    Objective of the labels: energies, forces, stresses and magnetic moments.
+    Objective of the labels: energies, forces, stresses, magnetic moments, and energies of atoms.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class LabelObjective:
         return loss.detach()
 
     def sums(self, parts: Sequence[Sequence[Frame]]) -> torch.Tensor:
-        """Return sums of errors, and the numbers to divide them by, shape (2, 5)."""
+        """Return sums of errors, and the numbers to divide them by, shape (2, 6)."""
         device = self.module.reference_energies.device
         sums = torch.zeros(2, len(self.names), dtype=torch.float64, device=device)
         for part in parts:

@@ -30,7 +30,7 @@ class Frame:
     geometry
         Cell and atoms.
     energy
-        Total energy (eV).
+        Total energy (eV); NaN without a label.
     forces
         eV/Å, shape (n, 3).
     stress
@@ -41,6 +41,9 @@ class Frame:
         Whether the frame is set aside for validation.
     magmoms
         Magnetic moments (μB), shape (n,), signed or absolute; None without labels.
+    atom_energies
+        Contributions of the atoms to the energy, as a teacher potential gives them (eV), shape (n,); None without
+        labels.
     """
 
     geometry: Geometry
@@ -50,6 +53,7 @@ class Frame:
     material: str
     validation: bool = False
     magmoms: NDArray[np.float64] | None = None
+    atom_energies: NDArray[np.float64] | None = None
 
     @property
     def formula(self) -> str:
@@ -79,6 +83,8 @@ class LabelledBatch:
         eV/Å³, shape (S, 3, 3); all components of a structure are known, or none.
     magmoms
         Absolute magnetic moments (μB), shape (N,); networks predict absolute values.
+    atom_energies
+        eV, shape (N,).
     """
 
     graph: Graph
@@ -86,6 +92,7 @@ class LabelledBatch:
     forces: torch.Tensor
     stresses: torch.Tensor
     magmoms: torch.Tensor
+    atom_energies: torch.Tensor
 
 
 def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device | str = "cpu") -> LabelledBatch:
@@ -94,10 +101,12 @@ def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device |
     graph = build_graph(together, config.pairwise_cutoff, config.three_body_cutoff)
     stresses = [np.full((3, 3), np.nan) if f.stress is None else f.stress for f in frames]
     magmoms = [np.full(len(f.forces), np.nan) if f.magmoms is None else f.magmoms for f in frames]
+    atom_energies = [np.full(len(f.forces), np.nan) if f.atom_energies is None else f.atom_energies for f in frames]
     return LabelledBatch(
         graph,
         torch.tensor([f.energy for f in frames], dtype=torch.float64, device=device),
         torch.tensor(np.concatenate([f.forces for f in frames]), dtype=torch.float32, device=device),
         torch.tensor(np.array(stresses), dtype=torch.float32, device=device),
         torch.tensor(np.abs(np.concatenate(magmoms)), dtype=torch.float32, device=device),
+        torch.tensor(np.concatenate(atom_energies), dtype=torch.float32, device=device),
     )

@@ -234,7 +234,7 @@ def test_loss_is_the_stated_one(labelled):
     frames[1] = replace(frames[1], stress=None)
     batch = collate(frames, CONFIG)
     result = errors(network, batch, differentiable=False)
-    energies, forces, stresses, magmoms, _ = evaluate(network, batch.graph, magmoms=True)
+    energies, forces, stresses, magmoms, *_ = evaluate(network, batch.graph, magmoms=True)
     for i, frame in enumerate(frames):
         here, results = slice(4 * i, 4 * i + 4), result.loss(LossWeights())[i]
         energy = abs(float(energies[i]) - frame.energy) / 4
@@ -366,3 +366,23 @@ def test_a_compiled_step_is_the_same(labelled):
         for a, b in zip(plain, fused, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
     assert any(g.abs().max() > 1e-3 for g in results[1][1][1:])
+
+
+def test_energies_of_atoms_are_a_target(labelled):
+    training, _ = split(labelled)
+    torch.manual_seed(0)
+    network = MatRIS(CONFIG, magmoms=False)
+    result = evaluate(network, collate(training[:2], CONFIG).graph)
+    assert result.atom_energies.double().sum().item() == pytest.approx(result.energies.sum().item(), rel=1e-5)
+    labels = result.atom_energies.numpy().astype(float)
+    wrong = labels[:4] + np.array([0.3, -0.1, 0.0, np.nan])
+    frames = [replace(training[0], energy=np.nan, atom_energies=wrong), training[1]]
+    found = errors(network, collate(frames, CONFIG), differentiable=True)
+    assert found.atom_energy.detach().tolist() == pytest.approx([0.4 / 3, 0.0], abs=1e-5)
+    assert found.energy[0] == 0  # without a label
+    assert (found.n_energies.tolist(), found.n_atom_energies.tolist()) == ([0, 1], [3, 0])
+    default, weighted = (found.loss(LossWeights(atom_energy=weight)) for weight in (0.0, 2.0))
+    assert (weighted - default).detach().tolist() == pytest.approx([0.8 / 3, 0.0], abs=1e-4)
+    weighted.sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    assert validate(network, frames)["energy"] == pytest.approx(found.energy[1].item(), rel=1e-4)
