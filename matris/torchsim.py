@@ -72,7 +72,7 @@ class MatRISTorchSimModel(ModelInterface):
         """
         batch = batch_of(state)
         graph = self.potential.graph(batch)
-        energies, forces, stresses, magmoms, features, *_ = self.potential.evaluate(graph)
+        energies, forces, stresses, magmoms, features, _energies = self.potential.evaluate(graph)
         stresses = torch.where(batch.pbc.all(1)[:, None, None], stresses, torch.nan)
         output = {"energy": energies.to(self.dtype), "forces": forces, "stress": stresses}
         if magmoms is not None:
