@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import physical
 import torch
 from ase import Atoms
 from ase.build import bulk
@@ -185,6 +186,11 @@ PARTS: dict[str, tuple[Callable[[Path], list[Case]], Callable[..., Iterator[tupl
     "binaries": (binaries, equation_of_state, 100, 4),
     "calm": (calm_frames, labels, 200, 16),
     "swapped": (swapped_frames, answers, 100, 16),
+    "heat": (physical.heat_capacities, physical.heat_capacity, 40, 4),
+    "ground": (physical.ground_states, physical.ground_state, 29, 1),
+    "hull": (physical.stable_phases, physical.distance_to_hull, 11, 11),
+    "steps": (physical.scans, physical.energy_steps, 7, 1),
+    "modes": (physical.optical_modes, physical.optical_mode, 2, 2),
 }
 """Parts: function that returns the cases, function that measures them, default number of cases, and batch size."""
 
@@ -255,6 +261,26 @@ def _mean(some: list[Found], key: str, digits: int) -> str:
     return f"{values.mean():.{digits}f} / {np.median(values):.{digits}f} ({len(values)})" if len(values) else "–"
 
 
+def _capacities(some: list[Found]) -> str:
+    if not some:
+        return "–"
+    stable = sum(not f["imaginary"] for f in some)
+    return f"{np.abs([f['error'] for f in some]).mean():.2f} J/mol/K ({stable} of {len(some)} without)"
+
+
+def _right(some: list[Found]) -> str:
+    return f"{sum(f['right'] for f in some)} of {len(some)}" if some else "–"
+
+
+def _near_hull(some: list[Found]) -> str:
+    return f"{sum(f['above'] < 1e3 * physical.WINDOW for f in some)} of {len(some)}" if some else "–"
+
+
+def _largest(some: list[Found], key: str, unit: str) -> str:
+    values = [np.inf if f[key] is None else abs(f[key]) for f in some]
+    return f"{max(values):.3g} {unit}" if values else "–"
+
+
 def _moduli(some: list[Found]) -> str:
     pairs = np.array([(f["modulus"], f["reference"]) for f in some if f.get("modulus") and f["reference"] > 0])
     if not len(pairs):
@@ -271,6 +297,11 @@ ROWS: tuple[tuple[str, str, Callable[[list[Found]], str]], ...] = (
     ("frames", "stress on mpf_tp, GPa: mean / median (frames)", lambda some: _mean(some, "stress", 2)),
     ("formation", "formation energy on WBM, meV/atom: mean / median (crystals)", lambda some: _mean(some, "error", 0)),
     ("binaries", "bulk modulus, MP binaries: median; mean / median (fitted)", _moduli),
+    ("heat", "heat capacity, binaries, MAE (imaginary modes)", _capacities),
+    ("ground", "observed ground states", _right),
+    ("hull", "stable phases of Li–Fe–O within 50 meV/atom of the hull of MP's entries", _near_hull),
+    ("steps", "largest energy step in a scan of the volume", lambda some: _largest(some, "step", "meV/atom")),
+    ("modes", "frequency of optical modes at 0.06 Å, from 0.003 Å", lambda some: _largest(some, "change", "%")),
 )
 
 ROW_PARTS = {part for part, _, _ in ROWS}
