@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.formula import Formula
 from pymatgen.core import Structure
 
@@ -125,7 +126,9 @@ class Labels(Sequence[Frame]):
         atoms, a = self._atoms(index), self._arrays
         atom_energies = a["atom_energies"][atoms].astype(float)
         return Frame(
-            Geometry.of(Atoms(a["numbers"][atoms], a["positions"][atoms].astype(float), cell=a["cells"][index], pbc=True)),
+            Geometry.of(
+                Atoms(a["numbers"][atoms], a["positions"][atoms].astype(float), cell=a["cells"][index], pbc=True)
+            ),
             float(a["energies"][index]),
             a["forces"][atoms].astype(float),
             a["stresses"][index].astype(float),
@@ -149,6 +152,14 @@ class Labels(Sequence[Frame]):
         """Return the largest force on an atom of each frame (eV/Å)."""
         norms = np.linalg.norm(self._arrays["forces"].astype(float), axis=1)
         return np.maximum.reduceat(norms, np.concatenate([[0], self._ends[:-1]])) if len(self) else np.zeros(0)
+
+    def symbols(self, index: int) -> set[str]:
+        """Return the symbols of a frame's elements."""
+        return {chemical_symbols[z] for z in np.unique(self._arrays["numbers"][self._atoms(index)])}
+
+    def material(self, index: int) -> str:
+        """Return the name of a frame's material."""
+        return str(self._arrays["materials"][index])
 
     def made(self) -> NDArray[np.str_]:
         """Return how each frame was made."""
