@@ -80,6 +80,11 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
         store = _mongo(str(location))
     elif location is not None and Path(location).is_file():
         store = _of_address_file(Path(location))
+    elif "://" in str(location):  # the rest of it may hold a password
+        raise StoreError(
+            f"no store has an address that begins with {str(location).partition('://')[0]}://; name a folder, "
+            "mongodb://USER:PASSWORD@HOST:PORT/DATABASE, a file that holds this address, or project://NAME"
+        )
     else:
         store = _embedded(Path(location or DEFAULT_FOLDER))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.stores.documents.candidate import REFERENCE_SOURCES
@@ -69,14 +70,16 @@ def is_ranked(document: Document) -> bool:
     return is_candidate and document["state"] == "converged" and not document.get("duplicate_of")
 
 
-def place(document: Document) -> tuple[bool, float, str, float, str]:
-    """Sort key of a document in a ranking: distance to the hull, formula, energy, id."""
-    distance, energy = document.get("energy_above_hull"), document.get("energy_per_atom")
+def place(document: Document) -> tuple[float, str, float, str]:
+    """Sort key of a document in a ranking: distance to the hull, formula, energy, id; unknown numbers come last."""
+    distance, energy = (
+        inf if number is None or not isfinite(number) else number
+        for number in (document.get("energy_above_hull"), document.get("energy_per_atom"))
+    )
     return (
-        distance is None,
-        0.0 if distance is None else distance,
+        distance,
         document.get("formula_pretty") or "",
-        0.0 if energy is None else energy,
+        energy,
         document["document_id"],
     )
 

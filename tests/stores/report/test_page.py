@@ -14,7 +14,7 @@ from pymatgen.core import Structure
 
 from matris.stores.report import FIELDS, Report, write_report
 from matris.stores.report.discovery import Discovery
-from matris.stores.report.outcomes import Outcomes
+from matris.stores.report.outcomes import Outcomes, ranked
 from matris.stores.report.tally import Tally
 from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
 from tests.stores.report.test_property_plots import phonon_document
@@ -213,6 +213,19 @@ def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
     assert "missing: O" in page.sections["ranked"]
     assert "−300.0" in page.sections["ranked"]
     assert "top" not in page.sections
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_counts_as_missing(wrong: float, tmp_path: Path) -> None:
+    elastic = {"bulk_modulus": wrong, "shear_modulus": 20.0, "is_mechanically_stable": True}
+    odd = [
+        document(1, "FeO", 0.05, energy_above_hull=wrong, formation_energy_per_atom=wrong),
+        document(2, "Fe2O3", 0.05, density=wrong, fmax=wrong, elastic=elastic),
+        document(3, "Li2O", 0.07, energy_per_atom=wrong),
+    ]
+    page = make(odd, tmp_path)
+    assert not re.search(r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", page.sections["ranked"])
+    assert ranked(odd)[-1]["document_id"] == odd[0]["document_id"]  # like one without a hull
 
 
 def test_running_campaign_and_no_hull(tmp_path: Path) -> None:
