@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, Response, job
-from pymatgen.core import Structure
 
+from matris.files.stored_objects import decode_structure
 from matris.flows.campaign.stages import CHUNK_SIZES, stage_maker
 from matris.flows.campaign.survivors import equal_results
 from matris.makers.batch_relax import BatchRelaxMaker  # noqa: TC001 - jobflow reads the annotation
@@ -15,6 +15,9 @@ from matris.stores.documents.documents import document_id
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import load_references
 from matris.stores.report.outcomes import ranked
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 MAX_RANKED = 1000
 """Maximum number of candidates in the ranking of one flow; the store has the documents of all."""
@@ -148,7 +151,7 @@ def _relaxed(
     }
     relaxed = {document["document_id"]: by_candidate.get(document["candidate_id"]) for document in documents}
     return {
-        identity: Structure.from_dict(content) if isinstance(content, dict) else content
+        identity: decode_structure(content) if isinstance(content, dict) else content
         for identity, content in relaxed.items()
     }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pymatgen.core.structure import Structure  # noqa: TC002 - pydantic needs it
 
+from matris.errors import StoreError
+from matris.files.stored_objects import UnknownClassError, decode_structure
 from matris.structures import content_id
 
 ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
@@ -22,6 +24,14 @@ COMPETING_PROTOTYPE_SOURCE = "competing prototype"
 
 REFERENCE_SOURCES = frozenset({ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, COMPETING_PROTOTYPE_SOURCE})
 """Sources of structures that compete on hulls but are not candidates of the campaign."""
+
+
+def _decoded(value: Any) -> Any:
+    """Decode the dictionary form of a structure; pydantic would import any class that it names."""
+    try:
+        return decode_structure(value) if isinstance(value, dict) else value
+    except UnknownClassError as error:  # no value that pydantic may report as one of several problems
+        raise StoreError(str(error)) from None
 
 
 class Candidate(BaseModel):
@@ -42,7 +52,9 @@ class Candidate(BaseModel):
     """
 
     candidate_id: str = Field(description="Hash of the content; equal inputs have equal ids on all machines.")
-    structure: Structure | None = Field(default=None, description="Input structure; None if it cannot be read.")
+    structure: Annotated[Structure | None, BeforeValidator(_decoded)] = Field(
+        default=None, description="Input structure; None if it cannot be read."
+    )
     source: str = Field(description="File that the input came from, or the name of a generator.")
     provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
     error: str | None = Field(default=None, description="Why there is no structure.")
