@@ -179,7 +179,9 @@ class CandidateStore:
         marks = self.chunks.query({"error": {"$ne": None}})
         return {mark["chunk_id"]: mark["error"] for mark in marks}
 
-    def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
+    def add_dropped(
+        self, documents: Iterable[CandidateDocument], structures: Mapping[str, Structure] | None = None
+    ) -> None:
         """
         Store documents of candidates that were dropped without a calculation.
 
@@ -190,7 +192,15 @@ class CandidateStore:
         ----------
         documents
             Documents made by `matris.stores.documents.documents.make_dropped`.
+        structures
+            Input structures to keep, by document id: of candidates that may yet be computed.
         """
+        arrays = [
+            {"document_id": identity, "initial_structure": structure.as_dict()}
+            for identity, structure in (structures or {}).items()
+        ]
+        for kept in batched(arrays, _BATCH):
+            add_missing(self.data, kept)
         for batch in batched(documents, _BATCH):
             by_id = {document.document_id: document.model_dump() for document in batch}
             stored = self.docs.query(

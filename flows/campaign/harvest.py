@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matris.flows.campaign.chunks import drop_candidates, kept_candidates
-from matris.flows.campaign.stages import RELAX
+from matris.flows.campaign.stages import CHUNK_FAILED, RELAX
 from matris.flows.campaign.survivors import UNFINISHED
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import document_id, make_dropped
@@ -36,7 +36,7 @@ def harvest(campaign: Campaign, only: Collection[str] | None = None) -> None:
 def record_given_up(campaign: Campaign) -> None:
     """Mark the candidates of chunks that were given up as failed, with the reason; another run tries them again."""
     for item in campaign.queue.given_up(campaign.name):
-        stage, reason = item["stage"], f"the job of its chunk failed: {item['error']}"
+        stage, reason = item["stage"], f"{CHUNK_FAILED}: {item['error']}"
         if stage == RELAX:
             candidates = map(Candidate.model_validate, kept_candidates(campaign.job_store, item["work_id"]))
             campaign.store.add_dropped(

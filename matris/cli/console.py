@@ -207,7 +207,9 @@ class CampaignProgress:
             self.known = event["known"]
             self._bar.update(self._task("relax"), total=event["queued"])
         elif what == "stage":
-            self._bar.update(self._task(event["stage"]), total=event["n"])
+            task = self._task(event["stage"])
+            before = self._bar.tasks[task].total or 0 if event["stage"] == "relax" else 0  # twins of failed candidates
+            self._bar.update(task, total=before + event["n"])
         elif what == "candidate":
             self._lost += event["state"] != "converged"
             lost = f"[red]{self._lost} lost[/red]" if self._lost else ""
