@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -208,8 +209,12 @@ class Campaign:
         self.keep(reference_systems=sorted(wanted))
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
-        """Make the Maker of a chunk's job, with a journal in the chunk's own folder."""
-        return stage_maker(stage, self.maker, self.journal(work_id), device)
+        """
+        Make the Maker of a chunk's job on this machine, with a journal in the chunk's own folder.
+
+        The job does not stop if its first candidates fail alike: the runner watches all chunks together.
+        """
+        return stage_maker(stage, replace(self.maker, keep_going=True), self.journal(work_id), device)
 
     def journal(self, work_id: str) -> Path:
         """Return the folder for the journal of a chunk's job, which keeps finished results."""

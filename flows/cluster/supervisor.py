@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from matris.flows.campaign.turns import turn
 from matris.flows.cluster.check_results import last_line
 from matris.flows.cluster.submission import LOST, STOPPED, Cluster, Submission, job_id
 from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
+from matris.makers.failing_alike import FailedAlikeError
 from matris.stores.database.jobstore import PROJECT
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def resume(campaign: Campaign, watch: Watch = lambda _: None) -> bool:
         If the campaign was not submitted.
     """
     submission = submitted_to(campaign)
-    campaign.keep(cancelled=False)
+    campaign.keep(cancelled=False, stopped=None)
     campaign.queue.revive(campaign.name)
     with Cluster(submission) as cluster:
         return supervise(campaign, cluster, watch)
@@ -204,7 +206,8 @@ def _submit_waiting(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
     while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
         device = campaign.maker.device or cluster.device(name)
-        maker = stage_maker(item.stage, campaign.maker, cluster.journal(name), device)
+        relax_maker = replace(campaign.maker, keep_going=campaign.maker.keep_going or _failed_alike(item.error))
+        maker = stage_maker(item.stage, relax_maker, cluster.journal(name), device)
         careful = item.deaths >= CHUNK_DEATHS
         chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
         supervision = supervise_campaign(chunk.output, submission.project, campaign.name)
@@ -245,10 +248,26 @@ def _return_lost(campaign: Campaign, item: WorkItem, document: Mapping[str, Any]
     error = document.get("error") or (document.get("remote") or {}).get("error") or ""
     died = document["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
     reason = last_line(error) or document["state"]
+    if _failed_alike(reason) and not _has_results(campaign):
+        campaign.queue.give_back(item)
+        campaign.keep(stopped=reason.partition(": ")[2], cancelled=True)  # resumed by the user
+        return
     if item.attempts >= (LOSSES if died else MAX_ATTEMPTS):
         campaign.queue.give_up(item, reason)
     else:
         campaign.queue.give_back(item, reason, died=died)
+
+
+def _failed_alike(error: str | None) -> bool:
+    """Whether a job stopped because its first candidates failed for one reason."""
+    return FailedAlikeError.__name__ in (error or "").partition(": ")[0]
+
+
+def _has_results(campaign: Campaign) -> bool:
+    """Whether a job computed a candidate, so that the failures of others are their own: they are all computed."""
+    sha256, digest = campaign.origin
+    criteria = {"checkpoint.sha256": sha256, "settings.digest": digest, "state": {"$in": ["converged", "max_steps"]}}
+    return campaign.store.docs.query_one(criteria, properties=["state"]) is not None
 
 
 def _times(document: Mapping[str, Any]) -> dict[str, Any]:

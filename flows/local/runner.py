@@ -20,7 +20,7 @@ from matris.errors import MatrisError
 from matris.flows.campaign.harvest import harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
-from matris.flows.local.first_failures import FailedAlikeError, FirstFailures, forget_chunks
+from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
 from matris.flows.local.worker import work
 from matris.makers.decoding import environment_for
 
@@ -69,7 +69,7 @@ def run(
         `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
     keep_going
         Whether to go on if the first candidates all fail for one reason
-        (`matris.flows.local.first_failures.FAILED_ALIKE` of them).
+        (`matris.makers.failing_alike.FAILED_ALIKE` of them).
 
     Raises
     ------
@@ -104,7 +104,7 @@ def run(
 
     try:
         _run(campaign, candidates, devices, see)
-    except FailedAlikeError as stop:
+    except RunStopped as stop:
         forget_chunks(campaign, first.chunks)
         campaign.keep(stopped=str(stop), reading=False)
         raise MatrisError(str(stop)) from None

@@ -166,6 +166,7 @@ def screen(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
             potential: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
+            potential["keep_going"] = keep_going
             maker = BatchRelaxMaker(**potential, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,

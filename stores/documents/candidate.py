@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field
 from pymatgen.core.structure import Structure  # noqa: TC002 - pydantic needs it
 
 from matris.errors import StoreError
 from matris.files.stored_objects import UnknownClassError, decode_structure
-from matris.structures import content_id
+from matris.structures import content_id, problem_with
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
 """`Candidate.source` of the reference crystal of an element."""
@@ -96,3 +99,26 @@ class Candidate(BaseModel):
         name = f"{Path(source).name} {sorted(provenance.items())}"
         digest = hashlib.sha256(content + b"\0" + name.encode()).hexdigest()[:20]
         return cls(candidate_id=digest, source=source, provenance=provenance, error=error)
+
+    def problem(self, elements: Collection[str] | None = None) -> str | None:
+        """
+        State why the candidate cannot be computed.
+
+        Parameters
+        ----------
+        elements
+            Elements that the potential knows. Default: all.
+
+        Returns
+        -------
+        str or None
+            Its error, or what `matris.structures.problem_with` finds; None if there is no problem.
+
+        Examples
+        --------
+        >>> Candidate.unreadable("empty.cif", "the file is empty", b"").problem()
+        'the file is empty'
+        """
+        if self.structure is None:
+            return self.error or "no structure"
+        return self.error or problem_with(self.structure, elements)
