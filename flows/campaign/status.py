@@ -163,7 +163,7 @@ def status(
         dropped=intake.get("dropped") or {},
         stages=stages,
         lost=lost,
-        broken=sorted({item.get("error") or "unknown reason" for item in all_items if item["state"] == BROKEN}),
+        broken=sorted({item.get("error") or "no reason is known" for item in all_items if item["state"] == BROKEN}),
         deaths=sum(item.get("deaths") or 0 for item in all_items),
         cluster=f"{', '.join(submission['workers'])} of project {submission['project']}" if submission else "",
         jobs=dict(job_states),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, OnMissing, job
@@ -25,8 +26,9 @@ from matris.makers.failing_alike import FailedAlikeError
 from matris.stores.database.jobstore import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from matris.flows.campaign.events import Watch
     from matris.flows.queue.queue import WorkItem
     from matris.stores.documents.candidate import Candidate
 
@@ -36,8 +38,6 @@ LOSSES = 6
 _TURN = "supervision"
 _PRIORITY = 10  # of supervising jobs, above that of chunk jobs
 _KILLED = "The output file"  # start of jobflow-remote's error for a job that left no answer
-
-type Watch = Callable[[dict[str, Any]], None]
 
 
 def submit(
@@ -59,11 +59,20 @@ def submit(
     watch
         Function that is called with every event: ``{"event": "read", …}`` with the counts of
         `matris.flows.campaign.intake.Intake`, and ``{"event": "submitted", "stage": …, "n": …}``.
+
+    Raises
+    ------
+    MatrisError
+        If the campaign is new and there are no candidates.
     """
+    candidates = iter(candidates)
+    first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
+    if not first and not campaign.record():
+        raise MatrisError(f"there are no candidates for the campaign {campaign.title!r}: nothing was submitted")
     campaign.keep(submission=submission.to_dict(), cancelled=False)
     campaign.queue.revive(campaign.name)
     with Cluster(submission) as cluster:
-        for counts in take_in(campaign, candidates):
+        for counts in take_in(campaign, chain(first, candidates)):
             watch({"event": "read", **counts.to_dict()})
             with turn(campaign, _TURN):
                 _submit_waiting(campaign, cluster, watch)

@@ -25,9 +25,10 @@ from matris.flows.local.worker import work
 from matris.makers.decoding import environment_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from matris.flows.campaign.campaign import Campaign
+    from matris.flows.campaign.events import Watch
     from matris.stores.documents.candidate import Candidate
 
 MAX_FAILED_STARTS = 3
@@ -36,8 +37,6 @@ MAX_FAILED_STARTS = 3
 _WORKER = "from matris.flows.local.worker import main; main()"
 _GRACE = 20.0  # seconds for a process that is told to stop to give its chunk back
 _POLL_INTERVAL = 1.0  # seconds between looks at the queue
-
-type Watch = Callable[[dict[str, Any]], None]
 
 
 def run(
@@ -64,9 +63,9 @@ def run(
         Devices, with one worker process each; a device may be named twice. None is the device of the campaign's Maker.
         Without devices, the calling process computes, and a candidate that kills its process ends the run.
     watch
-        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …}``, ``"took"``,
-        ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
-        `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
+        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …,
+        "is_reference": …}``, ``"took"``, ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}``
+        with the counts of `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
     keep_going
         Whether to go on if the first candidates all fail for one reason
         (`matris.makers.failing_alike.FAILED_ALIKE` of them).

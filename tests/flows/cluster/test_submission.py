@@ -584,3 +584,17 @@ def test_a_campaign_whose_first_job_fails_alike_stops(tiny_checkpoint: Path, tmp
     assert not campaign.record()["cancelled"]
     items = [item for item in campaign.queue.items(campaign.name) if item["error"]]
     assert [supervisor._failed_alike(item["error"]) for item in items] == [True]  # all of it is computed next time
+
+
+def test_a_source_that_gives_nothing_leaves_no_campaign(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def breaks() -> Iterator[Candidate]:
+        raise MatrisError("no such folder")
+        yield
+
+    campaign = Campaign(tmp_path / "store", maker(tiny_checkpoint), title="empty")
+    for candidates_of_it, message in (([], "no candidates for the campaign 'empty'"), (breaks(), "no such folder")):
+        with pytest.raises(MatrisError, match=message):
+            supervisor.submit(campaign, candidates_of_it, Submission("hull"))
+    assert campaign.record() == {}
+    with pytest.raises(StoreError):
+        read_status(campaign.location)

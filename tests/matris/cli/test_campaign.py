@@ -10,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from matris.cli import app
+from matris.cli.console import CampaignProgress
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
@@ -146,3 +147,13 @@ def test_a_source_that_fails_at_once_leaves_no_campaign(tiny_checkpoint: Path, t
     with pytest.raises(MatrisError, match="no such source"):
         run(campaign, broken(), ())
     assert campaign.record() == {}
+
+
+def test_references_are_not_counted_as_lost():
+    progress = CampaignProgress()
+    for state, is_reference in (("failed", True), ("max_steps", True), ("failed", False), ("converged", False)):
+        progress.watch({"event": "candidate", "state": state, "error": None, "is_reference": is_reference})
+    progress.watch({"event": "read", "known": 0, "queued": 4})
+    progress.watch({"event": "stage", "stage": "relax", "n": 2})
+    (task,) = progress._bar.tasks
+    assert (task.completed, task.total, task.fields["lost"]) == (4, 6, "[red]1 lost[/red]")
