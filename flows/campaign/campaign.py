@@ -291,6 +291,7 @@ class Campaign:
         Path
             Path of the page.
         """
+        from matris.flows.campaign.competing import REMARK_FIELDS, hull_remarks
         from matris.stores.report import FIELDS, Report, reference_points, write_report
         from matris.stores.report.discovery import COMPARED, discovery  # loads plotting libraries
 
@@ -304,6 +305,7 @@ class Campaign:
                 window=self.funnel.window if self.funnel.hull else None,
                 reference_points=None if self.references is None else reference_points(self.references.entries),
                 phonons=self._phonons,
+                remarks=hull_remarks(self.documents(REMARK_FIELDS), self.references) if self.funnel.hull else (),
                 discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
             ),
             directory,

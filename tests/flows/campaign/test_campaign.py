@@ -271,3 +271,12 @@ def test_the_twin_of_a_failed_crystal_does_not_vanish(
             assert one.store.query(state="duplicate").where('error contains "representative failed"').count() == 2
     computed = [event for event in events if event["event"] == "candidate"]
     assert len(computed) == (2 if error.startswith("out of memory") else 1)
+
+
+def test_the_report_says_which_hull_it_is(campaign: Callable[..., Campaign], candidates: list[Candidate]) -> None:
+    one = campaign(Funnel(sanity=False, duplicates=False, complete_hull=False, window=1e9))
+    run(one, candidates[:2], ())
+    page = one.report(one.location / "report").read_text()
+    assert "Hull: the candidates of this campaign and their elements, by the same checkpoint" in page
+    assert "No compound of another composition competes in" in page
+    assert "only the elements compete" in page
