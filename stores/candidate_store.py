@@ -9,7 +9,7 @@ from maggma.stores import MemoryStore
 
 from matris.errors import StoreError
 from matris.files.stored_objects import decode_structure
-from matris.stores.builder import Built, Collections, build
+from matris.stores.builder import Built, Collections, build, incomplete_outputs
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.documents.documents import SCHEMA_VERSION, utc_now
@@ -178,6 +178,10 @@ class CandidateStore:
         """Job outputs that could not be unwound, each with the reason."""
         marks = self.chunks.query({"error": {"$ne": None}})
         return {mark["chunk_id"]: mark["error"] for mark in marks}
+
+    def incomplete(self) -> dict[str, int]:
+        """Find job outputs whose arrays are missing, see `matris.stores.builder.incomplete_outputs`."""
+        return incomplete_outputs(self.chunks)
 
     def add_dropped(
         self, documents: Iterable[CandidateDocument], structures: Mapping[str, Structure] | None = None

@@ -17,6 +17,7 @@ from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.decoding import decode_maker
+from matris.stores.builder import incomplete_remark
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import (
     DEFAULT_FOLDER,
@@ -295,6 +296,9 @@ class Campaign:
         from matris.stores.report import FIELDS, Report, reference_points, write_report
         from matris.stores.report.discovery import COMPARED, discovery  # loads plotting libraries
 
+        remarks = hull_remarks(self.documents(REMARK_FIELDS), self.references) if self.funnel.hull else []
+        if incomplete := incomplete_remark(self.store.incomplete()):
+            remarks.append(incomplete)
         return write_report(
             Report(
                 self.documents(FIELDS),
@@ -305,7 +309,7 @@ class Campaign:
                 window=self.funnel.window if self.funnel.hull else None,
                 reference_points=None if self.references is None else reference_points(self.references.entries),
                 phonons=self._phonons,
-                remarks=hull_remarks(self.documents(REMARK_FIELDS), self.references) if self.funnel.hull else (),
+                remarks=remarks,
                 discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
             ),
             directory,

@@ -13,7 +13,7 @@ from jobflow_remote import set_run_config
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.chunks import chunk_reference
-from matris.flows.campaign.harvest import harvest, record_given_up
+from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.poison import CHUNK_DEATHS
 from matris.flows.campaign.stages import stage_maker
@@ -71,6 +71,7 @@ def submit(
         raise MatrisError(f"there are no candidates for the campaign {campaign.title!r}: nothing was submitted")
     campaign.keep(submission=submission.to_dict(), cancelled=False)
     campaign.queue.revive(campaign.name)
+    forget_incomplete(campaign)
     with Cluster(submission) as cluster:
         for counts in take_in(campaign, chain(first, candidates)):
             watch({"event": "read", **counts.to_dict()})

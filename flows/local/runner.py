@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
-from matris.flows.campaign.harvest import harvest, record_given_up
+from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
 from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
@@ -113,6 +113,7 @@ def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[
     """Run a campaign to its end, with the worker processes or in this process."""
     campaign.queue.revive(campaign.name)
     harvest(campaign)
+    forget_incomplete(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})

@@ -14,6 +14,7 @@ from matris.cli.console import CampaignProgress
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.harvest import harvest
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.documents.candidate import Candidate
@@ -157,3 +158,32 @@ def test_references_are_not_counted_as_lost():
     progress.watch({"event": "stage", "stage": "relax", "n": 2})
     (task,) = progress._bar.tasks
     assert (task.completed, task.total, task.fields["lost"]) == (4, 6, "[red]1 lost[/red]")
+
+
+def test_results_that_lack_are_told_and_computed_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+
+    def opened() -> Campaign:
+        return Campaign(tmp_path, maker, Funnel(sanity=False, hull=False), title="Lacking")
+
+    candidates = [Candidate.from_structure(rock_salt(4.2, metal), f"{metal}O.cif") for metal in ("Mg", "Fe")]
+    campaign = opened()
+    run(campaign, candidates, ())
+    arrays = campaign.job_store.additional_stores["data"]
+    for kept in (arrays, campaign.store.docs, campaign.store.data, campaign.store.chunks):
+        kept.remove_docs({})  # as if the job had been killed before it stored its arrays
+    told = "Results of 2 candidates lack: the arrays of 1 job outputs are not in the store"
+    assert told not in invoke("status", "--store", tmp_path).output
+    harvest(campaign)
+    status = invoke("status", "--store", tmp_path)
+    assert told in " ".join(status.output.split())
+    for command in (["query"], ["report", "--output", tmp_path / "page"]):
+        done = invoke(*command, "--store", tmp_path)
+        assert done.exit_code == 0, done.output
+        assert told in done.stderr
+    assert told in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    again = opened()
+    run(again, candidates, ())
+    assert again.store.incomplete() == {}
+    assert {d["source"]: bool(d["job_uuid"]) for d in again.documents()} == {"MgO.cif": True, "FeO.cif": True}
+    assert "lack" not in invoke("query", "--store", tmp_path).output
