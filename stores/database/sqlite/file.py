@@ -42,7 +42,7 @@ REMEDIES = {
 }
 
 
-_CONNECTION: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+_CONNECTION: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
 _BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 
@@ -103,7 +103,7 @@ class SQLiteFile:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             if self.is_read_only:
                 return self._open_to_read()
-            db = sqlite3.connect(self.path, **_CONNECTION)
+            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, **_CONNECTION)
             try:
                 _prepare(db, self.path, "DELETE" if on_network else "WAL")
             except BaseException:
@@ -121,7 +121,7 @@ class SQLiteFile:
         state = _state(self.path)
         has_log = Path(f"{self.path}-wal").exists() and Path(f"{self.path}-wal").stat().st_size > 0
         address = f"{Path(self.path).as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-        db = sqlite3.connect(address, uri=True, **_CONNECTION)
+        db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, **_CONNECTION)
         try:
             db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             _check_format(db, self.path)
