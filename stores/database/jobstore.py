@@ -97,6 +97,46 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     return store
 
 
+def read_output(job_store: JobStore, uuid: str) -> Any:
+    """
+    Read the last output of a job with its arrays, as it is stored.
+
+    `jobflow.JobStore.get_output` decodes an output that holds a reference to another one, and may then import any class
+    that the output names.
+
+    Parameters
+    ----------
+    job_store
+        Connected job store.
+    uuid
+        Id of the job.
+
+    Raises
+    ------
+    StoreError
+        If the store has no output of the job, or lacks its arrays.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from jobflow import job, run_locally
+    >>> with TemporaryDirectory() as folder:
+    ...     store = open_job_store(folder)
+    ...     double = job(lambda x: {"twice": 2 * x})(21)
+    ...     _ = run_locally(double, store=store, log=False)
+    ...     print(read_output(store, double.uuid))
+    ...     store.close()
+    {'twice': 42}
+    """
+    try:
+        result = job_store.query_one({"uuid": uuid}, properties=["output"], sort={"index": -1}, load=True)
+    except KeyError as error:  # jobflow stores the arrays last
+        raise StoreError(f"the job store lacks the arrays of job {uuid}: run the job again") from error
+    if result is None:
+        raise StoreError(f"the job store has no output of job {uuid}: run the job again")
+    return result["output"]
+
+
 def chosen_location(location: str | Path | None = None) -> str | Path | None:
     """
     Return a given location, or the one in the environment variable ``MATRIS_STORE``, or None.

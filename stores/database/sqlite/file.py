@@ -46,7 +46,7 @@ REMEDIES = {
 }
 
 
-_CONNECTION: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+_CONNECTION: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
 _BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 
@@ -109,7 +109,7 @@ class SQLiteFile:
             if self.is_read_only:
                 return self._open_to_read()
             has_log = _log(self.path).exists()
-            db = sqlite3.connect(self.path, **_CONNECTION)
+            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, **_CONNECTION)
             try:
                 _prepare(db, self.path, "DELETE" if on_network else "WAL")
                 if _lacks_its_log(db, self.path, has_log=has_log):  # a process ended while it marked the file
@@ -130,7 +130,7 @@ class SQLiteFile:
         log = _log(self.path)
         has_log = log.exists() and log.stat().st_size > 0
         address = f"{Path(self.path).as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-        db = sqlite3.connect(address, uri=True, **_CONNECTION)
+        db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, **_CONNECTION)
         try:
             db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             _check_format(db, self.path)

@@ -124,6 +124,25 @@ def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> 
     assert "training data" not in page.sections["funnel"]  # nobody knows
 
 
+def test_remarks_on_the_hull_and_unreliable_results_are_shown(page: Page, tmp_path: Path) -> None:
+    unreliable = {"is_reliable": False, "warnings": ["the residual is <12> GPa"], "bulk_modulus": 90.0}
+    documents = [
+        document(1, "Li2O", 0.0, only_elements_compete=True, hull_lacks=["Li-O"], elastic=unreliable),
+        document(2, "FeO", 0.05, correction_state="undecided", hull_lacks=[f"Fe-{n}" for n in "OSCN"]),
+        document(3, "LiFeO2", 0.06, only_elements_compete=False, hull_lacks=[], elastic={"is_reliable": True}),
+    ]
+    report = Report(iter(documents), lambda _: structure("FeO"), {"key": "tiny"}, remarks=["Hull: <mine> & theirs"])
+    marked = Page(write_report(report, tmp_path))
+    assert "Hull: <mine> & theirs" in marked.sections["hulls"]
+    ranked = marked.sections["ranked"]
+    assert "only the elements compete; no competing compounds in Li–O; elastic: not reliable: " in ranked
+    assert "the residual is <12> GPa" in ranked
+    assert "no competing compounds in Fe–O, Fe–S, Fe–C and 1 more; corrections undecided" in ranked
+    assert ranked.count("reliable") == 1
+    assert "not reliable" in marked.sections["top"]
+    assert "Caution" not in page.sections["ranked"]  # nothing to be careful with
+
+
 def test_crystals_can_be_drawn(page: Page) -> None:
     held = page.data["crystals"]
     assert len(held["crystals"]) == 40
