@@ -211,7 +211,7 @@ def test_properties_join_their_candidates_in_either_order(job_store):
     assert store.build(job_store).n_properties == 1
     run(job_store, FIRST)
     store.build(job_store)
-    thermal = {"temperatures": [200.0, 400.0], "heat_capacities": [40.0, 60.0], "nsites_primitive": 2}
+    thermal = {"temperatures": [200.0, 400.0], "heat_capacities": [20.0, 30.0]}
     compute_properties("p", "phonon", has_imaginary_modes=False, min_frequency=-0.01, **thermal)
     store.build(job_store)
     assert store.build(job_store).n_properties == 0
