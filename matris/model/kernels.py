@@ -121,7 +121,7 @@ def exponent(envelope: torch.Tensor) -> torch.Tensor:
     """
     Compute log2 u, but at least −64: what an envelope u adds to a logit x where the largest weight u·2ˣ is sought.
 
-    A softmax divides the weights of a segment by the largest of them, or by 1 if that is larger. If u were ignored there,
+    A softmax divides the weights of a segment by the largest of them, or by 1 if that is larger. If u were ignored,
     an edge without weight, u = 0, and with a large logit would divide all other weights to zero. If log2 u were not
     limited, the quotient 2ˣ, which is the gradient of u, could overflow.
     """

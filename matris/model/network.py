@@ -148,7 +148,8 @@ class Attention(nn.Module):
         logits: list[torch.Tensor] = []
         if chunks is None or chunks.kept >= 1:  # otherwise logits are recomputed, which is cheaper than keeping them
             logits += map_rows(self.logits_of, [edge], [], [], chunks)
-        scale = [] if envelope is None else [envelope[:, None]]
+        # where an envelope is zero so is its slope, and its gradient, which may overflow, must not be read
+        scale = [] if envelope is None else [torch.where(envelope > 0, envelope, 0)[:, None]]
         exponents = [] if envelope is None else [kernels.exponent(envelope)[:, None]]
 
         def weight(x: torch.Tensor, *exponent: torch.Tensor) -> tuple[torch.Tensor]:
