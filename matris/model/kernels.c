@@ -247,8 +247,8 @@ static void largest(long threads, long rows, long copies, long stride, long widt
       in l = logits + 2 * r * width, s = l + width;
       float *a = at_target + target[at] * width, *b = at_source + source[at] * width, more = exponent ? exponent[r] : 0.0f;
       EACH(i, from, to) {
-        V(a + i) = larger(C(l + i) + more, C(a + i));
-        V(b + i) = larger(C(s + i) + more, C(b + i));
+        V(a + i) = larger(exponent ? C(l + i) + more : C(l + i), C(a + i));
+        V(b + i) = larger(exponent ? C(s + i) + more : C(s + i), C(b + i));
       }
     }
   }
@@ -270,7 +270,8 @@ static void attend(long threads, long rows, long copies, long stride, long width
       float *ts = target_sum + t, *tn = target_norm + t, *ss = source_sum + s, *sn = source_norm + s;
       float *x = new_edge + r * width, part = 1.0f / copies, u = envelope ? envelope[r] : 1.0f;
       EACH(i, from, to) {
-        vector wt = u * power(C(by_target + i) - C(pt + i)), ws = u * power(C(by_source + i) - C(ps + i));
+        vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        if (envelope) wt *= u, ws *= u;
         V(ts + i) += wt * C(m + i);
         V(tn + i) += wt;
         V(ss + i) += ws * C(m + i);
@@ -297,7 +298,8 @@ static void attend_backward(long threads, long rows, long copies, long stride, l
       float *g = g_message + k * width, *gt = g_logits + 2 * r * width, *gs = gt + width, part = 1.0f / copies;
       float u = envelope ? envelope[r] : 1.0f;
       EACH(i, from, to) {
-        vector wt = u * power(C(by_target + i) - C(pt + i)), ws = u * power(C(by_source + i) - C(ps + i));
+        vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        if (envelope) wt *= u, ws *= u;
         vector to_target = wt * (C(m + i) * C(ts + i) + C(tn + i)), to_source = ws * (C(m + i) * C(ss + i) + C(sn + i));
         V(g + i) = part * C(ge + i) + wt * C(ts + i) + ws * C(ss + i);
         V(gt + i) = j == 0 ? to_target : C(gt + i) + to_target;
