@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, Response, job
-from pymatgen.core import Structure
 
-from matris.flows.campaign.stages import CHUNK_SIZES, stage_maker
+from matris.files.stored_objects import decode_structure
+from matris.flows.campaign.stages import CHUNK_FAILED, CHUNK_SIZES, stage_maker
 from matris.flows.campaign.survivors import equal_results
 from matris.makers.batch_relax import BatchRelaxMaker  # noqa: TC001 - jobflow reads the annotation
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 from matris.stores.documents.documents import document_id
 from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import load_references
-from matris.stores.report.outcomes import ranked
+from matris.stores.report.outcomes import ranked, reason
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 MAX_RANKED = 1000
 """Maximum number of candidates in the ranking of one flow; the store has the documents of all."""
@@ -65,8 +68,9 @@ def rank_candidates(
     dict
         ``hull_type`` and ``hull_reference``; ``counts``, the number of candidates by state, where duplicates have the
         state ``duplicate`` and references do not count; ``duplicates``, the candidate id of lowest energy by that of
-        each duplicate; ``missing_chunks``, the number of failed chunks; ``ranking``, a list of the best `MAX_RANKED`
-        candidates; ``survivors``, the candidate ids in the window.
+        each duplicate; ``failed_duplicates``, for each dropped candidate whose representative failed, the reason;
+        ``missing_chunks``, the number of failed chunks; ``ranking``, a list of the best `MAX_RANKED` candidates;
+        ``survivors``, the candidate ids in the window.
 
     Raises
     ------
@@ -87,11 +91,15 @@ def rank_candidates(
     ranking = ranked(placed)
     states = ["duplicate" if d["duplicate_of"] else d["state"] for d in placed if d["source"] not in REFERENCE_SOURCES]
     states += ["duplicate"] * len(dropped or {})
+    failed = {d["candidate_id"]: reason(d) for d in placed if d["state"] != "converged"}
+    computed = {d["candidate_id"] for d in placed}
+    failed |= {first: CHUNK_FAILED for first in (dropped or {}).values() if first not in computed}
     return {
         "hull_type": placed[0]["hull_type"] if placed else None,
         "hull_reference": placed[0]["hull_reference"] if placed else None,
         "counts": {state: states.count(state) for state in sorted(set(states))},
         "duplicates": {**(dropped or {}), **duplicates},
+        "failed_duplicates": {name: failed[first] for name, first in (dropped or {}).items() if first in failed},
         "missing_chunks": sum(chunk is None for chunk in records),
         "ranking": [{name: document[name] for name in _RANKING_FIELDS} for document in ranking[:MAX_RANKED]],
         "survivors": [
@@ -148,7 +156,7 @@ def _relaxed(
     }
     relaxed = {document["document_id"]: by_candidate.get(document["candidate_id"]) for document in documents}
     return {
-        identity: Structure.from_dict(content) if isinstance(content, dict) else content
+        identity: decode_structure(content) if isinstance(content, dict) else content
         for identity, content in relaxed.items()
     }
 

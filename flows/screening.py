@@ -14,7 +14,6 @@ from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch import as_candidate
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.same_crystal import SameCrystals
-from matris.structures import problem_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +139,7 @@ def without_duplicates(candidates: Iterable[Candidate]) -> tuple[list[Candidate]
         name, structure = candidate.candidate_id, candidate.structure
         if name in kept or name in dropped:
             continue
-        if structure is None or candidate.error is not None or problem_with(structure) is not None:
+        if structure is None or candidate.problem() is not None:
             kept[name] = candidate  # its job says why it cannot be computed
         elif (first := crystals.first_like(name, structure)) is not None:
             dropped[name] = first
@@ -167,7 +166,7 @@ def with_elements(candidates: Iterable[Candidate]) -> list[Candidate]:
     elements = {
         symbol
         for candidate in listed
-        if candidate.structure is not None and problem_with(candidate.structure) is None
+        if candidate.structure is not None and candidate.problem() is None
         for symbol in candidate.structure.composition.chemical_system_set
     }
     ids = {candidate.candidate_id for candidate in listed}

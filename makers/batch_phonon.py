@@ -141,7 +141,6 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             "masses": unusual_masses(record.structure),
             "linearity": record.linearity
             and {**asdict(record.linearity), "disagreement": record.linearity.disagreement},
-            "mole_of": "atoms",
             "unstable_mode": _mode(results.unstable_mode, energy),
             "supercell_matrix": phonopy.supercell_matrix.tolist(),
             "primitive_matrix": phonopy.primitive_matrix.tolist(),

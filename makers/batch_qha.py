@@ -97,7 +97,6 @@ class BatchQhaMaker(RelaxedPropertyMaker):
         parameters = qha.gruneisen.parameters
         return {
             "masses": unusual_masses(structure),
-            "mole_of": "atoms",
             "volumes": qha.volumes.tolist(),
             "energies": qha.energies.tolist(),
             "bulk_modulus": qha.bulk_modulus,

@@ -14,13 +14,13 @@ from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
 from matris.makers.current_job import SEES_STORE, check_store, own_folder
+from matris.makers.failing_alike import FailedAlikeError, failed_alike, stop_message
 from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.relax import RelaxSettings, journal_file, relax
 from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
-from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from pymatgen.core import Structure
 
@@ -64,6 +64,9 @@ class BatchRelaxMaker(BatchMaker):
         Folder of the journal; by default the folder in which the job runs.
     tags
         Labels kept in the provenance of every candidate.
+    keep_going
+        Whether to compute all candidates even if the first ones all fail for one reason. By default the job then stops
+        with an error, see `matris.makers.failing_alike`.
 
     Examples
     --------
@@ -81,6 +84,7 @@ class BatchRelaxMaker(BatchMaker):
     first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
     tags: list[str] | None = None
+    keep_going: bool = False
 
     @job(data=["structures"], output_schema=ChunkDocument, config=SEES_STORE)
     def make(
@@ -102,6 +106,11 @@ class BatchRelaxMaker(BatchMaker):
         -------
         ChunkDocument
             One record per candidate, in the order given; per-atom arrays go to the additional store ``data``.
+
+        Raises
+        ------
+        FailedAlikeError
+            If the first candidates all fail for one reason. Its results are not kept in the journal.
         """
         check_store()
         started = datetime.now(UTC)
@@ -111,19 +120,23 @@ class BatchRelaxMaker(BatchMaker):
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
         for index, candidate in enumerate(chunk):
-            reason = _rejection(candidate, potential)
-            if reason is None:
+            problem = candidate.problem(potential.elements)
+            if problem is None:
                 accepted.append(index)
             else:
-                results[index] = self._result(candidate, *reason, scale)
+                has_failed = candidate.structure is not None and candidate.error is not None  # in an earlier attempt
+                results[index] = self._result(candidate, "failed" if has_failed else "rejected", problem, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
-        for result, first in self._computed_here(starts, potential):
+        computed = self._computed_here(starts, potential)
+        for result, first in computed:
             index = accepted[result.index]
             small, large = self._result(chunk[index], result.state, result.error, scale, result)
             small.first_steps = first.n_steps if first else None
             results[index] = small, large
             _report(small)
+            if small.state == "failed" and not self.keep_going:
+                self._stop_if_alike([results.get(number) for number in range(len(chunk))], computed, potential)
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
@@ -131,6 +144,29 @@ class BatchRelaxMaker(BatchMaker):
             started=started.isoformat(),
             **provenance(potential),
         )
+
+    def _stop_if_alike(
+        self,
+        results: Sequence[tuple[ChunkRecord, ChunkArrays] | None],
+        computed: Generator[object],
+        potential: Potential,
+    ) -> None:
+        """Stop if the first results all are failures for one reason; another job then computes them again."""
+        error = failed_alike(result and (result[0].state, result[0].error) for result in results)
+        if error is None:
+            return
+        computed.close()  # it holds the journal
+        self._drop_journals(potential)
+        raise FailedAlikeError(
+            stop_message(error, "job", "with `keep_going=True` of the Maker (--keep-going of matris screen)")
+        )
+
+    def _drop_journals(self, potential: Potential) -> None:
+        """Remove the journal, and that of the preceding relaxation."""
+        self.journal(potential).unlink(missing_ok=True)
+        if self.first is not None:
+            first = replace(self.first, journal_dir=self.journal_dir)
+            first._drop_journals(first.potential())  # noqa: SLF001 - of the same kind
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:  # noqa: ARG002
         """Return the final record of a candidate, from its record and that of the preceding relaxation (or None)."""
@@ -170,7 +206,7 @@ class BatchRelaxMaker(BatchMaker):
 
     def _computed_here(
         self, structures: Sequence[Structure], potential: Potential
-    ) -> Iterator[tuple[RelaxRecord, RelaxRecord | None]]:
+    ) -> Generator[tuple[RelaxRecord, RelaxRecord | None]]:
         """Yield as `_computed` does, with a journal of the job's own if another job in the current folder holds it."""
         try:
             yield from self._computed(structures, potential)
@@ -250,6 +286,8 @@ class BatchStaticMaker(BatchRelaxMaker):
         Folder of the journal; by default the folder in which the job runs.
     tags
         Labels kept in the provenance of every candidate.
+    keep_going
+        As for `BatchRelaxMaker`.
 
     Examples
     --------
@@ -272,16 +310,6 @@ class BatchStaticMaker(BatchRelaxMaker):
         if record.state == "failed":
             return record
         return replace(record, state="converged" if first is None else first.state)
-
-
-def _rejection(candidate: Candidate, potential: Potential) -> tuple[State, str] | None:
-    """State and reason of a candidate that is not computed, or None."""
-    if candidate.structure is None:
-        return "rejected", candidate.error or "no structure"
-    if candidate.error is not None:  # an earlier attempt failed
-        return "failed", candidate.error
-    reason = problem_with(candidate.structure, potential.elements)
-    return None if reason is None else ("rejected", reason)
 
 
 def _report(record: ChunkRecord) -> None:

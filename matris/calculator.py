@@ -96,7 +96,10 @@ class MatRISCalculator(Calculator):
         atoms = self.atoms
         _check(atoms, self.potential)
         if "stress" in properties and not atoms.pbc.all():
-            raise PropertyNotImplementedError("stress needs periodicity in three directions")
+            raise PropertyNotImplementedError(
+                f"{atoms.symbols}: stress needs periodicity in three directions; ask for energy and forces only, or "
+                "make it periodic, with enough vacuum that its images are beyond the cutoff"
+            )
         graph = self.potential.graph([Geometry.of(atoms)])
         if graph.n_bonds and float(graph.vectors.norm(dim=1).min()) < 1e-6:  # noqa: PLR2004
             raise StructureError(f"{atoms.symbols}: two atoms are at the same place")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.geometry import complete_cell
-from pymatgen.core import Element, Structure
+from pymatgen.core import DummySpecies, Element, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from scipy.spatial import cKDTree
 
@@ -153,7 +153,10 @@ def _letters(pbc: Iterable[bool]) -> str:
 def _with_isotopes(structure: Structure) -> Structure:
     """Keep the masses of D and T as site properties: pymatgen writes both as H."""
     isotopes = [
-        site.is_ordered and getattr(site.specie, "element", site.specie).name in _ISOTOPES for site in structure
+        site.is_ordered
+        and not isinstance(site.specie, DummySpecies)
+        and getattr(site.specie, "element", site.specie).name in _ISOTOPES
+        for site in structure
     ]
     if not any(isotopes):
         return structure
@@ -211,7 +214,7 @@ def masses_of(structure: Structure) -> NDArray[np.float64]:
     Raises
     ------
     StructureError
-        If a mass is not a positive number.
+        If a mass is not a positive number, or a site holds no element.
 
     Examples
     --------
@@ -225,6 +228,8 @@ def masses_of(structure: Structure) -> NDArray[np.float64]:
     """
     given = [site.properties.get(MASSES) for site in structure]
     for index, mass in enumerate(given):
+        if isinstance(structure[index].specie, DummySpecies):
+            raise StructureError(f"site {index} ({structure[index].species_string}) is no element")
         if mass is not None and not (isinstance(mass, Real) and 0 < float(mass) < np.inf):
             raise StructureError(f"site {index} ({structure[index].specie.symbol}) has the mass {mass}")
     return np.array(
@@ -311,6 +316,8 @@ def problem_with(
     if len(structure) == 0:
         return "empty structure: it has no atoms"
     for index, site in enumerate(structure):
+        if any(isinstance(species, DummySpecies) for species in site.species):
+            return f"site {index} ({site.species_string}) is no element"
         if not site.is_ordered:
             return (
                 f"disordered site {index} ({site.species_string}): order it first, e.g. by pymatgen's transformations"

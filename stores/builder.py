@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matris.stores.documents.documents import CandidateDocument
 
 _BATCH = 200  # documents per write
+_NAMED = 3  # jobs in a sentence
 _COMPARED = ("job_uuid", "computed_at", "state", "energy")  # tell results of a candidate apart
 _SET_LATER = {*HULL_FIELDS, "hulls", "stage", "duplicate_of"}  # by hulls and campaigns, not by this builder
 _PROPERTY_FIELDS = (
@@ -134,6 +135,7 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
             result = job_store.query_one(criteria, load=output_format == CHUNK_FORMAT) or {}
         except KeyError:  # the arrays are missing: jobflow stores them last, and was killed before
             incomplete.append(name)
+            into.chunks.update([_incomplete_mark(job_store, criteria, name)], key="chunk_id")
             continue
         output = result.get("output")
         try:
@@ -157,12 +159,68 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
     return Built(n_chunks, n_documents, n_properties, frozenset(systems), refused, tuple(incomplete))
 
 
+def incomplete_outputs(chunks: Store) -> dict[str, int]:
+    """
+    Find job outputs whose arrays were missing at the last build, so that their candidates have no documents.
+
+    Parameters
+    ----------
+    chunks
+        Connected store of the marks, see `Collections`.
+
+    Returns
+    -------
+    dict
+        Number of candidates of each output, by the id of its job; without jobs that ran again and are unwound.
+    """
+    marks = list(chunks.query({}, properties=["chunk_id", "incomplete"]))
+    names = [(mark["chunk_id"].rpartition("-")[0], mark.get("incomplete")) for mark in marks]
+    unwound = {uuid for uuid, n in names if n is None}
+    return {uuid: n for uuid, n in names if n is not None and uuid not in unwound}
+
+
+def incomplete_remark(incomplete: Mapping[str, int]) -> str | None:
+    """
+    Say which results lack, because the arrays of job outputs are missing.
+
+    Parameters
+    ----------
+    incomplete
+        Number of candidates of each output, by the id of its job, see
+        `matris.stores.candidate_store.CandidateStore.incomplete`.
+
+    Returns
+    -------
+    str or None
+        A sentence; None if nothing lacks.
+
+    Examples
+    --------
+    >>> incomplete_remark({"0c3f": 500})
+    'Results of 500 candidates lack: the arrays of 1 job outputs are not in the store (0c3f), because their jobs ...'
+    """
+    if not incomplete:
+        return None
+    jobs = ", ".join(list(incomplete)[:_NAMED]) + (", …" if len(incomplete) > _NAMED else "")
+    return (
+        f"Results of {sum(incomplete.values())} candidates lack: the arrays of {len(incomplete)} job outputs are not "
+        f"in the store ({jobs}), because their jobs were killed, or keep arrays elsewhere. To compute them again: run "
+        "the same command or jobs again"
+    )
+
+
+def _incomplete_mark(job_store: JobStore, criteria: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Mark an output without its arrays, with the number of its candidates, until a later build unwinds it."""
+    output = (job_store.query_one(criteria, properties=["output.records"], load=False) or {}).get("output") or {}
+    return {"chunk_id": name, "incomplete": len(output.get("records") or ()), "last_updated": utc_now()}
+
+
 def _new_outputs(
     into: Collections, job_store: JobStore, only: Collection[str] | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the jobs whose outputs are not unwound, with the format of each output, in the order of completion."""
-    marks = into.chunks.query({}, properties=["chunk_id", "completed_at"])
-    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks}
+    marks = into.chunks.query({}, properties=["chunk_id", "completed_at", "incomplete"])
+    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks if mark.get("incomplete") is None}
     new = []
     for field_name, output_format in (
         ("output.chunk_format", CHUNK_FORMAT),

@@ -9,7 +9,7 @@ from maggma.stores import MemoryStore
 
 from matris.errors import StoreError
 from matris.files.stored_objects import decode_structure
-from matris.stores.builder import Built, Collections, build
+from matris.stores.builder import Built, Collections, build, incomplete_outputs
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.documents.documents import SCHEMA_VERSION, utc_now
@@ -179,7 +179,13 @@ class CandidateStore:
         marks = self.chunks.query({"error": {"$ne": None}})
         return {mark["chunk_id"]: mark["error"] for mark in marks}
 
-    def add_dropped(self, documents: Iterable[CandidateDocument]) -> None:
+    def incomplete(self) -> dict[str, int]:
+        """Find job outputs whose arrays are missing, see `matris.stores.builder.incomplete_outputs`."""
+        return incomplete_outputs(self.chunks)
+
+    def add_dropped(
+        self, documents: Iterable[CandidateDocument], structures: Mapping[str, Structure] | None = None
+    ) -> None:
         """
         Store documents of candidates that were dropped without a calculation.
 
@@ -190,7 +196,15 @@ class CandidateStore:
         ----------
         documents
             Documents made by `matris.stores.documents.documents.make_dropped`.
+        structures
+            Input structures to keep, by document id: of candidates that may yet be computed.
         """
+        arrays = [
+            {"document_id": identity, "initial_structure": structure.as_dict()}
+            for identity, structure in (structures or {}).items()
+        ]
+        for kept in batched(arrays, _BATCH):
+            add_missing(self.data, kept)
         for batch in batched(documents, _BATCH):
             by_id = {document.document_id: document.model_dump() for document in batch}
             stored = self.docs.query(

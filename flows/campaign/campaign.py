@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.decoding import decode_maker
+from matris.stores.builder import incomplete_remark
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import (
     DEFAULT_FOLDER,
@@ -208,8 +210,12 @@ class Campaign:
         self.keep(reference_systems=sorted(wanted))
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
-        """Make the Maker of a chunk's job, with a journal in the chunk's own folder."""
-        return stage_maker(stage, self.maker, self.journal(work_id), device)
+        """
+        Make the Maker of a chunk's job on this machine, with a journal in the chunk's own folder.
+
+        The job does not stop if its first candidates fail alike: the runner watches all chunks together.
+        """
+        return stage_maker(stage, replace(self.maker, keep_going=True), self.journal(work_id), device)
 
     def journal(self, work_id: str) -> Path:
         """Return the folder for the journal of a chunk's job, which keeps finished results."""
@@ -286,9 +292,13 @@ class Campaign:
         Path
             Path of the page.
         """
+        from matris.flows.campaign.competing import REMARK_FIELDS, hull_remarks
         from matris.stores.report import FIELDS, Report, reference_points, write_report
         from matris.stores.report.discovery import COMPARED, discovery  # loads plotting libraries
 
+        remarks = hull_remarks(self.documents(REMARK_FIELDS), self.references) if self.funnel.hull else []
+        if incomplete := incomplete_remark(self.store.incomplete()):
+            remarks.append(incomplete)
         return write_report(
             Report(
                 self.documents(FIELDS),
@@ -299,6 +309,7 @@ class Campaign:
                 window=self.funnel.window if self.funnel.hull else None,
                 reference_points=None if self.references is None else reference_points(self.references.entries),
                 phonons=self._phonons,
+                remarks=remarks,
                 discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
             ),
             directory,

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 FEW_SYSTEMS = 20
 """Largest number of chemical systems, with their subsystems, that are completed unless a user decides otherwise."""
 
+REMARK_FIELDS = (
+    "state",
+    "source",
+    "formula_pretty",
+    "hull_type",
+    "hull_state",
+    "only_elements_compete",
+    "hull_lacks",
+    "correction_state",
+)
+"""Fields of a candidate document that `hull_remarks` reads."""
+
 _SHOWN = 8  # names in a sentence
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from matris.flows.campaign.chunks import drop_candidates, kept_candidates
-from matris.flows.campaign.stages import RELAX
+from matris.flows.campaign.stages import CHUNK_FAILED, RELAX
 from matris.flows.campaign.survivors import UNFINISHED
+from matris.flows.queue.queue import DONE
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import document_id, make_dropped
 
@@ -36,7 +37,7 @@ def harvest(campaign: Campaign, only: Collection[str] | None = None) -> None:
 def record_given_up(campaign: Campaign) -> None:
     """Mark the candidates of chunks that were given up as failed, with the reason; another run tries them again."""
     for item in campaign.queue.given_up(campaign.name):
-        stage, reason = item["stage"], f"the job of its chunk failed: {item['error']}"
+        stage, reason = item["stage"], f"{CHUNK_FAILED}: {item['error']}"
         if stage == RELAX:
             candidates = map(Candidate.model_validate, kept_candidates(campaign.job_store, item["work_id"]))
             campaign.store.add_dropped(
@@ -53,3 +54,12 @@ def record_given_up(campaign: Campaign) -> None:
         else:
             ids = [document_id(candidate_id, *campaign.origin) for candidate_id in item["payload"]["candidate_ids"]]
             campaign.store.set_fields({identity: {stage: {"state": "failed", "error": reason}} for identity in ids})
+
+
+def forget_incomplete(campaign: Campaign) -> None:
+    """Remove finished chunks from the queue whose outputs lack their arrays: the next intake queues them again."""
+    incomplete = campaign.store.incomplete()
+    if incomplete:
+        done = [item for item in campaign.queue.items(campaign.name) if item["state"] == DONE]
+        jobs = {item["work_id"]: (item.get("payload") or {}).get("job") for item in done}
+        campaign.queue.remove(name for name, job in jobs.items() if incomplete.keys() & {name, job})

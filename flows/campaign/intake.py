@@ -12,6 +12,7 @@ from matris.flows.campaign.chunks import chunked, cost, queue_chunk
 from matris.flows.campaign.competing import competing_prototypes
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
+from matris.flows.campaign.twins import EQUAL
 from matris.flows.sources.known_phases import known_phases
 from matris.flows.sources.prototypes import elemental_references
 from matris.same_crystal import SameCrystals
@@ -21,6 +22,8 @@ from matris.stores.report.outcomes import kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from pymatgen.core import Structure
 
     from matris.flows.campaign.campaign import Campaign
     from matris.stores.documents.candidate import Candidate
@@ -102,6 +105,7 @@ class _Reader:
         self._page: dict[str, str] = {}
         self._n_pages = 0
         self._dropped: list[CandidateDocument] = []
+        self._twins: dict[str, Structure] = {}
         self._duplicates = SameCrystals() if campaign.funnel.duplicates else None
         self._elements: set[str] = set()
         self._systems: set[str] = set()
@@ -184,7 +188,7 @@ class _Reader:
         if self._duplicates is not None:
             first = self._duplicates.first_like(candidate.candidate_id, structure)
             if first is not None and candidate.candidate_id not in self._known:
-                self._drop(candidate, "duplicates", f"equal to candidate {first}", first)
+                self._drop(candidate, "duplicates", f"{EQUAL} {first}", first)
                 return False
         return self._new(candidate)
 
@@ -201,17 +205,18 @@ class _Reader:
             self.counts.drop(stage, reason)
         if candidate.candidate_id in self._known:
             return
-        self._dropped.append(
-            make_dropped(
-                candidate,
-                stage,
-                reason,
-                checkpoint=self.campaign.checkpoint,
-                settings=self.campaign.settings,
-                state="rejected" if duplicate_of is None else "duplicate",
-                duplicate_of=duplicate_of,
-            )
+        document = make_dropped(
+            candidate,
+            stage,
+            reason,
+            checkpoint=self.campaign.checkpoint,
+            settings=self.campaign.settings,
+            state="rejected" if duplicate_of is None else "duplicate",
+            duplicate_of=duplicate_of,
         )
+        self._dropped.append(document)
+        if duplicate_of is not None and candidate.structure is not None:
+            self._twins[document.document_id] = candidate.structure
         if len(self._dropped) >= _WRITE_SIZE:
             self._write_dropped()
 
@@ -230,8 +235,8 @@ class _Reader:
 
     def _write_dropped(self) -> None:
         if self._dropped:
-            self.campaign.store.add_dropped(self._dropped)
-            self._dropped = []
+            self.campaign.store.add_dropped(self._dropped, self._twins)
+            self._dropped, self._twins = [], {}
 
 
 def _queued(campaign: Campaign) -> Iterator[str]:

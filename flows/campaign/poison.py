@@ -32,6 +32,10 @@ out-of-memory killer on behalf of another program.
 """
 
 
+DIED_ALONE = "the process that computed it alone died"
+"""Start of the reason of candidates that killed too many processes."""
+
+
 def mark_poison(candidates: Iterable[Candidate], deaths: Mapping[str, int], limit: int, cause: str) -> list[Candidate]:
     """
     Give an error to candidates that killed too many processes.
@@ -53,7 +57,7 @@ def mark_poison(candidates: Iterable[Candidate], deaths: Mapping[str, int], limi
         All candidates, in the order given.
     """
     return [
-        candidate.model_copy(update={"error": f"the process that computed it alone died {n} times: {cause}"})
+        candidate.model_copy(update={"error": f"{DIED_ALONE} {n} times: {cause}"})
         if (n := deaths.get(candidate.candidate_id, 0)) >= limit and candidate.error is None
         else candidate
         for candidate in candidates

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.queue.queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, WorkQueue
+from matris.stores.builder import incomplete_outputs, incomplete_remark
 from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.report.outcomes import kind, reason
@@ -90,6 +91,8 @@ class Status:
         Number of submitted chunks by the state of their jobs: ``"running"``, ``"queued"``, ``"ended"``, ``"lost"``.
     stopped
         Reason for which the last run stopped early, or None.
+    incomplete
+        Sentence on results that lack because arrays are missing in the store, or None.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Status:
     jobs: Mapping[str, int] = field(default_factory=dict)
     references: int = 0
     stopped: str | None = None
+    incomplete: str | None = None
 
 
 def status(
@@ -163,7 +167,7 @@ def status(
         dropped=intake.get("dropped") or {},
         stages=stages,
         lost=lost,
-        broken=sorted({item.get("error") or "unknown reason" for item in all_items if item["state"] == BROKEN}),
+        broken=sorted({item.get("error") or "no reason is known" for item in all_items if item["state"] == BROKEN}),
         deaths=sum(item.get("deaths") or 0 for item in all_items),
         cluster=f"{', '.join(submission['workers'])} of project {submission['project']}" if submission else "",
         jobs=dict(job_states),
@@ -217,7 +221,8 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
         fields = ["uuid", "state", "start_time"]
         latest_last = job_queue.query({"uuid": {"$in": submitted}}, properties=fields, sort={"index": 1})
         jobs = {job["uuid"]: job for job in latest_last}
-    return status(record, items, lost_reasons(documents, done), jobs)
+    incomplete = incomplete_remark(incomplete_outputs(sibling_store(job_store, "candidate_chunks", "chunk_id")))
+    return replace(status(record, items, lost_reasons(documents, done), jobs), incomplete=incomplete)
 
 
 def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import ENERGY_TOLERANCE, group_equal
 from matris.flows.campaign.chunks import queue_chunk
-from matris.flows.campaign.stages import CHUNK_SIZES
+from matris.flows.campaign.stages import CHUNK_SIZES, RELAX
 from matris.flows.campaign.turns import turn
+from matris.flows.campaign.twins import settle_twins
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def advance(campaign: Campaign) -> dict[str, int]:
         Number of candidates queued, by stage; empty at the end of the campaign.
     """
     with turn(campaign, "ranking"):
+        if campaign.funnel.duplicates and (n := settle_twins(campaign)):
+            return {RELAX: n}
         if campaign.funnel.hull:
             campaign.rank()
         representatives = (

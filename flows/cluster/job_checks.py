@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from matris.flows.cluster.check_results import CheckResult, last_line
+from matris.stores.database.jobstore import read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,7 +71,7 @@ def _job_result(name: str, project: Project, file: Path, info: Any, job_store: A
 
     check, state = f"{name}: job", info.state
     if state is JobState.COMPLETED:
-        return _device_result(check, project.workers[name], file, job_store.get_output(info.uuid, load=True))
+        return _device_result(check, project.workers[name], file, read_output(job_store, info.uuid))
     if state in {JobState.FAILED, JobState.REMOTE_ERROR}:
         reason = last_line(info.error or info.remote.error or "")
         remedy = f"jf -p {project.name} job info {info.db_id}, jf -p {project.name} job queue-out {info.db_id}"

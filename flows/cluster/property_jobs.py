@@ -17,6 +17,7 @@ from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import NOT_SETTINGS
+from matris.stores.database.jobstore import read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +78,7 @@ def submit_properties(
             job, state = _latest_job(cluster, name)
             if state == "COMPLETED":
                 counts["finished"] += len(chunk)
-                output = job_store.get_output(job, load=True)["documents"]
+                output = read_output(job_store, job)["documents"]
                 documents += [{"source": c.source, **document} for c, document in zip(chunk, output, strict=True)]
             elif state is not None:
                 counts["under way"] += len(chunk)

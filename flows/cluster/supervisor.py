@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, OnMissing, job
@@ -11,7 +13,7 @@ from jobflow_remote import set_run_config
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.chunks import chunk_reference
-from matris.flows.campaign.harvest import harvest, record_given_up
+from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.poison import CHUNK_DEATHS
 from matris.flows.campaign.stages import stage_maker
@@ -20,11 +22,13 @@ from matris.flows.campaign.turns import turn
 from matris.flows.cluster.check_results import last_line
 from matris.flows.cluster.submission import LOST, STOPPED, Cluster, Submission, job_id
 from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
+from matris.makers.failing_alike import FailedAlikeError
 from matris.stores.database.jobstore import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from matris.flows.campaign.events import Watch
     from matris.flows.queue.queue import WorkItem
     from matris.stores.documents.candidate import Candidate
 
@@ -34,8 +38,6 @@ LOSSES = 6
 _TURN = "supervision"
 _PRIORITY = 10  # of supervising jobs, above that of chunk jobs
 _KILLED = "The output file"  # start of jobflow-remote's error for a job that left no answer
-
-type Watch = Callable[[dict[str, Any]], None]
 
 
 def submit(
@@ -57,11 +59,21 @@ def submit(
     watch
         Function that is called with every event: ``{"event": "read", …}`` with the counts of
         `matris.flows.campaign.intake.Intake`, and ``{"event": "submitted", "stage": …, "n": …}``.
+
+    Raises
+    ------
+    MatrisError
+        If the campaign is new and there are no candidates.
     """
+    candidates = iter(candidates)
+    first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
+    if not first and not campaign.record():
+        raise MatrisError(f"there are no candidates for the campaign {campaign.title!r}: nothing was submitted")
     campaign.keep(submission=submission.to_dict(), cancelled=False)
     campaign.queue.revive(campaign.name)
+    forget_incomplete(campaign)
     with Cluster(submission) as cluster:
-        for counts in take_in(campaign, candidates):
+        for counts in take_in(campaign, chain(first, candidates)):
             watch({"event": "read", **counts.to_dict()})
             with turn(campaign, _TURN):
                 _submit_waiting(campaign, cluster, watch)
@@ -122,7 +134,7 @@ def resume(campaign: Campaign, watch: Watch = lambda _: None) -> bool:
         If the campaign was not submitted.
     """
     submission = submitted_to(campaign)
-    campaign.keep(cancelled=False)
+    campaign.keep(cancelled=False, stopped=None)
     campaign.queue.revive(campaign.name)
     with Cluster(submission) as cluster:
         return supervise(campaign, cluster, watch)
@@ -204,7 +216,8 @@ def _submit_waiting(campaign: Campaign, cluster: Cluster, watch: Watch) -> None:
     while (item := campaign.queue.submit(campaign.name, job_id)) is not None:
         name = item.work_id
         device = campaign.maker.device or cluster.device(name)
-        maker = stage_maker(item.stage, campaign.maker, cluster.journal(name), device)
+        relax_maker = replace(campaign.maker, keep_going=campaign.maker.keep_going or _failed_alike(item.error))
+        maker = stage_maker(item.stage, relax_maker, cluster.journal(name), device)
         careful = item.deaths >= CHUNK_DEATHS
         chunk = cluster.chunk_job(maker, chunk_reference(name), name, item.payload["job"], careful=careful)
         supervision = supervise_campaign(chunk.output, submission.project, campaign.name)
@@ -245,10 +258,26 @@ def _return_lost(campaign: Campaign, item: WorkItem, document: Mapping[str, Any]
     error = document.get("error") or (document.get("remote") or {}).get("error") or ""
     died = document["state"] == "REMOTE_ERROR" or error.startswith(_KILLED)
     reason = last_line(error) or document["state"]
+    if _failed_alike(reason) and not _has_results(campaign):
+        campaign.queue.give_back(item)
+        campaign.keep(stopped=reason.partition(": ")[2], cancelled=True)  # resumed by the user
+        return
     if item.attempts >= (LOSSES if died else MAX_ATTEMPTS):
         campaign.queue.give_up(item, reason)
     else:
         campaign.queue.give_back(item, reason, died=died)
+
+
+def _failed_alike(error: str | None) -> bool:
+    """Whether a job stopped because its first candidates failed for one reason."""
+    return FailedAlikeError.__name__ in (error or "").partition(": ")[0]
+
+
+def _has_results(campaign: Campaign) -> bool:
+    """Whether a job computed a candidate, so that the failures of others are their own: they are all computed."""
+    sha256, digest = campaign.origin
+    criteria = {"checkpoint.sha256": sha256, "settings.digest": digest, "state": {"$in": ["converged", "max_steps"]}}
+    return campaign.store.docs.query_one(criteria, properties=["state"]) is not None
 
 
 def _times(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,4 @@
-"""
-First results of a run: if all of them failed for one reason, the reason lies with the machine or the settings.
-
-Without this, a broken driver or a wrong setting turns every candidate of a campaign into a failed one.
-"""
+"""First results of a run on one machine, over all its chunks, see `matris.makers.failing_alike`."""
 
 from __future__ import annotations
 
@@ -13,18 +9,15 @@ from matris.flows.campaign.chunks import drop_candidates
 from matris.flows.campaign.harvest import harvest
 from matris.flows.campaign.stages import RELAX
 from matris.flows.local.worker import Stopped
-from matris.stores.report.outcomes import kind
+from matris.makers.failing_alike import FAILED_ALIKE, failed_alike, stop_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matris.flows.campaign.campaign import Campaign
 
-FAILED_ALIKE = 20
-"""Number of first candidates that fail for one reason after which a run stops."""
 
-
-class FailedAlikeError(Stopped):
+class RunStopped(Stopped):
     """The first candidates of a run all failed for one reason."""
 
 
@@ -48,7 +41,7 @@ class FirstFailures:
     >>> first.see(failure)
     Traceback (most recent call last):
     ...
-    matris.flows.local.first_failures.FailedAlikeError: ...
+    matris.flows.local.first_failures.RunStopped: ...
     >>> first = FirstFailures(limit=2)
     >>> for state in ("failed", "converged", "failed", "failed"):
     ...     first.see({**failure, "state": state})
@@ -56,9 +49,8 @@ class FirstFailures:
 
     limit: int = FAILED_ALIKE
     chunks: list[str] = field(default_factory=list)
-    _kind: str | None = None
-    _n: int = 0
-    _differ: bool = False
+    _results: list[tuple[str, str | None]] = field(default_factory=list)
+    _is_over: bool = False
 
     def see(self, event: Mapping[str, Any]) -> None:
         """
@@ -66,26 +58,17 @@ class FirstFailures:
 
         Raises
         ------
-        FailedAlikeError
+        RunStopped
             If this is the last of `limit` first candidates, which all failed for the same kind of reason.
         """
         if event["event"] == "took" and event["stage"] == RELAX:
             self.chunks.append(event["work_id"])
-        if event["event"] != "candidate" or self._differ:
+        if event["event"] != "candidate" or self._is_over or event["state"] == "rejected":
             return
-        error = event.get("error") or "no reason"
-        this_kind = kind(error)
-        if event["state"] != "failed" or self._kind not in {None, this_kind}:
-            self._differ = True
-            return
-        self._kind = this_kind
-        self._n += 1
-        if self._n == self.limit:
-            raise FailedAlikeError(
-                f"the first {self.limit} candidates all failed for the same reason, and the run was stopped; the last "
-                f"one: {error}. Their results are not kept: run the same command again when this is solved, or with "
-                "--keep-going to compute all candidates nevertheless"
-            )
+        self._results.append((event["state"], event.get("error")))
+        self._is_over = event["state"] != "failed" or len(self._results) >= self.limit
+        if (error := failed_alike(self._results, self.limit)) is not None:
+            raise RunStopped(stop_message(error, "run", "with --keep-going"))
 
 
 def forget_chunks(campaign: Campaign, work_ids: Sequence[str]) -> None:

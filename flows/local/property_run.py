@@ -9,7 +9,7 @@ from jobflow import run_locally
 from matris.flows.campaign.campaign import local_folder
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import RelaxedPropertyMaker
-from matris.stores.database.jobstore import open_job_store
+from matris.stores.database.jobstore import open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,5 +61,5 @@ def compute_properties(
         maker.journal_dir = str((local_folder(location) / "journal").absolute())
     job = maker.make(candidates)
     run_locally(job, store=store, log=False, raise_immediately=True)
-    documents = store.get_output(job.uuid, load=True)["documents"]
+    documents = read_output(store, job.uuid)["documents"]
     return [{"source": candidate.source, **document} for candidate, document in zip(candidates, documents, strict=True)]

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, Self
 from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
-from matris.flows.campaign.harvest import harvest, record_given_up
+from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.survivors import advance
-from matris.flows.local.first_failures import FailedAlikeError, FirstFailures, forget_chunks
+from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
 from matris.flows.local.worker import work
 from matris.makers.decoding import environment_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from matris.flows.campaign.campaign import Campaign
+    from matris.flows.campaign.events import Watch
     from matris.stores.documents.candidate import Candidate
 
 MAX_FAILED_STARTS = 3
@@ -36,8 +37,6 @@ MAX_FAILED_STARTS = 3
 _WORKER = "from matris.flows.local.worker import main; main()"
 _GRACE = 20.0  # seconds for a process that is told to stop to give its chunk back
 _POLL_INTERVAL = 1.0  # seconds between looks at the queue
-
-type Watch = Callable[[dict[str, Any]], None]
 
 
 def run(
@@ -64,12 +63,12 @@ def run(
         Devices, with one worker process each; a device may be named twice. None is the device of the campaign's Maker.
         Without devices, the calling process computes, and a candidate that kills its process ends the run.
     watch
-        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …}``, ``"took"``,
-        ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}`` with the counts of
-        `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
+        Function that is called with every event: ``{"event": "candidate", "state": …, "error": …,
+        "is_reference": …}``, ``"took"``, ``"done"``, ``"failed"``, ``"died"``, ``"waiting"``; ``{"event": "read", …}``
+        with the counts of `matris.flows.campaign.intake.Intake`; ``{"event": "stage", "stage": …, "n": …}``.
     keep_going
         Whether to go on if the first candidates all fail for one reason
-        (`matris.flows.local.first_failures.FAILED_ALIKE` of them).
+        (`matris.makers.failing_alike.FAILED_ALIKE` of them).
 
     Raises
     ------
@@ -104,7 +103,7 @@ def run(
 
     try:
         _run(campaign, candidates, devices, see)
-    except FailedAlikeError as stop:
+    except RunStopped as stop:
         forget_chunks(campaign, first.chunks)
         campaign.keep(stopped=str(stop), reading=False)
         raise MatrisError(str(stop)) from None
@@ -114,6 +113,7 @@ def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[
     """Run a campaign to its end, with the worker processes or in this process."""
     campaign.queue.revive(campaign.name)
     harvest(campaign)
+    forget_incomplete(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
         for counts in take_in(campaign, candidates):
             watch({"event": "read", **counts.to_dict()})

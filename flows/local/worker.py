@@ -28,7 +28,7 @@ from matris.flows.queue.heartbeat import Heartbeat
 from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
 from matris.masking import masked
 from matris.relaxation.journal import JournalInUseError
-from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,7 +155,8 @@ def _candidate_events(emit: Emit) -> Iterator[None]:
     class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
-                emit("candidate", state=result.state, error=result.error)
+                is_reference = result.source in REFERENCE_SOURCES
+                emit("candidate", state=result.state, error=result.error, is_reference=is_reference)
 
     handler = EmitHandler(logging.INFO)
     level, propagate = job_logger.level, job_logger.propagate

@@ -35,8 +35,11 @@ def check_cif(data: Mapping[str, Any]) -> None:
     """
     for key, largest in _CELL.items():
         value = data.get(key, "?")
-        if _number(value) < 0 or _number(value) > largest:
-            raise ValueError(f"the {key[1:].replace('_', ' ')} is {value}")
+        number = _number(value)
+        if value not in {"?", "."} and not (0 < number <= largest and math.isfinite(number)):
+            why = "" if number else ": the cell has no volume"
+            why = why if math.isfinite(number) else ", which is no finite number"
+            raise ValueError(f"the {key[1:].replace('_', ' ')} is {value}{why}")
     for key in ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz"):
         operations = data.get(key, ())
         for text in [operations] if isinstance(operations, str) else operations:
@@ -58,6 +61,8 @@ def _check_sites(data: Mapping[str, Any]) -> None:
         for label, value in zip(labels, data.get(f"_atom_site_fract_{axis}", ()), strict=False):
             if abs(_number(value)) > _FAR:
                 raise ValueError(f"site {label} lies {value} cells away")
+            if value not in {"?", "."} and math.isnan(_number(value)):
+                raise ValueError(f"site {label}: the coordinate is not a number: {value!r}")
 
 
 def _number(text: str) -> float:

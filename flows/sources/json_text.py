@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from pymatgen.core.structure import Structure
 
 from matris.files import json_stream
 from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
+from matris.files.stored_objects import decode_structure
 from matris.files.text import MAX_SITES
 from matris.flows.sources.ase_database import moving_structure
 from matris.flows.sources.parsed import Parsed, attempt
@@ -18,6 +18,8 @@ from matris.flows.sources.parsed import Parsed, attempt
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
+
+    from pymatgen.core.structure import Structure
 
     from matris.files.json_stream import Path
 
@@ -109,8 +111,7 @@ def _structure(item: Any) -> Structure:
         raise ValueError("no pymatgen structure ('lattice' and 'sites') and no 'structure' in it")
     if len(item["sites"]) > MAX_SITES:
         raise ValueError(f"it has more than {MAX_SITES} sites")
-    structure: Structure = Structure.from_dict(item)
-    return structure
+    return decode_structure(item)
 
 
 def _from_ase(row: dict[str, Any]) -> Structure:

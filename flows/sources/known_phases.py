@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pymatgen.core.structure import Structure
-
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
 from matris.stores.documents.candidate import KNOWN_PHASE_SOURCE, Candidate
 from matris.stores.hull.chemical_systems import within
 from matris.stores.hull.references import entry_composition, read_entries
@@ -83,7 +82,7 @@ def _candidate(item: dict[str, Any]) -> Candidate:
     """Read the structure of an entry."""
     identity = str(item.get("entry_id"))
     try:
-        structure = Structure.from_dict(item["structure"])
+        structure = decode_structure(item["structure"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no structure in the reference entry {identity}: {error!r}"
         content = json.dumps(item, sort_keys=True, default=str).encode()

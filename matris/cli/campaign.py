@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
 from matris.cli.options import Store, clear_errors, require_results
-from matris.cli.query import warn_of_origins
+from matris.cli.query import warn_of_incomplete, warn_of_origins
 
 if TYPE_CHECKING:
     from matris.stores.report.discovery import KnownCrystals
@@ -139,6 +139,7 @@ def report(
             page = opened.report(output or local_folder(store) / "report", crystals)
         if crystals is not None:
             stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)
+        warn_of_incomplete(opened.store)
         stdout().print(f"Report: {page}", soft_wrap=True, markup=False)
 
 

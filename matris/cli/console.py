@@ -207,9 +207,11 @@ class CampaignProgress:
             self.known = event["known"]
             self._bar.update(self._task("relax"), total=event["queued"])
         elif what == "stage":
-            self._bar.update(self._task(event["stage"]), total=event["n"])
+            task = self._task(event["stage"])
+            before = self._bar.tasks[task].total or 0 if event["stage"] == "relax" else 0  # twins of failed candidates
+            self._bar.update(task, total=before + event["n"])
         elif what == "candidate":
-            self._lost += event["state"] != "converged"
+            self._lost += event["state"] != "converged" and not event["is_reference"]
             lost = f"[red]{self._lost} lost[/red]" if self._lost else ""
             self._bar.update(self._task("relax"), advance=1, lost=lost)
         elif what == "done" and event["stage"] != "relax":

@@ -16,6 +16,7 @@ from matris.cli.options import Store, clear_errors, require_results
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.stores.candidate_store import CandidateStore
     from matris.stores.query.query import CandidateQuery
 
 _PAGE_SIZE = 50  # rows of a table
@@ -76,9 +77,9 @@ def query(
         from matris.stores.candidate_store import CandidateStore
 
         require_results(store)
-        results = CandidateStore.open(store).query(
-            formula=formula, chemsys=chemsys, elements=_split(elements), below=below, state=state
-        )
+        opened = CandidateStore.open(store)
+        warn_of_incomplete(opened)
+        results = opened.query(formula=formula, chemsys=chemsys, elements=_split(elements), below=below, state=state)
         results = (results if text is None else results.where(text)).sort(*_split(sort) or ())
         if best_per is not None:
             results = results.best_of(best_per)
@@ -148,6 +149,14 @@ def warn_of_origins(origins: Sequence[tuple[str, str]]) -> None:
         f"{escape(names)}. For one of them, add to the filter: {escape(chosen)}",
         soft_wrap=True,
     )
+
+
+def warn_of_incomplete(store: CandidateStore) -> None:
+    """Print which results lack, because arrays of job outputs are missing in the store."""
+    from matris.stores.builder import incomplete_remark
+
+    if remark := incomplete_remark(store.incomplete()):
+        stderr.print(f"[yellow]{escape(remark)}[/yellow]", soft_wrap=True)
 
 
 def _show_results(

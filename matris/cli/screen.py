@@ -27,6 +27,7 @@ from matris.cli.options import (
     exit_by_states,
     shortened,
 )
+from matris.cli.query import warn_of_incomplete
 from matris.cli.submit import project_store, submission_of, submit_campaign
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def screen(
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
             potential: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
+            potential["keep_going"] = keep_going
             maker = BatchRelaxMaker(**potential, steps=max_steps, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,
@@ -186,6 +188,7 @@ def screen(
         _show_ranking(documents)
         _show_hull(campaign, documents)
         _show_lost(documents)
+        warn_of_incomplete(campaign.store)
         stdout().print(summary(campaign, documents), soft_wrap=True)
         stdout().print(f"Report: {page}", soft_wrap=True)
         exit_by_states(documents)

@@ -55,6 +55,8 @@ def status_view(status: Status) -> RenderableType:
     parts += [Text(f"chunk given up: {error}", style="red") for error in status.broken[:_MAX_REASONS]]
     if status.stopped:
         parts.append(Text(status.stopped, style="red"))
+    if status.incomplete:
+        parts.append(Text(status.incomplete, style="yellow"))
     if status.deaths:
         parts.append(
             Text(f"{_count(status.deaths)} times a process died on a chunk; another one took it over", style="yellow")

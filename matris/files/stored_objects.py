@@ -17,6 +17,10 @@ OF_STRUCTURES = ("pymatgen.core", "pymatgen.electronic_structure.core", "numpy")
 _MARKS = {"@module", "@class", "@version"}
 
 
+class UnknownClassError(StoreError, ValueError):
+    """A document that names a class outside those that it may name."""
+
+
 def check_classes(document: Any, packages: Sequence[str], place: str = "document") -> None:
     """
     Check that a document names no class outside some packages, and no function, at any depth.
@@ -35,14 +39,14 @@ def check_classes(document: Any, packages: Sequence[str], place: str = "document
 
     Raises
     ------
-    StoreError
+    UnknownClassError
         If the document names another class, or a function.
 
     Examples
     --------
     >>> check_classes({"steps": 500, "first": {"@module": "os", "@callable": "system"}}, ["matris.makers"], "the Maker")
     Traceback (most recent call last):
-    matris.errors.StoreError: the Maker is not decoded: first names os.system, which is none of its classes ...
+    matris.files.stored_objects.UnknownClassError: the Maker is not decoded: first names os.system, ...
     """
     for path, marked in named_objects(document):
         module, name = (str(marked.get(key, "")) for key in ("@module", "@class"))
@@ -50,7 +54,7 @@ def check_classes(document: Any, packages: Sequence[str], place: str = "document
         marks = {key for key in marked if isinstance(key, str) and key.startswith("@")}
         if not is_known or not name.isidentifier() or not marks <= _MARKS:
             named = ".".join(str(marked[key]) for key in ("@module", "@class", "@callable") if key in marked)
-            raise StoreError(
+            raise UnknownClassError(
                 f"{place} is not decoded: {path or 'it'} names {named[:200]}, which is none of its classes "
                 f"({', '.join(packages)}); the document was made by another program, or to do harm"
             )
@@ -67,7 +71,7 @@ def decode_structure(document: Mapping[str, Any]) -> Structure:
 
     Raises
     ------
-    StoreError
+    UnknownClassError
         If the document names another class, see `check_classes`.
 
     Examples

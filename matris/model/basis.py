@@ -38,6 +38,34 @@ def envelope(x: torch.Tensor, exponent: int) -> torch.Tensor:
     return torch.where(x < 1, u, torch.zeros_like(u))
 
 
+def positive_envelope(x: torch.Tensor, exponent: int) -> torch.Tensor:
+    """
+    Compute the polynomial of `envelope` in factors: u(x) = (1 − x)³ Σ_{k<p} (k+1)(k+2)/2 xᵏ for x < 1, 0 for x ≥ 1.
+
+    The terms of `envelope` cancel near x = 1, and in float32 the result can be −3e-6. Here it is never negative, and
+    correct to a relative error of rounding, as weights need it. u, u′ and u″ vanish at x = 1 for any p; u‴ jumps. Near
+    x = 0 the function is 1 − O(xᵖ).
+
+    Parameters
+    ----------
+    x
+        Length over cutoff, any shape.
+    exponent
+        p.
+
+    Examples
+    --------
+    >>> x = torch.tensor([0.5, 0.9, 1.0, 1.5])
+    >>> torch.allclose(positive_envelope(x, 8), envelope(x, 8), atol=1e-5), float(positive_envelope(x, 8)[2])
+    (True, 0.0)
+    """
+    series = torch.full_like(x, exponent * (exponent + 1) / 2)
+    for k in range(exponent - 2, -1, -1):
+        series = series * x + (k + 1) * (k + 2) / 2
+    rest = (1 - x).clamp(min=0)
+    return rest * rest * rest * series
+
+
 class BesselBasis(nn.Module):
     """
     b_n(r) = √(2/r_c) sin(w_n r/r_c)/r · u(r/r_c), with frequencies w_n that are initialised to nπ.
@@ -132,6 +160,29 @@ class HarmonicBasis(nn.Module):
         return (angular[:, :, None] * scale).flatten(1)
 
 
+class ChebyshevBasis(nn.Module):
+    """
+    Chebyshev polynomials T_0 … T_(n−1) of cosθ, orthonormal over θ from 0 to π: T_0/√π, then T_k·√(2/π).
+
+    T_k(cosθ) = cos(kθ). As a polynomial it is smooth in the positions of the atoms at all angles; functions of
+    θ = acos(cosθ) such as sinθ have a kink at 0° and 180°.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.dim = n
+
+    def forward(self, cosine: torch.Tensor) -> torch.Tensor:
+        """Map cosines, shape (A,), to shape (A, n)."""
+        scale = math.sqrt(2 / math.pi)
+        terms = [torch.full_like(cosine, scale), scale * cosine]
+        double = 2 * cosine
+        for _ in range(2, self.dim):
+            terms.append(double * terms[-1] - terms[-2])
+        terms[0] = torch.full_like(cosine, 1 / math.sqrt(math.pi))
+        return torch.stack(terms[: self.dim], dim=1)
+
+
 def spherical_bessel_zeros(max_l: int, max_n: int) -> np.ndarray:
     """
     Compute the first positive zeros of j_0 … j_(max_l−1); the zeros of j_l interlace with those of j_(l−1).
@@ -156,8 +207,10 @@ def radial_basis(config: ModelConfig, cutoff: float) -> nn.Module:
     return BesselBasis(config.num_radial, cutoff, config.envelope_exponent, learnable=config.learnable_basis)
 
 
-def angular_basis(config: ModelConfig) -> FourierBasis | HarmonicBasis:
+def angular_basis(config: ModelConfig) -> FourierBasis | HarmonicBasis | ChebyshevBasis:
     """Create the angular basis of a configuration."""
     if config.three_body_expansion == "sh":
         return HarmonicBasis(config.max_l, config.max_n, config.pairwise_cutoff)
+    if config.three_body_expansion == "chebyshev":
+        return ChebyshevBasis(config.num_angular)
     return FourierBasis(config.num_angular, learnable=config.learnable_basis)

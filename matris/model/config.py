@@ -32,9 +32,9 @@ class ModelConfig:
     use_bias
         Whether the feed-forward networks of the refinement have biases.
     distance_expansion, three_body_expansion
-        ``"bessel"`` or ``"gaussian"``; ``"fourier"`` or ``"sh"`` (spherical harmonics).
+        ``"bessel"`` or ``"gaussian"``; ``"fourier"``, ``"sh"`` (spherical harmonics) or ``"chebyshev"``.
     num_radial, num_angular
-        Number of radial and of Fourier basis functions.
+        Number of radial basis functions, and of Fourier or Chebyshev basis functions.
     max_l, max_n
         Degrees and radial orders of the spherical-harmonics expansion.
     envelope_exponent
@@ -57,12 +57,17 @@ class ModelConfig:
         Whether forces are the negative gradient of the energy. Only True is supported.
     reference_energy
         Name of the set of reference energies of the elements, or None if the network has none.
+    smooth
+        Whether the weights of the attention have an envelope, so that energy, forces and stress are continuous where a
+        bond or an angle crosses a cutoff. Published networks have none.
 
     Examples
     --------
     >>> config = ModelConfig.from_dict({"num_layers": 2, "norm_type": "layer"})
-    >>> config.num_layers, config.pairwise_cutoff
-    (2, 6.0)
+    >>> config.num_layers, config.pairwise_cutoff, config.smooth
+    (2, 6.0, False)
+    >>> ModelConfig.from_dict({"smooth": True, "three_body_expansion": "chebyshev"}).three_body_expansion
+    'chebyshev'
     """
 
     num_layers: int = 6
@@ -89,6 +94,7 @@ class ModelConfig:
     is_intensive: bool = True
     is_conservation: bool = True
     reference_energy: str | None = None
+    smooth: bool = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ModelConfig:
@@ -136,7 +142,7 @@ class ModelConfig:
         """
         supported = {
             "distance_expansion": ("bessel", "gaussian"),
-            "three_body_expansion": ("fourier", "sh"),
+            "three_body_expansion": ("fourier", "sh", "chebyshev"),
             "graph_conv_mlp": ("gatemlp", "mlp"),
             "activation_type": ("silu",),
             "norm_type": ("layer", "rms"),
@@ -159,6 +165,27 @@ class ModelConfig:
             raise CheckpointError("config needs num_layers >= 1 and 0 < three_body_cutoff <= pairwise_cutoff")
         if self.max_l > 5:  # noqa: PLR2004 - the tabulated Bessel functions end there
             raise CheckpointError(f"config max_l={self.max_l} is not supported, at most 5")
+        if not isinstance(self.smooth, bool):
+            raise CheckpointError(f"config smooth={self.smooth!r} must be true or false")
+        if self.smooth:
+            self._check_smooth()
+
+    def _check_smooth(self) -> None:
+        """Check that the energy of a smooth network has no jump and no kink."""
+        if self.three_body_expansion == "fourier":
+            raise CheckpointError(
+                "config smooth=True is not supported with three_body_expansion='fourier', which has a kink at 180°; "
+                "use 'chebyshev' or 'sh'"
+            )
+        if self.distance_expansion == "gaussian":
+            raise CheckpointError(
+                "config smooth=True is not supported with distance_expansion='gaussian', which has no envelope; "
+                "use 'bessel'"
+            )
+        if not isinstance(self.envelope_exponent, int) or self.envelope_exponent < 1:
+            raise CheckpointError(
+                f"config smooth=True needs a positive integer as envelope_exponent, not {self.envelope_exponent!r}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

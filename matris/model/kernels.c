@@ -234,9 +234,10 @@ static void gate_backward(long threads, long n, long width, in core, in gate, in
   }
 }
 
-/* Largest logits of each segment. A row holds `width` logits by target, then `width` logits by source. */
-static void largest(long threads, long rows, long copies, long stride, long width, in logits, index_t target, index_t source,
-             out at_target, out at_source) {
+/* Largest logits of each segment. A row holds `width` logits by target, then `width` logits by source. The exponent of
+   an edge's envelope, unless NULL, is added to its logits. */
+static void largest(long threads, long rows, long copies, long stride, long width, in logits, in exponent, index_t target,
+             index_t source, out at_target, out at_source) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     long from, to;
@@ -244,18 +245,19 @@ static void largest(long threads, long rows, long copies, long stride, long widt
     ROWS_AND_COPIES {
       long at = j * stride + r;
       in l = logits + 2 * r * width, s = l + width;
-      float *a = at_target + target[at] * width, *b = at_source + source[at] * width;
+      float *a = at_target + target[at] * width, *b = at_source + source[at] * width, more = exponent ? exponent[r] : 0.0f;
       EACH(i, from, to) {
-        V(a + i) = larger(C(l + i), C(a + i));
-        V(b + i) = larger(C(s + i), C(b + i));
+        V(a + i) = larger(exponent ? C(l + i) + more : C(l + i), C(a + i));
+        V(b + i) = larger(exponent ? C(s + i) + more : C(s + i), C(b + i));
       }
     }
   }
 }
 
-/* Sums of messages with weights 2^(logit - largest), and of the weights; new edge = mean message + residual * edge. */
-static void attend(long threads, long rows, long copies, long stride, long width, in logits, in message, index_t target,
-            index_t source, in target_peak, in source_peak, out target_sum, out target_norm, out source_sum,
+/* Sums of messages with weights 2^(logit - largest), and of the weights; new edge = mean message + residual * edge.
+   The envelope of an edge, unless NULL, is a factor of its weights. */
+static void attend(long threads, long rows, long copies, long stride, long width, in logits, in envelope, in message,
+            index_t target, index_t source, in target_peak, in source_peak, out target_sum, out target_norm, out source_sum,
             out source_norm, in edge, in residual, out new_edge) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -266,9 +268,10 @@ static void attend(long threads, long rows, long copies, long stride, long width
       in by_target = logits + 2 * r * width, by_source = by_target + width;
       in m = message + k * width, pt = target_peak + t, ps = source_peak + s, e = edge + r * width;
       float *ts = target_sum + t, *tn = target_norm + t, *ss = source_sum + s, *sn = source_norm + s;
-      float *x = new_edge + r * width, part = 1.0f / copies;
+      float *x = new_edge + r * width, part = 1.0f / copies, u = envelope ? envelope[r] : 1.0f;
       EACH(i, from, to) {
         vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        if (envelope) wt *= u, ws *= u;
         V(ts + i) += wt * C(m + i);
         V(tn + i) += wt;
         V(ss + i) += ws * C(m + i);
@@ -280,8 +283,8 @@ static void attend(long threads, long rows, long copies, long stride, long width
 }
 
 /* Gradients with respect to messages and logits; those of the logits are to base e. */
-static void attend_backward(long threads, long rows, long copies, long stride, long width, in logits, in message,
-                     index_t target, index_t source, in target_peak, in source_peak, in g_target_sum,
+static void attend_backward(long threads, long rows, long copies, long stride, long width, in logits, in envelope,
+                     in message, index_t target, index_t source, in target_peak, in source_peak, in g_target_sum,
                      in g_target_norm, in g_source_sum, in g_source_norm, in g_edge, out g_message, out g_logits) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -293,14 +296,28 @@ static void attend_backward(long threads, long rows, long copies, long stride, l
       in m = message + k * width, pt = target_peak + t, ps = source_peak + s, ge = g_edge + r * width;
       in ts = g_target_sum + t, tn = g_target_norm + t, ss = g_source_sum + s, sn = g_source_norm + s;
       float *g = g_message + k * width, *gt = g_logits + 2 * r * width, *gs = gt + width, part = 1.0f / copies;
+      float u = envelope ? envelope[r] : 1.0f;
       EACH(i, from, to) {
         vector wt = power(C(by_target + i) - C(pt + i)), ws = power(C(by_source + i) - C(ps + i));
+        if (envelope) wt *= u, ws *= u;
         vector to_target = wt * (C(m + i) * C(ts + i) + C(tn + i)), to_source = ws * (C(m + i) * C(ss + i) + C(sn + i));
         V(g + i) = part * C(ge + i) + wt * C(ts + i) + ws * C(ss + i);
         V(gt + i) = j == 0 ? to_target : C(gt + i) + to_target;
         V(gs + i) = j == 0 ? to_source : C(gs + i) + to_source;
       }
     }
+  }
+}
+
+/* Gradient of envelopes. It is that of all logits to base e of an edge, over u, as weights are u e^x. At u = 0, where
+   the slope of u is zero, nothing reads it. */
+static void envelope_backward(long threads, long rows, long width, in g_logits, in envelope, out g_envelope) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (long r = 0; r < rows; r++) {
+    in g = g_logits + 2 * r * width;
+    vector sum = {0};
+    EACH(i, 0, 2 * width) sum += C(g + i);
+    g_envelope[r] = envelope[r] > 0 ? total(sum) / envelope[r] : 0.0f;
   }
 }
 
@@ -571,9 +588,10 @@ int in_large_pages(float *first, float *last) {
 
 /* The functions below return 1 if memory runs out, else 0. */
 
-/* Messages of an attention. Logits are to base two; a row holds those by target, then those by source. */
-int attention(const mlp_t *a, in logits, in residual, out target_peak, out source_peak, out target_sum, out target_norm,
-              out source_sum, out source_norm, out new_edge) {
+/* Messages of an attention. Logits are to base two; a row holds those by target, then those by source. `envelope` and
+   `exponent` are NULL, or hold a factor of the weights of each edge and its limited logarithm to base two. */
+int attention(const mlp_t *a, in logits, in residual, in envelope, in exponent, out target_peak, out source_peak,
+              out target_sum, out target_norm, out source_sum, out source_norm, out new_edge) {
   long e = a->edge, t = a->threads;
   weights_t w = weights_of(a, 0);
   factor to_logits = onward(2 * e, e, logits, e);
@@ -582,15 +600,16 @@ int attention(const mlp_t *a, in logits, in residual, out target_peak, out sourc
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
-    largest(t, c.n, a->copies, a->rows, e, c.more, a->index[0] + start, a->index[1] + start, target_peak, source_peak);
+    largest(t, c.n, a->copies, a->rows, e, c.more, exponent ? exponent + start : NULL, a->index[0] + start,
+            a->index[1] + start, target_peak, source_peak);
   }
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     if (!is_kept(a, c)) multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
     messages(a, w, c, scratch);
-    attend(t, c.n, a->copies, a->rows, e, c.more, c.message, a->index[0] + start, a->index[1] + start, target_peak,
-           source_peak, target_sum, target_norm, source_sum, source_norm, a->x + start * e, residual,
-           new_edge + start * e);
+    attend(t, c.n, a->copies, a->rows, e, c.more, envelope ? envelope + start : NULL, c.message, a->index[0] + start,
+           a->index[1] + start, target_peak, source_peak, target_sum, target_norm, source_sum, source_norm,
+           a->x + start * e, residual, new_edge + start * e);
   }
   release(w);
   free(to_logits.panels);
@@ -598,10 +617,11 @@ int attention(const mlp_t *a, in logits, in residual, out target_peak, out sourc
   return failed;
 }
 
-/* Backward pass of attention; `natural` are the weights of the logits to base e. */
-int attention_backward(const mlp_t *a, in logits, in natural, in residual, in target_peak, in source_peak,
+/* Backward pass of attention; `natural` are the weights of the logits to base e. `envelope` and `g_envelope` may be
+   NULL. */
+int attention_backward(const mlp_t *a, in logits, in natural, in residual, in envelope, in target_peak, in source_peak,
                        in g_target_sum, in g_target_norm, in g_source_sum, in g_source_norm, in g_new, float *g_target,
-                       float *g_source, out g_x) {
+                       float *g_source, out g_x, out g_envelope) {
   long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
   weights_t w = weights_of(a, 0), v = weights_of(a, 1);
   factor to_logits = onward(2 * e, e, logits, e), from_logits = back(2 * e, e, natural, e);
@@ -615,9 +635,11 @@ int attention_backward(const mlp_t *a, in logits, in natural, in residual, in ta
       multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
       messages(a, w, c, scratch);
     }
-    attend_backward(t, c.n, a->copies, a->rows, e, c.more, c.message, a->index[0] + start, a->index[1] + start,
+    in u = envelope ? envelope + start : NULL;
+    attend_backward(t, c.n, a->copies, a->rows, e, c.more, u, c.message, a->index[0] + start, a->index[1] + start,
                     target_peak, source_peak, g_target_sum, g_target_norm, g_source_sum, g_source_norm,
                     g_new + start * e, g_message, g_logits);
+    if (u) envelope_backward(t, c.n, e, g_logits, u, g_envelope + start);
     scaled(t, c.n, e, g_new + start * e, residual, g_x + start * e);
     multiply(t, c.n, g_logits, 2 * e, from_logits, g_x + start * e, e, 1);
     messages_backward(a, v, c, g_message, g_tables, g_x + start * e, scratch);

@@ -43,6 +43,8 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shar
 _CACHE_LINE = 16  # values
 LOG2_E = math.log2(math.e)
 """Logits are kept to base two: exp2 is faster than exp, three times faster on AMD processors."""
+_LEAST_EXPONENT = -64.0
+"""Smallest logarithm of an envelope; see `exponent`."""
 
 
 @cache
@@ -112,6 +114,18 @@ def _call(name: str, *arguments: ctypes.Structure | torch.Tensor | None) -> None
 def _at(x: torch.Tensor | None) -> int | None:
     """Address of a tensor."""
     return None if x is None else x.data_ptr()
+
+
+@torch.no_grad()
+def exponent(envelope: torch.Tensor) -> torch.Tensor:
+    """
+    Compute log2 u, but at least −64: what an envelope u adds to a logit x where the largest weight u·2ˣ is sought.
+
+    A softmax divides the weights of a segment by the largest of them, or by 1 if that is larger. If u were ignored,
+    an edge without weight, u = 0, and with a large logit would divide all other weights to zero. If log2 u were not
+    limited, the quotient 2ˣ, which is the gradient of u, could overflow.
+    """
+    return envelope.log2().clamp(min=_LEAST_EXPONENT)
 
 
 class _MLP(ctypes.Structure):
@@ -270,6 +284,7 @@ class _Attention(torch.autograd.Function):
         weights: tuple[GatedMLP, torch.Tensor, torch.Tensor],
         chunks: Chunks,
         indices: tuple[torch.Tensor, ...],
+        envelope: torch.Tensor | None,
         *tensors: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         (edge, *tables), n = tensors, len(tensors[1])
@@ -277,24 +292,30 @@ class _Attention(torch.autograd.Function):
         store = _kept_values(ctx, edge_mlp, edge, len(indices[0]), chunks, 2 * edge.shape[1])
         mlp = _MLP.of(edge_mlp, edge, tables, indices, chunks.rows, store)
         ctx.weights, ctx.chunks, ctx.indices, ctx.logits = weights, chunks, indices, LOG2_E * logits
-        peaks = [edge.new_full((n, edge.shape[1]), -torch.inf) for _ in indices]
+        least = -torch.inf if envelope is None else 0.0
+        peaks = [edge.new_full((n, edge.shape[1]), least) for _ in indices]
         sums = [edge.new_zeros(n, edge.shape[1]) for _ in range(4)]
         new_edge = _workspace(chunks).take(*edge.shape)
-        _call("attention", mlp, ctx.logits, residual, *peaks, *sums, new_edge)
-        ctx.save_for_backward(*tensors, *peaks, store)
+        exponents = None if envelope is None else exponent(envelope)
+        _call("attention", mlp, ctx.logits, residual, envelope, exponents, *peaks, *sums, new_edge)
+        if envelope is not None:  # the 1 of the denominator, shifted like the weights
+            sums[1] += torch.exp2(-peaks[0])
+            sums[3] += torch.exp2(-peaks[1])
+        ctx.save_for_backward(envelope, *tensors, *peaks, store)
         return (new_edge, *sums)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        edge, *tables, to_target, to_source, store = ctx.saved_tensors
+        envelope, edge, *tables, to_target, to_source, store = ctx.saved_tensors
         edge_mlp, logits, residual = ctx.weights
         mlp = _MLP.of(edge_mlp, edge, tables, ctx.indices, ctx.chunks.rows, store)
         g_new, *g_sums = (g.contiguous() for g in gradients)
         g_edge, g_tables = torch.empty_like(edge), [torch.zeros_like(x) for x in tables]
-        _call("attention_backward", mlp, ctx.logits, logits, residual, to_target, to_source, *g_sums, g_new, *g_tables,
-              g_edge)  # fmt: skip
-        return (None, None, None, g_edge, *g_tables)
+        g_envelope = None if envelope is None else torch.empty_like(envelope)
+        _call("attention_backward", mlp, ctx.logits, logits, residual, envelope, to_target, to_source, *g_sums, g_new,
+              *g_tables, g_edge, g_envelope)  # fmt: skip
+        return (None, None, None, g_envelope, g_edge, *g_tables)
 
 
 class _Refinement(torch.autograd.Function):
@@ -340,6 +361,7 @@ def attention(
     at_target: IndexedTable,
     at_source: IndexedTable,
     chunks: Chunks,
+    envelope: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """
     Compute the messages of an attention. The weights (`mlp`, `logits`, `residual`) get no gradient.
@@ -358,15 +380,18 @@ def attention(
         Contributions of the nodes to the hidden layer.
     chunks
         How to split the edges.
+    envelope
+        Factor of the weights of each edge, shape (m,), or None.
 
     Returns
     -------
     tuple of Tensor
-        New edges, (m, edge); weighted messages summed by target, (n, edge), and the sums of the weights, (n, edge);
-        then the same two sums by source.
+        New edges, (m, edge); weighted messages summed by target, (n, edge), and what divides them, (n, edge): the sum
+        of the weights, and with envelopes also the weight of the 1; then the same by source.
     """
     indices, tables = _contiguous([at_target, at_source])
-    return _Attention.apply((mlp, logits, residual), chunks, indices, edge.contiguous(), *tables)
+    envelope = None if envelope is None else envelope.contiguous()
+    return _Attention.apply((mlp, logits, residual), chunks, indices, envelope, edge.contiguous(), *tables)
 
 
 def refinement(

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from matris.model import kernels
-from matris.model.basis import angular_basis, radial_basis
+from matris.model.basis import angular_basis, positive_envelope, radial_basis
 from matris.model.chunked import IndexedTable, Segments, chunk_slices, map_rows, segment_sum
 from matris.model.config import MAX_ATOMIC_NUMBER
 from matris.model.layers import FeedForward, GatedMLP, Norm, mean_of_copies, to_copies
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def segment_peaks(
-    function: Callable[[torch.Tensor], tuple[torch.Tensor]],
-    rows: torch.Tensor,
+    function: Callable[..., tuple[torch.Tensor]],
+    rows: Sequence[torch.Tensor],
     segments: Sequence[Segments],
     chunks: Chunks | None,
+    least: float,
 ) -> list[torch.Tensor]:
     """
     Find the largest value of each segment and channel, by which a softmax shifts its logits without effect.
@@ -46,24 +47,26 @@ def segment_peaks(
     Parameters
     ----------
     function
-        Maps rows, (c, …), to values, (c, len(segments) · d).
+        Maps rows, (c, …) each, to values, (c, len(segments) · d).
     rows
-        m rows.
+        Tensors of m rows.
     segments
         The segments, for each block of d channels.
     chunks
         How to split the rows.
+    least
+        Smallest result, that of an empty segment.
 
     Returns
     -------
     list of Tensor
-        Shapes (n, d); −∞ for an empty segment.
+        Shapes (n, d).
     """
     peaks: list[torch.Tensor] = []
-    for part in chunk_slices(rows.shape[0], chunks):
-        (values,) = function(rows[part])
+    for part in chunk_slices(rows[0].shape[0], chunks):
+        (values,) = function(*(row[part] for row in rows))
         blocks = values.chunk(len(segments), 1)
-        peaks = peaks or [x.new_full((s.n, x.shape[1]), -torch.inf) for x, s in zip(blocks, segments, strict=True)]
+        peaks = peaks or [x.new_full((s.n, x.shape[1]), least) for x, s in zip(blocks, segments, strict=True)]
         for peak, block, s in zip(peaks, blocks, segments, strict=True):
             for index in s.index:
                 peak.scatter_reduce_(0, index[part, None].expand_as(block), block, "amax")
@@ -75,6 +78,10 @@ class Attention(nn.Module):
     Separable attention on one graph.
 
     Features are stored once per edge; messages run along the `copies` directed copies of each edge.
+
+    The messages m of the edges of a node are averaged in each channel, with logits x: Σ eˣ m / Σ eˣ. In a smooth
+    network, each edge has an envelope u that vanishes at the cutoff, and the average is Σ u eˣ m / (1 + Σ u eˣ).
+    Without the 1, u would cancel where a node has a single edge, and the last edge would vanish with a jump.
     """
 
     def __init__(self, node: int, edge: int, config: ModelConfig, copies: int) -> None:
@@ -94,6 +101,7 @@ class Attention(nn.Module):
         edge: torch.Tensor,
         target: torch.Tensor,
         source: torch.Tensor,
+        envelope: torch.Tensor | None,
         chunks: Chunks | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -105,6 +113,8 @@ class Attention(nn.Module):
             Shapes (n, node) and (m, edge).
         target, source
             Nodes of each directed copy, shape (copies, m).
+        envelope
+            u of each edge, from 0 to 1, shape (m,); None if the network is not smooth.
         chunks
             How to split the edges.
         """
@@ -112,10 +122,10 @@ class Attention(nn.Module):
         at_source = IndexedTable(self.edge_mlp.project(2, node), source)
         if chunks is not None and chunks.kernels:
             new_edge, *sums = kernels.attention(
-                self.edge_mlp, self.logits, self.edge_residual, edge, at_target, at_source, chunks
+                self.edge_mlp, self.logits, self.edge_residual, edge, at_target, at_source, chunks, envelope
             )
         else:
-            new_edge, *sums = self.messages(edge, at_target, at_source, chunks)
+            new_edge, *sums = self.messages(edge, at_target, at_source, envelope, chunks)
         target_sum, target_norm, source_sum, source_norm = sums
         tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
         update = self.node_mlp.project(0, node)
@@ -125,25 +135,40 @@ class Attention(nn.Module):
         return new_node, new_edge
 
     def messages(
-        self, edge: torch.Tensor, at_target: IndexedTable, at_source: IndexedTable, chunks: Chunks | None
+        self,
+        edge: torch.Tensor,
+        at_target: IndexedTable,
+        at_source: IndexedTable,
+        envelope: torch.Tensor | None,
+        chunks: Chunks | None,
     ) -> tuple[torch.Tensor, ...]:
-        """Compute new edges, then by target and by source: weighted sums of messages, and sums of weights."""
+        """Compute new edges, then by target and by source: weighted sums of messages, and what divides them."""
         mlp, copies = self.edge_mlp, self.copies
         to_target, to_source = (Segments(x.index, x.table.shape[0]) for x in (at_target, at_source))
-        rows = [edge]
+        logits: list[torch.Tensor] = []
         if chunks is None or chunks.kept >= 1:  # otherwise logits are recomputed, which is cheaper than keeping them
-            rows += map_rows(self.logits_of, [edge], [], [], chunks)
-        peaks = segment_peaks(
-            self.logits_of if len(rows) == 1 else lambda *x: x, rows[-1], (to_target, to_source), chunks
-        )
+            logits += map_rows(self.logits_of, [edge], [], [], chunks)
+        # where an envelope is zero so is its slope, and its gradient, which may overflow, must not be read
+        scale = [] if envelope is None else [torch.where(envelope > 0, envelope, 0)[:, None]]
+        exponents = [] if envelope is None else [kernels.exponent(envelope)[:, None]]
+
+        def weight(x: torch.Tensor, *exponent: torch.Tensor) -> tuple[torch.Tensor]:
+            values = x if logits else self.logits_of(x)[0]
+            return (sum(exponent, values),)
+
+        least = -torch.inf if envelope is None else 0.0
+        peaks = segment_peaks(weight, [*(logits or [edge]), *exponents], (to_target, to_source), chunks, least)
 
         def function(edge: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, ...]:
             *stored, at_target, at_source, target_peak, source_peak = others
             message = mlp.finish(to_copies(mlp.project(0, edge), copies) + at_target + at_source)
-            (logits,) = stored or self.logits_of(edge)
-            by_target, by_source = to_copies(logits, copies).chunk(2, 1)
+            (values,) = stored[: len(logits)] or self.logits_of(edge)
+            by_target, by_source = to_copies(values, copies).chunk(2, 1)
             by_target = torch.exp2(by_target - target_peak)
             by_source = torch.exp2(by_source - source_peak)
+            for factor in stored[len(logits) :]:
+                factors = to_copies(factor, copies)
+                by_target, by_source = factors * by_target, factors * by_source
             return (
                 mean_of_copies(message, copies),
                 by_target * message, by_target, by_source * message, by_source,
@@ -152,11 +177,14 @@ class Attention(nn.Module):
         peak_tables = [IndexedTable(peaks[0], at_target.index), IndexedTable(peaks[1], at_source.index)]
         message, *sums = map_rows(
             function,
-            rows,
+            [edge, *logits, *scale],
             [at_target, at_source, *peak_tables],
             [to_target, to_target, to_source, to_source],
             chunks,
         )
+        if envelope is not None:  # the 1 of the denominator, shifted like the weights
+            sums[1] = sums[1] + torch.exp2(-peaks[0])
+            sums[3] = sums[3] + torch.exp2(-peaks[1])
         return (message + self.edge_residual * edge, *sums)
 
     def logits_of(self, edge: torch.Tensor) -> tuple[torch.Tensor]:
@@ -354,10 +382,11 @@ class MatRIS(nn.Module):
         (angle,) = map_rows(self.embed_angles, [graph.angle_sign], ends, [], chunks)
         target = torch.stack([graph.centers, graph.neighbors])
         source = target.flip(0)
+        bond_envelope, angle_envelope = self.envelopes(lengths, graph)
         for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
             update_edges = index + 1 < len(self.blocks)
-            bond, angle = block.line_attention(bond, angle, to, of, chunks)
-            atom, bond = block.atom_attention(atom, bond, target, source, chunks)
+            bond, angle = block.line_attention(bond, angle, to, of, angle_envelope, chunks)
+            atom, bond = block.atom_attention(atom, bond, target, source, bond_envelope, chunks)
             center = IndexedTable(atom, graph.angle_center[None])
             bond, angle = block.line_refinement(
                 bond, angle, to, of, line_basis, chunks, center, update_edges=update_edges
@@ -370,6 +399,29 @@ class MatRIS(nn.Module):
         if magmoms and self.magmom_head is not None:
             return energies, self.magmom_head(normed).flatten().abs(), atom
         return energies, None, atom
+
+    def envelopes(self, lengths: torch.Tensor, graph: Graph) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Compute envelopes for the weights of the attention.
+
+        Parameters
+        ----------
+        lengths
+            Of the bonds (Å), shape (B,).
+        graph
+            The batch.
+
+        Returns
+        -------
+        tuple of Tensor
+            u(r/r_pair) of each bond, (B,), and u(r_a/r_3) u(r_b/r_3) of each angle, (A,); None without `smooth`.
+        """
+        config = self.config
+        if not config.smooth:
+            return None, None
+        reduced = torch.stack([lengths / config.pairwise_cutoff, lengths / config.three_body_cutoff])
+        of_bond, of_end = positive_envelope(reduced, config.envelope_exponent)
+        return of_bond, of_end.index_select(0, graph.angle_target) * of_end.index_select(0, graph.angle_source)
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
         """Compute initial features of angles, (m, angle), from relative orientations (m,) and unit vectors (m, 3)."""

@@ -41,8 +41,9 @@ def names(config: ModelConfig, *, magmoms: bool) -> dict[str, list[str]]:
     radial = "offset" if config.distance_expansion == "gaussian" else "frequencies"
     table[f"bond_basis.{radial}"] = [f"edge_embedding.pairwise_rbf_expansion.{radial}"]
     table[f"line_basis.{radial}"] = [f"edge_embedding.threebody_rbf_expansion.{radial}"]
-    angular = "factor" if config.three_body_expansion == "sh" else "frequencies"
-    table[f"angle_basis.{angular}"] = [f"three_body_embedding.expansion.{angular}"]
+    if config.three_body_expansion != "chebyshev":
+        angular = "factor" if config.three_body_expansion == "sh" else "frequencies"
+        table[f"angle_basis.{angular}"] = [f"three_body_embedding.expansion.{angular}"]
     table |= _norm("bond_norm", ["edge_embedding.edge_init_norm"], "layer")
     table |= _norm("readout_norm", ["readout_norm"], config.norm_type)
     for i in range(len(config.mlp_hidden_dims) + 1):

@@ -35,8 +35,10 @@ DEVICE = "MATRIS_DEVICE"
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
+_ENVELOPES_OF_ANGLE, _ENVELOPES_OF_BOND = 2, 4
+"""What a smooth network keeps more: the weights of the attention before their factors, by target and by source."""
 _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS = 15, 50
-"""The same numbers for `matris.model.kernels`."""
+"""The numbers for `matris.model.kernels`, smooth or not."""
 _ALWAYS_KEPT = 2
 """Values per channel kept even for chunks that are recomputed: the outputs of each block for an angle or a bond."""
 
@@ -310,7 +312,8 @@ class Potential:
 
 def bytes_kept(config: ModelConfig, n_bonds: int, n_angles: int, dtype: torch.dtype = torch.float32) -> int:
     """Compute the bytes that torch keeps of bonds and angles for the backward pass of a network."""
-    of_bonds, of_angles = _KEPT_OF_BOND * config.edge_feat_dim, _KEPT_OF_ANGLE * config.three_body_feat_dim
+    of_bonds = (_KEPT_OF_BOND + config.smooth * _ENVELOPES_OF_BOND) * config.edge_feat_dim
+    of_angles = (_KEPT_OF_ANGLE + config.smooth * _ENVELOPES_OF_ANGLE) * config.three_body_feat_dim
     return dtype.itemsize * config.num_layers * (of_bonds * n_bonds + of_angles * n_angles)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
@@ -75,7 +76,7 @@ class PhononSettings:
     Raises
     ------
     ValueError
-        If the displacement is not between 0.001 and 0.3 Å.
+        If the displacement is not between 0.001 and 0.3 Å, or another length is not positive.
     """
 
     min_length: float = 12.0
@@ -84,10 +85,14 @@ class PhononSettings:
     temperatures: tuple[float, ...] = tuple(float(t) for t in range(0, 1001, 10))
 
     def __post_init__(self) -> None:
-        """Check the length of the displacements."""
+        """Check the lengths."""
         low, high = _DISPLACEMENTS
         if not low <= self.displacement <= high:
             raise ValueError(f"displacement must be from {low:g} to {high:g} Å, got {self.displacement}")
+        if not 0 < self.min_length < inf:
+            raise ValueError(f"min_length must be a positive length (Å), got {self.min_length}")
+        if not 0 < self.symprec < inf:
+            raise ValueError(f"symprec must be a positive length (Å), got {self.symprec}")
 
 
 @dataclass(frozen=True, eq=False)

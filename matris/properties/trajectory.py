@@ -148,7 +148,7 @@ class Trajectory:
         """
         _append(self._series, json.dumps(row) + "\n")
         sizes = {"trajectory": self.path.stat().st_size, "series": self._series.stat().st_size}
-        with whole_file(self._state, sync=False) as draft:
+        with whole_file(self._state) as draft:
             draft.write_text(json.dumps({"header": self._header, "sizes": sizes, "state": state}))
 
     def resume(self) -> tuple[dict[str, Any], list[tuple[float, ...]]] | None:
@@ -193,8 +193,9 @@ class Trajectory:
 
 
 def _append(path: Path, text: str) -> None:
-    """Append a text in one write."""
+    """Append a text, and wait until it is on disk: a state must not refer to a frame that is lost with the power."""
     with path.open("ab", buffering=0) as file:
         rest = memoryview(text.encode())
         while rest:
             rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())

@@ -62,6 +62,7 @@ model:
   size: S                     # S, M or L: 4, 6 or 10 blocks; or keys of a checkpoint's config, such as
   # num_layers: 4
   # three_body_cutoff: 4.5    # Å; the number of angles, and so the cost, grows with its sixth power
+  # smooth: false             # true, with three_body_expansion: chebyshev: no jump of energy and force at the cut-offs
 
 training:
   # epochs: 40                # passes over the data; or steps: 100000

@@ -80,6 +80,11 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
         store = _mongo(str(location))
     elif location is not None and Path(location).is_file():
         store = _of_address_file(Path(location))
+    elif "://" in str(location):  # the rest of it may hold a password
+        raise StoreError(
+            f"no store has an address that begins with {str(location).partition('://')[0]}://; name a folder, "
+            "mongodb://USER:PASSWORD@HOST:PORT/DATABASE, a file that holds this address, or project://NAME"
+        )
     else:
         store = _embedded(Path(location or DEFAULT_FOLDER))
     try:
@@ -90,6 +95,46 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     except NotImplementedError:  # maggma's MontyStore
         logger.warning("%s has no indexes: queries are slow beyond a few thousand documents", store.docs_store.name)
     return store
+
+
+def read_output(job_store: JobStore, uuid: str) -> Any:
+    """
+    Read the last output of a job with its arrays, as it is stored.
+
+    `jobflow.JobStore.get_output` decodes an output that holds a reference to another one, and may then import any class
+    that the output names.
+
+    Parameters
+    ----------
+    job_store
+        Connected job store.
+    uuid
+        Id of the job.
+
+    Raises
+    ------
+    StoreError
+        If the store has no output of the job, or lacks its arrays.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from jobflow import job, run_locally
+    >>> with TemporaryDirectory() as folder:
+    ...     store = open_job_store(folder)
+    ...     double = job(lambda x: {"twice": 2 * x})(21)
+    ...     _ = run_locally(double, store=store, log=False)
+    ...     print(read_output(store, double.uuid))
+    ...     store.close()
+    {'twice': 42}
+    """
+    try:
+        result = job_store.query_one({"uuid": uuid}, properties=["output"], sort={"index": -1}, load=True)
+    except KeyError as error:  # jobflow stores the arrays last
+        raise StoreError(f"the job store lacks the arrays of job {uuid}: run the job again") from error
+    if result is None:
+        raise StoreError(f"the job store has no output of job {uuid}: run the job again")
+    return result["output"]
 
 
 def chosen_location(location: str | Path | None = None) -> str | Path | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pymatgen.core.structure import Structure  # noqa: TC002 - pydantic needs it
 
-from matris.structures import content_id
+from matris.errors import StoreError
+from matris.files.stored_objects import UnknownClassError, decode_structure
+from matris.structures import content_id, problem_with
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
 """`Candidate.source` of the reference crystal of an element."""
@@ -22,6 +27,14 @@ COMPETING_PROTOTYPE_SOURCE = "competing prototype"
 
 REFERENCE_SOURCES = frozenset({ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, COMPETING_PROTOTYPE_SOURCE})
 """Sources of structures that compete on hulls but are not candidates of the campaign."""
+
+
+def _decoded(value: Any) -> Any:
+    """Decode the dictionary form of a structure; pydantic would import any class that it names."""
+    try:
+        return decode_structure(value) if isinstance(value, dict) else value
+    except UnknownClassError as error:  # no value that pydantic may report as one of several problems
+        raise StoreError(str(error)) from None
 
 
 class Candidate(BaseModel):
@@ -42,7 +55,9 @@ class Candidate(BaseModel):
     """
 
     candidate_id: str = Field(description="Hash of the content; equal inputs have equal ids on all machines.")
-    structure: Structure | None = Field(default=None, description="Input structure; None if it cannot be read.")
+    structure: Annotated[Structure | None, BeforeValidator(_decoded)] = Field(
+        default=None, description="Input structure; None if it cannot be read."
+    )
     source: str = Field(description="File that the input came from, or the name of a generator.")
     provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
     error: str | None = Field(default=None, description="Why there is no structure.")
@@ -84,3 +99,26 @@ class Candidate(BaseModel):
         name = f"{Path(source).name} {sorted(provenance.items())}"
         digest = hashlib.sha256(content + b"\0" + name.encode()).hexdigest()[:20]
         return cls(candidate_id=digest, source=source, provenance=provenance, error=error)
+
+    def problem(self, elements: Collection[str] | None = None) -> str | None:
+        """
+        State why the candidate cannot be computed.
+
+        Parameters
+        ----------
+        elements
+            Elements that the potential knows. Default: all.
+
+        Returns
+        -------
+        str or None
+            Its error, or what `matris.structures.problem_with` finds; None if there is no problem.
+
+        Examples
+        --------
+        >>> Candidate.unreadable("empty.cif", "the file is empty", b"").problem()
+        'the file is empty'
+        """
+        if self.structure is None:
+            return self.error or "no structure"
+        return self.error or problem_with(self.structure, elements)

@@ -178,9 +178,8 @@ class PhononDocument(PropertyDocument):
     linearity: LinearityDocument | None = Field(
         default=None, description="Check of one displacement at a second, shorter length."
     )
-    mole_of: str | None = Field(
-        default=None,
-        description="What a mole counts in the thermal quantities: atoms. None in older documents: primitive cells.",
+    mole_of: Literal["atoms"] = Field(
+        default="atoms", description="What a mole counts in the thermal quantities: atoms."
     )
 
     supercell_matrix: list[list[int]] | None = Field(
@@ -233,9 +232,7 @@ class QhaDocument(PropertyDocument):
     masses: list[float] | None = Field(
         default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."
     )
-    mole_of: str | None = Field(
-        default=None, description="What a mole counts in heat capacities: atoms. None in older documents: cells."
-    )
+    mole_of: Literal["atoms"] = Field(default="atoms", description="What a mole counts in heat capacities: atoms.")
 
     volumes: list[float] = Field(
         default_factory=list, description="Volumes of the cells whose phonons were computed, Å³."

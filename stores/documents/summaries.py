@@ -130,7 +130,6 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     --------
     >>> document = {
     ...     "state": "converged",
-    ...     "mole_of": "atoms",
     ...     "temperatures": [200.0, 400.0],
     ...     "heat_capacities": [20.0, 30.0],
     ... }
@@ -200,10 +199,7 @@ def _eos(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _phonon(document: Mapping[str, Any]) -> dict[str, Any]:
     names = {"heat_capacity": "heat_capacities", "entropy": "entropies", "free_energy": "free_energies"}
-    n_atoms = 1 if document.get("mole_of") == "atoms" else document.get("nsites_primitive")
-    thermal = {one: _at_room_temperature(document, many) for one, many in names.items()}
-    per_atom = {name: value / n_atoms for name, value in thermal.items() if value is not None and n_atoms}
-    return {**document, **per_atom}
+    return {**document, **{one: _at_room_temperature(document, many) for one, many in names.items()}}
 
 
 def _qha(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from monty.io import zopen
 from pymatgen.core.composition import Composition
 from pymatgen.core.periodic_table import Element
-from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
+from matris.files.stored_objects import decode_structure
 from matris.stores.documents.corrections import (
     MP2020,
     NO_CORRECTION,
@@ -646,7 +646,7 @@ def _entry(item: Any, scale: str | None, energy_scale: str) -> ComputedEntry:
         "S" in symbols and not data.get("sulfide_type")
     )
     if needs_structure and item.get("structure"):
-        structure = Structure.from_dict(item["structure"])
+        structure = decode_structure(item["structure"])
         structure.remove_oxidation_states()
         return ComputedStructureEntry(structure, energy, composition=composition, **common)
     return ComputedEntry(composition, energy, **common)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.stores.documents.candidate import REFERENCE_SOURCES
@@ -31,6 +32,10 @@ SOUND, UNSOUND, FAILED = "sound", "unsound", "failed"
 _VERDICTS = {"phonon": ("has_imaginary_modes", False), "elastic": ("is_mechanically_stable", True)}
 _LOST = ("rejected", "failed", "max_steps")
 _EQUAL = "equal to another candidate"
+_OF_FAILED = "equal to a candidate that failed"
+REPRESENTATIVE_FAILED = "its representative failed"
+"""Start of the reason in documents of candidates that are the same crystal as one that failed."""
+
 _KINDS = 200  # kinds of reasons that are counted separately at one stage
 _OTHER = "other reasons"
 
@@ -69,14 +74,16 @@ def is_ranked(document: Document) -> bool:
     return is_candidate and document["state"] == "converged" and not document.get("duplicate_of")
 
 
-def place(document: Document) -> tuple[bool, float, str, float, str]:
-    """Sort key of a document in a ranking: distance to the hull, formula, energy, id."""
-    distance, energy = document.get("energy_above_hull"), document.get("energy_per_atom")
+def place(document: Document) -> tuple[float, str, float, str]:
+    """Sort key of a document in a ranking: distance to the hull, formula, energy, id; unknown numbers come last."""
+    distance, energy = (
+        inf if number is None or not isfinite(number) else number
+        for number in (document.get("energy_above_hull"), document.get("energy_per_atom"))
+    )
     return (
-        distance is None,
-        0.0 if distance is None else distance,
+        distance,
         document.get("formula_pretty") or "",
-        0.0 if energy is None else energy,
+        energy,
         document["document_id"],
     )
 
@@ -170,7 +177,8 @@ def lost_at(document: Document, window: float | None = WINDOW) -> tuple[str, str
     if state == "rejected":
         return stage if stage in STAGES else "sanity", kind(reason(document))
     if state == "duplicate":
-        return "duplicates", _EQUAL
+        of_failed = reason(document).startswith(REPRESENTATIVE_FAILED)
+        return "duplicates", _OF_FAILED if of_failed else _EQUAL
     if state == "max_steps":
         return "not converged", "out of steps"
     if state != "converged":
@@ -308,7 +316,8 @@ class Outcomes:
         read = self.distinct + self.identical
         hull = self.window is not None
         rejected = sum(self.lost[stage].total() for stage in ("reading", "sanity", "chemistry"))
-        duplicates = self.lost["duplicates"].total() + self.lost["duplicates after relaxing"].total()
+        of_failed = self.lost["duplicates"][_OF_FAILED]
+        duplicates = self.lost["duplicates"].total() - of_failed + self.lost["duplicates after relaxing"].total()
         parts = [
             f"{read} read",
             *([f"{self.identical} identical"] if self.identical else []),
@@ -316,6 +325,7 @@ class Outcomes:
         ]
         others = {
             "duplicates": duplicates,
+            "duplicates of failed ones": of_failed,
             "rejected": rejected,
             "failed": self.lost["failed"].total(),
             "not converged": self.lost["not converged"].total(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matris.stores.report import origin
+from matris.stores.report.cautions import cautions
 from matris.stores.report.crystals import looks
 from matris.stores.report.distributions import distributions
 from matris.stores.report.hulls import hulls
@@ -51,9 +52,12 @@ FIELDS = (
     "symmetry.number",
     "energy_per_atom",
     "correction_scheme",
+    "correction_state",
     "hull_type",
     "hull_reference",
     "hull_state",
+    "only_elements_compete",
+    "hull_lacks",
     "formation_energy_per_atom",
     "energy_above_hull",
     "is_stable",
@@ -100,6 +104,8 @@ class Report:
         Returns the phonon document of a candidate with its bands, see `matris.stores.documents.properties`.
     discovery
         Counts of stable, unique and novel candidates.
+    remarks
+        Sentences on the hull: which phases compete, and which lack.
     """
 
     documents: Iterable[Document]
@@ -111,6 +117,7 @@ class Report:
     reference_points: Sequence[HullPoint] | None = None
     phonons: Callable[[Document], Document | None] = lambda _: None
     discovery: Discovery | None = None
+    remarks: Sequence[str] = ()
 
 
 def write_report(report: Report, directory: str | Path) -> Path:
@@ -176,6 +183,8 @@ def write_report(report: Report, directory: str | Path) -> Path:
         ranking=best,
         has_elastic=any(document.get("elastic") for document in best),
         has_phonon=any(document.get("phonon") for document in best),
+        has_cautions=any(map(cautions, best)),
+        remarks=report.remarks,
         discovery=report.discovery,
         competing_phases=origin.competing_phases(tally),
         settings=origin.settings(tally),

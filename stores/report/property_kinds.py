@@ -62,17 +62,6 @@ def _at_room(field: str, factor: float = 1.0) -> Read:
     return read
 
 
-def _per_mole(field: str, sites: str, factor: float = 1.0) -> Read:
-    """Read a thermal quantity at 300 K per mole of atoms; older documents have it per mole of cells with `sites`."""
-    at_room = _at_room(field, factor)
-
-    def read(document: Document) -> float | None:
-        value = at_room(document)
-        return value if value is None or document.get("mole_of") == "atoms" else value / document[sites]
-
-    return read
-
-
 def _highest(document: Document) -> float:
     """Highest frequency on the path, THz."""
     return max(max(map(max, segment)) for segment in document["phonon_bandstructure"]["frequencies"])
@@ -110,8 +99,8 @@ KINDS: dict[str, PropertyKind] = {
         columns={
             "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes
             "highest\nTHz": _highest,
-            "F(300 K)\nkJ/mol atoms": _per_mole("free_energies", "nsites_primitive", 1e-3),
-            "Cv(300 K)\nJ/K/mol atoms": _per_mole("heat_capacities", "nsites_primitive"),
+            "F(300 K)\nkJ/mol atoms": _at_room("free_energies", 1e-3),
+            "Cv(300 K)\nJ/K/mol atoms": _at_room("heat_capacities"),
             "imaginary": lambda d: d["has_imaginary_modes"],
         },
         plots=(plots.plot_phonons, plots.plot_thermal),
@@ -123,7 +112,7 @@ KINDS: dict[str, PropertyKind] = {
             "V(300 K)\nÅ³/cell": _at_room("volume_temperature"),
             "expansion(300 K)\n10⁻⁶/K": _at_room("thermal_expansion", 1e6),
             "B(300 K)\nGPa": _at_room("bulk_modulus_temperature"),
-            "Cp(300 K)\nJ/K/mol atoms": _per_mole("heat_capacity_p_numerical", "nsites"),
+            "Cp(300 K)\nJ/K/mol atoms": _at_room("heat_capacity_p_numerical"),
             "Grüneisen": lambda d: d["average_gruneisen"],
         },
         plots=(plots.plot_qha,),

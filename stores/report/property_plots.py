@@ -125,7 +125,6 @@ def plot_thermal(document: Document) -> go.Figure:
     >>> document = {
     ...     "formula_pretty": "MgO",
     ...     "temperatures": [0.0, 300.0],
-    ...     "mole_of": "atoms",
     ...     "free_energies": [7e3, 5e3],
     ...     "entropies": [0.0, 13.5],
     ...     "heat_capacities": [0.0, 18.5],
@@ -136,9 +135,8 @@ def plot_thermal(document: Document) -> go.Figure:
     name, fields = read(document, "temperatures", "free_energies", "entropies", "heat_capacities")
     t = fields["temperatures"]
     figure = subplots(rows=1, cols=2, horizontal_spacing=0.11)
-    atoms = 1 if fields.get("mole_of") == "atoms" else fields["nsites_primitive"]  # older: per mole of cells
-    energy = np.asarray(fields["free_energies"], dtype=float) / (1e3 * atoms)
-    entropy, capacity = (np.asarray(fields[key], dtype=float) / atoms for key in ("entropies", "heat_capacities"))
+    energy = np.asarray(fields["free_energies"], dtype=float) / 1e3
+    entropy, capacity = (np.asarray(fields[key], dtype=float) for key in ("entropies", "heat_capacities"))
     left = {"row": 1, "col": 1}
     right = {"row": 1, "col": 2}
     curve(figure, t, energy, "F", ACCENT, "%{y:.2f} kJ/mol", **left)
@@ -308,8 +306,6 @@ def plot_qha(document: Document) -> go.Figure:
         "heat_capacity_p_numerical": ("C<sub>p</sub> (J/K/mol of atoms)", 1.0, "%{y:.2f} J/K/mol"),
     }
     name, fields = read(document, "temperatures", *panels)
-    if fields.get("mole_of") != "atoms":  # older documents: per mole of cells
-        panels["heat_capacity_p_numerical"] = ("C<sub>p</sub> (J/K/mol of cells)", 1.0, "%{y:.2f} J/K/mol")
     figure = subplots(rows=2, cols=2, shared_xaxes=True, horizontal_spacing=0.12, vertical_spacing=0.08)
     for number, (field, (title, factor, hover)) in enumerate(panels.items()):
         place = {"row": number // 2 + 1, "col": number % 2 + 1}

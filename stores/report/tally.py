@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from matris.stores.documents.candidate import REFERENCE_SOURCES
@@ -59,6 +60,15 @@ class Best[T]:
     def _cut(self) -> None:
         self._items.sort(key=self._key)
         del self._items[self.limit :]
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, at all depths."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 @dataclass(slots=True)
@@ -148,7 +158,8 @@ class Tally:
         return tally
 
     def add(self, document: Document) -> None:
-        """Add a document."""
+        """Add a document; its numbers that are not finite count as missing."""
+        document = _finite(document)
         self._origin(document)
         self._point(document)
         if document["source"] in REFERENCE_SOURCES:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from matris.files.whole_file import whole_file
 from matris.stores.report import formats
+from matris.stores.report.cautions import cautions
 from matris.stores.report.outcomes import origin, reason
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def environment() -> Environment:
     )
     environment.globals["asset"] = asset
     environment.filters |= {
+        "cautions": cautions,
         "decimals": formats.decimals,
         "formula": formats.formula_html,
         "grouped": formats.grouped,

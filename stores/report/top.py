@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from matris.stores.report.cautions import cautions
 from matris.stores.report.crystals import crystal
 from matris.stores.report.figure_style import Picture
 from matris.stores.report.formats import minus
@@ -76,6 +77,7 @@ def _facts(document: Document) -> dict[str, Any]:
         "density": _with_unit(document.get("density"), 1.0, ".2f", "g/cm³"),
         "elastic": _elastic(document.get("elastic")),
         "phonons": _phonons(document.get("phonon")),
+        "caution": cautions(document),
         "source": str(document["source"]),
     }
 

@@ -179,3 +179,15 @@ def test_crystals_that_became_equal_are_ranked_once_and_references_take_no_part(
         assert found["duplicates"] == {"high": "low"}
         assert found["counts"] == {"converged": 2, "duplicate": 1}
         assert {entry["candidate_id"] for entry in found["ranking"]} == {"low", "far"}
+
+
+def test_duplicates_of_failed_candidates_are_named() -> None:
+    record = {"candidate_id": "first", "source": "a", "state": "failed", "formula": "MgO", "hull": None}
+    record |= {"error": "the cell exploded"}
+    checkpoint = {"key": "tiny", "sha256": "0" * 64, "energy_scale": "custom"}
+    dropped = {"twin": "first", "other": "in a missing chunk"}
+    found = rank_candidates.original(
+        [[record], None], [checkpoint, None], [{"digest": "0" * 12}, None], dropped=dropped
+    )
+    assert found["counts"] == {"duplicate": 2, "failed": 1}
+    assert found["failed_duplicates"] == {"twin": "the cell exploded", "other": "the job of its chunk failed"}

@@ -14,6 +14,7 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
+from matris.makers.failing_alike import FAILED_ALIKE, FailedAlikeError, failed_alike
 from matris.model.potential import load
 from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.candidate import Candidate
@@ -201,3 +202,55 @@ def test_what_does_not_relax_has_no_energy_afterwards(tiny_checkpoint, tmp_path,
     )
     (record,) = static.make.original(static, [rock_salt(5.6)]).records
     assert (record.state, record.error, record.energy, record.n_steps) == ("failed", "the cell exploded", None, 7)
+
+
+def failing(maker, structures, potential):
+    for record in RELAX(maker, structures, potential):
+        yield replace(record, state="failed", error=f"the driver is too old: {record.index}", structure=None)
+
+
+RELAX = BatchRelaxMaker._relax
+
+
+def test_a_job_whose_first_candidates_fail_alike_stops_and_keeps_none(tiny_checkpoint, tmp_path, monkeypatch):
+    cells = [Structure(Lattice.cubic(3 + n / 100), ["Mg", "O"], [[0] * 3, [0.5] * 3]) for n in range(FAILED_ALIKE + 5)]
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1, journal_dir=str(tmp_path))
+    rejected = Structure(Lattice.cubic(3), ["U"], [[0, 0, 0]])  # no element of the checkpoint: it says nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchRelaxMaker, "_relax", failing)
+        with pytest.raises(FailedAlikeError, match=r"first 20 candidates all failed.*too old.*keep_going=True"):
+            maker.make.original(maker, [cells[0], rejected, *cells[1:]])
+        few = maker.make.original(maker, cells[: FAILED_ALIKE - 1])
+        assert {record.state for record in few.records} == {"failed"}
+        all_of_them = replace(maker, keep_going=True)
+        chunk = all_of_them.make.original(all_of_them, cells)
+        assert [record.state for record in chunk.records] == ["failed"] * len(cells)
+    for file in tmp_path.glob("*"):
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchRelaxMaker, "_relax", failing)
+        with pytest.raises(FailedAlikeError):
+            maker.make.original(maker, cells)
+    assert not list(tmp_path.glob("*.jsonl"))
+    again = maker.make.original(maker, cells)  # nothing of the stopped job remains
+    assert "failed" not in {record.state for record in again.records}
+
+
+@pytest.mark.parametrize(
+    ("states", "stops"),
+    [
+        ("fff", True),
+        ("ff", False),
+        ("f.ff", False),  # the second one may still succeed
+        ("fff.", True),
+        ("fffc", False),
+        ("ffm", False),
+        ("rffrf", True),
+        ("ffg", False),  # another reason
+        ("", False),
+    ],
+)
+def test_only_failures_of_one_kind_stop(states, stops):
+    meaning = {"f": ("failed", "too old: 1"), "g": ("failed", "exploded"), "c": ("converged", None), ".": None}
+    meaning |= {"r": ("rejected", "no element"), "m": ("max_steps", None)}
+    assert (failed_alike([meaning[each] for each in states], limit=3) is not None) == stops

@@ -98,6 +98,15 @@ def test_masses_of_ase_atoms_are_carried():
     assert content_id(to_structure(atoms)) == content_id(natural)
 
 
+@pytest.mark.parametrize("species", ["X", {"X": 0.5, "Au": 0.5}])
+def test_a_site_without_an_element_is_named(species):
+    structure = to_structure(Structure(Lattice.cubic(4), ["Au", species], [[0, 0, 0], [0.5, 0.5, 0.5]]))
+    problem = problem_with(structure)
+    assert problem.startswith("site 1 (X0+")
+    assert problem.endswith("is no element")
+    assert content_id(structure) != content_id(Structure(structure.lattice, ["Au"], [[0, 0, 0]]))
+
+
 @pytest.mark.parametrize("mass", [0, -1.0, float("nan"), float("inf"), "heavy"])
 def test_a_mass_that_is_none_is_named(mass):
     gold = Structure(Lattice.cubic(4), ["Au"], [[0, 0, 0]], site_properties={"masses": [mass]})

@@ -211,7 +211,7 @@ def test_properties_join_their_candidates_in_either_order(job_store):
     assert store.build(job_store).n_properties == 1
     run(job_store, FIRST)
     store.build(job_store)
-    thermal = {"temperatures": [200.0, 400.0], "heat_capacities": [40.0, 60.0], "nsites_primitive": 2}
+    thermal = {"temperatures": [200.0, 400.0], "heat_capacities": [20.0, 30.0]}
     compute_properties("p", "phonon", has_imaginary_modes=False, min_frequency=-0.01, **thermal)
     store.build(job_store)
     assert store.build(job_store).n_properties == 0
@@ -488,9 +488,12 @@ def test_outputs_without_their_arrays_are_counted(job_store):
     store = CandidateStore.beside(job_store)
     built = store.build(job_store)
     assert (built.n_documents, len(built.incomplete), dict(built.refused)) == (0, 1, {})
+    assert list(store.incomplete().values()) == [4]
+    assert len(store.build(job_store).incomplete) == 1  # it is tried again
     data.update([{k: v for k, v in each.items() if k != "_id"} for each in arrays])
     built = store.build(job_store)
     assert (built.n_documents, built.incomplete) == (4, ())
+    assert store.incomplete() == {}
 
 
 def test_an_index_that_cannot_be_made_is_an_error(job_store, monkeypatch):

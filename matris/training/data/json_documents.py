@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_numbers
-from pymatgen.core import Structure
 
 from matris.errors import MatrisError
 from matris.files.json_stream import DEEPEST, JsonStream, items, read_lines
+from matris.files.stored_objects import decode_structure
 from matris.files.text import MAX_TEXT
 from matris.model.graph import Geometry
 from matris.training.data.labelled import Rejected, take, unreadable
@@ -107,7 +107,7 @@ def _geometry(structure: dict[str, Any]) -> Geometry:
     species = [site["species"] for site in sites]
     numbers = [atomic_numbers.get(kinds[0]["element"], 0) for kinds in species if len(kinds) == 1]
     if len(numbers) < len(sites) or 0 in numbers or any(kinds[0]["occu"] != 1 for kinds in species):
-        return Geometry.of(Structure.from_dict(structure))
+        return Geometry.of(decode_structure(structure))
     cell = np.array(structure["lattice"]["matrix"], dtype=float).reshape(3, 3)
     places = np.array([site["abc"] for site in sites], dtype=float).reshape(-1, 3)
     pbc = np.array(structure["lattice"].get("pbc", (True, True, True)), dtype=bool)

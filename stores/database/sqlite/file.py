@@ -25,6 +25,10 @@ BUSY_SECONDS = 60
 CACHE_KIBIBYTES = 65536  # holds the index pages of about 100,000 documents
 APPLICATION_ID = 0x4D745253  # "MtRS" in the header of the file
 FORMAT = 3
+WITHOUT_LOG = -FORMAT
+"""``PRAGMA user_version`` of a file whose log has newer documents; read with the log, the version is `FORMAT`."""
+LOG_BYTES = 4 * 2**20
+"""Growth of the log after which its documents are taken into the file."""
 SCHEMA = "CREATE TABLE documents (_id INTEGER PRIMARY KEY AUTOINCREMENT, document BLOB NOT NULL)"
 """Each collection adds tables of its own, see `matris.stores.database.sqlite.collection`."""
 REMEDIES = {
@@ -42,7 +46,7 @@ REMEDIES = {
 }
 
 
-_CONNECTION: dict[str, Any] = {"timeout": BUSY_SECONDS, "isolation_level": None, "check_same_thread": False}
+_CONNECTION: dict[str, Any] = {"isolation_level": None, "check_same_thread": False}
 _BY_EFFECTIVE_USER = os.access in os.supports_effective_ids
 
 
@@ -60,6 +64,7 @@ class SQLiteFile:
         self._db: sqlite3.Connection | None = None
         self._wanted = False
         self._snapshot: tuple[int, int, int] | None = None  # of a file that is read as if nobody could change it
+        self._marked_up_to = 0  # size of the log (bytes) from which the file is marked again
         _files.add(self)
 
     def connect(self) -> None:
@@ -97,15 +102,18 @@ class SQLiteFile:
         )
 
     def _open(self) -> sqlite3.Connection:
-        self._snapshot = None
+        self._snapshot, self._marked_up_to = None, 0
         with self._explained():
             on_network = on_network_disk(self.path)
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             if self.is_read_only:
                 return self._open_to_read()
-            db = sqlite3.connect(self.path, **_CONNECTION)
+            has_log = _log(self.path).exists()
+            db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, **_CONNECTION)
             try:
                 _prepare(db, self.path, "DELETE" if on_network else "WAL")
+                if _lacks_its_log(db, self.path, has_log=has_log):  # a process ended while it marked the file
+                    db.execute(f"PRAGMA user_version = {FORMAT}")
             except BaseException:
                 db.close()
                 raise
@@ -119,18 +127,20 @@ class SQLiteFile:
         folder. Without a log, the file is complete and is read alone, until its state changes.
         """
         state = _state(self.path)
-        has_log = Path(f"{self.path}-wal").exists() and Path(f"{self.path}-wal").stat().st_size > 0
+        log = _log(self.path)
+        has_log = log.exists() and log.stat().st_size > 0
         address = f"{Path(self.path).as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-        db = sqlite3.connect(address, uri=True, **_CONNECTION)
+        db = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, **_CONNECTION)
         try:
             db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
             _check_format(db, self.path)
+            _lacks_its_log(db, self.path, has_log=log.exists())
         except sqlite3.OperationalError as error:
             db.close()
             if not has_log:
                 raise
             raise StoreError(
-                f"{self.path}: its newest documents are in {Path(self.path).name}-wal, which SQLite cannot read in a "
+                f"{self.path}: its newest documents are in {log.name}, which SQLite cannot read in a "
                 "folder that you cannot write to: copy both files together to another folder, and open the copy "
                 f"({error})"
             ) from error
@@ -155,9 +165,28 @@ class SQLiteFile:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Give the calling thread the connection in a write transaction, which is on disk at the end or rolled back."""
-        with self.reading() as db, db:
-            db.execute("BEGIN IMMEDIATE")
-            yield db
+        with self.reading() as db:
+            self._mark(db)
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                yield db
+
+    def _mark(self, db: sqlite3.Connection) -> None:
+        """
+        Make the file say that it lacks documents, unless it is read together with its log.
+
+        A copy of the file alone would look whole, or empty. The last process that closes the file takes all of the log
+        into it, and with it the mark away. This replaces SQLite's automatic checkpoints, which would take it away too.
+        """
+        log = _log(self.path)
+        if not log.exists() or log.stat().st_size < self._marked_up_to:  # there is none on a network disk
+            return
+        db.execute(f"PRAGMA user_version = {WITHOUT_LOG}")
+        db.execute("PRAGMA busy_timeout = 0")  # what readers still need stays in the log
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        db.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS}")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+        self._marked_up_to = log.stat().st_size + LOG_BYTES
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -201,6 +230,7 @@ def _prepare(db: sqlite3.Connection, path: str, journal: str) -> None:
     """Create the schema of a new file, or check the format of an existing one."""
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # see SQLiteFile._mark
     if _is_empty(db):
         _set_journal(db, journal)
         with db:
@@ -219,16 +249,43 @@ def _check_format(db: sqlite3.Connection, path: str) -> None:
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StoreError(f"{path} is another program's database; choose another place for the results")
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT:
+    if version not in {FORMAT, WITHOUT_LOG}:
         raise StoreError(
             f"{path} has format {version}, and this version of matris-flows reads format {FORMAT} only: "
             "use the version that wrote the file, or choose another place for the results"
         )
 
 
+def _lacks_its_log(db: sqlite3.Connection, path: str, *, has_log: bool) -> bool:
+    """
+    Find out whether a file is marked, see `SQLiteFile._mark`.
+
+    Raises
+    ------
+    StoreError
+        If the file is marked, and there was no log beside it before it was opened: it is a copy without its log.
+    """
+    for _ in range(20):  # another process may be marking it just now
+        if db.execute("PRAGMA user_version").fetchone()[0] != WITHOUT_LOG:
+            return False
+        time.sleep(0.05)
+    if has_log:
+        return True
+    raise StoreError(
+        f"{path} lacks its newest documents: it was copied while a process used it, and {Path(path).name}-wal was not. "
+        f"Copy it again by `sqlite3 FILE '.backup COPY'`, or by cp when no process uses it. If the original is lost, "
+        f"`sqlite3 FILE 'PRAGMA user_version = {FORMAT}'` opens what is left"
+    )
+
+
+def _log(path: str) -> Path:
+    """SQLite's write-ahead log of a file."""
+    return Path(f"{path}-wal")
+
+
 def _state(path: str) -> tuple[int, int, int]:
     """Return numbers that change when a process writes to a file or to its log."""
-    file, log = Path(path).stat(), Path(f"{path}-wal")
+    file, log = Path(path).stat(), _log(path)
     return file.st_mtime_ns, file.st_size, log.stat().st_size if log.exists() else 0
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -231,3 +232,51 @@ def test_duplicates_before_relaxing_are_the_same_crystal(campaign: Callable[...,
             if d["duplicate_of"]:
                 first = next(other for other in ready if other["candidate_id"] == d["duplicate_of"])
                 assert first["energy_per_atom"] <= d["energy_per_atom"]
+
+
+@pytest.mark.parametrize("error", ["the cell exploded: 3 steps", "out of memory: 4 atoms are too many for cpu"])
+def test_the_twin_of_a_failed_crystal_does_not_vanish(
+    campaign: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    relaxed = BatchRelaxMaker._relax
+
+    def fails(maker: BatchRelaxMaker, structures: list[Structure], potential: Any) -> Any:
+        for record in relaxed(maker, structures, potential):
+            large = len(structures[record.index]) > 2
+            yield replace(record, state="failed", structure=None, energy=None, error=error) if large else record
+
+    monkeypatch.setattr(BatchRelaxMaker, "_relax", fails)
+    primitive = rock_salt(4.2, "Mg", "O")
+    moved = primitive.copy()
+    moved.translate_sites([0, 1], [0.1, 0.2, 0.3])
+    crystals = {"large": primitive * (2, 1, 1), "primitive": primitive, "moved": moved}
+    inputs = [Candidate.from_structure(crystal, name) for name, crystal in crystals.items()]
+    events: list[dict[str, Any]] = []
+    for _ in range(2):  # the second run changes nothing
+        one = campaign(Funnel(hull=False))
+        run(one, inputs, (), events.append)
+        found = {d["source"]: d for d in one.documents()}
+        if error.startswith("out of memory"):
+            assert states(one) == {"large": "failed", "primitive": "converged", "moved": "duplicate"}
+            assert found["primitive"]["duplicate_of"] is None
+            assert found["moved"]["duplicate_of"] == found["primitive"]["candidate_id"]
+            assert outcomes(one).summary() == "3 read, 1 ranked (0 on the hull), 1 duplicates, 1 failed"
+        else:
+            assert states(one) == {"large": "failed", "primitive": "duplicate", "moved": "duplicate"}
+            for name in ("primitive", "moved"):
+                reason = f"its representative failed: {error} (candidate {found['large']['candidate_id']})"
+                assert found[name]["error"] == reason
+                assert found[name]["duplicate_of"] == found["large"]["candidate_id"]
+            assert outcomes(one).summary() == "3 read, 0 ranked (0 on the hull), 2 duplicates of failed ones, 1 failed"
+            assert one.store.query(state="duplicate").where('error contains "representative failed"').count() == 2
+    computed = [event for event in events if event["event"] == "candidate"]
+    assert len(computed) == (2 if error.startswith("out of memory") else 1)
+
+
+def test_the_report_says_which_hull_it_is(campaign: Callable[..., Campaign], candidates: list[Candidate]) -> None:
+    one = campaign(Funnel(sanity=False, duplicates=False, complete_hull=False, window=1e9))
+    run(one, candidates[:2], ())
+    page = one.report(one.location / "report").read_text()
+    assert "Hull: the candidates of this campaign and their elements, by the same checkpoint" in page
+    assert "No compound of another composition competes in" in page
+    assert "only the elements compete" in page

@@ -18,9 +18,9 @@ from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.status import read_status
 from matris.flows.local import worker
-from matris.flows.local.first_failures import FAILED_ALIKE
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.makers.failing_alike import FAILED_ALIKE
 from matris.relaxation.journal import Journal
 from matris.stores.documents.candidate import Candidate
 from matris.torchsim import MatRISTorchSimModel

@@ -168,3 +168,7 @@ def test_references_are_counted_apart() -> None:
     assert "1\u202f200 read, 100 identical, 50 known already, 4 competing phases added" in shown(
         status({**RECORD, "intake": intake}, [], {})
     )
+
+
+def test_a_chunk_that_was_given_up_without_a_reason_says_so() -> None:
+    assert status(RECORD, [item("broken", error=None)], {}).broken == ["no reason is known"]

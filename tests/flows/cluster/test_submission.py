@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import traceback
+import types
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from matris.cli import app
 from matris.errors import MatrisError, StoreError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.status import read_status
 from matris.flows.campaign.turns import turn
 from matris.flows.local.runner import run
@@ -43,6 +45,7 @@ pytest.importorskip("jobflow_remote", reason="the extra `remote` is not installe
 
 import jobflow_remote
 
+from matris.flows.cluster import supervisor
 from matris.flows.cluster.compute import compute_chunk
 from matris.flows.cluster.project import ClusterAnswers
 from matris.flows.cluster.project_files import prepare_queue, write_project
@@ -552,3 +555,46 @@ def settled(sent: Campaign) -> None:
     until(lambda: not sent.queue.is_open(sent.name))
     with turn(sent, "supervision"):  # held until the hulls are computed
         return
+
+
+def test_a_campaign_whose_first_job_fails_alike_stops(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path / "store", maker(tiny_checkpoint), Funnel(hull=False, duplicates=False), chunk_size=2)
+    crystals = candidates()
+    list(take_in(campaign, crystals))
+    reason = "the first 20 candidates all failed for the same reason, and the job was stopped; the last one: no driver"
+    document = {"state": "FAILED", "error": f"Traceback\nmatris.makers.failing_alike.FailedAlikeError: {reason}\n"}
+
+    def lose() -> str | None:
+        item = campaign.queue.submit(campaign.name, supervisor.job_id)
+        assert item is not None
+        supervisor._return_lost(campaign, item, document)
+        return item.error
+
+    lose()
+    status = read_status(campaign.location)
+    assert (status.phase, status.stopped) == ("stopped", reason)
+    assert [(stage.chunks["waiting"], stage.chunks["broken"]) for stage in status.stages] == [(2, 0)]
+    where = types.SimpleNamespace(submission=Submission("hull"))  # nothing is submitted: no other attribute is needed
+    supervisor._submit_waiting(campaign, where, lambda _: None)
+
+    run(Campaign(tmp_path / "store", maker(tiny_checkpoint), campaign.funnel, title="other"), crystals[:1], ())
+    campaign.keep(stopped=None, cancelled=False)
+    lose()  # a candidate was computed meanwhile, so the failures are those of the candidates
+    assert read_status(campaign.location, campaign.name).phase != "stopped"
+    assert not campaign.record()["cancelled"]
+    items = [item for item in campaign.queue.items(campaign.name) if item["error"]]
+    assert [supervisor._failed_alike(item["error"]) for item in items] == [True]  # all of it is computed next time
+
+
+def test_a_source_that_gives_nothing_leaves_no_campaign(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def breaks() -> Iterator[Candidate]:
+        raise MatrisError("no such folder")
+        yield
+
+    campaign = Campaign(tmp_path / "store", maker(tiny_checkpoint), title="empty")
+    for candidates_of_it, message in (([], "no candidates for the campaign 'empty'"), (breaks(), "no such folder")):
+        with pytest.raises(MatrisError, match=message):
+            supervisor.submit(campaign, candidates_of_it, Submission("hull"))
+    assert campaign.record() == {}
+    with pytest.raises(StoreError):
+        read_status(campaign.location)

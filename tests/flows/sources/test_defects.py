@@ -80,6 +80,10 @@ def test_files_of_other_programs_are_read():
     ("old", "new", "reason"),
     [
         ("length_b 4", "length_b -4", "the cell length b is -4"),
+        ("length_b 4", "length_b 0", "the cell length b is 0"),
+        ("length_b 4", "length_b inf", "the cell length b is inf"),
+        ("length_b 4", "length_b nan", "the cell length b is nan"),
+        ("Cl 0.5", "Cl nan", "site Cl1: the coordinate is not a number: 'nan'"),
         ("alpha 90", "alpha 270", "the cell angle alpha is 270"),
         ("gamma 90", "gamma -90", "the cell angle gamma is -90"),
         ("Cl 0.5", "Cl 1e300", "site Cl1 lies 1e300 cells away"),

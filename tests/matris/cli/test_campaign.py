@@ -10,9 +10,11 @@ from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
 from matris.cli import app
+from matris.cli.console import CampaignProgress
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
+from matris.flows.campaign.harvest import harvest
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.documents.candidate import Candidate
@@ -146,3 +148,42 @@ def test_a_source_that_fails_at_once_leaves_no_campaign(tiny_checkpoint: Path, t
     with pytest.raises(MatrisError, match="no such source"):
         run(campaign, broken(), ())
     assert campaign.record() == {}
+
+
+def test_references_are_not_counted_as_lost():
+    progress = CampaignProgress()
+    for state, is_reference in (("failed", True), ("max_steps", True), ("failed", False), ("converged", False)):
+        progress.watch({"event": "candidate", "state": state, "error": None, "is_reference": is_reference})
+    progress.watch({"event": "read", "known": 0, "queued": 4})
+    progress.watch({"event": "stage", "stage": "relax", "n": 2})
+    (task,) = progress._bar.tasks
+    assert (task.completed, task.total, task.fields["lost"]) == (4, 6, "[red]1 lost[/red]")
+
+
+def test_results_that_lack_are_told_and_computed_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+
+    def opened() -> Campaign:
+        return Campaign(tmp_path, maker, Funnel(sanity=False, hull=False), title="Lacking")
+
+    candidates = [Candidate.from_structure(rock_salt(4.2, metal), f"{metal}O.cif") for metal in ("Mg", "Fe")]
+    campaign = opened()
+    run(campaign, candidates, ())
+    arrays = campaign.job_store.additional_stores["data"]
+    for kept in (arrays, campaign.store.docs, campaign.store.data, campaign.store.chunks):
+        kept.remove_docs({})  # as if the job had been killed before it stored its arrays
+    told = "Results of 2 candidates lack: the arrays of 1 job outputs are not in the store"
+    assert told not in invoke("status", "--store", tmp_path).output
+    harvest(campaign)
+    status = invoke("status", "--store", tmp_path)
+    assert told in " ".join(status.output.split())
+    for command in (["query"], ["report", "--output", tmp_path / "page"]):
+        done = invoke(*command, "--store", tmp_path)
+        assert done.exit_code == 0, done.output
+        assert told in done.stderr
+    assert told in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    again = opened()
+    run(again, candidates, ())
+    assert again.store.incomplete() == {}
+    assert {d["source"]: bool(d["job_uuid"]) for d in again.documents()} == {"MgO.cif": True, "FeO.cif": True}
+    assert "lack" not in invoke("query", "--store", tmp_path).output

@@ -12,6 +12,8 @@ from matris.model.config import ModelConfig
 from matris.model.graph import Batch, Geometry, build_graph
 from matris.model.network import MatRIS, evaluate
 from matris.model.potential import (
+    _ENVELOPES_OF_ANGLE,
+    _ENVELOPES_OF_BOND,
     _KEPT_OF_ANGLE,
     _KEPT_OF_ANGLE_KERNELS,
     _KEPT_OF_BOND,
@@ -90,14 +92,20 @@ def test_memory_is_known_before_graphs_are_built(tiny_checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("chunks", "of_angle", "of_bond"),
-    [(None, _KEPT_OF_ANGLE, _KEPT_OF_BOND), (KERNELS, _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS)],
-    ids=["torch", "compiled"],
+    ("chunks", "smooth", "of_angle", "of_bond"),
+    [
+        (None, False, _KEPT_OF_ANGLE, _KEPT_OF_BOND),
+        (KERNELS, False, _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS),
+        (None, True, _KEPT_OF_ANGLE + _ENVELOPES_OF_ANGLE, _KEPT_OF_BOND + _ENVELOPES_OF_BOND),
+        (KERNELS, True, _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS),
+    ],
+    ids=["torch", "compiled", "torch, smooth", "compiled, smooth"],
 )
-def test_what_is_kept_of_bonds_and_angles(chunks, of_angle, of_bond):
+def test_what_is_kept_of_bonds_and_angles(chunks, smooth, of_angle, of_bond):
     if chunks and not kernels.library():
         pytest.skip("no C compiler")
     config = {"num_layers": 3, "norm_type": "layer", "three_body_expansion": "fourier", "pairwise_cutoff": 6.0}
+    config |= {"smooth": True, "three_body_expansion": "chebyshev"} if smooth else {}
     bonds, few, small = kept_bytes(config, 3.0, chunks)
     _, many, large = kept_bytes(config, 4.5, chunks)
     per_angle = (large - small) / (many - few) / (4 * 3 * 128)

@@ -68,6 +68,10 @@ def test_wrong_displacements_are_refused():
     for wrong in (0.0, -0.03, float("nan"), 1.0):
         with pytest.raises(ValueError, match="displacement must be"):
             PhononSettings(displacement=wrong)
+    for wrong in (0.0, -12.0, float("nan"), float("inf")):
+        for name in ("min_length", "symprec"):
+            with pytest.raises(ValueError, match=f"{name} must be a positive length"):
+                PhononSettings(**{name: wrong})
 
 
 @pytest.mark.parametrize("cell", [primitive(FCC * 1.01), crystal(FCC * 1.01)], ids=["primitive", "conventional"])

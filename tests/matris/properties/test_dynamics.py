@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -474,3 +475,21 @@ def test_velocities_of_the_input_are_not_used_and_that_is_said(tmp_path):
         assert [w for w in record.warnings if "velocities of the input are not used" in w]
     at_rest = moving.copy(site_properties={"velocities": [[0.0, 0.0, 0.0]] * len(moving)})
     assert dynamics([at_rest], Argon(), settings=given)[0].warnings == ()
+
+
+def test_a_state_is_on_disk_after_the_frame_it_refers_to(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(number):
+        node = os.fstat(number).st_ino
+        synced.extend(path for path in tmp_path.iterdir() if path.stat().st_ino == node)
+        original(number)
+
+    original = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    given = settings(n_steps=2, interval=1)
+    (record,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
+    kinds = [path.suffix if path.suffix != ".part" else path.suffixes[-3] for path in synced]
+    first = kinds.index(".state")
+    assert kinds[:first] == [".extxyz", ".series"]
+    assert kinds.count(".state") == kinds.count(".extxyz") == len(record.series.time)

@@ -344,11 +344,12 @@ def test_bad_frames_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_the_same(labelled):
+@pytest.mark.parametrize("changes", [{}, {"smooth": True, "three_body_expansion": "chebyshev"}], ids=["", "smooth"])
+def test_a_compiled_step_is_the_same(labelled, changes):
     training, _ = split(labelled)
     training = [replace(training[0], stress=None), replace(training[1], magmoms=np.ones(4)), *training[2:]]
     torch.manual_seed(0)
-    network = MatRIS(CONFIG, magmoms=True)
+    network = MatRIS(replace(CONFIG, **changes), magmoms=True)
     network.reference_energies.copy_(torch.from_numpy(regress_reference_energies(training)))
     objective = LabelObjective(network, LossWeights())
     parts = (training[:2], training[2:7], training[:1])

@@ -112,6 +112,15 @@ def test_wrong_places(tmp_path):
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("scheme", ["postgres", "MONGODB", "sqlite", "https"])
+def test_an_address_of_another_kind_is_no_folder(scheme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=f"begins with {scheme}://; name a folder, mongodb://") as error:
+        open_job_store(f"{scheme}://me:secret@host/results")
+    assert "secret" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_siblings(tmp_path):
     memory = JobStore(MemoryStore(), additional_stores={"data": MemoryStore("data")})
     memory.connect()

@@ -22,7 +22,7 @@ from monty.json import MontyDecoder, MontyEncoder
 
 from matris.errors import StoreError
 from matris.stores.database.sqlite import disk
-from matris.stores.database.sqlite.file import FORMAT
+from matris.stores.database.sqlite.file import FORMAT, LOG_BYTES, WITHOUT_LOG
 from matris.stores.database.sqlite.store import SQLiteStore
 
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - documents hold naive UTC, as MongoDB returns them
@@ -649,3 +649,51 @@ def test_file_is_durable(path):
         assert store._file._db.execute("PRAGMA synchronous").fetchone() == (2,)
         assert store._file._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert str(Path(path).absolute()) in store.name
+
+
+def test_a_copy_without_the_log_is_refused(path, tmp_path):
+    """While a process has the file open, its newest documents are in the log, which cp of the file leaves out."""
+    copy = tmp_path / "copy.sqlite"
+    large = "x" * (LOG_BYTES // 8)
+    with SQLiteStore(path, "runs") as store, SQLiteStore(path, "runs") as other:
+        for number in range(20):  # also after documents were taken from the log into the file
+            (store, other)[number % 2].update({"task_id": number, "x": large})
+            if number in {0, 8, 19}:
+                copy.write_bytes(path.read_bytes())
+                with pytest.raises(StoreError, match=r"copy.sqlite lacks its newest documents.*-wal was not.*\.backup"):
+                    SQLiteStore(copy, "runs").connect()
+        assert Path(f"{path}-wal").stat().st_size < 2 * LOG_BYTES
+        with closing(sqlite3.connect(path)) as whole, closing(sqlite3.connect(tmp_path / "backup.sqlite")) as backup:
+            whole.backup(backup)
+        for end in ("", "-wal"):
+            (tmp_path / f"both.sqlite{end}").write_bytes(Path(f"{path}{end}").read_bytes())
+    for whole_copy in ("backup", "both"):
+        with SQLiteStore(tmp_path / f"{whole_copy}.sqlite", "runs") as copied:
+            assert copied.count() == 20
+    copy.write_bytes(path.read_bytes())  # after the last process closed it
+    with SQLiteStore(copy, "runs") as copied:
+        assert copied.count() == 20
+
+
+def test_the_rest_of_a_copy_without_the_log(path, tmp_path):
+    with SQLiteStore(path, "runs") as store:
+        store.update({"task_id": 1})
+        store._file._marked_up_to = 0
+        store.update({"task_id": 2})
+        copy = tmp_path / "copy.sqlite"
+        copy.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(copy)) as db:
+        db.execute(f"PRAGMA user_version = {FORMAT}")  # as the message says
+    with SQLiteStore(copy, "runs") as copied:
+        assert ids(copied) == [1]
+
+
+def test_a_process_killed_while_it_marked_the_file(path):
+    with SQLiteStore(path, "runs") as store:
+        store.update({"task_id": 1})
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {WITHOUT_LOG}")
+        with SQLiteStore(path, "runs") as other:
+            assert ids(other) == [1]
+    with SQLiteStore(path, "runs") as again:
+        assert ids(again) == [1]

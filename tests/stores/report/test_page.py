@@ -14,7 +14,7 @@ from pymatgen.core import Structure
 
 from matris.stores.report import FIELDS, Report, write_report
 from matris.stores.report.discovery import Discovery
-from matris.stores.report.outcomes import Outcomes
+from matris.stores.report.outcomes import Outcomes, ranked
 from matris.stores.report.tally import Tally
 from tests.stores.report.campaign_documents import campaign_documents, document, lost, structure
 from tests.stores.report.test_property_plots import phonon_document
@@ -124,6 +124,25 @@ def test_what_extrapolates_is_marked_and_counted(page: Page, tmp_path: Path) -> 
     assert "training data" not in page.sections["funnel"]  # nobody knows
 
 
+def test_remarks_on_the_hull_and_unreliable_results_are_shown(page: Page, tmp_path: Path) -> None:
+    unreliable = {"is_reliable": False, "warnings": ["the residual is <12> GPa"], "bulk_modulus": 90.0}
+    documents = [
+        document(1, "Li2O", 0.0, only_elements_compete=True, hull_lacks=["Li-O"], elastic=unreliable),
+        document(2, "FeO", 0.05, correction_state="undecided", hull_lacks=[f"Fe-{n}" for n in "OSCN"]),
+        document(3, "LiFeO2", 0.06, only_elements_compete=False, hull_lacks=[], elastic={"is_reliable": True}),
+    ]
+    report = Report(iter(documents), lambda _: structure("FeO"), {"key": "tiny"}, remarks=["Hull: <mine> & theirs"])
+    marked = Page(write_report(report, tmp_path))
+    assert "Hull: <mine> & theirs" in marked.sections["hulls"]
+    ranked = marked.sections["ranked"]
+    assert "only the elements compete; no competing compounds in Li–O; elastic: not reliable: " in ranked
+    assert "the residual is <12> GPa" in ranked
+    assert "no competing compounds in Fe–O, Fe–S, Fe–C and 1 more; corrections undecided" in ranked
+    assert ranked.count("reliable") == 1
+    assert "not reliable" in marked.sections["top"]
+    assert "Caution" not in page.sections["ranked"]  # nothing to be careful with
+
+
 def test_crystals_can_be_drawn(page: Page) -> None:
     held = page.data["crystals"]
     assert len(held["crystals"]) == 40
@@ -213,6 +232,19 @@ def test_odd_numbers_do_not_break_it(tmp_path: Path) -> None:
     assert "missing: O" in page.sections["ranked"]
     assert "−300.0" in page.sections["ranked"]
     assert "top" not in page.sections
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_counts_as_missing(wrong: float, tmp_path: Path) -> None:
+    elastic = {"bulk_modulus": wrong, "shear_modulus": 20.0, "is_mechanically_stable": True}
+    odd = [
+        document(1, "FeO", 0.05, energy_above_hull=wrong, formation_energy_per_atom=wrong),
+        document(2, "Fe2O3", 0.05, density=wrong, fmax=wrong, elastic=elastic),
+        document(3, "Li2O", 0.07, energy_per_atom=wrong),
+    ]
+    page = make(odd, tmp_path)
+    assert not re.search(r"(?<![A-Za-z])(nan|inf)(?![A-Za-z])", page.sections["ranked"])
+    assert ranked(odd)[-1]["document_id"] == odd[0]["document_id"]  # like one without a hull
 
 
 def test_running_campaign_and_no_hull(tmp_path: Path) -> None:

@@ -205,3 +205,13 @@ def test_kind_must_be_clear(documents: list[dict[str, Any]], tmp_path: Path) -> 
     with pytest.raises(ValueError, match="of one kind"):
         write_property_report(documents, tmp_path, "?")
     assert kind_of([sound("qha")]) == "qha"
+
+
+def test_whether_results_are_reliable_is_shown(tmp_path: Path) -> None:
+    documents = [sound("eos", is_reliable=answer, warnings=warnings) for answer, warnings in RELIABLE]
+    page = Page(write_property_report(documents, tmp_path, "E"))
+    assert re.findall("Reliable|yes|no$|no(?=\n)", page.sections["results"]) == ["Reliable", "yes", "no"]
+    assert "B0' of -20 is outside of 1 to 10" in page.sections["results"]
+
+
+RELIABLE = [(True, []), (False, ["B0' of -20 is outside of 1 to 10"]), (None, [])]

@@ -80,7 +80,6 @@ def phonon_document(lowest: float = 1.0) -> dict[str, Any]:
         "entropies": (0.1 * temperatures).tolist(),
         "heat_capacities": (0.2 * temperatures).tolist(),
         "nsites_primitive": 2,
-        "mole_of": "atoms",
     }
 
 
@@ -101,7 +100,6 @@ def qha_document() -> dict[str, Any]:
         "thermal_expansion": (1e-8 * t).tolist(),
         "bulk_modulus_temperature": (100 - 0.01 * t).tolist(),
         "heat_capacity_p_numerical": (0.05 * t).tolist(),
-        "mole_of": "atoms",
         "average_gruneisen": 1.5,
     }
 

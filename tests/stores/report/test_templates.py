@@ -67,6 +67,7 @@ def campaign(folder: Path, text: str) -> Tags:
         document(6, "FeO", 0.0, phonon=drawn),
         document(7, "FeO", 0.0, hull_state=text, energy_above_hull=None, chemsys=text),
         document(12, "FeO", 0.0, phonon=drawn),
+        document(13, "FeO", 0.0, hull_lacks=[text], elastic={"is_reliable": False, "warnings": [text]}),
         document(8, "O", 0.0, source="elemental reference", formula_pretty=text),
         lost(9, "FeO", state="failed", stage="relaxation", error=text),
         lost(10, "FeO", state="rejected", stage="reading", error=f"odd: {text}", source=text),
@@ -79,6 +80,7 @@ def campaign(folder: Path, text: str) -> Tags:
         title=text,
         phonons=lambda d: phonon_document() if d["candidate_id"].endswith("06") else {"error": text},
         discovery=Discovery(9, 8, 1, 1, 1, (text,), {}),
+        remarks=[text],
         reference_points=[HullPoint("Fe2O3", {"Fe": 2.0, "O": 3.0}, -1.7, None, text)],
     )
     return Tags(write_report(report, folder))

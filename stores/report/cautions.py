@@ -1,0 +1,40 @@
+"""Reasons to be careful with a ranked candidate, in a few words each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matris.stores.report.outcomes import Document
+
+_SHOWN = 3  # chemical systems, and warnings of a property
+
+
+def cautions(document: Document) -> list[str]:
+    """
+    List the reasons to be careful with the results of a candidate.
+
+    Parameters
+    ----------
+    document
+        Candidate document.
+
+    Examples
+    --------
+    >>> cautions({"only_elements_compete": True, "hull_lacks": ["Cl-Na"], "correction_state": "undecided"})
+    ['only the elements compete', 'no competing compounds in Cl–Na', 'corrections undecided']
+    >>> cautions({"elastic": {"is_reliable": False, "warnings": ["the residual is 12 GPa"]}})
+    ['elastic: not reliable: the residual is 12 GPa']
+    """
+    found = ["only the elements compete"] if document.get("only_elements_compete") else []
+    if lacking := document.get("hull_lacks"):
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        found.append(f"no competing compounds in {', '.join(lacking[:_SHOWN]).replace('-', '–')}{more}")
+    if document.get("correction_state") == "undecided":
+        found.append("corrections undecided")
+    for kind in ("elastic", "phonon"):
+        summary = document.get(kind) or {}
+        if summary.get("is_reliable") is False:
+            warnings = "; ".join((summary.get("warnings") or [])[:_SHOWN])
+            found.append(f"{kind}: not reliable" + (f": {warnings}" if warnings else ""))
+    return found
