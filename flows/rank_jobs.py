@@ -8,7 +8,7 @@ from jobflow import Flow, Response, job
 
 from matris.files.stored_objects import decode_structure
 from matris.flows.campaign.stages import CHUNK_FAILED, CHUNK_SIZES, stage_maker
-from matris.flows.campaign.survivors import equal_results
+from matris.flows.campaign.survivors import equal_results, replaced_references
 from matris.makers.batch_relax import BatchRelaxMaker  # noqa: TC001 - jobflow reads the annotation
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 from matris.stores.documents.documents import document_id
@@ -84,10 +84,16 @@ def rank_candidates(
         for record in chunk
     ]
     scale = documents[0]["checkpoint"]["energy_scale"] if documents else ""
+    structure_of = _relaxed(structures or [], documents).get
+    replaced = replaced_references(documents, structure_of)
+    documents = [document | {"duplicate_of": replaced.get(document["document_id"])} for document in documents]
     hulls = hull_results(documents, load_references(references, scale) if references and documents else None)
     placed = [document | hulls[document["document_id"]].to_dict() for document in documents]
-    duplicates = equal_results(placed, _relaxed(structures or [], placed).get)
-    placed = [document | {"duplicate_of": duplicates.get(document["candidate_id"])} for document in placed]
+    duplicates = equal_results(placed, structure_of)
+    placed = [
+        document | {"duplicate_of": replaced.get(document["document_id"], duplicates.get(document["candidate_id"]))}
+        for document in placed
+    ]
     ranking = ranked(placed)
     states = ["duplicate" if d["duplicate_of"] else d["state"] for d in placed if d["source"] not in REFERENCE_SOURCES]
     states += ["duplicate"] * len(dropped or {})

@@ -159,9 +159,9 @@ def _ways(documents: Sequence[Mapping[str, Any]]) -> list[str]:
 def _hull(documents: Sequence[Mapping[str, Any]], references: References | None) -> str:
     """Name a hull in a sentence."""
     if references is None:
-        n = sum(d["source"] == COMPETING_PROTOTYPE_SOURCE and d["state"] == "converged" for d in documents)
+        on_hull = Counter(d["source"] for d in documents if d["state"] == "converged" and d.get("hull_state") == "ok")
+        n, n_known = on_hull[COMPETING_PROTOTYPE_SOURCE], on_hull[KNOWN_PHASE_SOURCE]
         parts = [f"{n} compounds from prototypes"] if n else []
-        n_known = sum(d["source"] == KNOWN_PHASE_SOURCE and d["state"] == "converged" for d in documents)
         parts += [f"{n_known} known phases"] if n_known else []
         names = ["the candidates of this campaign", *parts, "their elements"]
         return f"Hull: {_listed(names)}, by the same checkpoint (self-consistent)"

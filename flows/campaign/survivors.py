@@ -36,6 +36,7 @@ _FIELDS = (
     "phonon.state",
 )
 _WRITE_SIZE = 1000  # documents in one write
+_CONVERGENCE = 1e-3  # eV/atom: difference of two relaxations of one crystal that says nothing
 
 
 def advance(campaign: Campaign) -> dict[str, int]:
@@ -58,11 +59,12 @@ def advance(campaign: Campaign) -> dict[str, int]:
     with turn(campaign, "ranking"):
         if campaign.funnel.duplicates and (n := settle_twins(campaign)):
             return {RELAX: n}
+        representatives: dict[str, str] = {}
+        if campaign.funnel.duplicates:
+            _replace_references(campaign)
+            representatives = equal_results(campaign.documents(_FIELDS), campaign.store.structure)
         if campaign.funnel.hull:
             campaign.rank()
-        representatives = (
-            equal_results(campaign.documents(_FIELDS), campaign.store.structure) if campaign.funnel.duplicates else {}
-        )
         _record_stages(campaign, representatives)
         return {stage: n for stage in campaign.funnel.properties if (n := _queue(campaign, stage))}
 
@@ -74,7 +76,7 @@ def equal_results(
     Find the converged candidates that are the same crystal as one of lower energy.
 
     References take no part: a candidate that relaxes to the crystal of an element remains a candidate, whichever of the
-    two has the lower energy.
+    two has the lower energy, see `replaced_references`.
 
     Parameters
     ----------
@@ -120,6 +122,84 @@ def equal_results(
             equal = group_equal(items)
             representatives |= {candidate: first for candidate, first in equal.items() if candidate != first}
     return representatives
+
+
+def replaced_references(
+    documents: Iterable[Mapping[str, Any]], structure_of: Callable[[str], Structure | None]
+) -> dict[str, str]:
+    """
+    Find the references that are the same crystal as a candidate, and have its energy within the noise of relaxations.
+
+    On a hull of one checkpoint the candidate takes the place of the reference. Otherwise it might lie a fraction of an
+    meV/atom above itself.
+
+    Parameters
+    ----------
+    documents, structure_of
+        As for `equal_results`.
+
+    Returns
+    -------
+    dict
+        Candidate id of the candidate of lowest energy, by the document id of each reference it replaces.
+
+    Examples
+    --------
+    >>> from pymatgen.core import Lattice, Structure
+    >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    >>> common = {"state": "converged", "formula_pretty": "Fe"}
+    >>> documents = [
+    ...     {"document_id": "1", "candidate_id": "a", "source": "a.cif", "energy_per_atom": -8.0, **common},
+    ...     {
+    ...         "document_id": "2",
+    ...         "candidate_id": "b",
+    ...         "source": "elemental reference",
+    ...         "energy_per_atom": -8.0001,
+    ...         **common,
+    ...     },
+    ... ]
+    >>> replaced_references(documents, lambda document_id: iron)
+    {'2': 'a'}
+    """
+    candidates: dict[str, list[tuple[str, str, float]]] = {}
+    references: dict[str, list[tuple[str, float]]] = {}
+    for document in documents:
+        energy = document.get("energy_per_atom")
+        if document["state"] != "converged" or energy is None:
+            continue
+        if document["source"] in REFERENCE_SOURCES:
+            references.setdefault(document["formula_pretty"], []).append((document["document_id"], energy))
+        else:
+            row = (document["document_id"], document["candidate_id"], energy)
+            candidates.setdefault(document["formula_pretty"], []).append(row)
+    replaced: dict[str, str] = {}
+    for formula, rows in references.items():
+        for identity, energy in rows:
+            near = [row for row in candidates.get(formula, ()) if abs(row[2] - energy) <= _CONVERGENCE]
+            if not near or (reference := structure_of(identity)) is None:
+                continue
+            for candidate_document, candidate_id, of_candidate in sorted(near, key=lambda row: (row[2], row[1])):
+                structure = structure_of(candidate_document)
+                if structure is None:
+                    continue
+                equal = group_equal([(identity, reference, energy), (candidate_id, structure, of_candidate)])
+                if equal[identity] == equal[candidate_id]:
+                    replaced[identity] = candidate_id
+                    break
+    return replaced
+
+
+def _replace_references(campaign: Campaign) -> None:
+    """Mark the references that candidates replace, and have hulls computed again where a mark changes."""
+    replaced = replaced_references(campaign.documents(_FIELDS), campaign.store.structure)
+    changes = {
+        document["document_id"]: {"duplicate_of": candidate, "hull_reference": None}
+        for document in campaign.documents(_FIELDS)
+        if document["source"] in REFERENCE_SOURCES
+        and document.get("duplicate_of") != (candidate := replaced.get(document["document_id"]))
+    }
+    for batch in batched(changes, _WRITE_SIZE):
+        campaign.store.set_fields({identity: changes[identity] for identity in batch})
 
 
 def _energy_groups(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tuple[str, str, float]]]:

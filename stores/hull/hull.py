@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.hull.chemical_systems import compound_systems
 from matris.stores.hull.phase_space import Phase, PhaseSpace, Place, System
 
@@ -271,6 +272,8 @@ def _reason_to_exclude(document: Document) -> str | None:
     """Reason why a document takes no part in a hull; None if it takes part."""
     if document["state"] != "converged":
         return f"not converged: {document['state']}"
+    if document.get("duplicate_of") and document.get("source") in REFERENCE_SOURCES:
+        return f"the same crystal as candidate {document['duplicate_of']}"
     if document["energy_per_atom"] is None:
         return f"no comparable energy: {document['correction_scheme'] or 'not corrected'}"
     return None

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from matris.stores.hull.references import References
 
 _COMPARED = ("state", "energy_per_atom")  # if one of these has changed since it was read, a document is not written
-_READ = ("document_id", "chemsys", "composition", "correction_scheme", "hull_reference", *_COMPARED)
+_READ = (
+    "document_id",
+    "chemsys",
+    "composition",
+    "correction_scheme",
+    "hull_reference",
+    "source",
+    "duplicate_of",
+    *_COMPARED,
+)
 _QUERY_BATCH = 50  # ids or chemical systems per query
 _WRITE_BATCH = 1000  # documents per write
 _REFERENCE_BATCH = 5000  # documents placed together on a reference hull

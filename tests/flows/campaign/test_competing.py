@@ -15,9 +15,12 @@ from matris.flows.campaign.competing import competing_prototypes, hull_remarks, 
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.mp_references import largest_systems
+from matris.flows.campaign.survivors import replaced_references
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores import CandidateStore
 from matris.stores.documents.candidate import COMPETING_PROTOTYPE_SOURCE, REFERENCE_SOURCES, Candidate
 from matris.stores.documents.corrections import mp_parameters
+from matris.stores.hull.hull import hull_results
 from matris.stores.hull.references import load_references
 
 if TYPE_CHECKING:
@@ -182,3 +185,45 @@ def test_without_key_client_or_network_the_error_says_the_way_out(
     monkeypatch.setitem(sys.modules, "mp_api.client", None)
     with pytest.raises(MatrisError, match="pip install"):
         Campaign(tmp_path / "third", relax_maker, references="mp")
+
+
+def test_a_candidate_takes_the_place_of_its_twin_among_the_references(tmp_path: Path) -> None:
+    """Otherwise it lies above itself by what two relaxations of one crystal differ."""
+    common = {"checkpoint": {"key": "demo", "sha256": "0" * 64, "energy_scale": "matpes-pbe"}}
+    common |= {"settings": {"digest": "0" * 12}, "state": "converged", "correction_scheme": None}
+
+    def stored(name: str, source: str, composition: dict[str, float], energy: float) -> dict[str, Any]:
+        chemsys, formula = "-".join(sorted(composition)), Composition(composition).reduced_formula
+        keys = {"document_id": name, "candidate_id": f"candidate {name}", "source": source, "chemsys": chemsys}
+        return {**common, **keys, "composition": composition, "formula_pretty": formula, "energy_per_atom": energy}
+
+    documents = [
+        stored("mg", "elemental reference", {"Mg": 1}, -1.0),
+        stored("o", "elemental reference", {"O": 2}, -2.0),
+        stored("mine", "MgO.cif", {"Mg": 1, "O": 1}, -4.0),
+        stored("twin", COMPETING_PROTOTYPE_SOURCE, {"Mg": 1, "O": 1}, -4.0004),
+        stored("other", COMPETING_PROTOTYPE_SOURCE, {"Mg": 1, "O": 1}, -3.9995),
+        stored("far", COMPETING_PROTOTYPE_SOURCE, {"Mg": 1, "O": 1}, -3.9),
+    ]
+    cubic = MGO.structure
+    assert cubic is not None
+    crystals = dict.fromkeys(["mine", "twin", "far"], cubic)
+    crystals["other"] = Structure(cubic.lattice, cubic.species, [[0, 0, 0], [0.25, 0.25, 0.25]])
+    before = hull_results(documents)
+    assert before["mine"].energy_above_hull == pytest.approx(0.0004)
+    replaced = replaced_references(documents, crystals.get)
+    assert replaced == {"twin": "candidate mine"}
+    after = hull_results([{**d, "duplicate_of": replaced.get(d["document_id"])} for d in documents])
+    assert after["mine"].is_stable
+    assert after["other"].energy_above_hull == pytest.approx(0.0005)
+    assert after["twin"].hull_state == "the same crystal as candidate candidate mine"
+    assert after["twin"].energy_above_hull is None
+
+    store = CandidateStore.open(tmp_path / "store")
+    store.docs.update(documents, key="document_id")
+    store.update_hulls()
+    store.set_fields({"twin": {"duplicate_of": "candidate mine", "hull_reference": None}})
+    store.update_hulls()  # only of the systems that changed
+    places = {d["document_id"]: d["energy_above_hull"] for d in store.docs.query({})}
+    assert places["mine"] == 0
+    assert places["twin"] is None
