@@ -39,7 +39,7 @@ import matris
 from matris.properties.eos import eos
 from matris.structures import to_structure
 from matris.units import GPA
-from recipes.embedded.variants import held_out
+from recipes.embedded.labels import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,7 +95,7 @@ def calm_frames(data: Path) -> list[Case]:
         (f"{name} {i}", (atoms,))
         for name in ("mptrj_random", "alexandria_random")
         for i, atoms in enumerate(read(data / f"{name}.extxyz.gz", index=":"))
-        if held_out(atoms.get_chemical_formula()) and len(atoms) <= 40
+        if part_of(atoms.get_chemical_formula()) == "reserved" and len(atoms) <= 40
     ]
     return shuffled(some)
 

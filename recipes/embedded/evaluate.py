@@ -20,7 +20,7 @@ from matris.relaxation.relax import relax
 from matris.structures import problem_with, to_structure
 from matris.training.assess import assess
 from matris.training.data.reading import read_frames
-from recipes.embedded.variants import held_out
+from recipes.embedded.labels import part_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +193,7 @@ def evaluate(potential: Potential, data: Path | None) -> dict[str, Any]:
     for name in FRAME_SETS:
         if (path := data / f"{name}.extxyz.gz").exists():
             # of a set that may be trained on, the formulas that were not
-            frames = [f for f in read_frames([path]) if name == "mpf_tp" or held_out(f.formula)]
+            frames = [f for f in read_frames([path]) if name == "mpf_tp" or part_of(f.formula) == "reserved"]
             table[name] = frame_errors(potential, frames)
             logger.info("%s: %s", name, table[name])
     if (path := data / "wbm_equilibrium.json.gz").exists():

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.formula import Formula
 from pymatgen.core import Structure
 
+from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
 from matris.model.graph import Geometry
 from matris.training.data.frame import Frame
@@ -28,6 +29,8 @@ type Part = Literal["training", "validation", "reserved"]
 PER_ATOM = ("numbers", "positions", "forces", "atom_energies")
 PER_FRAME = ("n_atoms", "cells", "energies", "stresses", "materials", "made")
 """Arrays of a shard. ``made`` tells how the recipe made a frame."""
+
+_SUM = 1e-4  # eV/atom, by which energies of atoms may miss the energy
 
 
 def reduced(formula: str) -> str:
@@ -75,7 +78,15 @@ def write_shard(path: Path, frames: Sequence[tuple[Atoms, dict[str, Any]]]) -> N
     frames
         Each with its ``energy`` (eV), ``forces`` (n, 3) (eV/Å), ``stress`` (3, 3) (eV/Å³), ``atom_energies`` (n,) (eV),
         ``material`` and ``made``.
+
+    Raises
+    ------
+    MatrisError
+        If a label is missing, not finite, or of another shape, or the energies of the atoms have another sum.
     """
+    for index, (atoms, label) in enumerate(frames):
+        if problem := _problem(len(atoms), label):
+            raise MatrisError(f"{path}: frame {index}, made {label.get('made')} of {label.get('material')}: {problem}")
 
     def joined(values: Iterable[Any], *shape: int) -> NDArray[Any]:
         return np.concatenate([np.zeros((0, *shape)), *(np.asarray(v, dtype=float) for v in values)])
@@ -96,6 +107,18 @@ def write_shard(path: Path, frames: Sequence[tuple[Atoms, dict[str, Any]]]) -> N
             materials=np.array([label["material"] for label in labels], dtype=np.str_),
             made=np.array([label["made"] for label in labels], dtype=np.str_),
         )
+
+
+def _problem(n: int, label: dict[str, Any]) -> str | None:
+    """Tell what is wrong with the label of a frame of n atoms."""
+    for name, shape in (("energy", ()), ("forces", (n, 3)), ("stress", (3, 3)), ("atom_energies", (n,))):
+        value = np.asarray(label.get(name, np.nan), dtype=float)
+        if value.shape != shape:
+            return f"{name} has the shape {value.shape}, expected {shape}"
+        if not np.isfinite(value).all():
+            return f"{name} is not finite"
+    rest = abs(float(np.sum(label["atom_energies"])) - label["energy"]) / n
+    return f"the energies of the atoms miss the energy by {rest:.1e} eV/atom" if rest > _SUM else None
 
 
 class Labels(Sequence[Frame]):
@@ -124,8 +147,9 @@ class Labels(Sequence[Frame]):
     def __getitem__(self, index: int) -> Frame:  # type: ignore[override]  # no slices
         atoms, a = self._atoms(index), self._arrays
         atom_energies = a["atom_energies"][atoms].astype(float)
+        positions = a["positions"][atoms].astype(float)
         return Frame(
-            Geometry.of(Atoms(a["numbers"][atoms], a["positions"][atoms].astype(float), cell=a["cells"][index], pbc=True)),
+            Geometry.of(Atoms(a["numbers"][atoms], positions, cell=a["cells"][index], pbc=True)),
             float(a["energies"][index]),
             a["forces"][atoms].astype(float),
             a["stresses"][index].astype(float),

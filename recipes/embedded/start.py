@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-
 from matris.model import checkpoints
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS, evaluate
