@@ -129,10 +129,17 @@ class Labels(Sequence[Frame]):
     ----------
     paths
         Shards that `write_shard` wrote; ``atom_energies`` may be absent from older ones.
+
+    Raises
+    ------
+    MatrisError
+        If there are none.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         shards = [dict(np.load(path, allow_pickle=False)) for path in paths]
+        if not shards:
+            raise MatrisError("no labels: name folders of shards that python -m recipes.embedded.label made")
         for shard in shards:
             shard.setdefault("atom_energies", np.full(len(shard["numbers"]), np.nan, dtype=np.float32))
         self._arrays = {name: np.concatenate([s[name] for s in shards]) for name in (*PER_ATOM, *PER_FRAME)}

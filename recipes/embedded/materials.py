@@ -167,7 +167,7 @@ def collect(
     count
         Number of materials.
     prefix
-        First letter of the identifiers.
+        First letter of the identifiers; the seed follows.
     reserved
         As for `recipes.embedded.labels.part_of`: no material has a reserved formula.
 
@@ -189,5 +189,5 @@ def collect(
         if distance_ratio(structure) < MIN_DISTANCE:
             continue
         seen.add(key)
-        yield Material(f"{prefix}{made:05d}", source, structure)
+        yield Material(f"{prefix}{seed}-{made:05d}", source, structure)
         made += 1

@@ -2,8 +2,11 @@
 Make the structures that labels start from: ``python -m recipes.embedded.structures prototypes|variants|balanced``.
 
 ``prototypes`` fills structure types for random chemical systems, ``variants`` replaces elements of known crystals by
-similar ones, ``balanced`` replaces them by any, so that each element is as frequent. The seed decides on the result. No
-formula is reserved for measurements, or in WBM.
+similar ones, ``balanced`` replaces them by any, so that each element is as frequent. No formula is reserved for
+measurements, or in WBM.
+
+The seed decides on the result. A file appears when it is complete: two or three prototypes are made a second, and
+several processes share the work by several seeds.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def balanced(
             seen.add((source, formula))
             of_formula[formula] += 1
             counts.update({element.symbol for element in structure.composition})
-            yield Material(f"e{made:05d}", source, structure)
+            yield Material(f"e{seed}-{made:05d}", source, structure)
             made += 1
             break
         else:

@@ -235,6 +235,13 @@ def test_near_frames_come_from_shards(structures, data, tmp_path):
     assert not again.seen
 
 
+def test_shards_without_a_frame_are_written_and_read(structures, data, tmp_path):
+    label(structures, data, tmp_path / "a", teacher=LennardJonesTeacher(broken=lambda _: True))
+    assert len(Labels(sorted((tmp_path / "a").glob("*.npz")))) == 0
+    main(["--near", f"{tmp_path / 'a'}", "--data", f"{data}", "--output", f"{tmp_path / 'n'}"], LennardJonesTeacher())
+    assert len(arrays(tmp_path / "n")) == 4
+
+
 def test_the_student_orders_by_its_extrapolation(structures, data, tmp_path):
     student = matris.load(device="cpu")
     materials = [

@@ -67,6 +67,11 @@ def test_a_broken_frame_is_not_written(tmp_path, changes):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_shards_are_told():
+    with pytest.raises(MatrisError, match="no labels"):
+        Labels([])
+
+
 def test_division_keeps_formulas_apart(tmp_path):
     formulas = ["NaCl", "MgO", "KCl", "LiF", "CaO", "SrO", "NaF", "KBr", "RbCl", "BaO", "NiO", "TiN", "BN", "ZrC"]
     crystals = [bulk(f, "rocksalt", a=3.6) for f in formulas] * 2
@@ -75,6 +80,7 @@ def test_division_keeps_formulas_apart(tmp_path):
     names = labels.formulas()
     training, validation = divide(labels, {"BN"}, 50.0)
     assert training
+    assert validation
     assert not {names[i] for i in training} & {names[i] for i in validation}
     for chosen, part in ((training, "training"), (validation, "validation")):
         assert {part_of(names[i], {"BN"}) for i in chosen} <= {part}
