@@ -21,11 +21,16 @@ _LEAST = 4.0  # Å³
 
 
 def own_volume(symbol: str) -> float:
-    """Return the volume per atom of an element (Å³): that of PBE in ASE's ``dcdft``, else from its molar volume."""
-    if symbol in dcdft.names:
-        return float(dcdft.data[symbol]["wien2k_volume"])
-    volume = atomic_volume(symbol)
-    return volume or float(np.median([own_volume(s) for s in ("La", "Gd", "Lu", "Th")]))
+    """
+    Return the volume per atom of an element's own crystal (Å³).
+
+    It is that of PBE in ASE's ``dcdft`` or that from the molar volume, whichever is smaller: PBE lacks the dispersion
+    that holds the crystals of noble gases together.
+    """
+    known = [float(dcdft.data[symbol]["wien2k_volume"])] if symbol in dcdft.names else []
+    if volume := atomic_volume(symbol):
+        known.append(volume)
+    return min(known) if known else own_volume("Gd")  # the elements without either are lanthanides and actinides
 
 
 def atomic_volumes(crystals: Iterable[tuple[NDArray[np.int64], float]]) -> dict[str, float]:
