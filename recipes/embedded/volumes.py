@@ -30,7 +30,7 @@ def own_volume(symbol: str) -> float:
     known = [float(dcdft.data[symbol]["wien2k_volume"])] if symbol in dcdft.names else []
     if volume := atomic_volume(symbol):
         known.append(volume)
-    return min(known) if known else own_volume("Gd")  # the elements without either are lanthanides and actinides
+    return min(known)
 
 
 def atomic_volumes(crystals: Iterable[tuple[NDArray[np.int64], float]]) -> dict[str, float]:
