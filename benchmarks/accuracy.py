@@ -40,7 +40,7 @@ import matris
 from matris.properties.eos import eos
 from matris.structures import to_structure
 from matris.units import GPA
-from recipes.embedded.variants import held_out
+from recipes.embedded.labels import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

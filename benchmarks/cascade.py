@@ -1,8 +1,8 @@
 """
 Measure the savings of a cascade: relaxations by an expensive potential, alone and after the embedded checkpoint.
 
-``python benchmarks/cascade.py`` uses SevenNet-0 as the expensive potential; install it by ``pip install '.[teacher]'``
-in a checkout. The crystals are filled prototypes, randomly displaced and strained.
+``python benchmarks/cascade.py`` uses SevenNet-0 as the expensive potential, and installs it into a folder of its own.
+The crystals are filled prototypes, randomly displaced and strained.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from itertools import chain, islice
 from statistics import median
 from typing import TYPE_CHECKING
 
-from peers import machine
-from sevenn.calculator import SevenNetCalculator
+from peers import machine, use_potential
 
 import matris
 from matris.flows.sources.prototypes import generate_candidates
@@ -53,6 +52,9 @@ def main() -> None:
     structures = crystals(options.crystals)
     sizes = [len(structure) for structure in structures]
     print(f"{machine('cpu', 1)}; {len(structures)} crystals of {min(sizes)} to {max(sizes)} atoms, fmax {options.fmax}")
+    use_potential("sevenn")
+    from sevenn.calculator import SevenNetCalculator
+
     costly = matris.AseModel(SevenNetCalculator("7net-0", device="cpu"), identity="7net-0")
     cheap = matris.load(device="cpu")
     next(iter(matris.relax(structures[:1], costly, max_steps=1)))  # warm-up

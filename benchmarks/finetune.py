@@ -26,7 +26,8 @@ from matris.training.data.reading import read_frames
 from matris.training.data.writer import SetOptions, write_set
 from matris.training.finetuning import GENTLE, finetune
 from matris.training.trainer import validate
-from recipes.embedded.variants import DFT_SETS, held_out
+from recipes.embedded.labels import held_out
+from recipes.embedded.variants import DFT_SETS
 
 if TYPE_CHECKING:
     from matris.training.data.dataset import DataSet
@@ -35,7 +36,7 @@ COLUMNS = {"energy": (1e3, "meV/atom"), "force_component": (1e3, "meV/Å"), "str
 
 
 def make_sets(data: Path, folder: Path, elements: set[str], count: int, largest: int) -> tuple[DataSet, DataSet]:
-    """Make two sets, oxides and others, with the formulas of `held_out` as validation part."""
+    """Make two sets, oxides and others, with the formulas that `part_of` reserves as validation part."""
     frames = [f for f in read_frames([data / f"{name}.extxyz.gz" for name in DFT_SETS]) if f.symbols <= elements]
     frames = [f for f in frames if len(f.forces) <= largest]
     made = []

@@ -24,7 +24,8 @@ PUBLISHED = HERE / ".peers" / "matris-1.0.0"
 POTENTIALS = {
     "chgnet": ("chgnet==0.4.2", "nvidia-ml-py3"),
     "sevenn": (
-        "sevenn==0.13.0", "braceexpand", "e3nn", "matscipy", "opt-einsum", "opt-einsum-fx", "torch-geometric",
+        "sevenn==0.13.0", "braceexpand", "e3nn", "joblib", "matscipy", "opt-einsum", "opt-einsum-fx", "scikit-learn",
+        "threadpoolctl", "torch-geometric",
     ),
 }  # fmt: skip
 """Packages of other potentials, and their dependencies that this package does not have."""

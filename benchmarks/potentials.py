@@ -122,20 +122,19 @@ def sevennet() -> Contestant:
     """
     Load SevenNet-0 of sevenn 0.13, trained on MPtrj.
 
-    Its convolution is replaced by an equivalent one that is faster on one core (`recipes.embedded.teacher`). Single
-    calls are timed with the package's own convolution.
+    Its convolution is replaced by an equivalent one that is faster on one core (`sevennet`). Single calls are timed
+    with the package's own convolution.
     """
     use_potential("sevenn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sevenn.calculator import SevenNetCalculator
+        from sevennet import SevenNet
 
-        from recipes.embedded.teacher import Teacher
-
-        shipped, teacher = SevenNetCalculator("7net-0", device="cpu"), Teacher("7net-0")
+        shipped, fast = SevenNetCalculator("7net-0", device="cpu"), SevenNet(SevenNetCalculator("7net-0", device="cpu"))
 
     def predict(cells: Sequence[Atoms]) -> list[Answer]:
-        return [Answer(x.energy, x.forces, x.stress) for x in teacher(cells)]
+        return [Answer(*answer) for answer in fast(cells)]
 
     parameters = sum(p.numel() for p in shipped.model.parameters())
     model = matris.AseModel(_Asked(predict), identity="7net-0, sevenn 0.13")

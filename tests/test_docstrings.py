@@ -14,11 +14,11 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 def modules_with_examples() -> list[str]:
     names = []
-    for room in ("matris", "makers", "flows", "stores"):
+    for room in ("matris", "makers", "flows", "stores", "recipes"):
         for path in sorted((ROOT / room).rglob("*.py")):  # links are not followed
             if ">>> " in path.read_text():
                 parts = path.relative_to(ROOT).with_suffix("").parts
-                names.append(".".join((() if room == "matris" else ("matris",)) + parts))
+                names.append(".".join((() if room in ("matris", "recipes") else ("matris",)) + parts))
     return [name.removesuffix(".__init__") for name in names]
 
 

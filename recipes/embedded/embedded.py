@@ -1,14 +1,10 @@
-"""The larger embedded checkpoint, from labels to a file: ``python -m recipes.embedded.embedded train|package``.
-
-The labels come from ``python -m recipes.embedded.distill``; docs/embedded-checkpoint.md has the whole recipe.
-"""
+"""The larger embedded checkpoint, from a trained network to a file: ``python -m recipes.embedded.embedded package``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-import zlib
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from ase.io import write
 
 from matris.model import checkpoints
 from matris.model.card_text import measured_errors
@@ -25,18 +20,11 @@ from matris.model.checkpoints import Card
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
 from matris.model.potential import Potential
-from matris.training import batches
-from matris.training.data.element_energies import refit_reference_energies
 from matris.training.data.reading import read_frames
-from matris.training.finetuning import introduce
 from matris.training.fit_domain import label_ranges
-from matris.training.processes import together
 from matris.training.recipe import domain_of
-from matris.training.trainer import STATE, TrainSettings, train, validate
+from matris.training.trainer import STATE, validate
 from recipes.embedded.evaluate import evaluate
-from recipes.embedded.materials import ELEMENTS
-from recipes.embedded.variants import DFT_SETS, SIZES, trainable
-from recipes.embedded.widen import widen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,111 +55,17 @@ MIN_FRAMES = 40
 MAX_FORCE = 20.0
 """Frames with a larger force (eV/Å) are left out."""
 
-MAX_COST = 1.6e8
-"""Frames that keep more for the way back (bytes) are left out: the few that cost most."""
-
-REFITTED = 1500
-"""So many frames tell the energies of elements that the smaller network did not know."""
-
-CALM, EVERY = 0.3, 3
-"""Calm frames have a mean force component below the first (eV/Å); of the others comes one in so many with them."""
-
 TARGET = Path(__file__).parents[2] / "matris" / "data" / f"{checkpoints.LARGE}.safetensors"
 
 
-def read_labels(labels: Sequence[Path], *, calm: bool = False) -> tuple[list[Frame], list[Frame]]:
-    """
-    Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest.
-
-    Parameters
-    ----------
-    labels
-        The folders.
-    calm
-        Whether to read only the calm ones and some of the others (`CALM`, `EVERY`).
-    """
+def read_labels(labels: Sequence[Path]) -> tuple[list[Frame], list[Frame]]:
+    """Training and validation frames of folders of ``shard-*.extxyz.gz``, without the wildest."""
     frames = [
         frame
         for frame in read_frames([path for folder in labels for path in sorted(folder.glob("shard-*.extxyz.gz"))])
         if np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]
-    if calm:
-        frames = [f for i, f in enumerate(frames) if np.abs(f.forces).mean() < CALM or i % EVERY == 0]
     return [f for f in frames if not f.validation], [f for f in frames if f.validation]
-
-
-def take_frames(data: Path, output: Path, sizes: tuple[int, int] = SIZES) -> None:
-    """
-    Copy DFT frames that may be trained on into shards: of covered elements, in cells of these sizes.
-
-    Formulas that `held_out` keeps for measuring are left.
-
-    Parameters
-    ----------
-    data
-        Folder of the `DFT_SETS`, as extended XYZ.
-    output
-        Folder of the shards.
-    sizes
-        Least and largest number of atoms.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    for name in DFT_SETS:
-        taken = []
-        for formula, atoms in trainable(data, name, sizes):
-            if set(atoms.symbols) <= set(ELEMENTS):
-                validation = zlib.crc32(formula.encode()) % 10 == 0
-                atoms.info = {"material": f"{name} {formula}", "split": "val" if validation else "train"}
-                taken.append(atoms)
-        write(output / f"shard-{name}.extxyz.gz", taken, format="extxyz")
-        logger.info("%s: %d frames", name, len(taken))
-
-
-def train_embedded(
-    labels: Sequence[Path],
-    output: Path,
-    settings: TrainSettings,
-    initial: Path,
-    device: torch.device,
-    *,
-    calm: bool,
-) -> None:
-    """
-    Train the embedded checkpoint's network; goes on where it stopped.
-
-    The first stage starts as a smaller network's function, a later one as what the stage before left.
-
-    Parameters
-    ----------
-    labels
-        Folders of ``shard-*.extxyz.gz``.
-    output
-        Folder of the training state and log.
-    settings
-        How to train.
-    initial
-        A checkpoint file to widen, or the folder of the stage before.
-    device
-        Where to train.
-    calm
-        Whether to learn mostly from frames near equilibrium.
-    """
-    training, validation = read_labels(labels, calm=calm)
-    costs = batches.costs(training, CONFIG)
-    training = [f for f, cost in zip(training, costs, strict=True) if cost <= MAX_COST]
-    logger.info("%d training and %d validation frames", len(training), len(validation))
-    torch.manual_seed(SEED)
-    if initial.is_dir():
-        network = MatRIS(CONFIG, magmoms=True)
-        network.load_state_dict(checkpoints.load_plain(initial / STATE)["average"])
-    else:
-        small, card = checkpoints.read_file(initial)
-        network = widen(small, CONFIG, magmoms=True)
-        introduce(network, card.elements, {s for f in training for s in f.symbols} - set(card.elements))
-        refit_reference_energies(network, training[:: max(1, len(training) // REFITTED)])
-    network.to(device)
-    chosen = np.random.default_rng(SEED).permutation(len(validation))[:300]
-    train(network, training, [validation[i] for i in chosen], settings, output)
 
 
 def package(labels: Sequence[Path], output: Path, data: Path | None, target: Path) -> None:
@@ -265,25 +159,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)  # torch-sim sets its own
     parser = argparse.ArgumentParser(description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
-    frames = stages.add_parser("frames", help="take DFT frames to train on")
-    frames.add_argument("--data", type=Path, required=True, help="folder of reference data")
-    frames.add_argument("--output", type=Path, required=True, help="folder of the shards")
-    frames.add_argument("--sizes", type=int, nargs=2, default=SIZES, help="least and largest number of atoms in a cell")
-    for name, text in (("train", "train on the labels; run again to go on"), ("package", "measure and write the file")):
-        stage = stages.add_parser(name, help=text)
-        stage.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
-        stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
-        stage.add_argument("--threads", type=int, default=2)
-    stages.choices["train"].add_argument("--steps", type=int, default=6000)
-    stages.choices["train"].add_argument("--batch-size", type=int, default=12)
-    stages.choices["train"].add_argument("--learning-rate", type=float, default=3e-3)
-    stages.choices["train"].add_argument("--compile", action="store_true", help="compile a step first, for minutes")
-    stages.choices["train"].add_argument(
-        "--initial", type=Path, required=True, help="checkpoint file to widen, or folder of the stage before"
-    )
-    stages.choices["train"].add_argument("--calm", action="store_true", help="mostly frames near equilibrium")
-    stages.choices["package"].add_argument("--data", type=Path, help="folder of reference data")
-    stages.choices["package"].add_argument("--target", type=Path, default=TARGET)
+    stage = stages.add_parser("package", help="measure and write the file")
+    stage.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
+    stage.add_argument("--output", type=Path, required=True, help="folder of the training state and log")
+    stage.add_argument("--threads", type=int, default=2)
+    stage.add_argument("--data", type=Path, help="folder of reference data")
+    stage.add_argument("--target", type=Path, default=TARGET)
     again = stages.add_parser("measure", help="measure a checkpoint again, and write what was found to its card")
     again.add_argument("--labels", type=Path, nargs="+", required=True, help="folders of shards")
     again.add_argument("--data", type=Path, help="folder of reference data")
@@ -292,25 +173,11 @@ def main() -> None:
     shown = stages.add_parser("errors", help="print a shipped card's errors as a table")
     shown.add_argument("key", nargs="?", default=checkpoints.EMBEDDED)
     arguments = parser.parse_args()
-    if arguments.stage == "frames":
-        take_frames(arguments.data, arguments.output, tuple(arguments.sizes))
-        return
     if arguments.stage == "errors":
         sys.stdout.write(error_table(checkpoints.read_file(checkpoints.locate(arguments.key))[1]) + "\n")
         return
     torch.set_num_threads(arguments.threads)
-    if arguments.stage == "train":
-        settings = TrainSettings(
-            steps=arguments.steps,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-            warmup=100,
-            weight_decay=1e-3,
-            compiled_step=arguments.compile,
-        )
-        with together(None) as (device, _):
-            train_embedded(arguments.labels, arguments.output, settings, arguments.initial, device, calm=arguments.calm)
-    elif arguments.stage == "measure":
+    if arguments.stage == "measure":
         measure(arguments.target, arguments.labels, arguments.data)
     else:
         package(arguments.labels, arguments.output, arguments.data, arguments.target)

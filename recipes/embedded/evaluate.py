@@ -20,7 +20,7 @@ from matris.relaxation.relax import relax
 from matris.structures import problem_with, to_structure
 from matris.training.assess import assess
 from matris.training.data.reading import read_frames
-from recipes.embedded.variants import held_out
+from recipes.embedded.labels import held_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from pymatgen.core import Structure
 
+from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
 from matris.model.graph import Geometry
 from matris.training.data.frame import Frame
@@ -30,10 +31,17 @@ PER_ATOM = ("numbers", "positions", "forces", "atom_energies")
 PER_FRAME = ("n_atoms", "cells", "energies", "stresses", "materials", "made")
 """Arrays of a shard. ``made`` tells how the recipe made a frame."""
 
+_SUM = 1e-4  # eV/atom, by which energies of atoms may miss the energy
+
 
 def reduced(formula: str) -> str:
     """Return a reduced formula in Hill order; ``formula`` is that of any cell."""
     return Formula(formula).reduce()[0].format("hill")
+
+
+def held_out(formula: str) -> bool:
+    """Tell whether the DFT frames of a formula are for measurements only: one reduced formula in five, by a hash."""
+    return zlib.crc32(reduced(formula).encode()) % 5 == 4  # noqa: PLR2004
 
 
 def part_of(formula: str, reserved: Collection[str] = ()) -> Part:
@@ -50,13 +58,15 @@ def part_of(formula: str, reserved: Collection[str] = ()) -> Part:
     Returns
     -------
     str
-        By a hash of the reduced formula, one in five is reserved for measurements on DFT frames, and one in twenty of
-        the others is for validation.
+        By a hash of the reduced formula, see `held_out`, one in five compounds of three or more elements is reserved
+        for measurements, and one in twenty of the other compounds is for validation. Elements and binary compounds are
+        the basis of the others: the hash reserves none, and all elements are in the training part.
     """
     name = reduced(formula)
-    if name in reserved or zlib.crc32(name.encode()) % 5 == 4:  # noqa: PLR2004
+    if name in reserved or (held_out(name) and len(Formula(name).count()) > 2):  # noqa: PLR2004
         return "reserved"
-    return "validation" if zlib.crc32(f"validation {name}".encode()) % 20 == 0 else "training"
+    is_element = len(Formula(name).count()) == 1
+    return "validation" if zlib.crc32(f"validation {name}".encode()) % 20 == 0 and not is_element else "training"
 
 
 def formulas_of_wbm(data: Path) -> set[str]:
@@ -76,7 +86,15 @@ def write_shard(path: Path, frames: Sequence[tuple[Atoms, dict[str, Any]]]) -> N
     frames
         Each with its ``energy`` (eV), ``forces`` (n, 3) (eV/Å), ``stress`` (3, 3) (eV/Å³), ``atom_energies`` (n,) (eV),
         ``material`` and ``made``.
+
+    Raises
+    ------
+    MatrisError
+        If a label is missing, not finite, or of another shape, or the energies of the atoms have another sum.
     """
+    for index, (atoms, label) in enumerate(frames):
+        if problem := _problem(len(atoms), label):
+            raise MatrisError(f"{path}: frame {index}, made {label.get('made')} of {label.get('material')}: {problem}")
 
     def joined(values: Iterable[Any], *shape: int) -> NDArray[Any]:
         return np.concatenate([np.zeros((0, *shape)), *(np.asarray(v, dtype=float) for v in values)])
@@ -99,6 +117,18 @@ def write_shard(path: Path, frames: Sequence[tuple[Atoms, dict[str, Any]]]) -> N
         )
 
 
+def _problem(n: int, label: dict[str, Any]) -> str | None:
+    """Tell what is wrong with the label of a frame of n atoms."""
+    for name, shape in (("energy", ()), ("forces", (n, 3)), ("stress", (3, 3)), ("atom_energies", (n,))):
+        value = np.asarray(label.get(name, np.nan), dtype=float)
+        if value.shape != shape:
+            return f"{name} has the shape {value.shape}, expected {shape}"
+        if not np.isfinite(value).all():
+            return f"{name} is not finite"
+    rest = abs(float(np.sum(label["atom_energies"])) - label["energy"]) / n
+    return f"the energies of the atoms miss the energy by {rest:.1e} eV/atom" if rest > _SUM else None
+
+
 class Labels(Sequence[Frame]):
     """
     Frames of shards, made on access.
@@ -107,10 +137,17 @@ class Labels(Sequence[Frame]):
     ----------
     paths
         Shards that `write_shard` wrote; ``atom_energies`` may be absent from older ones.
+
+    Raises
+    ------
+    MatrisError
+        If there are none.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         shards = [dict(np.load(path, allow_pickle=False)) for path in paths]
+        if not shards:
+            raise MatrisError("no labels: name folders of shards that python -m recipes.embedded.label made")
         for shard in shards:
             shard.setdefault("atom_energies", np.full(len(shard["numbers"]), np.nan, dtype=np.float32))
         self._arrays = {name: np.concatenate([s[name] for s in shards]) for name in (*PER_ATOM, *PER_FRAME)}
@@ -125,10 +162,9 @@ class Labels(Sequence[Frame]):
     def __getitem__(self, index: int) -> Frame:  # type: ignore[override]  # no slices
         atoms, a = self._atoms(index), self._arrays
         atom_energies = a["atom_energies"][atoms].astype(float)
+        positions = a["positions"][atoms].astype(float)
         return Frame(
-            Geometry.of(
-                Atoms(a["numbers"][atoms], a["positions"][atoms].astype(float), cell=a["cells"][index], pbc=True)
-            ),
+            Geometry.of(Atoms(a["numbers"][atoms], positions, cell=a["cells"][index], pbc=True)),
             float(a["energies"][index]),
             a["forces"][atoms].astype(float),
             a["stresses"][index].astype(float),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +11,14 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from pymatgen.core import Structure
 
+from matris.errors import MatrisError
+from matris.files.whole_file import whole_file
 from matris.flows.sources.prototypes import elemental_references, generate_candidates
+from recipes.embedded.labels import part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from pathlib import Path
 
 ELEMENTS = (
     "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca",
@@ -43,19 +49,21 @@ class Material:
     Attributes
     ----------
     material
-        Identifier; frames of one material must stay on one side of the training/validation split.
+        Identifier.
     source
         Prototype, or crystal of the literature.
-    validation
-        Whether the material is set aside for validation.
     structure
         Starting structure.
     """
 
     material: str
     source: str
-    validation: bool
     structure: Structure
+
+    @property
+    def formula(self) -> str:
+        """Formula of the cell; `recipes.embedded.labels.part_of` tells the part that the material plays."""
+        return plain_formula(self.structure)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -63,8 +71,29 @@ class Material:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Material:
-        """Read what `to_dict` wrote."""
-        return cls(**{**data, "structure": Structure.from_dict(data["structure"])})
+        """Read what `to_dict` wrote; other keys are ignored."""
+        return cls(data["material"], data["source"], Structure.from_dict(data["structure"]))
+
+
+def plain_formula(structure: Structure) -> str:
+    """Return the formula of a cell, without spaces and charges."""
+    return structure.composition.formula.replace(" ", "")
+
+
+def write_structures(path: Path, materials: Iterable[Material]) -> None:
+    """Write starting structures as gzipped JSON lines."""
+    with whole_file(path) as draft, gzip.open(draft, "wt") as file:
+        for material in materials:
+            file.write(json.dumps(material.to_dict()) + "\n")
+
+
+def read_structures(path: Path) -> list[Material]:
+    """Read what `write_structures` wrote."""
+    try:
+        with gzip.open(path, "rt") as file:
+            return [Material.from_dict(json.loads(line)) for line in file]
+    except FileNotFoundError as error:
+        raise MatrisError(f"no structures at {path}: make them with python -m recipes.embedded.structures") from error
 
 
 def distance_ratio(structure: Structure) -> float:
@@ -77,7 +106,7 @@ def distance_ratio(structure: Structure) -> float:
     return float((distances / (radii[first] + radii[second])).min())
 
 
-def generate(seed: int, count: int) -> Iterator[Material]:
+def generate(seed: int, count: int, reserved: Collection[str] = ()) -> Iterator[Material]:
     """
     Choose candidates of `generate_candidates` at random, so that any prefix is a fair sample.
 
@@ -87,11 +116,13 @@ def generate(seed: int, count: int) -> Iterator[Material]:
         Seed of all random numbers. The same seed gives the same materials, whatever ``count`` is.
     count
         Number of materials.
+    reserved
+        As for `recipes.embedded.labels.part_of`.
 
     Yields
     ------
     Material
-        Distinct in (source, formula), with no distance below `MIN_DISTANCE`.
+        Distinct in (source, formula), of no reserved formula, with no distance below `MIN_DISTANCE`.
     """
 
     def draw(rng: np.random.Generator) -> tuple[str, Structure] | None:
@@ -103,7 +134,7 @@ def generate(seed: int, count: int) -> Iterator[Material]:
         ]
         return candidates[rng.integers(len(candidates))] if candidates else None
 
-    return collect(draw, seed, count, prefix="m", validation_every=10)
+    return collect(draw, seed, count, prefix="m", reserved=reserved)
 
 
 def _system(rng: np.random.Generator) -> list[str]:
@@ -122,10 +153,10 @@ def collect(
     count: int,
     *,
     prefix: str,
-    validation_every: int,
+    reserved: Collection[str],
 ) -> Iterator[Material]:
     """
-    Draw until there are enough materials that are distinct in (source, formula) and have no distance too short.
+    Draw until there are enough materials that are distinct in (source, formula), not reserved, and not too dense.
 
     Parameters
     ----------
@@ -136,9 +167,9 @@ def collect(
     count
         Number of materials.
     prefix
-        First letter of the identifiers.
-    validation_every
-        One material in this many is set aside.
+        First letter of the identifiers; the seed follows.
+    reserved
+        As for `recipes.embedded.labels.part_of`: no material has a reserved formula.
 
     Yields
     ------
@@ -153,8 +184,10 @@ def collect(
             continue
         source, structure = drawn
         key = (source, structure.composition.reduced_formula)
-        if key in seen or distance_ratio(structure) < MIN_DISTANCE:
+        if key in seen or part_of(plain_formula(structure), reserved) == "reserved":
+            continue
+        if distance_ratio(structure) < MIN_DISTANCE:
             continue
         seen.add(key)
-        yield Material(f"{prefix}{made:05d}", source, made % validation_every == 0, structure)
+        yield Material(f"{prefix}{seed}-{made:05d}", source, structure)
         made += 1

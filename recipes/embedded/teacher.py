@@ -1,26 +1,49 @@
-"""The teacher potentials whose answers become training labels: SevenNet-0 and CHGNet, in batches on one core."""
+"""The potential whose answers become training labels: nequix (Koker et al., arXiv 2508.16067), in batches."""
 
 from __future__ import annotations
 
+import hashlib
+import types
+import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pymatgen.io.ase import AseAtomsAdaptor
+from ase.data import chemical_symbols
 
 from matris.errors import MatrisError
+from matris.files.cache import cache_directory
+from matris.files.whole_file import whole_file
+from recipes.embedded.pieces import claim
+from recipes.embedded.product import SummedProduct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from ase import Atoms
     from numpy.typing import NDArray
 
+_REPOSITORY = "https://github.com/atomicarchitects/nequix/raw/9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models"
+_TIMEOUT = 60.0  # s
 
-@dataclass
+SHA256 = {
+    "nequix-oam-1": "6a43475eaeb32a7a049f36c1306d78aa1e7a17e8af37aeda7901c8fec0ca845c",
+    "nequix-oam-1-pft": "4ce693d68886512aab50c84ea2400efd68163e11155f7c7babe98e695177e809",
+}
+"""Teachers that can be downloaded by name, and the digests of their files. The second is tuned to phonons."""
+
+MAX_EDGES = 12_000
+"""A frame with more edges is not labelled: it would need gigabytes."""
+
+_MIN_VOLUME = 2.0  # Å³ per atom: a smaller cell has collapsed
+
+
+@dataclass(frozen=True)
 class Label:
-    """What teachers answer for one frame.
+    """
+    Answer of a teacher for one frame; all NaN where it has none.
 
     Attributes
     ----------
@@ -29,217 +52,236 @@ class Label:
     forces
         Shape (n, 3), eV/Å.
     stress
-        Shape (3, 3), eV/Å^3, positive in tension.
-    magmoms
-        Shape (n,), μB, or None.
-    members
-        The answers of each teacher, where several were asked.
+        Shape (3, 3), eV/Å³, positive in tension.
+    atom_energies
+        Contributions of the atoms to the energy, shape (n,), eV.
     """
 
     energy: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
-    magmoms: NDArray[np.float64] | None = None
-    members: tuple[Label, ...] = ()
+    atom_energies: NDArray[np.float64]
 
     @property
-    def disagreement(self) -> float:
-        """How far two teachers are apart: 1 at what may be learnt from, in forces or stress; 0 for one teacher."""
-        if len(self.members) < 2:  # noqa: PLR2004
-            return 0.0
-        first, second = self.members[:2]
-        forces = float(np.abs(first.forces - second.forces).mean())
-        stress = float(np.abs(first.stress - second.stress).max())
-        allowed = _FORCE_APART + _SHARE_APART * float(np.abs(self.forces).mean())
-        return max(forces / allowed, stress / (_STRESS_APART + _SHARE_APART * float(np.abs(self.stress).max())))
+    def finite(self) -> bool:
+        """Whether all of it are numbers."""
+        return all(np.isfinite(v).all() for v in (self.energy, self.forces, self.stress, self.atom_energies))
 
 
-_FORCE_APART, _STRESS_APART, _SHARE_APART = 0.06, 0.02, 0.3  # eV/Å, eV/Å^3, and of the value itself
+if TYPE_CHECKING:
+    type Labeller = Callable[[Sequence[Atoms]], Sequence[Label]]
 
 
-class Committee:
+def locate(name_or_path: str | Path) -> tuple[Path, str]:
     """
-    SevenNet-0 and CHGNet together: the mean of their forces and stresses, CHGNet's magnetic moments.
-
-    Energies are means too, and therefore on no scale of their own: CHGNet's hold the corrections of the Materials
-    Project. Energies of one composition differ by what the mean forces do; `members` has each teacher's own.
-    Needs the ``teacher`` extra.
-    """
-
-    def __init__(self) -> None:
-        self._teachers = (Teacher(), ChgnetTeacher())
-
-    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
-        """Labels of all frames, in their order."""
-        return [
-            Label(
-                energy=(first.energy + second.energy) / 2,
-                forces=(first.forces + second.forces) / 2,
-                stress=(first.stress + second.stress) / 2,
-                magmoms=second.magmoms,
-                members=(first, second),
-            )
-            for first, second in zip(*(teacher(frames) for teacher in self._teachers), strict=True)
-        ]
-
-
-class ChgnetTeacher:
-    """CHGNet 0.3.0 in batches; its energies hold MP2020 corrections. Needs the ``teacher`` extra."""
-
-    def __init__(self, batch_size: int = 8) -> None:
-        try:
-            from chgnet.model import CHGNet
-        except ImportError as error:
-            raise MatrisError(_missing(error)) from error
-        self._model = CHGNet.load(use_device="cuda" if torch.cuda.is_available() else "cpu", verbose=False)
-        self._model.requires_grad_(False)
-        # an atom without neighbours has a wrong energy; where the other teacher knows better, they disagree
-        self._model.graph_converter.set_isolated_atom_response("ignore")
-        self._batch_size = batch_size
-
-    def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
-        """Energies, forces, stresses and magnetic moments of all frames, in their order."""
-        from matris.units import GPA
-
-        structures = [AseAtomsAdaptor.get_structure(atoms) for atoms in frames]
-        if not structures:
-            return []
-        answers = self._model.predict_structure(structures, task="efsm", batch_size=self._batch_size)
-        return [
-            Label(
-                energy=float(answer["e"]) * len(atoms),
-                forces=np.asarray(answer["f"], dtype=float),
-                stress=np.asarray(answer["s"], dtype=float) / GPA,
-                magmoms=np.asarray(answer["m"], dtype=float),
-            )
-            for atoms, answer in zip(frames, [answers] if isinstance(answers, dict) else answers, strict=True)
-        ]
-
-
-def _missing(error: ImportError) -> str:
-    return (
-        f"labelling needs the teacher potentials, and {error.name} is not installed: "
-        "pip install 'matris-flows[teacher]'"
-    )
-
-
-class Teacher:
-    """SevenNet-0 in batches; needs the ``teacher`` extra.
+    Find the weights of a teacher, and download them if they are named and not in the cache directory.
 
     Parameters
     ----------
-    key
-        Name of a pretrained SevenNet model without fidelities, for example ``7net-0`` (raw energies of the Materials
-        Project's scale).
+    name_or_path
+        One of the names in `SHA256`, or a ``.nqx`` file.
+
+    Returns
+    -------
+    tuple
+        Path of the file, and its SHA-256.
+
+    Raises
+    ------
+    MatrisError
+        If there is no such name or file, the download fails, or the file is another one than its name says.
+    """
+    name = str(name_or_path)
+    path = cache_directory() / "teachers" / f"{name}.nqx" if name in SHA256 else Path(name_or_path)
+    if name in SHA256:
+        with claim(path, wait=True) as mine:
+            if mine:
+                _download(f"{_REPOSITORY}/{name}.nqx", path, SHA256[name])
+    elif path.suffix != ".nqx" or not path.is_file():
+        raise MatrisError(f"{name} is no teacher: name one of {', '.join(SHA256)}, or a file of weights (.nqx)")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = SHA256.get(path.stem)
+    if expected not in (None, digest):
+        raise MatrisError(
+            f"{path} is not {path.stem}: its SHA-256 is {digest}, expected {expected}; replace it, or give a file with "
+            "weights of your own another name"
+        )
+    return path, digest
+
+
+def _download(url: str, path: Path, expected: str) -> None:
+    remedy = f"download {url} by other means and give its path"
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - https
+            content = response.read()
+    except OSError as error:  # URLError and TimeoutError are
+        raise MatrisError(f"cannot download {path.stem}: {error}; {remedy}") from error
+    if (digest := hashlib.sha256(content).hexdigest()) != expected:
+        raise MatrisError(f"the file at {url} is not {path.stem}: its SHA-256 is {digest}, expected {expected}")
+    with whole_file(path) as draft:
+        draft.write_bytes(content)
+
+
+def _model(path: Path, digest: str) -> tuple[Any, dict[str, Any]]:
+    """Return network and settings; the weights are converted from jax to torch once, into the cache directory."""
+    try:
+        from nequix.torch_impl.model import load_model, save_model
+    except ImportError as error:
+        raise MatrisError(
+            f"labelling needs nequix, and {error.name} is not installed: pip install 'matris-flows[teacher]'"
+        ) from error
+    converted = cache_directory() / "teachers" / f"{path.stem}-{digest[:12]}.pt"
+    with claim(converted, wait=True) as mine:
+        if mine:
+            from nequix.model import load_model as load_jax_model
+            from nequix.torch_impl.utils import convert_model_jax_to_torch
+
+            model, config = convert_model_jax_to_torch(*load_jax_model(path, False), False)
+            with whole_file(converted) as draft:
+                save_model(draft, model, config)
+    return load_model(converted, use_kernel=False)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    species: NDArray[np.int64]
+    positions: NDArray[np.float32]
+    cell: NDArray[np.float32]
+    senders: NDArray[np.int64]
+    receivers: NDArray[np.int64]
+    shifts: NDArray[np.float32]
+
+
+class Teacher:
+    """
+    A nequix potential in batches; needs the ``teacher`` extra.
+
+    Parameters
+    ----------
+    name_or_path
+        As for `locate`.
     max_edges
-        Graph edges in a batch. Small batches stay in a core's cache.
+        Graph edges in a batch. A processor core likes 1,500 to 4,000.
+
+    Attributes
+    ----------
+    identity
+        Name and digest of the weights.
     """
 
-    def __init__(self, key: str = "7net-0", max_edges: int = 800) -> None:
-        try:
-            from sevenn.calculator import SevenNetCalculator
-        except ImportError as error:
-            raise MatrisError(_missing(error)) from error
-        calculator = SevenNetCalculator(key, device="cuda" if torch.cuda.is_available() else "cpu")
-        self._device = calculator.device
-        self._cutoff = float(calculator.cutoff)
-        self._model = calculator.model
-        self._model.set_is_batch_data(True)
-        self._model.requires_grad_(False)
+    def __init__(self, name_or_path: str | Path, max_edges: int = 2500) -> None:
+        path, digest = locate(name_or_path)
+        self.identity = f"{path.stem} {digest[:12]}"
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._network, config = _model(path, digest)
+        for layer in self._network.layers:
+            layer.summed_product = SummedProduct(layer.tp)
+            layer.forward = types.MethodType(_convolve, layer)
+        self._network.to(self._device).eval().requires_grad_(False)
+        self._cutoff = float(config["cutoff"])
+        self._species = np.full(len(chemical_symbols), -1)
+        self._species[config["atomic_numbers"]] = np.arange(len(config["atomic_numbers"]))
         self._max_edges = max_edges
-        for name, module in list(self._model.named_children()):
-            if type(module).__name__ == "IrrepsConvolution":
-                setattr(self._model, name, _Convolution(module).to(self._device))
 
     def __call__(self, frames: Sequence[Atoms]) -> list[Label]:
-        """Energies, forces and stresses of all frames, in their order."""
-        from sevenn.atom_graph_data import AtomGraphData
-        from sevenn.train.dataload import unlabeled_atoms_to_graph
+        """
+        Label frames.
 
-        graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(a, self._cutoff)) for a in frames]
-        edges = [int(graph["edge_index"].shape[1]) for graph in graphs]
-        labels: dict[int, Label] = {}
+        Parameters
+        ----------
+        frames
+            Periodic frames.
+
+        Returns
+        -------
+        list of Label
+            In the order of the frames. Labels are NaN for a collapsed cell, coordinates that are no numbers, and more
+            than `MAX_EDGES` edges.
+
+        Raises
+        ------
+        MatrisError
+            If the teacher does not know an element.
+        """
+        graphs = [self._graph(atoms) for atoms in frames]
+        labels = [_no_label(len(atoms)) for atoms in frames]
         batch: list[int] = []
-        for index in sorted(range(len(frames)), key=edges.__getitem__):
-            if batch and sum(edges[i] for i in batch) + edges[index] > self._max_edges:
-                labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
-                batch = []
+        edges = 0
+        usable = [(len(graph.senders), i) for i, graph in enumerate(graphs) if graph is not None]
+        for size, index in [*sorted(usable), (self._max_edges + 1, -1)]:  # the last one ends the last batch
+            if batch and edges + size > self._max_edges:
+                answers = self._evaluate([g for i in batch if (g := graphs[i]) is not None])
+                for i, answer in zip(batch, answers, strict=True):
+                    labels[i] = answer
+                batch, edges = [], 0
             batch.append(index)
-        if batch:
-            labels.update(zip(batch, self._evaluate([graphs[i] for i in batch]), strict=True))
-        return [labels[i] for i in range(len(frames))]
+            edges += size
+        return labels
 
-    def _evaluate(self, graphs: Sequence[Any]) -> Iterator[Label]:
-        import sevenn._keys as keys
-        from torch_geometric.loader.dataloader import Collater
+    def _graph(self, atoms: Atoms) -> _Graph | None:
+        from matscipy.neighbours import neighbour_list
 
-        batch = Collater([], follow_batch=None, exclude_keys=None)(list(graphs))
-        batch.to(self._device)
-        output = self._model(batch)
-        energies = output[keys.PRED_TOTAL_ENERGY].detach().cpu().double().numpy().reshape(-1)
-        forces = output[keys.PRED_FORCE].detach().cpu().double().numpy()
-        # the model answers minus the stress, in the order xx, yy, zz, xy, yz, zx
-        stresses = -output[keys.PRED_STRESS].detach().cpu().double().numpy().reshape(-1, 6)
-        start = 0
-        for graph, energy, (xx, yy, zz, xy, yz, zx) in zip(graphs, energies, stresses, strict=True):
-            n = int(graph[keys.NUM_ATOMS])
-            stress = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]])
-            yield Label(float(energy), forces[start : start + n], stress)
-            start += n
+        species, cell = self._species[atoms.numbers], atoms.cell.array
+        if (species < 0).any():
+            unknown = sorted(set(atoms.symbols[species < 0]))
+            raise MatrisError(f"{atoms.symbols}: {self.identity} does not know {', '.join(unknown)}")
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(cell).all()):
+            return None
+        if abs(np.linalg.det(cell)) < _MIN_VOLUME * len(atoms):
+            return None
+        i, j, shifts = neighbour_list("ijS", positions=atoms.positions, cell=cell, pbc=atoms.pbc, cutoff=self._cutoff)
+        if len(i) > MAX_EDGES:
+            return None
+        single = np.float32
+        return _Graph(species, atoms.positions.astype(single), cell.astype(single), j, i, shifts.astype(single))
+
+    def _evaluate(self, graphs: Sequence[_Graph]) -> list[Label]:
+        sizes = [len(graph.species) for graph in graphs]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+
+        def joined(arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
+            return torch.from_numpy(np.concatenate(arrays)).to(self._device)
+
+        ends = [
+            joined([getattr(graph, name) + start for graph, start in zip(graphs, starts[:-1], strict=True)])
+            for name in ("senders", "receivers")
+        ]
+        outputs = self._network(
+            joined([graph.species for graph in graphs]),
+            joined([graph.positions for graph in graphs]),
+            joined([graph.shifts for graph in graphs]),
+            torch.stack(ends).long(),
+            joined([graph.cell[None] for graph in graphs]),
+            torch.tensor(sizes, device=self._device),
+            torch.tensor([len(graph.senders) for graph in graphs], device=self._device),
+            joined([np.full(size, number) for number, size in enumerate(sizes)]),
+        )
+        atom_energies, forces, stresses = (output.detach().cpu().double().numpy() for output in outputs)
+        labels = []
+        for number, start in enumerate(starts[:-1]):
+            atoms = slice(start, start + sizes[number])
+            energies = atom_energies[atoms]
+            labels.append(Label(float(energies.sum()), forces[atoms], stresses[number], energies))
+        return labels
 
 
-class _Convolution(torch.nn.Module):
-    """The same numbers as the teacher's convolution, two to three times faster on a core.
+def _no_label(n: int) -> Label:
+    return Label(np.nan, np.full((n, 3), np.nan), np.full((3, 3), np.nan), np.full(n, np.nan))
 
-    The Clebsch-Gordan coefficients are contracted with the spherical harmonics of an edge first (no channels there),
-    and channels come last, so that every product over channels runs over contiguous memory.
-    """
 
-    def __init__(self, convolution: Any) -> None:
-        super().__init__()
-        from e3nn.o3 import wigner_3j
-
-        product = convolution.convolution
-        self.weight_nn = convolution.weight_nn
-        self.denominator = convolution.denominator
-        self._keys = (
-            convolution.key_x, convolution.key_filter, convolution.key_weight_input, convolution.key_edge_idx
-        )  # fmt: skip
-        irreps, harmonics, outputs = product.irreps_in1, product.irreps_in2, product.irreps_out
-        slices, channels = harmonics.slices(), [irreps[i.i_in1].mul for i in product.instructions]
-        ends = np.cumsum(channels).tolist()
-        self._shapes = [(part.mul, part.ir.dim) for part in irreps]
-        self._n_outputs = len(outputs)
-        # per input: (output, its dimension, first and last weight) of each path
-        self._paths: list[list[tuple[int, int, int, int]]] = []
-        for index, part in enumerate(irreps):
-            coefficients, paths = [], []
-            for i, mul, end in zip(product.instructions, channels, ends, strict=True):
-                if i.i_in1 != index:
-                    continue
-                out = outputs[i.i_out].ir
-                path = torch.zeros(harmonics.dim, out.dim, part.ir.dim)
-                symbol = wigner_3j(part.ir.l, harmonics[i.i_in2].ir.l, out.l) * i.path_weight
-                path[slices[i.i_in2]] = symbol.to(path.dtype).permute(1, 2, 0)
-                coefficients.append(path)
-                paths.append((i.i_out, out.dim, end - mul, end))
-            self.register_buffer(f"coefficients{index}", torch.cat(coefficients, 1).flatten(1))
-            self._paths.append(paths)
-
-    def forward(self, data: Any) -> Any:
-        """Replace the node features by the sums of the messages that reach each node."""
-        key_x, key_filter, key_weight, key_edges = self._keys
-        weights, x, harmonics = self.weight_nn(data[key_weight]), data[key_x], data[key_filter]
-        target, source = data[key_edges]
-        nodes, edges, start = len(x), len(harmonics), 0
-        sums: list[torch.Tensor] = [x] * self._n_outputs
-        for index, ((mul, dim), paths) in enumerate(zip(self._shapes, self._paths, strict=True)):
-            part = x[:, start : start + mul * dim].reshape(nodes, mul, dim).transpose(1, 2).contiguous()
-            start += mul * dim
-            matrix = (harmonics @ getattr(self, f"coefficients{index}")).view(edges, -1, dim)
-            messages = torch.bmm(matrix, part.index_select(0, source)).split([path[1] for path in paths], 1)
-            for message, (output, size, first, last) in zip(messages, paths, strict=True):
-                total = x.new_zeros(nodes, size, mul).index_add(0, target, message * weights[:, None, first:last])
-                sums[output] = total.transpose(1, 2).flatten(1)
-        data[key_x] = torch.cat(sums, 1).div(self.denominator)
-        return data
+def _convolve(
+    layer: Any,
+    features: torch.Tensor,
+    _species: torch.Tensor,
+    harmonics: torch.Tensor,
+    radial_basis: torch.Tensor,
+    senders: torch.Tensor,
+    receivers: torch.Tensor,
+) -> torch.Tensor:
+    """Do what ``NequixTorchConvolution.forward`` does, with the rearranged product."""
+    weights = layer.radial_mlp(radial_basis)
+    summed = layer.summed_product(layer.linear_1(features), harmonics, weights, senders, receivers)
+    features = layer.linear_2(layer.sort(summed / np.sqrt(layer.avg_n_neighbors))) + layer.skip(features)
+    if layer.layer_norm is not None:
+        features = layer.layer_norm(features)
+    return layer.gate(features)

@@ -18,7 +18,7 @@ from matris.training.loss import LossWeights
 from matris.training.processes import together
 from matris.training.trainer import STATE, Joined, TrainSettings, train
 from recipes.embedded.dimers import dimers
-from recipes.embedded.labels import Chosen, Labels, divide, formulas_of_wbm, part_of
+from recipes.embedded.labels import Chosen, Labels, divide, formulas_of_wbm, held_out, part_of
 from recipes.embedded.materials import ELEMENTS
 from recipes.embedded.start import CONFIG, sample_of_elements, start
 from recipes.embedded.variants import DFT_SETS
@@ -47,13 +47,14 @@ WEIGHTS = LossWeights(magmom=0.0, atom_energy=1.0)
 
 
 def dft_frames(data: Path) -> list[Frame]:
-    """Return the DFT frames that may be trained on, of formulas that are in the training part."""
+    """Return the DFT frames of formulas that are in the training part and not held out."""
     reserved = formulas_of_wbm(data)
     paths = [data / f"{name}.extxyz.gz" for name in DFT_SETS]
     return [
         frame
         for frame in read_frames(paths)
-        if part_of(frame.formula, reserved) == "training"
+        if not held_out(frame.formula)
+        and part_of(frame.formula, reserved) == "training"
         and frame.symbols <= set(ELEMENTS)
         and np.linalg.norm(frame.forces, axis=1).max() < MAX_FORCE
     ]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.formula import Formula
 from ase.io import iread
 from pymatgen.core import Structure
 
 from matris.flows.sources.swap import GROUP, VALENCE, swap_elements
 from matris.stores.documents.candidate import Candidate
+from recipes.embedded.labels import part_of
 from recipes.embedded.materials import ELEMENTS, collect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from ase import Atoms
@@ -32,33 +31,54 @@ KEPT = 0.5
 """Default fraction of elements that are not replaced."""
 
 _MOST_REPLACED = 2  # elements of one crystal
-_LEFT_OUT = {"He", "Ne", "Ar", "Kr", "Xe"}  # no element of the list is similar
 
 
-def held_out(formula: str) -> bool:
-    """Whether frames of a formula, in cells of any size, are reserved for tests: one formula in five, by a hash."""
-    reduced, _ = Formula(formula).reduce()
-    return zlib.crc32(reduced.format("hill").encode()) % 5 == 4  # noqa: PLR2004
+def trainable(
+    data: Path, name: str, sizes: tuple[int, int] = SIZES, reserved: Collection[str] = ()
+) -> Iterator[tuple[str, Atoms]]:
+    """
+    Read the frames of a DFT set that may be trained on.
 
+    Parameters
+    ----------
+    data
+        Folder of the DFT sets, as extended XYZ.
+    name
+        One of the `DFT_SETS`.
+    sizes
+        Least and largest number of atoms in a cell.
+    reserved
+        As for `recipes.embedded.labels.part_of`.
 
-def trainable(data: Path, name: str, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Atoms]]:
-    """Yield formulas and frames of one of the `DFT_SETS` with these cell sizes, without formulas reserved for tests."""
+    Yields
+    ------
+    tuple
+        Formula and frame, of the known elements and no reserved formula.
+    """
     for atoms in iread(data / f"{name}.extxyz.gz", format="extxyz"):
         formula = atoms.get_chemical_formula()
-        if sizes[0] <= len(atoms) <= sizes[1] and not held_out(formula):
+        fitting = sizes[0] <= len(atoms) <= sizes[1] and set(atoms.symbols) <= set(ELEMENTS)
+        if fitting and part_of(formula, reserved) != "reserved":
             yield formula, atoms
 
 
-def literature(data: Path, sizes: tuple[int, int] = SIZES) -> Iterator[tuple[str, Structure]]:
-    """Yield the crystals of the DFT sets without noble gases, with their source."""
+def literature(
+    data: Path, sizes: tuple[int, int] = SIZES, reserved: Collection[str] = ()
+) -> Iterator[tuple[str, Structure]]:
+    """Yield the crystals of `trainable` frames of all DFT sets, with their source."""
     for name in DFT_SETS:
-        for formula, atoms in trainable(data, name, sizes):
-            if not _LEFT_OUT & set(atoms.symbols):
-                yield f"{name} {formula}", Structure(atoms.cell[:], atoms.numbers, atoms.get_scaled_positions())
+        for formula, atoms in trainable(data, name, sizes, reserved):
+            yield f"{name} {formula}", Structure(atoms.cell[:], atoms.numbers, atoms.get_scaled_positions())
 
 
 def variants(
-    data: Path, seed: int, count: int, *, sizes: tuple[int, int] = SIZES, kept: float = KEPT
+    data: Path,
+    seed: int,
+    count: int,
+    *,
+    sizes: tuple[int, int] = SIZES,
+    kept: float = KEPT,
+    reserved: Collection[str] = (),
 ) -> Iterator[Material]:
     """
     Replace elements of crystals of the literature.
@@ -75,13 +95,15 @@ def variants(
         Least and largest number of atoms in a cell.
     kept
         Share of the elements that stay as they are.
+    reserved
+        As for `recipes.embedded.labels.part_of`.
 
     Yields
     ------
     Material
-        Distinct in (source, formula), made of `ELEMENTS`, with no distance below `MIN_DISTANCE`.
+        Distinct in (source, formula), of `ELEMENTS` and no reserved formula, with no distance below `MIN_DISTANCE`.
     """
-    pool = list(literature(data, sizes))
+    pool = list(literature(data, sizes, reserved))
     weights = np.array([DFT_SETS[source.split()[0]] * len(structure) ** 0.5 for source, structure in pool])
     weights /= weights.sum()
 
@@ -89,11 +111,9 @@ def variants(
         source, original = pool[rng.choice(len(pool), p=weights)]
         n_replaced = min(int(rng.binomial(len(original.composition), 1 - kept)), _MOST_REPLACED)
         structure = _swapped(original, n_replaced, rng) if n_replaced else original
-        if structure is None or not {element.symbol for element in structure.composition} <= set(ELEMENTS):
-            return None
-        return None if held_out(structure.composition.reduced_formula) else (source, structure)
+        return None if structure is None else (source, structure)
 
-    return collect(draw, seed, count, prefix="v", validation_every=20)
+    return collect(draw, seed, count, prefix="v", reserved=reserved)
 
 
 def _swapped(original: Structure, n_replaced: int, rng: np.random.Generator) -> Structure | None:

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 from pymatgen.core import Lattice, Structure
 
 import matris
 from matris.errors import StructureError
 from matris.model import checkpoints
-from recipes.embedded.embedded import CONFIG, MAX_FORCE, TARGET, error_table, read_labels
+from recipes.embedded.embedded import CONFIG, TARGET, error_table
 from recipes.embedded.evaluate import dynamics, elements_of_dcdft, lattice_errors
 
 
@@ -70,19 +68,6 @@ def test_lattice_constants_of_the_large_one(large):
     result = lattice_errors(large, [references[symbol] for symbol in ("Al", "Cu", "Rb", "Pd")])
     assert result["converged"] == 4
     assert result["median"] < 3
-
-
-def test_a_stage_learns_from_calm_frames_if_asked(tmp_path):
-    frames = []
-    for name, force in [*[("calm", 0.1)] * 3, *[("moved", 1.0)] * 6, ("wild", 2 * MAX_FORCE)]:
-        atoms = bulk("NaCl", "rocksalt", a=5.7)
-        atoms.info = {"material": name, "split": "training"}
-        forces = np.array([[force, 0, 0], [-force, 0, 0]])
-        atoms.calc = SinglePointCalculator(atoms, energy=-6.0, forces=forces, stress=np.zeros((3, 3)))
-        frames.append(atoms)
-    write(tmp_path / "shard-0.extxyz.gz", frames, format="extxyz")
-    assert [f.material for f in read_labels([tmp_path])[0]] == ["calm"] * 3 + ["moved"] * 6
-    assert [f.material for f in read_labels([tmp_path], calm=True)[0]] == ["calm"] * 3 + ["moved"] * 2
 
 
 def test_moments_of_the_large_one(large):
