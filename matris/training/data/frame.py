@@ -99,13 +99,14 @@ def collate(frames: Sequence[Frame], config: ModelConfig, device: torch.device |
     """Join frames into one batch in float32; missing labels become NaN."""
     together = Batch.of([f.geometry for f in frames], device)
     graph = build_graph(together, config.pairwise_cutoff, config.three_body_cutoff)
+    forces = np.ascontiguousarray(np.concatenate([f.forces for f in frames]))  # a compiled step asks for this order
     stresses = [np.full((3, 3), np.nan) if f.stress is None else f.stress for f in frames]
     magmoms = [np.full(len(f.forces), np.nan) if f.magmoms is None else f.magmoms for f in frames]
     atom_energies = [np.full(len(f.forces), np.nan) if f.atom_energies is None else f.atom_energies for f in frames]
     return LabelledBatch(
         graph,
         torch.tensor([f.energy for f in frames], dtype=torch.float64, device=device),
-        torch.tensor(np.concatenate([f.forces for f in frames]), dtype=torch.float32, device=device),
+        torch.tensor(forces, dtype=torch.float32, device=device),
         torch.tensor(np.array(stresses), dtype=torch.float32, device=device),
         torch.tensor(np.abs(np.concatenate(magmoms)), dtype=torch.float32, device=device),
         torch.tensor(np.concatenate(atom_energies), dtype=torch.float32, device=device),

@@ -387,3 +387,10 @@ def test_energies_of_atoms_are_a_target(labelled):
     weighted.sum().backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
     assert validate(network, frames)["energy"] == pytest.approx(found.energy[1].item(), rel=1e-4)
+
+
+def test_a_batch_has_one_order_in_memory(labelled):
+    frame = split(labelled)[0][0]
+    fortran = replace(frame, forces=np.asfortranarray(frame.forces))
+    assert collate([fortran], CONFIG).forces.is_contiguous()
+    assert torch.equal(collate([fortran], CONFIG).forces, collate([frame], CONFIG).forces)
