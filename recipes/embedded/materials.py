@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.build import bulk
 from ase.data import atomic_numbers, covalent_radii
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
 from matris.flows.sources.prototypes import elemental_references, generate_candidates
+from matris.structures import to_structure
 from recipes.embedded.labels import part_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ ANIONS = {
     "N": 0.05, "P": 0.05, "As": 0.03, "Sb": 0.02,
 }  # fmt: skip
 """Fraction of each anion in the chemical systems with an anion."""
+
+_OPEN = 1.3  # volume per atom of a diamond lattice, over that of the element's own crystal
 
 MIN_DISTANCE = 0.62  # smallest distance, in sums of covalent radii
 
@@ -135,6 +139,34 @@ def generate(seed: int, count: int, reserved: Collection[str] = ()) -> Iterator[
         return candidates[rng.integers(len(candidates))] if candidates else None
 
     return collect(draw, seed, count, prefix="m", reserved=reserved)
+
+
+def elements(volume_of: Callable[[str], float]) -> Iterator[Material]:
+    """
+    Make crystals of each element: its own one, and those that other elements have.
+
+    Parameters
+    ----------
+    volume_of
+        Volume per atom of an element's own crystal (Å³).
+
+    Yields
+    ------
+    Material
+    """
+    for symbol in ELEMENTS:
+        volume = volume_of(symbol)
+        simple = {
+            "fcc": bulk(symbol, "fcc", a=(4 * volume) ** (1 / 3)),
+            "bcc": bulk(symbol, "bcc", a=(2 * volume) ** (1 / 3)),
+            "sc": bulk(symbol, "sc", a=volume ** (1 / 3)),
+            "hcp": bulk(symbol, "hcp", a=(volume * 2**0.5) ** (1 / 3), covera=(8 / 3) ** 0.5),
+            "diamond": bulk(symbol, "diamond", a=(8 * _OPEN * volume) ** (1 / 3)),
+        }
+        crystals = [(name, to_structure(atoms)) for name, atoms in simple.items()]
+        own = [candidate.structure for candidate in elemental_references([symbol]) if candidate.structure]
+        for number, (source, structure) in enumerate([*(("own", s) for s in own), *crystals]):
+            yield Material(f"s{symbol}-{number}", source, structure)
 
 
 def _system(rng: np.random.Generator) -> list[str]:

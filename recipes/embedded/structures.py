@@ -1,9 +1,9 @@
 """
-Make the structures that labels start from: ``python -m recipes.embedded.structures prototypes|variants|balanced``.
+Make the structures that labels start from: ``python -m recipes.embedded.structures KIND``.
 
-``prototypes`` fills structure types for random chemical systems, ``variants`` replaces elements of known crystals by
-similar ones, ``balanced`` replaces them by any, so that each element is as frequent. No formula is reserved for
-measurements, or in WBM.
+``elements`` makes crystals of each element, ``prototypes`` fills structure types for random chemical systems,
+``variants`` replaces elements of known crystals by similar ones, ``balanced`` replaces them by any, so that each
+element is as frequent. No formula is reserved for measurements, or in WBM.
 
 The seed decides on the result. A file appears when it is complete: two or three prototypes are made a second, and
 several processes share the work by several seeds.
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.embedded.labels import formulas_of_wbm, part_of
-from recipes.embedded.materials import ELEMENTS, generate, write_structures
+from recipes.embedded.materials import ELEMENTS, elements, generate, write_structures
 from recipes.embedded.pieces import claim
 from recipes.embedded.substitution import balanced, fitted_volumes, templates
 from recipes.embedded.variants import KEPT, SIZES, variants
+from recipes.embedded.volumes import own_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 def made_by(options: argparse.Namespace) -> Iterator[Material]:
     """Make the materials that the command line asks for."""
+    if options.kind == "elements":
+        return elements(own_volume)
     reserved = formulas_of_wbm(options.data)
     if options.kind == "prototypes":
         return generate(options.seed, options.count, reserved)
@@ -47,9 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make a file of structures, unless it exists or another process makes it."""
     parser = argparse.ArgumentParser(prog="python -m recipes.embedded.structures", description=__doc__.split("\n")[1])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name in ("prototypes", "variants", "balanced"):
+    for name in ("elements", "prototypes", "variants", "balanced"):
         kind = kinds.add_parser(name)
         kind.add_argument("--output", type=Path, required=True, help="file, NAME.jsonl.gz")
+        if name == "elements":
+            continue
         kind.add_argument("--data", type=Path, required=True, help="folder of reference data: DFT frames and WBM")
         kind.add_argument("--seed", type=int, required=True)
         if name == "balanced":

@@ -17,6 +17,7 @@ from recipes.embedded.materials import (
     ELEMENTS,
     MIN_DISTANCE,
     distance_ratio,
+    elements,
     generate,
     read_structures,
     write_structures,
@@ -125,3 +126,12 @@ def test_the_command_makes_a_file_once(data, tmp_path):
     assert path.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl.gz"]
     assert not {reduced(m.formula) for m in read_structures(path)} & formulas_of_wbm(data)
+
+
+def test_each_element_has_its_own_crystal_and_simple_ones():
+    made = list(elements(own_volume))
+    by_element = Counter(m.structure[0].specie.symbol for m in made)
+    assert set(by_element) == set(ELEMENTS)
+    assert min(by_element.values()) >= 6
+    assert len({m.material for m in made}) == len(made)
+    assert all(distance_ratio(m.structure) > 0.5 for m in made)
