@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
@@ -18,6 +19,7 @@ CRYSTALS = [
     bulk("CsCl", "cesiumchloride", a=4.2), bulk("ZnS", "zincblende", a=5.4, cubic=True), bulk("Pt"), bulk("Cu"),
     bulk("XeF", "rocksalt", a=5.5), bulk("PmN", "rocksalt", a=5.1), bulk("AcN", "rocksalt", a=5.6),
     molecule("H2O", vacuum=3, pbc=True),
+    Atoms("LiCoO2", [(0, 0, 0), (2, 0, 0), (0, 2, 0), (0, 0, 2)], cell=[3.9] * 3, pbc=True),  # reserved
 ]  # fmt: skip
 WBM = bulk("BN", "zincblende", a=3.63)
 

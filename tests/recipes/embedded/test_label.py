@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.formula import Formula
 
 import matris
 from matris.errors import MatrisError
@@ -31,11 +32,14 @@ from recipes.embedded.teacher import Label
 from .lennard_jones import LennardJonesTeacher
 
 GENTLE = SHAKINGS["gentle"]
-NAMES = ("Al", "Cu", "Ag", "Ir", "Pt", "Pb", "Ca", "Rh", "Sr")  # of which Cu and Pt are reserved
+NAMES = ("Al", "AlPbCu2", "Ag", "Ir", "AgAlIr2", "Pb", "Ca", "Rh", "Sr")  # of which the compounds are reserved
 
 
-def crystal(symbol="Cu"):
-    return bulk(symbol, "fcc", a=3.8, cubic=True)
+def crystal(formula="Cu"):
+    atoms = bulk("Cu", "fcc", a=3.8, cubic=True)
+    symbols = list(Formula(formula))
+    atoms.set_chemical_symbols(symbols if len(symbols) == 4 else symbols * 4)
+    return atoms
 
 
 @pytest.fixture
