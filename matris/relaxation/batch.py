@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from matris.relaxation.fire import Progress
+    from matris.relaxation.systems import Progress
     from matris.relaxation.guard import GuardedModel
     from matris.relaxation.records import RelaxSettings
 
@@ -137,7 +137,7 @@ class RunningBatch:
         settings = self.settings
         verdicts: list[Verdict | None] = []
         for number, (slot, values) in enumerate(zip(self.slots, zip(*progress, strict=True), strict=True)):
-            fmax, cell_force, volume_ratio, strain, squared_force = values
+            fmax, cell_force, volume_ratio, strain, squared_force, _ = values
             error = self.model.reasons.get(number)
             if error is None and not squared_force < _MAX_SQUARED_FORCE:
                 error = "energy, forces or stress are NaN or infinite"
