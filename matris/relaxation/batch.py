@@ -13,6 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 from matris.constraints import FREEDOM, freedom_of, projectors
 from matris.relaxation.fire import Fire
+from matris.relaxation.lbfgs import Lbfgs
 from matris.relaxation.records import RelaxRecord, RelaxState
 from matris.structures import MASSES, cells_away, masses_of, problem_with
 
@@ -44,7 +45,7 @@ class Slot:
     cost
         Share of the device's budget, in the unit of the budget.
     n_steps
-        FIRE steps taken; -1 before the first evaluation.
+        Steps taken; -1 before the first evaluation.
     started
         `time.perf_counter` (s) when the structure entered the batch.
     """
@@ -61,7 +62,7 @@ class RunningBatch:
     """
     Structures that relax together on one device. They enter between any two steps, and leave when they finish.
 
-    Each structure follows the path that it would follow alone: that of ASE's ``FIRE(FrechetCellFilter(atoms))``.
+    Each structure follows the path that it would follow alone.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ class RunningBatch:
         self.model = model
         self.settings = settings
         self.slots: list[Slot] = []
-        self._fire = Fire(model.device, model.dtype, relax_cell=settings.relax_cell)
+        kind = Fire if settings.optimizer == "fire" else Lbfgs
+        self._optimizer = kind(model.device, model.dtype, relax_cell=settings.relax_cell)
         self._entering: list[Structure] = []
 
     def fits(self, slot: Slot) -> bool:
@@ -107,13 +109,13 @@ class RunningBatch:
             return []
         if self._entering:
             device, dtype = self.model.device, self.model.dtype
-            self._fire.add(
+            self._optimizer.add(
                 [state_of(structure, device, dtype) for structure in self._entering],
                 [_projectors(structure, device, dtype) for structure in self._entering],
             )
             self._entering = []
         self.model.costs = [slot.cost for slot in self.slots]
-        progress = self._fire.step(self.model)
+        progress = self._optimizer.step(self.model)
         for slot in self.slots:
             slot.n_steps += 1
         verdicts = self._verdicts(progress)
@@ -128,7 +130,7 @@ class RunningBatch:
             for number, (slot, verdict, end) in enumerate(zip(self.slots, verdicts, ends, strict=True))
             if verdict is not None
         ]
-        self._fire.remove(finished)
+        self._optimizer.remove(finished)
         self.slots = [slot for slot, verdict in zip(self.slots, verdicts, strict=True) if verdict is None]
         return records
 
@@ -158,7 +160,7 @@ class RunningBatch:
 
     def _record(self, slot: Slot, verdict: Verdict, number: int, atoms: slice) -> RelaxRecord:
         """Make the record of a finished structure; all its values belong to the last geometry."""
-        fire, state = self._fire, self._fire.state
+        optimizer, state = self._optimizer, self._optimizer.state
         outcome, error, fmax = verdict
         structure = None if error else structure_of(slot.structure, state.positions[atoms], state.cell[number])
         if structure is not None and (problem := problem_with(structure)):
@@ -173,13 +175,13 @@ class RunningBatch:
         }
         if error:
             return RelaxRecord(**common)
-        stress, magmoms = _numbers(fire.stress[number]), self.model.magmoms
+        stress, magmoms = _numbers(optimizer.stress[number]), self.model.magmoms
         extrapolation = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
             structure=structure,
-            energy=float(fire.energy[number]),
-            forces=_array(fire.forces[atoms]),
+            energy=float(optimizer.energy[number]),
+            forces=_array(optimizer.forces[atoms]),
             stress=stress,
             magmoms=None if magmoms is None else _numbers(magmoms[atoms].reshape(-1)),
             extrapolation=None if extrapolation is None else float(extrapolation.max()),

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RelaxState = Literal["converged", "max_steps", "failed"]
+OptimizerName = Literal["lbfgs", "fire"]
 
-_METHOD = "FIRE, Frechet cell filter, atoms and cell below fmax"
-"""Name of the algorithm, a part of the settings digest: another algorithm gives other results."""
+_METHODS: dict[str, str] = {
+    "lbfgs": "L-BFGS, Frechet cell filter scaled by sqrt(n), atoms and cell below fmax",
+    "fire": "FIRE, Frechet cell filter, atoms and cell below fmax",
+}
+"""Names of the algorithms, a part of the settings digest: another algorithm gives other results."""
 
 _ARRAYS = ("forces", "stress", "magmoms")
 
@@ -32,20 +36,22 @@ class RelaxSettings:
     fmax
         Force criterion for atoms and cell, eV/Å; see `matris.relax`.
     max_steps
-        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
+        Largest number of steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
+    optimizer
+        ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
 
     Raises
     ------
     ValueError
-        If `fmax` is not positive and finite or `max_steps` is negative.
+        If `fmax` is not positive and finite, `max_steps` is negative, or no optimizer has the name.
 
     Examples
     --------
     >>> settings = RelaxSettings(fmax=0.02)
     >>> settings.to_dict()
-    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True}
+    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True, 'optimizer': 'lbfgs'}
     >>> len(settings.digest())
     12
     """
@@ -53,6 +59,7 @@ class RelaxSettings:
     fmax: float = 0.05
     max_steps: int = 500
     relax_cell: bool = True
+    optimizer: OptimizerName = "lbfgs"
 
     def __post_init__(self) -> None:
         """Check the values, and convert them to one type, so that 1 and 1.0 give equal settings."""
@@ -60,6 +67,8 @@ class RelaxSettings:
             raise ValueError(f"fmax must be a positive, finite force in eV/Å, got {self.fmax}")
         if self.max_steps < 0:
             raise ValueError(f"max_steps must not be negative, got {self.max_steps}")
+        if self.optimizer not in _METHODS:
+            raise ValueError(f"optimizer must be one of {', '.join(_METHODS)}, got {self.optimizer!r}")
         object.__setattr__(self, "fmax", float(self.fmax))
         object.__setattr__(self, "max_steps", int(self.max_steps))
         object.__setattr__(self, "relax_cell", bool(self.relax_cell))
@@ -77,7 +86,7 @@ class RelaxSettings:
         str
             12 hexadecimal digits.
         """
-        content = {"method": _METHOD, **self.to_dict()}
+        content = {"method": _METHODS[self.optimizer], **self.to_dict()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -109,7 +118,7 @@ class RelaxRecord:
         Largest and mean extrapolation of the atoms of `structure`: above 1 the model extrapolates, see
         `matris.model.domain.Domain`. None also if the model has no domain.
     n_steps
-        FIRE steps taken, including those before a failure.
+        Steps taken, including those before a failure: calls of the model after the first.
     fmax
         Largest norm of a force on an atom, eV/Å; the forces along fixed directions do not count.
     smax

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from matris.model.potential import Potential
+    from matris.relaxation.records import OptimizerName
 
 __all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
@@ -37,13 +38,14 @@ def relax(
     fmax: float = 0.05,
     max_steps: int = 500,
     relax_cell: bool = True,
+    optimizer: OptimizerName = "lbfgs",
     journal: str | Path | None = None,
     max_batch_atoms: int | None = None,
 ) -> Generator[RelaxRecord]:
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is FIRE with the Frechet cell filter; each step equals that of ASE (`matris.relaxation.fire`).
+    The optimizer is L-BFGS (`matris.relaxation.lbfgs`). FIRE takes over a structure whose forces do not fall.
 
     Atoms that a structure fixes (selective dynamics of a POSCAR, ASE's ``FixAtoms``; `matris.constraints`) keep their
     fractional coordinates, and the forces along fixed directions do not count for convergence. The cell relaxes with
@@ -65,9 +67,12 @@ def relax(
     fmax
         Force criterion, eV/Å.
     max_steps
-        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
+        Largest number of steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
+    optimizer
+        ``"lbfgs"``, or ``"fire"``: FIRE with the Frechet cell filter, each step that of ASE (`matris.relaxation.fire`).
+        FIRE needs two to three times as many steps. From a rough start both can end in different minima.
     journal
         File to which each record is written before it is yielded, or a folder for such files, one for each checkpoint
         and settings. A later run with the same settings yields the records of the journal without computing them.
@@ -105,7 +110,7 @@ def relax(
     0 converged None
     1 failed overlapping atoms: sites 0 (Na) and 1 (Cl) are 0.05 Å apart
     """
-    settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer)
     engine = engine_of(potential)
     if relax_cell and not engine.model.compute_stress:
         raise ValueError(
