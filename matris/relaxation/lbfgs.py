@@ -107,7 +107,7 @@ class Lbfgs(Fire):
         longest = torch.segment_reduce(steps.norm(dim=1), "max", lengths=self._n_rows, unsafe=True)
         steps *= (bounds / torch.maximum(longest, bounds))[self._row_system].unsqueeze(1)
         x = self._rows[0]
-        before = x.double()
+        before = x.to(torch.float64, copy=True)
         x.copy_(before + steps)
         self._steps = x.double() - before  # as rounded, because the model sees those
         if self._has_fallen_back.any():
@@ -213,6 +213,6 @@ def directions(
     for s, y, known, curvature, alpha in reversed(rounds):
         beta = np.where(known, (gram[systems, y] * coefficients).sum(1) / curvature, 0.0)
         coefficients[systems, s] += alpha - beta
-    uphill = ~((gram[:, -1] * coefficients).sum(1) > 0) & (n_pairs > 0)
+    uphill = (gram[:, -1] * coefficients).sum(1) < 0
     coefficients[uphill] = np.eye(size)[-1] * inverse
     return coefficients, uphill
