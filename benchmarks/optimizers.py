@@ -1,8 +1,8 @@
 """
 Count evaluations of L-BFGS and FIRE on thirty mixed crystals: ``python benchmarks/optimizers.py --help``.
 
-Eighteen generated crystals (prototypes, alloyed, strained), six textbook crystals strained and rattled, six larger ones.
-The two optimizers alternate, on one part of the crystals at a time.
+Eighteen generated prototypes that are strained and rattled, six textbook crystals likewise, and four larger ones. The
+two optimizers alternate, on one part of the crystals at a time.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from matris.model.potential import Potential
+    from matris.relaxation.records import OptimizerName
     from matris.relaxation.relax import RelaxRecord
     from matris.stores.documents.candidate import Candidate
 
@@ -55,6 +56,8 @@ class BatchRelaxMaker(BatchMaker):
         Whether the cell relaxes with the atoms.
     steps
         Maximum number of optimisation steps of a candidate.
+    optimizer
+        ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     relax_kwargs
         Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
     first
@@ -80,6 +83,7 @@ class BatchRelaxMaker(BatchMaker):
     name: str = "batch relax"
     relax_cell: bool = True
     steps: int = 500
+    optimizer: OptimizerName = "lbfgs"
     relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
     first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
@@ -175,7 +179,7 @@ class BatchRelaxMaker(BatchMaker):
     def settings(self) -> RelaxSettings:
         """Return the settings on which a result depends, besides checkpoint and candidate."""
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
-        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
+        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell, optimizer=self.optimizer)
 
     def tag(self) -> RelaxTag:
         """Return the settings as documents name them, with those of the preceding relaxation."""
@@ -200,6 +204,7 @@ class BatchRelaxMaker(BatchMaker):
             potential,
             max_steps=self.steps,
             relax_cell=self.relax_cell,
+            optimizer=self.optimizer,
             journal=self.journal(potential),
             **self.relax_kwargs,
         )
@@ -301,6 +306,7 @@ class BatchStaticMaker(BatchRelaxMaker):
     name: str = "batch static"
     relax_cell: bool = field(default=False, init=False)
     steps: int = field(default=0, init=False)
+    optimizer: OptimizerName = field(default="lbfgs", init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:

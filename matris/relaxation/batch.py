@@ -16,14 +16,15 @@ from matris.relaxation.fire import Fire
 from matris.relaxation.lbfgs import Lbfgs
 from matris.relaxation.records import RelaxRecord, RelaxState
 from matris.structures import MASSES, cells_away, masses_of, problem_with
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from matris.relaxation.systems import Progress
     from matris.relaxation.guard import GuardedModel
     from matris.relaxation.records import RelaxSettings
+    from matris.relaxation.systems import Progress
 
 type Verdict = tuple[RelaxState, str | None, float]
 """State, error and fmax of a structure that has finished."""
@@ -82,7 +83,9 @@ class RunningBatch:
         self.settings = settings
         self.slots: list[Slot] = []
         kind = Fire if settings.optimizer == "fire" else Lbfgs
-        self._optimizer = kind(model.device, model.dtype, relax_cell=settings.relax_cell)
+        self._optimizer = kind(
+            model.device, model.dtype, relax_cell=settings.relax_cell, pressure=settings.pressure / GPA
+        )
         self._entering: list[Structure] = []
 
     def fits(self, slot: Slot) -> bool:
@@ -176,6 +179,7 @@ class RunningBatch:
         if error:
             return RelaxRecord(**common)
         stress, magmoms = _numbers(optimizer.stress[number]), self.model.magmoms
+        pressure = self.settings.pressure / GPA * np.eye(3)
         extrapolation = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
@@ -187,7 +191,7 @@ class RunningBatch:
             extrapolation=None if extrapolation is None else float(extrapolation.max()),
             mean_extrapolation=None if extrapolation is None else float(extrapolation.mean()),
             fmax=float(fmax),
-            smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
+            smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress + pressure).max()),
         )
 
 

@@ -7,8 +7,8 @@ vectors are their inner products (W. Chen, Z. Wang, J. Zhou, Advances in Neural 
 host runs the recursion for all systems at once, in double precision, and sends the coefficients of the next step.
 
 The degrees of freedom are the positions of the n atoms in the undeformed cell, and rows √n·L for the cell, which is
-deformed by exp(L). The second derivative by L is about volume times an elastic constant, so it grows as n. The factor √n
-makes the rows of the cell as stiff as those of an atom, at any n: one first Hessian suits all rows.
+deformed by exp(L). The second derivative by L is about volume times an elastic constant, so it grows as n. The factor
+√n makes the rows of the cell as stiff as those of an atom, at any n: one first Hessian suits all rows.
 
 There is no line search. A step that raises the energy shortens the next one, and all pairs but the last are forgotten.
 """
@@ -34,16 +34,17 @@ MEMORY = 16
 _HESSIAN = 20.0  # eV/Å²: the first Hessian, on the soft side of bonds in crystals; the pairs teach what is stiffer
 _MAX_STEP = 0.2  # Å: largest norm of a row of a step
 _CURVATURE = 1e-3  # eV/Å²: pairs with s·y / s·s below it are not kept
-_RISE = 2e-4  # eV per atom: what the energy may rise in a step
+_RISE = 2e-4  # eV per atom that the energy may rise in a step
 _SHORTER, _LONGER, _SHORTEST = 0.5, 1.3, 1 / 16  # factors of the largest step, after a rise and otherwise; its minimum
 PATIENCE = 60
-"""Steps without a smaller force on atoms or cell after which FIRE takes over."""
+"""Steps with neither a smaller force on atoms or cell nor a lower energy after which FIRE takes over."""
 _SMALLER = 0.9  # factor by which a force must fall to count as smaller
+_LOWER = 2e-4  # eV per atom by which the energy must fall to count as lower
 
 
 class Lbfgs(Fire):
     """
-    Systems that L-BFGS relaxes together on one device; FIRE takes those over in which the forces do not fall.
+    Systems that L-BFGS relaxes together on one device; FIRE takes over those in which forces and energy do not fall.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ class Lbfgs(Fire):
         self._n_pairs = np.zeros(0, dtype=int)  # those before the slot, in a ring
         self._reach = np.zeros(0)  # largest step over _MAX_STEP
         self._enthalpy = np.zeros(0)  # of the last step
-        self._smallest = np.zeros(0)  # smallest force so far
+        self._lowest = np.zeros(0)  # enthalpy, and
+        self._smallest = np.zeros(0)  # force so far
         self._waited = np.zeros(0, dtype=int)  # steps since
         self._has_fallen_back = np.zeros(0, dtype=bool)  # FIRE moves it
 
@@ -84,6 +86,7 @@ class Lbfgs(Fire):
         self._n_pairs = np.concatenate([self._n_pairs, zeros])
         self._reach = np.concatenate([self._reach, np.ones(n_systems)])
         self._enthalpy = np.concatenate([self._enthalpy, infinite])
+        self._lowest = np.concatenate([self._lowest, infinite])
         self._smallest = np.concatenate([self._smallest, infinite])
         self._waited = np.concatenate([self._waited, zeros])
         self._has_fallen_back = np.concatenate([self._has_fallen_back, zeros.astype(bool)])
@@ -92,7 +95,7 @@ class Lbfgs(Fire):
         super()._leave(kept, rows)
         self._history, self._gram = self._history[:, rows], self._gram[kept]
         self._slot, self._n_pairs, self._reach = self._slot[kept], self._n_pairs[kept], self._reach[kept]
-        self._enthalpy, self._smallest = self._enthalpy[kept], self._smallest[kept]
+        self._enthalpy, self._lowest, self._smallest = self._enthalpy[kept], self._lowest[kept], self._smallest[kept]
         self._waited, self._has_fallen_back = self._waited[kept], self._has_fallen_back[kept]
 
     def _move(self) -> None:
@@ -115,7 +118,7 @@ class Lbfgs(Fire):
             self._accelerate(np.where(self._has_fallen_back, by_fire, 0.0))
 
     def _fall_back(self) -> None:
-        """Hand systems whose forces do not fall over to FIRE, at rest and with its rows n·L for the cell."""
+        """Hand systems that have waited for too long over to FIRE, at rest and with its rows n·L for the cell."""
         falls = (self._waited >= PATIENCE) & ~self._has_fallen_back
         if not falls.any():
             return
@@ -149,7 +152,9 @@ class Lbfgs(Fire):
             self._gram[systems, place] = self._gram[systems, :, place] = row.T
         keeps = self._gram[systems, s, y] > _CURVATURE * self._gram[systems, s, s]
         # a pair that is not kept has overwritten the oldest one if the ring was full
-        self._n_pairs = np.minimum(np.where(keeps, self._n_pairs + 1, self._n_pairs), np.where(keeps, MEMORY, MEMORY - 1))
+        self._n_pairs = np.minimum(
+            np.where(keeps, self._n_pairs + 1, self._n_pairs), np.where(keeps, MEMORY, MEMORY - 1)
+        )
         self._slot = np.where(keeps, (self._slot + 1) % MEMORY, self._slot)
         rises = progress.enthalpy > self._enthalpy + _RISE * self._n_atoms
         self._n_pairs = np.where(rises, np.minimum(self._n_pairs, 1), self._n_pairs)
@@ -158,9 +163,11 @@ class Lbfgs(Fire):
         )
         self._enthalpy = progress.enthalpy
         force = np.maximum(progress.fmax, progress.cell_force)
-        falls = force < _SMALLER * self._smallest
-        self._smallest = np.where(falls, force, self._smallest)
-        self._waited = np.where(falls, 0, self._waited + 1)
+        gentler = force < _SMALLER * self._smallest
+        lower = self._enthalpy < self._lowest - _LOWER * self._n_atoms
+        self._smallest = np.where(gentler, force, self._smallest)
+        self._lowest = np.where(lower, self._enthalpy, self._lowest)
+        self._waited = np.where(gentler | lower, 0, self._waited + 1)
 
 
 def directions(

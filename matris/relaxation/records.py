@@ -41,17 +41,20 @@ class RelaxSettings:
         Whether lattice vectors change too.
     optimizer
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    pressure
+        External pressure on the cell, GPa.
 
     Raises
     ------
     ValueError
-        If `fmax` is not positive and finite, `max_steps` is negative, or no optimizer has the name.
+        If `fmax` is not positive and finite, `max_steps` is negative, no optimizer has the name, or `pressure` is not
+        finite or without effect, because the cell is fixed.
 
     Examples
     --------
     >>> settings = RelaxSettings(fmax=0.02)
     >>> settings.to_dict()
-    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True, 'optimizer': 'lbfgs'}
+    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True, 'optimizer': 'lbfgs', 'pressure': 0.0}
     >>> len(settings.digest())
     12
     """
@@ -60,6 +63,7 @@ class RelaxSettings:
     max_steps: int = 500
     relax_cell: bool = True
     optimizer: OptimizerName = "lbfgs"
+    pressure: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values, and convert them to one type, so that 1 and 1.0 give equal settings."""
@@ -69,7 +73,12 @@ class RelaxSettings:
             raise ValueError(f"max_steps must not be negative, got {self.max_steps}")
         if self.optimizer not in _METHODS:
             raise ValueError(f"optimizer must be one of {', '.join(_METHODS)}, got {self.optimizer!r}")
+        if not math.isfinite(self.pressure):
+            raise ValueError(f"pressure must be a number (GPa), got {self.pressure}")
+        if self.pressure and not self.relax_cell:
+            raise ValueError(f"a pressure of {self.pressure} GPa has no effect on a fixed cell: relax the cell too")
         object.__setattr__(self, "fmax", float(self.fmax))
+        object.__setattr__(self, "pressure", float(self.pressure) + 0.0)  # no -0.0
         object.__setattr__(self, "max_steps", int(self.max_steps))
         object.__setattr__(self, "relax_cell", bool(self.relax_cell))
 
@@ -107,7 +116,7 @@ class RelaxRecord:
         Final structure, with the species and site order of the input. Site properties are dropped, because they
         describe the geometry of the input. None if the relaxation failed; so are all results below.
     energy
-        Total energy, eV.
+        Total energy, eV; without the term pV of an external pressure.
     forces
         Forces on the atoms, shape (n, 3), eV/Å.
     stress
@@ -122,7 +131,8 @@ class RelaxRecord:
     fmax
         Largest norm of a force on an atom, eV/Å; the forces along fixed directions do not count.
     smax
-        Largest absolute stress component, eV/Å³. None also if the cell was fixed.
+        Largest absolute component of the stress and the external pressure, σ + p, eV/Å³: what convergence leaves. None
+        also if the cell was fixed.
     error
         Reason of a failure, in one line; None if there was none.
     seconds

@@ -39,21 +39,25 @@ def relax(
     max_steps: int = 500,
     relax_cell: bool = True,
     optimizer: OptimizerName = "lbfgs",
+    pressure: float = 0.0,
     journal: str | Path | None = None,
     max_batch_atoms: int | None = None,
 ) -> Generator[RelaxRecord]:
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is L-BFGS (`matris.relaxation.lbfgs`). FIRE takes over a structure whose forces do not fall.
+    The optimizer is L-BFGS (`matris.relaxation.lbfgs`). FIRE takes over a structure in which neither the
+    forces nor the energy fall for sixty steps.
 
     Atoms that a structure fixes (selective dynamics of a POSCAR, ASE's ``FixAtoms``; `matris.constraints`) keep their
     fractional coordinates, and the forces along fixed directions do not count for convergence. The cell relaxes with
     them unless `relax_cell` is off. The record contains the forces as the model gives them, also on fixed atoms.
 
     A structure has converged when the force on each atom is below `fmax` and, if the cell relaxes, so is
-    the norm of each row of V·σ/n: volume times stress over the number of atoms, the cell force of ASE's
-    ``FrechetCellFilter``. The record contains forces and stress.
+    the norm of each row of V·(σ + p)/n: volume times stress and external pressure over the number of atoms, the cell
+    force of ASE's ``FrechetCellFilter``. The record contains forces and stress.
+
+    Under a `pressure` the enthalpy E + pV is minimal. The record's energy is E, and its stress σ then is close to -p.
 
     A structure that cannot be computed does not stop the others: its record has the state ``"failed"`` and the reason.
     Structures of equal content are computed once; each gets its own record.
@@ -73,6 +77,8 @@ def relax(
     optimizer
         ``"lbfgs"``, or ``"fire"``: FIRE with the Frechet cell filter, each step that of ASE (`matris.relaxation.fire`).
         FIRE needs two to three times as many steps. From a rough start both can end in different minima.
+    pressure
+        External hydrostatic pressure, GPa; positive if it compresses. It needs a cell that relaxes.
     journal
         File to which each record is written before it is yielded, or a folder for such files, one for each checkpoint
         and settings. A later run with the same settings yields the records of the journal without computing them.
@@ -110,7 +116,9 @@ def relax(
     0 converged None
     1 failed overlapping atoms: sites 0 (Na) and 1 (Cl) are 0.05 Å apart
     """
-    settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer)
+    settings = RelaxSettings(
+        fmax=fmax, max_steps=max_steps, relax_cell=relax_cell, optimizer=optimizer, pressure=pressure
+    )
     engine = engine_of(potential)
     if relax_cell and not engine.model.compute_stress:
         raise ValueError(

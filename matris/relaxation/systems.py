@@ -1,9 +1,9 @@
 """
 The degrees of freedom of many systems, and one call of the model for all of them.
 
-The degrees of freedom are those of ASE's ``FrechetCellFilter``: the positions of the n atoms in the undeformed cell, and
-three rows c·L for the cell, which is deformed by exp(L). L itself is stored, so that no matrix logarithm is needed. The
-factor c is up to the optimizer: it decides how stiff the cell is beside the atoms.
+The degrees of freedom are those of ASE's ``FrechetCellFilter``: the positions of the n atoms in the undeformed cell,
+and three rows c·L for the cell, which is deformed by exp(L). L itself is stored, so that no matrix logarithm is needed.
+The factor c is up to the optimizer: it decides how stiff the cell is beside the atoms.
 """
 
 from __future__ import annotations
@@ -81,9 +81,7 @@ class Optimizer(ABC):
     forces: Tensor
     stress: Tensor
 
-    def __init__(
-        self, device: torch.device, dtype: torch.dtype, *, relax_cell: bool, pressure: float = 0.0
-    ) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, relax_cell: bool, pressure: float = 0.0) -> None:
         self._relax_cell, self._pressure = relax_cell, pressure
         self._n_atoms = np.zeros(0, dtype=int)
         self._cell_scales = np.zeros(0)  # c of each system

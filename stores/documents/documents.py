@@ -81,6 +81,8 @@ class RelaxTag(BaseModel):
     fmax: float = Field(description="Convergence threshold of the forces (eV/Å).")
     max_steps: int = Field(description="Maximum number of optimisation steps.")
     relax_cell: bool = Field(description="Whether the cell was relaxed, not only the atoms.")
+    optimizer: str = Field(default="fire", description="lbfgs or fire; documents that do not say used fire.")
+    pressure: float = Field(default=0.0, description="External pressure on the cell (GPa).")
     digest: str = Field(description="Hash of the settings.")
     first: dict[str, Any] | None = Field(
         default=None, description="Checkpoint and settings of the preceding relaxation, if there was one."

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matris.stores.report.outcomes import Document
     from matris.stores.report.tally import Tally
 
+_OPTIMIZERS = {"lbfgs": "L-BFGS", "fire": "FIRE"}
+
 
 def is_demonstrator(card: Mapping[str, Any]) -> bool:
     """Say whether a checkpoint calls itself a demonstrator anywhere on its card."""
@@ -40,6 +42,7 @@ def settings(tally: Tally) -> dict[str, Any]:
         "settings": {
             "force threshold": f"{chosen['fmax']:g} eV/Å, atoms and cell",
             "maximum steps": chosen["max_steps"],
+            "optimizer": _OPTIMIZERS.get(chosen.get("optimizer", "fire"), chosen.get("optimizer")),
             "cell": "relaxed" if chosen["relax_cell"] else "fixed",
             "first relaxed with": before.get("checkpoint"),
         },

@@ -260,7 +260,7 @@ def test_fire_takes_over_where_forces_do_not_fall(relax_cell):
 
 
 def test_a_fallback_goes_on_from_where_it_was_as_fire_would():
-    """From the same geometry at rest, FIRE's path is that of a system that FIRE took over; and the cell does not jump."""
+    """FIRE goes the same way from the same geometry at rest, and the cell does not jump."""
     starts = STARTS[:2]
     optimizer, model = Lbfgs(CPU, torch.float64, relax_cell=True), Argon()
     optimizer.add([state_of(start, CPU, torch.float64) for start in starts])
