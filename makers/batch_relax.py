@@ -192,6 +192,10 @@ class BatchRelaxMaker(BatchMaker):
             digest = hashlib.sha256(json.dumps([digest, first], sort_keys=True).encode()).hexdigest()[: len(digest)]
         return RelaxTag(**settings.to_dict(), digest=digest, first=first)
 
+    def pressure(self) -> float:
+        """Pressure at which the final structures are relaxed, GPa."""
+        return self.settings().pressure
+
     def journal(self, potential: Potential) -> Path:
         """File of the journal of a potential with these settings."""
         folder = Path(self.journal_dir or ".")
@@ -255,7 +259,7 @@ class BatchRelaxMaker(BatchMaker):
             formula=start.composition.reduced_formula if start is not None and len(start) else None,
             hull=None
             if record is None or record.structure is None or record.energy is None
-            else hull_fields(record.structure, record.energy, scale),
+            else hull_fields(record.structure, record.energy, scale, self.pressure()),
         )
         large = ChunkArrays(
             candidate_id=candidate.candidate_id,
@@ -308,6 +312,10 @@ class BatchStaticMaker(BatchRelaxMaker):
     steps: int = field(default=0, init=False)
     optimizer: OptimizerName = field(default="lbfgs", init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def pressure(self) -> float:
+        """Pressure of the preceding relaxation, GPa."""
+        return 0.0 if self.first is None else self.first.pressure()
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:
         """Return the record of an evaluation, with the state of the preceding relaxation."""
