@@ -15,6 +15,7 @@ from matris.constraints import FREEDOM, freedom_of, projectors
 from matris.relaxation.fire import Fire
 from matris.relaxation.lbfgs import Lbfgs
 from matris.relaxation.records import RelaxRecord, RelaxState
+from matris.relaxation.symmetry import cell_projector, common, invariant
 from matris.structures import MASSES, cells_away, masses_of, problem_with
 from matris.units import GPA
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from matris.relaxation.guard import GuardedModel
     from matris.relaxation.records import RelaxSettings
+    from matris.relaxation.symmetry import Symmetry
     from matris.relaxation.systems import Progress
 
 type Verdict = tuple[RelaxState, str | None, float]
@@ -45,6 +47,8 @@ class Slot:
         The input.
     cost
         Share of the device's budget, in the unit of the budget.
+    symmetry
+        The symmetry of the structure, if it is to be kept and there is one.
     n_steps
         Steps taken; -1 before the first evaluation.
     started
@@ -55,6 +59,7 @@ class Slot:
     structure_id: str
     structure: Structure
     cost: float
+    symmetry: Symmetry | None = None
     n_steps: int = -1
     started: float = 0.0
 
@@ -86,7 +91,7 @@ class RunningBatch:
         self._optimizer = kind(
             model.device, model.dtype, relax_cell=settings.relax_cell, pressure=settings.pressure / GPA
         )
-        self._entering: list[Structure] = []
+        self._entering: list[Slot] = []
 
     def fits(self, slot: Slot) -> bool:
         """Whether the budget allows one more structure; an empty batch accepts any structure."""
@@ -96,7 +101,7 @@ class RunningBatch:
         """Add a structure, which takes part from the next step on."""
         slot.started = time.perf_counter()
         self.slots.append(slot)
-        self._entering.append(slot.structure)
+        self._entering.append(slot)
 
     @torch.inference_mode(False)  # a caller may enter or leave that mode between two steps
     def step(self) -> list[RelaxRecord]:
@@ -113,8 +118,10 @@ class RunningBatch:
         if self._entering:
             device, dtype = self.model.device, self.model.dtype
             self._optimizer.add(
-                [state_of(structure, device, dtype) for structure in self._entering],
-                [_projectors(structure, device, dtype) for structure in self._entering],
+                [state_of(slot.structure, device, dtype) for slot in self._entering],
+                [_projectors(slot.structure, device, dtype) for slot in self._entering],
+                [slot.symmetry for slot in self._entering],
+                [self._cell_freedom(slot) for slot in self._entering],
             )
             self._entering = []
         self.model.costs = [slot.cost for slot in self.slots]
@@ -136,6 +143,14 @@ class RunningBatch:
         self._optimizer.remove(finished)
         self.slots = [slot for slot, verdict in zip(self.slots, verdicts, strict=True) if verdict is None]
         return records
+
+    def _cell_freedom(self, slot: Slot) -> NDArray[np.float64] | None:
+        """Projector onto the deformations that mask and symmetry allow, (9, 9); None if all are."""
+        mask = self.settings.cell_mask
+        if mask is None and slot.symmetry is None:
+            return None
+        allowed = cell_projector(np.asarray(slot.structure.lattice.matrix), mask)
+        return allowed if slot.symmetry is None else common(allowed, invariant(slot.symmetry.rotations))
 
     def _verdicts(self, progress: Progress) -> list[Verdict | None]:
         """Judge each structure: its verdict if it has finished, else None."""
@@ -179,7 +194,6 @@ class RunningBatch:
         if error:
             return RelaxRecord(**common)
         stress, magmoms = _numbers(optimizer.stress[number]), self.model.magmoms
-        pressure = self.settings.pressure / GPA * np.eye(3)
         extrapolation = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
@@ -191,8 +205,14 @@ class RunningBatch:
             extrapolation=None if extrapolation is None else float(extrapolation.max()),
             mean_extrapolation=None if extrapolation is None else float(extrapolation.mean()),
             fmax=float(fmax),
-            smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress + pressure).max()),
+            smax=None if stress is None or not self.settings.relax_cell else self._smax(slot, stress),
         )
+
+    def _smax(self, slot: Slot, stress: NDArray[np.float64]) -> float:
+        """Largest component of the stress and the pressure that the cell could follow, eV/Å³."""
+        rest = (stress + self.settings.pressure / GPA * np.eye(3)).reshape(-1)
+        freedom = self._cell_freedom(slot)
+        return float(np.abs(rest if freedom is None else freedom @ rest).max())
 
 
 def handedness(structure: Structure) -> float:

@@ -9,7 +9,9 @@ The factor c is up to the optimizer: it decides how stiff the cell is beside the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from matris.relaxation.symmetry import Symmetry
+
 
 class Progress(NamedTuple):
     """
@@ -33,7 +37,8 @@ class Progress(NamedTuple):
     fmax
         Largest norm of a force on an atom, eV/Å, without the components along which the atom is fixed.
     cell_force
-        Largest norm of a row of V·(σ + p)/n, eV/Å: what ASE's filter compares with fmax at zero strain.
+        Largest norm of a row of V·(σ + p)/n, eV/Å: what ASE's filter compares with fmax at zero strain. Where a cell
+        may not deform in all ways, it is that of the part of the force on L that it can follow, over n.
     volume_ratio
         Volume over initial volume.
     strain
@@ -89,9 +94,17 @@ class Optimizer(ABC):
         self._rows = empty  # x, v and F; each system has one row per atom, then three rows for its cell
         self._first_cells, self._masses, self._numbers = empty.view(0, 3, 3), empty[0, :, 0], empty[0, :, 0].int()
         self._projectors: Tensor | None = None  # of each atom, (N, 3, 3); None while all atoms are free
+        self._symmetries: list[Symmetry | None] = []
+        self._cell_freedoms: list[NDArray[np.float64] | None] = []
         self._assembled = False
 
-    def add(self, states: Sequence[ts.SimState], projectors: Sequence[Tensor | None] = ()) -> None:
+    def add(
+        self,
+        states: Sequence[ts.SimState],
+        projectors: Sequence[Tensor | None] = (),
+        symmetries: Sequence[Symmetry | None] = (),
+        cell_freedoms: Sequence[NDArray[np.float64] | None] = (),
+    ) -> None:
         """
         Append systems.
 
@@ -103,6 +116,11 @@ class Optimizer(ABC):
             For each system the directions in which its atoms may move in the undeformed cell, as projectors onto them,
             (n, 3, 3), see `matris.constraints`; None if all atoms are free. A fixed atom keeps its place relative to
             the lattice vectors when the cell deforms.
+        symmetries
+            For each system the symmetry that it has and keeps, or None.
+        cell_freedoms
+            For each system the projector onto the L that its cell may have, (9, 9), or None if all are allowed. With a
+            symmetry, they must be among those that do not change under its rotations.
         """
         positions = [torch.cat([state.positions, torch.zeros_like(state.cell[0])]) for state in states]
         at_rest = [torch.stack([x, torch.zeros_like(x), torch.zeros_like(x)]) for x in positions]
@@ -114,6 +132,8 @@ class Optimizer(ABC):
         self._n_atoms = np.concatenate([self._n_atoms, n_atoms])
         self._cell_scales = np.concatenate([self._cell_scales, self._new_scales(n_atoms)])
         self._add_projectors(states, projectors or [None] * len(states))
+        self._symmetries += symmetries or [None] * len(states)
+        self._cell_freedoms += cell_freedoms or [None] * len(states)
         self._enter(len(states), sum(map(len, positions)))
         self._assembled = False
 
@@ -140,6 +160,8 @@ class Optimizer(ABC):
         self._numbers, self._masses = self._numbers[atoms], self._masses[atoms]
         self._projectors = None if self._projectors is None else self._projectors[atoms]
         self._n_atoms, self._cell_scales = self._n_atoms[kept], self._cell_scales[kept]
+        self._symmetries = list(compress(self._symmetries, kept))
+        self._cell_freedoms = list(compress(self._cell_freedoms, kept))
         self._leave(kept, rows)
         self._assembled = False
 
@@ -165,6 +187,11 @@ class Optimizer(ABC):
         if self._projectors is not None:
             one = torch.eye(3, device=device, dtype=self._projectors.dtype)
             self._is_free = (self._projectors == one).all(2).all(1)[:, None]
+        self._mean = _Mean.of(self._symmetries, self._n_atoms, self._rows)
+        self._cell_freedom = None
+        if any(freedom is not None for freedom in self._cell_freedoms):
+            freedoms = [np.eye(9) if freedom is None else freedom for freedom in self._cell_freedoms]
+            self._cell_freedom = torch.from_numpy(np.stack(freedoms)).to(self._rows)
         self._assembled = True
 
     def step(self, model: Callable[[ts.SimState], dict[str, Tensor]]) -> Progress:
@@ -193,7 +220,7 @@ class Optimizer(ABC):
         output = model(state)
         self.energy, self.forces = output["energy"], output["forces"].to(x)
         self.stress = output["stress"].to(x) if "stress" in output else torch.full_like(state.cell, torch.nan)
-        effective = self.forces
+        effective = measured = self.forces if self._mean is None else self._mean(self.forces)
         volume_ratio, virial = log.diagonal(dim1=1, dim2=2).sum(1).exp(), torch.zeros_like(log)
         volumes, enthalpy = volume_ratio * self._first_volumes, self.energy.to(x)
         if self._relax_cell:
@@ -202,9 +229,12 @@ class Optimizer(ABC):
                 stress = stress + self._pressure * torch.eye(3, device=x.device, dtype=x.dtype)
                 enthalpy = enthalpy + self._pressure * volumes
             virial = -volumes[:, None, None] / n_atoms * stress
-            effective = (self.forces.unsqueeze(2) * atom_deformations).sum(1)
-            forces[self._cell_rows] = (log_gradient(log, virial) * (n_atoms / self._scales)).view(-1, 3)
-        measured = self.forces
+            effective = (effective.unsqueeze(2) * atom_deformations).sum(1)
+            gradient = log_gradient(log, virial)
+            if self._cell_freedom is not None:
+                gradient = (self._cell_freedom * gradient.view(-1, 1, 9)).sum(2).view(-1, 3, 3)
+                virial = gradient  # what the cell can follow
+            forces[self._cell_rows] = (gradient * (n_atoms / self._scales)).view(-1, 3)
         if self._projectors is not None:
             effective = (self._projectors * effective.unsqueeze(1)).sum(2)
             measured = torch.where(self._is_free, measured, effective)
@@ -247,3 +277,47 @@ class Optimizer(ABC):
     @abstractmethod
     def _learn(self, progress: Progress, products: NDArray[np.float64]) -> None:
         """Decide on the host about the next move."""
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """
+    The mean of forces over the symmetry of each system.
+
+    Attributes
+    ----------
+    sources
+        For each atom and each operation of its system, the atom that the operation takes there.
+    rotations, operations
+        Rotations of all systems, (G, 3, 3), and the number of the rotation that belongs to each source.
+    counts
+        Number of sources of each atom, (N,).
+    """
+
+    sources: Tensor
+    rotations: Tensor
+    operations: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, symmetries: Sequence[Symmetry | None], n_atoms: NDArray[np.int_], like: Tensor) -> Self | None:
+        """Join the symmetries of systems; None if none has any."""
+        if all(symmetry is None for symmetry in symmetries):
+            return None
+        sources, operations, counts, rotations = [], [], [], []
+        first_atom = first_rotation = 0
+        for symmetry, n in zip(symmetries, n_atoms.tolist(), strict=True):
+            images = np.arange(n)[None] if symmetry is None else symmetry.images
+            rotations.append(np.eye(3)[None] if symmetry is None else symmetry.rotations)
+            sources.append(first_atom + np.argsort(images, axis=1).T.reshape(-1))  # an image is a permutation
+            operations.append(first_rotation + np.tile(np.arange(len(images)), n))
+            counts.append(np.full(n, len(images)))
+            first_atom, first_rotation = first_atom + n, first_rotation + len(images)
+        joined = (np.concatenate(arrays) for arrays in (sources, operations, counts))
+        atoms, numbers, lengths = (torch.from_numpy(array).to(like.device) for array in joined)
+        return cls(atoms, torch.from_numpy(np.concatenate(rotations)).to(like), numbers, lengths)
+
+    def __call__(self, forces: Tensor) -> Tensor:
+        """Replace the force on each atom, (N, 3), by the mean of the rotated forces on its equivalents."""
+        rotated = (self.rotations[self.operations] * forces[self.sources].unsqueeze(1)).sum(2)
+        return torch.segment_reduce(rotated, "mean", lengths=self.counts, axis=0, unsafe=True)

@@ -83,6 +83,9 @@ class RelaxTag(BaseModel):
     relax_cell: bool = Field(description="Whether the cell was relaxed, not only the atoms.")
     optimizer: str = Field(default="fire", description="lbfgs or fire; documents that do not say used fire.")
     pressure: float = Field(default=0.0, description="External pressure on the cell (GPa).")
+    fix_symmetry: bool = Field(default=False, description="Whether the symmetry of the input was kept.")
+    symprec: float = Field(default=0.01, description="Tolerance for that symmetry (Å).")
+    cell_mask: str | list[bool] | None = Field(default=None, description="How the cell could deform; None: freely.")
     digest: str = Field(description="Hash of the settings.")
     first: dict[str, Any] | None = Field(
         default=None, description="Checkpoint and settings of the preceding relaxation, if there was one."
