@@ -1,8 +1,8 @@
 """
 Count evaluations of L-BFGS and FIRE on thirty mixed crystals: ``python benchmarks/optimizers.py --help``.
 
-Eighteen generated prototypes that are strained and rattled, six textbook crystals likewise, and four larger ones. The
-two optimizers alternate, on one part of the crystals at a time.
+Twenty generated prototypes and six textbook crystals, all strained and rattled, and four larger rattled ones. The two
+optimizers alternate, on one part of the crystals at a time.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ STEPS, PARTS, SAME = 300, 3, 1e-3  # SAME: eV/atom
 
 
 def crystals(elements: Sequence[str], count: int = 30) -> list[Structure]:
-    """Up to thirty crystals of the elements, small and generated ones first."""
-    made = [material.structure for material in generate(99, 400)]
+    """Make up to thirty crystals of the elements, small and generated ones first."""
+    made = (material.structure for material in generate(99, 100))
     known = [structure for structure in made if len(structure) <= 16 and problem_with(structure, elements) is None]
-    chosen = sorted(known[:120], key=len)[::5][:20]
     textbook, random = prototypes(), np.random.default_rng(5)
+    small = sorted(known[:60], key=len)[::3]
     for name in ("MgO", "CaF2", "TiO2", "SrTiO3", "ZnO", "Cu"):
-        structure = textbook[name] * (2, 1, 1) if len(textbook[name]) < 4 else textbook[name]
-        structure = rattled(structure, 7, 0.1)
+        small.append(textbook[name] * (2, 1, 1) if len(textbook[name]) < 4 else textbook[name])
+    chosen = []
+    for number, start in enumerate(small):
+        structure = rattled(start, number, 0.1)
         lattice = structure.lattice.matrix @ (np.eye(3) + random.normal(0, 0.03, (3, 3)))
         chosen.append(Structure(Lattice(lattice), structure.species, structure.frac_coords))
     for name, size in (("SrTiO3", (2, 2, 1)), ("Ti", (2, 2, 1)), ("ZnO", (2, 1, 1))):

@@ -14,6 +14,8 @@ from matris.errors import StructureError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from matris.relaxation.records import CellMask
+
 _ROUNDS = 20  # of moving the atoms onto their symmetric places
 _SAME_METRIC = 1e-6  # relative: metric tensors that are equal
 _EXACT = 1e-12  # fractional coordinates: places that do not move any more
@@ -132,7 +134,7 @@ def _images(
     return distances.argmin(axis=1)
 
 
-def cell_projector(matrix: NDArray[np.float64], mask: str | tuple[bool, ...] | None) -> NDArray[np.float64]:
+def cell_projector(matrix: NDArray[np.float64], mask: CellMask | None) -> NDArray[np.float64]:
     """
     Compute the projector onto the logarithms L of the deformations that a mask allows.
 

@@ -43,13 +43,25 @@ def settings(tally: Tally) -> dict[str, Any]:
             "force threshold": f"{chosen['fmax']:g} eV/Å, atoms and cell",
             "maximum steps": chosen["max_steps"],
             "optimizer": _OPTIMIZERS.get(chosen.get("optimizer", "fire"), chosen.get("optimizer")),
-            "cell": "relaxed" if chosen["relax_cell"] else "fixed",
+            "cell": _cell(chosen),
             "first relaxed with": before.get("checkpoint"),
         },
         "corrections": _counted(tally.schemes),
         "computed on": _counted(tally.machines),
         "versions": first["versions"],
     }
+
+
+def _cell(chosen: Mapping[str, Any]) -> str:
+    """Describe how cells could deform."""
+    if not chosen["relax_cell"]:
+        return "fixed"
+    limits = [
+        f"at {chosen['pressure']:g} GPa" if chosen.get("pressure") else "",
+        f"mask {chosen['cell_mask']}" if chosen.get("cell_mask") else "",
+        "symmetry fixed" if chosen.get("fix_symmetry") else "",
+    ]
+    return ", ".join(["relaxed", *filter(None, limits)])
 
 
 def _counted(names: Counter[str]) -> str:
