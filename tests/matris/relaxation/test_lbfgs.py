@@ -329,3 +329,29 @@ def test_left_handed_cells_and_fixed_lattices():
     (held,) = relax(crystal(FCC, 0.2), Argon(), fmax=1e-4, relax_cell=False)
     assert np.array_equal(held.structure.lattice.matrix, crystal(FCC).lattice.matrix)
     assert held.energy == pytest.approx(-24 * EPSILON, abs=1e-6)
+
+
+def test_crystals_of_the_embedded_potential_end_where_fire_ends():
+    """Strained and rattled, in single precision, fixed and free cells beside each other."""
+    random = np.random.default_rng(1)
+    starts = []
+    for name, a, elements, sites in (
+        ("Fm-3m", 5.6, ["Na", "Cl"], [[0, 0, 0], [0.5] * 3]),
+        ("Fm-3m", 4.2, ["Mg", "O"], [[0, 0, 0], [0.5] * 3]),
+        ("Fd-3m", 5.5, ["Si"], [[0, 0, 0]]),
+        ("Pm-3m", 3.95, ["Sr", "Ti", "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0]]),
+    ):
+        cell = Structure.from_spacegroup(name, Lattice.cubic(a), elements, sites)
+        matrix = cell.lattice.matrix @ (np.eye(3) + 0.02 * random.normal(size=(3, 3)))
+        starts.append(Structure(matrix, cell.species, cell.frac_coords + 0.01 * random.normal(size=(len(cell), 3))))
+    ends = {
+        optimizer: sorted(relax(starts, fmax=0.003, max_steps=800, optimizer=optimizer), key=lambda r: r.index)
+        for optimizer in ("lbfgs", "fire")
+    }
+    for one, other in zip(ends["lbfgs"], ends["fire"], strict=True):
+        assert one.state == other.state == "converged"
+        assert one.energy / len(one.structure) == pytest.approx(other.energy / len(other.structure), abs=1e-3)
+        assert one.structure.volume == pytest.approx(other.structure.volume, rel=3e-3)
+        assert one.structure.lattice.abc == pytest.approx(other.structure.lattice.abc, rel=1e-3)
+    counts = [sum(record.n_steps + 1 for record in ends[optimizer]) for optimizer in ("lbfgs", "fire")]
+    assert counts[0] < counts[1] / 2
