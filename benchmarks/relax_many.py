@@ -1,8 +1,9 @@
 """
 Relax many small crystals: ``python benchmarks/relax_many.py --help``.
 
-Three methods with the weights of the embedded checkpoint, in two processes: `matris.relax`, ASE's FIRE with our
-calculator, and ASE's FIRE with the published package. The methods alternate, on one part of the crystals at a time.
+Four methods with the weights of the embedded checkpoint, in two processes: `matris.relax` with L-BFGS and with FIRE,
+ASE's FIRE with our calculator, and ASE's FIRE with the published package. The methods alternate, on one part of the
+crystals at a time.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ def main() -> None:
         path = Path(folder) / "embedded.pth.tar"
         write_published(path)
         ways = {
-            BATCH: (ours, True),
-            "ASE, our calculator": (ours, False),
-            "ASE, published calculator": (published, False),
+            BATCH: (ours, {"optimizer": "lbfgs"}),
+            "`matris.relax`, FIRE": (ours, {"optimizer": "fire"}),
+            "ASE, our calculator": (ours, {}),
+            "ASE, published calculator": (published, {}),
         }
         for peer in (ours, published):
             peer.load(path, structures)
@@ -59,8 +61,8 @@ def main() -> None:
         steps: dict[str, list[int]] = {way: [] for way in ways}
         for part in range(PARTS):
             which = list(range(part, len(structures), PARTS))
-            for way, (peer, batch) in ways.items():
-                answer = peer.ask("relax", which=which, fmax=FMAX, steps=STEPS, batch=batch)
+            for way, (peer, chosen) in ways.items():
+                answer = peer.ask("relax", which=which, fmax=FMAX, steps=STEPS, **chosen)
                 seconds[way].append(answer["seconds"])
                 energies[way] += answer["energies"]
                 steps[way] += answer["steps"]

@@ -87,11 +87,14 @@ class Published:
         return calculator
 
 
-def relax_batch(side: Ours, structures: list[Structure], fmax: float, steps: int) -> list[tuple[float, int]]:
+def relax_batch(
+    side: Ours, structures: list[Structure], fmax: float, steps: int, optimizer: Any
+) -> list[tuple[float, int]]:
     """Relax by `matris.relax`; return energy (eV/atom) and number of steps of each structure."""
     from matris import relax
 
-    records = sorted(relax(structures, side.potential, fmax=fmax, max_steps=steps), key=lambda r: r.index)
+    found = relax(structures, side.potential, fmax=fmax, max_steps=steps, optimizer=optimizer)
+    records = sorted(found, key=lambda r: r.index)
     energies = [
         float("nan") if r.energy is None else r.energy / len(s) for r, s in zip(records, structures, strict=True)
     ]
@@ -153,7 +156,7 @@ def main() -> None:
                     answer["energies"] = [e / len(s) for (e, _, _), s in zip(results, chosen, strict=True)]
                     answer["forces"] = [f.tolist() for _, f, _ in results]
                 case "relax":
-                    how = relax_batch if request.pop("batch") else relax_singly
+                    how = relax_batch if "optimizer" in request else relax_singly
                     chosen = [structures[i] for i in request.pop("which")]
                     started = time.perf_counter()
                     results = how(side, chosen, **request)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
     from matris.properties.groups import PropertyRecord
+    from matris.relaxation.records import OptimizerName
     from matris.stores.documents.properties import PropertyOutput
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
@@ -210,17 +211,25 @@ class RelaxedPropertyMaker(PropertyMaker):
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
     steps
         Maximum number of steps of a relaxation.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     journal_dir
         Folder in which finished cells are kept; by default the folder in which the job runs.
     """
 
     fmax: float = 1e-4
     steps: int = 2000
+    optimizer: OptimizerName = "lbfgs"
     journal_dir: str | None = None
 
     def relaxation(self) -> dict[str, Any]:
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
-        return {"fmax": self.fmax, "max_steps": self.steps, "journal_dir": Path(self.journal_dir or ".")}
+        return {
+            "fmax": self.fmax,
+            "max_steps": self.steps,
+            "optimizer": self.optimizer,
+            "journal_dir": Path(self.journal_dir or "."),
+        }
 
 
 def _outcome(candidate: Candidate, record: PropertyRecord | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from matris.model.potential import Potential
+    from matris.relaxation.records import OptimizerName
     from matris.relaxation.relax import RelaxRecord
     from matris.stores.documents.candidate import Candidate
 
@@ -55,6 +56,8 @@ class BatchRelaxMaker(BatchMaker):
         Whether the cell relaxes with the atoms.
     steps
         Maximum number of optimisation steps of a candidate.
+    optimizer
+        ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     relax_kwargs
         Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
     first
@@ -80,6 +83,7 @@ class BatchRelaxMaker(BatchMaker):
     name: str = "batch relax"
     relax_cell: bool = True
     steps: int = 500
+    optimizer: OptimizerName = "lbfgs"
     relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
     first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
@@ -175,7 +179,7 @@ class BatchRelaxMaker(BatchMaker):
     def settings(self) -> RelaxSettings:
         """Return the settings on which a result depends, besides checkpoint and candidate."""
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
-        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell)
+        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell, optimizer=self.optimizer)
 
     def tag(self) -> RelaxTag:
         """Return the settings as documents name them, with those of the preceding relaxation."""
@@ -187,6 +191,10 @@ class BatchRelaxMaker(BatchMaker):
             first |= {"first": tag.first} if tag.first else {}
             digest = hashlib.sha256(json.dumps([digest, first], sort_keys=True).encode()).hexdigest()[: len(digest)]
         return RelaxTag(**settings.to_dict(), digest=digest, first=first)
+
+    def pressure(self) -> float:
+        """Pressure at which the final structures are relaxed, GPa."""
+        return self.settings().pressure
 
     def journal(self, potential: Potential) -> Path:
         """File of the journal of a potential with these settings."""
@@ -200,6 +208,7 @@ class BatchRelaxMaker(BatchMaker):
             potential,
             max_steps=self.steps,
             relax_cell=self.relax_cell,
+            optimizer=self.optimizer,
             journal=self.journal(potential),
             **self.relax_kwargs,
         )
@@ -250,7 +259,7 @@ class BatchRelaxMaker(BatchMaker):
             formula=start.composition.reduced_formula if start is not None and len(start) else None,
             hull=None
             if record is None or record.structure is None or record.energy is None
-            else hull_fields(record.structure, record.energy, scale),
+            else hull_fields(record.structure, record.energy, scale, self.pressure()),
         )
         large = ChunkArrays(
             candidate_id=candidate.candidate_id,
@@ -301,7 +310,12 @@ class BatchStaticMaker(BatchRelaxMaker):
     name: str = "batch static"
     relax_cell: bool = field(default=False, init=False)
     steps: int = field(default=0, init=False)
+    optimizer: OptimizerName = field(default="lbfgs", init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def pressure(self) -> float:
+        """Pressure of the preceding relaxation, GPa."""
+        return 0.0 if self.first is None else self.first.pressure()
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:
         """Return the record of an evaluation, with the state of the preceding relaxation."""

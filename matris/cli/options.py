@@ -102,6 +102,10 @@ Fmax = Annotated[
     typer.Option(metavar="F", min=1e-9, help="Convergence threshold for the forces on atoms and cell (eV/Å)."),
 ]
 MaxSteps = Annotated[int, typer.Option(metavar="N", min=0, help="Maximum number of optimisation steps per structure.")]
+Optimizer = Annotated[
+    Literal["lbfgs", "fire"],
+    typer.Option("--optimizer", help="Algorithm of the relaxations; lbfgs needs fewer evaluations."),
+]
 ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of candidates in one job.")]
 MinLength = Annotated[
     float, typer.Option(metavar="A", min=1.0, help="Minimum distance between opposite faces of the supercell (Å).")

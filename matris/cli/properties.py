@@ -16,6 +16,7 @@ from matris.cli.options import (
     Files,
     Format,
     MinLength,
+    Optimizer,
     Page,
     Project,
     Resource,
@@ -45,6 +46,7 @@ Displacement = Annotated[
 
 def elastic(
     files: Files,
+    optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -63,13 +65,14 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, device=device)
+        maker = BatchElasticMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("elastic", files, maker, store, output, report, submission)
 
 
 def eos(
     files: Files,
+    optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -86,7 +89,8 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        _properties("eos", files, BatchEosMaker(checkpoint=checkpoint, device=device), store, output, report)
+        maker = BatchEosMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
+        _properties("eos", files, maker, store, output, report)
 
 
 def phonon(
@@ -97,6 +101,7 @@ def phonon(
         bool,
         typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
+    optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -121,6 +126,7 @@ def phonon(
             min_length=min_length,
             displacement=displacement,
             follow_instabilities=follow,
+            optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("phonon", files, maker, store, output, report, submission)
@@ -131,6 +137,7 @@ def qha(
     min_length: MinLength = 12.0,
     displacement: Displacement = 0.03,
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
+    optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Device = None,
     store: Store = None,
@@ -146,7 +153,12 @@ def qha(
         from matris.makers import BatchQhaMaker
 
         maker = BatchQhaMaker(
-            checkpoint=checkpoint, device=device, min_length=min_length, displacement=displacement, t_max=t_max
+            checkpoint=checkpoint,
+            device=device,
+            optimizer=optimizer,
+            min_length=min_length,
+            displacement=displacement,
+            t_max=t_max,
         )
         _properties("qha", files, maker, store, output, report)
 

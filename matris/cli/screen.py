@@ -18,6 +18,7 @@ from matris.cli.options import (
     Devices,
     Fmax,
     MaxSteps,
+    Optimizer,
     Project,
     Resource,
     Store,
@@ -124,6 +125,7 @@ def screen(
     store: Store = None,
     fmax: Fmax = 0.05,
     max_steps: MaxSteps = 500,
+    optimizer: Optimizer = "lbfgs",
     chunk_size: ChunkSize = 500,
     submit: Submit = False,
     project: Project = None,
@@ -168,7 +170,7 @@ def screen(
                 raise typer.BadParameter(str(error)) from None
             potential: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
             potential["keep_going"] = keep_going
-            maker = BatchRelaxMaker(**potential, steps=max_steps, relax_kwargs={"fmax": fmax})
+            maker = BatchRelaxMaker(**potential, steps=max_steps, optimizer=optimizer, relax_kwargs={"fmax": fmax})
             campaign = Campaign(
                 store,
                 BatchStaticMaker(**potential, dtype="float64", first=maker) if static else maker,

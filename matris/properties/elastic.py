@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
-    from matris.relaxation.records import RelaxRecord
+    from matris.relaxation.records import OptimizerName, RelaxRecord
 
 STRAINS = (-0.01, -0.005, 0.005, 0.01)
 """Components of the Green–Lagrange strain of each of the six modes; a shear mode has it twice (ij and ji)."""
@@ -144,6 +144,7 @@ def elastic(
     *,
     fmax: float = 1e-4,
     max_steps: int = 2000,
+    optimizer: OptimizerName = "lbfgs",
     relax_first: bool = True,
     strains: Sequence[float] = STRAINS,
     symprec: float = 1e-2,
@@ -165,6 +166,8 @@ def elastic(
         Bound on the forces on atoms and on the relaxing cell, eV/Å.
     max_steps
         Maximum number of steps of one cell.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     relax_first
         False takes the cells as they are.
     strains
@@ -200,7 +203,7 @@ def elastic(
     134
     """
     check_strains(strains)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
     starts = (relaxer if relax_first else replace(relaxer, max_steps=0)).materials(structures, relax_cell=relax_first)
 
     def plan(start: RelaxRecord) -> StrainPlan:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
-    from matris.relaxation.records import RelaxRecord
+    from matris.relaxation.records import OptimizerName, RelaxRecord
 
 VOLUMES = tuple(np.linspace(0.94, 1.06, 7).round(4).tolist())
 """Volumes of the scaled cells, relative to that of the relaxed one."""
@@ -242,6 +242,7 @@ def eos(
     *,
     fmax: float = 1e-3,
     max_steps: int = 1000,
+    optimizer: OptimizerName = "lbfgs",
     volumes: Sequence[float] = VOLUMES,
     equations: Sequence[str] = EQUATIONS,
     journal_dir: Path | None = None,
@@ -261,6 +262,8 @@ def eos(
         Bound on the forces on atoms and on the relaxing cell, eV/Å.
     max_steps
         Maximum number of steps of one cell.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     volumes
         Volumes relative to that of the relaxed cell.
     equations
@@ -290,7 +293,7 @@ def eos(
     11.6 Å³, 134 GPa
     """
     check_equations(equations)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
 
     def plan(start: RelaxRecord) -> list[Structure]:
         return [scaled(cast("Structure", start.structure), volume) for volume in volumes]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from matris.model.potential import Potential
     from matris.properties.crossings import Crossing
-    from matris.relaxation.records import RelaxRecord
+    from matris.relaxation.records import OptimizerName, RelaxRecord
 
 type State = Literal["converged", "max_steps", "completed", "failed"]
 
@@ -79,12 +79,15 @@ class Relaxer:
         Maximum number of steps of one cell; 0 evaluates the cells as they are.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes; see `matris.relax`.
+    optimizer
+        ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     """
 
     potential: Potential | ModelInterface
     fmax: float
     max_steps: int
     journal_dir: Path | None = None
+    optimizer: OptimizerName = "lbfgs"
 
     def materials(self, structures: Iterable[Structure | Atoms], *, relax_cell: bool = True) -> list[RelaxRecord]:
         """
@@ -103,6 +106,7 @@ class Relaxer:
             fmax=self.fmax,
             max_steps=self.max_steps,
             relax_cell=relax_cell,
+            optimizer=self.optimizer,
             journal=self.journal_dir,
         )
         return sorted(records, key=lambda record: record.index)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
-    from matris.relaxation.records import RelaxRecord
+    from matris.relaxation.records import OptimizerName, RelaxRecord
 
 TOLERANCE = 0.1
 """Imaginary frequencies up to this (THz) count as zero: rounding of float32 forces (1e-6 eV/Å) gives a third of it."""
@@ -196,6 +196,7 @@ def phonons(
     *,
     fmax: float = 1e-4,
     max_steps: int = 2000,
+    optimizer: OptimizerName = "lbfgs",
     settings: PhononSettings | None = None,
     born: Sequence[BornCharges | None] | None = None,
     follow_instabilities: bool = False,
@@ -214,6 +215,8 @@ def phonons(
         Bound on the forces on atoms and cell when the materials are relaxed, eV/Å.
     max_steps
         Maximum number of steps of a relaxation.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     settings
         Supercells, displacements and temperatures.
     born
@@ -252,7 +255,7 @@ def phonons(
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
-    from matris.relaxation.records import RelaxRecord
+    from matris.relaxation.records import OptimizerName, RelaxRecord
 
 VOLUMES = (0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08)
 """Volumes of the scaled cells, relative to that of the relaxed cell. Most are larger: crystals expand when heated."""
@@ -141,6 +141,7 @@ def quasi_harmonic(
     *,
     fmax: float = 1e-4,
     max_steps: int = 2000,
+    optimizer: OptimizerName = "lbfgs",
     volumes: Sequence[float] = VOLUMES,
     settings: PhononSettings | None = None,
     journal_dir: Path | None = None,
@@ -162,6 +163,8 @@ def quasi_harmonic(
         Bound on the forces on atoms and on the relaxing cell, eV/Å.
     max_steps
         Maximum number of steps of one cell.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     volumes
         Volumes relative to that of the relaxed cell, ascending.
     settings
@@ -195,7 +198,7 @@ def quasi_harmonic(
     """
     chosen = settings or PhononSettings()
     check_grid(volumes, chosen.temperatures)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
     starts = relaxer.materials(structures)
     cells = relaxer.groups([[scaled(s.structure, v) for v in volumes] if s.structure else [] for s in starts])
     cells_of = {start.index: group for start, group in zip(starts, cells, strict=True)}

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matris.properties.groups import Relaxer
     from matris.relaxation.records import RelaxRecord
 
-_ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain; FIRE takes cells that need more
+_ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain; a relaxation takes cells that need more
 _DISPLACEMENT = PhononSettings.displacement  # Å, for force constants
-_SOFT = 0.05  # eV/Å²: crystals with softer or unstable modes are left to FIRE
+_SOFT = 0.05  # eV/Å²: crystals with softer or unstable modes are relaxed as others
 _FARTHEST = 0.2  # Å: a longer step is no linear response to a small strain
-_DEAREST = 20  # displaced cells for each strained cell, from which on FIRE is cheaper
+_DEAREST = 20  # displaced cells for each strained cell, from which on a relaxation is cheaper
 
 
 def relax_strained(
@@ -35,8 +35,8 @@ def relax_strained(
     Relax the atoms of strained cells, lattices fixed, in fewer evaluations than `Relaxer.groups`.
 
     At a small strain, atoms move by u = Φ⁻¹ F, where Φ are the force constants of the unstrained crystal (M. Born and
-    K. Huang, Dynamical Theory of Crystal Lattices, 1954). A few such steps bring the forces below `fmax`. FIRE takes
-    the cells that remain above it, and crystals with soft or unstable modes.
+    K. Huang, Dynamical Theory of Crystal Lattices, 1954). A few such steps bring the forces below `fmax`. The
+    relaxer takes the cells that remain above it, and crystals with soft or unstable modes.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def relax_strained(
     groups
         For each material its strained cells, atoms in the order of the unstrained cell.
     relaxer
-        Potential, bound on forces, and maximum number of FIRE steps.
+        Potential, bound on forces, optimizer, and maximum number of its steps.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def relax_strained(
     records = evaluator.groups(groups)
     unrelaxed = [any(record.state == "max_steps" for record in group) for group in records]
     crystals = [
-        start if moves and start is not None and freedom_of(start) is None else None  # FIRE honours fixed atoms
+        start if moves and start is not None and freedom_of(start) is None else None  # the relaxer honours fixed atoms
         for start, moves in zip(starts, unrelaxed, strict=True)
     ]
     inverses = _inverses(crystals, [len(group) for group in groups], evaluator)
@@ -110,7 +110,7 @@ def _inverses(
     Returns
     -------
     list of ndarray or None
-        Shape (3n, 3n), Å²/eV; None if the crystal is soft, or if FIRE costs less than the force constants.
+        Shape (3n, 3n), Å²/eV; None if the crystal is soft, or if a relaxation costs less than the force constants.
     """
     plans = [None if crystal is None else attempt(_displaced, crystal)[0] for crystal in crystals]
     cheap = [

@@ -13,16 +13,20 @@ from pymatgen.core import Lattice, Structure
 
 from matris.constraints import FREEDOM, freedom_of, projectors
 from matris.relaxation.fire import Fire
+from matris.relaxation.lbfgs import Lbfgs
 from matris.relaxation.records import RelaxRecord, RelaxState
+from matris.relaxation.symmetry import cell_projector, common, invariant
 from matris.structures import MASSES, cells_away, masses_of, problem_with
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from matris.relaxation.fire import Progress
     from matris.relaxation.guard import GuardedModel
     from matris.relaxation.records import RelaxSettings
+    from matris.relaxation.symmetry import Symmetry
+    from matris.relaxation.systems import Progress
 
 type Verdict = tuple[RelaxState, str | None, float]
 """State, error and fmax of a structure that has finished."""
@@ -43,8 +47,10 @@ class Slot:
         The input.
     cost
         Share of the device's budget, in the unit of the budget.
+    symmetry
+        The symmetry of the structure, if it is to be kept and there is one.
     n_steps
-        FIRE steps taken; -1 before the first evaluation.
+        Steps taken; -1 before the first evaluation.
     started
         `time.perf_counter` (s) when the structure entered the batch.
     """
@@ -53,6 +59,7 @@ class Slot:
     structure_id: str
     structure: Structure
     cost: float
+    symmetry: Symmetry | None = None
     n_steps: int = -1
     started: float = 0.0
 
@@ -61,7 +68,7 @@ class RunningBatch:
     """
     Structures that relax together on one device. They enter between any two steps, and leave when they finish.
 
-    Each structure follows the path that it would follow alone: that of ASE's ``FIRE(FrechetCellFilter(atoms))``.
+    Each structure follows the path that it would follow alone.
 
     Parameters
     ----------
@@ -80,8 +87,11 @@ class RunningBatch:
         self.model = model
         self.settings = settings
         self.slots: list[Slot] = []
-        self._fire = Fire(model.device, model.dtype, relax_cell=settings.relax_cell)
-        self._entering: list[Structure] = []
+        kind = Fire if settings.optimizer == "fire" else Lbfgs
+        self._optimizer = kind(
+            model.device, model.dtype, relax_cell=settings.relax_cell, pressure=settings.pressure / GPA
+        )
+        self._entering: list[Slot] = []
 
     def fits(self, slot: Slot) -> bool:
         """Whether the budget allows one more structure; an empty batch accepts any structure."""
@@ -91,7 +101,7 @@ class RunningBatch:
         """Add a structure, which takes part from the next step on."""
         slot.started = time.perf_counter()
         self.slots.append(slot)
-        self._entering.append(slot.structure)
+        self._entering.append(slot)
 
     @torch.inference_mode(False)  # a caller may enter or leave that mode between two steps
     def step(self) -> list[RelaxRecord]:
@@ -107,13 +117,15 @@ class RunningBatch:
             return []
         if self._entering:
             device, dtype = self.model.device, self.model.dtype
-            self._fire.add(
-                [state_of(structure, device, dtype) for structure in self._entering],
-                [_projectors(structure, device, dtype) for structure in self._entering],
+            self._optimizer.add(
+                [state_of(slot.structure, device, dtype) for slot in self._entering],
+                [_projectors(slot.structure, device, dtype) for slot in self._entering],
+                [slot.symmetry for slot in self._entering],
+                [self._cell_freedom(slot) for slot in self._entering],
             )
             self._entering = []
         self.model.costs = [slot.cost for slot in self.slots]
-        progress = self._fire.step(self.model)
+        progress = self._optimizer.step(self.model)
         for slot in self.slots:
             slot.n_steps += 1
         verdicts = self._verdicts(progress)
@@ -128,16 +140,24 @@ class RunningBatch:
             for number, (slot, verdict, end) in enumerate(zip(self.slots, verdicts, ends, strict=True))
             if verdict is not None
         ]
-        self._fire.remove(finished)
+        self._optimizer.remove(finished)
         self.slots = [slot for slot, verdict in zip(self.slots, verdicts, strict=True) if verdict is None]
         return records
+
+    def _cell_freedom(self, slot: Slot) -> NDArray[np.float64] | None:
+        """Projector onto the deformations that mask and symmetry allow, (9, 9); None if all are."""
+        mask = self.settings.cell_mask
+        if mask is None and slot.symmetry is None:
+            return None
+        allowed = cell_projector(np.asarray(slot.structure.lattice.matrix), mask)
+        return allowed if slot.symmetry is None else common(allowed, invariant(slot.symmetry.rotations))
 
     def _verdicts(self, progress: Progress) -> list[Verdict | None]:
         """Judge each structure: its verdict if it has finished, else None."""
         settings = self.settings
         verdicts: list[Verdict | None] = []
         for number, (slot, values) in enumerate(zip(self.slots, zip(*progress, strict=True), strict=True)):
-            fmax, cell_force, volume_ratio, strain, squared_force = values
+            fmax, cell_force, volume_ratio, strain, squared_force, _ = values
             error = self.model.reasons.get(number)
             if error is None and not squared_force < _MAX_SQUARED_FORCE:
                 error = "energy, forces or stress are NaN or infinite"
@@ -158,7 +178,7 @@ class RunningBatch:
 
     def _record(self, slot: Slot, verdict: Verdict, number: int, atoms: slice) -> RelaxRecord:
         """Make the record of a finished structure; all its values belong to the last geometry."""
-        fire, state = self._fire, self._fire.state
+        optimizer, state = self._optimizer, self._optimizer.state
         outcome, error, fmax = verdict
         structure = None if error else structure_of(slot.structure, state.positions[atoms], state.cell[number])
         if structure is not None and (problem := problem_with(structure)):
@@ -173,20 +193,26 @@ class RunningBatch:
         }
         if error:
             return RelaxRecord(**common)
-        stress, magmoms = _numbers(fire.stress[number]), self.model.magmoms
+        stress, magmoms = _numbers(optimizer.stress[number]), self.model.magmoms
         extrapolation = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
         return RelaxRecord(
             **common,
             structure=structure,
-            energy=float(fire.energy[number]),
-            forces=_array(fire.forces[atoms]),
+            energy=float(optimizer.energy[number]),
+            forces=_array(optimizer.forces[atoms]),
             stress=stress,
             magmoms=None if magmoms is None else _numbers(magmoms[atoms].reshape(-1)),
             extrapolation=None if extrapolation is None else float(extrapolation.max()),
             mean_extrapolation=None if extrapolation is None else float(extrapolation.mean()),
             fmax=float(fmax),
-            smax=None if stress is None or not self.settings.relax_cell else float(np.abs(stress).max()),
+            smax=None if stress is None or not self.settings.relax_cell else self._smax(slot, stress),
         )
+
+    def _smax(self, slot: Slot, stress: NDArray[np.float64]) -> float:
+        """Largest component of the stress and the pressure that the cell could follow, eV/Å³."""
+        rest = (stress + self.settings.pressure / GPA * np.eye(3)).reshape(-1)
+        freedom = self._cell_freedom(slot)
+        return float(np.abs(rest if freedom is None else freedom @ rest).max())
 
 
 def handedness(structure: Structure) -> float:

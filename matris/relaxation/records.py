@@ -12,12 +12,22 @@ import numpy as np
 from pymatgen.core import Structure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 RelaxState = Literal["converged", "max_steps", "failed"]
+OptimizerName = Literal["lbfgs", "fire"]
+type CellMask = str | Sequence[bool]
 
-_METHOD = "FIRE, Frechet cell filter, atoms and cell below fmax"
-"""Name of the algorithm, a part of the settings digest: another algorithm gives other results."""
+_MASKS = ("volume", "shape", "lengths", "a", "b", "c", "ab", "ac", "bc")
+_N_COMPONENTS = 6  # of a symmetric matrix
+
+_METHODS: dict[str, str] = {
+    "lbfgs": "L-BFGS, Frechet cell filter scaled by sqrt(n), atoms and cell below fmax",
+    "fire": "FIRE, Frechet cell filter, atoms and cell below fmax",
+}
+"""Names of the algorithms, a part of the settings digest: another algorithm gives other results."""
 
 _ARRAYS = ("forces", "stress", "magmoms")
 
@@ -32,20 +42,31 @@ class RelaxSettings:
     fmax
         Force criterion for atoms and cell, eV/Å; see `matris.relax`.
     max_steps
-        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
+        Largest number of steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
+    optimizer
+        ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    pressure
+        External pressure on the cell, GPa.
+    fix_symmetry
+        Whether the symmetry of the input is kept.
+    symprec
+        Tolerance for that symmetry, Å.
+    cell_mask
+        How the cell may deform, see `matris.relax`; None for freely.
 
     Raises
     ------
     ValueError
-        If `fmax` is not positive and finite or `max_steps` is negative.
+        If `fmax` or `symprec` is not positive and finite, `max_steps` is negative, `pressure` is not finite, no
+        optimizer or cell mask has the name, or a setting of the cell is without effect, because the cell is fixed.
 
     Examples
     --------
     >>> settings = RelaxSettings(fmax=0.02)
     >>> settings.to_dict()
-    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True}
+    {'fmax': 0.02, 'max_steps': 500, 'relax_cell': True, 'optimizer': 'lbfgs', 'pressure': 0.0, ...}
     >>> len(settings.digest())
     12
     """
@@ -53,6 +74,11 @@ class RelaxSettings:
     fmax: float = 0.05
     max_steps: int = 500
     relax_cell: bool = True
+    optimizer: OptimizerName = "lbfgs"
+    pressure: float = 0.0
+    fix_symmetry: bool = False
+    symprec: float = 0.01
+    cell_mask: CellMask | None = None
 
     def __post_init__(self) -> None:
         """Check the values, and convert them to one type, so that 1 and 1.0 give equal settings."""
@@ -60,13 +86,28 @@ class RelaxSettings:
             raise ValueError(f"fmax must be a positive, finite force in eV/Å, got {self.fmax}")
         if self.max_steps < 0:
             raise ValueError(f"max_steps must not be negative, got {self.max_steps}")
+        if self.optimizer not in _METHODS:
+            raise ValueError(f"optimizer must be one of {', '.join(_METHODS)}, got {self.optimizer!r}")
+        if not math.isfinite(self.pressure):
+            raise ValueError(f"pressure must be a number (GPa), got {self.pressure}")
+        if self.pressure and not self.relax_cell:
+            raise ValueError(f"a pressure of {self.pressure} GPa has no effect on a fixed cell: relax the cell too")
+        if not (math.isfinite(self.symprec) and self.symprec > 0):
+            raise ValueError(f"symprec must be a positive length (Å), got {self.symprec}")
+        object.__setattr__(self, "cell_mask", _checked(self.cell_mask))
+        if self.cell_mask is not None and not self.relax_cell:
+            raise ValueError(f"cell_mask {self.cell_mask} has no effect on a fixed cell: relax the cell too")
+        object.__setattr__(self, "fix_symmetry", bool(self.fix_symmetry))
+        object.__setattr__(self, "symprec", float(self.symprec))
         object.__setattr__(self, "fmax", float(self.fmax))
+        object.__setattr__(self, "pressure", float(self.pressure) + 0.0)  # no -0.0
         object.__setattr__(self, "max_steps", int(self.max_steps))
         object.__setattr__(self, "relax_cell", bool(self.relax_cell))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""
-        return asdict(self)
+        content = asdict(self)
+        return content | {"cell_mask": list(self.cell_mask) if isinstance(self.cell_mask, tuple) else self.cell_mask}
 
     def digest(self) -> str:
         """
@@ -77,8 +118,19 @@ class RelaxSettings:
         str
             12 hexadecimal digits.
         """
-        content = {"method": _METHOD, **self.to_dict()}
+        content = {"method": _METHODS[self.optimizer], **self.to_dict()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _checked(mask: CellMask | None) -> str | tuple[bool, ...] | None:
+    """Check a mask of the cell, and convert it to one type."""
+    if mask is None or (isinstance(mask, str) and mask in _MASKS):
+        return mask
+    if not isinstance(mask, str) and len(mask) == _N_COMPONENTS and all(flag in {0, 1} for flag in mask) and any(mask):
+        return tuple(bool(flag) for flag in mask)
+    raise ValueError(
+        f"cell_mask must be {', '.join(_MASKS)}, or six flags (xx, yy, zz, yz, xz, xy) not all false; got {mask!r}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +150,7 @@ class RelaxRecord:
         Final structure, with the species and site order of the input. Site properties are dropped, because they
         describe the geometry of the input. None if the relaxation failed; so are all results below.
     energy
-        Total energy, eV.
+        Total energy, eV; without the term pV of an external pressure.
     forces
         Forces on the atoms, shape (n, 3), eV/Å.
     stress
@@ -109,11 +161,12 @@ class RelaxRecord:
         Largest and mean extrapolation of the atoms of `structure`: above 1 the model extrapolates, see
         `matris.model.domain.Domain`. None also if the model has no domain.
     n_steps
-        FIRE steps taken, including those before a failure.
+        Steps taken, including those before a failure: calls of the model after the first.
     fmax
         Largest norm of a force on an atom, eV/Å; the forces along fixed directions do not count.
     smax
-        Largest absolute stress component, eV/Å³. None also if the cell was fixed.
+        Largest absolute component of the stress and the external pressure, σ + p, eV/Å³, of the part that a cell mask
+        or the symmetry allows: what convergence leaves. None also if the cell was fixed.
     error
         Reason of a failure, in one line; None if there was none.
     seconds

@@ -16,6 +16,7 @@ from matris.relaxation.batch import RunningBatch, Slot
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.journal import Journal
 from matris.relaxation.records import RelaxRecord, RelaxSettings
+from matris.relaxation.symmetry import symmetrised
 from matris.structures import content_id, problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from matris.model.potential import Potential
+    from matris.relaxation.records import CellMask, OptimizerName
 
 __all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
@@ -37,21 +39,29 @@ def relax(
     fmax: float = 0.05,
     max_steps: int = 500,
     relax_cell: bool = True,
+    optimizer: OptimizerName = "lbfgs",
+    pressure: float = 0.0,
+    fix_symmetry: bool = False,
+    symprec: float = 0.01,
+    cell_mask: CellMask | None = None,
     journal: str | Path | None = None,
     max_batch_atoms: int | None = None,
 ) -> Generator[RelaxRecord]:
     """
     Relax structures, and yield the record of each as it finishes.
 
-    The optimizer is FIRE with the Frechet cell filter; each step equals that of ASE (`matris.relaxation.fire`).
+    The optimizer is L-BFGS (`matris.relaxation.lbfgs`). FIRE takes over a structure in which neither the
+    forces nor the energy fall for sixty steps.
 
     Atoms that a structure fixes (selective dynamics of a POSCAR, ASE's ``FixAtoms``; `matris.constraints`) keep their
     fractional coordinates, and the forces along fixed directions do not count for convergence. The cell relaxes with
     them unless `relax_cell` is off. The record contains the forces as the model gives them, also on fixed atoms.
 
     A structure has converged when the force on each atom is below `fmax` and, if the cell relaxes, so is
-    the norm of each row of V·σ/n: volume times stress over the number of atoms, the cell force of ASE's
-    ``FrechetCellFilter``. The record contains forces and stress.
+    the norm of each row of V·(σ + p)/n: volume times stress and external pressure over the number of atoms, the cell
+    force of ASE's ``FrechetCellFilter``. The record contains forces and stress.
+
+    Under a `pressure` the enthalpy E + pV is minimal. The record's energy is E, and its stress σ then is close to -p.
 
     A structure that cannot be computed does not stop the others: its record has the state ``"failed"`` and the reason.
     Structures of equal content are computed once; each gets its own record.
@@ -65,9 +75,26 @@ def relax(
     fmax
         Force criterion, eV/Å.
     max_steps
-        Largest number of FIRE steps of one structure. With 0 the input geometry is only evaluated.
+        Largest number of steps of one structure. With 0 the input geometry is only evaluated.
     relax_cell
         Whether lattice vectors change too.
+    optimizer
+        ``"lbfgs"``, or ``"fire"``: FIRE with the Frechet cell filter, each step that of ASE (`matris.relaxation.fire`).
+        FIRE needs two to three times as many steps. From a rough start both can end in different minima.
+    pressure
+        External hydrostatic pressure, GPa; positive if it compresses. It needs a cell that relaxes.
+    fix_symmetry
+        Keep the space group that the input has within `symprec`. Atoms and lattice first move by up to about `symprec`
+        so that it is exact; forces and stress then are means over its operations. They are those that map the lattice
+        of the given cell onto itself, so a supercell of lower symmetry keeps less than its crystal has. A fixed lattice
+        does not move, and only the symmetry that it has without is kept.
+    symprec
+        Tolerance for that symmetry, Å.
+    cell_mask
+        How the cell may deform: ``"volume"`` (isotropically), ``"shape"`` (at constant volume), ``"lengths"`` (at
+        constant angles), ``"a"``, ``"bc"``, … (these lengths alone), or six flags as in ASE's filters for the Cartesian
+        components xx, yy, zz, yz, xz, xy of the strain. By default freely. The stress along the other directions does
+        not count for convergence.
     journal
         File to which each record is written before it is yielded, or a folder for such files, one for each checkpoint
         and settings. A later run with the same settings yields the records of the journal without computing them.
@@ -105,7 +132,16 @@ def relax(
     0 converged None
     1 failed overlapping atoms: sites 0 (Na) and 1 (Cl) are 0.05 Å apart
     """
-    settings = RelaxSettings(fmax=fmax, max_steps=max_steps, relax_cell=relax_cell)
+    settings = RelaxSettings(
+        fmax=fmax,
+        max_steps=max_steps,
+        relax_cell=relax_cell,
+        optimizer=optimizer,
+        pressure=pressure,
+        fix_symmetry=fix_symmetry,
+        symprec=symprec,
+        cell_mask=cell_mask,
+    )
     engine = engine_of(potential)
     if relax_cell and not engine.model.compute_stress:
         raise ValueError(
@@ -177,7 +213,7 @@ def _relax(
         path = journal_file(Path(path), engine.sha256, settings, engine.dtype)
     header = {"checkpoint": engine.sha256, "dtype": engine.dtype, "settings": settings.to_dict()}
     with Journal(path, {**header, "digest": settings.digest()}) as journal:
-        intake = _Intake(structures, journal, engine.elements, cost)
+        intake = _Intake(structures, journal, engine.elements, cost, settings)
         upcoming = intake.take()
         while upcoming is not None or batch.slots:
             while upcoming is not None:
@@ -201,7 +237,9 @@ class _Intake:
         journal: Journal,
         elements: tuple[str, ...] | None,
         cost: Callable[[Structure], float],
+        settings: RelaxSettings,
     ) -> None:
+        self._settings = settings
         self._queue = enumerate(structures)
         self._journal = journal
         self._elements = elements
@@ -211,7 +249,7 @@ class _Intake:
     def take(self) -> Slot | RelaxRecord | None:
         """Take the next structure, or the record of one that is known or cannot be computed; None at the end."""
         for index, item in self._queue:
-            prepared = _prepare(index, item, self._elements, self._cost)
+            prepared = _prepare(index, item, self._elements, self._cost, self._settings)
             identity = prepared.structure_id
             if identity is None:  # not a crystal: a journal has no key for it
                 return prepared
@@ -235,7 +273,11 @@ class _Intake:
 
 
 def _prepare(
-    index: int, item: Any, elements: tuple[str, ...] | None, cost: Callable[[Structure], float]
+    index: int,
+    item: Any,
+    elements: tuple[str, ...] | None,
+    cost: Callable[[Structure], float],
+    settings: RelaxSettings,
 ) -> Slot | RelaxRecord:
     """Check an input: a slot for the batch, or a failed record with the reason."""
     identity = None
@@ -244,7 +286,10 @@ def _prepare(
         identity = content_id(structure)
         problem = problem_with(structure, elements)
         if not problem:
-            return Slot(index, identity, structure, cost(structure))
+            symmetry = None
+            if settings.fix_symmetry:
+                structure, symmetry = symmetrised(structure, settings.symprec, keep_lattice=not settings.relax_cell)
+            return Slot(index, identity, structure, cost(structure), symmetry)
     except Exception as error:  # noqa: BLE001 - one unreadable input must not stop the others
         problem = f"{type(error).__name__}: {error}"
     return RelaxRecord(index, identity, "failed", error=problem)

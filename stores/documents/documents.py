@@ -81,6 +81,11 @@ class RelaxTag(BaseModel):
     fmax: float = Field(description="Convergence threshold of the forces (eV/Å).")
     max_steps: int = Field(description="Maximum number of optimisation steps.")
     relax_cell: bool = Field(description="Whether the cell was relaxed, not only the atoms.")
+    optimizer: str = Field(default="fire", description="lbfgs or fire; documents that do not say used fire.")
+    pressure: float = Field(default=0.0, description="External pressure on the cell (GPa).")
+    fix_symmetry: bool = Field(default=False, description="Whether the symmetry of the input was kept.")
+    symprec: float = Field(default=0.01, description="Tolerance for that symmetry (Å).")
+    cell_mask: str | list[bool] | None = Field(default=None, description="How the cell could deform; None: freely.")
     digest: str = Field(description="Hash of the settings.")
     first: dict[str, Any] | None = Field(
         default=None, description="Checkpoint and settings of the preceding relaxation, if there was one."
@@ -394,7 +399,9 @@ def make_document(
         crystal["volume_change"] = float(structure.volume / initial_volume - 1)
     energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
-        corrected = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale)
+        corrected = record.hull or hull_fields(
+            structure, record.energy, chunk.checkpoint.energy_scale, chunk.settings.pressure
+        )
         energy = {name: corrected.get(name) for name in _CORRECTED}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     scalars = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
@@ -472,7 +479,7 @@ def unwind(chunk: ChunkDocument, job_uuid: str | None = None) -> Iterator[tuple[
         yield make_document(record, arrays, chunk, job_uuid), arrays
 
 
-def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[str, Any]:
+def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure: float = 0.0) -> dict[str, Any]:
     """
     Compute the fields of a relaxed structure that a convex hull needs.
 
@@ -482,6 +489,9 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
         Relaxed structure and its total energy (eV).
     energy_scale
         Energy scale of the checkpoint.
+    pressure
+        Pressure at which the structure was relaxed (GPa). Hulls compare energies at zero pressure: at another one there
+        is no ``energy_per_atom``, and ``correction_scheme`` says why.
 
     Returns
     -------
@@ -504,6 +514,8 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str) -> dict[
         "energy_per_atom": None,
         "corrections": {},
     }
+    if pressure:
+        return fields | {"correction_scheme": f"none: relaxed at {pressure:g} GPa, and hulls are for zero pressure"}
     try:
         entry = corrected_entry(structure, energy, energy_scale)
     except CorrectionError as error:

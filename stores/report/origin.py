@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matris.stores.report.outcomes import Document
     from matris.stores.report.tally import Tally
 
+_OPTIMIZERS = {"lbfgs": "L-BFGS", "fire": "FIRE"}
+
 
 def is_demonstrator(card: Mapping[str, Any]) -> bool:
     """Say whether a checkpoint calls itself a demonstrator anywhere on its card."""
@@ -40,13 +42,26 @@ def settings(tally: Tally) -> dict[str, Any]:
         "settings": {
             "force threshold": f"{chosen['fmax']:g} eV/Å, atoms and cell",
             "maximum steps": chosen["max_steps"],
-            "cell": "relaxed" if chosen["relax_cell"] else "fixed",
+            "optimizer": _OPTIMIZERS.get(chosen.get("optimizer", "fire"), chosen.get("optimizer")),
+            "cell": _cell(chosen),
             "first relaxed with": before.get("checkpoint"),
         },
         "corrections": _counted(tally.schemes),
         "computed on": _counted(tally.machines),
         "versions": first["versions"],
     }
+
+
+def _cell(chosen: Mapping[str, Any]) -> str:
+    """Describe how cells could deform."""
+    if not chosen["relax_cell"]:
+        return "fixed"
+    limits = [
+        f"at {chosen['pressure']:g} GPa" if chosen.get("pressure") else "",
+        f"mask {chosen['cell_mask']}" if chosen.get("cell_mask") else "",
+        "symmetry fixed" if chosen.get("fix_symmetry") else "",
+    ]
+    return ", ".join(["relaxed", *filter(None, limits)])
 
 
 def _counted(names: Counter[str]) -> str:

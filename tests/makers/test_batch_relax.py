@@ -171,7 +171,7 @@ def test_energies_of_relaxed_crystals_in_double_precision(tiny_checkpoint, tmp_p
     cell = rock_salt(4.8, "Na", "O").make_supercell([2, 1, 1], in_place=False).perturb(0.1, seed=3)
     candidates = [Candidate.from_structure(cell, "NaO"), Candidate.from_structure(rock_salt(5.6), "NaCl")]
     common = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "journal_dir": str(tmp_path)}
-    relax = BatchRelaxMaker(**common, steps=20, relax_kwargs={"fmax": 0.05})
+    relax = BatchRelaxMaker(**common, steps=20, optimizer="fire", relax_kwargs={"fmax": 0.05})
     cheap = replace(relax, steps=3)
     static = BatchStaticMaker(**common, dtype="float64", first=replace(relax, first=cheap))
     relaxed, evaluated = (maker.make.original(maker, candidates) for maker in (replace(relax, first=cheap), static))
@@ -254,3 +254,18 @@ def test_only_failures_of_one_kind_stop(states, stops):
     meaning = {"f": ("failed", "too old: 1"), "g": ("failed", "exploded"), "c": ("converged", None), ".": None}
     meaning |= {"r": ("rejected", "no element"), "m": ("max_steps", None)}
     assert (failed_alike([meaning[each] for each in states], limit=3) is not None) == stops
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_structures_under_pressure_are_on_no_hull(tiny_checkpoint, tmp_path, static):
+    common = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "journal_dir": str(tmp_path)}
+    relax = BatchRelaxMaker(**common, steps=1, relax_kwargs={"fmax": 0.05, "pressure": 20})
+    maker = BatchStaticMaker(**common, first=relax) if static else relax
+    (record,) = maker.make.original(maker, [rock_salt(5.6)]).records
+    assert record.energy is not None
+    assert record.hull["energy_per_atom"] is None
+    assert "20 GPa" in record.hull["correction_scheme"]
+    assert relax.tag().pressure == 20.0
+    assert relax.tag().digest != replace(relax, relax_kwargs={"fmax": 0.05}).tag().digest
+    assert replace(relax, optimizer="fire").tag().digest != relax.tag().digest
+    assert (relax.tag().optimizer, replace(relax, optimizer="fire").tag().optimizer) == ("lbfgs", "fire")

@@ -279,7 +279,7 @@ class _Package:
 
 
 def test_killed_campaign_goes_on(command: list[str], tmp_path: Path) -> None:
-    line = [*command, "--fmax", "0.002", "--report"]
+    line = [*command, "--optimizer", "fire", "--fmax", "0.002", "--report"]  # random weights: FIRE keeps to a path
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     victim = subprocess.Popen(
         [sys.executable, "-m", "matris.cli", *line, str(killed / "report"), "--store", str(killed)]

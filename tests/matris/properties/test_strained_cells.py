@@ -28,7 +28,7 @@ def test_it_is_where_fire_ends():
     model = Argon()
     (newton,) = relax_strained([start], [cells], Relaxer(model, 1e-5, 500))
     calls = len(model.batches)
-    (fire,) = Relaxer(model, 1e-5, 500).groups([cells])
+    (fire,) = Relaxer(model, 1e-5, 500, optimizer="fire").groups([cells])
     assert [record.state for record in newton] == ["converged"] * 3
     assert all(record.n_steps == 0 for record in newton)
     assert fire[0].n_steps > 5

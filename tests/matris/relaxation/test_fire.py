@@ -12,7 +12,8 @@ from scipy.linalg import expm, expm_frechet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from matris.relaxation.batch import state_of
-from matris.relaxation.fire import Fire, exponential, log_gradient
+from matris.relaxation.deformation import exponential, log_gradient
+from matris.relaxation.fire import Fire
 from tests.matris.argon import Argon, AseArgon, crystal, primitive
 
 CPU = torch.device("cpu")

@@ -62,7 +62,7 @@ def test_fcc_reaches_the_analytic_minimum():
 def test_agrees_with_ase():
     start = crystal(5.45, shift=0.05)
     start.apply_strain([0.005, -0.005, 0.01])
-    (record,) = relax([start], Argon(), fmax=2e-4)
+    (record,) = relax([start], Argon(), fmax=2e-4, optimizer="fire")
     atoms = AseAtomsAdaptor.get_atoms(start)
     atoms.calc = AseArgon()
     optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
@@ -194,22 +194,25 @@ def test_bad_structures_fail_alone_and_never_reach_the_model():
     assert sum(model.batches) == records[1].n_steps + 1 + 4 * (records[6].n_steps + 1)
 
 
-def test_an_exception_in_a_batch_costs_its_culprit_alone():
+@pytest.mark.parametrize(("optimizer", "max_steps"), [("lbfgs", 5), ("fire", 12)])
+def test_an_exception_in_a_batch_costs_its_culprit_alone(optimizer, max_steps):
     inputs = [crystal(5.5, 0.02 * i, "Kr" if i == 3 else "Ar") for i in range(6)]
     model = Argon(before=refuses_krypton)
-    records = {record.index: record for record in relax(inputs, model, fmax=1e-3, max_steps=12, max_batch_atoms=1000)}
+    settings = {"fmax": 1e-12, "max_steps": max_steps, "optimizer": optimizer}
+    records = {record.index: record for record in relax(inputs, model, **settings, max_batch_atoms=1000)}
     assert max(model.batches) == 24
     assert records[3].state == "failed"
     assert records[3].error == "ValueError: no parameters for Kr (after 0 steps)"
     for index in (0, 1, 2, 4, 5):
-        (alone,) = relax([inputs[index]], Argon(), fmax=1e-3, max_steps=12)
+        (alone,) = relax([inputs[index]], Argon(), **settings)
         assert records[index].state == alone.state == "max_steps"
         assert records[index].n_steps == alone.n_steps
         assert records[index].energy == pytest.approx(alone.energy, abs=1e-10)
         assert records[index].structure.cart_coords == pytest.approx(alone.structure.cart_coords, abs=1e-8)
 
 
-def test_a_late_exception_leaves_the_others_where_they_were():
+@pytest.mark.parametrize("optimizer", ["lbfgs", "fire"])
+def test_a_late_exception_leaves_the_others_where_they_were(optimizer):
     calls = 0
 
     def before(state):
@@ -219,11 +222,12 @@ def test_a_late_exception_leaves_the_others_where_they_were():
             refuses_krypton(state)
 
     inputs = [crystal(5.6, 0.1), crystal(5.6, 0.2, "Kr"), crystal(5.6, 0.3)]
-    records = {r.index: r for r in relax(inputs, Argon(before=before), max_steps=12, fmax=1e-3, max_batch_atoms=1000)}
+    settings = {"fmax": 1e-12, "max_steps": 12, "optimizer": optimizer}
+    records = {r.index: r for r in relax(inputs, Argon(before=before), **settings, max_batch_atoms=1000)}
     assert records[1].state == "failed"
     assert "after 5 steps" in records[1].error
     for index in (0, 2):
-        (alone,) = relax([inputs[index]], Argon(), max_steps=12, fmax=1e-3)
+        (alone,) = relax([inputs[index]], Argon(), **settings)
         assert (records[index].state, records[index].n_steps) == ("max_steps", alone.n_steps)
         assert records[index].energy == pytest.approx(alone.energy, abs=1e-10)
 
@@ -315,10 +319,10 @@ def test_large_and_small_share_a_batch():
     large = crystal(5.5) * (6, 6, 7)
     assert len(large) == 1008
     model = Argon()
-    records = {r.index: r for r in relax([large, primitive(5.6)], model, fmax=0.01, max_steps=3, max_batch_atoms=2000)}
+    records = {r.index: r for r in relax([large, primitive(5.6)], model, fmax=1e-5, max_steps=3, max_batch_atoms=2000)}
     assert model.batches == [1009] * 4
     for index, small in enumerate([crystal(5.5), primitive(5.6)]):
-        (alone,) = relax([small], Argon(), fmax=0.01, max_steps=3)
+        (alone,) = relax([small], Argon(), fmax=1e-5, max_steps=3)
         assert records[index].state == alone.state == "max_steps"
     assert records[1].energy == pytest.approx(alone.energy, abs=1e-10)
     assert records[0].energy < 1008 / 4 * Argon()(ts.io.structures_to_state(crystal(5.5)))["energy"].item()
