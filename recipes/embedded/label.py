@@ -338,7 +338,6 @@ def main(arguments: Sequence[str] | None = None, teacher: Labeller | None = None
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
     reserved = formulas_of_wbm(options.data)
     asked = Teacher(options.teacher) if teacher is None else teacher
     settings = {"teacher": getattr(asked, "identity", "a function"), "seed": options.seed}
@@ -368,4 +367,5 @@ def main(arguments: Sequence[str] | None = None, teacher: Labeller | None = None
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # of this process only
     main()
