@@ -15,6 +15,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from matris.model.triton_messages import Tiles
+
     RowFunction = Callable[..., tuple[torch.Tensor, ...]]
 
 
@@ -41,12 +43,15 @@ class Chunks:
         Whether to use the C functions of `matris.model.kernels`.
     workspace
         Memory in which the C functions keep values; by default newly allocated memory.
+    tiles
+        The kernels of `matris.model.triton_messages`, which compute all messages of a graph on a GPU.
     """
 
     rows: int
     kept: float = 1.0
     kernels: bool = False
     workspace: Workspace | None = None
+    tiles: Tiles | None = None
 
     def kept_rows(self, m: int) -> int:
         """Count the rows, out of m, whose values are kept: those of the first chunks."""
