@@ -40,7 +40,7 @@ _ENVELOPES_OF_ANGLE, _ENVELOPES_OF_BOND = 2, 4
 """What a smooth network keeps more: the weights of the attention before their factors, by target and by source."""
 _KEPT_OF_ANGLE_KERNELS, _KEPT_OF_BOND_KERNELS = 15, 50
 """The numbers for `matris.model.kernels`, smooth or not."""
-_KEPT_OF_ANGLE_TILES, _KEPT_OF_BOND_TILES = 4, 60
+_KEPT_OF_ANGLE_TILES, _KEPT_OF_BOND_TILES = 4, 33
 """The numbers for `matris.model.triton_messages`, smooth or not."""
 _ALWAYS_KEPT = 2
 """Values per channel kept even for chunks that are recomputed: the outputs of each block for an angle or a bond."""

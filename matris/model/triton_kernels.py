@@ -295,9 +295,10 @@ def refinement_forward(X, TARGET, SOURCE, CENTER, TABLE_T, TABLE_S, TABLE_C, W, 
     ok = first + r < m
     tile = first * E + r[:, None] * E + e[None, :]
     x = tl.load(X + tile, mask=ok[:, None], other=0.0)
-    new = x * tl.load(RESIDUAL + e)[None, :]
-    if BIAS:
-        new += tl.load(F2_BIAS + e)[None, :]
+    if UPDATE:
+        new = x * tl.load(RESIDUAL + e)[None, :]
+        if BIAS:
+            new += tl.load(F2_BIAS + e)[None, :]
     for k in tl.static_range(COPIES):
         at = k * m + first
         target = tl.load(TARGET + at + r, mask=ok, other=0).to(tl.int64)

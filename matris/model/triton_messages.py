@@ -440,16 +440,16 @@ def _message_backward(
     g_logits: torch.Tensor | None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradients by edges and by tables, from those by messages, by new edges and by edges through logits."""
-    (m, width), centered = edge.shape, layout.center is not None
+    m, width = edge.shape
     g_edge, g_hidden = torch.empty_like(edge), edge.new_empty(layout.copies * m, 2 * mlp.hidden)
     _launch(
         "message_backward", m, edge, *layout.pointers, *_three(tables), *_weights(mlp), residual, g_message,
         edge if g_new is None else g_new, edge if g_logits is None else g_logits, g_edge, g_hidden,
-        precision=precision, H=mlp.hidden, E=width, COPIES=layout.copies, CENTERED=centered,
+        precision=precision, H=mlp.hidden, E=width, COPIES=layout.copies, CENTERED=len(tables) > 2,
         UPDATE=g_new is not None, WEIGHTED=g_logits is not None,
     )  # fmt: skip
-    by = [x for x in (layout.by_target, layout.by_source, layout.by_center) if x is not None]
-    return g_edge, [segments.sums(g_hidden) for segments in by]
+    segments = (layout.by_target, layout.by_source, layout.by_center)
+    return g_edge, [x.sums(g_hidden) for _, x in zip(tables, segments, strict=False) if x is not None]
 
 
 def fits(config: ModelConfig) -> bool:
