@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from matris.files.cache import cache_directory
+from matris.files.cache import cache_directory, temporary_directory
+from matris.home import made
 from matris.model.kernels import LOG2_E
 from matris.model.memory import is_out_of_memory
 from matris.model.precision import full_precision
@@ -69,12 +70,28 @@ TILES: dict[str, Tile] = {
 """For each kernel over edges. A test compiles them and examines registers, spills and shared memory."""
 
 
+@cache
 def _kernels() -> Any:
     """Import the kernels. Triton keeps compiled ones in the cache directory, unless TRITON_CACHE_DIR is set."""
-    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_directory() / "triton"))
+    folder = cache_directory() / "triton"
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder if made(folder) else temporary_directory() / "triton"))
     from matris.model import triton_kernels
 
     return triton_kernels
+
+
+def _run(name: str, programs: int, *arguments: Any, **constants: Any) -> None:
+    """Run a kernel on the device of its first argument; Triton itself takes torch's current device."""
+    if programs:
+        with torch.cuda.device_of(arguments[0]):
+            getattr(_kernels(), name)[(programs,)](*arguments, **constants)
+
+
+def _tiled(name: str, m: int, *arguments: Any, precision: Precision, **constants: Any) -> None:
+    """Run a kernel over m edges, tile by tile."""
+    edges, channels, warps, stages = TILES[name]
+    constants |= {"M": edges, "HC": channels, "PRECISION": precision, "num_warps": warps, "num_stages": stages}
+    _run(name, -(-m // edges), *arguments, m, **constants)
 
 
 class Segments(NamedTuple):
@@ -113,14 +130,11 @@ class Segments(NamedTuple):
             What multiplies them: rows of `factor`, (k, d), and the one that each summand takes, int32, (m,).
         """
         n, d = len(self.starts) - 1, x.shape[1]
-        total = x.new_empty(n, d)
-        if n:
-            width = 1 << max(d - 1, 1).bit_length()
-            scaled = factor is not None
-            _kernels().segment_sums[(n,)](
-                x, factor if scaled else x, entry if scaled else self.rows, self.starts, self.rows, total, d, width,
-                scaled, max(_SEGMENT_ROWS, _SEGMENT_VALUES // width),
-            )  # fmt: skip
+        total, scaled, width = x.new_empty(n, d), factor is not None, 1 << max(d - 1, 1).bit_length()
+        _run(
+            "segment_sums", n, x, factor if scaled else x, entry if scaled else self.rows, self.starts, self.rows,
+            total, D=d, WIDTH=width, SCALED=scaled, K=max(_SEGMENT_ROWS, _SEGMENT_VALUES // width),
+        )  # fmt: skip
         return total
 
 
@@ -285,17 +299,6 @@ class _Rows(torch.autograd.Function):
         return ctx.segments.sums(gradient.contiguous()), None, None
 
 
-def _launch(name: str, m: int, *arguments: Any, precision: Precision, **constants: Any) -> None:
-    """Run a kernel over m edges."""
-    if m == 0:
-        return
-    tile = TILES[name]
-    getattr(_kernels(), name)[(-(-m // tile.edges),)](
-        *arguments, m, **constants, M=tile.edges, HC=tile.channels, PRECISION=precision, num_warps=tile.warps,
-        num_stages=tile.stages,
-    )  # fmt: skip
-
-
 def _weights(mlp: GatedMLP) -> tuple[Any, ...]:
     """Weights of a gated MLP, as the kernels take them."""
     norm = mlp.norm
@@ -320,7 +323,7 @@ class _Attention(torch.autograd.Function):
         to_logits = LOG2_E * logits
         values, new_edge = edge.new_empty(2, m, width), torch.empty_like(edge)
         message = edge.new_empty(copies * m, width)
-        _launch(
+        _tiled(
             "attention_forward", m, edge, layout.target, layout.source, *tables, *_weights(mlp), to_logits, residual,
             values, message, new_edge, precision=precision, H=mlp.hidden, E=width, COPIES=copies,
         )  # fmt: skip
@@ -328,11 +331,10 @@ class _Attention(torch.autograd.Function):
         means: list[torch.Tensor] = []
         for part, segments in zip(values, (layout.by_target, layout.by_source), strict=True):
             mean, norm = edge.new_empty(2, n, width)
-            if n:
-                _kernels().segment_means[(n,)](
-                    part, edge if exponent is None else exponent, message, segments.starts, segments.rows, mean, norm,
-                    m, width, copies, exponent is not None, _SEGMENT_ROWS,
-                )  # fmt: skip
+            _run(
+                "segment_means", n, part, edge if exponent is None else exponent, message, segments.starts,
+                segments.rows, mean, norm, m, E=width, COPIES=copies, SMOOTH=exponent is not None, K=_SEGMENT_ROWS,
+            )  # fmt: skip
             means += [mean, norm]
         ctx.weights, ctx.layout, ctx.precision, ctx.to_logits = weights, layout, precision, to_logits
         ctx.save_for_backward(exponent, *tensors, message, *means)
@@ -347,7 +349,7 @@ class _Attention(torch.autograd.Function):
         (m, width), smooth = edge.shape, exponent is not None
         g_message, g_logits = torch.empty_like(message), torch.empty_like(edge)
         g_envelope = torch.empty_like(exponent) if smooth else None
-        _launch(
+        _tiled(
             "means_backward", m, edge, layout.target, layout.source, ctx.to_logits, exponent if smooth else edge,
             message, mean_t, norm_t, g_target, mean_s, norm_s, g_source, g_new, g_message, g_logits,
             g_envelope if smooth else edge, precision=precision, E=width, COPIES=layout.copies, SMOOTH=smooth,
@@ -372,7 +374,7 @@ class _Refinement(torch.autograd.Function):
         (m, width), copies = edge.shape, layout.copies
         message, new_edge = edge.new_empty(copies * m, width), torch.empty_like(edge) if update else edge
         first, second, residual = _update(update, edge)
-        _launch(
+        _tiled(
             "refinement_forward", m, edge, *layout.pointers, *_three(tables), *_weights(mlp), envelope, layout.entry,
             *first, *second, residual, message, new_edge, precision=precision, H=mlp.hidden, E=width, COPIES=copies,
             CENTERED=layout.center is not None, **_flags(update),
@@ -392,7 +394,7 @@ class _Refinement(torch.autograd.Function):
         m, width = edge.shape
         g_message, g_envelopes = torch.empty_like(message), torch.empty_like(message)
         first, (second, _), residual = _update(update, edge)
-        _launch(
+        _tiled(
             "pool_backward", m, layout.target, envelope, layout.entry, *first, second, message, g_pooled,
             g_new if update else edge, g_message, g_envelopes, precision=precision, E=width, COPIES=layout.copies,
             **_flags(update),
@@ -440,12 +442,12 @@ def _message_backward(
     g_logits: torch.Tensor | None,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Gradients by edges and by tables, from those by messages, by new edges and by edges through logits."""
-    m, width = edge.shape
+    (m, width), (_, _, *center) = edge.shape, tables
     g_edge, g_hidden = torch.empty_like(edge), edge.new_empty(layout.copies * m, 2 * mlp.hidden)
-    _launch(
+    _tiled(
         "message_backward", m, edge, *layout.pointers, *_three(tables), *_weights(mlp), residual, g_message,
         edge if g_new is None else g_new, edge if g_logits is None else g_logits, g_edge, g_hidden,
-        precision=precision, H=mlp.hidden, E=width, COPIES=layout.copies, CENTERED=len(tables) > 2,
+        precision=precision, H=mlp.hidden, E=width, COPIES=layout.copies, CENTERED=bool(center),
         UPDATE=g_new is not None, WEIGHTED=g_logits is not None,
     )  # fmt: skip
     segments = (layout.by_target, layout.by_source, layout.by_center)

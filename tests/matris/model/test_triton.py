@@ -20,9 +20,7 @@ import matris
 from matris.errors import CheckpointError
 
 INTERPRETED = Path(__file__).with_name("interpreted_triton.py")
-needs_triton = pytest.mark.skipif(
-    not find_spec("triton"), reason="triton comes with torch for CUDA only"
-)
+needs_triton = pytest.mark.skipif(not find_spec("triton"), reason="triton comes with torch for CUDA only")
 
 
 @needs_triton
