@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 TEN_MILLION = ModelConfig.from_dict(CONFIG)
 SMALL = replace(TEN_MILLION, node_feat_dim=64, edge_feat_dim=32, three_body_feat_dim=32, num_layers=2,
-                pairwise_cutoff=3.6, three_body_cutoff=3.0, mlp_hidden_dims=(32,))  # fmt: skip
+                pairwise_cutoff=3.2, three_body_cutoff=2.5, mlp_hidden_dims=(32,))  # fmt: skip
 SMOOTH = {"smooth": True, "three_body_expansion": "chebyshev"}
 CRYSTALS = [rattled(crystal, i, 0.05) for i, crystal in enumerate(prototypes().values())]
 MANY = [CRYSTALS[i % len(CRYSTALS)] for i in range(64)]

@@ -46,11 +46,26 @@ def _silu_slope(x):
 
 
 @triton.jit
-def _hidden(x, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, h, H: tl.constexpr, E: tl.constexpr,
-            CENTERED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _product(X, WEIGHT, row, r, ok, c, E: tl.constexpr, M: tl.constexpr, HC: tl.constexpr, PRECISION: tl.constexpr):
+    """
+    Multiply rows r of X, (…, E), by the transposed rows c of WEIGHT, HC channels of X at a time.
+
+    A tile of X in registers would be there three times, once as it is and twice in the parts of its rounded factors.
+    """
+    result = tl.zeros((M, HC), tl.float32)
+    for start in range(0, E, HC):
+        e = start + tl.arange(0, HC)
+        x = tl.load(X + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0)
+        result += tl.dot(x, tl.load(WEIGHT + c[None, :] * row + e[:, None]), input_precision=PRECISION)
+    return result
+
+
+@triton.jit
+def _hidden(X, r, ok, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, h, H: tl.constexpr,
+            E: tl.constexpr, CENTERED: tl.constexpr, M: tl.constexpr, HC: tl.constexpr,
+            PRECISION: tl.constexpr):  # fmt: skip
     """Channels h of the hidden layer of a tile, before the activation."""
-    e = tl.arange(0, E)
-    hidden = tl.dot(x, tl.load(W + h[None, :] * row + e[:, None]), input_precision=PRECISION)
+    hidden = _product(X, W, row, r, ok, h, E, M, HC, PRECISION)
     hidden += tl.load(TABLE_T + target[:, None] * (2 * H) + h[None, :])
     hidden += tl.load(TABLE_S + source[:, None] * (2 * H) + h[None, :])
     if CENTERED:
@@ -59,7 +74,7 @@ def _hidden(x, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, h, 
 
 
 @triton.jit
-def _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, branch: tl.constexpr,
+def _branch(X, r, ok, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, branch: tl.constexpr,
             H: tl.constexpr, E: tl.constexpr, CENTERED: tl.constexpr, M: tl.constexpr, HC: tl.constexpr,
             PRECISION: tl.constexpr):  # fmt: skip
     """Core (branch 0) or gate (1) of the gated MLP: its normalised values before weight and bias, and their scale."""
@@ -67,8 +82,8 @@ def _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, cen
     z = tl.zeros((M, E), tl.float32)
     for start in range(0, H, HC):
         c = start + tl.arange(0, HC)
-        hidden = _hidden(x, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, branch * H + c, H, E,
-                         CENTERED, PRECISION)  # fmt: skip
+        hidden = _hidden(X, r, ok, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, branch * H + c, H, E,
+                         CENTERED, M, HC, PRECISION)  # fmt: skip
         weight = tl.load(WO + branch * E * H + e[None, :] * H + c[:, None])
         z += tl.dot(hidden * _sigmoid(hidden), weight, input_precision=PRECISION)
     z += tl.load(BO + branch * E + e)[None, :]
@@ -78,17 +93,17 @@ def _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, cen
 
 
 @triton.jit
-def _message(x, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_C, target, source, center, H: tl.constexpr,
+def _message(X, r, ok, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_C, target, source, center, H: tl.constexpr,
              E: tl.constexpr, CENTERED: tl.constexpr, M: tl.constexpr, HC: tl.constexpr,
              PRECISION: tl.constexpr):  # fmt: skip
     """Messages of a tile."""
     e = tl.arange(0, E)
-    core, _ = _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 0, H, E, CENTERED, M,
-                      HC, PRECISION)  # fmt: skip
+    core, _ = _branch(X, r, ok, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 0, H, E, CENTERED,
+                      M, HC, PRECISION)  # fmt: skip
     core = core * tl.load(NW + e)[None, :] + tl.load(NB + e)[None, :]
     core = core * _sigmoid(core)
-    gate, _ = _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 1, H, E, CENTERED, M,
-                      HC, PRECISION)  # fmt: skip
+    gate, _ = _branch(X, r, ok, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 1, H, E, CENTERED,
+                      M, HC, PRECISION)  # fmt: skip
     return core * _sigmoid(gate * tl.load(NW + E + e)[None, :] + tl.load(NB + E + e)[None, :])
 
 
@@ -101,20 +116,19 @@ def attention_forward(X, TARGET, SOURCE, TABLE_T, TABLE_S, W, row, B, WO, BO, NW
     r = tl.arange(0, M)
     e = tl.arange(0, E)
     ok = first + r < m
-    x = tl.load(X + first * E + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0)
+    X += first * E
     for side in tl.static_range(2):
         for start in range(0, E, HC):
             c = start + tl.arange(0, HC)
-            weight = tl.load(LOGITS + side * E * E + c[None, :] * E + e[:, None])
-            values = tl.dot(x, weight, input_precision=PRECISION)
+            values = _product(X, LOGITS + side * E * E, E, r, ok, c, E, M, HC, PRECISION)
             tl.store(VALUES + (side * m + first) * E + r[:, None] * E + c[None, :], values, mask=ok[:, None])
-    new = x * tl.load(RESIDUAL + e)[None, :]
+    new = tl.load(X + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0) * tl.load(RESIDUAL + e)[None, :]
     for k in tl.static_range(COPIES):
         at = k * m + first
         target = tl.load(TARGET + at + r, mask=ok, other=0).to(tl.int64)
         source = tl.load(SOURCE + at + r, mask=ok, other=0).to(tl.int64)
-        message = _message(x, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_S, target, source, source, H, E, False,
-                           M, HC, PRECISION)  # fmt: skip
+        message = _message(X, r, ok, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_S, target, source, source, H, E,
+                           False, M, HC, PRECISION)  # fmt: skip
         tl.store(MESSAGE + at * E + r[:, None] * E + e[None, :], message, mask=ok[:, None])
         new += message / COPIES
     tl.store(NEW + first * E + r[:, None] * E + e[None, :], new, mask=ok[:, None])
@@ -171,38 +185,34 @@ def means_backward(X, TARGET, SOURCE, LOGITS, EXPONENT, MESSAGE, MEAN_T, NORM_T,
     r = tl.arange(0, M)
     e = tl.arange(0, E)
     ok = first + r < m
-    x = tl.load(X + first * E + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0)
+    X += first * E
     grad_x = tl.zeros((M, E), tl.float32)
-    if SMOOTH:
-        exponent = tl.load(EXPONENT + first + r, mask=ok, other=0.0)
-        slope = tl.zeros((M,), tl.float32)
+    exponent = tl.load(EXPONENT + first + r, mask=ok, other=0.0) if SMOOTH else 0.0
+    slope = tl.zeros((M,), tl.float32)
     for start in range(0, E, HC):
         c = start + tl.arange(0, HC)
         here = r[:, None] * E + c[None, :]
-        by_target = tl.dot(x, tl.load(LOGITS + c[None, :] * E + e[:, None]), input_precision=PRECISION)
-        by_source = tl.dot(x, tl.load(LOGITS + E * E + c[None, :] * E + e[:, None]), input_precision=PRECISION)
-        if SMOOTH:
-            by_target += exponent[:, None]
-            by_source += exponent[:, None]
-        grad_new = tl.load(GRAD_NEW + first * E + here, mask=ok[:, None], other=0.0)
-        grad_target = tl.zeros((M, HC), tl.float32)
-        grad_source = tl.zeros((M, HC), tl.float32)
         for k in tl.static_range(COPIES):
             at = k * m + first
-            target = tl.load(TARGET + at + r, mask=ok, other=0).to(tl.int64)[:, None] * E + c[None, :]
-            source = tl.load(SOURCE + at + r, mask=ok, other=0).to(tl.int64)[:, None] * E + c[None, :]
             message = tl.load(MESSAGE + at * E + here, mask=ok[:, None], other=0.0)
-            of_target = tl.exp2(by_target - tl.load(NORM_T + target)) * tl.load(GRAD_T + target)
-            of_source = tl.exp2(by_source - tl.load(NORM_S + source)) * tl.load(GRAD_S + source)
-            grad_target += of_target * (message - tl.load(MEAN_T + target))
-            grad_source += of_source * (message - tl.load(MEAN_S + source))
-            tl.store(GRAD_MESSAGE + at * E + here, grad_new / COPIES + of_target + of_source, mask=ok[:, None])
-        if SMOOTH:
-            slope += tl.sum(grad_target + grad_source, 1)
-        weight = tl.load(LOGITS + c[:, None] * E + e[None, :])
-        grad_x += tl.dot(grad_target * LN_2, weight, input_precision=PRECISION)
-        weight = tl.load(LOGITS + E * E + c[:, None] * E + e[None, :])
-        grad_x += tl.dot(grad_source * LN_2, weight, input_precision=PRECISION)
+            grad_message = tl.load(GRAD_NEW + first * E + here, mask=ok[:, None], other=0.0) / COPIES
+            for side in tl.static_range(2):
+                NODE = TARGET if side == 0 else SOURCE
+                MEAN = MEAN_T if side == 0 else MEAN_S
+                NORM = NORM_T if side == 0 else NORM_S
+                GRAD = GRAD_T if side == 0 else GRAD_S
+                value = _product(X, LOGITS + side * E * E, E, r, ok, c, E, M, HC, PRECISION)
+                if SMOOTH:
+                    value += exponent[:, None]
+                node = tl.load(NODE + at + r, mask=ok, other=0).to(tl.int64)[:, None] * E + c[None, :]
+                weighted = tl.exp2(value - tl.load(NORM + node)) * tl.load(GRAD + node)
+                grad_message += weighted
+                weighted *= message - tl.load(MEAN + node)
+                if SMOOTH:
+                    slope += tl.sum(weighted, 1)
+                back = tl.load(LOGITS + side * E * E + c[:, None] * E + e[None, :])
+                grad_x += tl.dot(weighted * LN_2, back, input_precision=PRECISION)
+            tl.store(GRAD_MESSAGE + at * E + here, grad_message, mask=ok[:, None])
     tl.store(GRAD_X + first * E + r[:, None] * E + e[None, :], grad_x, mask=ok[:, None])
     if SMOOTH:
         u = tl.exp2(exponent)
@@ -211,9 +221,9 @@ def means_backward(X, TARGET, SOURCE, LOGITS, EXPONENT, MESSAGE, MEAN_T, NORM_T,
 
 
 @triton.jit
-def _branch_backward(grad_x, grad_z, x, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source, center, GRAD_HIDDEN,
-                     at, r, ok, branch: tl.constexpr, H: tl.constexpr, E: tl.constexpr, CENTERED: tl.constexpr,
-                     HC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+def _branch_backward(grad_x, grad_z, X, r, ok, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source, center,
+                     GRAD_HIDDEN, at, branch: tl.constexpr, H: tl.constexpr, E: tl.constexpr, CENTERED: tl.constexpr,
+                     M: tl.constexpr, HC: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
     """Add the gradient by features to grad_x, and store that by the hidden layer."""
     e = tl.arange(0, E)
     for start in range(0, H, HC):
@@ -221,7 +231,8 @@ def _branch_backward(grad_x, grad_z, x, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C
         h = branch * H + c
         weight = tl.load(WO + branch * E * H + e[:, None] * H + c[None, :])
         grad = tl.dot(grad_z, weight, input_precision=PRECISION)
-        hidden = _hidden(x, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, h, H, E, CENTERED, PRECISION)
+        hidden = _hidden(X, r, ok, W, row, B, TABLE_T, TABLE_S, TABLE_C, target, source, center, h, H, E, CENTERED, M,
+                         HC, PRECISION)  # fmt: skip
         grad *= _silu_slope(hidden)
         tl.store(GRAD_HIDDEN + at * (2 * H) + r[:, None] * (2 * H) + h[None, :], grad, mask=ok[:, None])
         grad_x += tl.dot(grad, tl.load(W + h[:, None] * row + e[None, :]), input_precision=PRECISION)
@@ -250,18 +261,18 @@ def message_backward(X, TARGET, SOURCE, CENTER, TABLE_T, TABLE_S, TABLE_C, W, ro
     r = tl.arange(0, M)
     e = tl.arange(0, E)
     ok = first + r < m
+    X += first * E
     tile = first * E + r[:, None] * E + e[None, :]
-    x = tl.load(X + tile, mask=ok[:, None], other=0.0)
     grad_x = tl.zeros((M, E), tl.float32)
     for k in tl.static_range(COPIES):
         at = k * m + first
         target = tl.load(TARGET + at + r, mask=ok, other=0).to(tl.int64)
         source = tl.load(SOURCE + at + r, mask=ok, other=0).to(tl.int64)
         center = tl.load(CENTER + at + r, mask=ok, other=0).to(tl.int64) if CENTERED else source
-        core, core_scale = _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 0, H, E,
-                                   CENTERED, M, HC, PRECISION)  # fmt: skip
-        gate, gate_scale = _branch(x, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 1, H, E,
-                                   CENTERED, M, HC, PRECISION)  # fmt: skip
+        core, core_scale = _branch(X, r, ok, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 0, H,
+                                   E, CENTERED, M, HC, PRECISION)  # fmt: skip
+        gate, gate_scale = _branch(X, r, ok, W, row, B, WO, BO, TABLE_T, TABLE_S, TABLE_C, target, source, center, 1, H,
+                                   E, CENTERED, M, HC, PRECISION)  # fmt: skip
         grad = tl.load(GRAD_MESSAGE + at * E + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0)
         core_weight = tl.load(NW + e)[None, :]
         gate_weight = tl.load(NW + E + e)[None, :]
@@ -270,10 +281,10 @@ def message_backward(X, TARGET, SOURCE, CENTER, TABLE_T, TABLE_S, TABLE_C, W, ro
         grad_gate = grad * a * _sigmoid(a) * g * (1.0 - g) * gate_weight
         grad_core = _norm_backward(grad * g * _silu_slope(a) * core_weight, core, core_scale, E)
         grad_gate = _norm_backward(grad_gate, gate, gate_scale, E)
-        grad_x = _branch_backward(grad_x, grad_core, x, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source,
-                                  center, GRAD_HIDDEN, at, r, ok, 0, H, E, CENTERED, HC, PRECISION)  # fmt: skip
-        grad_x = _branch_backward(grad_x, grad_gate, x, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source,
-                                  center, GRAD_HIDDEN, at, r, ok, 1, H, E, CENTERED, HC, PRECISION)  # fmt: skip
+        grad_x = _branch_backward(grad_x, grad_core, X, r, ok, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source,
+                                  center, GRAD_HIDDEN, at, 0, H, E, CENTERED, M, HC, PRECISION)  # fmt: skip
+        grad_x = _branch_backward(grad_x, grad_gate, X, r, ok, W, row, B, WO, TABLE_T, TABLE_S, TABLE_C, target, source,
+                                  center, GRAD_HIDDEN, at, 1, H, E, CENTERED, M, HC, PRECISION)  # fmt: skip
     if UPDATE:
         new = tl.load(GRAD_NEW + tile, mask=ok[:, None], other=0.0)
         grad_x += new * tl.load(RESIDUAL + e)[None, :]
@@ -293,10 +304,10 @@ def refinement_forward(X, TARGET, SOURCE, CENTER, TABLE_T, TABLE_S, TABLE_C, W, 
     r = tl.arange(0, M)
     e = tl.arange(0, E)
     ok = first + r < m
+    X += first * E
     tile = first * E + r[:, None] * E + e[None, :]
-    x = tl.load(X + tile, mask=ok[:, None], other=0.0)
     if UPDATE:
-        new = x * tl.load(RESIDUAL + e)[None, :]
+        new = tl.load(X + r[:, None] * E + e[None, :], mask=ok[:, None], other=0.0) * tl.load(RESIDUAL + e)[None, :]
         if BIAS:
             new += tl.load(F2_BIAS + e)[None, :]
     for k in tl.static_range(COPIES):
@@ -304,7 +315,7 @@ def refinement_forward(X, TARGET, SOURCE, CENTER, TABLE_T, TABLE_S, TABLE_C, W, 
         target = tl.load(TARGET + at + r, mask=ok, other=0).to(tl.int64)
         source = tl.load(SOURCE + at + r, mask=ok, other=0).to(tl.int64)
         center = tl.load(CENTER + at + r, mask=ok, other=0).to(tl.int64) if CENTERED else source
-        message = _message(x, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_C, target, source, center, H, E,
+        message = _message(X, r, ok, W, row, B, WO, BO, NW, NB, TABLE_T, TABLE_S, TABLE_C, target, source, center, H, E,
                            CENTERED, M, HC, PRECISION)  # fmt: skip
         tl.store(MESSAGE + at * E + r[:, None] * E + e[None, :], message, mask=ok[:, None])
         if UPDATE:

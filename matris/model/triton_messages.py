@@ -62,8 +62,8 @@ class Tile(NamedTuple):
 
 TILES: dict[str, Tile] = {
     "attention_forward": Tile(32, 32, 8, 2),
-    "means_backward": Tile(32, 32, 8, 1),
-    "message_backward": Tile(32, 32, 8, 1),
+    "means_backward": Tile(32, 32, 8, 2),
+    "message_backward": Tile(32, 32, 8, 2),
     "refinement_forward": Tile(32, 32, 8, 2),
     "pool_backward": Tile(32, 32, 8, 1),
 }

@@ -31,7 +31,7 @@ from tests.matris.model.test_smooth import CARD
 
 PUBLISHED = ModelConfig(
     num_layers=2, node_feat_dim=64, edge_feat_dim=32, three_body_feat_dim=32, mlp_hidden_dims=(16,),
-    three_body_expansion="fourier", norm_type="layer", pairwise_cutoff=3.6, three_body_cutoff=3.0,
+    three_body_expansion="fourier", norm_type="layer", pairwise_cutoff=3.2, three_body_cutoff=2.5,
     use_smoothed_for_delta_edge=True,
 )  # fmt: skip
 KINDS = {
@@ -43,7 +43,7 @@ BOX = Lattice.cubic(16)
 ROCK_SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 CRYSTAL = Structure(ROCK_SALT.get_primitive_structure().lattice, ["Mg", "O"], [[0, 0, 0], [0.47, 0.53, 0.49]])
 WATER = Structure(BOX, ["O", "H", "H"], [[0, 0, 0], [0.97, 0.1, 0], [-0.2, 0.9, 0.2]], coords_are_cartesian=True)
-PAIR = Structure(BOX, ["Na", "Cl"], [[0, 0, 0], [0.3, 0.2, 3.3]], coords_are_cartesian=True)
+PAIR = Structure(BOX, ["Na", "Cl"], [[0, 0, 0], [0.3, 0.2, 2.9]], coords_are_cartesian=True)
 ATOM = Structure(BOX, ["Na"], [[0, 0, 0]])
 CASES = {"mixed": [ATOM, CRYSTAL, PAIR, WATER], "no angles": [PAIR], "one atom": [ATOM]}
 
