@@ -187,8 +187,10 @@ def means_backward(X, TARGET, SOURCE, LOGITS, EXPONENT, MESSAGE, MEAN_T, NORM_T,
     ok = first + r < m
     X += first * E
     grad_x = tl.zeros((M, E), tl.float32)
-    exponent = tl.load(EXPONENT + first + r, mask=ok, other=0.0) if SMOOTH else 0.0
+    exponent = tl.zeros((M,), tl.float32)
     slope = tl.zeros((M,), tl.float32)
+    if SMOOTH:
+        exponent += tl.load(EXPONENT + first + r, mask=ok, other=0.0)
     for start in range(0, E, HC):
         c = start + tl.arange(0, HC)
         here = r[:, None] * E + c[None, :]

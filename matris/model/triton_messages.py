@@ -52,20 +52,24 @@ rounding in the right precision, and less than that of TF32.
 
 
 class Tile(NamedTuple):
-    """How a kernel is compiled: edges in a tile, hidden channels at a time, warps of a program, stages of loads."""
+    """How a kernel is compiled: edges in a tile, channels at a time, threads of a program, stages of loads."""
 
     edges: int
     channels: int
-    warps: int
+    threads: int
     stages: int
+
+    def options(self, *, amd: bool) -> dict[str, int]:
+        """Name what Triton's compiler takes; a warp has 64 threads on AMD's GPUs, and 32 on NVIDIA's."""
+        return {"num_warps": self.threads // (64 if amd else 32), "num_stages": self.stages}
 
 
 TILES: dict[str, Tile] = {
-    "attention_forward": Tile(32, 32, 8, 2),
-    "means_backward": Tile(32, 32, 8, 2),
-    "message_backward": Tile(32, 32, 8, 2),
-    "refinement_forward": Tile(32, 32, 8, 2),
-    "pool_backward": Tile(32, 32, 8, 1),
+    "attention_forward": Tile(32, 32, 256, 2),
+    "means_backward": Tile(32, 32, 256, 2),
+    "message_backward": Tile(32, 32, 256, 2),
+    "refinement_forward": Tile(32, 32, 256, 2),
+    "pool_backward": Tile(32, 32, 256, 1),
 }
 """For each kernel over edges. A test compiles them and examines registers, spills and shared memory."""
 
@@ -89,9 +93,9 @@ def _run(name: str, programs: int, *arguments: Any, **constants: Any) -> None:
 
 def _tiled(name: str, m: int, *arguments: Any, precision: Precision, **constants: Any) -> None:
     """Run a kernel over m edges, tile by tile."""
-    edges, channels, warps, stages = TILES[name]
-    constants |= {"M": edges, "HC": channels, "PRECISION": precision, "num_warps": warps, "num_stages": stages}
-    _run(name, -(-m // edges), *arguments, m, **constants)
+    tile = TILES[name]
+    constants |= {"M": tile.edges, "HC": tile.channels, "PRECISION": precision}
+    _run(name, -(-m // tile.edges), *arguments, m, **constants, **tile.options(amd=torch.version.hip is not None))
 
 
 class Segments(NamedTuple):
@@ -212,17 +216,19 @@ class Tiles:
         if max(graph.n_angles, 2 * n_bonds) >= 2**31:
             raise ValueError(f"{graph.n_angles} angles and {n_bonds} bonds: kernels number at most 2³¹ directed edges")
         target, source, center = graph.angle_target, graph.angle_source, graph.angle_center
-        narrow = [x.to(torch.int32) for x in (target, source, center)]
+        narrow = source.to(torch.int32)
         line = Layout(
-            *narrow, narrow[1], Segments.of(target, n_bonds), Segments.of(source, n_bonds),
-            Segments.of(center, n_atoms), 1,
+            target.to(torch.int32), narrow, center.to(torch.int32), narrow, Segments.of(target, n_bonds),
+            Segments.of(source, n_bonds), Segments.of(center, n_atoms), 1,
         )  # fmt: skip
         to, of = torch.cat([graph.centers, graph.neighbors]), torch.cat([graph.neighbors, graph.centers])
         own = torch.arange(n_bonds, device=to.device, dtype=torch.int32).repeat(2)
-        by = (Segments.of(to, n_atoms), Segments.of(of, n_atoms))
-        atom = Layout(to.to(torch.int32), of.to(torch.int32), None, own, *by, None, 2)
-        systems = (Segments.of(graph.system[x], graph.n_systems) for x in (graph.centers, slice(None)))
-        return cls(line, atom, *systems, precision)
+        atom = Layout(
+            to.to(torch.int32), of.to(torch.int32), None, own, Segments.of(to, n_atoms), Segments.of(of, n_atoms),
+            None, 2,
+        )  # fmt: skip
+        bonds_of = Segments.of(graph.system[graph.centers], graph.n_systems)
+        return cls(line, atom, bonds_of, Segments.of(graph.system, graph.n_systems), precision)
 
     def layout(self, copies: int) -> Layout:
         """Choose the atom graph, which has two directed copies of each edge, or the line graph, which has one."""
@@ -373,7 +379,7 @@ class _Refinement(torch.autograd.Function):
         edge, envelope, *tables = tensors
         (m, width), copies = edge.shape, layout.copies
         message, new_edge = edge.new_empty(copies * m, width), torch.empty_like(edge) if update else edge
-        first, second, residual = _update(update, edge)
+        first, second, residual = _Update.of(update, edge)
         _tiled(
             "refinement_forward", m, edge, *layout.pointers, *_three(tables), *_weights(mlp), envelope, layout.entry,
             *first, *second, residual, message, new_edge, precision=precision, H=mlp.hidden, E=width, COPIES=copies,
@@ -393,7 +399,7 @@ class _Refinement(torch.autograd.Function):
         g_new = g_edges[0] if update else None
         m, width = edge.shape
         g_message, g_envelopes = torch.empty_like(message), torch.empty_like(message)
-        first, (second, _), residual = _update(update, edge)
+        first, (second, _), residual = _Update.of(update, edge)
         _tiled(
             "pool_backward", m, layout.target, envelope, layout.entry, *first, second, message, g_pooled,
             g_new if update else edge, g_message, g_envelopes, precision=precision, E=width, COPIES=layout.copies,
@@ -414,13 +420,21 @@ def _three(tables: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, 
     return target, source, center[0] if center else source
 
 
-def _update(update: EdgeUpdate | None, edge: torch.Tensor) -> tuple[Sequence[torch.Tensor], ...]:
-    """Weights and biases of the update's layers, and its residual; other tensors stand for what is not read."""
-    if update is None:
-        return (edge, edge), (edge, edge), edge[:0]
-    layers = (update.ffn.first, update.ffn.second)
-    first, second = ((x.weight, edge if x.bias is None else x.bias) for x in layers)
-    return first, second, update.residual
+class _Update(NamedTuple):
+    """The tensors of `EdgeUpdate`; others stand for what is not read."""
+
+    first: tuple[torch.Tensor, torch.Tensor]
+    second: tuple[torch.Tensor, torch.Tensor]
+    residual: torch.Tensor
+
+    @classmethod
+    def of(cls, update: EdgeUpdate | None, edge: torch.Tensor) -> _Update:
+        """Read weights and biases."""
+        if update is None:
+            return cls((edge, edge), (edge, edge), edge)
+        first, second = update.ffn.first, update.ffn.second
+        biases = [edge if layer.bias is None else layer.bias for layer in (first, second)]
+        return cls((first.weight, biases[0]), (second.weight, biases[1]), update.residual)
 
 
 def _flags(update: EdgeUpdate | None) -> dict[str, bool]:

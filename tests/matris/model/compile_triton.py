@@ -58,7 +58,7 @@ def compiled(name: str, gpu: str, precision: str, hidden: int, width: int, flags
     source = ASTSource(fn=kernel, signature=kinds, constexprs=constants, attrs=aligned)
     target, limit = GPUS[gpu]
     start = time.perf_counter()
-    binary = triton.compile(source, target, {"num_warps": tile.warps, "num_stages": tile.stages})
+    binary = triton.compile(source, target, tile.options(amd=target.backend == "hip"))
     seconds = time.perf_counter() - start
     registers, spilled = (in_cuda if target.backend == "cuda" else in_hip)(binary.asm)
     return {"kernel": name, "gpu": gpu, "precision": precision, "copies": flags["COPIES"], "hidden": hidden,
@@ -93,13 +93,13 @@ def main() -> None:
     parser.add_argument("--precision", help="default: that of `matris.model.potential.Potential`")
     parser.add_argument("--widths", default="128,128", help="hidden layer, edges")
     parser.add_argument("--atom", action="store_true", help="the atom graph in place of the line graph")
-    parser.add_argument("--tile", help="edges,channels,warps,stages in place of what is used")
+    parser.add_argument("--tile", help="edges,channels,threads,stages in place of what is used")
     options = parser.parse_args()
     hidden, width = (int(x) for x in options.widths.split(","))
     for gpu in options.gpus:
         precision = options.precision or ("ieee" if gpu.startswith("gfx") else "tf32x3")
         for name in options.kernels:
-            tile = TILES.get(name, Tile(16, 16, 4, 1))
+            tile = TILES.get(name, Tile(16, 16, 128, 1))
             if options.tile:
                 tile = Tile(*(int(x) for x in options.tile.split(",")))
             flags = dict(ATOM if options.atom else LINE)

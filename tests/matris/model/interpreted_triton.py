@@ -37,7 +37,7 @@ PUBLISHED = ModelConfig(
 KINDS = {
     "published": PUBLISHED,
     "smooth": replace(PUBLISHED, three_body_expansion="chebyshev", smooth=True),
-    "biased": replace(PUBLISHED, use_smoothed_for_delta_edge=False, use_bias=True, edge_feat_dim=64, node_feat_dim=32),
+    "biased": replace(PUBLISHED, use_smoothed_for_delta_edge=False, use_bias=True, node_feat_dim=32),
 }
 BOX = Lattice.cubic(16)
 ROCK_SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
@@ -307,11 +307,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.usefixtures("unknown")
-@pytest.mark.parametrize("kind", ["published", "smooth"])
-def test_kernels_that_agree_with_torch_are_chosen(kind, caplog):
-    assert triton_messages.computes(KINDS[kind], CPU, torch.float32, "ieee")
+def test_kernels_that_agree_with_torch_are_chosen(caplog):
+    assert triton_messages.computes(KINDS["smooth"], CPU, torch.float32, "ieee")
     assert not caplog.text
-    graph = triton_messages.check_graph(KINDS[kind], CPU)
+    graph = triton_messages.check_graph(KINDS["smooth"], CPU)
     bonds = torch.bincount(torch.cat([graph.centers, graph.neighbors]), minlength=len(graph.numbers))
     angles = torch.bincount(graph.angle_target, minlength=graph.n_bonds)
     assert bonds.min() == angles.min() == 0
