@@ -15,8 +15,6 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from matris.model.triton_messages import Tiles
-
     RowFunction = Callable[..., tuple[torch.Tensor, ...]]
 
 
@@ -25,6 +23,30 @@ class Workspace(Protocol):
 
     def take(self, *shape: int) -> torch.Tensor:
         """Allocate an uninitialised float32 tensor."""
+
+
+class GraphKernels(Protocol):
+    """Kernels that compute the messages of a whole graph: `matris.model.triton_messages.Tiles`."""
+
+    @property
+    def attention(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Messages of an attention."""
+
+    @property
+    def refinement(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Messages of a refinement."""
+
+    def ends(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the rows of a table of bonds at both ends of each angle."""
+
+    def by_atom(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of directed bonds by the atom at which they start."""
+
+    def atoms_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of atoms by structure."""
+
+    def bonds_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of bonds by structure."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +66,14 @@ class Chunks:
     workspace
         Memory in which the C functions keep values; by default newly allocated memory.
     tiles
-        The kernels of `matris.model.triton_messages`, which compute all messages of a graph on a GPU.
+        Kernels that compute all messages of a graph on a GPU, in place of chunks.
     """
 
     rows: int
     kept: float = 1.0
     kernels: bool = False
     workspace: Workspace | None = None
-    tiles: Tiles | None = None
+    tiles: GraphKernels | None = None
 
     def kept_rows(self, m: int) -> int:
         """Count the rows, out of m, whose values are kept: those of the first chunks."""

@@ -551,9 +551,9 @@ def evaluate(
     n, tiles = graph.numbers.shape[0], None if chunks is None else chunks.tiles
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
     if tiles:
-        energies = tiles.atoms_of.sums(atomic.double()[:, None]).flatten()
+        energies = tiles.atoms_by_system(atomic.double()[:, None]).flatten()
         forces = tiles.by_atom(torch.cat([-gradient, gradient]))
-        virial = tiles.bonds_of.sums(per_bond)
+        virial = tiles.bonds_by_system(per_bond)
     else:
         energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
         forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)

@@ -290,6 +290,14 @@ class Tiles:
         """Add values of directed bonds, shape (2 · B, d), by the atom at which they start, (N, d)."""
         return self.atom.by_target.sums(x.contiguous())
 
+    def atoms_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of atoms, shape (N, d), by structure, (S, d)."""
+        return self.atoms_of.sums(x.contiguous())
+
+    def bonds_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of bonds, shape (B, d), by structure, (S, d)."""
+        return self.bonds_of.sums(x.contiguous())
+
 
 class _Rows(torch.autograd.Function):
     """Rows of a table; the way back adds them by segment."""
