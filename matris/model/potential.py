@@ -147,7 +147,7 @@ class Potential:
         """
         Whether the kernels of `matris.model.triton_messages` compute the messages.
 
-        The first use on a GPU compiles them, which takes a minute; they are kept in the cache directory.
+        The first use on a GPU compiles them and compares them with torch; they are kept in the cache directory.
         """
         if self.device.type != "cuda":
             return False
