@@ -115,7 +115,15 @@ class Segments(NamedTuple):
 
     @classmethod
     def of(cls, index: torch.Tensor, n: int) -> Segments:
-        """Sort rows by segment: `index`, shape (m,), contains the segment of each row, from 0 to n − 1."""
+        """
+        Sort rows by segment: `index`, shape (m,), contains the segment of each row, from 0 to n − 1.
+
+        Examples
+        --------
+        >>> segments = Segments.of(torch.tensor([2, 0, 2]), 3)
+        >>> segments.starts.tolist(), segments.rows.tolist()
+        ([0, 1, 1, 3], [1, 0, 2])
+        """
         ordered, rows = torch.sort(index, stable=True)
         starts = torch.searchsorted(ordered, torch.arange(n + 1, device=index.device))
         return cls(starts.to(torch.int32), rows.to(torch.int32))
@@ -477,7 +485,16 @@ def _message_backward(
 
 
 def fits(config: ModelConfig) -> bool:
-    """Whether there are kernels for an architecture."""
+    """
+    Whether there are kernels for an architecture.
+
+    Examples
+    --------
+    >>> import matris
+    >>> config = matris.load(device="cpu").config
+    >>> fits(config), fits(replace(config, edge_feat_dim=48))
+    (True, False)
+    """
     widths = (config.node_feat_dim, config.edge_feat_dim, config.three_body_feat_dim)
     return config.norm_type == "layer" and config.graph_conv_mlp == "gatemlp" and set(widths) <= set(WIDTHS)
 
