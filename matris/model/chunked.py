@@ -25,6 +25,30 @@ class Workspace(Protocol):
         """Allocate an uninitialised float32 tensor."""
 
 
+class GraphKernels(Protocol):
+    """Kernels that compute the messages of a whole graph: `matris.model.triton_messages.Tiles`."""
+
+    @property
+    def attention(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Messages of an attention."""
+
+    @property
+    def refinement(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Messages of a refinement."""
+
+    def ends(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the rows of a table of bonds at both ends of each angle."""
+
+    def by_atom(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of directed bonds by the atom at which they start."""
+
+    def atoms_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of atoms by structure."""
+
+    def bonds_by_system(self, x: torch.Tensor) -> torch.Tensor:
+        """Add values of bonds by structure."""
+
+
 @dataclass(frozen=True)
 class Chunks:
     """
@@ -41,12 +65,15 @@ class Chunks:
         Whether to use the C functions of `matris.model.kernels`.
     workspace
         Memory in which the C functions keep values; by default newly allocated memory.
+    tiles
+        Kernels that compute all messages of a graph on a GPU, in place of chunks.
     """
 
     rows: int
     kept: float = 1.0
     kernels: bool = False
     workspace: Workspace | None = None
+    tiles: GraphKernels | None = None
 
     def kept_rows(self, m: int) -> int:
         """Count the rows, out of m, whose values are kept: those of the first chunks."""

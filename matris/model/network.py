@@ -120,17 +120,20 @@ class Attention(nn.Module):
         """
         at_target = IndexedTable(self.edge_mlp.project(1, node), target)
         at_source = IndexedTable(self.edge_mlp.project(2, node), source)
-        if chunks is not None and chunks.kernels:
-            new_edge, *sums = kernels.attention(
-                self.edge_mlp, self.logits, self.edge_residual, edge, at_target, at_source, chunks, envelope
-            )
+        weights = self.edge_mlp, self.logits, self.edge_residual
+        if chunks is not None and chunks.tiles:
+            new_edge, by_target, by_source = chunks.tiles.attention(*weights, edge, at_target, at_source, envelope)
         else:
-            new_edge, *sums = self.messages(edge, at_target, at_source, envelope, chunks)
-        target_sum, target_norm, source_sum, source_norm = sums
-        tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
+            if chunks is not None and chunks.kernels:
+                new_edge, *sums = kernels.attention(*weights, edge, at_target, at_source, chunks, envelope)
+            else:
+                new_edge, *sums = self.messages(edge, at_target, at_source, envelope, chunks)
+            target_sum, target_norm, source_sum, source_norm = sums
+            tiny = torch.finfo(node.dtype).tiny  # for nodes without edges
+            by_target, by_source = target_sum / target_norm.clamp(min=tiny), source_sum / source_norm.clamp(min=tiny)
         update = self.node_mlp.project(0, node)
-        update = update + self.node_mlp.project(1, target_sum / target_norm.clamp(min=tiny))
-        update = update + self.node_mlp.project(2, source_sum / source_norm.clamp(min=tiny))
+        update = update + self.node_mlp.project(1, by_target)
+        update = update + self.node_mlp.project(2, by_source)
         new_node = self.node_mlp.finish(update) + self.node_residual * node
         return new_node, new_edge
 
@@ -246,8 +249,10 @@ class Refinement(nn.Module):
         else:  # line graph: nodes are bonds; the target's envelope factors out of its sum
             entry = source
             tables.append(IndexedTable(mlp.project(1, center.table), center.index))
-        if chunks is not None and chunks.kernels:
-            update = kernels.EdgeUpdate(self.edge_ffn, self.edge_residual, self.smooth_edges) if update_edges else None
+        update = kernels.EdgeUpdate(self.edge_ffn, self.edge_residual, self.smooth_edges) if update_edges else None
+        if chunks is not None and chunks.tiles:
+            results = chunks.tiles.refinement(mlp, update, edge, envelope, tables)
+        elif chunks is not None and chunks.kernels:
             results = kernels.refinement(mlp, update, edge, envelope, entry, tables, chunks)
         else:
             results = self.messages(edge, envelope, entry, tables, chunks, update_edges=update_edges)
@@ -378,11 +383,14 @@ class MatRIS(nn.Module):
         if condition is not None:
             bond = bond + condition
         to, of = graph.angle_target[None], graph.angle_source[None]
-        ends = [IndexedTable(unit, to), IndexedTable(unit, of)]
-        (angle,) = map_rows(self.embed_angles, [graph.angle_sign], ends, [], chunks)
+        if chunks is not None and chunks.tiles:
+            (angle,) = self.embed_angles(graph.angle_sign, *chunks.tiles.ends(unit))
+        else:
+            ends = [IndexedTable(unit, to), IndexedTable(unit, of)]
+            (angle,) = map_rows(self.embed_angles, [graph.angle_sign], ends, [], chunks)
         target = torch.stack([graph.centers, graph.neighbors])
         source = target.flip(0)
-        bond_envelope, angle_envelope = self.envelopes(lengths, graph)
+        bond_envelope, angle_envelope = self.envelopes(lengths, graph, chunks)
         for index, block in enumerate(cast("Iterable[Block]", self.blocks)):
             update_edges = index + 1 < len(self.blocks)
             bond, angle = block.line_attention(bond, angle, to, of, angle_envelope, chunks)
@@ -400,7 +408,9 @@ class MatRIS(nn.Module):
             return energies, self.magmom_head(normed).flatten().abs(), atom
         return energies, None, atom
 
-    def envelopes(self, lengths: torch.Tensor, graph: Graph) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def envelopes(
+        self, lengths: torch.Tensor, graph: Graph, chunks: Chunks | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """
         Compute envelopes for the weights of the attention.
 
@@ -410,6 +420,8 @@ class MatRIS(nn.Module):
             Of the bonds (Å), shape (B,).
         graph
             The batch.
+        chunks
+            How bonds and angles are split.
 
         Returns
         -------
@@ -421,6 +433,9 @@ class MatRIS(nn.Module):
             return None, None
         reduced = torch.stack([lengths / config.pairwise_cutoff, lengths / config.three_body_cutoff])
         of_bond, of_end = positive_envelope(reduced, config.envelope_exponent)
+        if chunks is not None and chunks.tiles:
+            at_target, at_source = chunks.tiles.ends(of_end[:, None])
+            return of_bond, (at_target * at_source).flatten()
         return of_bond, of_end.index_select(0, graph.angle_target) * of_end.index_select(0, graph.angle_source)
 
     def embed_angles(self, sign: torch.Tensor, to: torch.Tensor, of: torch.Tensor) -> tuple[torch.Tensor]:
@@ -533,12 +548,18 @@ def evaluate(
         atomic, gradient = atomic.detach(), gradient.detach()
         moments = None if moments is None else moments.detach()
         vectors, features = vectors.detach(), features.detach()
-    energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
-    energies = energies + reference_energy(network.reference_energies, graph)
-    n = graph.numbers.shape[0]
-    forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
+    n, tiles = graph.numbers.shape[0], None if chunks is None else chunks.tiles
     per_bond = (vectors[:, :, None] * gradient[:, None, :]).flatten(1)
-    virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems).view(-1, 3, 3)
+    if tiles:
+        energies = tiles.atoms_by_system(atomic.double()[:, None]).flatten()
+        forces = tiles.by_atom(torch.cat([-gradient, gradient]))
+        virial = tiles.bonds_by_system(per_bond)
+    else:
+        energies = atomic.new_zeros(graph.n_systems, dtype=torch.float64).index_add(0, graph.system, atomic.double())
+        forces = segment_sum(gradient, graph.neighbors, n) - segment_sum(gradient, graph.centers, n)
+        virial = segment_sum(per_bond, graph.system[graph.centers], graph.n_systems)
+    energies = energies + reference_energy(network.reference_energies, graph)
+    virial = virial.view(-1, 3, 3)
     stresses = (virial + virial.transpose(1, 2)) / (2 * graph.volumes[:, None, None])
     atom_energies = atomic + network.reference_energies[graph.numbers - 1].to(atomic.dtype)
     return Evaluation(energies, forces, stresses, moments, features, atom_energies)

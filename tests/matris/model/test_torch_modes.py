@@ -41,6 +41,7 @@ MODES = {
     "meta": lambda: default_device("meta"),
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }
 
 
