@@ -36,6 +36,9 @@ _FIELDS = (
     "phonon.state",
 )
 _WRITE_SIZE = 1000  # documents in one write
+
+type _Row = tuple[str, str, float]  # document id, candidate id, energy per atom (eV)
+
 _CONVERGENCE = 1e-3  # eV/atom: difference of two relaxations of one crystal that says nothing
 
 
@@ -104,15 +107,9 @@ def equal_results(
     >>> equal_results(documents, lambda document_id: iron)
     {'a': 'b'}
     """
-    by_formula: dict[str, list[tuple[str, str, float]]] = {}
-    for document in documents:
-        if document["source"] in REFERENCE_SOURCES or document["state"] != "converged":
-            continue
-        if document.get("energy_per_atom") is not None:
-            row = (document["document_id"], document["candidate_id"], document["energy_per_atom"])
-            by_formula.setdefault(document["formula_pretty"], []).append(row)
+    candidates, _ = _by_formula(documents)
     representatives: dict[str, str] = {}
-    for rows in by_formula.values():
+    for rows in candidates.values():
         for group in _energy_groups(rows):
             items = [
                 (candidate_id, structure, energy)
@@ -161,20 +158,10 @@ def replaced_references(
     >>> replaced_references(documents, lambda document_id: iron)
     {'2': 'a'}
     """
-    candidates: dict[str, list[tuple[str, str, float]]] = {}
-    references: dict[str, list[tuple[str, float]]] = {}
-    for document in documents:
-        energy = document.get("energy_per_atom")
-        if document["state"] != "converged" or energy is None:
-            continue
-        if document["source"] in REFERENCE_SOURCES:
-            references.setdefault(document["formula_pretty"], []).append((document["document_id"], energy))
-        else:
-            row = (document["document_id"], document["candidate_id"], energy)
-            candidates.setdefault(document["formula_pretty"], []).append(row)
+    candidates, references = _by_formula(documents)
     replaced: dict[str, str] = {}
     for formula, rows in references.items():
-        for identity, energy in rows:
+        for identity, _, energy in rows:
             near = [row for row in candidates.get(formula, ()) if abs(row[2] - energy) <= _CONVERGENCE]
             if not near or (reference := structure_of(identity)) is None:
                 continue
@@ -189,8 +176,26 @@ def replaced_references(
     return replaced
 
 
+def _by_formula(
+    documents: Iterable[Mapping[str, Any]],
+) -> tuple[dict[str, list[_Row]], dict[str, list[_Row]]]:
+    """Group the converged documents with an energy by formula: the candidates, and the references."""
+    candidates: dict[str, list[_Row]] = {}
+    references: dict[str, list[_Row]] = {}
+    for document in documents:
+        if document["state"] == "converged" and document.get("energy_per_atom") is not None:
+            group = references if document["source"] in REFERENCE_SOURCES else candidates
+            row = (document["document_id"], document["candidate_id"], document["energy_per_atom"])
+            group.setdefault(document["formula_pretty"], []).append(row)
+    return candidates, references
+
+
 def _replace_references(campaign: Campaign) -> None:
-    """Mark the references that candidates replace, and have hulls computed again where a mark changes."""
+    """
+    Mark the references that candidates replace, and have hulls computed again where a mark changes.
+
+    A document that another campaign computed as a candidate keeps no mark: there it is ranked.
+    """
     replaced = replaced_references(campaign.documents(_FIELDS), campaign.store.structure)
     changes = {
         document["document_id"]: {"duplicate_of": candidate, "hull_reference": None}
@@ -198,13 +203,16 @@ def _replace_references(campaign: Campaign) -> None:
         if document["source"] in REFERENCE_SOURCES
         and document.get("duplicate_of") != (candidate := replaced.get(document["document_id"]))
     }
+    stored = campaign.store.documents(list(changes), ["document_id", "source"]) if changes else ()
+    references = {document["document_id"] for document in stored if document["source"] in REFERENCE_SOURCES}
+    changes = {identity: fields for identity, fields in changes.items() if identity in references}
     for batch in batched(changes, _WRITE_SIZE):
         campaign.store.set_fields({identity: changes[identity] for identity in batch})
 
 
-def _energy_groups(rows: Sequence[tuple[str, str, float]]) -> Iterator[list[tuple[str, str, float]]]:
+def _energy_groups(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     """Yield groups of two or more rows without a gap in energy; rows are document id, candidate id and energy."""
-    group: list[tuple[str, str, float]] = []
+    group: list[_Row] = []
     for row in sorted(rows, key=lambda row: (row[2], row[1])):
         if group and row[2] - group[-1][2] > ENERGY_TOLERANCE:
             if len(group) > 1:
