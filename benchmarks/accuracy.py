@@ -33,7 +33,7 @@ from ase.collections import dcdft
 from ase.io import read
 from peers import machine
 from potentials import PEERS, Contestant, ours, rates
-from pymatgen.core import Structure
+from reference_data import Case, read_json, shuffled
 from scipy.stats import rankdata, spearmanr
 
 import matris
@@ -45,7 +45,8 @@ from recipes.embedded.labels import held_out
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-type Case = tuple[str, Any]
+    from pymatgen.core import Structure
+
 type Found = dict[str, Any]
 
 BAD_FORCE = 0.3  # eV/Å: the warning should flag frames with a larger mean error of a force component
@@ -53,23 +54,9 @@ MAX_SITES = 8  # in the cell of a binary compound
 _UNCOMMON = {"He", "Ne", "Ar", "Kr", "Xe", "Rn", "Po", "Tc"}
 
 
-def read_json(path: Path) -> list[dict[str, Any]]:
-    """Read a gzip-compressed JSON list of rows with structures."""
-    rows: list[dict[str, Any]] = json.loads(gzip.decompress(path.read_bytes()))
-    for row in rows:
-        structure = row["structure"]
-        row["structure"] = Structure.from_dict(json.loads(structure) if isinstance(structure, str) else structure)
-    return rows
-
-
 def symbols_of(thing: Structure | Atoms) -> set[str]:
     """Return the symbols of the elements in a cell."""
     return set(thing.symbols) if isinstance(thing, Atoms) else thing.composition.chemical_system_set
-
-
-def shuffled(cases: list[Case]) -> list[Case]:
-    """Shuffle cases with a fixed seed, so that the first n cases are a random sample."""
-    return [cases[i] for i in np.random.default_rng(0).permutation(len(cases))]
 
 
 def elements_of_dcdft(_: Path) -> list[Case]:

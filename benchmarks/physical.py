@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +9,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 from pymatgen.analysis.phase_diagram import PhaseDiagram
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+from reference_data import Case, read_json, shuffled
 
 import matris
 from matris.flows.sources.known_phases import known_phases
@@ -22,6 +21,7 @@ from matris.properties.phonons import JOULE_PER_MOLE, PhononSettings, phonons
 from matris.stores.documents.corrections import corrected_entry
 from matris.stores.hull.references import load_references
 from matris.structures import to_structure
+from recipes.embedded.materials import simple_crystals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from potentials import Contestant
 
-type Case = tuple[str, Any]
 type Found = dict[str, Any]
 
 GROUND_STATES = {
@@ -50,17 +49,11 @@ STEP = 2e-4  # relative change of lengths
 SMALL, LARGE = 0.003, 0.06  # Å, displacements along an optical mode
 
 
-def by_formula(text: str) -> Structure:
-    """Read a structure from JSON text or a dictionary."""
-    return Structure.from_dict(json.loads(text) if isinstance(text, str) else text)
-
-
 def heat_capacities(data: Path) -> list[Case]:
     """Return binary crystals with their harmonic heat capacities at 300 K (J/mol/K of cells)."""
-    rows = json.loads(gzip.decompress((data / "alexandria_phonon_cv.json.gz").read_bytes()))
-    order = np.random.default_rng(0).permutation(len(rows))
-    cases = [(rows[i]["mp_id"], (by_formula(rows[i]["structure"]), float(rows[i]["heat_capacity"]))) for i in order]
-    return [(name, case) for name, case in cases if len(case[0]) <= MAX_SITES]
+    rows = read_json(data / "alexandria_phonon_cv.json.gz")
+    cases = shuffled([(row["mp_id"], (row["structure"], float(row["heat_capacity"]))) for row in rows])
+    return [case for case in cases if len(case[1][0]) <= MAX_SITES]
 
 
 def heat_capacity(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
@@ -91,24 +84,13 @@ def ground_states(_: Path) -> list[Case]:
         source = elemental_references(elements) if len(elements) == 1 else generate_candidates(elements)
         crystals = [c.structure for c in source if c.structure and c.structure.composition.reduced_formula == formula]
         if len(elements) == 1:
-            crystals += _simple_metals(elements[0], crystals[0].volume / len(crystals[0]))
+            crystals += simple_crystals(elements[0], crystals[0].volume / len(crystals[0])).values()
         cases.append((formula, (crystals[0], crystals)))
     return cases
 
 
-def _simple_metals(symbol: str, volume: float) -> list[Structure]:
-    """Return fcc, bcc, hcp and diamond crystals of an element; `volume` is in Å³ per atom."""
-    cells = [
-        bulk(symbol, "fcc", a=(4 * volume) ** (1 / 3)),
-        bulk(symbol, "bcc", a=(2 * volume) ** (1 / 3)),
-        bulk(symbol, "hcp", a=(volume * 2**0.5) ** (1 / 3), covera=(8 / 3) ** 0.5),
-        bulk(symbol, "diamond", a=(12 * volume) ** (1 / 3)),
-    ]
-    return [to_structure(cell) for cell in cells]
-
-
 def ground_state(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Relax the crystals of a compound; yield whether the one of lowest energy has the observed space group."""
+    """Relax the crystals of a compound; yield whether the crystal of lowest energy has the observed space group."""
     for formula, (_, crystals) in chosen:
         relaxed = [
             r for r in matris.relax(crystals, contestant.model, fmax=0.02, max_steps=500) if r.state == "converged"

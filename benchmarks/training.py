@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from peers import machine
 
+from matris.model import checkpoints
 from matris.model.network import MatRIS
 from matris.training import batches
 from matris.training.data.frame import collate
@@ -26,7 +27,6 @@ from matris.training.data.reading import read_frames
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
 from matris.training.recipe import SIZES, network_config
-from recipes.embedded.embedded import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    config = CONFIG if options.model == "embedded" else network_config({"size": options.model})
+    if options.model == "embedded":
+        config = checkpoints.read_file(checkpoints.locate(checkpoints.LARGE))[0].config
+    else:
+        config = network_config({"size": options.model})
     network = MatRIS(config, magmoms=False).to(options.device)
     frames = [f for f in read_frames([options.data / "mptrj_random.extxyz.gz"]) if 8 <= len(f.forces) <= 40]
     frames = frames[: options.frames]

@@ -28,7 +28,7 @@ from matris.errors import MatrisError
 from matris.files.whole_file import whole_file
 from matris.model.potential import load
 from matris.structures import problem_with
-from recipes.embedded.labels import Labels, formulas_of_wbm, part_of, write_shard
+from recipes.embedded.labels import Labels, formulas_of_wbm, part_of, shards_in, write_shard
 from recipes.embedded.materials import Material, distance_ratio, read_structures
 from recipes.embedded.pieces import claim
 from recipes.embedded.shaking import NEAR, SHAKINGS, pair, shake
@@ -300,7 +300,7 @@ def pieces_near(
     teacher: Labeller, output: Path, folders: Sequence[Path], reserved: Collection[str], seed: int
 ) -> Iterator[tuple[Path, Callable[[], Outcome]]]:
     """Yield one shard near equilibrium for each shard in some folders, and what makes it."""
-    shards = sorted(path for folder in folders for path in folder.glob("*.npz"))
+    shards = shards_in(folders)
     if twice := [stem for stem, count in Counter(path.stem for path in shards).items() if count > 1]:
         raise MatrisError(f"several shards have the names {', '.join(twice)}: relax their folders into other folders")
     for path in shards:

@@ -129,6 +129,11 @@ def _problem(n: int, label: dict[str, Any]) -> str | None:
     return f"the energies of the atoms miss the energy by {rest:.1e} eV/atom" if rest > _SUM else None
 
 
+def shards_in(folders: Iterable[Path]) -> list[Path]:
+    """List the shards of some folders."""
+    return sorted(path for folder in folders for path in folder.glob("*.npz"))
+
+
 class Labels(Sequence[Frame]):
     """
     Frames of shards, made on access.

@@ -141,6 +141,18 @@ def generate(seed: int, count: int, reserved: Collection[str] = ()) -> Iterator[
     return collect(draw, seed, count, prefix="m", reserved=reserved)
 
 
+def simple_crystals(symbol: str, volume: float) -> dict[str, Structure]:
+    """Return the crystals of an element that others have; `volume` is that of its own crystal (Å³ per atom)."""
+    cells = {
+        "fcc": bulk(symbol, "fcc", a=(4 * volume) ** (1 / 3)),
+        "bcc": bulk(symbol, "bcc", a=(2 * volume) ** (1 / 3)),
+        "sc": bulk(symbol, "sc", a=volume ** (1 / 3)),
+        "hcp": bulk(symbol, "hcp", a=(volume * 2**0.5) ** (1 / 3), covera=(8 / 3) ** 0.5),
+        "diamond": bulk(symbol, "diamond", a=(8 * _OPEN * volume) ** (1 / 3)),
+    }
+    return {name: to_structure(atoms) for name, atoms in cells.items()}
+
+
 def elements(volume_of: Callable[[str], float]) -> Iterator[Material]:
     """
     Make crystals of each element: its own one, and those that other elements have.
@@ -155,17 +167,9 @@ def elements(volume_of: Callable[[str], float]) -> Iterator[Material]:
     Material
     """
     for symbol in ELEMENTS:
-        volume = volume_of(symbol)
-        simple = {
-            "fcc": bulk(symbol, "fcc", a=(4 * volume) ** (1 / 3)),
-            "bcc": bulk(symbol, "bcc", a=(2 * volume) ** (1 / 3)),
-            "sc": bulk(symbol, "sc", a=volume ** (1 / 3)),
-            "hcp": bulk(symbol, "hcp", a=(volume * 2**0.5) ** (1 / 3), covera=(8 / 3) ** 0.5),
-            "diamond": bulk(symbol, "diamond", a=(8 * _OPEN * volume) ** (1 / 3)),
-        }
-        crystals = [(name, to_structure(atoms)) for name, atoms in simple.items()]
         own = [candidate.structure for candidate in elemental_references([symbol]) if candidate.structure]
-        for number, (source, structure) in enumerate([*(("own", s) for s in own), *crystals]):
+        simple = simple_crystals(symbol, volume_of(symbol))
+        for number, (source, structure) in enumerate([*(("own", s) for s in own), *simple.items()]):
             yield Material(f"s{symbol}-{number}", source, structure)
 
 

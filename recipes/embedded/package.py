@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matris.model import checkpoints
-from matris.model.card_text import measured_errors
 from matris.model.checkpoints import Card
 from matris.model.network import MatRIS
 from matris.model.potential import Potential
 from matris.training.fit_domain import label_ranges
 from matris.training.recipe import domain_of
-from matris.training.trainer import STATE, Joined, validate
+from matris.training.trainer import STATE, validate
+from recipes.embedded.errors import error_table
 from recipes.embedded.evaluate import evaluate
-from recipes.embedded.labels import Chosen, Labels, divide, formulas_of_wbm
+from recipes.embedded.labels import Labels, divide, formulas_of_wbm, shards_in
 from recipes.embedded.start import CONFIG
 from recipes.embedded.train import MAX_FORCE, SEED
 
@@ -62,7 +62,7 @@ def package(shards: Sequence[Path], state_folder: Path, data: Path, target: Path
     chosen, aside = divide(labels, formulas_of_wbm(data), MAX_FORCE)
     random = np.random.default_rng(SEED)
     training, validation = (
-        Chosen(labels, [part[i] for i in random.permutation(len(part))[:IN_DOMAIN]]) for part in (chosen, aside)
+        [labels[part[i]] for i in random.permutation(len(part))[:IN_DOMAIN]] for part in (chosen, aside)
     )
     state = checkpoints.load_plain(state_folder / STATE)
     network = MatRIS(CONFIG, magmoms=False)
@@ -92,28 +92,12 @@ def package(shards: Sequence[Path], state_folder: Path, data: Path, target: Path
         "trained_on": label_ranges(training),
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
     }
-    domain = domain_of(network, card, Joined(training, _Aside(validation)))
+    domain = domain_of(network, card, [*training, *(replace(frame, validation=True) for frame in validation)])
     errors = evaluate(Potential(network, card), data)
-    errors["labels set aside"] = {"frames": min(ASIDE, len(validation)), **validate(network, list(validation)[:ASIDE])}
+    errors["labels set aside"] = {"frames": min(ASIDE, len(validation)), **validate(network, validation[:ASIDE])}
     card = replace(card, details={**details, "domain": domain, "errors": errors})
     checkpoints.save(target, network, card)
     return card
-
-
-class _Aside(Chosen):
-    """Frames that are marked as set aside for validation."""
-
-    def __init__(self, frames: Chosen) -> None:
-        super().__init__(frames.frames, frames.indices)
-
-    def __getitem__(self, index: int):  # noqa: ANN204 - as the parent
-        return replace(super().__getitem__(index), validation=True)
-
-
-def error_table(card: Card) -> str:
-    """Write the card's errors as a Markdown table, for docs/embedded-checkpoint.md."""
-    rows = [f"| {' | '.join(row)} |" for row in measured_errors(card)]
-    return "\n".join(["| set | what | value |", "|---|---|---|", *rows])
 
 
 def main() -> None:
@@ -125,8 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the training state")
     parser.add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
-    shards = sorted(path for folder in arguments.labels for path in folder.glob("*.npz"))
-    card = package(shards, arguments.output, arguments.data, arguments.target)
+    card = package(shards_in(arguments.labels), arguments.output, arguments.data, arguments.target)
     sys.stdout.write(error_table(card) + "\n")
 
 

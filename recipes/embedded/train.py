@@ -18,7 +18,7 @@ from matris.training.loss import LossWeights
 from matris.training.processes import together
 from matris.training.trainer import STATE, Joined, TrainSettings, train
 from recipes.embedded.dimers import dimers
-from recipes.embedded.labels import Chosen, Labels, divide, formulas_of_wbm, held_out, part_of
+from recipes.embedded.labels import Chosen, Labels, divide, formulas_of_wbm, held_out, part_of, shards_in
 from recipes.embedded.materials import ELEMENTS
 from recipes.embedded.start import CONFIG, sample_of_elements, start
 from recipes.embedded.variants import DFT_SETS
@@ -133,7 +133,7 @@ def main() -> None:
         compiled_step=arguments.compile,
         validate_every=500,
     )
-    shards = sorted(path for folder in arguments.labels for path in folder.glob("*.npz"))
+    shards = shards_in(arguments.labels)
     train_embedded(shards, arguments.data, arguments.output, arguments.initial, settings, arguments.calm)
 
 

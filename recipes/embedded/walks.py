@@ -44,7 +44,7 @@ class Path(Protocol):
 
 
 def follow(teacher: Labeller, paths: Sequence[Path]) -> None:
-    """Label the geometries of all paths together until each is done."""
+    """Label the current geometries of all walks in one batch, step by step, until every walk has ended."""
     while going := [path for path in paths if not path.done]:
         for path, label in zip(going, teacher([path.atoms for path in going]), strict=True):
             path.take(label)

@@ -12,7 +12,8 @@ from pymatgen.core import Lattice, Structure
 import matris
 from matris.errors import StructureError
 from matris.model import checkpoints
-from recipes.embedded.embedded import CONFIG, TARGET, error_table
+from matris.model.config import ModelConfig
+from recipes.embedded.errors import error_table
 from recipes.embedded.evaluate import dynamics, elements_of_dcdft, lattice_errors
 
 
@@ -40,9 +41,22 @@ def test_card_of_the_large_one(large):
     assert card.key == checkpoints.LARGE
     assert card.predicts == "efsm"
     assert len(card.elements) >= 60
-    assert checkpoints.locate(checkpoints.LARGE) == TARGET
-    assert TARGET.stat().st_size < 8e6
-    assert large.config == CONFIG
+    path = checkpoints.locate(checkpoints.LARGE)
+    assert path == Path(matris.__file__).parent / "data" / "matris_embedded_large.safetensors"
+    assert path.stat().st_size < 8e6
+    assert large.config == ModelConfig(
+        num_layers=2,
+        node_feat_dim=128,
+        edge_feat_dim=64,
+        three_body_feat_dim=32,
+        mlp_hidden_dims=(128, 128),
+        three_body_expansion="fourier",
+        norm_type="layer",
+        pairwise_cutoff=5.5,
+        three_body_cutoff=3.3,
+        use_smoothed_for_delta_edge=True,
+        reference_energy="ridge",
+    )
 
 
 def test_the_page_shows_the_cards(potential, large):
