@@ -50,7 +50,7 @@ def crystals(elements: Sequence[str], count: int = 30) -> list[Structure]:
 
 
 def main() -> None:
-    """Print a table for each bound on the forces."""
+    """Print one table for each force criterion."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--fmax", type=float, nargs="+", default=[0.05, 0.005])

@@ -33,7 +33,7 @@ out-of-memory killer on behalf of another program.
 
 
 DIED_ALONE = "the process that computed it alone died"
-"""Start of the reason of candidates that killed too many processes."""
+"""First words of the error of candidates that killed too many processes."""
 
 
 def mark_poison(candidates: Iterable[Candidate], deaths: Mapping[str, int], limit: int, cause: str) -> list[Candidate]:

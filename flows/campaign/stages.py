@@ -18,7 +18,7 @@ CHUNK_SIZES = {"elastic": 50, "phonon": 20}
 """Number of survivors in a property job; one of them takes many times as long as a relaxation."""
 
 CHUNK_FAILED = "the job of its chunk failed"
-"""Start of the reason of candidates whose chunk was given up."""
+"""First words of the error of candidates whose chunk failed too often and was given up."""
 
 _MAKERS = {"elastic": "BatchElasticMaker", "phonon": "BatchPhononMaker"}  # loaded on first use
 

@@ -63,7 +63,7 @@ def is_passing(error: str) -> bool:
 
 def settled(documents: Iterable[Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """
-    Decide what becomes of the candidates that were dropped as the same crystal as another one.
+    Decide what to do with candidates that were dropped as duplicates of another candidate.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def curve_doubts(
     pressures: Sequence[float] | None = None,
 ) -> list[str]:
     """
-    Reasons why a curve of energies is not that of one smooth crystal, or a fit does not describe it.
+    Reasons to distrust an equation of state: the energies do not lie on one smooth curve, or a fit misses them.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ def curve_doubts(
     Returns
     -------
     list of str
-        Empty if residuals, convexity, minimum, pressure derivative, agreement of the equations and work are as they
-        should be.
+        One sentence for each check that fails: residuals, convexity, minimum, pressure derivative, agreement of the
+        equations, work of the pressure. Empty if none does.
 
     Examples
     --------

@@ -23,7 +23,7 @@ def exponential(matrices: Tensor) -> Tensor:
 
 def log_gradient(logs: Tensor, virials: Tensor) -> Tensor:
     """
-    Compute the forces on the logarithms L of deformations.
+    Compute the generalised forces −∂E/∂L, where exp(L) deforms the cell.
 
     The force of ASE's filter is the adjoint of the Fréchet derivative of exp at L, applied to W exp(-Lᵀ), where W is
     the virial. The adjoint at L is the derivative at B = Lᵀ, which along E is ∫ exp((1 - s)B) E exp(sB) ds with s from

@@ -102,7 +102,7 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
 
 
 def csv_line(cells: Iterable[Any]) -> str:
-    """Write a row of a CSV table. Cells with a line feed or a carriage return are quoted, whatever Python's version."""
+    """Write a row of a CSV table; cells with a line feed or a carriage return are quoted in all versions of Python."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)  # characters of the terminator are quoted in cells
     return buffer.getvalue().removesuffix("\r\n") + "\n"

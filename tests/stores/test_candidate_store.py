@@ -228,7 +228,7 @@ def test_properties_join_their_candidates_in_either_order(job_store):
 
 
 def test_bulk_moduli_that_disagree_are_not_reliable(job_store):
-    """Of energies that jump and of stresses: both summaries can be excluded, whichever came first."""
+    """If the moduli of the equation of state and of the stresses disagree, neither is reliable, in either order."""
     common = {"candidate_id": "licl", "checkpoint": {"key": "demo", "sha256": SHA, "energy_scale": "matpes-pbe"}}
     common |= {"settings": {}, "state": "converged", "versions": {}, "device": "cpu", "dtype": "float32"}
     common |= {"is_reliable": True, "created": "2026-11-23T10:00:00+00:00"}

@@ -67,7 +67,7 @@ def compiled(name: str, gpu: str, precision: str, hidden: int, width: int, flags
 
 
 def in_cuda(assembly: dict[str, Any]) -> tuple[int, int]:
-    """Registers of a thread, and its bytes on the stack, where they go when there are too few."""
+    """Registers per thread, and bytes per thread that the compiler spills to the stack."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(assembly["cubin"])
         file.flush()
