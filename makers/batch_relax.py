@@ -20,7 +20,7 @@ from matris.relaxation.relax import RelaxSettings, journal_file, relax
 from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from pymatgen.core import Structure
 
@@ -140,7 +140,7 @@ class BatchRelaxMaker(BatchMaker):
             results[index] = small, large
             _report(small)
             if small.state == "failed" and not self.keep_going:
-                self._stop_if_alike([results.get(number) for number in range(len(chunk))], computed, potential)
+                self._stop_if_alike(map(results.get, range(len(chunk))), computed, potential)
         return ChunkDocument(
             records=[results[index][0] for index in range(len(chunk))],
             structures=[results[index][1] for index in range(len(chunk))],
@@ -151,7 +151,7 @@ class BatchRelaxMaker(BatchMaker):
 
     def _stop_if_alike(
         self,
-        results: Sequence[tuple[ChunkRecord, ChunkArrays] | None],
+        results: Iterable[tuple[ChunkRecord, ChunkArrays] | None],
         computed: Generator[object],
         potential: Potential,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -15,7 +16,7 @@ from matris.flows.campaign.competing import competing_prototypes, hull_remarks, 
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.mp_references import largest_systems
-from matris.flows.campaign.survivors import replaced_references
+from matris.flows.campaign.survivors import _replace_references, replaced_references
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores import CandidateStore
 from matris.stores.documents.candidate import COMPETING_PROTOTYPE_SOURCE, REFERENCE_SOURCES, Candidate
@@ -227,3 +228,23 @@ def test_a_candidate_takes_the_place_of_its_twin_among_the_references(tmp_path: 
     places = {d["document_id"]: d["energy_above_hull"] for d in store.docs.query({})}
     assert places["mine"] == 0
     assert places["twin"] is None
+
+
+def test_a_mark_stays_off_what_another_campaign_ranks() -> None:
+    """The store holds one document of a crystal that is a reference here and a candidate there."""
+    row = {"state": "converged", "formula_pretty": "MgO", "energy_per_atom": -4.0}
+    here = [
+        {"document_id": "mine", "candidate_id": "a", "source": "a.cif", **row},
+        {"document_id": "twin", "candidate_id": "b", "source": COMPETING_PROTOTYPE_SOURCE, **row},
+        {"document_id": "theirs", "candidate_id": "c", "source": COMPETING_PROTOTYPE_SOURCE, **row},
+    ]
+    stored = {"twin": COMPETING_PROTOTYPE_SOURCE, "theirs": "c.cif"}
+    changes: dict[str, Any] = {}
+    store = SimpleNamespace(
+        structure=lambda _: MGO.structure,
+        documents=lambda names, _: [{"document_id": name, "source": stored[name]} for name in names],
+        set_fields=changes.update,
+    )
+    campaign: Any = SimpleNamespace(documents=lambda _: iter(here), store=store)
+    _replace_references(campaign)
+    assert changes == {"twin": {"duplicate_of": "a", "hull_reference": None}}
