@@ -420,8 +420,8 @@ def load(
     dtype
         ``float32`` (default) or ``float64``.
     precision
-        How a GPU multiplies matrices, see `Potential`: ``"ieee"``, ``"tf32x3"`` or ``"bf16x3"``, the fastest, whose
-        energies differ by 2e-5 eV/atom.
+        How a GPU multiplies matrices, see `Potential`: ``"ieee"``, ``"tf32x3"`` or ``"bf16x3"``, the fastest and
+        least exact.
 
     Returns
     -------

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 Precision = Literal["ieee", "tf32x3", "bf16x3"]
 """
 How the kernels of `matris.model.triton_messages` multiply matrices: in float32; or on tensor cores, in three products
-of rounded factors. With factors rounded likewise on a CPU, energies differed from float64 by 4e-7, 1e-6 and 2e-5
-eV/atom. One product of factors rounded to TF32 is not offered: 3.5e-3 eV/atom.
+of rounded factors. One product of factors rounded to TF32 is not offered: energies would be off by meV/atom.
 """
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -1,7 +1,7 @@
 """
 The messages of attention and refinement on a GPU, with frozen weights, by the kernels of `matris.model.triton_kernels`.
 
-In torch, the messages of a network of ten blocks are some 4,500 small kernels, and each operation between two matrix
+In torch, the messages of a network of ten blocks are thousands of small kernels, and each operation between two matrix
 products passes over memory. Here a few kernels compute them, keep four values per channel of an angle and block
 instead of 23, and add without atomic operations. Results equal those of `matris.model.network` to rounding.
 
