@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from matris.relaxation.relax import relax
@@ -44,6 +44,8 @@ class PropertyRecord:
         Neighbor shells that cross a cutoff of the potential within the strains or displacements used.
     error
         Reason of a failure; None if there was none.
+    start
+        Record of the material itself, of which all other cells are derived; None in molecular dynamics.
     """
 
     index: int
@@ -53,6 +55,7 @@ class PropertyRecord:
     is_reliable: bool = False
     crossings: tuple[Crossing, ...] = ()
     error: str | None = None
+    start: RelaxRecord | None = None
 
     @classmethod
     def failed(cls, start: RelaxRecord, error: str | None) -> Self:
@@ -164,7 +167,7 @@ def derive[Plan, Record: PropertyRecord](
     records = []
     for start, (planned, problem), cells in zip(starts, plans, results, strict=True):
         record, error = (None, problem) if planned is None else attempt(analyse, start, planned, cells)
-        records.append(record or kind.failed(start, error))
+        records.append(replace(record or kind.failed(start, error), start=start))
     return records
 
 
