@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.options import Store, WithReferences, clear_errors, require_results
 from matris.cli.query import warn_of_incomplete, warn_of_origins
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def export(
             show_default="from the name of the file",
         ),
     ] = None,
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
@@ -176,7 +177,8 @@ def export(
         from matris.stores.query.export import export as write
 
         require_results(store)
-        query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        query = CandidateStore.open(store).query(with_references=with_references)
+        query = query.where(filters[0] if filters else "state = converged")
         warn_of_origins(query.origins())
         n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)

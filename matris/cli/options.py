@@ -97,6 +97,13 @@ Resource = Annotated[
         rich_help_panel="Cluster",
     ),
 ]
+WithReferences = Annotated[
+    bool,
+    typer.Option(
+        "--with-references",
+        help="Include the elements, known phases and prototypes that only compete on hulls.",
+    ),
+]
 Fmax = Annotated[
     float,
     typer.Option(metavar="F", min=1e-9, help="Convergence threshold for the forces on atoms and cell (eV/Å)."),

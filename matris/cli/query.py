@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from matris.cli.console import columns_table, document_table, stderr, stdout, write_json
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.options import Store, WithReferences, clear_errors, require_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,7 @@ def query(
         Path | None, typer.Option(metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of results.")] = False,
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
@@ -79,7 +80,14 @@ def query(
         require_results(store)
         opened = CandidateStore.open(store)
         warn_of_incomplete(opened)
-        results = opened.query(formula=formula, chemsys=chemsys, elements=_split(elements), below=below, state=state)
+        results = opened.query(
+            formula=formula,
+            chemsys=chemsys,
+            elements=_split(elements),
+            below=below,
+            state=state,
+            with_references=with_references,
+        )
         results = (results if text is None else results.where(text)).sort(*_split(sort) or ())
         if best_per is not None:
             results = results.best_of(best_per)
@@ -191,6 +199,8 @@ def _show_results(
         stdout().print(table)
         n = len(documents)
         total = results.count() if page > 1 or n == size else n
-        stderr.print(f"{total} found" if total == n else f"{n} of {total} found, page {page}")
+        hidden = 0 if results.with_references else results.n_references()
+        hint = f"; {hidden} references match too (--with-references)" if hidden else ""
+        stderr.print((f"{total} found" if total == n else f"{n} of {total} found, page {page}") + hint)
     if folder is not None:
         stderr.print(f"{write_cif(shown.structures(), folder, labelled=several)} structures in {escape(str(folder))}")
