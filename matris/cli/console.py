@@ -66,6 +66,8 @@ def document_table(
     origins
         Whether columns for the checkpoint and the digest of the settings are shown.
     """
+    from matris.stores.report.outcomes import origin
+
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     if numbered:
         table.add_column("#", justify="right")
@@ -92,12 +94,6 @@ def document_table(
         style = "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else ""
         table.add_row(*([str(number)] if numbered else []), *(Text(cell, style=style) for cell in row))
     return table
-
-
-def origin(document: Document) -> str:
-    """Return the origin of a candidate: its file, or its prototype."""
-    prototype = document.get("provenance", {}).get("prototype")
-    return f"{prototype} type" if prototype else str(document["source"])
 
 
 def columns_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

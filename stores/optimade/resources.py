@@ -170,9 +170,7 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
     return {"id": document["document_id"], "type": "structures", "attributes": attributes}
 
 
-def resources(
-    candidates: CandidateStore, criteria: dict[str, Any]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def resources(candidates: CandidateStore, criteria: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     Yield candidate documents with their OPTIMADE resources, reading a few hundred at a time.
 
