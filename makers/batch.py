@@ -21,7 +21,7 @@ from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.records import RelaxSettings
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, RelaxTag, describe
-from matris.stores.documents.properties import Start
+from matris.stores.documents.properties import Start, StartArrays
 from matris.structures import masses_of
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class PropertyMaker(BatchMaker):
                 evaluated = start.state != "failed" and not settings.max_steps
                 state, error = "converged" if evaluated else start.state, start.error
         small, large = record_of(candidate, state or "failed", error, potential.card.energy_scale, start)
-        arrays = large.model_dump(exclude={"candidate_id", "structure"})
+        arrays = StartArrays(**large.model_dump(exclude={"candidate_id", "structure"}))
         tag = RelaxTag(**settings.to_dict(), digest=settings.digest())
         return {"start": Start(record=small, settings=tag, arrays=arrays)}
 

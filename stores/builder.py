@@ -150,7 +150,7 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
                 n = _unwind_properties(into, output, job["uuid"], result.get("completed_at"))
                 n_properties += n
                 mark = {"n_documents": n}
-                added = _add_candidates(into, job_store, output, job["uuid"])
+                added = _add_candidates(into, job_store, result["output"], job["uuid"])
                 n_documents += len(added)
                 systems |= {document.chemsys for document in added if document.chemsys}
         except MissingArraysError:
@@ -382,8 +382,9 @@ def _chunk_of(job_store: JobStore, results: Sequence[Mapping[str, Any]]) -> Chun
         for result, start in zip(results, starts, strict=True)
     ]
     common = {name: results[0][name] for name in ("checkpoint", "versions", "device", "dtype", "created")}
-    return ChunkDocument(
-        records=[start["record"] for start in starts], structures=arrays, settings=starts[0]["settings"], **common
+    records = [start["record"] for start in starts]
+    return ChunkDocument.model_validate(
+        common | {"records": records, "structures": arrays, "settings": starts[0]["settings"]}
     )
 
 

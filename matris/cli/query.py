@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris.cli.console import columns_table, document_table, stderr, stdout, write_json
+from matris.cli.console import Column, print_documents, print_fields, print_table, stderr, stdout, write_json
 from matris.cli.options import Store, WithReferences, clear_errors, require_results
 
 if TYPE_CHECKING:
@@ -132,7 +132,10 @@ def models() -> None:
         for card in embedded:
             if errors := measured_errors(card):
                 out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
-                out.print(columns_table(["set", "what", "value"], errors))
+                columns = [list(column) for column in zip(*errors, strict=True)]
+                print_table(
+                    [Column(name, cells) for name, cells in zip(["set", "what", "value"], columns, strict=True)]
+                )
             for number, sentence in enumerate(limits(card)):
                 heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
                 out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
@@ -191,12 +194,10 @@ def _show_results(
     else:
         documents = list(shown)
         names = expanded(columns) if columns else []
-        table = (
-            columns_table(names, [row(d, names) for d in documents])
-            if columns
-            else document_table(documents, origins=several)
-        )
-        stdout().print(table)
+        if columns:
+            print_fields(names, [row(d, names) for d in documents])
+        else:
+            print_documents(documents, origins=several)
         n = len(documents)
         total = results.count() if page > 1 or n == size else n
         hidden = 0 if results.with_references else results.n_references()

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary
-from matris.cli.console import eV, stderr, stdout
+from matris.cli.console import Column, numbers, print_table, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
     ChunkSize,
@@ -98,21 +96,17 @@ def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapp
     """Print a table of the results, one structure per line; `files` are the CIF files by document id."""
     from matris.stores.report.outcomes import reason
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("formula", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("steps", "raw energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file or reason", overflow="fold")
-    for d in documents:
-        table.add_row(
-            d.get("formula_pretty") or "–",
-            d["state"],
-            str(d.get("n_steps") if d.get("n_steps") is not None else "–"),
-            eV(d.get("uncorrected_energy_per_atom"), 4),
-            eV(d.get("fmax"), 4),
-            eV(d.get("volume"), 2),
-            escape(str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}")),
-        )
-    stdout().print(table)
+    steps = [d.get("n_steps") for d in documents]
+    remarks = [str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}") for d in documents]
+    print_table(
+        [
+            Column("formula", [d.get("formula_pretty") or "–" for d in documents]),
+            Column("state", [d["state"] for d in documents]),
+            numbers("steps", steps),
+            numbers("raw energy\neV/atom", [d.get("uncorrected_energy_per_atom") for d in documents], 4),
+            numbers("fmax\neV/Å", [d.get("fmax") for d in documents], 4),
+            numbers("volume\nÅ³", [d.get("volume") for d in documents], 2),
+            Column("file or reason", remarks, shrinks="fold"),
+        ]
+    )
     stdout().print(summary(campaign, documents, hull=False), soft_wrap=True)

@@ -16,7 +16,7 @@ from matris.stores.documents.fields import field_named, leaves, value_of
 from matris.stores.query.conditions import EVERYTHING, Among, And, Missing, Not, to_criteria
 from matris.stores.query.language import parse_filter
 from matris.stores.query.order import KEY, in_order
-from matris.stores.query.tables import COLUMNS, expanded, flat, write_csv, write_jsonl
+from matris.stores.query.tables import COLUMNS, expanded, flat, heading, write_csv, write_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ class CandidateQuery:
     >>> [document["formula_pretty"] for document in query.sort("ehull").best_of("chemsys")]
     ['Fe2O3']
     >>> query.sort("ehull").page(2, size=1).to_csv(sys.stdout, ["formula", "ehull"])
-    formula_pretty,energy_above_hull
+    formula_pretty,energy_above_hull [eV/atom]
     FeO,0.03
     """
 
@@ -297,7 +297,7 @@ class CandidateQuery:
 
     def to_csv(self, target: str | Path | TextIO, columns: Sequence[str] = COLUMNS) -> None:
         """
-        Write a table as CSV.
+        Write a table as CSV; the headings have the units in square brackets.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class CandidateQuery:
             If the file cannot be written.
         """
         names = expanded(columns)
-        write_csv(self._read(names), target, names)
+        write_csv(self._read(names), target, names, [heading(name) for name in names])
 
     def to_jsonl(self, target: str | Path | TextIO) -> None:
         """Write complete documents as JSON, one per line; `target` as in `to_csv`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from matris.files.whole_file import whole_file
-from matris.stores.documents.fields import leaves, value_of
+from matris.stores.documents.fields import field_named, leaves, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,6 +71,19 @@ def flat(document: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+def heading(name: str) -> str:
+    """
+    Head a column of a CSV file: the name of a field, with its unit in square brackets.
+
+    Examples
+    --------
+    >>> heading("energy_above_hull"), heading("formula_pretty")
+    ('energy_above_hull [eV/atom]', 'formula_pretty')
+    """
+    unit = field_named(name).unit
+    return f"{name} [{unit}]" if unit else name
+
+
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # beginnings of texts that spreadsheets compute or change
 
 
@@ -79,7 +92,12 @@ def row(document: Document, columns: Iterable[str]) -> list[Any]:
     return [_cell(value_of(document, name)) for name in columns]
 
 
-def write_csv(documents: Iterable[Document], target: str | Path | TextIO, columns: Sequence[str]) -> None:
+def write_csv(
+    documents: Iterable[Document],
+    target: str | Path | TextIO,
+    columns: Sequence[str],
+    headings: Sequence[str] | None = None,
+) -> None:
     """
     Write a table, one document at a time.
 
@@ -95,9 +113,11 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
         Open stream, or a file, which appears under its name only when it is complete.
     columns
         Dotted names of the fields.
+    headings
+        Headings of the columns, see `heading`. Default: the names.
     """
     with open_target(target) as stream:
-        stream.write(csv_line(columns))
+        stream.write(csv_line(headings or columns))
         stream.writelines(csv_line([_no_formula(value) for value in row(document, columns)]) for document in documents)
 
 
