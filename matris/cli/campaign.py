@@ -152,10 +152,11 @@ def export(
         ),
     ],
     form: Annotated[
-        Literal["cif", "csv", "jsonl", "extxyz"] | None,
+        Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF files are written to a folder.",
+            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's "
+            "ComputedStructureEntry, as JSON.",
             show_default="from the name of the file",
         ),
     ] = None,
@@ -163,7 +164,7 @@ def export(
     store: Store = None,
 ) -> None:
     """
-    Write candidates as CIF, CSV, JSON lines or extended XYZ, sorted by distance to the hull.
+    Write candidates, sorted by distance to the hull, as CIF, POSCAR, extended XYZ, entries, CSV or JSON lines.
 
     `matris export 'ehull <= 50 meV' stable/ --format cif`
 

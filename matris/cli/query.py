@@ -181,7 +181,8 @@ def _show_results(
     several: bool,
 ) -> None:
     """Print a page of results, and write their structures if there is a folder for them."""
-    from matris.stores.query.tables import COLUMNS, expanded, json_ready, row, write_cif
+    from matris.stores.query.structure_files import write_structures
+    from matris.stores.query.tables import COLUMNS, expanded, json_ready, row
 
     size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)
     shown = results if size is None else results.page(page, size)
@@ -204,4 +205,5 @@ def _show_results(
         hint = f"; {hidden} references match too (--with-references)" if hidden else ""
         stderr.print((f"{total} found" if total == n else f"{n} of {total} found, page {page}") + hint)
     if folder is not None:
-        stderr.print(f"{write_cif(shown.structures(), folder, labelled=several)} structures in {escape(str(folder))}")
+        n_files = write_structures(shown.structures(), folder, labelled=several)
+        stderr.print(f"{n_files} structures in {escape(str(folder))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -38,8 +38,16 @@ if TYPE_CHECKING:
 def relax(
     files: Files,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the relaxed structures.")
     ] = Path("relaxed"),
+    form: Annotated[
+        Literal["cif", "symmetrized-cif", "poscar", "entries"],
+        typer.Option(
+            "--as",
+            help="Format of the relaxed structures; entries: all of them in one file of pymatgen's "
+            "ComputedStructureEntry.",
+        ),
+    ] = "cif",
     relax_cell: Annotated[
         bool, typer.Option("--relax-cell/--fixed-cell", help="Relax the cell too, or only the atoms.")
     ] = True,
@@ -56,7 +64,9 @@ def relax(
     resource: Resource = None,
 ) -> None:
     """
-    Relax structures, write them as CIF files, print their energies (eV/atom), and keep all results in the store.
+    Relax structures, write them to files, print their energies (eV/atom), and keep all results in the store.
+
+    Files of structures that did not converge are named so, and the exit code is 3.
 
     `matris relax POSCAR other.cif --output relaxed`
     """
@@ -88,12 +98,12 @@ def relax(
         elif not submit_campaign(campaign, candidates, submission):
             return
         documents = list(campaign.documents(DOCUMENT_FIELDS))
-        _show_relaxed(campaign, documents, campaign.write_structures(output))
+        _show_relaxed(campaign, documents, campaign.write_structures(output, form))
         exit_by_states(documents)
 
 
 def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
-    """Print a table of the results, one structure per line; `files` are the CIF files by document id."""
+    """Print a table of the results, one structure per line; `files` are the files by document id."""
     from matris.stores.report.outcomes import reason
 
     steps = [d.get("n_steps") for d in documents]

@@ -193,7 +193,7 @@ def screen(
         warn_of_incomplete(campaign.store)
         stdout().print(summary(campaign, documents), soft_wrap=True)
         stdout().print(f"Report: {page}", soft_wrap=True)
-        exit_by_states(documents)
+        exit_by_states(documents, all_converge=False)
 
 
 def _title(sources: Sequence[str], chemsys: str | None) -> str:

@@ -12,6 +12,7 @@ from matris.files.stored_objects import decode_structure
 from matris.stores.database.sqlite.filters import order_key
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.documents.documents import CandidateDocument
+from matris.stores.documents.entries import structure_entry
 from matris.stores.documents.fields import field_named, leaves, value_of
 from matris.stores.query.conditions import EVERYTHING, Among, And, Missing, Not, to_criteria
 from matris.stores.query.language import parse_filter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from maggma.core import Store
     from pandas import DataFrame
     from pymatgen.core.structure import Structure
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     from matris.stores.query.conditions import Condition
     from matris.stores.query.order import Order
@@ -213,6 +215,22 @@ class CandidateQuery:
             for document in batch:
                 if structure := structures.get(document[KEY]):
                     yield document, decode_structure(structure)
+
+    def entries(self) -> Iterator[ComputedStructureEntry]:
+        """
+        Yield pymatgen's entries, for its phase diagrams and other analyses.
+
+        Documents without a relaxed structure or without a corrected energy are omitted. For the elements of a
+        self-consistent hull, query with ``with_references=True``.
+
+        Yields
+        ------
+        ComputedStructureEntry
+            See `matris.stores.documents.entries.structure_entry`.
+        """
+        for document, structure in self.structures():
+            if document.get("energy") is not None and document.get("energy_per_atom") is not None:
+                yield structure_entry(document, structure)
 
     def best_by(self, group: str, field: str, *, largest: bool = False) -> list[Document]:
         """

@@ -1,4 +1,4 @@
-"""Documents as table rows, CSV, JSON lines and CIF files."""
+"""Documents as table rows, CSV, JSON lines and entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import re
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from matris.stores.documents.fields import field_named, leaves, value_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pymatgen.core.structure import Structure
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 type Document = Mapping[str, Any]
 
@@ -134,28 +133,16 @@ def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> N
         stream.writelines(json.dumps(json_ready(document)) + "\n" for document in documents)
 
 
-def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Path, *, labelled: bool = False) -> int:
-    """
-    Write each structure to a file named by formula and document id; return the number of files.
+def write_entries(entries: Iterable[ComputedStructureEntry], stream: TextIO) -> int:
+    """Write pymatgen's entries as a JSON list, one per line, for its ``loadfn``; return their number."""
+    from monty.json import MontyEncoder
 
-    Parameters
-    ----------
-    structures
-        Documents with their structures.
-    folder
-        Folder for the files; it is created if it does not exist.
-    labelled
-        Whether the names also hold the key of the checkpoint and the digest of the settings.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     n = 0
-    for document, structure in structures:
-        label = f"-{document['checkpoint']['key']}-{document['settings']['digest']}" if labelled else ""
-        name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}{label}")
-        with whole_file(folder / f"{name}.cif", sync=False) as draft:
-            draft.write_text(structure.to(fmt="cif"), encoding="utf-8")
+    for entry in entries:
+        stream.write(",\n" if n else "[\n")
+        stream.write(json.dumps(entry.as_dict(), cls=MontyEncoder))
         n += 1
+    stream.write("\n]\n" if n else "[]\n")
     return n
 
 
