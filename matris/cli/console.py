@@ -314,6 +314,7 @@ class CampaignProgress:
 
     def __init__(self) -> None:
         self.known = 0
+        self._finished = 0
         self._lost = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -347,8 +348,8 @@ class CampaignProgress:
         """
         what = event["event"]
         if what == "read":
-            self.known = event["known"]
-            self._bar.update(self._task("relax"), total=event["queued"])
+            self.known = max(event["known"] - event["unfinished"], 0)
+            self._show_read(event)
         elif what == "stage":
             task = self._task(event["stage"])
             before = self._bar.tasks[task].total or 0 if event["stage"] == "relax" else 0  # twins of failed candidates
@@ -368,6 +369,13 @@ class CampaignProgress:
             )
         elif what == "waiting":
             self._bar.console.print(f"The store does not answer; waiting: {escape(event['error'])}", soft_wrap=True)
+
+    def _show_read(self, event: Mapping[str, Any]) -> None:
+        """Move the bar to what was finished before this run, which is no sample of the rate."""
+        task = self._task("relax")
+        self._bar.update(task, total=event["finished"] + event["unfinished"] + event["queued"])
+        self._bar.tasks[task].completed += event["finished"] - self._finished
+        self._finished = event["finished"]
 
     def _task(self, stage: str) -> TaskID:
         if stage not in self._tasks:
