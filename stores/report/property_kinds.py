@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from matris.stores.documents.properties import band_structure_of
 from matris.stores.report import property_plots as plots
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _at_room(field: str, factor: float = 1.0) -> Read:
 
 def _highest(document: Document) -> float:
     """Highest frequency on the path, THz."""
-    return max(max(map(max, segment)) for segment in document["phonon_bandstructure"]["frequencies"])
+    return float(np.max(band_structure_of(document["phonon_bandstructure"]).bands))
 
 
 def _followed(document: Document) -> str | None:

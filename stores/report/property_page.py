@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from matris.stores.report.elastic_constants import constants, independent
 from matris.stores.report.figure_style import Picture
 from matris.stores.report.property_kinds import KINDS, kind_of
 from matris.stores.report.templating import write_page
@@ -72,6 +73,8 @@ def write_property_report(
     counts = Counter(map(_state, plain))
     path = Path(directory_or_path)
     path = path if path.suffix.lower() == ".html" else path / f"{name}.html"
+    tensors = [constants(d) for d in plain]
+    extra = independent(d for d, tensor in zip(plain, tensors, strict=True) if tensor)
     write_page(
         path,
         "properties.html",
@@ -82,7 +85,12 @@ def write_property_report(
         states=", ".join(f"{count} {state}" for state, count in counts.items()),
         checkpoint_keys=sorted({d["checkpoint"]["key"] for d in plain}),
         settings=_settings(plain),
-        rows=[(d, _state(d), kind.row(d)) for d in plain],
+        columns=[*kind.columns, *(f"{constant}\nGPa" for constant in extra)],
+        digits=[*kind.digits, *(1 for _ in extra)],
+        rows=[
+            (d, _state(d), kind.row(d) + [tensor.get(constant) for constant in extra])
+            for d, tensor in zip(plain, tensors, strict=True)
+        ],
         pictures=pictures,
         n_left_out=n_left_out,
         plot_names=[plot.__name__ for plot in kind.plots],

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matris.files.whole_file import whole_file
 from matris.stores.report import formats
 from matris.stores.report.cautions import cautions
+from matris.stores.report.followed_mode import followed
 from matris.stores.report.outcomes import origin, reason
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def environment() -> Environment:
     environment.filters |= {
         "cautions": cautions,
         "decimals": formats.decimals,
+        "followed": followed,
         "formula": formats.formula_html,
         "grouped": formats.grouped,
         "origin": origin,
