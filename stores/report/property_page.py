@@ -75,6 +75,10 @@ def write_property_report(
     path = path if path.suffix.lower() == ".html" else path / f"{name}.html"
     tensors = [constants(d) for d in plain]
     extra = independent(d for d, tensor in zip(plain, tensors, strict=True) if tensor)
+    rows = [kind.row(d) + [tensor.get(name) for name in extra] for d, tensor in zip(plain, tensors, strict=True)]
+    shown = [number for number, column in enumerate(zip(*rows, strict=True)) if any(v is not None for v in column)]
+    columns = [*kind.columns, *(f"{constant}\nGPa" for constant in extra)]
+    digits = [*kind.digits, *(1 for _ in extra)]
     write_page(
         path,
         "properties.html",
@@ -85,12 +89,9 @@ def write_property_report(
         states=", ".join(f"{count} {state}" for state, count in counts.items()),
         checkpoint_keys=sorted({d["checkpoint"]["key"] for d in plain}),
         settings=_settings(plain),
-        columns=[*kind.columns, *(f"{constant}\nGPa" for constant in extra)],
-        digits=[*kind.digits, *(1 for _ in extra)],
-        rows=[
-            (d, _state(d), kind.row(d) + [tensor.get(constant) for constant in extra])
-            for d, tensor in zip(plain, tensors, strict=True)
-        ],
+        columns=[columns[number] for number in shown],
+        digits=[digits[number] for number in shown],
+        rows=[(d, _state(d), [row[number] for number in shown]) for d, row in zip(plain, rows, strict=True)],
         pictures=pictures,
         n_left_out=n_left_out,
         plot_names=[plot.__name__ for plot in kind.plots],
