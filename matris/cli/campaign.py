@@ -14,6 +14,7 @@ from matris.cli.options import Store, WithReferences, clear_errors, require_resu
 from matris.cli.query import warn_of_incomplete, warn_of_origins
 
 if TYPE_CHECKING:
+    from matris.stores.query.query import CandidateQuery
     from matris.stores.report.discovery import KnownCrystals
 
 CampaignName = Annotated[
@@ -152,11 +153,11 @@ def export(
         ),
     ],
     form: Annotated[
-        Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
+        Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl", "phonopy"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's computed "
-            "entries, in one JSON file.",
+            help="Format; CIF, POSCAR and phonopy's files are written to a folder. entries: pymatgen's computed "
+            "entries, in one JSON file. phonopy: force constants and bands of candidates whose phonons are computed.",
             show_default="from the name of the file",
         ),
     ] = None,
@@ -181,8 +182,22 @@ def export(
         query = CandidateStore.open(store).query(with_references=with_references)
         query = query.where(filters[0] if filters else "state = converged")
         warn_of_origins(query.origins())
-        n = write(query.sort("energy_above_hull"), Path(target), form)
+        query = query.sort("energy_above_hull")
+        n = _write_phonons(query, store, target) if form == "phonopy" else write(query, Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)
+
+
+def _write_phonons(query: CandidateQuery, store: str | None, folder: str) -> int:
+    """Write force constants and bands of the candidates whose phonons are computed."""
+    from matris.properties.phonon_files import LARGE, write_phonon_files
+    from matris.stores.database.jobstore import open_job_store
+    from matris.stores.documents.properties import property_output
+
+    job_store = open_job_store(store)
+    found = ((candidate, property_output(job_store, "phonon", candidate, LARGE)) for candidate in query)
+    return write_phonon_files(
+        ({**document, "source": candidate["source"]} for candidate, document in found if document is not None), folder
+    )
 
 
 def _known_crystals(sources: list[str]) -> KnownCrystals:

@@ -110,6 +110,10 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
     (candidate,) = CandidateStore.open(tmp_path / "store").query()  # of both properties
     assert candidate["phonon"]["min_frequency"] == json.loads(phonons)[0]["min_frequency"]
     assert candidate["qha"]["state"] == document["state"]
+    again = invoke("export", tmp_path / "again", "--format", "phonopy", "--store", tmp_path / "store")
+    assert again.exit_code == 0, again.output
+    written = [(folder / "MgO" / "phonopy.yaml").read_text() for folder in (tmp_path / "out", tmp_path / "again")]
+    assert written[0] == written[1]
 
 
 @pytest.fixture(scope="module")
