@@ -9,7 +9,20 @@ import numpy as np
 from scipy.constants import R
 
 from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ticks_of
-from matris.stores.report.figure_style import ACCENT, BAD, LINE, SECOND, THIRD, curve, read, subplots, titled
+from matris.stores.report.figure_style import (
+    ACCENT,
+    BAD,
+    GRID,
+    INK,
+    LINE,
+    PAPER,
+    SECOND,
+    THIRD,
+    curve,
+    read,
+    subplots,
+    titled,
+)
 from matris.stores.report.young_modulus import extreme_young_moduli, sphere, unit_vectors, young_modulus
 from matris.units import GPA
 
@@ -149,6 +162,7 @@ def plot_thermal(document: Document) -> go.Figure:
         annotation_position="bottom right",
         **right,
     )
+    figure.update_layout(meta={"panels": 2})
     figure.update_xaxes(title="temperature (K)")
     figure.update_yaxes(title="F (kJ/mol of atoms)", **left)
     figure.update_yaxes(title="S, C<sub>V</sub> (J/K/mol of atoms)", rangemode="tozero", **right)
@@ -205,7 +219,7 @@ def plot_elastic(document: Document) -> go.Figure:
         "%{customdata[2]:.2f})<extra></extra>",
     )
     reach = 1.05 * high
-    axis = {"gridcolor": "#dfe5ea", "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
+    axis = {"gridcolor": GRID, "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
     axis |= {"nticks": 5, "tickfont": {"size": 11}}
     titles = {f"{letter}axis": {"title": f"E<sub>{letter}</sub> (GPa)", **axis} for letter in "xyz"}
     camera = {"eye": {"x": 1.5, "y": 1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}}
@@ -257,7 +271,7 @@ def plot_eos(document: Document) -> go.Figure:
         style = {"color": colour, "width": 1}
         marks = {"mode": "lines+markers", "marker": {"color": colour, "size": 6}, "line": style, "showlegend": False}
         figure.add_scatter(x=volumes, y=left, name=_words(fit["equation"]), **marks, row=2, col=1)
-    marker = {"color": "white", "size": 9, "line": {"color": "#1b2733", "width": 1.6}}
+    marker = {"color": PAPER, "size": 9, "line": {"color": INK, "width": 1.6}}
     figure.add_scatter(x=volumes, y=energies, mode="markers", marker=marker, name="computed", row=1, col=1)
     figure.update_xaxes(title="volume (Å³ per cell)", row=2, col=1)
     figure.update_yaxes(title="energy (eV per cell)", row=1, col=1)
@@ -313,7 +327,7 @@ def plot_qha(document: Document) -> go.Figure:
         curve(figure, fields["temperatures"], y, title, ACCENT, hover, **place)
         figure.update_yaxes(title=title, **place)
     figure.update_xaxes(title="temperature (K)", row=2)
-    figure.update_layout(showlegend=False)
+    figure.update_layout(showlegend=False, meta={"panels": len(panels)})
     return titled(figure, f"{name}: quasi-harmonic thermodynamics", height=560)
 
 

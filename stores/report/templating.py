@@ -13,6 +13,8 @@ from markupsafe import Markup
 from matris.files.whole_file import whole_file
 from matris.stores.report import formats
 from matris.stores.report.cautions import cautions
+from matris.stores.report.figure_style import PALETTE
+from matris.stores.report.hull_points import SCALE, SCALE_END
 from matris.stores.report.outcomes import origin, reason
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["asset"] = asset
+    environment.globals |= {"asset": asset, "palette": PALETTE, "hull_scale": SCALE, "hull_scale_end": SCALE_END}
     environment.filters |= {
         "cautions": cautions,
         "decimals": formats.decimals,

@@ -163,8 +163,12 @@ def test_hulls(page: Page) -> None:
     assert len(page.options) == 60
     assert "all of <them>" in page.sections["hulls"]
     assert "further chemical systems are not drawn" in page.sections["hulls"]
-    assert page.data["hull-0-data"]["data"][0]["type"] == "scatterternary"
-    assert all({"data", "layout"} <= page.data[f"hull-{n}-data"].keys() for n in range(60))
+    flat, in_energy = (page.data[f"hull-0-{n}-data"]["data"] for n in range(2))
+    assert flat[0]["type"] == "scatterternary"
+    surface = next(trace for trace in in_energy if trace["type"] == "mesh3d")
+    assert max(surface["z"]) == 0  # the elements
+    assert all(z < 0 for z in sorted(surface["z"])[:-3])
+    assert all({"data", "layout"} <= page.data[f"hull-{n}-0-data"].keys() for n in range(60))
     assert "Fe–Li–O" in page.sections["hulls"]
 
 

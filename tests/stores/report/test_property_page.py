@@ -197,7 +197,8 @@ def test_data_cannot_end_its_script(tmp_path: Path) -> None:
     path = write_property_report([sound("eos", formula_pretty="</script><b>")], tmp_path, "E")
     page = Page(path)  # tags balance
     assert "</script><b>" in page.sections["results"]
-    assert "&lt;/script&gt;" in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]["text"]
+    assert "</script><b>: equation of state" in page.sections["material-0"]
+    assert "text" not in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]
 
 
 @pytest.mark.parametrize("documents", [[], [{"state": "failed"}], [sound("eos"), sound("qha")]])
