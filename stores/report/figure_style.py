@@ -104,6 +104,7 @@ def subplots(**layout: Any) -> go.Figure:
     figure = make_subplots(**layout)
     figure.update_layout(template="none", font=FONT, paper_bgcolor=PAPER, plot_bgcolor=PAPER, modebar=MODEBAR)
     axis = {"gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": LINE, "mirror": True}
+    axis |= {"title_font_size": 13}
     figure.update_xaxes(**axis)
     figure.update_yaxes(title_standoff=12, **axis)
     return figure

@@ -4,7 +4,7 @@
 
 (() => {
   const palette = JSON.parse(document.getElementById("palette")?.textContent || "{}");
-  const NARROW = 560, PANEL = 230, GAP = 3, OFF = [14, 20, 28, 36];
+  const NARROW = 560, PANEL = 240, GAP = 3, OFF = [14, 20, 28, 36];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll(".figure")];
   let printing = false;
@@ -27,6 +27,7 @@
       x.anchor = "y" + place;
       y.anchor = "x" + place;
       x.showticklabels = true;
+      if (n < panels - 1) delete x.title;
     }
   }
 

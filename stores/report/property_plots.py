@@ -109,7 +109,8 @@ def plot_phonons(document: Document) -> go.Figure:
     )
     figure.update_yaxes(zeroline=True, zerolinecolor=LINE)
     figure.update_yaxes(title="frequency (THz)", row=1, col=1)
-    figure.update_xaxes(title="states per THz", rangemode="tozero", row=1, col=2)
+    no_labels = {"showticklabels": False}  # the label 0 would meet that of the last point
+    figure.update_xaxes(title="states/THz", rangemode="tozero", **no_labels, row=1, col=2)
     return titled(figure, f"{name}: phonons", height=460)
 
 
@@ -221,8 +222,8 @@ def plot_elastic(document: Document) -> go.Figure:
     reach = 1.05 * high
     axis = {"gridcolor": GRID, "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
     axis |= {"nticks": 5, "tickfont": {"size": 11}}
-    titles = {f"{letter}axis": {"title": f"E<sub>{letter}</sub> (GPa)", **axis} for letter in "xyz"}
-    camera = {"eye": {"x": 1.5, "y": 1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}}
+    titles = {f"{letter}axis": {"title": letter, **axis} for letter in "xyz"}
+    camera = {"eye": {"x": 1.55, "y": 1.4, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.14}}
     figure.update_layout(scene={"aspectmode": "cube", "camera": camera, **titles})
     titled(figure, f"{name}: Young’s modulus from {low:.1f} to {high:.1f} GPa", height=520)
     return figure.update_layout(margin={"l": 0, "r": 10, "t": 40, "b": 0})

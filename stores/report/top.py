@@ -131,5 +131,4 @@ def _bands(document: Document, phonons: Callable[[Document], Document | None]) -
     except ValueError as error:
         return Picture(problem=str(error))
     figure.update_layout(title=None, height=_BANDS_HEIGHT, margin={"l": 56, "r": 12, "t": 30, "b": 40})
-    figure.update_xaxes(title="states/THz", showticklabels=False, col=2)  # the label 0 would overlap the last point
     return Picture.of(figure)
