@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matris.properties.ensembles import Ensemble
 
 
+LARGE = ["structure", "series", "radial_distribution", "mean_square_displacement"]
+
+
 class DynamicsDocuments(PropertyOutput):
     """Output of one job: one document for each material, in order."""
 
@@ -91,7 +94,7 @@ class BatchMDMaker(PropertyMaker):
     trajectory_dir: str | None = None
 
     output_schema = DynamicsDocuments
-    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure", "series"], output_schema=DynamicsDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=LARGE, output_schema=DynamicsDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
@@ -131,4 +134,6 @@ class BatchMDMaker(PropertyMaker):
             "energy_drift": record.drift,
             "trajectory": None if record.trajectory is None else str(record.trajectory),
             "series": None if record.series is None else record.series.to_dict(),
+            "radial_distribution": record.radial_distribution,
+            "mean_square_displacement": record.mean_square_displacement,
         }

@@ -11,6 +11,7 @@ import torch_sim as ts
 from pymatgen.core import Structure
 
 from matris.constraints import freedom_of, projectors
+from matris.properties.correlations import Snapshot, kept_frames, mean_square_displacement, radial_distribution
 from matris.properties.ensembles import (
     BOLTZMANN,
     FEMTOSECOND,
@@ -54,6 +55,7 @@ _VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal 
 _MAX_STRAIN = 0.1  # strain of the cell in one step
 _MIN_FRAMES = 10  # frames from which a drift is fitted
 
+_CORRELATIONS = ("radial_distribution", "mean_square_displacement")
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
 
@@ -134,6 +136,8 @@ class DynamicsRecord(PropertyRecord):
         Mean of each quantity of `series` over the second half of the frames; empty if failed.
     drift
         Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
+    radial_distribution, mean_square_displacement
+        Of the second half of the run, see `matris.properties.correlations`; None if failed, or for few frames.
     trajectory
         File of the trajectory, if one was asked for; after a failure with the frames before it.
     """
@@ -142,6 +146,8 @@ class DynamicsRecord(PropertyRecord):
     series: TimeSeries | None = None
     means: dict[str, float] = field(default_factory=dict)
     drift: float | None = None
+    radial_distribution: dict[str, Any] | None = None
+    mean_square_displacement: dict[str, Any] | None = None
     trajectory: Path | None = None
 
 
@@ -160,6 +166,7 @@ class _Body:
     step: int = 0  # from which it starts
     kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
 
 
 def dynamics(
@@ -284,6 +291,7 @@ def _prepare(
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
             record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
+            record = replace(record, **{name: results.get(name) for name in _CORRELATIONS})
             return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
@@ -296,6 +304,7 @@ def _prepare(
         body.kept, body.frames = kept
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
+        body.snapshots = trajectory.snapshots(kept_frames(settings.n_steps // settings.interval + 1))
     return body
 
 
@@ -431,24 +440,31 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
     ]
     for body, row in zip(bodies, torch.stack(columns, dim=1).tolist(), strict=True):
         body.frames.append((step * settings.time_step, *row))
-    if bodies[0].trajectory is None:
+    is_kept = step // settings.interval in kept_frames(settings.n_steps // settings.interval + 1)
+    if bodies[0].trajectory is None and not is_kept:
         return
     arrays = (state.atomic_numbers, state.positions, state.momenta, state.forces)
     atoms = zip(*(np.split(_host(a), np.cumsum(sizes.tolist())[:-1]) for a in arrays), strict=True)
     systems = zip(energy.tolist(), _host(state.cell), _host(state.stress), strict=True)
     for body, (numbers, positions, momenta, forces), (total, cell, stress) in zip(bodies, atoms, systems, strict=True):
         lattice = cell.T * handedness(body.structure)  # as the user wrote it
-        cast("Trajectory", body.trajectory).add(
-            numbers=numbers,
-            positions=positions + cells_away(body.structure.frac_coords) @ lattice,
-            lattice=lattice,
-            momenta=momenta,
-            energy=total,
-            forces=forces,
-            stress=stress if np.isfinite(stress).all() else None,
-            step=step,
-            time=step * settings.time_step,
-        )
+        places, time = positions + cells_away(body.structure.frac_coords) @ lattice, step * settings.time_step
+        if is_kept:
+            body.snapshots.append(Snapshot(time, places, lattice))
+        if body.trajectory is not None:
+            body.trajectory.add(
+                numbers=numbers,
+                positions=places,
+                lattice=lattice,
+                momenta=momenta,
+                energy=total,
+                forces=forces,
+                stress=stress if np.isfinite(stress).all() else None,
+                step=step,
+                time=time,
+            )
+    if bodies[0].trajectory is None:
+        return
     for body, part in zip(bodies, state.split(), strict=True):
         cast("Trajectory", body.trajectory).keep(
             {
@@ -483,9 +499,14 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
     if problem := problem_with(structure):
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
+    symbols = [site.specie.symbol for site in structure]
+    correlations = {
+        "radial_distribution": radial_distribution(symbols, body.snapshots),
+        "mean_square_displacement": mean_square_displacement(symbols, body.snapshots),
+    }
     if body.trajectory is not None:
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict()})
-    record = _completed(body.index, structure, series, settings, body.trajectory)
+        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **correlations})
+    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **correlations)
     return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
 
 

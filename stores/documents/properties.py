@@ -288,6 +288,16 @@ class DynamicsDocument(PropertyDocument):
         description="Time series, one value per frame: `time` (fs), `temperature` (K), `potential_energy`, "
         "`total_energy` (eV/atom), `volume` (Å³), `pressure` (GPa).",
     )
+    radial_distribution: dict[str, Any] | None = Field(
+        default=None,
+        description="Radial distribution functions over the second half of the frames: `distances` (Å) and `pairs`, by "
+        "names such as Mg-O.",
+    )
+    mean_square_displacement: dict[str, Any] | None = Field(
+        default=None,
+        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
+        "by element; None for few frames.",
+    )
 
 
 def property_output(

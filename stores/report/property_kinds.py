@@ -128,7 +128,7 @@ KINDS: dict[str, PropertyKind] = {
             "drift\neV/atom/ps": lambda d: d["energy_drift"],
             "trajectory": lambda d: d["trajectory"] and Path(d["trajectory"]).name,
         },
-        plots=(plots.plot_dynamics,),
+        plots=(plots.plot_dynamics, plots.plot_correlations),
     ),
 }
 """Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""

@@ -12,6 +12,7 @@ from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ti
 from matris.stores.report.figure_style import (
     ACCENT,
     BAD,
+    GOOD,
     GRID,
     INK,
     LINE,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     type Floats = NDArray[np.float64]
 
-_COLOURS = (ACCENT, SECOND, THIRD)
+_COLOURS = (ACCENT, SECOND, THIRD, BAD, GOOD)
 _CURVE_POINTS = 120
 _FIXED = 1e-6  # largest relative change of a fixed volume
 _DYNAMICS = (
@@ -380,6 +381,54 @@ def plot_dynamics(document: Document) -> go.Figure:
     figure.update_traces(selector=lambda trace: trace.name.endswith("energy"), showlegend=True)
     figure.update_xaxes(title="time (ps)", row=len(rows), col=1)
     return titled(figure, f"{name}: molecular dynamics", height=100 + 150 * len(rows))
+
+
+def plot_correlations(document: Document) -> go.Figure:
+    """
+    Draw radial distribution functions and mean square displacements of a molecular-dynamics run.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DynamicsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Left: radial distribution function of each pair of elements against the distance, Å. Right: mean square
+        displacement of each element, Å², against time, ps; empty if the run had too few frames.
+
+    Raises
+    ------
+    ValueError
+        If the document has no radial distribution functions.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "Po",
+    ...     "radial_distribution": {"distances": [3.3, 3.4], "pairs": {"Po-Po": [0.0, 4.1]}},
+    ...     "mean_square_displacement": {"times": [0.0, 10.0], "elements": {"Po": [0.0, 0.02]}},
+    ... }
+    >>> [trace.name for trace in plot_correlations(document).data]
+    ['Po–Po', 'Po']
+    """
+    name, fields = read(document, "radial_distribution")
+    figure = subplots(rows=1, cols=2, horizontal_spacing=0.11)
+    pairs, moved = fields["radial_distribution"], fields.get("mean_square_displacement") or {}
+    colours = cycle(_COLOURS)
+    for pair, values in pairs["pairs"].items():
+        label = pair.replace("-", "–")
+        curve(figure, pairs["distances"], values, label, next(colours), "%{y:.3f}", row=1, col=1)
+    for element, values in moved.get("elements", {}).items():
+        time = np.asarray(moved["times"], dtype=float) / 1e3
+        curve(figure, time, values, element, next(colours), "%{y:.4f} Å²", row=1, col=2)
+    figure.update_xaxes(title="distance (Å)", row=1, col=1)
+    figure.update_yaxes(title="radial distribution g", rangemode="tozero", row=1, col=1)
+    figure.update_xaxes(title="time (ps)", row=1, col=2)
+    figure.update_yaxes(title="mean square displacement (Å²)", rangemode="tozero", row=1, col=2)
+    figure.update_layout(meta={"panels": 2})
+    return titled(figure, f"{name}: distances and displacements", height=360)
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:

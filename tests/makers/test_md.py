@@ -57,6 +57,8 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
     assert "Xe" in small[2]["error"]
     assert all("time" not in (d["series"] or {}) for d in small)  # but a reference to it
     assert all("lattice" not in (d["structure"] or {}) for d in small)
+    assert all("pairs" not in (d["radial_distribution"] or {}) for d in small)
+    assert list(whole[0]["radial_distribution"]["pairs"]) == ["Mg-Mg", "Mg-O", "O-O"]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
 
     settings = DynamicsSettings(
