@@ -259,7 +259,12 @@ def provenance(potential: Potential) -> dict[str, Any]:
     """Fields of a document with checkpoint, versions, device, precision and host."""
     card = potential.card
     return {
-        "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
+        "checkpoint": CheckpointTag(
+            key=card.key,
+            sha256=card.sha256,
+            energy_scale=card.energy_scale,
+            is_demonstrator=card.is_demonstrator,
+        ),
         "versions": versions(),
         "device": str(potential.device),
         "dtype": dtype_name(potential.dtype),

@@ -136,4 +136,5 @@ class BatchMDMaker(PropertyMaker):
             "series": None if record.series is None else record.series.to_dict(),
             "radial_distribution": record.radial_distribution,
             "mean_square_displacement": record.mean_square_displacement,
+            "extrapolation": record.extrapolation,
         }

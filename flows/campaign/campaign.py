@@ -121,7 +121,12 @@ class Campaign:
         self._references_file = None if references in {None, MP} else str(Path(str(references)).absolute())
         self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
         card = self.card
-        self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
+        self.checkpoint = CheckpointTag(
+            key=card.key,
+            sha256=card.sha256,
+            energy_scale=card.energy_scale,
+            is_demonstrator=card.is_demonstrator,
+        )
         self.settings = self.maker.tag()
         self.origin = (card.sha256, self.settings.digest)
         self.name = hashlib.sha256("\n".join([title, *self.origin]).encode()).hexdigest()[:12]

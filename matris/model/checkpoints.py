@@ -77,6 +77,11 @@ class Card:
     description: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_demonstrator(self) -> bool:
+        """Whether the card says anywhere that the checkpoint is a demonstrator, whose numbers are no results."""
+        return "demonstrator" in str(asdict(self)).lower()
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {**asdict(self), "elements": list(self.elements)}

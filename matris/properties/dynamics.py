@@ -55,7 +55,7 @@ _VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal 
 _MAX_STRAIN = 0.1  # strain of the cell in one step
 _MIN_FRAMES = 10  # frames from which a drift is fitted
 
-_CORRELATIONS = ("radial_distribution", "mean_square_displacement")
+_KEPT = ("radial_distribution", "mean_square_displacement", "extrapolation")  # results beside series and structure
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
 
@@ -138,6 +138,9 @@ class DynamicsRecord(PropertyRecord):
         Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
     radial_distribution, mean_square_displacement
         Of the second half of the run, see `matris.properties.correlations`; None if failed, or for few frames.
+    extrapolation
+        Largest extrapolation of an atom in any frame: above 1 the model extrapolates, see
+        `matris.model.domain.Domain`. None if the model cannot tell.
     trajectory
         File of the trajectory, if one was asked for; after a failure with the frames before it.
     """
@@ -148,6 +151,7 @@ class DynamicsRecord(PropertyRecord):
     drift: float | None = None
     radial_distribution: dict[str, Any] | None = None
     mean_square_displacement: dict[str, Any] | None = None
+    extrapolation: float | None = None
     trajectory: Path | None = None
 
 
@@ -167,6 +171,7 @@ class _Body:
     kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    extrapolation: float | None = None
 
 
 def dynamics(
@@ -291,7 +296,7 @@ def _prepare(
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
             record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
-            record = replace(record, **{name: results.get(name) for name in _CORRELATIONS})
+            record = replace(record, **{name: results.get(name) for name in _KEPT})
             return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
@@ -304,6 +309,7 @@ def _prepare(
         body.kept, body.frames = kept
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
+        body.extrapolation = body.kept.get("extrapolation")
         body.snapshots = trajectory.snapshots(kept_frames(settings.n_steps // settings.interval + 1))
     return body
 
@@ -343,6 +349,9 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
                 [body.compressibility for body in bodies],
                 [body.restraints for body in bodies],
             )
+        if step % settings.interval == 0 and model.extrapolation is not None:
+            for body, atoms in zip(bodies, model.extrapolation.split(state.n_atoms_per_system.tolist()), strict=True):
+                body.extrapolation = max(body.extrapolation or 0.0, float(atoms.max()))
         faults = _faults(state, model, bodies, settings)
         if broken := [number for number, fault in enumerate(faults) if fault]:
             records += [_failed(bodies[number], f"{faults[number]} (at step {step})", step) for number in broken]
@@ -471,6 +480,7 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
                 "step": step,
                 "compressibility": body.compressibility,
                 "random": body.random.bit_generator.state,
+                "extrapolation": body.extrapolation,
                 **{name: _host(getattr(part, name)).tolist() for name in ("positions", "momenta", "cell")},
             },
             body.frames[-1],
@@ -489,7 +499,13 @@ def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     """Record of a material that broke."""
     path = body.trajectory.path if body.trajectory is not None and body.frames else None
     return DynamicsRecord(
-        index=body.index, state="failed", n_steps=step, series=_series(body), trajectory=path, error=error
+        index=body.index,
+        state="failed",
+        n_steps=step,
+        series=_series(body),
+        extrapolation=body.extrapolation,
+        trajectory=path,
+        error=error,
     )
 
 
@@ -500,13 +516,14 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
     symbols = [site.specie.symbol for site in structure]
-    correlations = {
+    kept: dict[str, Any] = {
         "radial_distribution": radial_distribution(symbols, body.snapshots),
         "mean_square_displacement": mean_square_displacement(symbols, body.snapshots),
+        "extrapolation": body.extrapolation,
     }
     if body.trajectory is not None:
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **correlations})
-    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **correlations)
+        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **kept})
+    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **kept)
     return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
 
 

@@ -73,6 +73,9 @@ class CheckpointTag(BaseModel):
     energy_scale: str = Field(
         description="Energy scale: mp, omat24, matpes-pbe, …; it decides which references and corrections apply."
     )
+    is_demonstrator: bool | None = Field(
+        default=None, description="Whether the checkpoint is a demonstrator; None in documents that do not say."
+    )
 
 
 class RelaxTag(BaseModel):

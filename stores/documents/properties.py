@@ -298,6 +298,11 @@ class DynamicsDocument(PropertyDocument):
         description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
         "by element; None for few frames.",
     )
+    extrapolation: float | None = Field(
+        default=None,
+        description="Largest distance of an atom from the training data in any frame: above 1 the potential "
+        "extrapolates; None if the checkpoint has no training domain.",
+    )
 
 
 def property_output(

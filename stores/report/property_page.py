@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from matris.stores.report.figure_style import Picture
+from matris.stores.report.origin import is_demonstrator
 from matris.stores.report.property_kinds import KINDS, kind_of
 from matris.stores.report.templating import write_page
 
@@ -81,6 +82,7 @@ def write_property_report(
         kind=kind,
         states=", ".join(f"{count} {state}" for state, count in counts.items()),
         checkpoint_keys=sorted({d["checkpoint"]["key"] for d in plain}),
+        is_demonstrator=is_demonstrator(plain),
         settings=_settings(plain),
         rows=[(d, _state(d), kind.row(d)) for d in plain],
         pictures=pictures,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from matris.files.whole_file import whole_file
 from matris.stores.report import formats
-from matris.stores.report.cautions import cautions
+from matris.stores.report.cautions import cautions, extrapolation
 from matris.stores.report.figure_style import PALETTE
 from matris.stores.report.hull_points import SCALE, SCALE_END
 from matris.stores.report.outcomes import origin, reason
@@ -66,6 +66,7 @@ def environment() -> Environment:
     environment.filters |= {
         "cautions": cautions,
         "decimals": formats.decimals,
+        "extrapolation": extrapolation,
         "formula": formats.formula_html,
         "grouped": formats.grouped,
         "origin": origin,

@@ -367,6 +367,27 @@ def test_distances_and_displacements_of_a_crystal():
     assert 0 < max(moved["elements"]["Ar"]) < 0.2
 
 
+def test_how_far_a_run_gets_from_the_training_data_is_told(tmp_path):
+    """The largest extrapolation of all frames, of each material alone, also after a failure and when read again."""
+    far = {20: 0.7, 40: 2.5}  # by the number of the call
+
+    def answer(state, output):
+        output["extrapolation"] = torch.full((state.n_atoms,), far.get(len(model.batches), 0.1), dtype=torch.float64)
+        output["extrapolation"][state.system_idx == 1] *= 2
+
+    model = Argon(after=answer)
+    both = [supercell(), supercell(5.5), supercell(3.2)]
+    given = settings(n_steps=50, interval=1)
+    records = dynamics(both, model, settings=given, trajectory_dir=tmp_path, max_batch_atoms=MANY)
+    assert [record.state for record in records] == ["completed", "completed", "failed"]
+    assert [record.extrapolation for record in records[:2]] == [2.5, 5.0]
+    assert records[2].extrapolation < 1
+    again = dynamics(both[:2], Argon(), settings=given, trajectory_dir=tmp_path, max_batch_atoms=MANY)
+    assert [record.extrapolation for record in again] == [2.5, 5.0]
+    (unknown,) = dynamics([supercell()], Argon(), settings=settings(n_steps=1))
+    assert unknown.extrapolation is None
+
+
 def test_no_trajectory_unless_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (record,) = dynamics([supercell()], Argon(), settings=settings(n_steps=1))
