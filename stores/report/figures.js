@@ -4,9 +4,10 @@
 
 (() => {
   const palette = JSON.parse(document.getElementById("palette")?.textContent || "{}");
-  const NARROW = 560, PANEL = 240, GAP = 3, OFF = [14, 20, 28, 36];
+  const NARROW = 560, PANEL = 250, GAP = 3, OFF = [14, 20, 28, 36];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll(".figure")];
+  const drawings = new Map();
   let printing = false;
 
   // Figures are written in the colours of the light mode; page.css has the dark colours by name.
@@ -31,7 +32,14 @@
     }
   }
 
-  async function draw(div) {
+  // One drawing of a figure after the other.
+  function draw(div) {
+    delete div.dataset.arranged;
+    drawings.set(div, (drawings.get(div) ?? Promise.resolve()).then(() => drawNow(div)));
+  }
+
+  async function drawNow(div) {
+    if (!div.clientWidth) return;
     const {data, layout} = figureOf(div), narrow = div.clientWidth < NARROW, panels = layout.meta?.panels;
     const height = Number(div.dataset.height);
     if (narrow && panels) stack(layout, panels);

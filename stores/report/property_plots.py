@@ -424,11 +424,11 @@ def plot_correlations(document: Document) -> go.Figure:
         time = np.asarray(moved["times"], dtype=float) / 1e3
         curve(figure, time, values, element, next(colours), "%{y:.4f} Å²", row=1, col=2)
     figure.update_xaxes(title="distance (Å)", row=1, col=1)
-    figure.update_yaxes(title="radial distribution g", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="g", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title="time (ps)", row=1, col=2)
-    figure.update_yaxes(title="mean square displacement (Å²)", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
     figure.update_layout(meta={"panels": 2})
-    return titled(figure, f"{name}: distances and displacements", height=360)
+    return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:
