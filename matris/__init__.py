@@ -22,10 +22,12 @@ from importlib.metadata import PackageNotFoundError, version
 from lazy_loader import attach_stub
 
 from matris.home import prepare_caches
+from matris.quiet_imports import quiet_imports
 
 __getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
 
 prepare_caches()
+quiet_imports()
 
 try:
     __version__ = version("matris-flows")
