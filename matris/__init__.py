@@ -9,7 +9,7 @@ Examples
 >>> from pymatgen.core import Lattice, Structure
 >>> salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 >>> potential = matris.load()
->>> prediction = next(potential.predict(salt))
+>>> prediction = potential.predict(salt)
 >>> prediction.forces.shape
 (8, 3)
 >>> record = next(matris.relax(salt, potential, fmax=0.1))

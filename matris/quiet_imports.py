@@ -79,7 +79,7 @@ def _start_warp() -> None:
 
 @contextmanager
 def native_messages_without(line: bytes) -> Iterator[None]:
-    """
+    r"""
     Keep a line back that native code prints to C's stream ``stderr``.
 
     The stream is replaced, not the file descriptor: what Python and other processes write goes where it went, whichever
@@ -93,7 +93,7 @@ def native_messages_without(line: bytes) -> Iterator[None]:
 
     Examples
     --------
-    >>> with native_messages_without(b"no driver\\n"):
+    >>> with native_messages_without(b"no driver\n"):
     ...     pass
     """
     try:

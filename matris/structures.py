@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from numpy.typing import NDArray
+    from typing_extensions import TypeIs
 
 MIN_DISTANCE = 0.5
 """Smallest distance between two atoms (Å); closer atoms are taken for an error in the input."""
@@ -45,6 +46,32 @@ _SAME_MASS = 1e-3
 
 _DECIMALS = 5
 """Decimals of fractional coordinates and lattice vectors (Å) in an identity: far above numerical noise."""
+
+
+def one_or_many(structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterable[Structure | Atoms]:
+    """
+    Return structures as they are, and one structure as a list of one: it is an iterable too, of its atoms.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> len(one_or_many(bulk("MgO", "rocksalt", a=4.2)))
+    1
+    """
+    return [structures] if is_one(structures) else structures
+
+
+def is_one(obj: object) -> TypeIs[Structure | Atoms]:
+    """
+    Tell one structure from many.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> is_one(bulk("Cu")), is_one([bulk("Cu")])
+    (True, False)
+    """
+    return isinstance(obj, Structure) or hasattr(obj, "get_atomic_numbers")
 
 
 def to_structure(obj: Structure | Atoms) -> Structure:

@@ -93,7 +93,7 @@ class Campaign:
     >>> from matris.makers import BatchRelaxMaker
     >>> from matris.stores.documents.candidate import Candidate
     >>> mgo = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    >>> maker = BatchRelaxMaker(device="cpu", steps=1)
+    >>> maker = BatchRelaxMaker(device="cpu", max_steps=1)
     >>> campaign = Campaign("results", maker, Funnel(hull=False), title="Magnesia")
     >>> run(campaign, [Candidate.from_structure(mgo, "mgo.cif")], devices=())
     >>> [document["formula_pretty"] for document in Campaign.open("results").documents()]
@@ -138,6 +138,9 @@ class Campaign:
             self.references = load_references(self._references_file, card.energy_scale)
         self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
         self._members = sibling_store(self.job_store, "campaign_members", "page_id")
+
+    def __repr__(self) -> str:
+        return f"Campaign({self.name!r}: {self.title}; {self.checkpoint.key}; {self.store.docs.name})"
 
     @classmethod
     def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:

@@ -51,7 +51,7 @@ def compute_properties(
     >>> from matris.flows.local.property_run import compute_properties
     >>> from matris.makers import BatchEosMaker
     >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
-    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", max_steps=0), "results")
     >>> document["source"], document["formula_pretty"], document["state"]
     ('iron.cif', 'Fe', ...)
     """

@@ -66,8 +66,7 @@ def substitute_ions(
     """
     if not 0 < threshold < 1:
         raise MatrisError(f"the threshold is {threshold}, and must be between 0 and 1")
-    if unknown := [symbol for symbol in only or () if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element")
+    only = None if only is None else [element(symbol) for symbol in only]
 
     def make(parent: Candidate, structure: Structure) -> Iterator[Candidate]:
         charges = site_charges(structure)

@@ -72,9 +72,9 @@ def swap_elements(
     """
     if isinstance(by, str) and by not in {GROUP, VALENCE}:
         raise MatrisError(f"no rule {by!r} to swap elements by; there are {GROUP} and {VALENCE}, or a map as Fe=Co,Ni")
-    symbols = [] if isinstance(by, str) else [symbol for old, new in by.items() for symbol in (old, *new)]
-    if unknown := [symbol for symbol in (*symbols, *(only or ())) if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element")
+    if not isinstance(by, str):
+        by = {element(old): [element(symbol) for symbol in new] for old, new in by.items()}
+    only = None if only is None else [element(symbol) for symbol in only]
     if at_once < 1:
         raise MatrisError(f"at_once is {at_once}, and must be at least 1")
 

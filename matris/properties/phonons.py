@@ -22,7 +22,7 @@ from matris.properties.crossings import crossings_of_displacements, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
 from matris.properties.linearity import Linearity, linearity, second_length
-from matris.structures import MASSES, masses_of
+from matris.structures import MASSES, masses_of, one_or_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -165,7 +165,7 @@ class Phonons:
         return self.min_frequency < -TOLERANCE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PhononRecord(PropertyRecord):
     """
     Phonons of one material.
@@ -201,6 +201,7 @@ def phonons(
     born: Sequence[BornCharges | None] | None = None,
     follow_instabilities: bool = False,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[PhononRecord]:
     """
     Harmonic phonons of many materials, all displaced supercells of all materials computed together.
@@ -225,6 +226,8 @@ def phonons(
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -251,11 +254,11 @@ def phonons(
     0.242 meV/K per primitive cell at 300 K
     """
     chosen = settings or PhononSettings()
-    structures = list(structures)
+    structures = list(one_or_many(structures))
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)

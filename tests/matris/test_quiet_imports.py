@@ -62,5 +62,6 @@ def test_warnings_of_users_appear() -> None:
 
 
 def test_modules_keep_their_loaders() -> None:
-    code = "import matris, torch_sim.math as m, importlib.machinery as i; assert type(m.__spec__.loader) is i.SourceFileLoader"
+    code = "import matris, torch_sim.math as m, importlib.machinery as i\n"
+    code += "assert type(m.__spec__.loader) is i.SourceFileLoader"
     assert run(code) == ""

@@ -46,7 +46,7 @@ def candidates() -> list[Candidate]:
 
 @pytest.fixture
 def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
-    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=30, relax_kwargs={"fmax": 0.1})
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=30, fmax=0.1)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def rock_salt(a: float, cation: str) -> Structure:
 @pytest.fixture(scope="module")
 def store(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("campaign")
-    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=100, relax_kwargs={"fmax": 0.5})
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=100, fmax=0.5)
     campaign = Campaign(folder, maker, Funnel(sanity=False), title="Screening [Fe–Mg–O]")
     candidates = [Candidate.from_structure(rock_salt(4.2, metal), f"<{metal}>O.cif") for metal in ("Mg", "Fe")]
     run(campaign, [*candidates, candidates[0], Candidate.unreadable("bad.cif", "the file is empty", b"")], ())
@@ -161,7 +161,7 @@ def test_references_are_not_counted_as_lost():
 
 
 def test_results_that_lack_are_told_and_computed_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+    maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=1)
 
     def opened() -> Campaign:
         return Campaign(tmp_path, maker, Funnel(sanity=False, hull=False), title="Lacking")
