@@ -32,6 +32,8 @@ MASSES = "masses"
 _ISOTOPES = ("D", "T")
 """Names of pymatgen's elements that are isotopes."""
 
+_UNSUPPORTED = "unsupported element "
+
 _SHORTEST = 1e-6
 """Shortest lattice vector (Å) that is not taken for an absent one, and smallest volume spanned by unit vectors."""
 
@@ -360,8 +362,21 @@ def problem_with(
         return f"the cell has no volume ({volume:.3g} Å³)"
     symbols = {site.specie.symbol for site in structure}
     if elements is not None and (unknown := sorted(symbols - set(elements))):
-        return f"unsupported element {', '.join(unknown)}: the checkpoint does not know it"
+        return f"{_UNSUPPORTED}{', '.join(unknown)}: the checkpoint does not know it"
     return _overlap(structure, min_distance)
+
+
+def unsupported_elements(problem: str | None) -> list[str]:
+    """
+    Find the elements in a reason of `problem_with` that a potential does not support.
+
+    Examples
+    --------
+    >>> unsupported_elements("unsupported element Au, Pt: the checkpoint does not know it"), unsupported_elements(None)
+    (['Au', 'Pt'], [])
+    """
+    start, _, rest = (problem or "").partition(_UNSUPPORTED)
+    return [] if start or not rest else rest.partition(":")[0].split(", ")
 
 
 def _not_computable(structure: Structure) -> str | None:

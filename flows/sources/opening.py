@@ -68,10 +68,21 @@ def open_source(text: str) -> Iterator[Candidate]:
     if question and _holds_results(base):
         return _results(base, condition)
     if colon and re.fullmatch(r"[a-z]+", kind):
-        raise MatrisError(
-            f"there is no generator {kind!r}, and no file {text!r}{did_you_mean(kind, _GENERATORS)}"
-        )
+        raise MatrisError(f"there is no generator {kind!r}, and no file {text!r}{did_you_mean(kind, _GENERATORS)}")
     return read_candidates(text)
+
+
+def chemical_system_of(text: str) -> str | None:
+    """
+    Return the chemical system that a source fills with candidates; None if its elements are known only when it is read.
+
+    Examples
+    --------
+    >>> chemical_system_of("prototypes:Na-Cl?max_sites=2"), chemical_system_of("structures/")
+    ('Na-Cl', None)
+    """
+    kind, colon, rest = text.partition(":")
+    return rest.partition("?")[0] if colon and kind == "prototypes" and not Path(text).exists() else None
 
 
 def _holds_results(folder: str) -> bool:

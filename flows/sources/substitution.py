@@ -6,13 +6,14 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
-from pymatgen.core.periodic_table import Element, Species
+from pymatgen.core.periodic_table import Species
 from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
 from matris.flows.sources.parents import derived, from_each
 from matris.flows.sources.sizes import volume_factor
+from matris.stores.query.values import element
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

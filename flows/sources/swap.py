@@ -12,6 +12,7 @@ from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
 from matris.flows.sources.parents import derived, from_each
 from matris.flows.sources.sizes import atomic_volume, ionic_radius, volume_factor
+from matris.stores.query.values import element
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ def swap_elements(
         old = [site.specie.symbol for site in structure]
         carried = charges or [0] * len(old)
         choices = _choices(structure, charges, by)
-        for mapping in _mappings(choices, [element.symbol for element in structure.composition], at_once):
+        for mapping in _mappings(choices, [each.symbol for each in structure.composition], at_once):
             new = [mapping.get(symbol, symbol) for symbol in old]
             if only is not None and not set(new) <= set(only):
                 continue

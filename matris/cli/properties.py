@@ -97,13 +97,9 @@ def phonon(
     files: Files,
     min_length: MinLength = 12.0,
     displacement: Displacement = 0.03,
-    follow_instabilities: Annotated[
+    follow: Annotated[
         bool,
-        typer.Option(
-            "--follow-instabilities",
-            "--follow",
-            help="Distort unstable crystals along their most unstable mode, and relax them.",
-        ),
+        typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
@@ -129,7 +125,7 @@ def phonon(
             device=device,
             min_length=min_length,
             displacement=displacement,
-            follow_instabilities=follow_instabilities,
+            follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None

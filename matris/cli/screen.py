@@ -149,11 +149,16 @@ def screen(
     with clear_errors():
         from matris.flows.campaign.campaign import Campaign, local_folder
         from matris.flows.campaign.funnel import Funnel
+        from matris.flows.sources.opening import chemical_system_of
         from matris.flows.sources.prototypes import generate_candidates
         from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
+        from matris.model.checkpoints import require_elements
+        from matris.stores.query.values import elements_of
 
         submission = submission_of(project, worker, resource, device) if submit else None
         store = project_store(submission, store) if submission else store
+        systems = [chemsys, *map(chemical_system_of, sources or [])]
+        require_elements(checkpoint, [symbol for system in systems if system for symbol in elements_of(system)])
         generated = (
             begun(generate_candidates(chemsys, **({"max_sites": max_sites} if max_sites else {}))) if chemsys else ()
         )
@@ -200,7 +205,9 @@ def screen(
 
 def _title(sources: Sequence[str], chemsys: str | None) -> str:
     """Make the title of the campaign."""
-    names = [chemsys.replace("-", "–")] if chemsys else []
+    from matris.stores.query.values import elements_of
+
+    names = ["–".join(elements_of(chemsys))] if chemsys else []
     names += [Path(source).name or source for source in sources]
     return f"Screening {shortened(names)}"
 

@@ -28,7 +28,7 @@ from matris.model.network import MatRIS
 from matris.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
@@ -257,31 +257,34 @@ def knowing(elements: Collection[str]) -> list[str]:
     return [key for key in at_hand if set(elements) <= set(_elements_of(key))]
 
 
-def require_elements(card: Card, elements: Iterable[str]) -> None:
+def require_elements(key_or_path: str | Path | None, elements: Collection[str]) -> None:
     """
     Refuse elements that a checkpoint does not support.
 
     Parameters
     ----------
-    card
-        Card of the checkpoint.
+    key_or_path
+        Checkpoint, as for `locate`. It is read only if there are elements.
     elements
         Symbols.
 
     Raises
     ------
     CheckpointError
-        With the elements, and the checkpoints at hand that support them.
+        With the elements, and the checkpoints at hand that support them; or as for `locate` and `read_file`.
 
     Examples
     --------
-    >>> require_elements(Card("mine", elements=("Na", "Cl")), ["Na", "Mg"])
+    >>> require_elements(None, ["Mg", "O"])
+    >>> require_elements(None, ["Mg", "Og"])
     Traceback (most recent call last):
-    matris.errors.CheckpointError: mine does not know Mg. Checkpoints that know Mg, Na: matris_embedded...
+    matris.errors.CheckpointError: matris_embedded does not know Og. No checkpoint at hand knows Mg, Og: ...
     """
+    if not elements:
+        return
+    card = read_file(locate(key_or_path))[1]
     wanted = sorted(set(elements))
-    unknown = [symbol for symbol in wanted if symbol not in card.elements]
-    if unknown:
+    if unknown := [symbol for symbol in wanted if symbol not in card.elements]:
         raise CheckpointError(f"{card.key} does not know {', '.join(unknown)}. {where_known(wanted)}")
 
 

@@ -199,7 +199,7 @@ def phonons(
     optimizer: OptimizerName = "lbfgs",
     settings: PhononSettings | None = None,
     born: Sequence[BornCharges | None] | None = None,
-    follow_instabilities: bool = False,
+    follow: bool = False,
     journal_dir: Path | None = None,
     progress: bool = False,
 ) -> list[PhononRecord]:
@@ -222,7 +222,7 @@ def phonons(
         Supercells, displacements and temperatures.
     born
         Born charges of each material, in order, for the non-analytic correction; None where unknown.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
@@ -274,7 +274,7 @@ def phonons(
         return _record(start, plan, cells, chosen, cutoffs_of(potential))
 
     records = derive(PhononRecord, relaxer.materials(structures), plan, compute, analyse)
-    return _followed(records, relaxer) if follow_instabilities else records
+    return _followed(records, relaxer) if follow else records
 
 
 type _Plan = tuple[Phonopy, list[Structure], int]

@@ -122,9 +122,9 @@ def test_a_folder_without_results(tmp_path: Path) -> None:
         (["strutures"], "strutures: no such file or folder"),
         (["{good}", "strutures"], "strutures: no such file or folder"),
         (["rattle:strutures"], "strutures: no such file or folder"),
-        (["prototypes:Xx-O"], "'Xx' is no element"),
-        (["--chemsys", "Xx-O"], "'Xx' is no element"),
-        (["{good}", "--chemsys", "Xx-O"], "'Xx' is no element"),
+        (["prototypes:Xx-O"], "there is no element 'Xx'"),
+        (["--chemsys", "Xx-O"], "there is no element 'Xx'"),
+        (["{good}", "--chemsys", "Xx-O"], "there is no element 'Xx'"),
     ],
 )
 def test_a_misspelt_source_does_not_become_the_current_campaign(

@@ -67,7 +67,7 @@ def test_relaxations() -> None:
 
 
 def test_training() -> None:
-    assert options("finetune") - OF_COMMANDS <= parameters(TrainSettings) | parameters(finetune)
+    assert options("finetune") - OF_COMMANDS - {"checkpoint"} <= parameters(TrainSettings) | parameters(finetune)
     assert "energy_scale" in options("data") & options("label") & options("finetune")
 
 
