@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import run_locally
 
-from matris.flows.campaign.campaign import local_folder
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import RelaxedPropertyMaker
-from matris.stores.database.jobstore import open_job_store, read_output
+from matris.stores.database.jobstore import local_folder, open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -226,8 +226,8 @@ def _properties(
     submission: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print the results, and write an HTML page."""
-    from matris.flows.campaign.campaign import local_folder
     from matris.flows.local.property_run import compute_properties
+    from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 

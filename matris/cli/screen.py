@@ -147,12 +147,13 @@ def screen(
     if not sources and not chemsys:
         raise typer.BadParameter("give files or folders to screen, or a chemical system with --chemsys")
     with clear_errors():
-        from matris.flows.campaign.campaign import Campaign, local_folder
+        from matris.flows.campaign.campaign import Campaign
         from matris.flows.campaign.funnel import Funnel
         from matris.flows.sources.opening import chemical_system_of
         from matris.flows.sources.prototypes import generate_candidates
         from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
         from matris.model.checkpoints import require_elements
+        from matris.stores.database.jobstore import local_folder
         from matris.stores.query.values import elements_of
 
         submission = submission_of(project, worker, resource, device) if submit else None

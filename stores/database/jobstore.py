@@ -154,6 +154,19 @@ def is_folder(location: str | Path | None) -> bool:
     return location is not None and "://" not in str(location) and not Path(location).is_file()
 
 
+def local_folder(location: str | Path | None) -> Path:
+    """
+    Return the folder for files beside a store: the store itself if it is a folder, else the default folder.
+
+    Examples
+    --------
+    >>> local_folder("campaign"), local_folder("mongodb://localhost/screening")
+    (PosixPath('campaign'), PosixPath('matris-results'))
+    """
+    location = chosen_location(location)
+    return Path(location) if location is not None and is_folder(location) else Path(DEFAULT_FOLDER)
+
+
 def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:
     """Open and connect another collection in the database of a job store's documents.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import ase.io
@@ -77,6 +80,31 @@ def test_report(store: Path, tmp_path: Path) -> None:
     again = invoke("report", "--store", store, "--output", tmp_path / "page", "--known", known)
     assert again.exit_code == 0, again.output
     assert 'id="discovery"' in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
+
+WITHOUT_TORCH = """
+import sys
+from matris.cli import app
+commands = [["status"], ["query", "ehull >= 0"], ["report", "--output", "page", "--known", "known.cif"],
+            ["export", "all.csv"], ["export", "all.xyz"], ["optimade", "export", "all.jsonl"], ["--version"]]
+for command in commands:
+    app(command, standalone_mode=False)
+    assert "torch" not in sys.modules, command
+"""
+
+
+def test_what_reads_results_loads_no_torch(store: Path, tmp_path: Path) -> None:
+    rock_salt(4.2, "Mg").to(filename=str(tmp_path / "known.cif"))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        cwd=tmp_path,
+        env=os.environ | {"MATRIS_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page" / "index.html").is_file()
 
 
 def test_export(store: Path, tmp_path: Path) -> None:
