@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import campaign, cluster, optimade, properties, query, relax, screen, training
+from matris.cli import campaign, cluster, doctor, optimade, properties, query, relax, screen, training
 from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
@@ -18,7 +18,7 @@ _PANELS = {
     "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
     "Results": (query.query, campaign.report, campaign.export),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
-    "Models": (query.models,),
+    "Setup": (doctor.doctor, query.models),
 }
 
 app = typer.Typer(
