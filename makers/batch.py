@@ -13,18 +13,20 @@ import numpy as np
 from jobflow import Maker
 from pymatgen.core import Element, Structure
 
+from matris.errors import MatrisError, StructureError
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, describe
-from matris.structures import masses_of
+from matris.structures import is_one, masses_of, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+    from ase import Atoms
 
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
@@ -209,7 +211,7 @@ class RelaxedPropertyMaker(PropertyMaker):
         Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
-    steps
+    max_steps
         Maximum number of steps of a relaxation.
     optimizer
         Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
@@ -218,7 +220,7 @@ class RelaxedPropertyMaker(PropertyMaker):
     """
 
     fmax: float = 1e-4
-    steps: int = 2000
+    max_steps: int = 2000
     optimizer: OptimizerName = "lbfgs"
     journal_dir: str | None = None
 
@@ -226,7 +228,7 @@ class RelaxedPropertyMaker(PropertyMaker):
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
         return {
             "fmax": self.fmax,
-            "max_steps": self.steps,
+            "max_steps": self.max_steps,
             "optimizer": self.optimizer,
             "journal_dir": Path(self.journal_dir or "."),
         }
@@ -282,11 +284,37 @@ def ran_on() -> dict[str, str | None]:
     }
 
 
-def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
-    """Turn a job's input (a candidate, its dictionary or a bare structure) into a candidate."""
-    if isinstance(obj, Structure):
-        return Candidate.from_structure(obj, source="structure")
-    return Candidate.model_validate(obj)
+def as_candidate(obj: Candidate | Structure | Atoms | dict[str, Any], source: str = "structure") -> Candidate:
+    """
+    Turn a candidate, its dictionary, or a bare structure into a candidate.
+
+    ASE's atoms that are no crystal become a candidate that cannot be computed, with the reason.
+
+    Raises
+    ------
+    MatrisError
+        If the object is nothing of this kind.
+
+    Examples
+    --------
+    >>> from ase.build import bulk, molecule
+    >>> as_candidate(bulk("MgO", "rocksalt", a=4.2)).structure.formula
+    'Mg1 O1'
+    >>> as_candidate(molecule("H2O")).error
+    'OH2 is not periodic in three directions (pbc FFF): ...'
+    >>> as_candidate("MgO")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: expected a Candidate, pymatgen's Structure or ASE's Atoms, got str
+    """
+    if is_one(obj):
+        try:
+            return Candidate.from_structure(to_structure(obj), source)
+        except StructureError as error:
+            content = f"{obj!r} {obj.positions.tolist()}" if hasattr(obj, "positions") else repr(obj)
+            return Candidate.unreadable(source, str(error), content.encode())
+    if isinstance(obj, Candidate | dict):
+        return Candidate.model_validate(obj)
+    raise MatrisError(f"expected a Candidate, pymatgen's Structure or ASE's Atoms, got {type(obj).__name__}")
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -60,9 +60,9 @@ class BatchMDMaker(PropertyMaker):
         Time step, fs.
     n_steps
         Number of steps of each material.
-    traj_interval
+    interval
         Number of steps between frames.
-    mb_velocity_seed
+    seed
         Seed of the initial Maxwell–Boltzmann velocities and of the noise of thermostat and barostat.
     thermostat_time
         Inverse of the Langevin friction, fs.
@@ -87,8 +87,8 @@ class BatchMDMaker(PropertyMaker):
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
-    traj_interval: int = 10
-    mb_velocity_seed: int = 0
+    interval: int = 10
+    seed: int = 0
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
@@ -116,8 +116,8 @@ class BatchMDMaker(PropertyMaker):
             pressure=self.pressure,
             time_step=self.time_step,
             n_steps=self.n_steps,
-            interval=self.traj_interval,
-            seed=self.mb_velocity_seed,
+            interval=self.interval,
+            seed=self.seed,
             thermostat_time=self.thermostat_time,
             barostat_time=self.barostat_time,
         )

@@ -127,6 +127,9 @@ class CandidateStore:
             _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # documents by hull
         _refuse_other_versions(docs)
 
+    def __repr__(self) -> str:
+        return f"CandidateStore({self.docs.name})"
+
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
         """

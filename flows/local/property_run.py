@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import run_locally
 
-from matris.flows.campaign.campaign import local_folder
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import RelaxedPropertyMaker
-from matris.stores.database.jobstore import open_job_store, read_output
+from matris.stores.database.jobstore import local_folder, open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +50,7 @@ def compute_properties(
     >>> from matris.flows.local.property_run import compute_properties
     >>> from matris.makers import BatchEosMaker
     >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
-    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", max_steps=0), "results")
     >>> document["source"], document["formula_pretty"], document["state"]
     ('iron.cif', 'Fe', ...)
     """

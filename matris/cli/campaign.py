@@ -130,12 +130,13 @@ def report(
     `matris report --store campaign --known icsd/`
     """
     with clear_errors():
-        from matris.flows.campaign.campaign import Campaign, local_folder
+        from matris.flows.campaign.results import CampaignResults
+        from matris.stores.database.jobstore import local_folder
 
         require_results(store)
         with stderr.status("Writing the report …"):
             crystals = _known_crystals(known) if known else None
-            opened = Campaign.open(store, campaign)
+            opened = CampaignResults.find(store, campaign)
             page = opened.report(output or local_folder(store) / "report", crystals)
         if crystals is not None:
             stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)

@@ -164,6 +164,17 @@ def require_results(location: str | None) -> None:
         raise StoreError(f"{chosen} holds no results: it has no {DATABASE_FILE}")
 
 
+def _show_checkpoints(documents: Sequence[Document]) -> None:
+    """Print which checkpoints know the elements that were not supported."""
+    from matris.structures import unsupported_elements
+
+    unknown = sorted({symbol for d in documents for symbol in unsupported_elements(d.get("error"))})
+    if unknown:
+        from matris.model.checkpoints import where_known
+
+        stderr.print(f"[yellow]{escape(where_known(unknown))}[/yellow]", soft_wrap=True)
+
+
 def shortened(names: Sequence[str]) -> str:
     """List the first few names and the number of the others."""
     rest = len(names) - _MAX_LISTED
@@ -171,7 +182,8 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def exit_by_states(documents: Sequence[Document]) -> None:
-    """Exit with an error code if no structure could be computed."""
+    """Exit with an error code if no structure could be computed; say which checkpoints know unsupported elements."""
+    _show_checkpoints(documents)
     if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
         raise typer.Exit(FAILURE)

@@ -125,7 +125,7 @@ def phonon(
             device=device,
             min_length=min_length,
             displacement=displacement,
-            follow_instabilities=follow,
+            follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
@@ -173,11 +173,11 @@ def md(
         float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
     pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
+    n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
-    trajectories: Annotated[
+    trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
@@ -192,7 +192,7 @@ def md(
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
     is complete are not computed again.
 
-    `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
+    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
     with clear_errors():
         from matris.makers import BatchMDMaker
@@ -204,10 +204,10 @@ def md(
             temperature=temperature,
             pressure=pressure,
             time_step=time_step,
-            n_steps=steps,
-            traj_interval=interval,
-            mb_velocity_seed=seed,
-            trajectory_dir=str(trajectories),
+            n_steps=n_steps,
+            interval=interval,
+            seed=seed,
+            trajectory_dir=str(trajectory_dir),
         )
         try:
             maker.settings()
@@ -226,8 +226,8 @@ def _properties(
     submission: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print the results, and write an HTML page."""
-    from matris.flows.campaign.campaign import local_folder
     from matris.flows.local.property_run import compute_properties
+    from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 

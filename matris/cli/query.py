@@ -16,6 +16,7 @@ from matris.cli.options import Store, clear_errors, require_results
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.model.checkpoints import Published
     from matris.stores.candidate_store import CandidateStore
     from matris.stores.query.query import CandidateQuery
 
@@ -102,6 +103,7 @@ def models() -> None:
         from matris.model import checkpoints
         from matris.model.card_text import limits, measured_errors
 
+        _show_choice(checkpoints.REGISTRY["matris_10m_oam"])
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
@@ -128,6 +130,14 @@ def models() -> None:
             for number, sentence in enumerate(limits(card)):
                 heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
                 out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+
+
+def _show_choice(best: Published) -> None:
+    """Print which key to use."""
+    where = "its file is at hand" if best.path.is_file() else "its file is downloaded at the first use"
+    out = stdout()
+    out.print(f"For results: --checkpoint {best.key}; {where}.", soft_wrap=True)
+    out.print("To try things out: the default, which is in the package.\n", soft_wrap=True)
 
 
 def _split(names: str | None) -> list[str] | None:

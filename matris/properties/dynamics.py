@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import torch_sim as ts
 from pymatgen.core import Structure
 
 from matris.constraints import freedom_of, projectors
+from matris.progress import bar
 from matris.properties.correlations import Snapshot, kept_frames, mean_square_displacement, radial_distribution
 from matris.properties.ensembles import (
     BOLTZMANN,
@@ -29,7 +31,7 @@ from matris.properties.trajectory import Trajectory
 from matris.relaxation.batch import handedness, state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
-from matris.structures import cells_away, content_id, masses_of, problem_with, to_structure
+from matris.structures import cells_away, content_id, masses_of, one_or_many, problem_with, to_structure
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class TimeSeries:
         return cls(**{name: None if values is None else np.array(values) for name, values in content.items()})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class DynamicsRecord(PropertyRecord):
     """
     Molecular dynamics of one material.
@@ -181,6 +183,7 @@ def dynamics(
     settings: DynamicsSettings | None = None,
     trajectory_dir: Path | None = None,
     max_batch_atoms: int | None = None,
+    progress: bool = False,
 ) -> list[DynamicsRecord]:
     """
     Molecular dynamics of many materials; as many as fit on the device are computed together.
@@ -206,6 +209,8 @@ def dynamics(
         from its last frame, as if it had not been interrupted. By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
+    progress
+        Whether to show a progress bar on standard error, in time steps.
 
     Returns
     -------
@@ -242,7 +247,7 @@ def dynamics(
     first: dict[str, int] = {}
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
-    for index, item in enumerate(structures):
+    for index, item in enumerate(one_or_many(structures)):
         identity, _ = attempt(_identity, item)
         if identity is not None and first.setdefault(identity, index) != index:
             twins[index] = first[identity]
@@ -253,10 +258,12 @@ def dynamics(
         else:
             records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
     waiting.sort(key=lambda body: body.step)
-    while waiting:
-        bodies = _batch(waiting, budget)
-        waiting = waiting[len(bodies) :]
-        records |= {record.index: record for record in _run(bodies, model, settings)}
+    n_steps = sum(settings.n_steps - body.step for body in waiting)
+    with bar("time steps", n_steps) if progress else nullcontext(lambda *_: None) as show:
+        while waiting:
+            bodies = _batch(waiting, budget)
+            waiting = waiting[len(bodies) :]
+            records |= {record.index: record for record in _run(bodies, model, settings, show)}
     records |= {index: replace(records[twin], index=index) for index, twin in twins.items()}
     return [records[index] for index in sorted(records)]
 
@@ -332,7 +339,9 @@ def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
     return list(waiting)
 
 
-def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -> list[DynamicsRecord]:
+def _run(
+    bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings, show: Callable[[int, str], object]
+) -> list[DynamicsRecord]:
     """Run materials through all steps, each as far as it gets."""
     state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
     model.costs = [body.cost for body in bodies]
@@ -349,12 +358,14 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
                 [body.compressibility for body in bodies],
                 [body.restraints for body in bodies],
             )
+            show(len(bodies), "")
         if step % settings.interval == 0 and model.extrapolation is not None:
             for body, atoms in zip(bodies, model.extrapolation.split(state.n_atoms_per_system.tolist()), strict=True):
                 body.extrapolation = max(body.extrapolation or 0.0, float(atoms.max()))
         faults = _faults(state, model, bodies, settings)
         if broken := [number for number, fault in enumerate(faults) if fault]:
             records += [_failed(bodies[number], f"{faults[number]} (at step {step})", step) for number in broken]
+            show(len(broken) * (settings.n_steps - step), f"{len(records)} failed")
             if len(broken) == len(bodies):
                 return records
             state.pop(broken)

@@ -35,7 +35,7 @@ _BATCH = 1000  # ids per query
 _STRUCTURES = 100  # structures per query
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateQuery:
     """
     Query of candidate documents, made by `matris.stores.CandidateStore.query`.
@@ -86,6 +86,15 @@ class CandidateQuery:
     order: Order = ()
     offset: int = 0
     max_size: int | None = None
+
+    def __repr__(self) -> str:
+        parts = [self.docs.name, str(to_criteria(self.condition))]
+        parts += (
+            [f"sorted by {', '.join(('-' if d < 0 else '') + name for name, d in self.order)}"] if self.order else []
+        )
+        parts += [f"from {self.offset}"] if self.offset else []
+        parts += [f"at most {self.max_size}"] if self.max_size is not None else []
+        return f"CandidateQuery({'; '.join(parts)})"
 
     def where(self, text: str) -> CandidateQuery:
         """
