@@ -109,7 +109,7 @@ def main() -> None:
         intruders = sorted(
             (place(d, "self-consistent"), d["formula_pretty"], d["symmetry"]["symbol"])
             for d in documents.values()
-            if d["state"] == "converged" and (place(d, "self-consistent") or 0) <= 0 and d["source"] == "prototype"
+            if d["state"] == "converged" and (place(d, "self-consistent") or 0) <= 0 and d["source"].endswith(" type")
         )
         print(
             "generated candidates on the self-consistent hull: "

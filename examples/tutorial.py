@@ -25,7 +25,7 @@ run(campaign, candidates)
 
 # %% Rank: energy above the hull in meV/atom, lowest first
 store = campaign.store
-ranked = store.query(state="converged").where("not source contains 'reference'").sort("energy_above_hull", "formula")
+ranked = store.query(state="converged").sort("energy_above_hull", "formula")
 print("\nformula    space group   above hull (meV/atom)")
 for document in ranked:
     group = document["symmetry"]["symbol"]

@@ -14,12 +14,15 @@ from jobflow import Maker
 from pymatgen.core import Element, Structure
 
 from matris.errors import MatrisError, StructureError
+from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
 from matris.relaxation.journal import JournalInUseError
+from matris.relaxation.records import RelaxSettings
 from matris.stores.documents.candidate import Candidate
-from matris.stores.documents.documents import CheckpointTag, describe
+from matris.stores.documents.documents import CheckpointTag, RelaxTag, describe
+from matris.stores.documents.properties import Start, StartArrays
 from matris.structures import is_one, masses_of, to_structure
 
 if TYPE_CHECKING:
@@ -31,11 +34,14 @@ if TYPE_CHECKING:
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
     from matris.properties.groups import PropertyRecord
-    from matris.relaxation.records import OptimizerName
+    from matris.relaxation.records import OptimizerName, RelaxRecord
     from matris.stores.documents.properties import PropertyOutput
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
 """Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+
+STRUCTURES = ("structure", "arrays")
+"""Large fields of all property documents, which jobs put into the additional store ``data``."""
 
 _SAME_MASS = 1e-3  # relative: tables of masses differ by as much
 
@@ -144,6 +150,24 @@ class PropertyMaker(BatchMaker):
         """
         raise NotImplementedError
 
+    def start_settings(self) -> RelaxSettings:
+        """Return the settings with which a material itself was computed; by default it was evaluated as it is."""
+        return RelaxSettings(max_steps=0, relax_cell=False)
+
+    def start_record(self, record: Any, structure: Structure) -> RelaxRecord | None:  # noqa: ARG002
+        """
+        Return the record of the material itself; None if it has none.
+
+        Parameters
+        ----------
+        record
+            Record of the property.
+        structure
+            Structure of the candidate.
+        """
+        start: RelaxRecord | None = record.start
+        return start
+
     def output(
         self, candidates: Sequence[Candidate | Structure | dict[str, Any]], *given: Sequence[Any]
     ) -> PropertyOutput:
@@ -179,10 +203,28 @@ class PropertyMaker(BatchMaker):
         documents = [
             common
             | _outcome(candidate, records.get(index))
+            | self._start(candidate, records.get(index), potential)
             | self.fields(records.get(index), *(entries[index] for entries in given))
             for index, candidate in enumerate(chunk)
         ]
         return self.output_schema.model_validate({"documents": documents})
+
+    def _start(self, candidate: Candidate, record: PropertyRecord | None, potential: Potential) -> dict[str, Any]:
+        """Fields from which the store makes a candidate document of the material."""
+        settings = self.start_settings()
+        state, error = refusal(candidate, potential.elements) or (None, None)
+        start = None
+        if state is None and record is not None and candidate.structure is not None:
+            start = self.start_record(record, candidate.structure)
+            if start is None:
+                state, error = "failed", record.error
+            else:
+                evaluated = start.state != "failed" and not settings.max_steps
+                state, error = "converged" if evaluated else start.state, start.error
+        small, large = record_of(candidate, state or "failed", error, potential.card.energy_scale, start)
+        arrays = StartArrays(**large.model_dump(exclude={"candidate_id", "structure"}))
+        tag = RelaxTag(**settings.to_dict(), digest=settings.digest())
+        return {"start": Start(record=small, settings=tag, arrays=arrays)}
 
     def _computed(self, structures: Sequence[Structure], potential: Potential, *given: Any) -> Sequence[PropertyRecord]:
         """Compute, with journals of the job's own if another job in the current folder holds them."""
@@ -223,6 +265,10 @@ class RelaxedPropertyMaker(PropertyMaker):
     max_steps: int = 2000
     optimizer: OptimizerName = "lbfgs"
     journal_dir: str | None = None
+
+    def start_settings(self) -> RelaxSettings:
+        """Return the settings with which the materials are relaxed."""
+        return RelaxSettings(fmax=self.fmax, max_steps=self.max_steps, optimizer=self.optimizer)
 
     def relaxation(self) -> dict[str, Any]:
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker, unusual_masses
+from matris.makers.batch import STRUCTURES, PropertyMaker, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
+from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from matris.properties.ensembles import Ensemble
 
 
-LARGE = ["structure", "series", "radial_distribution", "mean_square_displacement"]
+LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement"]
 
 
 class DynamicsDocuments(PropertyOutput):
@@ -100,6 +101,13 @@ class BatchMDMaker(PropertyMaker):
         """Run molecular dynamics."""
         folder = None if self.trajectory_dir is None else Path(self.trajectory_dir).absolute()
         return dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+
+    def start_record(self, record: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
+        """Return the evaluation of the input cell, the first frame; None if there is none."""
+        if record.series is None:
+            return None
+        energy = float(record.series.potential_energy[0]) * len(structure)
+        return RelaxRecord(record.index, None, "converged", structure, energy)
 
     def settings(self) -> DynamicsSettings:
         """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.batch import STRUCTURES, RelaxedPropertyMaker, temperatures, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, BornCharges, PhononSettings, phonons
 from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
@@ -75,7 +75,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     output_schema = PhononDocuments
 
     @job(
-        data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
+        data=[*STRUCTURES, "force_constants", "phonon_bandstructure", "phonon_dos"],
         output_schema=PhononDocuments,
         config=SEES_STORE,
     )

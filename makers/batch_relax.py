@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 
 from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
+from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import SEES_STORE, check_store, own_folder
 from matris.makers.failing_alike import FailedAlikeError, failed_alike, stop_message
 from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.relax import RelaxSettings, journal_file, relax
-from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
+from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -138,12 +139,10 @@ class BatchRelaxMaker(BatchMaker):
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
         for index, candidate in enumerate(chunk):
-            problem = candidate.problem(potential.elements)
-            if problem is None:
+            if (refused := refusal(candidate, potential.elements)) is None:
                 accepted.append(index)
             else:
-                has_failed = candidate.structure is not None and candidate.error is not None  # in an earlier attempt
-                results[index] = self._result(candidate, "failed" if has_failed else "rejected", problem, scale)
+                results[index] = self._result(candidate, *refused, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
         computed = self._computed_here(starts, potential)
@@ -258,35 +257,7 @@ class BatchRelaxMaker(BatchMaker):
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
         """Record and arrays of one candidate."""
-        start = candidate.structure
-        small = ChunkRecord(
-            candidate_id=candidate.candidate_id,
-            source=candidate.source,
-            provenance=candidate.provenance | ({"tags": self.tags} if self.tags else {}),
-            state=state,
-            error=error,
-            energy=record.energy if record else None,
-            n_steps=record.n_steps if record else None,
-            fmax=record.fmax if record else None,
-            smax=record.smax if record else None,
-            extrapolation=record.extrapolation if record else None,
-            mean_extrapolation=record.mean_extrapolation if record else None,
-            seconds=record.seconds if record else None,
-            nsites=len(start) if start is not None else None,
-            formula=start.composition.reduced_formula if start is not None and len(start) else None,
-            hull=None
-            if record is None or record.structure is None or record.energy is None
-            else hull_fields(record.structure, record.energy, scale, self.pressure()),
-        )
-        large = ChunkArrays(
-            candidate_id=candidate.candidate_id,
-            initial_structure=start,
-            structure=record.structure if record else None,
-            forces=_plain(record.forces) if record else None,
-            stress=_plain(record.stress) if record else None,
-            magmoms=_plain(record.magmoms) if record else None,
-        )
-        return small, large
+        return record_of(candidate, state, error, scale, record, pressure=self.pressure(), tags=self.tags)
 
 
 @dataclass
@@ -347,8 +318,3 @@ class BatchStaticMaker(BatchRelaxMaker):
 def _report(record: ChunkRecord) -> None:
     """Log a finished candidate."""
     logger.info("%s %s: %s", record.state, record.formula, record.source, extra={"record": record})
-
-
-def _plain(array: Any) -> list[Any] | None:
-    """Nested lists of a numpy array."""
-    return None if array is None else array.tolist()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 INDEXED = (
     "candidate_id",
+    "source",
     "formula_pretty",
     "chemsys",
     "elements",
@@ -313,6 +314,7 @@ class CandidateStore:
         state: str | Sequence[str] | None = None,
         checkpoint: str | None = None,
         since: datetime | None = None,
+        with_references: bool = False,
     ) -> CandidateQuery:
         """
         Query documents that meet all given criteria. `CandidateQuery` adds filters, order, pages and tables.
@@ -341,6 +343,8 @@ class CandidateStore:
             Key of the checkpoint, or at least the first eight digits of its hash.
         since
             Select documents updated at or after this time; UTC if it has no time zone.
+        with_references
+            Whether to include the elements, known phases and prototypes that only compete on the hulls of campaigns.
 
         Raises
         ------
@@ -368,7 +372,7 @@ class CandidateStore:
             checkpoint=checkpoint,
             since=since,
         )
-        return CandidateQuery(self.docs, self.data).meeting(*terms)
+        return CandidateQuery(self.docs, self.data, with_references=with_references).meeting(*terms)
 
     def documents(self, document_ids: Sequence[str], properties: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """

@@ -38,7 +38,8 @@ _OVERLAPS = """() => {
 
 _COLOURS = """() => {
   const paper = getComputedStyle(document.querySelector("section")).backgroundColor;
-  const light = colour => { const [r, g, b] = colour.match(/[0-9.]+/g).map(Number); return 0.3 * r + 0.6 * g + 0.1 * b; };
+  const weights = [0.3, 0.6, 0.1];
+  const light = c => c.match(/[0-9.]+/g).map(Number).reduce((sum, part, n) => sum + (weights[n] ?? 0) * part, 0);
   const found = [];
   for (const figure of document.querySelectorAll(".figure")) {
     const drawn = figure.querySelector(".main-svg");

@@ -20,7 +20,10 @@ from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.decoding import decode_maker
 from matris.stores.database.jobstore import local_folder, open_job_store, sibling_store
 from matris.stores.documents.documents import CheckpointTag, utc_now
+from matris.stores.documents.entries import structure_entry
 from matris.stores.hull.references import check_mp
+from matris.stores.query.structure_files import file_name, structure_text
+from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -226,33 +229,50 @@ class Campaign(CampaignResults):
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
-    def write_structures(self, directory: str | Path) -> dict[str, Path]:
+    def write_structures(self, directory: str | Path, form: str = "cif") -> dict[str, Path]:
         """
-        Write relaxed structures as CIF files named after their sources.
+        Write relaxed structures to files named after their sources.
 
         Parameters
         ----------
         directory
             Folder for the files; it is created if it does not exist.
+        form
+            ``"cif"``, ``"symmetrized-cif"`` or ``"poscar"``, see
+            `matris.stores.query.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
+            all structures, in the file ``entries.json``.
 
         Returns
         -------
         dict
-            Path of each file, by document id.
+            Path of each file, by document id. Names end in ``-unconverged`` if the relaxation has not converged.
         """
         directory = Path(directory)
+        if form == "entries":
+            return self._write_entries(directory / "entries.json")
         written: dict[str, Path] = {}
         taken: set[Path] = set()
-        for document in self.documents(["source", "candidate_id"]):
+        for document in self.documents(["source", "candidate_id", "state"]):
             structure = self.store.structure(document["document_id"])
             if structure is None:
                 continue
             directory.mkdir(parents=True, exist_ok=True)
             stem = Path(document["source"]).name.split(".")[0] or "structure"
-            path = directory / f"{stem}.cif"
+            path = directory / file_name(stem, document["state"], form)
             if path in taken:
-                path = directory / f"{stem}-{document['candidate_id'][:8]}.cif"
-            structure.to(filename=str(path), fmt="cif")
+                path = directory / file_name(f"{stem}-{document['candidate_id'][:8]}", document["state"], form)
+            path.write_text(structure_text(structure, form), encoding="utf-8")
             taken.add(path)
             written[document["document_id"]] = path
         return written
+
+    def _write_entries(self, path: Path) -> dict[str, Path]:
+        """Write pymatgen's entries of all structures with a corrected energy."""
+        found = ((document, self.store.structure(document["document_id"])) for document in self.documents())
+        pairs = [
+            (d, structure) for d, structure in found if structure is not None and d.get("energy_per_atom") is not None
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_target(path) as stream:
+            write_entries((structure_entry(d, structure) for d, structure in pairs), stream)
+        return {d["document_id"]: path for d, _ in pairs}

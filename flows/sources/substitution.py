@@ -11,7 +11,7 @@ from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
-from matris.flows.sources.parents import derived, from_each
+from matris.flows.sources.parents import derived, from_each, replacements
 from matris.flows.sources.sizes import volume_factor
 from matris.stores.query.values import element
 
@@ -43,9 +43,10 @@ def substitute_ions(
     Yields
     ------
     Candidate
-        Charge-balanced crystals with the source ``"substitution"`` and provenance ``parent``, ``ions`` (old to new
-        ion), ``probability``, ``threshold`` and ``volume_factor``. Every crystal comes once; those of one parent come
-        with decreasing probability. The cell is scaled by the ionic radii.
+        Charge-balanced crystals with a source that names parent and change, and provenance ``generator``
+        (``"substitution"``), ``parent``, ``ions`` (old to new ion), ``probability``, ``threshold`` and
+        ``volume_factor``. Every crystal comes once; those of one parent come with decreasing probability. The cell is
+        scaled by the ionic radii.
 
     Raises
     ------
@@ -89,11 +90,13 @@ def substitute_ions(
             if factor is None:
                 continue  # an ion without any radius
             changed = Structure(structure.lattice.scale(structure.volume * factor), symbols, structure.frac_coords)
+            changed_ions = {str(a): str(b) for a, b in mapping.items() if a != b}
             yield derived(
                 parent,
                 changed,
                 SUBSTITUTION_SOURCE,
-                ions={str(a): str(b) for a, b in mapping.items() if a != b},
+                replacements(changed_ions),
+                ions=changed_ions,
                 probability=float(f"{probability:.6g}"),
                 threshold=threshold,
                 volume_factor=round(factor, 6),

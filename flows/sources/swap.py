@@ -10,7 +10,7 @@ from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
-from matris.flows.sources.parents import derived, from_each
+from matris.flows.sources.parents import derived, from_each, replacements
 from matris.flows.sources.sizes import atomic_volume, ionic_radius, volume_factor
 from matris.stores.query.values import element
 
@@ -53,9 +53,9 @@ def swap_elements(
     Yields
     ------
     Candidate
-        With the source ``"swap"`` and provenance ``parent``, ``mapping`` (old to new element), ``rule`` and
-        ``volume_factor``. Every crystal comes once; those of one parent come with increasing number of replaced
-        elements. Different elements stay different.
+        With a source that names parent and change, and provenance ``generator`` (``"swap"``), ``parent``, ``mapping``
+        (old to new element), ``rule`` and ``volume_factor``. Every crystal comes once; those of one parent come with
+        increasing number of replaced elements. Different elements stay different.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def swap_elements(
                 raise ValueError(f"the size of one of {', '.join(sorted(set(new) | set(old)))} is not known")
             swapped = Structure(structure.lattice.scale(structure.volume * factor), new, structure.frac_coords)
             rule = by if isinstance(by, str) else "map"
-            yield derived(parent, swapped, SWAP_SOURCE, mapping=mapping, rule=rule, volume_factor=round(factor, 6))
+            change, factor = replacements(mapping), round(factor, 6)
+            yield derived(parent, swapped, SWAP_SOURCE, change, mapping=mapping, rule=rule, volume_factor=factor)
 
     return from_each(parents, SWAP_SOURCE, make)
 

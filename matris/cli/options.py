@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matris.cli.console import Document
 
 FAILURE = 1
+UNCONVERGED = 3
 INTERRUPTED = 130
 
 _MAX_LISTED = 3
@@ -95,6 +96,13 @@ Resource = Annotated[
         help="Resource that each job requests, such as time=02:00:00; may be repeated.",
         show_default="the worker's resources",
         rich_help_panel="Cluster",
+    ),
+]
+WithReferences = Annotated[
+    bool,
+    typer.Option(
+        "--with-references",
+        help="Include the elements, known phases and prototypes that only compete on hulls.",
     ),
 ]
 Fmax = Annotated[
@@ -181,9 +189,22 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def exit_by_states(documents: Sequence[Document]) -> None:
-    """Exit with an error code if no structure could be computed; say which checkpoints know unsupported elements."""
+def exit_by_states(documents: Sequence[Document], *, all_converge: bool = True) -> None:
+    """
+    Exit with an error code if no structure could be computed, or one did not converge.
+
+    Parameters
+    ----------
+    documents
+        Documents of all structures.
+    all_converge
+        Whether structures that did not converge have an exit code of their own.
+    """
     _show_checkpoints(documents)
     if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
         raise typer.Exit(FAILURE)
+    late = [document["source"] for document in documents if document["state"] == "max_steps"]
+    if all_converge and late:
+        stderr.print(f"[yellow]Not converged:[/yellow] {escape(shortened(late))}", soft_wrap=True)
+        raise typer.Exit(UNCONVERGED)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from matris.cli.console import cell, stderr, stdout, write_columns, write_json
+from matris.cli.console import Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
     Device,
@@ -252,24 +251,42 @@ def _properties(
 
 def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
     """Print a table or CSV with one material per line, or whole documents as JSON."""
-    rows = [(d, kind.row(d)) for d in documents]
+    from matris.stores.report.elastic_constants import ALL, constants, independent
+
     if output == "json":
         write_json(documents)
-    elif output == "csv":
+        return
+    rows = [kind.row(d) for d in documents]
+    is_elastic = kind.mark == "elastic_tensor"
+    if output == "csv":
+        names = [*kind.columns, *(f"{name}\nGPa" for name in ALL if is_elastic)]
+        tensors = [constants(d) for d in documents]
         write_columns(
-            ["formula", "state", *kind.columns, "reliable", "source"],
-            [[d.get("formula_pretty"), d["state"], *cells, d.get("is_reliable"), d["source"]] for d, cells in rows],
+            ["formula", "state", *names, "reliable", "source", "error", "warnings"],
+            [
+                [d.get("formula_pretty"), d["state"], *cells]
+                + [tensor.get(name) for name in ALL if is_elastic]
+                + [d.get("is_reliable"), d["source"], d["error"], "; ".join(d["warnings"])]
+                for d, cells, tensor in zip(documents, rows, tensors, strict=True)
+            ],
         )
-    else:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("formula", no_wrap=True)
-        for name in kind.columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("reliable", no_wrap=True)
-        table.add_column("source, reason, warnings", overflow="fold")
-        for d, cells in rows:
-            remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
-            shown = map(cell, (*cells, d["state"], d.get("is_reliable")))
-            table.add_row(d.get("formula_pretty") or "–", *shown, escape(remarks))
-        stdout().print(table)
+        return
+    formula = Column("formula", [d.get("formula_pretty") or "–" for d in documents])
+    values = [
+        numbers(name, column, digits)
+        for name, digits, column in zip(
+            kind.columns, kind.digits, map(list, zip(*rows, strict=True)), strict=bool(rows)
+        )
+        if any(value is not None for value in column)
+    ]
+    others = [numbers("state", [d["state"] for d in documents])]
+    others.append(numbers("reliable", [d.get("is_reliable") for d in documents]))
+    remarks = ["; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]]) for d in documents]
+    print_table([formula, *values, *others, Column("source, reason, warnings", remarks, shrinks="fold")])
+    tensors = [constants(d) for d in documents]
+    if any(tensors):
+        names = independent(d for d, tensor in zip(documents, tensors, strict=True) if tensor)
+        columns = [numbers(f"{name}\nGPa", [tensor.get(name) for tensor in tensors], 1) for name in names]
+        source = Column("source", [d["source"] for d in documents], shrinks="cut")
+        stdout().print()
+        print_table([formula, *columns, source], title="Elastic constants in the standard axes (IEEE)")

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.campaign_run import DOCUMENT_FIELDS, begun, candidates_of, run_campaign, summary
-from matris.cli.console import document_table, stderr, stdout
+from matris.cli.console import print_documents, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
     ChunkSize,
@@ -201,7 +201,7 @@ def screen(
         warn_of_incomplete(campaign.store)
         stdout().print(summary(campaign, documents), soft_wrap=True)
         stdout().print(f"Report: {page}", soft_wrap=True)
-        exit_by_states(documents)
+        exit_by_states(documents, all_converge=False)
 
 
 def _title(sources: Sequence[str], chemsys: str | None) -> str:
@@ -220,7 +220,7 @@ def _show_ranking(documents: Sequence[Document]) -> None:
     ranking = ranked(documents)
     if ranking:
         title = f"Best {_MAX_ROWS} of {len(ranking)}" if len(ranking) > _MAX_ROWS else "Ranking"
-        stdout().print(document_table(ranking[:_MAX_ROWS], title=title, numbered=True))
+        print_documents(ranking[:_MAX_ROWS], title=title, numbered=True)
     without_hull = Counter(d["hull_state"] for d in ranking if d.get("energy_above_hull") is None)
     for reason, count in without_hull.most_common():
         stdout().print(f"{count} without a distance to the hull: {escape(str(reason))}", soft_wrap=True)

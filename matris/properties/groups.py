@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 from matris.progress import shown, size_of
@@ -46,6 +46,8 @@ class PropertyRecord:
         Neighbor shells that cross a cutoff of the potential within the strains or displacements used.
     error
         Reason of a failure; None if there was none.
+    start
+        Record of the material itself, of which all other cells are derived; None in molecular dynamics.
     """
 
     index: int
@@ -55,6 +57,7 @@ class PropertyRecord:
     is_reliable: bool = False
     crossings: tuple[Crossing, ...] = ()
     error: str | None = None
+    start: RelaxRecord | None = None
 
     def __repr__(self) -> str:
         formula = "" if self.structure is None else f", {self.structure.composition.reduced_formula}"
@@ -182,7 +185,7 @@ def derive[Plan, Record: PropertyRecord](
     records = []
     for start, (planned, problem), cells in zip(starts, plans, results, strict=True):
         record, error = (None, problem) if planned is None else attempt(analyse, start, planned, cells)
-        records.append(record or kind.failed(start, error))
+        records.append(replace(record or kind.failed(start, error), start=start))
     return records
 
 

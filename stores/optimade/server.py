@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.optimade.resources import PREFIX, SERVED, resources
+from matris.stores.optimade.resources import PREFIX, resources, served
 
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # otherwise it logs to /var/log and stdout
@@ -88,7 +88,7 @@ def open_published(location: str | Path | None = None) -> tuple[CandidateStore, 
     return candidates, published
 
 
-def publish(candidates: CandidateStore, published: Store) -> int:
+def publish(candidates: CandidateStore, published: Store, *, with_references: bool = False) -> int:
     """
     Bring the OPTIMADE resources of the candidates up to date. Only changes are written.
 
@@ -98,6 +98,8 @@ def publish(candidates: CandidateStore, published: Store) -> int:
         Candidates to serve.
     published
         Collection of OPTIMADE resources, see `open_published`.
+    with_references
+        As for `matris.stores.optimade.resources.served`.
 
     Returns
     -------
@@ -113,12 +115,13 @@ def publish(candidates: CandidateStore, published: Store) -> int:
     0
     """
     stamps = {entry["id"]: entry["stamp"] for entry in published.query(properties=["id", "stamp"])}
-    served = candidates.docs.query(SERVED, properties=["document_id", "last_updated"])
-    current = {document["document_id"]: _stamp(document) for document in served}
+    criteria = served(with_references=with_references)
+    documents = candidates.docs.query(criteria, properties=["document_id", "last_updated"])
+    current = {document["document_id"]: _stamp(document) for document in documents}
     stale = [identity for identity, stamp in current.items() if stamps.get(identity) != stamp]
     written: set[str] = set()
     for ids in batched(stale, _BATCH):
-        pairs = resources(candidates, SERVED | {"document_id": {"$in": list(ids)}})
+        pairs = resources(candidates, criteria | {"document_id": {"$in": list(ids)}})
         entries = [_entry(document, resource) for document, resource in pairs]
         if entries:
             published.update(entries, key="id")

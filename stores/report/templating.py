@@ -75,7 +75,6 @@ def environment() -> Environment:
         "reason": reason,
         "script_json": script_json,
         "short": formats.short,
-        "significant": formats.significant,
         "symbol": formats.symbol_html,
     }
     return environment

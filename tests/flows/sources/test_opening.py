@@ -101,7 +101,8 @@ def test_a_source_gives_candidates(folder, monkeypatch, source):
 def test_results_name_their_document_and_checkpoint(folder):
     (candidate,) = open_source(f"{folder}/campaign?stable and has Fe")
     assert candidate.candidate_id == content_id(FEO)
-    assert candidate.source == "results"
+    assert candidate.source.endswith(", relaxed by matris_10m_oam")
+    assert candidate.provenance["generator"] == "results"
     assert candidate.provenance["parent"]["candidate_id"] == "oxide"
     assert candidate.provenance["parent"]["frame"] == 3
     assert candidate.provenance["checkpoint"]["key"] == "matris_10m_oam"
