@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maggma.stores import MemoryStore
 
 from matris.errors import StoreError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.builder import Built, Collections, build, incomplete_outputs
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
@@ -424,7 +424,7 @@ class CandidateStore:
         """
         arrays = self.arrays(document_id) or {}
         stored = arrays.get("initial_structure" if initial else "structure")
-        return decode_structure(stored) if stored else None
+        return structure_of(document_id, stored) if stored else None
 
     def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, Any]]:
         """Yield each combination of ``checkpoint`` and ``settings`` in the store."""

@@ -8,7 +8,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.documents.fields import value_of
 from matris.stores.query.structure_files import SUFFIXES, write_structures
 from matris.stores.query.tables import open_target, write_entries
@@ -148,7 +148,7 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    structure = decode_structure(arrays["structure"])
+    structure = structure_of(document["document_id"], arrays["structure"])
     atoms = Atoms(
         [site.specie.symbol for site in structure],
         positions=structure.cart_coords,

@@ -8,7 +8,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, TextIO
 
 from matris.errors import MatrisError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.database.sqlite.filters import order_key
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.documents.documents import CandidateDocument
@@ -223,7 +223,7 @@ class CandidateQuery:
             structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
                 if structure := structures.get(document[KEY]):
-                    yield document, decode_structure(structure)
+                    yield document, structure_of(document[KEY], structure)
 
     def entries(self) -> Iterator[ComputedStructureEntry]:
         """

@@ -138,12 +138,12 @@ def _pictures(
     for index, document in enumerate(documents):
         if document["state"] != "failed" and len(pictures) == MAX_PICTURES:
             n_left_out += 1
-        elif len(pictures) < MAX_PICTURES and (drawn := _drawn(document, kind)):
+        elif len(pictures) < MAX_PICTURES and (drawn := pictures_of(document, kind)):
             pictures[index] = document, drawn
     return pictures, n_left_out
 
 
-def _drawn(document: Document, kind: PropertyKind) -> list[Picture]:
+def pictures_of(document: Document, kind: PropertyKind) -> list[Picture]:
     """Draw one material; a picture that cannot be drawn has the reason. Empty for a failure without results."""
     pictures = []
     for plot in kind.plots:

@@ -43,12 +43,12 @@ def write_page(path: Path, template: str, *, plotly: bool, **content: Any) -> No
 
 def pieces(template: str, *, plotly: bool, **content: Any) -> Iterator[str]:
     """Fill a template and yield the page in pieces; see `write_page`."""
-    library = ""
+    script = Markup()
     if plotly:
         from plotly.offline import get_plotlyjs
 
-        library = get_plotlyjs()
-    return environment().get_template(template).generate(plotly_library=Markup(library), **content)  # noqa: S704 - plotly's own code
+        script = Markup(f"<script>{get_plotlyjs()}</script>")  # noqa: S704 - plotly's own code
+    return environment().get_template(template).generate(plotly_script=script, **content)
 
 
 @cache

@@ -62,11 +62,11 @@ def top(
             shape["name"] = f"{document['formula_pretty']}-{document['candidate_id'][:8]}"
             bands = _bands(document, phonons) if n_bands < MAX_BANDS else None
             n_bands += bands is not None
-            candidates.append(TopCandidate(document, _facts(document), shape, bands))
+            candidates.append(TopCandidate(document, facts(document), shape, bands))
     return candidates
 
 
-def _facts(document: Document) -> dict[str, Any]:
+def facts(document: Document) -> dict[str, Any]:
     """Properties of one candidate, with units."""
     return {
         "above the hull": _with_unit(document.get("energy_above_hull"), 1e3, ".1f", "meV/atom"),
