@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.batch import STRUCTURES, RelaxedPropertyMaker, temperatures, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, BornCharges, PhononSettings, phonons
 from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
@@ -51,7 +51,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
         Tolerance for symmetry, Å.
     t_min, t_max, t_step
         Temperatures of the thermal properties, K.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
 
     Examples
@@ -70,12 +70,12 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     t_min: float = 0.0
     t_max: float = 1000.0
     t_step: float = 10.0
-    follow_instabilities: bool = False
+    follow: bool = False
 
     output_schema = PhononDocuments
 
     @job(
-        data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
+        data=[*STRUCTURES, "force_constants", "phonon_bandstructure", "phonon_dos"],
         output_schema=PhononDocuments,
         config=SEES_STORE,
     )
@@ -126,7 +126,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             **self.relaxation(),
             settings=settings,
             born=[None if charges is None else BornCharges(**charges) for charges in born],
-            follow_instabilities=self.follow_instabilities,
+            follow=self.follow,
         )
 
     def fields(self, record: PhononRecord | None, born: dict[str, Any] | None) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Intake:
         Members that only compete on the hulls: elements, known phases and prototypes.
     known
         Candidates whose results are in the store, or which are in the queue, without references.
+    finished, unfinished
+        Members, with references, whose results are in the store, and members in chunks of the queue that are not done.
     queued
         Members that were newly queued.
     dropped
@@ -60,6 +62,8 @@ class Intake:
     members: int = 0
     references: int = 0
     known: int = 0
+    finished: int = 0
+    unfinished: int = 0
     queued: int = 0
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -110,7 +114,8 @@ class _Reader:
         self._elements: set[str] = set()
         self._systems: set[str] = set()
         self._computed_references = _computed_references(campaign)
-        self._known = campaign.store.computed_ids(*campaign.origin) | set(_queued(campaign))
+        self._unfinished = set(_queued(campaign))
+        self._known = campaign.store.computed_ids(*campaign.origin) | self._unfinished
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
@@ -196,6 +201,9 @@ class _Reader:
         """Whether the store and the queue lack a candidate; count it if they do not."""
         if candidate.candidate_id in self._known:
             self.counts.known += candidate.source not in REFERENCE_SOURCES
+            is_unfinished = candidate.candidate_id in self._unfinished
+            self.counts.unfinished += is_unfinished
+            self.counts.finished += not is_unfinished
             return False
         return True
 

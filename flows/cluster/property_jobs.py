@@ -17,6 +17,7 @@ from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import NOT_SETTINGS
+from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import read_output
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def submit_properties(
     origin = (maker.card().sha256, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest())
     counts: Counter[str] = Counter()
     new: list[Job] = []
+    finished: list[str] = []
     documents: Documents = []
     with Cluster(submission) as cluster:
         for chunk in batched(candidates, CHUNK_SIZES[stage]):
@@ -78,6 +80,7 @@ def submit_properties(
             job, state = _latest_job(cluster, name)
             if state == "COMPLETED":
                 counts["finished"] += len(chunk)
+                finished.append(job)
                 output = read_output(job_store, job)["documents"]
                 documents += [{"source": c.source, **document} for c, document in zip(chunk, output, strict=True)]
             elif state is not None:
@@ -87,6 +90,7 @@ def submit_properties(
                 new.append(_job(cluster, maker, chunk, name, job))
         if new:
             cluster.put(Flow(new, name=maker.name))
+    CandidateStore.beside(job_store).build(job_store, finished)
     return documents if counts["finished"] == len(candidates) else None, counts
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import run_locally
 
-from matris.flows.campaign.campaign import local_folder
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import RelaxedPropertyMaker
-from matris.stores.database.jobstore import open_job_store, read_output
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.database.jobstore import local_folder, open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,8 @@ def compute_properties(
     """
     Compute a property of all structures in some files, in one job.
 
-    A journal next to the store keeps finished structures: after an interruption, the same call resumes.
+    The results are in the documents of the candidates too: `matris query --columns formula,elastic.bulk_modulus` finds
+    them. A journal next to the store keeps finished structures: after an interruption, the same call resumes.
 
     Parameters
     ----------
@@ -51,9 +52,11 @@ def compute_properties(
     >>> from matris.flows.local.property_run import compute_properties
     >>> from matris.makers import BatchEosMaker
     >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
-    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", max_steps=0), "results")
     >>> document["source"], document["formula_pretty"], document["state"]
     ('iron.cif', 'Fe', ...)
+    >>> CandidateStore.open("results").query(formula="Fe").first()["eos"]["state"] == document["state"]
+    True
     """
     candidates = list(read_candidates(sources))
     store = open_job_store(location)
@@ -61,5 +64,6 @@ def compute_properties(
         maker.journal_dir = str((local_folder(location) / "journal").absolute())
     job = maker.make(candidates)
     run_locally(job, store=store, log=False, raise_immediately=True)
+    CandidateStore.beside(store).build(store, [job.uuid])
     documents = read_output(store, job.uuid)["documents"]
     return [{"source": candidate.source, **document} for candidate, document in zip(candidates, documents, strict=True)]

@@ -83,7 +83,7 @@ def run(
     >>> from matris.makers import BatchRelaxMaker
     >>> from matris.stores.documents.candidate import Candidate
     >>> iron = Candidate.from_structure(Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]), "iron.cif")
-    >>> campaign = Campaign("results", BatchRelaxMaker(device="cpu", steps=1), Funnel(hull=False), title="Iron")
+    >>> campaign = Campaign("results", BatchRelaxMaker(device="cpu", max_steps=1), Funnel(hull=False), title="Iron")
     >>> events = []
     >>> run(campaign, [iron, iron], devices=(), watch=events.append)
     >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]

@@ -65,15 +65,14 @@ def work(campaign: Campaign, device: str | None, emit: Emit, more: Callable[[], 
     more
         Function that returns whether more chunks may come, called when the queue is empty.
     """
-    with _candidate_events(emit):
-        while True:
-            item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
-            if item is not None:
-                _run(campaign, item, device, emit)
-            elif more():
-                time.sleep(_POLL_INTERVAL)
-            else:
-                return
+    while True:
+        item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
+        if item is not None:
+            _run(campaign, item, device, emit)
+        elif more():
+            time.sleep(_POLL_INTERVAL)
+        else:
+            return
 
 
 def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> None:
@@ -81,7 +80,7 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> 
     emit("took", work_id=item.work_id, stage=item.stage, n=item.n)
     maker = campaign.stage_maker(item.stage, item.work_id, device)
     start = time.perf_counter()
-    with Heartbeat(campaign.queue, item):
+    with Heartbeat(campaign.queue, item) as heartbeat, _candidate_events(emit, heartbeat):
         try:
             if item.deaths >= CHUNK_DEATHS:
                 _one_by_one(campaign, item, maker)
@@ -148,13 +147,14 @@ def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
 
 
 @contextmanager
-def _candidate_events(emit: Emit) -> Iterator[None]:
-    """Emit an event for every candidate that a job finishes."""
+def _candidate_events(emit: Emit, heartbeat: Heartbeat) -> Iterator[None]:
+    """Emit an event for every candidate that a job finishes, and count them in its heartbeat."""
     from matris.makers.batch_relax import logger as job_logger
 
     class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
+                heartbeat.finished += 1
                 is_reference = result.source in REFERENCE_SOURCES
                 emit("candidate", state=result.state, error=result.error, is_reference=is_reference)
 

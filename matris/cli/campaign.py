@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.options import Store, WithReferences, clear_errors, require_results
 from matris.cli.query import warn_of_incomplete, warn_of_origins
 
 if TYPE_CHECKING:
@@ -130,12 +130,13 @@ def report(
     `matris report --store campaign --known icsd/`
     """
     with clear_errors():
-        from matris.flows.campaign.campaign import Campaign, local_folder
+        from matris.flows.campaign.results import CampaignResults
+        from matris.stores.database.jobstore import local_folder
 
         require_results(store)
         with stderr.status("Writing the report …"):
             crystals = _known_crystals(known) if known else None
-            opened = Campaign.open(store, campaign)
+            opened = CampaignResults.find(store, campaign)
             page = opened.report(output or local_folder(store) / "report", crystals)
         if crystals is not None:
             stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)
@@ -152,17 +153,19 @@ def export(
         ),
     ],
     form: Annotated[
-        Literal["cif", "csv", "jsonl", "extxyz"] | None,
+        Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF files are written to a folder.",
+            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's "
+            "ComputedStructureEntry, as JSON.",
             show_default="from the name of the file",
         ),
     ] = None,
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
-    Write candidates as CIF, CSV, JSON lines or extended XYZ, sorted by distance to the hull.
+    Write candidates, sorted by distance to the hull, as CIF, POSCAR, extended XYZ, entries, CSV or JSON lines.
 
     `matris export 'ehull <= 50 meV' stable/ --format cif`
 
@@ -176,7 +179,8 @@ def export(
         from matris.stores.query.export import export as write
 
         require_results(store)
-        query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        query = CandidateStore.open(store).query(with_references=with_references)
+        query = query.where(filters[0] if filters else "state = converged")
         warn_of_origins(query.origins())
         n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)

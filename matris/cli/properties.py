@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from matris.cli.console import cell, stderr, stdout, write_columns, write_json
+from matris.cli.console import Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
     Device,
@@ -125,7 +124,7 @@ def phonon(
             device=device,
             min_length=min_length,
             displacement=displacement,
-            follow_instabilities=follow,
+            follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
@@ -173,11 +172,11 @@ def md(
         float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
     pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
+    n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
-    trajectories: Annotated[
+    trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
@@ -192,7 +191,7 @@ def md(
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
     is complete are not computed again.
 
-    `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
+    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
     with clear_errors():
         from matris.makers import BatchMDMaker
@@ -204,10 +203,10 @@ def md(
             temperature=temperature,
             pressure=pressure,
             time_step=time_step,
-            n_steps=steps,
-            traj_interval=interval,
-            mb_velocity_seed=seed,
-            trajectory_dir=str(trajectories),
+            n_steps=n_steps,
+            interval=interval,
+            seed=seed,
+            trajectory_dir=str(trajectory_dir),
         )
         try:
             maker.settings()
@@ -226,8 +225,8 @@ def _properties(
     submission: Submission | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print the results, and write an HTML page."""
-    from matris.flows.campaign.campaign import local_folder
     from matris.flows.local.property_run import compute_properties
+    from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 
@@ -252,24 +251,42 @@ def _properties(
 
 def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
     """Print a table or CSV with one material per line, or whole documents as JSON."""
-    rows = [(d, kind.row(d)) for d in documents]
+    from matris.stores.report.elastic_constants import ALL, constants, independent
+
     if output == "json":
         write_json(documents)
-    elif output == "csv":
+        return
+    rows = [kind.row(d) for d in documents]
+    is_elastic = kind.mark == "elastic_tensor"
+    if output == "csv":
+        names = [*kind.columns, *(f"{name}\nGPa" for name in ALL if is_elastic)]
+        tensors = [constants(d) for d in documents]
         write_columns(
-            ["formula", "state", *kind.columns, "reliable", "source"],
-            [[d.get("formula_pretty"), d["state"], *cells, d.get("is_reliable"), d["source"]] for d, cells in rows],
+            ["formula", "state", *names, "reliable", "source", "error", "warnings"],
+            [
+                [d.get("formula_pretty"), d["state"], *cells]
+                + [tensor.get(name) for name in ALL if is_elastic]
+                + [d.get("is_reliable"), d["source"], d["error"], "; ".join(d["warnings"])]
+                for d, cells, tensor in zip(documents, rows, tensors, strict=True)
+            ],
         )
-    else:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("formula", no_wrap=True)
-        for name in kind.columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("reliable", no_wrap=True)
-        table.add_column("source, reason, warnings", overflow="fold")
-        for d, cells in rows:
-            remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
-            shown = map(cell, (*cells, d["state"], d.get("is_reliable")))
-            table.add_row(d.get("formula_pretty") or "–", *shown, escape(remarks))
-        stdout().print(table)
+        return
+    formula = Column("formula", [d.get("formula_pretty") or "–" for d in documents])
+    values = [
+        numbers(name, column, digits)
+        for name, digits, column in zip(
+            kind.columns, kind.digits, map(list, zip(*rows, strict=True)), strict=bool(rows)
+        )
+        if any(value is not None for value in column)
+    ]
+    others = [numbers("state", [d["state"] for d in documents])]
+    others.append(numbers("reliable", [d.get("is_reliable") for d in documents]))
+    remarks = ["; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]]) for d in documents]
+    print_table([formula, *values, *others, Column("source, reason, warnings", remarks, shrinks="fold")])
+    tensors = [constants(d) for d in documents]
+    if any(tensors):
+        names = independent(d for d, tensor in zip(documents, tensors, strict=True) if tensor)
+        columns = [numbers(f"{name}\nGPa", [tensor.get(name) for tensor in tensors], 1) for name in names]
+        source = Column("source", [d["source"] for d in documents], shrinks="cut")
+        stdout().print()
+        print_table([formula, *columns, source], title="Elastic constants in the standard axes (IEEE)")

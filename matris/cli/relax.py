@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary
-from matris.cli.console import eV, stderr, stdout
+from matris.cli.console import Column, numbers, print_table, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
     ChunkSize,
@@ -40,8 +38,16 @@ if TYPE_CHECKING:
 def relax(
     files: Files,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the relaxed structures.")
     ] = Path("relaxed"),
+    form: Annotated[
+        Literal["cif", "symmetrized-cif", "poscar", "entries"],
+        typer.Option(
+            "--as",
+            help="Format of the relaxed structures; entries: all of them in one file of pymatgen's "
+            "ComputedStructureEntry.",
+        ),
+    ] = "cif",
     relax_cell: Annotated[
         bool, typer.Option("--relax-cell/--fixed-cell", help="Relax the cell too, or only the atoms.")
     ] = True,
@@ -58,7 +64,9 @@ def relax(
     resource: Resource = None,
 ) -> None:
     """
-    Relax structures, write them as CIF files, print their energies (eV/atom), and keep all results in the store.
+    Relax structures, write them to files, print their energies (eV/atom), and keep all results in the store.
+
+    Files of structures that did not converge are named so, and the exit code is 3.
 
     `matris relax POSCAR other.cif --output relaxed`
     """
@@ -76,9 +84,9 @@ def relax(
                     checkpoint=checkpoint,
                     device=device if submission else None,
                     relax_cell=relax_cell,
-                    steps=max_steps,
+                    fmax=fmax,
+                    max_steps=max_steps,
                     optimizer=optimizer,
-                    relax_kwargs={"fmax": fmax},
                 ),
                 Funnel(sanity=False, duplicates=False, hull=False),
                 title=f"Relaxing {shortened([path.name or str(path) for path in files])}",
@@ -90,29 +98,25 @@ def relax(
         elif not submit_campaign(campaign, candidates, submission):
             return
         documents = list(campaign.documents(DOCUMENT_FIELDS))
-        _show_relaxed(campaign, documents, campaign.write_structures(output))
+        _show_relaxed(campaign, documents, campaign.write_structures(output, form))
         exit_by_states(documents)
 
 
 def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
-    """Print a table of the results, one structure per line; `files` are the CIF files by document id."""
+    """Print a table of the results, one structure per line; `files` are the files by document id."""
     from matris.stores.report.outcomes import reason
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("formula", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("steps", "raw energy\neV/atom", "fmax\neV/Å", "volume\nÅ³"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("file or reason", overflow="fold")
-    for d in documents:
-        table.add_row(
-            d.get("formula_pretty") or "–",
-            d["state"],
-            str(d.get("n_steps") if d.get("n_steps") is not None else "–"),
-            eV(d.get("uncorrected_energy_per_atom"), 4),
-            eV(d.get("fmax"), 4),
-            eV(d.get("volume"), 2),
-            escape(str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}")),
-        )
-    stdout().print(table)
+    steps = [d.get("n_steps") for d in documents]
+    remarks = [str(files.get(d["document_id"]) or f"{d['source']}: {reason(d)}") for d in documents]
+    print_table(
+        [
+            Column("formula", [d.get("formula_pretty") or "–" for d in documents]),
+            Column("state", [d["state"] for d in documents]),
+            numbers("steps", steps),
+            numbers("raw energy\neV/atom", [d.get("uncorrected_energy_per_atom") for d in documents], 4),
+            numbers("fmax\neV/Å", [d.get("fmax") for d in documents], 4),
+            numbers("volume\nÅ³", [d.get("volume") for d in documents], 2),
+            Column("file or reason", remarks, shrinks="fold"),
+        ]
+    )
     stdout().print(summary(campaign, documents, hull=False), soft_wrap=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, overload
 
+import numpy as np
 import torch
 
 from matris.errors import CheckpointError, StructureError
@@ -16,13 +17,13 @@ from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
 from matris.model.precision import PRECISIONS, full_precision
-from matris.structures import problem_with, to_structure
+from matris.progress import shown, size_of
+from matris.structures import is_one, problem_with, to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from ase import Atoms
     from numpy.typing import NDArray
     from pymatgen.core import Structure
@@ -53,7 +54,7 @@ _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # largest amount of kept values: share of the device's memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """
     Prediction of the potential for one structure.
@@ -86,6 +87,11 @@ class Prediction:
     def is_extrapolating(self) -> bool | None:
         """Whether the potential extrapolates for the structure; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
+
+    def __repr__(self) -> str:
+        force = float(np.linalg.norm(self.forces, axis=1).max(initial=0.0))
+        remark = ", extrapolates" if self.is_extrapolating else ""
+        return f"Prediction({self.energy:.4f} eV, {len(self.forces)} atoms, forces up to {force:.3g} eV/Å{remark})"
 
 
 class Potential:
@@ -126,6 +132,10 @@ class Potential:
             self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
         else:
             self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+    def __repr__(self) -> str:
+        numbers = f"{self.card.predicts}, {len(self.elements)} elements, energy scale {self.card.energy_scale}"
+        return f"Potential({self.card.key!r}: {numbers}; {self.dtype} on {self.device})"
 
     @property
     def config(self) -> ModelConfig:
@@ -236,7 +246,15 @@ class Potential:
         arena = kernels.thread_arena(always + kept * (needed - always))
         return Chunks(_KERNEL_VALUES // width * torch.get_num_threads(), kept, kernels=True, workspace=arena)
 
-    def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
+    @overload
+    def predict(self, structures: Structure | Atoms) -> Prediction: ...
+
+    @overload
+    def predict(self, structures: Iterable[Structure | Atoms], *, progress: bool = False) -> Iterator[Prediction]: ...
+
+    def predict(
+        self, structures: Structure | Atoms | Iterable[Structure | Atoms], *, progress: bool = False
+    ) -> Prediction | Iterator[Prediction]:
         """
         Predict energies, forces, stresses and magnetic moments of one structure or many, in batches.
 
@@ -244,45 +262,53 @@ class Potential:
         ----------
         structures
             One pymatgen ``Structure`` or periodic ASE ``Atoms``, or an iterable of them, which is read lazily.
+        progress
+            Whether to show a progress bar on standard error.
 
-        Yields
-        ------
-        Prediction
-            In the order of the input.
+        Returns
+        -------
+        Prediction or Iterator of Prediction
+            The prediction of one structure; of many, an iterator in the order of the input.
 
         Raises
         ------
         StructureError
-            If a structure cannot be computed; the message contains its position in the input. Use `matris.relax` with
-            ``max_steps=0`` if one bad structure must not stop the others.
+            If a structure cannot be computed; of many, the message contains its position in the input. Use
+            `matris.relax` with ``max_steps=0`` if one bad structure must not stop the others.
 
         Examples
         --------
         >>> import matris
         >>> from ase.build import bulk
         >>> potential = matris.load()
+        >>> potential.predict(bulk("Cu")).stress.shape
+        (3, 3)
         >>> for prediction in potential.predict([bulk("MgO", "rocksalt", a=4.2), bulk("Cu")]):
-        ...     print(prediction.forces.shape, prediction.stress.shape, prediction.is_extrapolating)
-        (2, 3) (3, 3) False
-        (1, 3) (3, 3) False
+        ...     print(prediction.forces.shape, prediction.is_extrapolating)
+        (2, 3) False
+        (1, 3) False
         """
-        if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
-            structures = cast("list[Structure | Atoms]", [structures])
-        return self.predict_geometries(self._checked(structures))
+        if is_one(structures):
+            return next(self.predict_geometries([self._geometry(structures)]))
+        found = self.predict_geometries(self._checked(structures))
+        return shown(found, "predict", progress=progress, total=size_of(structures))
+
+    def _geometry(self, item: Structure | Atoms) -> Geometry:
+        """Convert a structure; raise StructureError if it cannot be computed."""
+        structure = to_structure(item)
+        if problem := problem_with(structure, self.elements):
+            raise StructureError(problem)
+        return Geometry.of(structure)
 
     def _checked(self, structures: Iterable[Structure | Atoms]) -> Iterator[Geometry]:
-        """Yield geometries; raise StructureError for a structure that cannot be computed."""
+        """Yield geometries; the error of a structure that cannot be computed names its position."""
         for index, item in enumerate(structures):
             try:
-                structure = to_structure(item)
-                problem = problem_with(structure, self.elements)
+                yield self._geometry(item)
             except StructureError as error:
-                problem = str(error)
-            if problem:
-                raise StructureError(f"structure {index}: {problem}")
-            yield Geometry.of(structure)
+                raise StructureError(f"structure {index}: {error}") from None
 
-    def predict_geometries(self, geometries: Iterable[Geometry]) -> Iterator[Prediction]:
+    def predict_geometries(self, geometries: Iterable[Geometry]) -> Generator[Prediction]:
         """
         Predict structures without checking them, in batches.
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
 from matris.model.graph import Geometry
+from matris.progress import shown, size_of
 from matris.relaxation.batch import RunningBatch, Slot
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.journal import Journal
 from matris.relaxation.records import RelaxRecord, RelaxSettings
 from matris.relaxation.symmetry import symmetrised
-from matris.structures import content_id, problem_with, to_structure
+from matris.structures import content_id, one_or_many, problem_with, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ase import Atoms
+    from pymatgen.core import Structure
 
     from matris.model.potential import Potential
     from matris.relaxation.records import CellMask, OptimizerName
@@ -46,6 +47,7 @@ def relax(
     cell_mask: CellMask | None = None,
     journal: str | Path | None = None,
     max_batch_atoms: int | None = None,
+    progress: bool = False,
 ) -> Generator[RelaxRecord]:
     """
     Relax structures, and yield the record of each as it finishes.
@@ -103,6 +105,8 @@ def relax(
         angles: on a GPU as many structures as fit into memory, on a CPU as many as make the fixed cost of a step small.
         The batch size can change the last digits of results, and through them the path of a relaxation; 1 computes one
         structure at a time.
+    progress
+        Whether to show a progress bar on standard error.
 
     Yields
     ------
@@ -149,10 +153,9 @@ def relax(
         )
     if max_batch_atoms is not None and max_batch_atoms < 1:
         raise ValueError(f"max_batch_atoms must be at least 1, got {max_batch_atoms}")
-    # one structure is an iterable too, of its atoms
-    is_one = isinstance(structures, Structure) or hasattr(structures, "get_atomic_numbers")
-    inputs = cast("Iterable[Structure | Atoms]", [structures] if is_one else structures)
-    return _relax(iter(inputs), engine, settings, journal, max_batch_atoms)
+    inputs = one_or_many(structures)
+    records = _relax(iter(inputs), engine, settings, journal, max_batch_atoms)
+    return shown(records, "relax", progress=progress, total=size_of(inputs))
 
 
 def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str) -> Path:

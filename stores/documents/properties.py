@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from matris.stores.documents.documents import CheckpointTag, StructureDict, Symmetry  # noqa: TC001 - pydantic needs them
+from matris.stores.documents.documents import (  # noqa: TC001 - pydantic needs them
+    CheckpointTag,
+    ChunkRecord,
+    RelaxTag,
+    StructureDict,
+    Symmetry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +37,23 @@ class CrossingDocument(BaseModel):
     cutoff: float = Field(description="Cutoff, Å.")
     distance: float = Field(description="Distance of the shell in the relaxed cell, Å.")
     n_pairs: int = Field(description="Number of pairs of atoms that cross the cutoff.")
+
+
+class StartArrays(BaseModel):
+    """Input structure of a material, and per-atom results of its relaxation or evaluation."""
+
+    initial_structure: StructureDict = Field(default=None, description="Input structure.")
+    forces: list[list[float]] | None = Field(default=None, description="Shape (n, 3), eV/Å.")
+    stress: list[list[float]] | None = Field(default=None, description="Shape (3, 3), eV/Å³, positive under tension.")
+    magmoms: list[float] | None = Field(default=None, description="Shape (n,), Bohr magnetons.")
+
+
+class Start(BaseModel):
+    """Relaxation or evaluation of a material, from which the store makes the document of its candidate."""
+
+    record: ChunkRecord = Field(description="State, energy and convergence; source and provenance of the candidate.")
+    settings: RelaxTag = Field(description="Settings of the relaxation; an evaluation takes no steps.")
+    arrays: StartArrays = Field(description="Structure and arrays.")
 
 
 class PropertyDocument(BaseModel):
@@ -71,6 +94,10 @@ class PropertyDocument(BaseModel):
     symmetry: Symmetry | None = Field(default=None, description="Space group of the relaxed structure.")
     structure: StructureDict = Field(
         default=None, description="Relaxed structure. Tensors are given in its Cartesian axes."
+    )
+    start: Start | None = Field(
+        default=None,
+        description="The relaxation that led to `structure`; for molecular dynamics the evaluation of the input.",
     )
 
     checkpoint: CheckpointTag = Field(description="Checkpoint that computed the property.")
@@ -288,6 +315,21 @@ class DynamicsDocument(PropertyDocument):
         description="Time series, one value per frame: `time` (fs), `temperature` (K), `potential_energy`, "
         "`total_energy` (eV/atom), `volume` (Å³), `pressure` (GPa).",
     )
+    radial_distribution: dict[str, Any] | None = Field(
+        default=None,
+        description="Radial distribution functions over the second half of the frames: `distances` (Å) and `pairs`, by "
+        "names such as Mg-O.",
+    )
+    mean_square_displacement: dict[str, Any] | None = Field(
+        default=None,
+        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
+        "by element; None for few frames.",
+    )
+    extrapolation: float | None = Field(
+        default=None,
+        description="Largest distance of an atom from the training data in any frame: above 1 the potential "
+        "extrapolates; None if the checkpoint has no training domain.",
+    )
 
 
 def property_output(
@@ -320,12 +362,31 @@ def property_output(
     document = next((each for each in documents if each["candidate_id"] == candidate["candidate_id"]), None)
     if document is None:
         return None
-    return {**document, **{name: _loaded(job_store, document.get(name)) for name in large}}
+    fields = {}
+    for name in large:
+        try:
+            fields[name] = loaded(job_store, document.get(name))
+        except MissingArraysError:
+            fields[name] = None
+    return {**document, **fields}
 
 
-def _loaded(job_store: JobStore, value: Any) -> Any:
-    """Resolve a reference to an additional store; None if its target is gone. Other values are returned as they are."""
+class MissingArraysError(LookupError):
+    """The additional store of a job store lacks a field of an output."""
+
+
+def loaded(job_store: JobStore, value: Any) -> Any:
+    """
+    Resolve a reference to an additional store; other values are returned as they are.
+
+    Raises
+    ------
+    MissingArraysError
+        If the additional store lacks what the reference names.
+    """
     if not isinstance(value, dict) or "blob_uuid" not in value:
         return value
     blob = job_store.additional_stores[value["store"]].query_one({"blob_uuid": value["blob_uuid"]})
-    return blob["data"] if blob else None
+    if blob is None:
+        raise MissingArraysError(f"the store has no {value['blob_uuid']}")
+    return blob["data"]

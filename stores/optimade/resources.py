@@ -15,6 +15,7 @@ from pymatgen.core.periodic_table import DummySpecies
 
 from matris.errors import StoreError, StructureError
 from matris.files.stored_objects import decode_structure
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 PREFIX = "matris"
 """Prefix of fields that OPTIMADE does not define. It is not registered with the OPTIMADE consortium."""
 
-SERVED = {"state": {"$in": ["converged", "max_steps"]}}
-"""Filter of the candidates with a relaxed structure. Rejected and failed candidates are not served."""
-
+_RELAXED = {"state": {"$in": ["converged", "max_steps"]}}
 _BATCH = 200  # structures per query
 
 logger = logging.getLogger(__name__)
@@ -100,6 +99,18 @@ PROVIDER_FIELDS = (
 )
 
 
+def served(*, with_references: bool = False) -> dict[str, Any]:
+    """
+    Make the MongoDB filter of the documents that are served: those with a relaxed structure.
+
+    Parameters
+    ----------
+    with_references
+        Whether to include the elements, known phases and prototypes that only compete on the hulls of campaigns.
+    """
+    return _RELAXED if with_references else _RELAXED | {"source": {"$nin": sorted(REFERENCE_SOURCES)}}
+
+
 def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any]:
     """
     Make the OPTIMADE resource of a candidate.
@@ -159,9 +170,7 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
     return {"id": document["document_id"], "type": "structures", "attributes": attributes}
 
 
-def resources(
-    candidates: CandidateStore, criteria: dict[str, Any] = SERVED
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def resources(candidates: CandidateStore, criteria: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     Yield candidate documents with their OPTIMADE resources, reading a few hundred at a time.
 
@@ -170,7 +179,7 @@ def resources(
     candidates
         Store to read.
     criteria
-        MongoDB filter of the documents. By default all with a relaxed structure.
+        MongoDB filter of the documents, see `served`.
 
     Returns
     -------

@@ -55,7 +55,7 @@ def check_common(documents: list[dict[str, Any]]) -> None:
 
 
 def test_elastic(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchElasticMaker(device="cpu", fmax=0.02, steps=60, strains=(-0.005, 0.005))
+    maker = BatchElasticMaker(device="cpu", fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all("lattice" not in (d["structure"] or {}) for d in small)  # but a reference to it
@@ -72,7 +72,7 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_eos(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchEosMaker(device="cpu", fmax=0.02, steps=60, equations=("birch_murnaghan",))
+    maker = BatchEosMaker(device="cpu", fmax=0.02, max_steps=60, equations=("birch_murnaghan",))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     document = EosDocument.model_validate(whole[0])
@@ -83,7 +83,7 @@ def test_eos(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_phonon(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchPhononMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
@@ -99,7 +99,7 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
 
 def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     """Given charges come back in the document; a list of the wrong length is refused."""
-    maker = BatchPhononMaker(device="cpu", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.1, max_steps=0, min_length=4.0, t_max=100, t_step=100)
     born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
     job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
@@ -118,7 +118,7 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchQhaMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchQhaMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small] == [False, True, True, False]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)

@@ -91,7 +91,7 @@ def write_hull(projects: Path, address: str) -> Path:
 
 def maker(checkpoint: Path) -> BatchRelaxMaker:
     return BatchRelaxMaker(
-        checkpoint=str(checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 99.0, "max_batch_atoms": 1}
+        checkpoint=str(checkpoint), device="cpu", max_steps=3, fmax=99.0, relax_kwargs={"max_batch_atoms": 1}
     )
 
 

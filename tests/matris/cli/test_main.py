@@ -89,7 +89,7 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
     done = invoke("phonon", inputs / "MgO.cif", "--follow", *common)
     assert done.exit_code == 0, done.output
     (document,) = json.loads(done.stdout)
-    assert document["settings"]["follow_instabilities"]
+    assert document["settings"]["follow"]
     assert document["settings"]["min_length"] == 3
     assert document["phonon_bandstructure"]["frequencies"]
     done = invoke("qha", inputs / "MgO.cif", "--t-max", "100", *common)

@@ -30,7 +30,7 @@ def test_many_equal_one_by_one_in_the_order_given(potential):
     together = list(potential.predict(iter(chosen)))
     assert len(together) == 5
     for structure, prediction in zip(chosen, together, strict=True):
-        alone = next(iter(potential.predict(structure)))
+        alone = potential.predict(structure)
         assert prediction.energy == pytest.approx(alone.energy, abs=1e-9)
         assert np.allclose(prediction.forces, alone.forces, atol=1e-10)
         assert prediction.forces.shape == (len(structure), 3)
@@ -38,8 +38,8 @@ def test_many_equal_one_by_one_in_the_order_given(potential):
 
 def test_ase_and_nothing(potential):
     atoms = AseAtomsAdaptor.get_atoms(structures()["Si8"])
-    expected = next(iter(potential.predict(structures()["Si8"]))).energy
-    assert next(iter(potential.predict(atoms))).energy == pytest.approx(expected, abs=1e-10)
+    expected = potential.predict(structures()["Si8"]).energy
+    assert potential.predict(atoms).energy == pytest.approx(expected, abs=1e-10)
     assert list(potential.predict([])) == []
 
 
