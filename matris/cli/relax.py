@@ -98,9 +98,9 @@ def relax(
         elif not submit_campaign(campaign, candidates, submission):
             return
         documents = list(campaign.documents(DOCUMENT_FIELDS))
-        files = campaign.write_structures(output)
+        written = campaign.write_structures(output)
         if printed == "table":
-            _show_relaxed(documents, files)
+            _show_relaxed(documents, written)
         else:
             write_documents(documents, printed)
         out = stdout() if printed == "table" else stderr
