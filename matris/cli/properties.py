@@ -77,6 +77,10 @@ def eos(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Fit equations of state: equilibrium volume (Å³) and bulk modulus (GPa).
@@ -89,7 +93,8 @@ def eos(
         from matris.makers import BatchEosMaker
 
         maker = BatchEosMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
-        _properties("eos", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("eos", files, maker, store, output, report, submission)
 
 
 def phonon(
@@ -142,6 +147,10 @@ def qha(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Compute thermal expansion, bulk modulus, heat capacity and Grüneisen parameters (quasi-harmonic).
@@ -159,7 +168,8 @@ def qha(
             displacement=displacement,
             t_max=t_max,
         )
-        _properties("qha", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("qha", files, maker, store, output, report, submission)
 
 
 def md(
@@ -184,12 +194,16 @@ def md(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
 
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
-    is complete are not computed again.
+    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
 
     `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
@@ -212,7 +226,8 @@ def md(
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        _properties("md", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("md", files, maker, store, output, report, submission)
 
 
 def _properties(

@@ -247,10 +247,13 @@ class Potential:
         return Chunks(_KERNEL_VALUES // width * torch.get_num_threads(), kept, kernels=True, workspace=arena)
 
     @overload
-    def predict(self, structures: Structure | Atoms) -> Prediction: ...
+    def predict(self, structures: Structure) -> Prediction: ...  # type: ignore[overload-overlap] # it is iterable too
 
     @overload
     def predict(self, structures: Iterable[Structure | Atoms], *, progress: bool = False) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict(self, structures: Atoms) -> Prediction: ...
 
     def predict(
         self, structures: Structure | Atoms | Iterable[Structure | Atoms], *, progress: bool = False

@@ -201,6 +201,14 @@ def test_relax(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "2 read, 1 converged, 1 rejected" in result.stdout
     assert Structure.from_file(tmp_path / "out" / "MgO.cif").composition.reduced_formula == "MgO"
     assert len(found(tmp_path / "store")) == 2
+    again = ("relax", inputs / "MgO.cif", inputs / "empty.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu")
+    again += ("--store", tmp_path / "store", "--output", tmp_path / "out", "--fmax", 0.05)
+    as_json = invoke(*again, "--format", "json")
+    oxide, empty = json.loads(as_json.stdout)
+    assert (oxide["formula_pretty"], oxide["state"], empty["error"]) == ("MgO", "converged", "the file is empty")
+    assert "2 read, 1 converged, 1 rejected" in as_json.stderr
+    rows = list(csv.DictReader(io.StringIO(invoke(*again, "--format", "csv").stdout)))
+    assert [(row["formula_pretty"], row["state"]) for row in rows] == [("MgO", "converged"), ("", "rejected")]
 
 
 def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -218,6 +226,15 @@ def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_p
         (["screen", "--chemsys", "Qq-O"], 1, "Qq"),
         (["screen", "--chemsys", "Mg", "--checkpoint", "no-such-key"], 1, "no-such-key"),
         (["screen", "--chemsys", "Mg", "--references", "no-such-file"], 2, "no-such-file"),
+        (["screen", "--chemsys", "rn-o"], 1, "does not know Rn. No checkpoint at hand knows O, Rn"),
+        (["screen", "prototypes:Rn-O"], 1, "does not know Rn"),
+        (["relax", "POSCAR", "--then", "elastik"], 2, "no such property: elastik; did you mean elastic?"),
+        (["relax", "POSCAR", "--checkpoint", "MatRIS_10M_OAM"], 1, "did you mean matris_10m_oam"),
+        (["query", "--state", "convergd", "--store", "results"], 1, "did you mean converged?"),
+        (["query", "--chemsys", "CO", "--store", "results"], 1, "'CO' may be Co, or C and O"),
+        (["clutser"], 2, "Did you mean 'cluster'?"),
+        (["cluster", "chekc"], 2, "Did you mean 'check'?"),
+        (["relax", "POSCAR", "--max-step", "3"], 2, "--max-steps"),
         (["query", "--sort", "beauty"], 1, "beauty"),
         (["query", "--store", "no-such-store"], 1, "no results"),
         (["query", "--limit", "0"], 2, "limit"),
@@ -229,6 +246,9 @@ def test_errors_are_clear(
     arguments: list[str], code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    rock_salt(4.2, "Mg", "O").to(filename="POSCAR", fmt="poscar")
+    CandidateStore.open("results")
+    monkeypatch.setenv("COLUMNS", "200")
     result = invoke(*arguments)
     assert result.exit_code == code, result.output
     assert told in result.stderr
@@ -266,6 +286,11 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint
     assert set(at_hand.values()) == {"no"}
     assert str(tmp_path / "c") in result.stdout
     assert "tiny" in result.stdout
+    assert result.stdout.startswith(
+        "For results: --checkpoint matris_10m_oam; its file is downloaded at the first use."
+    )
+    listed = json.loads(invoke("models", "--format", "json").stdout)
+    assert [each["key"] for each in listed if each["at_hand"]] == ["tiny", "matris_10m_omat"]
 
 
 class _Package:
