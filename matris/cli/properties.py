@@ -105,6 +105,16 @@ def phonon(
         bool,
         typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for phonopy.yaml (with force constants) and band.yaml of each material, and with --follow the "
+            "CIF file of the crystal that it leads to.",
+        ),
+    ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Device = None,
@@ -133,7 +143,7 @@ def phonon(
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, submission)
+        _properties("phonon", files, maker, store, output, report, submission, folder)
 
 
 def qha(
@@ -238,8 +248,9 @@ def _properties(
     output: str,
     report: Path | None,
     submission: Submission | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Compute a property of all structures in some files, print the results, and write an HTML page."""
+    """Compute a property of all structures in some files, print the results, and write an HTML page and files."""
     from matris.flows.local.property_run import compute_properties
     from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
@@ -261,6 +272,11 @@ def _properties(
         with stderr.status("Writing the page …"):
             page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    if folder is not None:
+        from matris.properties.phonon_files import write_phonon_files
+
+        n_folders = write_phonon_files(documents, folder)
+        stderr.print(f"Force constants and bands of {n_folders} materials: {escape(str(folder))}", soft_wrap=True)
     exit_by_states(documents)
 
 
