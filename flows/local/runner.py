@@ -115,7 +115,7 @@ def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[
     harvest(campaign)
     forget_incomplete(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
-        for counts in take_in(campaign, candidates):
+        for counts in take_in(campaign, candidates, workers.attend):
             watch({"event": "read", **counts.to_dict()})
             workers.attend()
         while True:
@@ -157,9 +157,10 @@ class Here:
 
         def emit(event: str, **fields: Any) -> None:
             self.watch({"event": event, **fields})
+            if event == "done":
+                harvest(self.campaign, [fields["work_id"]])
 
-        work(self.campaign, None, emit, lambda: False)
-        harvest(self.campaign)
+        work(self.campaign, None, emit, lambda _: True)
         if self.campaign.queue.is_open(self.campaign.name):
             time.sleep(poll_interval)
 
