@@ -108,7 +108,7 @@ def supervise(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: Non
         harvest(campaign)
         record_given_up(campaign)
         if not advance(campaign):
-            return True
+            return not campaign.queue.is_open(campaign.name)
         _submit_waiting(campaign, cluster, watch)
         return False
 

@@ -19,7 +19,7 @@ from maggma.stores import MemoryStore
 from matris.errors import MatrisError
 from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
-from matris.flows.campaign.survivors import advance
+from matris.flows.campaign.survivors import advance, ranking_inputs
 from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
 from matris.flows.local.worker import work
 from matris.makers.decoding import environment_for
@@ -111,6 +111,7 @@ def run(
 
 def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[str | None], watch: Watch) -> None:
     """Run a campaign to its end, with the worker processes or in this process."""
+    ranked = campaign.record().get("ranked")
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     forget_incomplete(campaign)
@@ -121,10 +122,11 @@ def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[
         while True:
             while campaign.queue.is_open(campaign.name):
                 workers.attend(_POLL_INTERVAL)
+            inputs = ranking_inputs(campaign)
             harvest(campaign)
             record_given_up(campaign)
-            stages = advance(campaign)
-            if not stages:
+            stages = advance(campaign, inputs, ranked)
+            if not stages and not campaign.queue.is_open(campaign.name):
                 break
             for stage, n in stages.items():
                 watch({"event": "stage", "stage": stage, "n": n})

@@ -17,6 +17,7 @@ from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.status import lost_reasons, read_status
+from matris.flows.campaign.survivors import advance, ranking_inputs
 from matris.flows.campaign.turns import turn
 from matris.flows.local import worker
 from matris.flows.local.runner import run
@@ -173,3 +174,21 @@ def test_the_status_reads_what_was_lost_and_not_what_was_dropped(
     read_status(campaign.location)
     assert reads["candidates"] == 4
     assert reads["work_queue"] == 1
+
+
+def test_one_of_several_runners_ranks(open_campaign: Callable[[], Campaign], reads: Counter[str]) -> None:
+    first, second = open_campaign(), open_campaign()
+    before = second.record().get("ranked")
+    run(first, candidates(4), ())
+    reads.clear()
+    assert advance(second, ranking_inputs(second), before) == {}
+    assert reads["candidates"] == 0
+
+    run(second, candidates(4), ())  # a run on its own ranks
+    assert reads["candidates"] > 0
+    list(take_in(first, candidates(6)))
+    while (item := first.queue.take(first.name)) is not None:
+        first.queue.finish(item)
+    reads.clear()
+    advance(second, ranking_inputs(second), before)  # so does one that knows of more results
+    assert reads["candidates"] > 0
