@@ -19,7 +19,7 @@ from maggma.stores import MemoryStore
 from matris.errors import MatrisError
 from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
-from matris.flows.campaign.survivors import advance
+from matris.flows.campaign.survivors import advance, ranking_inputs
 from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
 from matris.flows.local.worker import work
 from matris.makers.decoding import environment_for
@@ -111,20 +111,22 @@ def run(
 
 def _run(campaign: Campaign, candidates: Iterable[Candidate], devices: Sequence[str | None], watch: Watch) -> None:
     """Run a campaign to its end, with the worker processes or in this process."""
+    ranked = campaign.record().get("ranked")
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     forget_incomplete(campaign)
     with Workers(campaign, devices, watch) if devices else Here(campaign, watch) as workers:
-        for counts in take_in(campaign, candidates):
+        for counts in take_in(campaign, candidates, workers.attend):
             watch({"event": "read", **counts.to_dict()})
             workers.attend()
         while True:
             while campaign.queue.is_open(campaign.name):
                 workers.attend(_POLL_INTERVAL)
+            inputs = ranking_inputs(campaign)
             harvest(campaign)
             record_given_up(campaign)
-            stages = advance(campaign)
-            if not stages:
+            stages = advance(campaign, inputs, ranked)
+            if not stages and not campaign.queue.is_open(campaign.name):
                 break
             for stage, n in stages.items():
                 watch({"event": "stage", "stage": stage, "n": n})
@@ -157,9 +159,10 @@ class Here:
 
         def emit(event: str, **fields: Any) -> None:
             self.watch({"event": event, **fields})
+            if event == "done":
+                harvest(self.campaign, [fields["work_id"]])
 
-        work(self.campaign, None, emit, lambda: False)
-        harvest(self.campaign)
+        work(self.campaign, None, emit, lambda _: True)
         if self.campaign.queue.is_open(self.campaign.name):
             time.sleep(poll_interval)
 

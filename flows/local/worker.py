@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matris.makers.batch import BatchMaker
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # other chunks would fail in the same way
-_POLL_INTERVAL = 0.3  # seconds between looks at an empty queue
+_POLL_INTERVAL, _MAX_POLL_INTERVAL = 0.3, 5.0  # seconds between looks at an empty queue: at first, and later
 _PAUSES = (2.0, 10.0, 30.0)  # seconds before the next attempt at a job that raised an error
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Stopped(BaseException):
     """The parent process ends this one. No subclass of `Exception`, so that it is not recorded for a structure."""
 
 
-def work(campaign: Campaign, device: str | None, emit: Emit, more: Callable[[], bool]) -> None:
+def work(campaign: Campaign, device: str | None, emit: Emit, is_over: Callable[[float], bool]) -> None:
     """
     Take chunks and run their jobs until there are none left.
 
@@ -62,17 +62,20 @@ def work(campaign: Campaign, device: str | None, emit: Emit, more: Callable[[], 
         Device; None for the device of the campaign's Maker.
     emit
         Function that is called with the name of each event, and its fields as keywords.
-    more
-        Function that returns whether more chunks may come, called when the queue is empty.
+    is_over
+        Function that is called when the queue is empty. It returns True once no more chunks will come, or False after
+        the seconds that it is given.
     """
+    pause = _POLL_INTERVAL
     while True:
         item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
         if item is not None:
             _run(campaign, item, device, emit)
-        elif more():
-            time.sleep(_POLL_INTERVAL)
-        else:
+            pause = _POLL_INTERVAL
+        elif is_over(pause):
             return
+        else:
+            pause = min(2 * pause, _MAX_POLL_INTERVAL)  # the looks of hundreds of processes are a load
 
 
 def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> None:
@@ -212,7 +215,7 @@ def main() -> None:
     threading.Thread(target=listen, name="listen", daemon=True).start()
     try:
         campaign = Campaign.open(task["location"], task["campaign"])
-        work(campaign, task["device"], emit, lambda: not finish.is_set())
+        work(campaign, task["device"], emit, finish.wait)
     except Stopped:
         sys.exit(0)
     except (MatrisError, OSError, PyMongoError) as error:
