@@ -13,6 +13,7 @@ from monty.json import jsanitize
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
+from matris.flows.campaign.sharing import ALONE, Sharing
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
@@ -78,6 +79,8 @@ class Campaign:
         Store of the candidate documents, a `matris.stores.candidate_store.CandidateStore`.
     queue
         Queue of the chunks, a `matris.flows.queue.queue.WorkQueue`.
+    sharing
+        Processes that share the chunks, a `matris.flows.campaign.sharing.Sharing`; the runner sets it.
 
     Raises
     ------
@@ -116,6 +119,7 @@ class Campaign:
         self.funnel = funnel or Funnel()
         self.title = title
         self.chunk_size = chunk_size
+        self.sharing: Sharing = ALONE
         self.card = self.maker.card()
         self.references: References | None = None
         self._references_file = None if references in {None, MP} else str(Path(str(references)).absolute())
@@ -208,6 +212,10 @@ class Campaign:
         self.references.write(self._mp_file)
         self._references_file = str(self._mp_file)
         self.keep(reference_systems=sorted(wanted))
+
+    def task(self) -> dict[str, Any]:
+        """Return what another process needs to open the campaign."""
+        return {"location": None if self.location is None else str(self.location), "campaign": self.name}
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
         """

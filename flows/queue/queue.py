@@ -326,6 +326,11 @@ class WorkQueue:
         """Whether any item is waiting, taken or submitted."""
         return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)
 
+    def n_waiting(self, campaign: str) -> int:
+        """Count the waiting items."""
+        n: int = self._store.count({"campaign": campaign, "state": WAITING})
+        return n
+
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of waiting, taken and submitted items."""
         for state in _OPEN:
