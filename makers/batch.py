@@ -24,8 +24,6 @@ from matris.structures import masses_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
-
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
     from matris.properties.groups import PropertyRecord
@@ -262,7 +260,7 @@ def provenance(potential: Potential) -> dict[str, Any]:
         "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
         "versions": versions(),
         "device": str(potential.device),
-        "dtype": dtype_name(potential.dtype),
+        "dtype": arithmetic_of(potential),
         "ran_on": ran_on(),
     }
 
@@ -284,9 +282,9 @@ def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
     return Candidate.model_validate(obj)
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a floating-point type."""
-    return str(dtype).removeprefix("torch.")
+def arithmetic_of(potential: Potential) -> str:
+    """Name what decides the digits of results: `Potential.arithmetic`, or the floating-point type of a stand-in."""
+    return getattr(potential, "arithmetic", str(potential.dtype).removeprefix("torch."))
 
 
 def versions() -> dict[str, str]:

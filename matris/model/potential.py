@@ -16,7 +16,7 @@ from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
-from matris.model.precision import PRECISIONS, full_precision
+from matris.model.precision import FEWER_DIGITS, PRECISIONS, full_precision
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -144,6 +144,16 @@ class Potential:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.network.atom_linear.weight.dtype
+
+    @property
+    def arithmetic(self) -> str:
+        """
+        Name of what decides the digits of results, for journals and documents.
+
+        ``float32`` or ``float64``; ``float32-bf16x3`` if a GPU multiplies with fewer digits than float32 has.
+        """
+        name = str(self.dtype).removeprefix("torch.")
+        return f"{name}-{self.precision}" if self.precision in FEWER_DIGITS and self.tiled else name
 
     @property
     def tiled(self) -> bool:
