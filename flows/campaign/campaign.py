@@ -14,6 +14,7 @@ from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
 from matris.flows.campaign.results import CampaignResults
+from matris.flows.campaign.sharing import ALONE, Sharing
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
@@ -70,6 +71,8 @@ class Campaign(CampaignResults):
         Store of the candidate documents, a `matris.stores.candidate_store.CandidateStore`.
     queue
         Queue of the chunks, a `matris.flows.queue.queue.WorkQueue`.
+    sharing
+        Processes that share the chunks, a `matris.flows.campaign.sharing.Sharing`; the runner sets it.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class Campaign(CampaignResults):
     ) -> None:
         self.maker = maker or BatchRelaxMaker()
         self.chunk_size = chunk_size
+        self.sharing: Sharing = ALONE
         self.card = card = self.maker.card()
         self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
         self.checkpoint = CheckpointTag(
@@ -193,6 +197,10 @@ class Campaign(CampaignResults):
         self.references.write(self._mp_file)
         self._references_file = str(self._mp_file)
         self.keep(reference_systems=sorted(wanted))
+
+    def task(self) -> dict[str, Any]:
+        """Return what another process needs to open the campaign."""
+        return {"location": None if self.location is None else str(self.location), "campaign": self.name}
 
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
         """

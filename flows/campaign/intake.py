@@ -129,7 +129,7 @@ class _Reader:
         first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
         campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
         passed = chain(self._filtered(chain(first, candidates)), self._references())
-        for chunk in chunked(passed, campaign.chunk_size):
+        for chunk in chunked(passed, campaign.chunk_size, sharing=campaign.sharing):
             self._put(chunk)
             yield self.counts
         self._write_page()

@@ -344,6 +344,11 @@ class WorkQueue:
         """Whether any item is waiting, taken or submitted."""
         return next(self._query({"campaign": campaign, "state": {"$in": list(_OPEN)}}, limit=1), None) is not None
 
+    def n_waiting(self, campaign: str) -> int:
+        """Count the waiting items."""
+        n: int = self._store.count({"campaign": campaign, "state": WAITING})
+        return n
+
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of waiting, taken and submitted items."""
         for state in _OPEN:

@@ -82,7 +82,7 @@ def run_campaign(
     candidates
         Candidates, read one by one.
     device
-        Devices, separated by commas; one process each.
+        Devices, separated by commas; one process each. Default: the whole machine.
     keep_going
         Whether to go on if the first candidates all fail for one reason.
 
@@ -93,12 +93,7 @@ def run_campaign(
     """
     from matris.flows.local.runner import run
 
-    devices = [name.strip() for name in device.split(",")] if device else [None]
-    if device:  # one line here, rather than one from each chunk
-        from matris.model.potential import chosen_device
-
-        for name in devices:
-            chosen_device(name)
+    devices = named_devices(device)
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
         run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
@@ -114,6 +109,30 @@ def write_documents(documents: Sequence[Document], form: str) -> None:
         write_json(chosen)
     else:
         write_columns(_PLAIN_FIELDS, [[document.get(name) for name in _PLAIN_FIELDS] for document in chosen])
+
+
+def named_devices(device: str | None) -> list[str] | None:
+    """
+    Split the option ``--device``, and check each device: one error here, rather than one from each process.
+
+    Parameters
+    ----------
+    device
+        Devices, separated by commas; None is passed on.
+
+    Raises
+    ------
+    CheckpointError
+        If a device is not available.
+    """
+    if not device:
+        return None
+    from matris.model.potential import chosen_device
+
+    names = [name.strip() for name in device.split(",")]
+    for name in names:
+        chosen_device(name)
+    return names
 
 
 def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = True) -> str:

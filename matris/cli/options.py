@@ -48,7 +48,7 @@ Devices = Annotated[
         "--device",
         metavar="NAME,NAME",
         help="Device, such as cuda, cuda:1 or cpu; several, separated by commas, run one process per device.",
-        show_default="a GPU if there is one",
+        show_default="all GPUs; without one, a process for each CPU core",
     ),
 ]
 Store = Annotated[

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.console import Column, numbers, print_table, stderr, stdout, write_columns, write_json
+from matris.cli.campaign_run import named_devices
+from matris.cli.console import CampaignProgress, Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
-    Device,
+    Devices,
     Files,
     Format,
     MinLength,
@@ -47,7 +48,7 @@ def elastic(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -64,16 +65,16 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
+        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer)
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("elastic", files, maker, store, output, report, submission)
+        _properties("elastic", files, maker, device, store, output, report, submission)
 
 
 def eos(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -92,9 +93,9 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        maker = BatchEosMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
+        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer)
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("eos", files, maker, store, output, report, submission)
+        _properties("eos", files, maker, device, store, output, report, submission)
 
 
 def phonon(
@@ -117,7 +118,7 @@ def phonon(
     ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -136,14 +137,13 @@ def phonon(
 
         maker = BatchPhononMaker(
             checkpoint=checkpoint,
-            device=device,
             min_length=min_length,
             displacement=displacement,
             follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, submission, folder)
+        _properties("phonon", files, maker, device, store, output, report, submission, folder)
 
 
 def qha(
@@ -153,7 +153,7 @@ def qha(
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -172,14 +172,13 @@ def qha(
 
         maker = BatchQhaMaker(
             checkpoint=checkpoint,
-            device=device,
             optimizer=optimizer,
             min_length=min_length,
             displacement=displacement,
             t_max=t_max,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("qha", files, maker, store, output, report, submission)
+        _properties("qha", files, maker, device, store, output, report, submission)
 
 
 def md(
@@ -200,7 +199,7 @@ def md(
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -222,7 +221,6 @@ def md(
 
         maker = BatchMDMaker(
             checkpoint=checkpoint,
-            device=device,
             ensemble=ensemble,
             temperature=temperature,
             pressure=pressure,
@@ -237,13 +235,14 @@ def md(
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("md", files, maker, store, output, report, submission)
+        _properties("md", files, maker, device, store, output, report, submission)
 
 
 def _properties(
     name: str,
     files: Sequence[Path],
     maker: BatchMaker,
+    device: str | None,
     store: str | None,
     output: str,
     report: Path | None,
@@ -258,13 +257,14 @@ def _properties(
 
     documents: Sequence[Document] | None
     if submission is not None:
+        maker.device = device
         documents = submit_properties(name, files, maker, submission, store)
         if documents is None:
             return
     else:
-        with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
-            maker.potential()
-            documents = compute_properties(files, maker, store)
+        maker.card()  # an error here has one line, and comes before the structures are read
+        with CampaignProgress() as progress:
+            documents = compute_properties(files, maker, store, named_devices(device), progress.watch)
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from matris.errors import CheckpointError, StructureError
+from matris.machine import n_processes, total_memory
 from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
-from matris.model.precision import PRECISIONS, full_precision
+from matris.model.precision import FEWER_DIGITS, PRECISIONS, full_precision
 from matris.progress import shown, size_of
 from matris.structures import is_one, problem_with, to_structure
 
@@ -49,6 +50,7 @@ _ALWAYS_KEPT = 2
 _CPU_VALUES = 2**17  # values of one feature in a chunk: half a megabyte, so that the values of a chunk stay in cache
 _KERNEL_VALUES = 2**15  # values of one feature in a chunk, for each thread; all values of a chunk stay in cache
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # largest amount of kept values: bytes, and share of the machine's memory
+_CPU_SHARES = 1 / 2  # the same of all processes of a runner
 _CPU_BATCH = 6e7  # bytes of a batch: large enough to make fixed costs small, small enough for the caches
 _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # largest amount of kept values: share of the device's memory
@@ -113,8 +115,9 @@ class Potential:
     ----------
     memory
         Bytes that a call may keep for its backward pass. The default is half of a GPU's memory; on a CPU, where
-        consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB. Calls that need
-        more recompute some values, which takes at most a third more time. Reduce it where memory is scarce.
+        consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB, less if many
+        processes compute a campaign. Calls that need more recompute some values, which takes at most a third more time.
+        Reduce it where memory is scarce.
 
     Examples
     --------
@@ -131,7 +134,7 @@ class Potential:
         if self.device.type == "cuda":
             self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
         else:
-            self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            self.memory = min(_CPU_BYTES, min(_CPU_SHARE, _CPU_SHARES / n_processes()) * total_memory())
 
     def __repr__(self) -> str:
         numbers = f"{self.card.predicts}, {len(self.elements)} elements, energy scale {self.card.energy_scale}"
@@ -151,6 +154,16 @@ class Potential:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.network.atom_linear.weight.dtype
+
+    @property
+    def arithmetic(self) -> str:
+        """
+        Name of what decides the digits of results, for journals and documents.
+
+        ``float32`` or ``float64``; ``float32-bf16x3`` if a GPU multiplies with fewer digits than float32 has.
+        """
+        name = str(self.dtype).removeprefix("torch.")
+        return f"{name}-{self.precision}" if self.precision in FEWER_DIGITS and self.tiled else name
 
     @property
     def tiled(self) -> bool:

@@ -171,7 +171,7 @@ def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str)
     settings
         Settings of the relaxation.
     dtype
-        Name of the floating-point type.
+        Name of the floating-point type, see `matris.model.potential.Potential.arithmetic`.
 
     Examples
     --------
@@ -197,7 +197,9 @@ class Engine:
 
     @property
     def dtype(self) -> str:
-        """Name of the floating-point type."""
+        """Name of the floating-point type, see `matris.model.potential.Potential.arithmetic`."""
+        if self.potential is not None:
+            return self.potential.arithmetic
         return str(self.model.dtype).removeprefix("torch.")
 
 

@@ -147,7 +147,7 @@ class ChunkDocument(BaseModel):
     settings: RelaxTag
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = Field(description="Device of the potential: cpu, cuda, …")
-    dtype: str = Field(description="Floating-point type of the potential.")
+    dtype: str = Field(description="As in `CandidateDocument`.")
     ran_on: dict[str, str | None] = Field(
         default_factory=dict, description="Host name, scheduler job id and CUDA_VISIBLE_DEVICES of the job."
     )
@@ -331,7 +331,9 @@ class CandidateDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
     device: str | None = Field(default=None, description="Device of the potential; None if nothing was computed.")
     dtype: str | None = Field(
-        default=None, description="Floating-point type of the potential; None if nothing was computed."
+        default=None,
+        description="Floating-point type of the potential, float32-bf16x3 if a GPU multiplied with fewer digits; None "
+        "if nothing was computed.",
     )
     job_uuid: str | None = Field(default=None, description="Job that computed the candidate; None if no job did.")
     computed_at: str | None = Field(default=None, description="End of the job, ISO 8601, UTC.")

@@ -129,7 +129,9 @@ class PropertyDocument(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the Maker.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
     device: str = Field(description="Device of the potential: cpu, cuda, ….")
-    dtype: str = Field(description="Floating-point type of the potential.")
+    dtype: str = Field(
+        description="Floating-point type of the potential, float32-bf16x3 if a GPU multiplied with fewer digits."
+    )
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(),
         description="When the document was made, ISO 8601, UTC.",
