@@ -21,8 +21,7 @@ _ASK = {
 }
 """Operations whose result, or its shape, the host must know before it goes on."""
 _BY_MASK = {"index", "index_put", "index_put_", "_index_put_impl_"}
-_COPIES = {"cpu", "numpy", "tolist"}
-_SENDS = {"from_numpy", "tensor", "as_tensor"}
+_COPIES = {"cpu", "tolist"}
 
 
 class Waits:
@@ -34,7 +33,7 @@ class Waits:
     asked
         Operations for whose result the host would wait.
     fetched, sent
-        Calls that copy to the host, and that bring numbers of the host to the device.
+        Calls that copy to the host, and to a device.
     """
 
     def __init__(self):
@@ -76,9 +75,9 @@ class _Called(TorchFunctionMode):
         self.waits = waits
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        name = getattr(function, "__name__", "")
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
         if name in _COPIES:
             self.waits.fetched[name] += 1
-        if name in _SENDS:
+        if name == "to" and any(isinstance(x, torch.device) for x in (*args, *kwargs.values())):
             self.waits.sent[name] += 1
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)

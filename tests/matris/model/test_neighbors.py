@@ -146,7 +146,8 @@ def test_waits_are_counted():
     with Waits() as waits:
         x[x > 2], x.sum().item(), torch.unique(x), torch.repeat_interleave(x.long()), torch.linalg.inv(torch.eye(3))
         x[x > 4] = 0
-        x.cpu(), torch.tensor([1.0]), torch.repeat_interleave(x, 2, output_size=12), torch.nonzero_static(x, size=5)
+        x.cpu(), x.to(torch.device("cpu"))
+        torch.repeat_interleave(x, 2, output_size=12), torch.nonzero_static(x, size=5)
     assert sum(waits.asked.values()) == 6, waits.asked
     assert (sum(waits.fetched.values()), sum(waits.sent.values())) == (1, 1)
 
