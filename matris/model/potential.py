@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
 from matris.model.precision import PRECISIONS, full_precision
+from matris.model.recorded import RecordedCalls
 from matris.structures import problem_with, to_structure
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from matris.model.checkpoints import Card
     from matris.model.config import ModelConfig
     from matris.model.precision import Precision
+
+logger = logging.getLogger(__name__)
 
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
@@ -102,6 +106,9 @@ class Potential:
         How a GPU multiplies the matrices of messages, `matris.model.precision.Precision`: ``"ieee"``, ``"tf32x3"`` or
         ``"bf16x3"``. By default ``"tf32x3"`` on NVIDIA's GPUs and ``"ieee"`` on others. It has no effect where torch
         or C compute the messages, which they do in float32 or float64.
+    cuda_graphs
+        Record calls of small structures on a GPU as CUDA graphs, and replay them (`matris.model.recorded`): for single
+        cells and dynamics, where sizes come again and again. Off by default until somebody has measured it.
 
     Attributes
     ----------
@@ -118,7 +125,9 @@ class Potential:
     ('matris_embedded', True, False)
     """
 
-    def __init__(self, network: MatRIS, card: Card, precision: Precision | None = None) -> None:
+    def __init__(
+        self, network: MatRIS, card: Card, precision: Precision | None = None, *, cuda_graphs: bool = False
+    ) -> None:
         self.network = network
         self.card = card
         self.precision: Precision = precision or ("tf32x3" if torch.version.hip is None else "ieee")
@@ -126,6 +135,9 @@ class Potential:
             self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
         else:
             self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        self._compute = RecordedCalls(self._evaluate) if cuda_graphs and self.device.type == "cuda" else self._evaluate
+        if cuda_graphs and self.device.type != "cuda":
+            logger.warning("cuda_graphs has no effect on %s", self.device)
 
     @property
     def config(self) -> ModelConfig:
@@ -174,7 +186,11 @@ class Potential:
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
         with full_precision():
-            return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+            return self._compute(graph)
+
+    def _evaluate(self, graph: Graph) -> Evaluation:
+        """Compute a batch kernel by kernel."""
+        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
@@ -406,6 +422,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     precision: Precision | None = None,
+    cuda_graphs: bool = False,
 ) -> Potential:
     """
     Load a checkpoint as a potential. Calls with equal arguments return the same object.
@@ -422,6 +439,8 @@ def load(
     precision
         How a GPU multiplies matrices, see `Potential`: ``"ieee"``, ``"tf32x3"`` or ``"bf16x3"``, the fastest and
         least exact.
+    cuda_graphs
+        Record calls on a GPU and replay them, for single cells and dynamics, see `Potential`.
 
     Returns
     -------
@@ -448,7 +467,7 @@ def load(
     if precision not in {None, *PRECISIONS}:
         raise CheckpointError(f"precision {precision!r} is not supported: {', '.join(PRECISIONS)}")
     path = checkpoints.locate(key_or_path)
-    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision)
+    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision, cuda_graphs)
 
 
 @lru_cache(maxsize=4)
@@ -458,12 +477,13 @@ def _resident(
     device: torch.device,
     dtype: torch.dtype,
     precision: Precision | None,
+    cuda_graphs: bool,
 ) -> Potential:
-    """Load once for each file version (`modified` is its modification time in ns), device, dtype and precision."""
+    """Load once for each file version (`modified` is its modification time in ns), device and way of computing."""
     network, card = checkpoints.read_file(path)
     try:
         with torch.inference_mode(False):
             network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
-    return Potential(network, card, precision)
+    return Potential(network, card, precision, cuda_graphs=cuda_graphs)
