@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from dataclasses import fields
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -125,8 +125,9 @@ def padded(graph: Graph, buckets: Buckets = BUCKETS) -> Graph:
 def results_of(results: Evaluation, graph: Graph) -> Evaluation:
     """Copy the results of a graph from those of its padded one."""
     n, s = len(graph.numbers), graph.n_systems
-    rows = {"energies": s, "stresses": s}
-    return Evaluation(*(None if x is None else x[: rows.get(name, n)].clone() for name, x in results._asdict().items()))
+    rows, values = {"energies": s, "stresses": s}, results._asdict().items()
+    cut: list[Any] = [None if x is None else x[: rows.get(name, n)].clone() for name, x in values]
+    return Evaluation(*cut)
 
 
 class RecordedCalls:
@@ -213,7 +214,7 @@ class _CudaGraphs:
     """Records calls as CUDA graphs, which share their memory: they never run at the same time."""
 
     def __init__(self) -> None:
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def record(self, call: Callable[[], Evaluation]) -> tuple[Callable[[], None], Evaluation]:
         """Record a call, after another one on a stream of its own, in which libraries prepare what they need."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -84,7 +84,8 @@ class CompiledStep:
         recorded = make_fx(step, tracing_mode="symbolic")(*fakes)
         recorded.graph.eliminate_dead_code()
         recorded.recompile()
-        device, inputs = self._state[0].device, [*self._state, *_flat(example)]
+        device = self._state[0].device
+        inputs: list[Any] = [*self._state, *_flat(example)]
         try:
             with torch.no_grad():
                 self._step = standalone_compile(recorded, inputs)
