@@ -243,7 +243,10 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
-            env=os.environ | environment_for(campaign.maker.as_dict()) | _share_of_cores(len(self.devices)),
+            env=os.environ
+            | environment_for(campaign.maker.as_dict())
+            | _share_of_cores(len(self.devices))
+            | share_of_memory(self.devices.count(device)),
             text=True,
         )
         os.close(writing)
@@ -320,3 +323,17 @@ def _share_of_cores(n_processes: int) -> dict[str, str]:
     if n_processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n_processes))}
+
+
+def share_of_memory(n_processes: int) -> dict[str, str]:
+    """
+    Set how many processes share a GPU and its memory.
+
+    Examples
+    --------
+    >>> share_of_memory(2)
+    {'MATRIS_PROCESSES_PER_DEVICE': '2'}
+    """
+    from matris.model.potential import SHARERS  # loads torch
+
+    return {SHARERS: str(n_processes)}

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
+SHARERS = "MATRIS_PROCESSES_PER_DEVICE"
+"""Environment variable with the number of processes that share a GPU, each of which takes its part of the memory."""
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
@@ -113,7 +115,8 @@ class Potential:
     Attributes
     ----------
     memory
-        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory; on a CPU, where
+        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory, or half of a share of
+        it where the runner of a campaign starts several processes on a GPU; on a CPU, where
         consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB. Calls that need
         more recompute some values, which takes at most a third more time. Reduce it where memory is scarce.
 
@@ -132,7 +135,8 @@ class Potential:
         self.card = card
         self.precision: Precision = precision or ("tf32x3" if torch.version.hip is None else "ieee")
         if self.device.type == "cuda":
-            self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+            available = torch.cuda.get_device_properties(self.device).total_memory / int(os.environ.get(SHARERS, "1"))
+            self.memory = _CUDA_SHARE * available
         else:
             self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         self._compute = RecordedCalls(self._evaluate) if cuda_graphs and self.device.type == "cuda" else self._evaluate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 import matris
 from matris.errors import CheckpointError, StructureError
+from matris.flows.local.runner import share_of_memory
 from matris.model.graph import Batch, Geometry, build_graph
-from matris.model.potential import chosen_device
+from matris.model.potential import Potential, chosen_device
 from matris.structures import content_id, problem_with
 from tests.matris.golden import golden_potential, structures
 
@@ -134,6 +136,15 @@ def test_device_from_the_environment(monkeypatch):
     assert chosen_device("cuda:1").index == 1
     with pytest.raises(CheckpointError, match="'cuda:2' was asked for, but there are 2 CUDA devices"):
         chosen_device("cuda:2")
+
+
+def test_processes_share_the_memory_of_a_gpu(potential, monkeypatch):
+    monkeypatch.setattr(Potential, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8e10))
+    assert Potential(potential.network, potential.card).memory == 4e10
+    for name, value in share_of_memory(["cuda:0", "cuda:1", "cuda:0"].count("cuda:0")).items():
+        monkeypatch.setenv(name, value)
+    assert Potential(potential.network, potential.card).memory == 2e10
 
 
 @pytest.mark.parametrize("device", ["mps", "mps:0"])
