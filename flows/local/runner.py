@@ -299,7 +299,10 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
-            env=os.environ | environment_for(self.campaign.maker.as_dict()) | environment_of(self._n_processes),
+            env=os.environ
+            | environment_for(self.campaign.maker.as_dict())
+            | environment_of(self._n_processes)
+            | share_of_memory(self.devices.count(device)),
             text=True,
         )
         os.close(writing)
@@ -370,3 +373,17 @@ def _close_input(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None  # noqa: S101 - opened as a pipe
     with suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def share_of_memory(n_processes: int) -> dict[str, str]:
+    """
+    Set how many processes share a GPU and its memory.
+
+    Examples
+    --------
+    >>> share_of_memory(2)
+    {'MATRIS_PROCESSES_PER_DEVICE': '2'}
+    """
+    from matris.model.potential import SHARERS  # loads torch
+
+    return {SHARERS: str(n_processes)}

@@ -377,7 +377,7 @@ def _run(
         if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
+        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])), settings)
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 
