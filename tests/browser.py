@@ -86,6 +86,7 @@ def opened(browser: Any, address: str, mode: str, width: int) -> Iterator[tuple[
 
 def draw_all(page: Any) -> None:
     """Make the window as high as the page, so that all its figures are drawn, and wait until they are."""
+    page.wait_for_load_state("load")
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({"width": page.viewport_size["width"], "height": min(height + 600, 12_000)})
     page.wait_for_function(_DRAWN)

@@ -190,6 +190,10 @@ def _add_files(app: FastAPI, store: ServedStore, reports: _Reports) -> None:
     def campaign_report(campaign: str) -> FileResponse:
         return FileResponse(reports.page(campaign), media_type="text/html")
 
+    @app.get("/favicon.ico")
+    def no_icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/plotly.js")
     def plotly() -> Response:
         from plotly.offline import get_plotlyjs

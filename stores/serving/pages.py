@@ -34,6 +34,19 @@ if TYPE_CHECKING:
 PAGE_SIZE = 50
 """Number of candidates in a page of a search."""
 
+_COLUMNS = (
+    ("formula_pretty", "Formula", ""),
+    ("symmetry.number", "Space group", ""),
+    ("energy_above_hull", "Above hull\nmeV/atom", "number"),
+    ("formation_energy_per_atom", "Formation\neV/atom", "number"),
+    ("elastic.bulk_modulus", "Bulk modulus\nGPa", "number"),
+    ("phonon.has_imaginary_modes", "Imaginary\nmodes", ""),
+    ("state", "State", ""),
+    ("nsites", "Atoms", "number"),
+    ("source", "Source, reason", ""),
+)
+"""Fields to sort by, with the headings and the style of their columns."""
+
 _UNDRAWN = {"structure", "arrays", "force_constants"}  # large fields that no picture needs
 _UNSTORABLE = (BSONError, OverflowError, UnicodeEncodeError)
 _PLOTLY = Markup('<script src="/plotly.js"></script>')
@@ -107,6 +120,7 @@ def search_page(
         number=number,
         last=max(1, -(-total // PAGE_SIZE)),
         origins=origins,
+        columns=_COLUMNS,
         formats=FORMATS,
         is_demonstrator=is_demonstrator(documents),
         campaigns=campaigns,
