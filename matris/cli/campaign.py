@@ -167,8 +167,8 @@ def export(
         Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's "
-            "ComputedStructureEntry, as JSON.",
+            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's computed "
+            "entries, in one JSON file.",
             show_default="from the name of the file",
         ),
     ] = None,

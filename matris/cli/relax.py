@@ -46,8 +46,7 @@ def relax(
         Literal["cif", "symmetrized-cif", "poscar", "entries"],
         typer.Option(
             "--as",
-            help="Format of the relaxed structures; entries: all of them in one file of pymatgen's "
-            "ComputedStructureEntry.",
+            help="Format of the relaxed structures; entries: pymatgen's computed entries, in one JSON file.",
         ),
     ] = "cif",
     relax_cell: Annotated[
