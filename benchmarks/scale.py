@@ -2,10 +2,11 @@
 Measure what a campaign costs beside its model, and simulate large ones: ``python benchmarks/scale.py --help``.
 
 ``measure`` runs small campaigns with the stand-in (`standin.py`) on the tests' server of MongoDB's protocol and in the
-embedded store. It prints the costs of each step, and writes them as JSON. ``simulate`` takes them, and simulates
-campaigns with 1 to 512 workers by discrete events (`simulated_campaign.py`). ``check`` compares the simulation with
-worker processes that share a queue and sleep for each chunk; ``check --campaign`` with a whole campaign in which only
-the potential sleeps, and which needs a quiet machine. ``hull`` measures the hulls of many documents in one process.
+embedded store. It prints the costs of each step, and writes them as JSON. ``needs`` multiplies them by numbers of
+candidates. ``simulate`` simulates campaigns with 1 to 512 workers by discrete events (`simulated_campaign.py`).
+``check`` compares the simulation with worker processes that share a queue and sleep for each chunk; ``check
+--campaign`` with a whole campaign in which only the potential sleeps, and which needs a quiet machine. ``hull``
+measures the hulls of many documents in one process.
 Times are processor times, but for those of ``check``.
 """
 
@@ -82,6 +83,32 @@ def print_costs(costs: dict[str, Any]) -> None:
 def row(*cells: str) -> None:
     """Print a row of a table."""
     print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def print_needs(costs: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print what campaigns need, and how many workers one reader supplies."""
+    steps = setup_of(costs, candidates=0).steps
+    host = {name: step.of(options.chunk_size)[0] / options.chunk_size for name, step in steps.items()}
+    server = {name: steps[name].of(options.chunk_size)[2] / options.chunk_size for name in costs["embedded"]}
+    asked = sum(steps[name].of(options.chunk_size)[1] for name in costs["embedded"]) + costs["take_commands"]
+    worker = host["compute"] + costs["evaluation"] * (options.evaluations - 1)
+    reader = host["read"] + host["intake"] + server["intake"]
+    row("", *(f"{n:.0e} candidates" for n in options.candidates))
+    row(*["---"] * (1 + len(options.candidates)))
+    needs = {f"hours of devices, at {1e3 * seconds:g} ms each": seconds / 3600 for seconds in options.seconds} | {
+        f"hours of the workers' hosts, at {1e3 * worker:.1f} ms": worker / 3600,
+        f"hours of one reader, at {1e3 * reader:.1f} ms": reader / 3600,
+        "hours of building documents": (host["build"] + server["build"]) / 3600,
+        "hours of one ranking process": (host["rank"] + server["rank"]) / 3600,
+        "hours of one core of the database": (sum(server.values()) + costs["look"] * 5 / options.chunk_size) / 3600,
+        f"millions of commands, in chunks of {options.chunk_size}": asked / options.chunk_size / 1e6,
+        "GB in the database, without indexes": stored_bytes(costs) / 1e9,
+        "GB in the embedded store, with indexes": costs["bytes"]["embedded"] / 1e9,
+    }
+    for name, each in needs.items():
+        row(name, *(f"{each * n:.2g}" if each * n < 100 else f"{each * n:,.0f}" for n in options.candidates))
+    print("\nworkers that one reader supplies: " + ", ".join(
+        f"{(seconds + worker) / reader:.0f} at {1e3 * seconds:g} ms" for seconds in options.seconds))  # fmt: skip
 
 
 def print_simulations(costs: dict[str, Any], options: argparse.Namespace) -> None:
@@ -272,8 +299,8 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
-    """Run one of the commands."""
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="costs of small campaigns")
@@ -281,6 +308,13 @@ def main() -> None:
     measuring.add_argument("--candidates", type=int, default=1000)
     measuring.add_argument("--chunk-size", type=int, default=500)
     measuring.add_argument("--repeats", type=int, default=2, help="cells of a prototype in a candidate")
+    needing = commands.add_parser("needs", help="hours, commands and bytes of large campaigns")
+    needing.add_argument("file", type=Path, help="costs from measure")
+    needing.add_argument("--candidates", type=float, nargs="+", default=[1e6, 1e8])
+    needing.add_argument("--chunk-size", type=int, default=500)
+    needing.add_argument("--evaluations", type=float, default=15.0, help="of a relaxation, see optimizers.py")
+    needing.add_argument("--seconds", type=float, nargs="+", default=[0.005, 0.03, 0.1, 1.3],
+                         help="times of a device per candidate")  # fmt: skip
     simulating = commands.add_parser("simulate", help="large campaigns")
     simulating.add_argument("file", type=Path, help="costs from measure")
     simulating.add_argument("--candidates", type=int, default=1_000_000)
@@ -301,10 +335,17 @@ def main() -> None:
     checking.add_argument("--read", type=float, default=0.01, help="sleep of the reader per candidate")
     placing = commands.add_parser("hull", help="hulls of many documents")
     placing.add_argument("--documents", type=int, nargs="+", default=[10_000, 30_000])
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run one of the commands."""
+    options = parsed()
     here = str(Path(__file__).parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])  # of workers
-    if options.command == "simulate":
+    if options.command == "needs":
+        print_needs(json.loads(options.file.read_text(encoding="utf-8")), options)
+    elif options.command == "simulate":
         print_simulations(json.loads(options.file.read_text(encoding="utf-8")), options)
     elif options.command == "hull":
         print_hulls(options)
