@@ -61,7 +61,8 @@ def test_a_campaign(browser: Any, campaign: Path, mode: str, width: int) -> None
             page.select_option("#systems", label=system)
             draw_all(page)
             assert complaints(page) == []
-            labels[system] = page.locator(".hull:not([hidden]) svg text").all_text_contents()
+            texts = page.locator(".hull:not([hidden]) svg text").all_text_contents()
+            labels[system] = [text.replace("\u200b", "") for text in texts]  # plotly's sign around subscripts
         assert errors == []
         assert "LiFePO4" in labels["Fe–Li–O–P"]
         assert "Li5FeO4" in labels["Fe–Li–O"]
