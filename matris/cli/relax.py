@@ -46,7 +46,9 @@ def relax(
         Literal["cif", "symmetrized-cif", "poscar", "entries"],
         typer.Option(
             "--as",
-            help="Format of the relaxed structures; entries: pymatgen's computed entries, in one JSON file.",
+            metavar="FORMAT",
+            help="Format of the relaxed structures: cif, symmetrized-cif, poscar, or entries (pymatgen's computed "
+            "entries, in one JSON file).",
         ),
     ] = "cif",
     relax_cell: Annotated[

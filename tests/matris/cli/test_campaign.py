@@ -191,7 +191,7 @@ def test_references_are_not_counted_as_lost():
     progress = CampaignProgress()
     for state, is_reference in (("failed", True), ("max_steps", True), ("failed", False), ("converged", False)):
         progress.watch({"event": "candidate", "state": state, "error": None, "is_reference": is_reference})
-    progress.watch({"event": "read", "known": 0, "queued": 4})
+    progress.watch({"event": "read", "known": 0, "finished": 0, "unfinished": 0, "queued": 4})
     progress.watch({"event": "stage", "stage": "relax", "n": 2})
     (task,) = progress._bar.tasks
     assert (task.completed, task.total, task.fields["lost"]) == (4, 6, "[red]1 lost[/red]")
