@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -350,30 +351,50 @@ class _Package:
         return self if _ == "data" else self.path
 
 
-def test_killed_campaign_goes_on(command: list[str], tmp_path: Path) -> None:
-    line = [*command, "--optimizer", "fire", "--fmax", "0.002", "--report"]  # random weights: FIRE keeps to a path
+def records_in(journals: Path) -> int:
+    """Count the records in the journals of a campaign; a finished chunk has none any more."""
+    n = 0
+    for path in journals.glob("*/*.jsonl"):
+        with suppress(FileNotFoundError):
+            n += max(0, path.read_text().count("\n") - 1)
+    return n
+
+
+def test_killed_campaign_goes_on(inputs: Path, tmp_path: Path) -> None:
+    """Two workers, of a runner that is killed, and one without a fault give the same, to rounding."""
+    line = ["screen", str(inputs), "--competitors", "no", "--fmax", "1e-4", "--report"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     victim = subprocess.Popen(
-        [sys.executable, "-m", "matris.cli", *line, str(killed / "report"), "--store", str(killed)]
+        [
+            sys.executable,
+            "-m",
+            "matris.cli",
+            *line,
+            str(killed / "report"),
+            "--device",
+            "cpu,cpu",
+            "--store",
+            str(killed),
+        ]
     )
-    journal = ""
     deadline = time.monotonic() + 300
-    while journal.count("\n") < 4 and victim.poll() is None and time.monotonic() < deadline:
+    while records_in(killed / "journal") < 2 and victim.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-        journal = "".join(path.read_text() for path in (killed / "journal").glob("*/*.jsonl"))
     os.kill(victim.pid, signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL, "it finished before it could be killed"
-    resumed = invoke(*line, killed / "report", "--store", killed)
+    resumed = invoke(*line, killed / "report", "--device", "cpu", "--store", killed)
     assert resumed.exit_code == 0, resumed.output
     assert "11 read" in resumed.stdout
-    assert invoke(*line, undisturbed / "report", "--store", undisturbed).exit_code == 0
+    whole = invoke(*line, undisturbed / "report", "--device", "cpu", "--store", undisturbed)
+    assert whole.exit_code == 0, whole.output
     first, second = found(killed), found(undisturbed)
     assert len(first) == 10 + 5
     assert first.keys() == second.keys()
+    assert {document["state"] for document in first.values()} == {"converged", "rejected"}
     for name, document in first.items():
         other = second[name]
         for field in ("state", "error", "source", "formula_pretty", "is_stable"):
             assert document.get(field) == other.get(field)
         for field in ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull"):
             assert (document.get(field) is None) == (other.get(field) is None)
-            assert document.get(field) is None or document[field] == pytest.approx(other[field], abs=1e-4)
+            assert document.get(field) is None or document[field] == pytest.approx(other[field], abs=1e-5)
