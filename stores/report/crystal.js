@@ -37,9 +37,11 @@
       for (const x of copies[0]) for (const y of copies[1]) for (const z of copies[2])
         atoms.push({at: centred([x, y, z]), ...elements[symbol], symbol});
     }
+    const ionic = atoms.some(atom => atom.metal) && atoms.some(atom => !atom.metal);  // then metals do not bond metals
     const bonds = [];
     if (atoms.length <= MOST_BONDED) atoms.forEach((one, i) => {
       for (const other of atoms.slice(i + 1)) {
+        if (ionic && one.metal && other.metal) continue;
         const gap = one.at.map((x, k) => x - other.at[k]), reach = BOND * (one.radius + other.radius);
         if (dot(gap, gap) < reach * reach) bonds.push([one, other]);
       }

@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import atomic_numbers, covalent_radii
 from ase.data.colors import jmol_colors
 from moyopy import Cell, MoyoDataset
+from pymatgen.core import Element
 
 from matris.stores.documents.documents import SYMPREC
 
@@ -107,12 +108,14 @@ def looks(symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        By symbol: Jmol's ``colour``, and the covalent ``radius`` (Å; B. Cordero et al., Dalton Trans. 2832 (2008)).
+        By symbol: Jmol's ``colour``, the covalent ``radius`` (Å; B. Cordero et al., Dalton Trans. 2832 (2008)), and
+        whether it is a ``metal``.
     """
     styles = {}
     for symbol in sorted(set(symbols)):
         z = atomic_numbers.get(symbol, 0)
         rgb = jmol_colors[z] if z < len(jmol_colors) else (0.6, 0.6, 0.6)
         colour = "#" + "".join(f"{round(255 * float(x)):02x}" for x in rgb)
-        styles[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2)}
+        metal = Element.is_valid_symbol(symbol) and Element(symbol).is_metal
+        styles[symbol] = {"colour": colour, "radius": round(float(covalent_radii[z]), 2), "metal": metal}
     return styles

@@ -154,6 +154,7 @@ def test_crystals_can_be_drawn(page: Page) -> None:
         assert {site[0] for site in crystal["sites"]} <= held["elements"].keys()
     assert all(re.fullmatch("#[0-9a-f]{6}", look["colour"]) for look in held["elements"].values())
     assert held["elements"]["O"]["radius"] == 0.66
+    assert (held["elements"]["O"]["metal"], held["elements"]["Fe"]["metal"]) == (False, True)
     assert "no imaginary modes" in page.sections["top"]
     assert "imaginary modes down to −2.10 THz" in page.sections["top"]
     assert "GPa" in page.sections["top"]
