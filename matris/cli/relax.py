@@ -114,6 +114,8 @@ def relax(
             write_documents(documents, printed)
         out = stdout() if printed == "table" else stderr
         out.print(summary(campaign, documents, hull=False), soft_wrap=True)
+        if then:
+            stderr.print(f"In the store: matris query --columns formula,{','.join(funnel.properties)}", soft_wrap=True)
         exit_by_states(documents)
 
 

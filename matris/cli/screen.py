@@ -168,9 +168,8 @@ def screen(
         store = project_store(submission, store) if submission else store
         systems = [chemsys, *map(chemical_system_of, sources or [])]
         require_elements(checkpoint, [symbol for system in systems if system for symbol in elements_of(system)])
-        generated = (
-            begun(generate_candidates(chemsys, **({"max_sites": max_sites} if max_sites else {}))) if chemsys else ()
-        )
+        limit = {"max_sites": max_sites} if max_sites else {}
+        generated = begun(generate_candidates(chemsys, **limit)) if chemsys else ()
         candidates = chain(candidates_of(sources or []), generated)
         with stderr.status("Opening the store …"):
             try:
