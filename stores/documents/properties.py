@@ -406,15 +406,17 @@ class MissingArraysError(LookupError):
 
 def loaded(job_store: JobStore, value: Any) -> Any:
     """
-    Resolve a reference to an additional store; other values are returned as they are.
+    Resolve a reference to an additional store, or those in a dictionary; other values are returned as they are.
 
     Raises
     ------
     MissingArraysError
         If the additional store lacks what the reference names.
     """
-    if not isinstance(value, dict) or "blob_uuid" not in value:
+    if not isinstance(value, dict):
         return value
+    if "blob_uuid" not in value:
+        return {name: loaded(job_store, item) for name, item in value.items()}
     blob = job_store.additional_stores[value["store"]].query_one({"blob_uuid": value["blob_uuid"]})
     if blob is None:
         raise MissingArraysError(f"the store has no {value['blob_uuid']}")
