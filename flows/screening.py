@@ -149,7 +149,7 @@ def all_candidates(inputs: Input | Iterable[Input]) -> Iterator[Candidate]:
     --------
     >>> from ase.build import bulk
     >>> [candidate.source for candidate in all_candidates([bulk("Cu"), "prototypes:Na-Cl?max_sites=2&limit=1"])]
-    ['structure', 'prototype']
+    ['structure', 'A1, Copper type']
     >>> list(all_candidates([bulk("Cu"), 3]))
     Traceback (most recent call last):
     matris.errors.MatrisError: candidate 1 is an int: give Candidates, pymatgen Structures, ASE Atoms, or paths of ...

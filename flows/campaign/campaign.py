@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from monty.json import jsanitize
 
+from matris.files.structure_files import file_name, structure_text
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
@@ -23,7 +24,6 @@ from matris.stores.database.jobstore import local_folder, open_job_store, siblin
 from matris.stores.documents.documents import CheckpointTag, utc_now
 from matris.stores.documents.entries import structure_entry
 from matris.stores.hull.references import check_mp
-from matris.stores.query.structure_files import file_name, structure_text
 from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class Campaign(CampaignResults):
             Folder for the files; it is created if it does not exist.
         form
             ``"cif"``, ``"symmetrized-cif"`` or ``"poscar"``, see
-            `matris.stores.query.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
+            `matris.files.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
             all structures, in the file ``entries.json``.
 
         Returns

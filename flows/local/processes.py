@@ -70,8 +70,8 @@ def environment_of(n: int) -> dict[str, str]:
 
     Examples
     --------
-    >>> environment_of(10**6)
-    {'MATRIS_PROCESSES': '1000000', 'OMP_NUM_THREADS': '1'}
+    >>> environment_of(10**6)["MATRIS_PROCESSES"]
+    '1000000'
     """
     variables = {PROCESSES: str(n)}
     if n > 1 and _given_threads() is None:

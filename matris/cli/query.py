@@ -220,7 +220,7 @@ def _show_results(
     several: bool,
 ) -> None:
     """Print a page of results, and write their structures if there is a folder for them."""
-    from matris.stores.query.structure_files import write_structures
+    from matris.files.structure_files import write_structures
     from matris.stores.query.tables import COLUMNS, expanded, json_ready, row
 
     size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)

@@ -19,6 +19,7 @@ from pymatgen.core.structure import Structure
 from scipy.constants import atomic_mass
 
 from matris.files.stored_objects import decode_structure
+from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DynamicsSummary,
@@ -42,9 +43,6 @@ SCHEMA_VERSION = 1
 
 ERROR_LENGTH = 1000
 """Characters kept of an error message, so that documents stay small."""
-
-SYMPREC = 0.1
-"""Distance tolerance of the symmetry search (Å), as used by emmet and the Materials Project."""
 
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
 """State of a job's result to the campaign stage at which such a candidate is dropped."""

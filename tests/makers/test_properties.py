@@ -77,13 +77,13 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
 
 def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
     """The document of a material is that of a relaxation with the same settings, whatever its property."""
-    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, steps=3, equations=("vinet",)), store, tmp_path)
+    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, max_steps=3, equations=("vinet",)), store, tmp_path)
     candidates = CandidateStore.beside(store)
     assert candidates.build(store).n_documents == 4
     found = {document["candidate_id"]: document for document in candidates.query()}
     oxide = found[CANDIDATES[0].candidate_id]
     assert oxide["eos"]["state"] == small[0]["state"]
-    relax = BatchRelaxMaker(device="cpu", steps=3, relax_kwargs={"fmax": 0.02})
+    relax = BatchRelaxMaker(device="cpu", max_steps=3, fmax=0.02)
     assert oxide["document_id"] == document_id(CANDIDATES[0].candidate_id, *(relax.card().sha256, relax.tag().digest))
     (record,) = relax_structures([MGO], load(device="cpu"), fmax=0.02, max_steps=3)
     assert oxide["state"] == record.state

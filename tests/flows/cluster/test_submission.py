@@ -488,7 +488,7 @@ def test_commands(cast: Cast, tiny_checkpoint: Path, tmp_path: Path) -> None:
     cast.play(tmp_path / "runs")
     shown = invoke(*elastic)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.count("MgO") == 1
+    assert shown.stdout.count("MgO") == 2  # moduli, and elastic constants
     assert (tmp_path / "page.html").exists()
 
     motion = ["md", files / "0.cif", *on, "--n-steps", 2, "--interval", 1, "--submit", "--format", "json"]

@@ -223,7 +223,18 @@ def test_relax(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(invoke(*same, "--format", "csv").stdout)))
     assert [(row["formula_pretty"], row["state"]) for row in rows] == [("MgO", "converged"), ("", "rejected")]
     late = invoke(
-        *("relax", inputs / "MgO.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--max-steps", 0),
+        *(
+            "relax",
+            inputs / "MgO.cif",
+            "--checkpoint",
+            tiny_checkpoint,
+            "--device",
+            "cpu",
+            "--max-steps",
+            0,
+            "--fmax",
+            1e-9,
+        ),
         *("--store", tmp_path / "late", "--output", tmp_path / "out", "--as", "poscar"),
     )
     assert late.exit_code == 3, late.output

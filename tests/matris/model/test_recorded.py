@@ -194,5 +194,5 @@ def test_on_a_cpu_the_option_says_that_it_does_nothing(caplog):
     potential = matris.load(device="cpu", cuda_graphs=True)
     assert "cuda_graphs has no effect on cpu" in caplog.text
     assert potential is not matris.load(device="cpu")
-    (ours,), (right,) = (list(p.predict(bulk("Cu"))) for p in (potential, matris.load(device="cpu")))
+    ours, right = (p.predict(bulk("Cu")) for p in (potential, matris.load(device="cpu")))
     assert ours.energy == right.energy
