@@ -17,7 +17,7 @@ print(f"{len(candidates)} candidates: {', '.join(Path(c.source).stem for c in ca
 # %% Run the campaign: relax, place on the convex hull, compute phonons of what lies within 50 meV/atom of it
 campaign = Campaign(
     "tutorial-results",  # a folder; the same call resumes a campaign that was killed, and computes nothing twice
-    BatchRelaxMaker(relax_kwargs={"fmax": 0.02}),
+    BatchRelaxMaker(fmax=0.02),
     Funnel(window=0.05, properties=("phonon",)),
     title="Tutorial",
 )

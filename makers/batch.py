@@ -13,6 +13,7 @@ import numpy as np
 from jobflow import Maker
 from pymatgen.core import Element, Structure
 
+from matris.errors import MatrisError, StructureError
 from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
@@ -22,12 +23,12 @@ from matris.relaxation.records import RelaxSettings
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import CheckpointTag, RelaxTag, describe
 from matris.stores.documents.properties import Start, StartArrays
-from matris.structures import masses_of
+from matris.structures import is_one, masses_of, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
+    from ase import Atoms
 
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
@@ -251,7 +252,7 @@ class RelaxedPropertyMaker(PropertyMaker):
         Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
-    steps
+    max_steps
         Maximum number of steps of a relaxation.
     optimizer
         Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
@@ -260,19 +261,19 @@ class RelaxedPropertyMaker(PropertyMaker):
     """
 
     fmax: float = 1e-4
-    steps: int = 2000
+    max_steps: int = 2000
     optimizer: OptimizerName = "lbfgs"
     journal_dir: str | None = None
 
     def start_settings(self) -> RelaxSettings:
         """Return the settings with which the materials are relaxed."""
-        return RelaxSettings(fmax=self.fmax, max_steps=self.steps, optimizer=self.optimizer)
+        return RelaxSettings(fmax=self.fmax, max_steps=self.max_steps, optimizer=self.optimizer)
 
     def relaxation(self) -> dict[str, Any]:
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
         return {
             "fmax": self.fmax,
-            "max_steps": self.steps,
+            "max_steps": self.max_steps,
             "optimizer": self.optimizer,
             "journal_dir": Path(self.journal_dir or "."),
         }
@@ -305,10 +306,15 @@ def provenance(potential: Potential) -> dict[str, Any]:
     """Fields of a document with checkpoint, versions, device, precision and host."""
     card = potential.card
     return {
-        "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
+        "checkpoint": CheckpointTag(
+            key=card.key,
+            sha256=card.sha256,
+            energy_scale=card.energy_scale,
+            is_demonstrator=card.is_demonstrator,
+        ),
         "versions": versions(),
         "device": str(potential.device),
-        "dtype": dtype_name(potential.dtype),
+        "dtype": arithmetic_of(potential),
         "ran_on": ran_on(),
     }
 
@@ -323,16 +329,42 @@ def ran_on() -> dict[str, str | None]:
     }
 
 
-def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
-    """Turn a job's input (a candidate, its dictionary or a bare structure) into a candidate."""
-    if isinstance(obj, Structure):
-        return Candidate.from_structure(obj, source="structure")
-    return Candidate.model_validate(obj)
+def as_candidate(obj: Candidate | Structure | Atoms | dict[str, Any], source: str = "structure") -> Candidate:
+    """
+    Turn a candidate, its dictionary, or a bare structure into a candidate.
+
+    ASE's atoms that are no crystal become a candidate that cannot be computed, with the reason.
+
+    Raises
+    ------
+    MatrisError
+        If the object is nothing of this kind.
+
+    Examples
+    --------
+    >>> from ase.build import bulk, molecule
+    >>> as_candidate(bulk("MgO", "rocksalt", a=4.2)).structure.formula
+    'Mg1 O1'
+    >>> as_candidate(molecule("H2O")).error
+    'OH2 is not periodic in three directions (pbc FFF): ...'
+    >>> as_candidate("MgO")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: expected a Candidate, pymatgen's Structure or ASE's Atoms, got str
+    """
+    if is_one(obj):
+        try:
+            return Candidate.from_structure(to_structure(obj), source)
+        except StructureError as error:
+            content = f"{obj!r} {obj.positions.tolist()}" if hasattr(obj, "positions") else repr(obj)
+            return Candidate.unreadable(source, str(error), content.encode())
+    if isinstance(obj, Candidate | dict):
+        return Candidate.model_validate(obj)
+    raise MatrisError(f"expected a Candidate, pymatgen's Structure or ASE's Atoms, got {type(obj).__name__}")
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a floating-point type."""
-    return str(dtype).removeprefix("torch.")
+def arithmetic_of(potential: Potential) -> str:
+    """Name what decides the digits of results: `Potential.arithmetic`, or the floating-point type of a stand-in."""
+    return getattr(potential, "arithmetic", str(potential.dtype).removeprefix("torch."))
 
 
 def versions() -> dict[str, str]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from matris.properties.ensembles import Ensemble
 
 
+LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement"]
+
+
 class DynamicsDocuments(PropertyOutput):
     """Output of one job: one document for each material, in order."""
 
@@ -58,9 +61,9 @@ class BatchMDMaker(PropertyMaker):
         Time step, fs.
     n_steps
         Number of steps of each material.
-    traj_interval
+    interval
         Number of steps between frames.
-    mb_velocity_seed
+    seed
         Seed of the initial Maxwell–Boltzmann velocities and of the noise of thermostat and barostat.
     thermostat_time
         Inverse of the Langevin friction, fs.
@@ -85,14 +88,14 @@ class BatchMDMaker(PropertyMaker):
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
-    traj_interval: int = 10
-    mb_velocity_seed: int = 0
+    interval: int = 10
+    seed: int = 0
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
 
     output_schema = DynamicsDocuments
-    make = job(PropertyMaker.make, config=SEES_STORE, data=[*STRUCTURES, "series"], output_schema=DynamicsDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=LARGE, output_schema=DynamicsDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
@@ -121,8 +124,8 @@ class BatchMDMaker(PropertyMaker):
             pressure=self.pressure,
             time_step=self.time_step,
             n_steps=self.n_steps,
-            interval=self.traj_interval,
-            seed=self.mb_velocity_seed,
+            interval=self.interval,
+            seed=self.seed,
             thermostat_time=self.thermostat_time,
             barostat_time=self.barostat_time,
         )
@@ -139,4 +142,7 @@ class BatchMDMaker(PropertyMaker):
             "energy_drift": record.drift,
             "trajectory": None if record.trajectory is None else str(record.trajectory),
             "series": None if record.series is None else record.series.to_dict(),
+            "radial_distribution": record.radial_distribution,
+            "mean_square_displacement": record.mean_square_displacement,
+            "extrapolation": record.extrapolation,
         }

@@ -53,7 +53,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
         Tolerance for symmetry, Å.
     t_min, t_max, t_step
         Temperatures of the thermal properties, K.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
 
     Examples
@@ -72,7 +72,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     t_min: float = 0.0
     t_max: float = 1000.0
     t_step: float = 10.0
-    follow_instabilities: bool = False
+    follow: bool = False
 
     output_schema = PhononDocuments
 
@@ -128,7 +128,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             **self.relaxation(),
             settings=settings,
             born=[None if charges is None else BornCharges(**charges) for charges in born],
-            follow_instabilities=self.follow_instabilities,
+            follow=self.follow,
         )
 
     def fields(self, record: PhononRecord | None, born: dict[str, Any] | None) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
-from matris.errors import MatrisError
 from matris.flows.sources.sizes import atomic_volume, ionic_radius
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
+from matris.stores.query.values import element, elements_of
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
@@ -156,11 +156,7 @@ def _references(symbol: str) -> Iterator[Candidate]:
 
 
 def _elements(chemsys: str | Iterable[str]) -> list[str]:
-    symbols = chemsys.split("-") if isinstance(chemsys, str) else list(chemsys)
-    symbols = [symbol.strip() for symbol in symbols]
-    if unknown := [symbol for symbol in symbols if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element; write a chemical system as Li-Fe-O")
-    return sorted(set(symbols))
+    return sorted(set(elements_of(chemsys) if isinstance(chemsys, str) else map(element, chemsys)))
 
 
 @dataclass(frozen=True)

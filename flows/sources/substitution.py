@@ -6,13 +6,14 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
-from pymatgen.core.periodic_table import Element, Species
+from pymatgen.core.periodic_table import Species
 from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
 from matris.flows.sources.parents import derived, from_each, replacements
 from matris.flows.sources.sizes import volume_factor
+from matris.stores.query.values import element
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -67,8 +68,7 @@ def substitute_ions(
     """
     if not 0 < threshold < 1:
         raise MatrisError(f"the threshold is {threshold}, and must be between 0 and 1")
-    if unknown := [symbol for symbol in only or () if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element")
+    only = None if only is None else [element(symbol) for symbol in only]
 
     def make(parent: Candidate, structure: Structure) -> Iterator[Candidate]:
         charges = site_charges(structure)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -35,6 +37,9 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished or stopped.")
     ] = False,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="Format of the printed status; json is for scripts.")
+    ] = "table",
     store: Store = None,
 ) -> None:
     """
@@ -48,6 +53,12 @@ def status(
 
         require_results(store)
         current = read_status(store, campaign)
+        if output == "json":
+            if watch:
+                raise typer.BadParameter("--watch updates a table: leave --format json out")
+            content = vars(current) | {"stages": [vars(stage) for stage in current.stages]}
+            sys.stdout.write(json.dumps(content, indent=1, default=dict) + "\n")
+            return
         if not watch:
             stdout().print(status_view(current))
             return
@@ -131,12 +142,13 @@ def report(
     `matris report --store campaign --known icsd/`
     """
     with clear_errors():
-        from matris.flows.campaign.campaign import Campaign, local_folder
+        from matris.flows.campaign.results import CampaignResults
+        from matris.stores.database.jobstore import local_folder
 
         require_results(store)
         with stderr.status("Writing the report …"):
             crystals = _known_crystals(known) if known else None
-            opened = Campaign.open(store, campaign)
+            opened = CampaignResults.find(store, campaign)
             page = opened.report(output or local_folder(store) / "report", crystals)
         if crystals is not None:
             stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)

@@ -59,7 +59,8 @@ def serve_command(
     `matris optimade serve --port 5000`
     """
     with clear_errors():
-        from matris.stores.optimade.server import listen, open_published, publish, serve
+        from matris.stores.optimade.server import make_app, open_published, publish
+        from matris.stores.serving.listening import address_of, listen, run
 
         require_results(store)
         with listen(host, port) as listener:
@@ -67,8 +68,8 @@ def serve_command(
             with stderr.status("Publishing new results …"):
                 publish(candidates, published, with_references=with_references)
             _print_counts(published.count(), candidates, "served")
-            stderr.print("OPTIMADE at http://{}:{}, until Ctrl-C".format(*listener.getsockname()[:2]))
-            serve(published, listener)
+            stderr.print(f"OPTIMADE at {address_of(listener)}, until Ctrl-C")
+            run(make_app(published), listener)
 
 
 def _print_counts(n_structures: int, candidates: CandidateStore, done: str) -> None:

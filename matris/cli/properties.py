@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.console import Column, numbers, print_table, stderr, stdout, write_columns, write_json
+from matris.cli.campaign_run import named_devices
+from matris.cli.console import CampaignProgress, Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
-    Device,
+    Devices,
     Files,
     Format,
     MinLength,
@@ -47,7 +48,7 @@ def elastic(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -64,19 +65,23 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
+        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer)
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("elastic", files, maker, store, output, report, submission)
+        _properties("elastic", files, maker, device, store, output, report, submission)
 
 
 def eos(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Fit equations of state: equilibrium volume (Å³) and bulk modulus (GPa).
@@ -88,8 +93,9 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        maker = BatchEosMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
-        _properties("eos", files, maker, store, output, report)
+        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("eos", files, maker, device, store, output, report, submission)
 
 
 def phonon(
@@ -112,7 +118,7 @@ def phonon(
     ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -131,14 +137,13 @@ def phonon(
 
         maker = BatchPhononMaker(
             checkpoint=checkpoint,
-            device=device,
             min_length=min_length,
             displacement=displacement,
-            follow_instabilities=follow,
+            follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, submission, folder)
+        _properties("phonon", files, maker, device, store, output, report, submission, folder)
 
 
 def qha(
@@ -148,10 +153,14 @@ def qha(
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Compute thermal expansion, bulk modulus, heat capacity and Grüneisen parameters (quasi-harmonic).
@@ -163,13 +172,13 @@ def qha(
 
         maker = BatchQhaMaker(
             checkpoint=checkpoint,
-            device=device,
             optimizer=optimizer,
             min_length=min_length,
             displacement=displacement,
             t_max=t_max,
         )
-        _properties("qha", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("qha", files, maker, device, store, output, report, submission)
 
 
 def md(
@@ -182,53 +191,58 @@ def md(
         float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
     pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
+    n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
-    trajectories: Annotated[
+    trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
 
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
-    is complete are not computed again.
+    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
 
-    `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
+    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
     with clear_errors():
         from matris.makers import BatchMDMaker
 
         maker = BatchMDMaker(
             checkpoint=checkpoint,
-            device=device,
             ensemble=ensemble,
             temperature=temperature,
             pressure=pressure,
             time_step=time_step,
-            n_steps=steps,
-            traj_interval=interval,
-            mb_velocity_seed=seed,
-            trajectory_dir=str(trajectories),
+            n_steps=n_steps,
+            interval=interval,
+            seed=seed,
+            trajectory_dir=str(trajectory_dir),
         )
         try:
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        _properties("md", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("md", files, maker, device, store, output, report, submission)
 
 
 def _properties(
     name: str,
     files: Sequence[Path],
     maker: BatchMaker,
+    device: str | None,
     store: str | None,
     output: str,
     report: Path | None,
@@ -236,20 +250,21 @@ def _properties(
     folder: Path | None = None,
 ) -> None:
     """Compute a property of all structures in some files, print the results, and write an HTML page and files."""
-    from matris.flows.campaign.campaign import local_folder
     from matris.flows.local.property_run import compute_properties
+    from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 
     documents: Sequence[Document] | None
     if submission is not None:
+        maker.device = device
         documents = submit_properties(name, files, maker, submission, store)
         if documents is None:
             return
     else:
-        with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
-            maker.potential()
-            documents = compute_properties(files, maker, store)
+        maker.card()  # an error here has one line, and comes before the structures are read
+        with CampaignProgress() as progress:
+            documents = compute_properties(files, maker, store, named_devices(device), progress.watch)
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:

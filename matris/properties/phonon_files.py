@@ -10,8 +10,8 @@ import numpy as np
 from phonopy import Phonopy
 
 from matris.files.stored_objects import decode_structure
+from matris.files.structure_files import UNCONVERGED, file_name, structure_text
 from matris.properties.phonons import BornCharges, correct_long_waves, run_bands, to_phonopy
-from matris.stores.query.structure_files import UNCONVERGED, file_name, structure_text
 from matris.structures import MASSES
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from matris.properties.crossings import crossings_of_displacements, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
 from matris.properties.linearity import Linearity, linearity, second_length
-from matris.structures import MASSES, masses_of
+from matris.structures import MASSES, masses_of, one_or_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,7 +170,7 @@ class Phonons:
         return self.min_frequency < -TOLERANCE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PhononRecord(PropertyRecord):
     """
     Phonons of one material.
@@ -204,8 +204,9 @@ def phonons(
     optimizer: OptimizerName = "lbfgs",
     settings: PhononSettings | None = None,
     born: Sequence[BornCharges | None] | None = None,
-    follow_instabilities: bool = False,
+    follow: bool = False,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[PhononRecord]:
     """
     Harmonic phonons of many materials, all displaced supercells of all materials computed together.
@@ -226,10 +227,12 @@ def phonons(
         Supercells, displacements and temperatures.
     born
         Born charges of each material, in order, for the non-analytic correction; None where unknown.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -256,11 +259,11 @@ def phonons(
     0.242 meV/K per primitive cell at 300 K
     """
     chosen = settings or PhononSettings()
-    structures = list(structures)
+    structures = list(one_or_many(structures))
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)
@@ -276,7 +279,7 @@ def phonons(
         return _record(start, plan, cells, chosen, cutoffs_of(potential))
 
     records = derive(PhononRecord, relaxer.materials(structures), plan, compute, analyse)
-    return _followed(records, relaxer) if follow_instabilities else records
+    return _followed(records, relaxer) if follow else records
 
 
 type _Plan = tuple[Phonopy, list[Structure], int]

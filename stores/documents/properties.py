@@ -129,7 +129,9 @@ class PropertyDocument(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the Maker.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
     device: str = Field(description="Device of the potential: cpu, cuda, ….")
-    dtype: str = Field(description="Floating-point type of the potential.")
+    dtype: str = Field(
+        description="Floating-point type of the potential, float32-bf16x3 if a GPU multiplied with fewer digits."
+    )
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(),
         description="When the document was made, ISO 8601, UTC.",
@@ -341,6 +343,21 @@ class DynamicsDocument(PropertyDocument):
         default=None,
         description="Time series, one value per frame: `time` (fs), `temperature` (K), `potential_energy`, "
         "`total_energy` (eV/atom), `volume` (Å³), `pressure` (GPa).",
+    )
+    radial_distribution: dict[str, Any] | None = Field(
+        default=None,
+        description="Radial distribution functions over the second half of the frames: `distances` (Å) and `pairs`, by "
+        "names such as Mg-O.",
+    )
+    mean_square_displacement: dict[str, Any] | None = Field(
+        default=None,
+        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
+        "by element; None for few frames.",
+    )
+    extrapolation: float | None = Field(
+        default=None,
+        description="Largest distance of an atom from the training data in any frame: above 1 the potential "
+        "extrapolates; None if the checkpoint has no training domain.",
     )
 
 

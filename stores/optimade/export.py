@@ -89,9 +89,10 @@ def structure_info() -> dict[str, Any]:
     return resource
 
 
-def server_config() -> ServerConfig:
+def server_config(**more: Any) -> ServerConfig:
     """Configure OPTIMADE's server for the fields of candidates; other settings come from its usual configuration."""
     return ServerConfig(
+        **more,
         insert_test_data=False,
         database_backend="mongomock",
         mongo_database="matris",

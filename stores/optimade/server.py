@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +18,6 @@ from matris.stores.optimade.resources import PREFIX, resources, served
 
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # otherwise it logs to /var/log and stdout
-    import uvicorn
     from fastapi.exceptions import RequestValidationError
     from lark import v_args
     from lark.exceptions import VisitError
@@ -132,7 +129,7 @@ def publish(candidates: CandidateStore, published: Store, *, with_references: bo
     return len(written) + len(removed)
 
 
-def make_app(published: Store) -> FastAPI:
+def make_app(published: Store, path: str = "") -> FastAPI:
     """
     Make the web application.
 
@@ -140,13 +137,15 @@ def make_app(published: Store) -> FastAPI:
     ----------
     published
         Collection that `publish` fills. It is read at each request.
+    path
+        Path under which another application mounts this one.
 
     Returns
     -------
     FastAPI
         OPTIMADE's reference server; its endpoint ``structures`` reads the collection.
     """
-    config = server_config()
+    config = server_config(root_path=path or None)
     app = create_app(config)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _internal_error)
@@ -156,43 +155,6 @@ def make_app(published: Store) -> FastAPI:
         names = {"name": config.provider.name, "description": config.provider.description}
         collections["links"].insert([names | {"id": PREFIX, "type": "links", "link_type": "root", "base_url": None}])
     return app
-
-
-def listen(host: str = "127.0.0.1", port: int = 5000) -> socket.socket:
-    """
-    Open a listening socket. Port 0 stands for any free port.
-
-    Raises
-    ------
-    MatrisError
-        If the address is in use or does not belong to this machine.
-
-    Examples
-    --------
-    >>> with listen(port=0) as listener:
-    ...     host, port = listener.getsockname()
-    >>> host, port > 0
-    ('127.0.0.1', True)
-    """
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise MatrisError(f"cannot listen on {host}, port {port}: {error}") from error
-
-
-def serve(published: Store, listener: socket.socket) -> None:
-    """
-    Serve OPTIMADE queries until the process is interrupted.
-
-    Parameters
-    ----------
-    published
-        Collection that `publish` fills.
-    listener
-        Socket to accept connections on, see `listen`.
-    """
-    with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
-        uvicorn.Server(uvicorn.Config(make_app(published), log_level="warning")).run(sockets=[listener])
 
 
 class PublishedStructures(EntryCollection):

@@ -8,7 +8,7 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, TextIO
 
 from matris.errors import MatrisError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.database.sqlite.filters import order_key
 from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.documents.documents import CandidateDocument
@@ -39,7 +39,7 @@ _BATCH = 1000  # ids per query
 _STRUCTURES = 100  # structures per query
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateQuery:
     """
     Query of candidate documents, made by `matris.stores.CandidateStore.query`.
@@ -93,6 +93,15 @@ class CandidateQuery:
     offset: int = 0
     max_size: int | None = None
     with_references: bool = True
+
+    def __repr__(self) -> str:
+        parts = [self.docs.name, str(to_criteria(self.condition))]
+        parts += (
+            [f"sorted by {', '.join(('-' if d < 0 else '') + name for name, d in self.order)}"] if self.order else []
+        )
+        parts += [f"from {self.offset}"] if self.offset else []
+        parts += [f"at most {self.max_size}"] if self.max_size is not None else []
+        return f"CandidateQuery({'; '.join(parts)})"
 
     def where(self, text: str) -> CandidateQuery:
         """
@@ -214,7 +223,7 @@ class CandidateQuery:
             structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
                 if structure := structures.get(document[KEY]):
-                    yield document, decode_structure(structure)
+                    yield document, structure_of(document[KEY], structure)
 
     def entries(self) -> Iterator[ComputedStructureEntry]:
         """

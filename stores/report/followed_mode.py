@@ -6,7 +6,7 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matris.files.stored_objects import decode_structure
-from matris.stores.query.structure_files import file_name, structure_text
+from matris.files.structure_files import file_name, structure_text
 from matris.stores.report.formats import decimals
 
 if TYPE_CHECKING:

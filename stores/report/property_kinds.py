@@ -166,7 +166,7 @@ KINDS: dict[str, PropertyKind] = {
             "drift\nmeV/atom/ps": Quantity(lambda d: None if d["energy_drift"] is None else 1e3 * d["energy_drift"], 4),
             "trajectory": Quantity(lambda d: d["trajectory"] and Path(d["trajectory"]).name),
         },
-        plots=(plots.plot_dynamics,),
+        plots=(plots.plot_dynamics, plots.plot_correlations),
     ),
 }
 """Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from matris.stores.report.elastic_constants import constants, independent
 from matris.stores.report.figure_style import Picture
+from matris.stores.report.origin import is_demonstrator
 from matris.stores.report.property_kinds import KINDS, kind_of
 from matris.stores.report.templating import write_page
 
@@ -88,6 +89,7 @@ def write_property_report(
         kind=kind,
         states=", ".join(f"{count} {state}" for state, count in counts.items()),
         checkpoint_keys=sorted({d["checkpoint"]["key"] for d in plain}),
+        is_demonstrator=is_demonstrator(plain),
         settings=_settings(plain),
         columns=[columns[number] for number in shown],
         digits=[digits[number] for number in shown],
@@ -145,12 +147,12 @@ def _pictures(
     for index, document in enumerate(documents):
         if document["state"] != "failed" and len(pictures) == MAX_PICTURES:
             n_left_out += 1
-        elif len(pictures) < MAX_PICTURES and (drawn := _drawn(document, kind)):
+        elif len(pictures) < MAX_PICTURES and (drawn := pictures_of(document, kind)):
             pictures[index] = document, drawn
     return pictures, n_left_out
 
 
-def _drawn(document: Document, kind: PropertyKind) -> list[Picture]:
+def pictures_of(document: Document, kind: PropertyKind) -> list[Picture]:
     """Draw one material; a picture that cannot be drawn has the reason. Empty for a failure without results."""
     pictures = []
     for plot in kind.plots:

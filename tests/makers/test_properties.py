@@ -59,7 +59,7 @@ def check_common(documents: list[dict[str, Any]]) -> None:
 
 
 def test_elastic(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchElasticMaker(device="cpu", fmax=0.02, steps=60, strains=(-0.005, 0.005))
+    maker = BatchElasticMaker(device="cpu", fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all("lattice" not in (d["structure"] or {}) for d in small)  # but a reference to it
@@ -77,13 +77,13 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
 
 def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
     """The document of a material is that of a relaxation with the same settings, whatever its property."""
-    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, steps=3, equations=("vinet",)), store, tmp_path)
+    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, max_steps=3, equations=("vinet",)), store, tmp_path)
     candidates = CandidateStore.beside(store)
     assert candidates.build(store).n_documents == 4
     found = {document["candidate_id"]: document for document in candidates.query()}
     oxide = found[CANDIDATES[0].candidate_id]
     assert oxide["eos"]["state"] == small[0]["state"]
-    relax = BatchRelaxMaker(device="cpu", steps=3, relax_kwargs={"fmax": 0.02})
+    relax = BatchRelaxMaker(device="cpu", max_steps=3, fmax=0.02)
     assert oxide["document_id"] == document_id(CANDIDATES[0].candidate_id, *(relax.card().sha256, relax.tag().digest))
     (record,) = relax_structures([MGO], load(device="cpu"), fmax=0.02, max_steps=3)
     assert oxide["state"] == record.state
@@ -100,7 +100,7 @@ def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_eos(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchEosMaker(device="cpu", fmax=0.02, steps=60, equations=("birch_murnaghan",))
+    maker = BatchEosMaker(device="cpu", fmax=0.02, max_steps=60, equations=("birch_murnaghan",))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     document = EosDocument.model_validate(whole[0])
@@ -111,7 +111,7 @@ def test_eos(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_phonon(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchPhononMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
@@ -128,7 +128,7 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
 
 def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     """Given charges come back in the document; a list of the wrong length is refused."""
-    maker = BatchPhononMaker(device="cpu", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.1, max_steps=0, min_length=4.0, t_max=100, t_step=100)
     born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
     job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
@@ -147,7 +147,7 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchQhaMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchQhaMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small] == [False, True, True, False]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)

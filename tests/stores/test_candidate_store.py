@@ -508,7 +508,7 @@ def test_pages_have_an_index_on_a_server(mongo_server):
     documents = CandidateStore.beside(store).docs
     keys = [index["key"] for index in documents._collection.index_information().values()]
     assert [("chemsys", 1), ("energy_above_hull", 1), ("document_id", 1)] in keys
-    assert [("state", 1)] in keys
+    assert [("state", 1), ("job_uuid", 1)] in keys
 
 
 def property_job(job_store, name, identity, source="in/MgO.cif", state="converged"):

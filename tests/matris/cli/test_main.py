@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     phonons = done.stdout
     (document,) = json.loads(phonons)
-    assert document["settings"]["follow_instabilities"]
+    assert document["settings"]["follow"]
     assert document["settings"]["min_length"] == 3
     assert document["phonon_bandstructure"]["@class"] == "PhononBandStructureSymmLine"
     assert {path.name for path in (tmp_path / "out" / "MgO").iterdir()} >= {"phonopy.yaml", "band.yaml"}
@@ -217,8 +218,27 @@ def test_relax(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "2 read, 1 converged, 1 rejected" in result.stdout
     assert Structure.from_file(tmp_path / "out" / "MgO.cif").composition.reduced_formula == "MgO"
     assert len(found(tmp_path / "store")) == 2
+    same = ("relax", inputs / "MgO.cif", inputs / "empty.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu")
+    same += ("--store", tmp_path / "store", "--output", tmp_path / "out", "--fmax", 0.05)
+    as_json = invoke(*same, "--format", "json")
+    oxide, empty = json.loads(as_json.stdout)
+    assert (oxide["formula_pretty"], oxide["state"], empty["error"]) == ("MgO", "converged", "the file is empty")
+    assert "2 read, 1 converged, 1 rejected" in as_json.stderr
+    rows = list(csv.DictReader(io.StringIO(invoke(*same, "--format", "csv").stdout)))
+    assert [(row["formula_pretty"], row["state"]) for row in rows] == [("MgO", "converged"), ("", "rejected")]
     late = invoke(
-        *("relax", inputs / "MgO.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--max-steps", 0),
+        *(
+            "relax",
+            inputs / "MgO.cif",
+            "--checkpoint",
+            tiny_checkpoint,
+            "--device",
+            "cpu",
+            "--max-steps",
+            0,
+            "--fmax",
+            1e-9,
+        ),
         *("--store", tmp_path / "late", "--output", tmp_path / "out", "--as", "poscar"),
     )
     assert late.exit_code == 3, late.output
@@ -269,6 +289,15 @@ def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_p
         (["screen", "--chemsys", "Qq-O"], 1, "Qq"),
         (["screen", "--chemsys", "Mg", "--checkpoint", "no-such-key"], 1, "no-such-key"),
         (["screen", "--chemsys", "Mg", "--references", "no-such-file"], 2, "no-such-file"),
+        (["screen", "--chemsys", "rn-o"], 1, "does not know Rn. No checkpoint at hand knows O, Rn"),
+        (["screen", "prototypes:Rn-O"], 1, "does not know Rn"),
+        (["relax", "POSCAR", "--then", "elastik"], 2, "no such property: elastik; did you mean elastic?"),
+        (["relax", "POSCAR", "--checkpoint", "MatRIS_10M_OAM"], 1, "did you mean matris_10m_oam"),
+        (["query", "--state", "convergd", "--store", "results"], 1, "did you mean converged?"),
+        (["query", "--chemsys", "CO", "--store", "results"], 1, "'CO' may be Co, or C and O"),
+        (["clutser"], 2, "Did you mean 'cluster'?"),
+        (["cluster", "chekc"], 2, "Did you mean 'check'?"),
+        (["relax", "POSCAR", "--max-step", "3"], 2, "--max-steps"),
         (["query", "--sort", "beauty"], 1, "beauty"),
         (["query", "--store", "no-such-store"], 1, "no results"),
         (["query", "--limit", "0"], 2, "limit"),
@@ -280,6 +309,9 @@ def test_errors_are_clear(
     arguments: list[str], code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    rock_salt(4.2, "Mg", "O").to(filename="POSCAR", fmt="poscar")
+    CandidateStore.open("results")
+    monkeypatch.setenv("COLUMNS", "200")
     result = invoke(*arguments)
     assert result.exit_code == code, result.output
     assert told in result.stderr
@@ -317,6 +349,11 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint
     assert set(at_hand.values()) == {"no"}
     assert str(tmp_path / "c") in result.stdout
     assert "tiny" in result.stdout
+    assert result.stdout.startswith(
+        "For results: --checkpoint matris_10m_oam; its file is downloaded at the first use."
+    )
+    listed = json.loads(invoke("models", "--format", "json").stdout)
+    assert [each["key"] for each in listed if each["at_hand"]] == ["tiny", "matris_10m_omat"]
 
 
 class _Package:
@@ -329,30 +366,50 @@ class _Package:
         return self if _ == "data" else self.path
 
 
-def test_killed_campaign_goes_on(command: list[str], tmp_path: Path) -> None:
-    line = [*command, "--optimizer", "fire", "--fmax", "0.002", "--report"]  # random weights: FIRE keeps to a path
+def records_in(journals: Path) -> int:
+    """Count the records in the journals of a campaign; a finished chunk has none any more."""
+    n = 0
+    for path in journals.glob("*/*.jsonl"):
+        with suppress(FileNotFoundError):
+            n += max(0, path.read_text().count("\n") - 1)
+    return n
+
+
+def test_killed_campaign_goes_on(inputs: Path, tmp_path: Path) -> None:
+    """Two workers, of a runner that is killed, and one without a fault give the same, to rounding."""
+    line = ["screen", str(inputs), "--competitors", "no", "--fmax", "1e-4", "--report"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     victim = subprocess.Popen(
-        [sys.executable, "-m", "matris.cli", *line, str(killed / "report"), "--store", str(killed)]
+        [
+            sys.executable,
+            "-m",
+            "matris.cli",
+            *line,
+            str(killed / "report"),
+            "--device",
+            "cpu,cpu",
+            "--store",
+            str(killed),
+        ]
     )
-    journal = ""
     deadline = time.monotonic() + 300
-    while journal.count("\n") < 4 and victim.poll() is None and time.monotonic() < deadline:
+    while records_in(killed / "journal") < 2 and victim.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-        journal = "".join(path.read_text() for path in (killed / "journal").glob("*/*.jsonl"))
     os.kill(victim.pid, signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL, "it finished before it could be killed"
-    resumed = invoke(*line, killed / "report", "--store", killed)
+    resumed = invoke(*line, killed / "report", "--device", "cpu", "--store", killed)
     assert resumed.exit_code == 0, resumed.output
     assert "11 read" in resumed.stdout
-    assert invoke(*line, undisturbed / "report", "--store", undisturbed).exit_code == 0
+    whole = invoke(*line, undisturbed / "report", "--device", "cpu", "--store", undisturbed)
+    assert whole.exit_code == 0, whole.output
     first, second = found(killed), found(undisturbed)
     assert len(first) == 10 + 5
     assert first.keys() == second.keys()
+    assert {document["state"] for document in first.values()} == {"converged", "rejected"}
     for name, document in first.items():
         other = second[name]
         for field in ("state", "error", "source", "formula_pretty", "is_stable"):
             assert document.get(field) == other.get(field)
         for field in ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull"):
             assert (document.get(field) is None) == (other.get(field) is None)
-            assert document.get(field) is None or document[field] == pytest.approx(other[field], abs=1e-4)
+            assert document.get(field) is None or document[field] == pytest.approx(other[field], abs=1e-5)

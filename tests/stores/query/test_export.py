@@ -21,12 +21,12 @@ from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from matris.errors import MatrisError
+from matris.files.structure_files import structure_text, write_structures
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.corrections import corrected_entry
 from matris.stores.documents.documents import hull_fields
 from matris.stores.hull.references import load_references
 from matris.stores.query.export import FORMATS, export, format_of
-from matris.stores.query.structure_files import structure_text, write_structures
 from matris.stores.query.tables import write_csv, write_jsonl
 from tests.stores.query.question_documents import crystal, documents, fill
 

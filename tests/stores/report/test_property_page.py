@@ -193,7 +193,7 @@ def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
 def test_failed_run_shows_how_far_it_came(tmp_path: Path) -> None:
     broken = sound("md", state="failed", error="exploded at step 80")
     page = Page(write_property_report([broken], tmp_path, "D"))
-    assert page.figures == ["figure-0-0"]
+    assert page.figures == ["figure-0-0", "figure-0-1"]
     assert "exploded at step 80" in page.sections["failures"]
 
 
@@ -201,7 +201,8 @@ def test_data_cannot_end_its_script(tmp_path: Path) -> None:
     path = write_property_report([sound("eos", formula_pretty="</script><b>")], tmp_path, "E")
     page = Page(path)  # tags balance
     assert "</script><b>" in page.sections["results"]
-    assert "&lt;/script&gt;" in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]["text"]
+    assert "</script><b>: equation of state" in page.sections["material-0"]
+    assert "text" not in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]
 
 
 @pytest.mark.parametrize("documents", [[], [{"state": "failed"}], [sound("eos"), sound("qha")]])
@@ -209,6 +210,23 @@ def test_kind_must_be_clear(documents: list[dict[str, Any]], tmp_path: Path) -> 
     with pytest.raises(ValueError, match="of one kind"):
         write_property_report(documents, tmp_path, "?")
     assert kind_of([sound("qha")]) == "qha"
+
+
+def test_demonstrators_and_extrapolation_are_marked(tmp_path: Path) -> None:
+    tag = {"key": "tiny", "sha256": "ab" * 32, "energy_scale": "mp"}
+    plain = Page(write_property_report([sound("md", extrapolation=0.9)], tmp_path, "D"))
+    assert "demonstrator" not in plain.text
+    assert "extrapolates" not in plain.text
+    marked = [
+        sound("md", checkpoint={**tag, "is_demonstrator": True}, extrapolation=2.34),
+        sound("md", checkpoint={**tag, "is_demonstrator": True}, start={"record": {"extrapolation": 1.2}}),
+    ]
+    path = write_property_report(marked, tmp_path, "D")
+    page = Page(path)
+    assert "checkpoint tiny demonstrator" in page.sections[""]
+    assert page.sections["results"].count("extrapolates") == 2
+    assert page.sections["material-1"].count("extrapolates") == 1
+    assert "2.3 times the limit of its domain" in path.read_text(encoding="utf-8")
 
 
 def test_whether_results_are_reliable_is_shown(tmp_path: Path) -> None:

@@ -131,6 +131,14 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
             "volume": (64 + (0.01 * time if barostat else 0 * time)).tolist(),
             "pressure": (0.1 * time).tolist() if pressures else None,
         },
+        "radial_distribution": {
+            "distances": [1.0, 2.0, 3.0],
+            "pairs": {"Fe-Fe": [0, 0, 3.0], "Fe-O": [0, 4.0, 1.0], "O-O": [0, 0.5, 2.0]},
+        },
+        "mean_square_displacement": {
+            "times": [0.0, 10.0, 20.0],
+            "elements": {"Fe": [0, 0.01, 0.02], "O": [0, 0.02, 0.03]},
+        },
     }
 
 
@@ -141,6 +149,7 @@ DOCUMENTS = {
     plots.plot_eos: eos_document(),
     plots.plot_qha: qha_document(),
     plots.plot_dynamics: dynamics_document(),
+    plots.plot_correlations: dynamics_document(),
 }
 
 
@@ -316,6 +325,14 @@ def test_dynamics_draws_what_there_is() -> None:
     assert full.data[0].x[-1] == pytest.approx(0.09)  # ps
     held = plots.plot_dynamics(dynamics_document(barostat=False, pressures=False))
     assert [trace.name for trace in held.data] == ["temperature", "potential energy", "total energy"]
+
+
+def test_correlations_of_a_short_run_have_no_displacements() -> None:
+    whole = plots.plot_correlations(dynamics_document())
+    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O"]
+    assert whole.data[3].x.tolist() == [0, 0.01, 0.02]  # ps
+    short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
+    assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
 
 
 @pytest.mark.parametrize("plot", DOCUMENTS)
