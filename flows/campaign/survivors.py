@@ -71,7 +71,7 @@ def advance(campaign: Campaign, inputs: str | None = None, before: Mapping[str, 
         if campaign.queue.is_open(campaign.name):
             return {}
         ranked = campaign.record().get("ranked")
-        if ranked and ranked != before and ranked["inputs"] == inputs:
+        if inputs is not None and ranked and ranked != before and ranked["inputs"] == inputs:
             return {}
         if campaign.funnel.duplicates and (n := settle_twins(campaign)):
             return {RELAX: n}
