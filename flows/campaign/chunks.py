@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import OutputReference
 from monty.json import jsanitize
 
+from matris.flows.campaign.sharing import ALONE
 from matris.stores.documents.documents import utc_now
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
-    from matris.flows.campaign.campaign import Campaign
+    from matris.flows.campaign.computation import Computation
+    from matris.flows.campaign.sharing import Sharing
     from matris.makers.batch import BatchMaker
     from matris.stores.documents.candidate import Candidate
 
@@ -57,7 +59,9 @@ def cost(candidate: Candidate) -> float:
     return bonds if math.isfinite(bonds) else 0.0  # the job reports the problem
 
 
-def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYTES) -> Iterator[list[Candidate]]:
+def chunked(
+    candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYTES, sharing: Sharing = ALONE
+) -> Iterator[list[Candidate]]:
     """
     Split candidates into chunks, bounded by number, cost and size.
 
@@ -69,6 +73,8 @@ def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYT
         Maximum number of candidates in a chunk, for cells of ordinary size; chunks of larger cells have fewer.
     max_bytes
         Maximum number of bytes in a chunk, as JSON.
+    sharing
+        Processes that share the chunks.
 
     Yields
     ------
@@ -77,11 +83,14 @@ def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYT
     """
     chunk: list[Candidate] = []
     chunk_cost = chunk_bytes = 0.0
+    n_before, limit = 0, sharing.limit(size, 0)
     for candidate in candidates:
         candidate_cost, n_bytes = cost(candidate), _estimated_bytes(candidate)
-        too_costly = chunk_cost + candidate_cost > size * TYPICAL_COST
-        if chunk and (len(chunk) >= size or too_costly or chunk_bytes + n_bytes > max_bytes):
+        too_costly = chunk_cost + candidate_cost > limit * TYPICAL_COST
+        if chunk and (len(chunk) >= limit or too_costly or chunk_bytes + n_bytes > max_bytes):
             yield chunk
+            n_before += len(chunk)
+            limit = sharing.limit(size, n_before)
             chunk, chunk_cost, chunk_bytes = [], 0.0, 0.0
         chunk.append(candidate)
         chunk_cost += candidate_cost
@@ -107,28 +116,33 @@ def chunk_id(stage: str, origin: Sequence[str], candidates: Sequence[Candidate])
     return str(uuid.uuid5(_NAMES, hashlib.sha256(content.encode()).hexdigest()))
 
 
-def queue_chunk(campaign: Campaign, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> None:
+def queue_chunk(work: Computation, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> str:
     """
     Queue a chunk, after its candidates are written: every queued chunk can be computed.
 
     Parameters
     ----------
-    campaign
-        Open campaign.
+    work
+        Open campaign, or other work in chunks.
     stage
         Stage of the campaign.
     candidates
         Candidates of the chunk.
     chunk_cost
         Expected cost; the queue hands out the costliest chunk first.
+
+    Returns
+    -------
+    str
+        Id of the chunk.
     """
-    work_id = chunk_id(stage, campaign.origin, candidates)
-    keep_candidates(campaign.job_store, work_id, candidates)
-    campaign.queue.put(
+    work_id = chunk_id(stage, work.origin, candidates)
+    keep_candidates(work.job_store, work_id, candidates)
+    work.queue.put(
         [
             {
                 "work_id": work_id,
-                "campaign": campaign.name,
+                "campaign": work.name,
                 "stage": stage,
                 "cost": chunk_cost,
                 "n": len(candidates),
@@ -136,6 +150,7 @@ def queue_chunk(campaign: Campaign, stage: str, candidates: Sequence[Candidate],
             }
         ]
     )
+    return work_id
 
 
 def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Candidate]) -> None:

@@ -49,6 +49,8 @@ class Intake:
         Members that only compete on the hulls: elements, known phases and prototypes.
     known
         Candidates whose results are in the store, or which are in the queue, without references.
+    finished, unfinished
+        Members, with references, whose results are in the store, and members in chunks of the queue that are not done.
     queued
         Members that were newly queued.
     dropped
@@ -60,6 +62,8 @@ class Intake:
     members: int = 0
     references: int = 0
     known: int = 0
+    finished: int = 0
+    unfinished: int = 0
     queued: int = 0
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -116,7 +120,8 @@ class _Reader:
         self._elements: set[str] = set()
         self._systems: set[str] = set()
         self._computed_references = _computed_references(campaign)
-        self._known = set(_queued(campaign)) | campaign.store.computed_ids(*campaign.origin)  # chunks may end meanwhile
+        self._unfinished = set(_queued(campaign))
+        self._known = self._unfinished | campaign.store.computed_ids(*campaign.origin)  # read later: chunks may end
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
@@ -124,7 +129,7 @@ class _Reader:
         first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
         campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
         passed = chain(self._filtered(chain(first, candidates)), self._references())
-        for chunk in chunked(passed, campaign.chunk_size):
+        for chunk in chunked(passed, campaign.chunk_size, sharing=campaign.sharing):
             self._put(chunk)
             yield self.counts
         self._write_page()
@@ -203,6 +208,9 @@ class _Reader:
         """Whether the store and the queue lack a candidate; count it if they do not."""
         if candidate.candidate_id in self._known:
             self.counts.known += candidate.source not in REFERENCE_SOURCES
+            is_unfinished = candidate.candidate_id in self._unfinished
+            self.counts.unfinished += is_unfinished
+            self.counts.finished += not is_unfinished
             return False
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from itertools import batched
+from itertools import batched, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.duplicates import ENERGY_TOLERANCE, group_equal
@@ -283,7 +283,8 @@ def _within(distance: float | None, window: float) -> bool:
 def _queue(campaign: Campaign, stage: str) -> int:
     """Queue the survivors that lack a property, and return their number."""
     n = 0
-    for chunk in batched(_survivors(campaign, stage), CHUNK_SIZES[stage]):
+    sharing, survivors = campaign.sharing.of_properties(), _survivors(campaign, stage)
+    while chunk := list(islice(survivors, sharing.limit(CHUNK_SIZES[stage], n))):
         queue_chunk(campaign, stage, chunk, float(sum(len(candidate.structure or ()) for candidate in chunk)))
         n += len(chunk)
     return n

@@ -196,6 +196,7 @@ class WorkQueue:
                 "owner": this_process(),
                 "token": uuid.uuid4().hex,
                 "beat": 0,
+                "finished": 0,
                 "attempts": item["attempts"] + 1,
                 "deaths": item["deaths"],
                 "error": item["error"],
@@ -248,9 +249,18 @@ class WorkQueue:
         """List the submitted items."""
         return [_item(document) for document in self._store.query({"campaign": campaign, "state": SUBMITTED})]
 
-    def beat(self, item: WorkItem) -> bool:
-        """Send a heartbeat for a held item; False if another process has taken it over."""
-        return self._swap(_held(item), {"beat": next(self._beats)})
+    def beat(self, item: WorkItem, finished: int = 0) -> bool:
+        """
+        Send a heartbeat for a held item; False if another process has taken it over.
+
+        Parameters
+        ----------
+        item
+            Item that this process holds.
+        finished
+            Number of its candidates that are done, for those who watch the progress.
+        """
+        return self._swap(_held(item), {"beat": next(self._beats), "finished": finished})
 
     def note(self, item: WorkItem, **payload: Any) -> WorkItem:
         """
@@ -334,6 +344,11 @@ class WorkQueue:
         """Whether any item is waiting, taken or submitted."""
         return next(self._query({"campaign": campaign, "state": {"$in": list(_OPEN)}}, limit=1), None) is not None
 
+    def n_waiting(self, campaign: str) -> int:
+        """Count the waiting items."""
+        n: int = self._store.count({"campaign": campaign, "state": WAITING})
+        return n
+
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of waiting, taken and submitted items."""
         for state in _OPEN:
@@ -341,7 +356,8 @@ class WorkQueue:
 
     def items(self, campaign: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of all items, without most of the payload, in the order of adding."""
-        names = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at", "payload.job"]
+        names = ["work_id", "stage", "state", "cost", "n", "finished", "deaths", "error"]
+        names += ["taken_at", "ended_at", "payload.job"]
         yield from self._store.query({"campaign": campaign}, properties=names, sort={"added_at": 1})
 
     def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:

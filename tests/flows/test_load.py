@@ -53,7 +53,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.fixture
 def open_campaign(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[], Campaign]:
     maker = BatchRelaxMaker(
-        checkpoint=str(tiny_checkpoint), device="cpu", steps=0, relax_kwargs={"max_batch_atoms": 100}
+        checkpoint=str(tiny_checkpoint), device="cpu", max_steps=0, relax_kwargs={"max_batch_atoms": 100}
     )
     return lambda: Campaign(tmp_path / "store", maker, Funnel(hull=False, duplicates=False), chunk_size=2)
 

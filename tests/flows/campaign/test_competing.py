@@ -39,7 +39,7 @@ MGO = Candidate.from_structure(rock_salt(4.2, "Mg", "O"), "MgO.cif")
 
 @pytest.fixture
 def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
-    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=1)
 
 
 def queued(campaign: Campaign, candidates: list[Candidate]) -> list[str]:
