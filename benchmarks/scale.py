@@ -312,7 +312,7 @@ def parsed() -> argparse.Namespace:
     needing.add_argument("file", type=Path, help="costs from measure")
     needing.add_argument("--candidates", type=float, nargs="+", default=[1e6, 1e8])
     needing.add_argument("--chunk-size", type=int, default=500)
-    needing.add_argument("--evaluations", type=float, default=15.0, help="of a relaxation, see optimizers.py")
+    needing.add_argument("--evaluations", type=float, default=13.5, help="of a relaxation, see optimizers.py")
     needing.add_argument("--seconds", type=float, nargs="+", default=[0.005, 0.03, 0.1, 1.3],
                          help="times of a device per candidate")  # fmt: skip
     simulating = commands.add_parser("simulate", help="large campaigns")
