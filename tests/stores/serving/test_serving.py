@@ -132,6 +132,21 @@ def test_a_search_is_that_of_the_command_line(client: TestClient) -> None:
     assert client.get("/?filter=source%20%3D%20%ED%A0%80").status_code in {200, 400}  # no UTF-8
 
 
+def test_one_of_several_checkpoints_can_be_chosen(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    (document,) = store.documents([FEO])
+    other = {**document, "document_id": "other", "checkpoint": {**document["checkpoint"], "sha256": "cd" * 32}}
+    other["checkpoint"]["key"] = "a model of mine.safetensors"
+    store.docs.update([other], key="document_id")
+    client = TestClient(make_app(ServedStore(tmp_path)), base_url=HERE)
+    page = Page(client.get("/", params={"filter": "has Fe"}).text)
+    assert "2 checkpoints or settings" in page.text
+    chosen = [link for link in page.links if "safetensors" in link]
+    found = Page(client.get(chosen[0]).text)
+    assert "1 found" in found.text
+    assert "/candidate/other" in found.links
+
+
 def test_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matris.stores.serving.pages.PAGE_SIZE", 2)
     seen = []
