@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jobflow import Flow, Maker, OnMissing
 from monty.json import jsanitize
@@ -149,13 +149,13 @@ def all_candidates(inputs: Input | Iterable[Input]) -> Iterator[Candidate]:
     --------
     >>> from ase.build import bulk
     >>> [candidate.source for candidate in all_candidates([bulk("Cu"), "prototypes:Na-Cl?max_sites=2&limit=1"])]
-    ['structure', 'prototype']
+    ['structure', 'A1, Copper type']
     >>> list(all_candidates([bulk("Cu"), 3]))
     Traceback (most recent call last):
     matris.errors.MatrisError: candidate 1 is an int: give Candidates, pymatgen Structures, ASE Atoms, or paths of ...
     """
     single = is_one(inputs) or isinstance(inputs, Candidate | str | Path | Mapping) or not isinstance(inputs, Iterable)
-    for number, item in enumerate([inputs] if single else inputs):
+    for number, item in enumerate(cast("Iterable[Input]", [inputs] if single else inputs)):
         if isinstance(item, str | Path):
             yield from open_source(str(item))
         elif is_one(item) or isinstance(item, Candidate):

@@ -28,7 +28,6 @@ from matris.structures import is_one, masses_of, to_structure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from ase import Atoms
 
     from matris.model.checkpoints import Card
@@ -315,7 +314,7 @@ def provenance(potential: Potential) -> dict[str, Any]:
         ),
         "versions": versions(),
         "device": str(potential.device),
-        "dtype": dtype_name(potential.dtype),
+        "dtype": arithmetic_of(potential),
         "ran_on": ran_on(),
     }
 
@@ -363,9 +362,9 @@ def as_candidate(obj: Candidate | Structure | Atoms | dict[str, Any], source: st
     raise MatrisError(f"expected a Candidate, pymatgen's Structure or ASE's Atoms, got {type(obj).__name__}")
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """Name of a floating-point type."""
-    return str(dtype).removeprefix("torch.")
+def arithmetic_of(potential: Potential) -> str:
+    """Name what decides the digits of results: `Potential.arithmetic`, or the floating-point type of a stand-in."""
+    return getattr(potential, "arithmetic", str(potential.dtype).removeprefix("torch."))
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import job
 
-from matris.makers.batch import BatchMaker, as_candidate, dtype_name, provenance
+from matris.makers.batch import BatchMaker, arithmetic_of, as_candidate, provenance
 from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import SEES_STORE, check_store, own_folder
 from matris.makers.failing_alike import FailedAlikeError, failed_alike, stop_message
@@ -214,7 +214,7 @@ class BatchRelaxMaker(BatchMaker):
     def journal(self, potential: Potential) -> Path:
         """File of the journal of a potential with these settings."""
         folder = Path(self.journal_dir or ".")
-        return journal_file(folder, potential.card.sha256, self.settings(), dtype_name(potential.dtype))
+        return journal_file(folder, potential.card.sha256, self.settings(), arithmetic_of(potential))
 
     def _relax(self, structures: Sequence[Structure], potential: Potential) -> Iterator[RelaxRecord]:
         """Relax with these settings and this journal."""

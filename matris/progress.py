@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -76,7 +76,8 @@ def bar(what: str, total: int | None) -> Iterator[Callable[[int, str], None]]:
         task = shown_bar.add_task(what, total=total, remark="")
 
         def show(number: int, text: str) -> None:
-            shown_bar.update(task, advance=number, **({"remark": text} if text else {}))
+            fields: dict[str, Any] = {"remark": text} if text else {}
+            shown_bar.update(task, advance=number, **fields)
 
         yield show
 

@@ -234,9 +234,7 @@ def _new_outputs(
     Chunks come before properties, and each kind in the order of completion: a property of a material without a document
     makes one.
     """
-    marks = into.chunks.query({}, properties=["chunk_id", "completed_at", "incomplete"])
-    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks if mark.get("incomplete") is None}
-    new = []
+    outputs: list[tuple[dict[str, Any], str]] = []
     for field_name, output_format in (
         ("output.chunk_format", CHUNK_FORMAT),
         ("output.property_format", PROPERTY_FORMAT),
@@ -245,7 +243,11 @@ def _new_outputs(
         if only is not None:
             criteria["uuid"] = {"$in": list(only)}
         jobs = job_store.query(criteria, properties=["uuid", "index", "completed_at"], load=False)
-        new += [(job, output_format) for job in jobs if (_chunk_id(job), job.get("completed_at")) not in unwound]
+        outputs += [(job, output_format) for job in jobs]
+    of_these = {} if only is None else {"chunk_id": {"$in": [_chunk_id(job) for job, _ in outputs]}}
+    marks = into.chunks.query(of_these, properties=["chunk_id", "completed_at", "incomplete"])
+    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks if mark.get("incomplete") is None}
+    new = [(job, format_) for job, format_ in outputs if (_chunk_id(job), job.get("completed_at")) not in unwound]
     yield from sorted(new, key=lambda pair: (pair[1] != CHUNK_FORMAT, str(pair[0].get("completed_at"))))
 
 

@@ -38,7 +38,6 @@ INDEXED = (
     "elements",
     "nelements",
     "energy_above_hull",
-    "state",
     "checkpoint.key",
     "checkpoint.sha256",
     "settings.digest",
@@ -124,6 +123,7 @@ class CandidateStore:
             _index(docs, ["chemsys", "energy_above_hull", "document_id"])
             _index(docs, ["checkpoint.key", "state", "energy_above_hull", "document_id"])
             _index(docs, ["energy_above_hull", "document_id"])
+            _index(docs, ["state", "job_uuid"])  # without those that were dropped before a job
             _index(docs, ["last_updated", "document_id"])
             _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # documents by hull
         _refuse_other_versions(docs)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from monty.json import jsanitize
 
+from matris.files.structure_files import file_name, structure_text
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
 from matris.flows.campaign.results import CampaignResults
+from matris.flows.campaign.sharing import ALONE, Sharing
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
@@ -22,7 +24,6 @@ from matris.stores.database.jobstore import local_folder, open_job_store, siblin
 from matris.stores.documents.documents import CheckpointTag, utc_now
 from matris.stores.documents.entries import structure_entry
 from matris.stores.hull.references import check_mp
-from matris.stores.query.structure_files import file_name, structure_text
 from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Campaign(CampaignResults):
         Store of the candidate documents, a `matris.stores.candidate_store.CandidateStore`.
     queue
         Queue of the chunks, a `matris.flows.queue.queue.WorkQueue`.
+    sharing
+        Processes that share the chunks, a `matris.flows.campaign.sharing.Sharing`; the runner sets it.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class Campaign(CampaignResults):
     ) -> None:
         self.maker = maker or BatchRelaxMaker()
         self.chunk_size = chunk_size
+        self.sharing: Sharing = ALONE
         self.card = card = self.maker.card()
         self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
         self.checkpoint = CheckpointTag(
@@ -194,6 +198,10 @@ class Campaign(CampaignResults):
         self._references_file = str(self._mp_file)
         self.keep(reference_systems=sorted(wanted))
 
+    def task(self) -> dict[str, Any]:
+        """Return what another process needs to open the campaign."""
+        return {"location": None if self.location is None else str(self.location), "campaign": self.name}
+
     def stage_maker(self, stage: str, work_id: str, device: str | None) -> BatchMaker:
         """
         Make the Maker of a chunk's job on this machine, with a journal in the chunk's own folder.
@@ -239,7 +247,7 @@ class Campaign(CampaignResults):
             Folder for the files; it is created if it does not exist.
         form
             ``"cif"``, ``"symmetrized-cif"`` or ``"poscar"``, see
-            `matris.stores.query.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
+            `matris.files.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
             all structures, in the file ``entries.json``.
 
         Returns

@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 import uuid
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from jobflow import OutputReference
 from monty.json import jsanitize
 
+from matris.flows.campaign.sharing import ALONE
 from matris.stores.documents.documents import utc_now
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
-    from matris.flows.campaign.campaign import Campaign
+    from matris.flows.campaign.computation import Computation
+    from matris.flows.campaign.sharing import Sharing
     from matris.makers.batch import BatchMaker
     from matris.stores.documents.candidate import Candidate
 
@@ -30,6 +33,7 @@ TYPICAL_COST = 1000.0
 
 _CUTOFF = 6.0  # Å, bond length
 _SITE_BYTES, _CANDIDATE_BYTES = 300, 1000
+_ID_BATCH = 100  # chunks per query
 _NAMES = uuid.UUID("6c0e7a54-8f6f-4a0e-9d0b-5c8c2f1f6a11")  # namespace of chunk ids
 
 
@@ -55,7 +59,9 @@ def cost(candidate: Candidate) -> float:
     return bonds if math.isfinite(bonds) else 0.0  # the job reports the problem
 
 
-def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYTES) -> Iterator[list[Candidate]]:
+def chunked(
+    candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYTES, sharing: Sharing = ALONE
+) -> Iterator[list[Candidate]]:
     """
     Split candidates into chunks, bounded by number, cost and size.
 
@@ -67,6 +73,8 @@ def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYT
         Maximum number of candidates in a chunk, for cells of ordinary size; chunks of larger cells have fewer.
     max_bytes
         Maximum number of bytes in a chunk, as JSON.
+    sharing
+        Processes that share the chunks.
 
     Yields
     ------
@@ -75,11 +83,14 @@ def chunked(candidates: Iterable[Candidate], size: int, max_bytes: int = MAX_BYT
     """
     chunk: list[Candidate] = []
     chunk_cost = chunk_bytes = 0.0
+    n_before, limit = 0, sharing.limit(size, 0)
     for candidate in candidates:
         candidate_cost, n_bytes = cost(candidate), _estimated_bytes(candidate)
-        too_costly = chunk_cost + candidate_cost > size * TYPICAL_COST
-        if chunk and (len(chunk) >= size or too_costly or chunk_bytes + n_bytes > max_bytes):
+        too_costly = chunk_cost + candidate_cost > limit * TYPICAL_COST
+        if chunk and (len(chunk) >= limit or too_costly or chunk_bytes + n_bytes > max_bytes):
             yield chunk
+            n_before += len(chunk)
+            limit = sharing.limit(size, n_before)
             chunk, chunk_cost, chunk_bytes = [], 0.0, 0.0
         chunk.append(candidate)
         chunk_cost += candidate_cost
@@ -105,35 +116,41 @@ def chunk_id(stage: str, origin: Sequence[str], candidates: Sequence[Candidate])
     return str(uuid.uuid5(_NAMES, hashlib.sha256(content.encode()).hexdigest()))
 
 
-def queue_chunk(campaign: Campaign, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> None:
+def queue_chunk(work: Computation, stage: str, candidates: Sequence[Candidate], chunk_cost: float) -> str:
     """
     Queue a chunk, after its candidates are written: every queued chunk can be computed.
 
     Parameters
     ----------
-    campaign
-        Open campaign.
+    work
+        Open campaign, or other work in chunks.
     stage
         Stage of the campaign.
     candidates
         Candidates of the chunk.
     chunk_cost
         Expected cost; the queue hands out the costliest chunk first.
+
+    Returns
+    -------
+    str
+        Id of the chunk.
     """
-    work_id = chunk_id(stage, campaign.origin, candidates)
-    keep_candidates(campaign.job_store, work_id, candidates)
-    campaign.queue.put(
+    work_id = chunk_id(stage, work.origin, candidates)
+    keep_candidates(work.job_store, work_id, candidates)
+    work.queue.put(
         [
             {
                 "work_id": work_id,
-                "campaign": campaign.name,
+                "campaign": work.name,
                 "stage": stage,
                 "cost": chunk_cost,
                 "n": len(candidates),
-                "payload": {"candidate_ids": [candidate.candidate_id for candidate in candidates]},
+                "payload": {},  # small: every look at the queue reads the chunks in work
             }
         ]
     )
+    return work_id
 
 
 def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Candidate]) -> None:
@@ -156,7 +173,7 @@ def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Cand
         "name": "candidates",
         "output": {"candidates": [jsanitize(candidate.model_dump(), strict=True) for candidate in candidates]},
         "completed_at": utc_now().isoformat(),
-        "metadata": {"chunk": work_id},
+        "metadata": {"chunk": work_id, "candidate_ids": [candidate.candidate_id for candidate in candidates]},
         "hosts": [],
     }
     job_store.update(document, key=["uuid", "index"], save={"data": ["candidates"]})
@@ -166,6 +183,14 @@ def kept_candidates(job_store: JobStore, work_id: str) -> list[dict[str, Any]]:
     """Read the candidates of a chunk from a job store, as dictionaries."""
     document = job_store.query_one({"uuid": _input_id(work_id)}, load=True)
     return document["output"]["candidates"] if document else []
+
+
+def kept_candidate_ids(job_store: JobStore, work_ids: Iterable[str]) -> Iterator[str]:
+    """Yield the ids of the candidates of some chunks, as long as the job store keeps them."""
+    for batch in batched(work_ids, _ID_BATCH):
+        criteria = {"uuid": {"$in": [_input_id(work_id) for work_id in batch]}}
+        for document in job_store.query(criteria, properties=["metadata.candidate_ids"], load=False):
+            yield from document["metadata"]["candidate_ids"]
 
 
 def drop_candidates(job_store: JobStore, work_id: str) -> None:

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.flows.campaign.campaign import PAGE
-from matris.flows.campaign.chunks import chunked, cost, queue_chunk
+from matris.flows.campaign.chunks import chunked, cost, kept_candidate_ids, queue_chunk
 from matris.flows.campaign.competing import competing_prototypes
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
@@ -21,7 +21,7 @@ from matris.stores.documents.documents import document_id, make_dropped
 from matris.stores.report.outcomes import kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pymatgen.core import Structure
 
@@ -76,7 +76,9 @@ class Intake:
         self.dropped.setdefault(stage, Counter())[kind(reason)] += 1
 
 
-def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Intake]:
+def take_in(
+    campaign: Campaign, candidates: Iterable[Candidate], meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[Intake]:
     """
     Read candidates, drop those that are not to be computed, and queue the others in chunks.
 
@@ -89,21 +91,25 @@ def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Int
         Open campaign.
     candidates
         Candidates, read one by one. The elements they contain are appended, unless the campaign has references.
+    meanwhile
+        Function that is called again and again while another runner reads, and after every 1,000 candidates: those
+        that are known already give no chunk.
 
     Yields
     ------
     Intake
         Counts so far, after each chunk; always the same object.
     """
-    with turn(campaign, "intake"):
-        yield from _Reader(campaign).read(candidates)
+    with turn(campaign, "intake", meanwhile):
+        yield from _Reader(campaign, meanwhile).read(candidates)
 
 
 class _Reader:
     """One pass over the candidates of a campaign."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, meanwhile: Callable[[], object]) -> None:
         self.campaign = campaign
+        self._meanwhile = meanwhile
         self.counts = Intake()
         self._seen: set[bytes] = set()
         self._page: dict[str, str] = {}
@@ -115,7 +121,7 @@ class _Reader:
         self._systems: set[str] = set()
         self._computed_references = _computed_references(campaign)
         self._unfinished = set(_queued(campaign))
-        self._known = campaign.store.computed_ids(*campaign.origin) | self._unfinished
+        self._known = self._unfinished | campaign.store.computed_ids(*campaign.origin)  # read later: chunks may end
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
@@ -123,7 +129,7 @@ class _Reader:
         first = list(islice(candidates, 1))  # a source that cannot be read must not become the current campaign
         campaign.keep(intake=self.counts.to_dict(), reading=True, stopped=None)
         passed = chain(self._filtered(chain(first, candidates)), self._references())
-        for chunk in chunked(passed, campaign.chunk_size):
+        for chunk in chunked(passed, campaign.chunk_size, sharing=campaign.sharing):
             self._put(chunk)
             yield self.counts
         self._write_page()
@@ -178,6 +184,7 @@ class _Reader:
         self.counts.references += candidate.source in REFERENCE_SOURCES
         if len(self._page) == PAGE:
             self._write_page()
+            self._meanwhile()
         return True
 
     def _passes(self, candidate: Candidate) -> bool:
@@ -249,8 +256,8 @@ class _Reader:
 
 def _queued(campaign: Campaign) -> Iterator[str]:
     """Yield the ids of candidates in unfinished chunks of the campaign."""
-    for item in campaign.queue.open_items(campaign.name, RELAX):
-        yield from item["payload"]["candidate_ids"]
+    open_items = campaign.queue.open_items(campaign.name, RELAX)
+    yield from kept_candidate_ids(campaign.job_store, [item["work_id"] for item in open_items])
 
 
 def _computed_references(campaign: Campaign) -> set[str]:

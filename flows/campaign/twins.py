@@ -136,7 +136,7 @@ def settle_twins(campaign: Campaign) -> int:
         campaign.store.set_fields({name: changes[name] for name in identities[start : start + _WRITE_SIZE]})
     n = 0
     candidates = (candidate for name, first in to_compute.items() if (candidate := _candidate(campaign, name, first)))
-    for chunk in chunked(candidates, campaign.chunk_size):
+    for chunk in chunked(candidates, campaign.chunk_size, sharing=campaign.sharing):
         queue_chunk(campaign, RELAX, chunk, sum(map(cost, chunk)))
         n += len(chunk)
     return n if campaign.queue.is_open(campaign.name) else 0  # 0: they were computed, but their outputs are gone

@@ -1,5 +1,5 @@
 """
-A process that computes the chunks of a campaign on one device; `matris.flows.local.runner` starts it.
+A process that computes chunks of a campaign or of a property on one device; `matris.flows.local.runner` starts it.
 
 It takes chunks from the queue, runs their jobs, and reports events to its parent process as JSON lines. It ends when
 the parent says that no more chunks will come, or when the parent is gone.
@@ -26,6 +26,7 @@ from matris.flows.campaign.chunks import chunk_job, keep_candidates, kept_candid
 from matris.flows.campaign.poison import CHUNK_DEATHS, LOCAL_DEATHS, compute_one_by_one, mark_poison
 from matris.flows.queue.heartbeat import Heartbeat
 from matris.flows.queue.retry import MAX_ATTEMPTS, with_retries
+from matris.makers.decoding import decode_maker
 from matris.masking import masked
 from matris.relaxation.journal import JournalInUseError
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
@@ -33,12 +34,12 @@ from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from matris.flows.campaign.campaign import Campaign
+    from matris.flows.campaign.computation import Computation
     from matris.flows.queue.queue import WorkItem
     from matris.makers.batch import BatchMaker
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # other chunks would fail in the same way
-_POLL_INTERVAL = 0.3  # seconds between looks at an empty queue
+_POLL_INTERVAL, _MAX_POLL_INTERVAL = 0.3, 5.0  # seconds between looks at an empty queue: at first, and later
 _PAUSES = (2.0, 10.0, 30.0)  # seconds before the next attempt at a job that raised an error
 
 logger = logging.getLogger(__name__)
@@ -50,32 +51,35 @@ class Stopped(BaseException):
     """The parent process ends this one. No subclass of `Exception`, so that it is not recorded for a structure."""
 
 
-def work(campaign: Campaign, device: str | None, emit: Emit, more: Callable[[], bool]) -> None:
+def work(campaign: Computation, device: str | None, emit: Emit, is_over: Callable[[float], bool]) -> None:
     """
     Take chunks and run their jobs until there are none left.
 
     Parameters
     ----------
     campaign
-        Open campaign.
+        Open campaign, or other work in chunks.
     device
-        Device; None for the device of the campaign's Maker.
+        Device; None for the device of its Maker.
     emit
         Function that is called with the name of each event, and its fields as keywords.
-    more
-        Function that returns whether more chunks may come, called when the queue is empty.
+    is_over
+        Function that is called when the queue is empty. It returns True once no more chunks will come, or False after
+        the seconds that it is given.
     """
+    pause = _POLL_INTERVAL
     while True:
         item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
         if item is not None:
             _run(campaign, item, device, emit)
-        elif more():
-            time.sleep(_POLL_INTERVAL)
-        else:
+            pause = _POLL_INTERVAL
+        elif is_over(pause):
             return
+        else:
+            pause = min(2 * pause, _MAX_POLL_INTERVAL)  # the looks of hundreds of processes are a load
 
 
-def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> None:
+def _run(campaign: Computation, item: WorkItem, device: str | None, emit: Emit) -> None:
     """Run the job of one chunk, and record its end in the queue."""
     emit("took", work_id=item.work_id, stage=item.stage, n=item.n)
     maker = campaign.stage_maker(item.stage, item.work_id, device)
@@ -107,7 +111,7 @@ def _run(campaign: Campaign, item: WorkItem, device: str | None, emit: Emit) -> 
     emit("done" if finished else "lost", work_id=item.work_id, stage=item.stage, n=item.n, seconds=_since(start))
 
 
-def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, emit: Emit) -> None:
+def _run_job(campaign: Computation, item: WorkItem, maker: BatchMaker, emit: Emit) -> None:
     """Run the job of a chunk; use a separate journal if another process keeps the chunk's journal locked."""
     try:
         with_retries(lambda: chunk_job(maker, item.work_id).run(campaign.job_store), _waiting(emit))
@@ -117,7 +121,7 @@ def _run_job(campaign: Campaign, item: WorkItem, maker: BatchMaker, emit: Emit) 
         with_retries(lambda: chunk_job(separate, item.work_id).run(campaign.job_store), _waiting(emit))
 
 
-def _failed(campaign: Campaign, item: WorkItem, error: Exception, emit: Emit) -> None:
+def _failed(campaign: Computation, item: WorkItem, error: Exception, emit: Emit) -> None:
     """Give a failed chunk back to the queue after a pause, or give it up after too many attempts."""
     reason = masked(f"{type(error).__name__}: {error}")
     logger.warning("chunk %s: %s", item.work_id, reason, exc_info=error)
@@ -128,7 +132,7 @@ def _failed(campaign: Campaign, item: WorkItem, error: Exception, emit: Emit) ->
     emit("failed", work_id=item.work_id, stage=item.stage, n=item.n, error=reason, given_up=given_up)
 
 
-def _one_by_one(campaign: Campaign, item: WorkItem, maker: BatchMaker) -> None:
+def _one_by_one(campaign: Computation, item: WorkItem, maker: BatchMaker) -> None:
     """
     Compute the candidates of a chunk one by one, to find the one that kills its process.
 
@@ -181,10 +185,18 @@ def _since(start: float) -> float:
     return round(time.perf_counter() - start, 3)
 
 
+def _opened(task: dict[str, Any]) -> Computation:
+    """Open the work that a task describes."""
+    from matris.flows.campaign.campaign import Campaign
+    from matris.flows.local.property_queue import PropertyQueue
+
+    if "campaign" in task:
+        return Campaign.open(task["location"], task["campaign"])
+    return PropertyQueue(task["location"], decode_maker(task["maker"]), task["materials"])
+
+
 def main() -> None:
     """Work for the parent process, which sends the task in JSON as the first line of standard input."""
-    from matris.flows.campaign.campaign import Campaign
-
     first = sys.stdin.readline()
     if not first:  # the parent is gone
         sys.exit(0)
@@ -211,8 +223,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal; the parent gets it too
     threading.Thread(target=listen, name="listen", daemon=True).start()
     try:
-        campaign = Campaign.open(task["location"], task["campaign"])
-        work(campaign, task["device"], emit, lambda: not finish.is_set())
+        work(_opened(task), task["device"], emit, finish.wait)
     except Stopped:
         sys.exit(0)
     except (MatrisError, OSError, PyMongoError) as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import time
 import uuid
 from dataclasses import dataclass, fields, replace
@@ -44,9 +45,11 @@ _INDEXES = (
     ["campaign", "state", "cost"],
     ["campaign", "stage", "state", "cost"],
     ["campaign", "state", "swept"],
+    ["campaign", "added_at"],
 )
 _MAX_TRIES = 5  # of a change while the connection is lost
 _BATCH = 500  # items in one write
+_MAX_CHOICE = 1024  # costliest items among which a process chooses, after others were faster
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ class WorkQueue:
         """
         Take an item: an abandoned one, else the costliest waiting one.
 
+        A process that loses an item to another one chooses among the two costliest, then among four, and so on: many
+        processes that start at once do not all wait for the same item.
+
         Parameters
         ----------
         campaign, stage
@@ -178,12 +184,13 @@ class WorkQueue:
             None if no item waits; items that other processes hold may be given back later.
         """
         criteria = {"campaign": campaign} | ({} if stage is None else {"stage": stage})
+        item, n_choice = self._abandoned(criteria), 1
         while True:
-            item = self._abandoned(criteria)
             if item is None:
-                item = next(self._query({**criteria, "state": WAITING}, sort={"cost": -1}, limit=1), None)
-            if item is None:
-                return None
+                waiting = list(self._query({**criteria, "state": WAITING}, sort={"cost": -1}, limit=n_choice))
+                if not waiting:
+                    return None
+                item = random.choice(waiting)
             change = {
                 "state": TAKEN,
                 "owner": this_process(),
@@ -200,6 +207,7 @@ class WorkQueue:
             expected = {name: item[name] for name in ("work_id", "state", "token", "beat")}
             if self._swap(expected, change):
                 return _item({**(self._store.query_one({"work_id": item["work_id"]}) or item), **change})
+            item, n_choice = None, min(2 * n_choice, _MAX_CHOICE)
 
     def submit(self, campaign: str, job_name: Callable[[str, int], str]) -> WorkItem | None:
         """
@@ -334,7 +342,12 @@ class WorkQueue:
 
     def is_open(self, campaign: str) -> bool:
         """Whether any item is waiting, taken or submitted."""
-        return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)
+        return next(self._query({"campaign": campaign, "state": {"$in": list(_OPEN)}}, limit=1), None) is not None
+
+    def n_waiting(self, campaign: str) -> int:
+        """Count the waiting items."""
+        n: int = self._store.count({"campaign": campaign, "state": WAITING})
+        return n
 
     def open_items(self, campaign: str, stage: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of waiting, taken and submitted items."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,6 +36,9 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished or stopped.")
     ] = False,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="Format of the printed status; json is for scripts.")
+    ] = "table",
     store: Store = None,
 ) -> None:
     """
@@ -47,6 +52,12 @@ def status(
 
         require_results(store)
         current = read_status(store, campaign)
+        if output == "json":
+            if watch:
+                raise typer.BadParameter("--watch updates a table: leave --format json out")
+            content = vars(current) | {"stages": [vars(stage) for stage in current.stages]}
+            sys.stdout.write(json.dumps(content, indent=1, default=dict) + "\n")
+            return
         if not watch:
             stdout().print(status_view(current))
             return
@@ -156,8 +167,8 @@ def export(
         Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's "
-            "ComputedStructureEntry, as JSON.",
+            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's computed "
+            "entries, in one JSON file.",
             show_default="from the name of the file",
         ),
     ] = None,

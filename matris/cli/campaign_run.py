@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from matris.cli.console import CampaignProgress, stderr
+from matris.cli.console import CampaignProgress, stderr, write_columns, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +45,8 @@ DOCUMENT_FIELDS = (
 )
 """Fields of a candidate document that the two commands print."""
 
+_PLAIN_FIELDS = tuple(name for name in DOCUMENT_FIELDS if name not in {"provenance", "symmetry"})
+
 
 def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
     """
@@ -80,7 +82,7 @@ def run_campaign(
     candidates
         Candidates, read one by one.
     device
-        Devices, separated by commas; one process each.
+        Devices, separated by commas; one process each. Default: the whole machine.
     keep_going
         Whether to go on if the first candidates all fail for one reason.
 
@@ -91,16 +93,46 @@ def run_campaign(
     """
     from matris.flows.local.runner import run
 
-    devices = [name.strip() for name in device.split(",")] if device else [None]
-    if device:  # one line here, rather than one from each chunk
-        from matris.model.potential import chosen_device
-
-        for name in devices:
-            chosen_device(name)
+    devices = named_devices(device)
     with _sigterm_as_ctrl_c(), CampaignProgress() as progress:
         run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
         stderr.print(f"{progress.known} were in the store already")
+
+
+def write_documents(documents: Sequence[Document], form: str) -> None:
+    """Write the candidates among some documents to standard output: whole as JSON, or their plain fields as CSV."""
+    from matris.stores.documents.candidate import REFERENCE_SOURCES
+
+    chosen = [document for document in documents if document["source"] not in REFERENCE_SOURCES]
+    if form == "json":
+        write_json(chosen)
+    else:
+        write_columns(_PLAIN_FIELDS, [[document.get(name) for name in _PLAIN_FIELDS] for document in chosen])
+
+
+def named_devices(device: str | None) -> list[str] | None:
+    """
+    Split the option ``--device``, and check each device: one error here, rather than one from each process.
+
+    Parameters
+    ----------
+    device
+        Devices, separated by commas; None is passed on.
+
+    Raises
+    ------
+    CheckpointError
+        If a device is not available.
+    """
+    if not device:
+        return None
+    from matris.model.potential import chosen_device
+
+    names = [name.strip() for name in device.split(",")]
+    for name in names:
+        chosen_device(name)
+    return names
 
 
 def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = True) -> str:

@@ -360,6 +360,8 @@ class CampaignProgress:
             self._bar.update(self._task("relax"), advance=1, lost=lost)
         elif what == "done" and event["stage"] != "relax":
             self._bar.update(self._task(event["stage"]), advance=event["n"])
+        elif what == "started" and event["n"] > 1:
+            self._bar.console.print(f"{event['n']} processes compute.")
         elif what == "died":
             self._bar.console.print(f"A worker process died ({event['cause']}); another one takes over.")
         elif what == "failed":

@@ -48,7 +48,7 @@ Devices = Annotated[
         "--device",
         metavar="NAME,NAME",
         help="Device, such as cuda, cuda:1 or cpu; several, separated by commas, run one process per device.",
-        show_default="a GPU if there is one",
+        show_default="all GPUs; without one, a process for each CPU core",
     ),
 ]
 Store = Annotated[
@@ -105,6 +105,15 @@ WithReferences = Annotated[
         help="Include the elements, known phases and prototypes that only compete on hulls.",
     ),
 ]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        "--then",
+        metavar="phonon,elastic",
+        help="Properties to compute for the survivors: what converged, within the hull window if there are hulls.",
+        show_default="none",
+    ),
+]
 Fmax = Annotated[
     float,
     typer.Option(metavar="F", min=1e-9, help="Convergence threshold for the forces on atoms and cell (eV/Å)."),
@@ -119,6 +128,10 @@ MinLength = Annotated[
     float, typer.Option(metavar="A", min=1.0, help="Minimum distance between opposite faces of the supercell (Å).")
 ]
 Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Format of the printed results.")]
+Printed = Annotated[
+    Literal["table", "json", "csv"],
+    typer.Option("--format", help="Format of the printed results; other messages than tables go to standard error."),
+]
 Page = Annotated[
     Path | None,
     typer.Option(
@@ -127,6 +140,11 @@ Page = Annotated[
         show_default="the store's folder",
     ),
 ]
+
+
+def properties_of(then: str | None) -> tuple[str, ...]:
+    """Split the value of ``--then``."""
+    return tuple(name.strip() for name in then.split(",")) if then else ()
 
 
 @contextmanager

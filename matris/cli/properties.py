@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.console import Column, numbers, print_table, stderr, stdout, write_columns, write_json
+from matris.cli.campaign_run import named_devices
+from matris.cli.console import CampaignProgress, Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
-    Device,
+    Devices,
     Files,
     Format,
     MinLength,
@@ -47,7 +48,7 @@ def elastic(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -64,19 +65,23 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
+        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer)
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("elastic", files, maker, store, output, report, submission)
+        _properties("elastic", files, maker, device, store, output, report, submission)
 
 
 def eos(
     files: Files,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Fit equations of state: equilibrium volume (Å³) and bulk modulus (GPa).
@@ -88,8 +93,9 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        maker = BatchEosMaker(checkpoint=checkpoint, device=device, optimizer=optimizer)
-        _properties("eos", files, maker, store, output, report)
+        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("eos", files, maker, device, store, output, report, submission)
 
 
 def phonon(
@@ -100,9 +106,19 @@ def phonon(
         bool,
         typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for phonopy.yaml (with force constants) and band.yaml of each material, and with --follow the "
+            "CIF file of the crystal that it leads to.",
+        ),
+    ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
@@ -121,14 +137,13 @@ def phonon(
 
         maker = BatchPhononMaker(
             checkpoint=checkpoint,
-            device=device,
             min_length=min_length,
             displacement=displacement,
             follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, store, output, report, submission)
+        _properties("phonon", files, maker, device, store, output, report, submission, folder)
 
 
 def qha(
@@ -138,10 +153,14 @@ def qha(
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Compute thermal expansion, bulk modulus, heat capacity and Grüneisen parameters (quasi-harmonic).
@@ -153,13 +172,13 @@ def qha(
 
         maker = BatchQhaMaker(
             checkpoint=checkpoint,
-            device=device,
             optimizer=optimizer,
             min_length=min_length,
             displacement=displacement,
             t_max=t_max,
         )
-        _properties("qha", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("qha", files, maker, device, store, output, report, submission)
 
 
 def md(
@@ -180,16 +199,20 @@ def md(
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
-    device: Device = None,
+    device: Devices = None,
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
 
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
-    is complete are not computed again.
+    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
 
     `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
@@ -198,7 +221,6 @@ def md(
 
         maker = BatchMDMaker(
             checkpoint=checkpoint,
-            device=device,
             ensemble=ensemble,
             temperature=temperature,
             pressure=pressure,
@@ -212,19 +234,22 @@ def md(
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        _properties("md", files, maker, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("md", files, maker, device, store, output, report, submission)
 
 
 def _properties(
     name: str,
     files: Sequence[Path],
     maker: BatchMaker,
+    device: str | None,
     store: str | None,
     output: str,
     report: Path | None,
     submission: Submission | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Compute a property of all structures in some files, print the results, and write an HTML page."""
+    """Compute a property of all structures in some files, print the results, and write an HTML page and files."""
     from matris.flows.local.property_run import compute_properties
     from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
@@ -232,13 +257,14 @@ def _properties(
 
     documents: Sequence[Document] | None
     if submission is not None:
+        maker.device = device
         documents = submit_properties(name, files, maker, submission, store)
         if documents is None:
             return
     else:
-        with stderr.status(f"{maker.name.removeprefix('batch ').capitalize()} …"):
-            maker.potential()
-            documents = compute_properties(files, maker, store)
+        maker.card()  # an error here has one line, and comes before the structures are read
+        with CampaignProgress() as progress:
+            documents = compute_properties(files, maker, store, named_devices(device), progress.watch)
     kind = KINDS[name]
     _show_properties(documents, output, kind)
     if documents:
@@ -246,6 +272,11 @@ def _properties(
         with stderr.status("Writing the page …"):
             page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    if folder is not None:
+        from matris.properties.phonon_files import write_phonon_files
+
+        n_folders = write_phonon_files(documents, folder)
+        stderr.print(f"Force constants and bands of {n_folders} materials: {escape(str(folder))}", soft_wrap=True)
     exit_by_states(documents)
 
 

@@ -10,8 +10,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris.cli.console import Column, print_documents, print_fields, print_table, stderr, stdout, write_json
-from matris.cli.options import Store, WithReferences, clear_errors, require_results
+from matris.cli.console import (
+    Column,
+    print_documents,
+    print_fields,
+    print_table,
+    stderr,
+    stdout,
+    write_columns,
+    write_json,
+)
+from matris.cli.options import Format, Store, WithReferences, clear_errors, require_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +109,7 @@ def query(
             _show_results(results, page, limit, output, _split(columns), structures, several=len(origins) > 1)
 
 
-def models() -> None:
+def models(output: Format = "table") -> None:
     """
     List the checkpoints: energy scale, predictions and local files; for the embedded ones also errors and limits.
 
@@ -111,6 +120,9 @@ def models() -> None:
         from matris.model import checkpoints
         from matris.model.card_text import limits, measured_errors
 
+        if output != "table":
+            _write_models(output)
+            return
         _show_choice(checkpoints.REGISTRY["matris_10m_oam"])
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
@@ -141,6 +153,23 @@ def models() -> None:
             for number, sentence in enumerate(limits(card)):
                 heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
                 out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+
+
+def _write_models(form: str) -> None:
+    """Write the list of checkpoints for other programs."""
+    from matris.model import checkpoints
+
+    card = checkpoints.read_file(checkpoints.locate())[1]
+    fields = ("key", "energy_scale", "predicts", "file", "at_hand", "trained_on")
+    rows: list[tuple[object, ...]] = [(card.key, card.energy_scale, card.predicts, None, True, card.description)]
+    rows += [
+        (each.key, each.energy_scale, each.predicts, str(each.path), each.path.is_file(), each.trained_on)
+        for each in checkpoints.REGISTRY.values()
+    ]
+    if form == "json":
+        write_json(dict(zip(fields, row, strict=True)) for row in rows)
+    else:
+        write_columns(fields, rows)
 
 
 def _show_choice(best: Published) -> None:
@@ -191,7 +220,7 @@ def _show_results(
     several: bool,
 ) -> None:
     """Print a page of results, and write their structures if there is a folder for them."""
-    from matris.stores.query.structure_files import write_structures
+    from matris.files.structure_files import write_structures
     from matris.stores.query.tables import COLUMNS, expanded, json_ready, row
 
     size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)

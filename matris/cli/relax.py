@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary
+from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary, write_documents
 from matris.cli.console import Column, numbers, print_table, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
@@ -17,13 +17,16 @@ from matris.cli.options import (
     Fmax,
     MaxSteps,
     Optimizer,
+    Printed,
     Project,
     Resource,
     Store,
     Submit,
+    Then,
     Worker,
     clear_errors,
     exit_by_states,
+    properties_of,
     shortened,
 )
 from matris.cli.submit import project_store, submission_of, submit_campaign
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matris.cli.console import Document
-    from matris.flows.campaign.campaign import Campaign
 
 
 def relax(
@@ -44,8 +46,9 @@ def relax(
         Literal["cif", "symmetrized-cif", "poscar", "entries"],
         typer.Option(
             "--as",
-            help="Format of the relaxed structures; entries: all of them in one file of pymatgen's "
-            "ComputedStructureEntry.",
+            metavar="FORMAT",
+            help="Format of the relaxed structures: cif, symmetrized-cif, poscar, or entries (pymatgen's computed "
+            "entries, in one JSON file).",
         ),
     ] = "cif",
     relax_cell: Annotated[
@@ -58,6 +61,8 @@ def relax(
     max_steps: MaxSteps = 500,
     optimizer: Optimizer = "lbfgs",
     chunk_size: ChunkSize = 500,
+    then: Then = None,
+    printed: Printed = "table",
     submit: Submit = False,
     project: Project = None,
     worker: Worker = None,
@@ -77,6 +82,10 @@ def relax(
 
         submission = submission_of(project, worker, resource, device) if submit else None
         store = project_store(submission, store) if submission else store
+        try:
+            funnel = Funnel(sanity=False, duplicates=False, hull=False, properties=properties_of(then))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
         with stderr.status("Opening the store …"):
             campaign = Campaign(
                 store,
@@ -88,7 +97,7 @@ def relax(
                     max_steps=max_steps,
                     optimizer=optimizer,
                 ),
-                Funnel(sanity=False, duplicates=False, hull=False),
+                funnel,
                 title=f"Relaxing {shortened([path.name or str(path) for path in files])}",
                 chunk_size=chunk_size,
             )
@@ -98,11 +107,19 @@ def relax(
         elif not submit_campaign(campaign, candidates, submission):
             return
         documents = list(campaign.documents(DOCUMENT_FIELDS))
-        _show_relaxed(campaign, documents, campaign.write_structures(output, form))
+        written = campaign.write_structures(output, form)
+        if printed == "table":
+            _show_relaxed(documents, written)
+        else:
+            write_documents(documents, printed)
+        out = stdout() if printed == "table" else stderr
+        out.print(summary(campaign, documents, hull=False), soft_wrap=True)
+        if then:
+            stderr.print(f"In the store: matris query --columns formula,{','.join(funnel.properties)}", soft_wrap=True)
         exit_by_states(documents)
 
 
-def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapping[str, Path]) -> None:
+def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> None:
     """Print a table of the results, one structure per line; `files` are the files by document id."""
     from matris.stores.report.outcomes import reason
 
@@ -119,4 +136,3 @@ def _show_relaxed(campaign: Campaign, documents: Sequence[Document], files: Mapp
             Column("file or reason", remarks, shrinks="fold"),
         ]
     )
-    stdout().print(summary(campaign, documents, hull=False), soft_wrap=True)

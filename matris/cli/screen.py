@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.campaign_run import DOCUMENT_FIELDS, begun, candidates_of, run_campaign, summary
+from matris.cli.campaign_run import (
+    DOCUMENT_FIELDS,
+    begun,
+    candidates_of,
+    run_campaign,
+    summary,
+    write_documents,
+)
 from matris.cli.console import print_documents, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
@@ -19,13 +26,16 @@ from matris.cli.options import (
     Fmax,
     MaxSteps,
     Optimizer,
+    Printed,
     Project,
     Resource,
     Store,
     Submit,
+    Then,
     Worker,
     clear_errors,
     exit_by_states,
+    properties_of,
     shortened,
 )
 from matris.cli.query import warn_of_incomplete
@@ -112,10 +122,7 @@ def screen(
     static: Annotated[
         bool, typer.Option("--static", help="Recompute the energies of relaxed structures in double precision.")
     ] = False,
-    then: Annotated[
-        str | None,
-        typer.Option(metavar="phonon,elastic", help="Properties to compute for the survivors.", show_default="none"),
-    ] = None,
+    then: Then = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the HTML report.", show_default="report, in the store's folder"),
@@ -127,6 +134,7 @@ def screen(
     max_steps: MaxSteps = 500,
     optimizer: Optimizer = "lbfgs",
     chunk_size: ChunkSize = 500,
+    output: Printed = "table",
     submit: Submit = False,
     project: Project = None,
     worker: Worker = None,
@@ -160,9 +168,8 @@ def screen(
         store = project_store(submission, store) if submission else store
         systems = [chemsys, *map(chemical_system_of, sources or [])]
         require_elements(checkpoint, [symbol for system in systems if system for symbol in elements_of(system)])
-        generated = (
-            begun(generate_candidates(chemsys, **({"max_sites": max_sites} if max_sites else {}))) if chemsys else ()
-        )
+        limit = {"max_sites": max_sites} if max_sites else {}
+        generated = begun(generate_candidates(chemsys, **limit)) if chemsys else ()
         candidates = chain(candidates_of(sources or []), generated)
         with stderr.status("Opening the store …"):
             try:
@@ -172,7 +179,7 @@ def screen(
                     duplicates=not keep_duplicates,
                     complete_hull=_COMPLETE_HULL[competitors] if sources else False,  # --chemsys generates them itself
                     window=window,
-                    properties=tuple(name.strip() for name in then.split(",")) if then else (),
+                    properties=properties_of(then),
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
@@ -195,12 +202,16 @@ def screen(
         with stderr.status("Writing the report …"):
             documents = list(campaign.documents(DOCUMENT_FIELDS))
             page = campaign.report(report or local_folder(store) / "report")
-        _show_ranking(documents)
-        _show_hull(campaign, documents)
-        _show_lost(documents)
+        if output == "table":
+            _show_ranking(documents)
+            _show_hull(campaign, documents)
+            _show_lost(documents)
+        else:
+            write_documents(documents, output)
         warn_of_incomplete(campaign.store)
-        stdout().print(summary(campaign, documents), soft_wrap=True)
-        stdout().print(f"Report: {page}", soft_wrap=True)
+        out = stdout() if output == "table" else stderr
+        out.print(summary(campaign, documents), soft_wrap=True)
+        out.print(f"Report: {page}", soft_wrap=True)
         exit_by_states(documents, all_converge=False)
 
 

@@ -29,10 +29,10 @@ _SHOWN = 20  # campaigns, the newest
 def serve(
     host: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", help="Address to listen on. There is no authentication: see docs/serve.md."),
+        typer.Option(metavar="NAME", help="Address to listen on. There is no authentication: see docs/serve.md."),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 for any free port.")
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 for any free port.")
     ] = 8000,
     optimade: Annotated[
         bool,

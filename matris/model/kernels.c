@@ -448,19 +448,38 @@ typedef struct {
 
 static long panels_of(long n) { return (n + PANEL - 1) / PANEL; }
 
-/* Pack w into panels; its strides along k and n are wk and wn. */
-static factor cut(long k, long n, in w, long wk, long wn) {
-  factor f = {k, n, aligned_alloc(64, (panels_of(n) * PANEL * k * sizeof(float) + 63) / 64 * 64)};
-  if (!f.panels) return f;
-  for (long p = 0; p < n; p += PANEL)
-    for (long i = 0; i < PANEL; i++)
-      for (long j = 0; j < k; j++) f.panels[p * k + j * PANEL + i] = p + i < n ? w[j * wk + (p + i) * wn] : 0.0f;
+static factor empty(long k, long n) {
+  return (factor){k, n, aligned_alloc(64, (panels_of(n) * PANEL * k * sizeof(float) + 63) / 64 * 64)};
+}
+
+/* Weights (n, k) of a linear layer, packed for the forward and for the backward pass. Every call packs anew, so that no
+   change of the weights is missed. Writes go along a panel, and the rows that they read stay in the first-level cache. */
+static factor onward(long n, long k, in w, long row) {
+  factor f = empty(k, n);
+  for (long p = 0; p < n && f.panels; p += PANEL) {
+    float *to = f.panels + p * k;
+    if (p + PANEL <= n)
+      for (long j = 0; j < k; j++)
+        for (long i = 0; i < PANEL; i++) to[j * PANEL + i] = w[(p + i) * row + j];
+    else
+      for (long j = 0; j < k; j++)
+        for (long i = 0; i < PANEL; i++) to[j * PANEL + i] = p + i < n ? w[(p + i) * row + j] : 0.0f;
+  }
   return f;
 }
 
-/* Weights (n, k) of a linear layer, packed for the forward and for the backward pass. */
-static factor onward(long n, long k, in w, long row) { return cut(k, n, w, 1, row); }
-static factor back(long n, long k, in w, long row) { return cut(n, k, w, row, 1); }
+static factor back(long n, long k, in w, long row) {
+  factor f = empty(n, k);
+  for (long p = 0; p < k && f.panels; p += PANEL) {
+    long width = p + PANEL <= k ? PANEL : k - p;
+    for (long j = 0; j < n; j++) {
+      float *to = f.panels + p * n + j * PANEL;
+      memcpy(to, w + j * row + p, width * sizeof(float));
+      memset(to + width, 0, (PANEL - width) * sizeof(float));
+    }
+  }
+  return f;
+}
 
 /* y (m, n) = x (m, k) w, or += if `add`; lx and ly are row strides. */
 static void multiply(long threads, long m, in x, long lx, const factor w, out y, long ly, long add) {
@@ -523,6 +542,7 @@ static chunk_t chunk_at(const mlp_t *a, long start, float *scratch) {
 }
 
 static int is_kept(const mlp_t *a, chunk_t c) { return c.start + c.n <= a->kept; }
+static int all_kept(const mlp_t *a) { return a->rows <= a->kept; }
 
 /* Packed weights of a gated MLP. */
 typedef struct {
@@ -535,6 +555,8 @@ static weights_t weights_of(const mlp_t *a, int backward) {
   return (weights_t){take(2 * h, e, a->weight_in, a->weight_in_row), take(e, h, a->weight_out, h),
                      take(e, h, a->weight_out + e * h, h)};
 }
+
+static int complete(weights_t w) { return w.in.panels && w.core.panels && w.gate.panels; }
 
 static void release(weights_t w) {
   free(w.in.panels);
@@ -596,7 +618,7 @@ int attention(const mlp_t *a, in logits, in residual, in envelope, in exponent, 
   weights_t w = weights_of(a, 0);
   factor to_logits = onward(2 * e, e, logits, e);
   float *values = scratch_for(a, 4 * a->hidden), *scratch = values + a->chunk * a->stored;
-  int failed = !(w.in.panels && w.core.panels && w.gate.panels && to_logits.panels && values);
+  int failed = !(complete(w) && to_logits.panels && values);
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     multiply(t, c.n, a->x + start * e, e, to_logits, c.more, 2 * e, 0);
@@ -623,12 +645,12 @@ int attention_backward(const mlp_t *a, in logits, in natural, in residual, in en
                        in g_target_sum, in g_target_norm, in g_source_sum, in g_source_norm, in g_new, float *g_target,
                        float *g_source, out g_x, out g_envelope) {
   long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
-  weights_t w = weights_of(a, 0), v = weights_of(a, 1);
-  factor to_logits = onward(2 * e, e, logits, e), from_logits = back(2 * e, e, natural, e);
+  weights_t w = {0}, v = weights_of(a, 1);
+  factor to_logits = {0}, from_logits = back(2 * e, e, natural, e);
+  if (!all_kept(a)) w = weights_of(a, 0), to_logits = onward(2 * e, e, logits, e);
   float *values = scratch_for(a, 4 * a->hidden + 5 * e), *g_tables[3] = {g_target, g_source, NULL};
   float *g_message = values + a->chunk * a->stored, *g_logits = g_message + copies * e, *scratch = g_logits + copies * 2 * e;
-  int failed = !(w.in.panels && w.core.panels && w.gate.panels && v.in.panels && v.core.panels && v.gate.panels &&
-                 to_logits.panels && from_logits.panels && values);
+  int failed = !(complete(v) && from_logits.panels && values && (all_kept(a) || (complete(w) && to_logits.panels)));
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     if (!is_kept(a, c)) {
@@ -677,7 +699,7 @@ int refinement(const mlp_t *a, const update_t *u, in envelope, index_t entry, ou
   if (u->first) first = onward(e, e, u->first, e), second = onward(e, e, u->second, e);
   float *values = scratch_for(a, 4 * a->hidden + 2 * e), *smooth = values + a->chunk * a->stored;
   float *mean = smooth + a->chunk * a->copies * e, *scratch = mean + a->chunk * a->copies * e;
-  int failed = !(w.in.panels && w.core.panels && w.gate.panels && values && (!u->first || (first.panels && second.panels)));
+  int failed = !(complete(w) && values && (!u->first || (first.panels && second.panels)));
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     messages(a, w, c, scratch);
@@ -699,18 +721,19 @@ int refinement(const mlp_t *a, const update_t *u, in envelope, index_t entry, ou
 int refinement_backward(const mlp_t *a, const update_t *u, in envelope, index_t entry, in g_new, in g_pooled,
                         float *g_target, float *g_source, float *g_center, out g_envelope, out g_x) {
   long e = a->edge, t = a->threads, copies = a->chunk * a->copies;
-  weights_t w = weights_of(a, 0), v = weights_of(a, 1);
+  weights_t w = {0}, v = weights_of(a, 1);
   factor first = {0}, first_back = {0}, second_back = {0};
+  if (!all_kept(a)) w = weights_of(a, 0);
   if (u->first) {
-    first = onward(e, e, u->first, e);
+    if (!all_kept(a)) first = onward(e, e, u->first, e);
     first_back = back(e, e, u->first, e);
     second_back = back(e, e, u->second, e);
   }
   float *values = scratch_for(a, 4 * a->hidden + 6 * e), *g_tables[3] = {g_target, g_source, g_center};
   float *smooth = values + a->chunk * a->stored, *g_message = smooth + copies * e, *g_inner = g_message + copies * e;
   float *arriving = g_inner + copies * e, *scratch = arriving + copies * e;
-  int failed = !(w.in.panels && w.core.panels && w.gate.panels && v.in.panels && v.core.panels && v.gate.panels &&
-                 values && (!u->first || (first.panels && first_back.panels && second_back.panels)));
+  int failed = !(complete(v) && values && (!u->first || (first_back.panels && second_back.panels)) &&
+                 (all_kept(a) || (complete(w) && (!u->first || first.panels))));
   for (long start = 0; start < a->rows && !failed; start += a->chunk) {
     chunk_t c = chunk_at(a, start, values);
     if (!is_kept(a, c)) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 
 from matris.errors import CheckpointError, StructureError
+from matris.machine import n_processes, total_memory
 from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
-from matris.model.precision import PRECISIONS, full_precision
+from matris.model.precision import FEWER_DIGITS, PRECISIONS, full_precision
+from matris.model.recorded import RecordedCalls
 from matris.progress import shown, size_of
 from matris.structures import is_one, problem_with, to_structure
 
@@ -32,8 +35,12 @@ if TYPE_CHECKING:
     from matris.model.config import ModelConfig
     from matris.model.precision import Precision
 
+logger = logging.getLogger(__name__)
+
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
+SHARERS = "MATRIS_PROCESSES_PER_DEVICE"
+"""Environment variable with the number of processes that share a GPU, each of which takes its part of the memory."""
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
@@ -49,6 +56,7 @@ _ALWAYS_KEPT = 2
 _CPU_VALUES = 2**17  # values of one feature in a chunk: half a megabyte, so that the values of a chunk stay in cache
 _KERNEL_VALUES = 2**15  # values of one feature in a chunk, for each thread; all values of a chunk stay in cache
 _CPU_BYTES, _CPU_SHARE = 4e9, 1 / 8  # largest amount of kept values: bytes, and share of the machine's memory
+_CPU_SHARES = 1 / 2  # the same of all processes of a runner
 _CPU_BATCH = 6e7  # bytes of a batch: large enough to make fixed costs small, small enough for the caches
 _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # largest amount of kept values: share of the device's memory
@@ -108,12 +116,16 @@ class Potential:
         How a GPU multiplies the matrices of messages, `matris.model.precision.Precision`: ``"ieee"``, ``"tf32x3"`` or
         ``"bf16x3"``. By default ``"tf32x3"`` on NVIDIA's GPUs and ``"ieee"`` on others. It has no effect where torch
         or C compute the messages, which they do in float32 or float64.
+    cuda_graphs
+        Record calls of small structures on a GPU as CUDA graphs, and replay them (`matris.model.recorded`): for single
+        cells and dynamics, where sizes come again and again. Off by default until somebody has measured it.
 
     Attributes
     ----------
     memory
-        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory; on a CPU, where
-        consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB. Calls that need
+        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory, or half of a share of
+        it where several processes of a campaign use the GPU. On a CPU, where consecutive calls reuse the memory, it is
+        an eighth of the machine's memory and at most 4 GB, less if many processes compute a campaign. Calls that need
         more recompute some values, which takes at most a third more time. Reduce it where memory is scarce.
 
     Examples
@@ -124,14 +136,20 @@ class Potential:
     ('matris_embedded', True, False)
     """
 
-    def __init__(self, network: MatRIS, card: Card, precision: Precision | None = None) -> None:
+    def __init__(
+        self, network: MatRIS, card: Card, precision: Precision | None = None, *, cuda_graphs: bool = False
+    ) -> None:
         self.network = network
         self.card = card
         self.precision: Precision = precision or ("tf32x3" if torch.version.hip is None else "ieee")
         if self.device.type == "cuda":
-            self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+            available = torch.cuda.get_device_properties(self.device).total_memory / int(os.environ.get(SHARERS, "1"))
+            self.memory = _CUDA_SHARE * available
         else:
-            self.memory = min(_CPU_BYTES, _CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            self.memory = min(_CPU_BYTES, min(_CPU_SHARE, _CPU_SHARES / n_processes()) * total_memory())
+        self._compute = RecordedCalls(self._evaluate) if cuda_graphs and self.device.type == "cuda" else self._evaluate
+        if cuda_graphs and self.device.type != "cuda":
+            logger.warning("cuda_graphs has no effect on %s", self.device)
 
     def __repr__(self) -> str:
         numbers = f"{self.card.predicts}, {len(self.elements)} elements, energy scale {self.card.energy_scale}"
@@ -151,6 +169,16 @@ class Potential:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the weights."""
         return self.network.atom_linear.weight.dtype
+
+    @property
+    def arithmetic(self) -> str:
+        """
+        Name of what decides the digits of results, for journals and documents.
+
+        ``float32`` or ``float64``; ``float32-bf16x3`` if a GPU multiplies with fewer digits than float32 has.
+        """
+        name = str(self.dtype).removeprefix("torch.")
+        return f"{name}-{self.precision}" if self.precision in FEWER_DIGITS and self.tiled else name
 
     @property
     def tiled(self) -> bool:
@@ -184,7 +212,11 @@ class Potential:
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
         with full_precision():
-            return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+            return self._compute(graph)
+
+    def _evaluate(self, graph: Graph) -> Evaluation:
+        """Compute a batch kernel by kernel."""
+        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
@@ -247,10 +279,13 @@ class Potential:
         return Chunks(_KERNEL_VALUES // width * torch.get_num_threads(), kept, kernels=True, workspace=arena)
 
     @overload
-    def predict(self, structures: Structure | Atoms) -> Prediction: ...
+    def predict(self, structures: Structure) -> Prediction: ...  # type: ignore[overload-overlap] # it is iterable too
 
     @overload
     def predict(self, structures: Iterable[Structure | Atoms], *, progress: bool = False) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict(self, structures: Atoms) -> Prediction: ...
 
     def predict(
         self, structures: Structure | Atoms | Iterable[Structure | Atoms], *, progress: bool = False
@@ -432,6 +467,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     precision: Precision | None = None,
+    cuda_graphs: bool = False,
 ) -> Potential:
     """
     Load a checkpoint as a potential. Calls with equal arguments return the same object.
@@ -448,6 +484,8 @@ def load(
     precision
         How a GPU multiplies matrices, see `Potential`: ``"ieee"``, ``"tf32x3"`` or ``"bf16x3"``, the fastest and
         least exact.
+    cuda_graphs
+        Record calls on a GPU and replay them, for single cells and dynamics, see `Potential`.
 
     Returns
     -------
@@ -474,7 +512,7 @@ def load(
     if precision not in {None, *PRECISIONS}:
         raise CheckpointError(f"precision {precision!r} is not supported: {', '.join(PRECISIONS)}")
     path = checkpoints.locate(key_or_path)
-    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision)
+    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision, cuda_graphs)
 
 
 @lru_cache(maxsize=4)
@@ -484,12 +522,13 @@ def _resident(
     device: torch.device,
     dtype: torch.dtype,
     precision: Precision | None,
+    cuda_graphs: bool,
 ) -> Potential:
-    """Load once for each file version (`modified` is its modification time in ns), device, dtype and precision."""
+    """Load once for each file version (`modified` is its modification time in ns), device and way of computing."""
     network, card = checkpoints.read_file(path)
     try:
         with torch.inference_mode(False):
             network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
-    return Potential(network, card, precision)
+    return Potential(network, card, precision, cuda_graphs=cuda_graphs)

@@ -16,6 +16,8 @@ How the kernels of `matris.model.triton_messages` multiply matrices: in float32;
 of rounded factors. One product of factors rounded to TF32 is not offered: energies would be off by meV/atom.
 """
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+FEWER_DIGITS: frozenset[Precision] = frozenset({"bf16x3"})
+"""Precisions with fewer digits than float32: journals and documents name them."""
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def radial_distribution(symbols: Sequence[str], frames: Sequence[Snapshot]) -> d
     >>> found = radial_distribution(["Po"], [crystal])
     >>> g = dict(zip(found["distances"], found["pairs"]["Po-Po"]))
     >>> density = 1 / 3.02**3
-    >>> round(g[3.025] * density * 4 * np.pi / 3 * (3.05**3 - 3.0**3), 6)  # number of neighbours
+    >>> round(g[3.025] * density * 4 * np.pi / 3 * (3.05**3 - 3.0**3), 3)  # number of neighbours
     6.0
     """
     kinds, index = np.unique(np.asarray(symbols), return_inverse=True)

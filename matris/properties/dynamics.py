@@ -303,7 +303,8 @@ def _prepare(
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
             record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
-            record = replace(record, **{name: results.get(name) for name in _KEPT})
+            results_kept: dict[str, Any] = {name: results.get(name) for name in _KEPT}
+            record = replace(record, **results_kept)
             return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
@@ -377,7 +378,7 @@ def _run(
         if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
+        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])), settings)
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 

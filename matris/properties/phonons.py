@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, cast
 import numpy as np
 import spglib
 from phonopy import Phonopy
+from phonopy.phonon.dos import ProjectedDos
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import guess_primitive_matrix
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
+    from matris.properties.band_path import BandPath
     from matris.relaxation.records import OptimizerName, RelaxRecord
 
 TOLERANCE = 0.1
@@ -131,6 +133,8 @@ class Phonons:
     dos_frequencies, dos
         Density of states: frequencies (THz) and states per THz and primitive cell, a Gaussian for each mode of the
         mesh.
+    projected_dos
+        Contribution of each atom of the primitive cell to `dos`, shape (atoms, frequencies).
     temperatures, free_energy, entropy, heat_capacity
         K; eV, eV/K and eV/K per primitive cell.
     min_frequency
@@ -147,6 +151,7 @@ class Phonons:
     connections: list[bool]
     dos_frequencies: NDArray[np.float64]
     dos: NDArray[np.float64]
+    projected_dos: NDArray[np.float64]
     temperatures: NDArray[np.float64]
     free_energy: NDArray[np.float64]
     entropy: NDArray[np.float64]
@@ -424,12 +429,16 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     settings
         Temperatures of the thermal properties, and tolerance for the symmetry of the path.
     """
-    path = band_path(phonopy.primitive, settings.symprec)
-    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+    path = run_bands(phonopy, settings.symprec)
     bands = phonopy.get_band_structure_dict()
-    mesh = phonopy.run_mesh(MESH, is_mesh_symmetry=not has_mixed_isotopes(phonopy.unitcell))
+    is_symmetric = not has_mixed_isotopes(phonopy.unitcell)
+    mesh = phonopy.run_mesh(MESH, with_eigenvectors=True, is_mesh_symmetry=is_symmetric)
     width = _SMEARING * float(np.ptp(mesh.frequencies))
     phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
+    projected = ProjectedDos(mesh, sigma=width)
+    projected.set_draw_area(freq_pitch=width / 2)
+    projected.run()
+    of_atoms = np.asarray(projected.projected_dos)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
     dos, thermal = phonopy.get_total_dos_dict(), phonopy.get_thermal_properties_dict()
     frequencies = list(bands["frequencies"] or [])
@@ -443,6 +452,7 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         connections=path.connections,
         dos_frequencies=np.asarray(dos["frequency_points"]),
         dos=np.asarray(dos["total_dos"]),
+        projected_dos=_over_equal_atoms(phonopy, of_atoms) if is_symmetric else of_atoms,
         temperatures=np.asarray(thermal["temperatures"]),
         free_energy=np.asarray(thermal["free_energy"]) * 1e3 / JOULE_PER_MOLE,
         entropy=np.asarray(thermal["entropy"]) / JOULE_PER_MOLE,
@@ -450,6 +460,33 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         min_frequency=lowest,
         unstable_mode=worst_mode(phonopy, TOLERANCE) if lowest < -TOLERANCE else None,
     )
+
+
+def run_bands(phonopy: Phonopy, symprec: float) -> BandPath:
+    """
+    Compute the bands along the path of high symmetry, in phonopy's object.
+
+    Parameters
+    ----------
+    phonopy
+        Phonopy's object with force constants.
+    symprec
+        Tolerance for the symmetry of the path, Å.
+    """
+    path = band_path(phonopy.primitive, symprec)
+    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+    return path
+
+
+def _over_equal_atoms(phonopy: Phonopy, projected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """
+    Average densities of states of atoms over those that symmetry makes equal.
+
+    On a mesh reduced by symmetry, only their sum is right: an operation that maps a wave vector to an equal one also
+    exchanges atoms. phonopy therefore asks for the whole mesh, which takes up to 48 times as long.
+    """
+    first = phonopy.primitive_symmetry.get_map_atoms()
+    return np.stack([projected[first == representative].mean(axis=0) for representative in first])
 
 
 def _followed(records: Sequence[PhononRecord], relaxer: Relaxer) -> list[PhononRecord]:

@@ -25,7 +25,7 @@ _ROUNDS = 5  # Newton steps; each multiplies the forces by about the strain; a r
 _DISPLACEMENT = PhononSettings.displacement  # Å, for force constants
 _SOFT = 0.05  # eV/Å²: crystals with softer or unstable modes are relaxed as others
 _FARTHEST = 0.2  # Å: a longer step is no linear response to a small strain
-_DEAREST = 20  # displaced cells for each strained cell, from which on a relaxation is cheaper
+_DEAREST = 5  # displaced cells for each strained cell: as many evaluations as Newton's method saves against L-BFGS
 
 
 def relax_strained(

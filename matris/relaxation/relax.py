@@ -20,7 +20,7 @@ from matris.relaxation.symmetry import symmetrised
 from matris.structures import content_id, one_or_many, problem_with, to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ase import Atoms
     from pymatgen.core import Structure
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
+_FAILED_TOGETHER = 64  # records of inputs that cannot be computed, which are written to the journal together
 _ATOMS_PER_GIB = 32  # first guess for a model of unknown memory use on a GPU; out-of-memory errors lower it
 
 
@@ -171,7 +172,7 @@ def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str)
     settings
         Settings of the relaxation.
     dtype
-        Name of the floating-point type.
+        Name of the floating-point type, see `matris.model.potential.Potential.arithmetic`.
 
     Examples
     --------
@@ -197,7 +198,9 @@ class Engine:
 
     @property
     def dtype(self) -> str:
-        """Name of the floating-point type."""
+        """Name of the floating-point type, see `matris.model.potential.Potential.arithmetic`."""
+        if self.potential is not None:
+            return self.potential.arithmetic
         return str(self.model.dtype).removeprefix("torch.")
 
 
@@ -219,16 +222,22 @@ def _relax(
         intake = _Intake(structures, journal, engine.elements, cost, settings)
         upcoming = intake.take()
         while upcoming is not None or batch.slots:
+            failed: list[RelaxRecord] = []
             while upcoming is not None:
-                if isinstance(upcoming, RelaxRecord):
-                    yield upcoming
-                elif batch.fits(upcoming):
+                if isinstance(upcoming, Slot):
+                    if not batch.fits(upcoming):
+                        break
                     batch.add(upcoming)
+                elif not intake.is_new(upcoming):
+                    yield upcoming
                 else:
-                    break
+                    failed.append(upcoming)
+                    if len(failed) == _FAILED_TOGETHER:
+                        yield from intake.finish(failed)
+                        failed = []
                 upcoming = intake.take()
-            for record in batch.step():
-                yield from intake.finish(record)
+            yield from intake.finish(failed)
+            yield from intake.finish(batch.step())
 
 
 class _Intake:
@@ -247,7 +256,7 @@ class _Intake:
         self._journal = journal
         self._elements = elements
         self._cost = cost
-        self._positions: dict[str, list[int]] = {}  # identity of a running structure -> its positions in the input
+        self._positions: dict[str, list[int]] = {}  # identity of a structure not in the journal -> places in the input
 
     def take(self) -> Slot | RelaxRecord | None:
         """Take the next structure, or the record of one that is known or cannot be computed; None at the end."""
@@ -261,18 +270,20 @@ class _Intake:
             if identity in self._positions:
                 self._positions[identity].append(index)
                 continue
-            if isinstance(prepared, RelaxRecord):
-                self._journal.append(prepared)
-            else:
-                self._positions[identity] = [index]
+            self._positions[identity] = [index]
             return prepared
         return None
 
-    def finish(self, record: RelaxRecord) -> Iterator[RelaxRecord]:
-        """Write a record to the journal, and yield it for each position of its structure in the input."""
-        self._journal.append(record)
-        for index in self._positions.pop(str(record.structure_id)):
-            yield replace(record, index=index)
+    def is_new(self, record: RelaxRecord) -> bool:
+        """Whether a record is yet to be written to the journal."""
+        return record.structure_id in self._positions
+
+    def finish(self, records: Sequence[RelaxRecord]) -> Iterator[RelaxRecord]:
+        """Write records to the journal, then yield each for all positions of its structure in the input."""
+        self._journal.append(*records)
+        for record in records:
+            for index in self._positions.pop(str(record.structure_id)):
+                yield replace(record, index=index)
 
 
 def _prepare(

@@ -174,7 +174,8 @@ def train(
     settings
         Settings of the training.
     directory
-        Folder of ``training-state.pt`` and ``log.csv``.
+        Folder of ``training-state.pt`` and ``log.csv``. The column ``compiled`` of the log is the share of the batches
+        since the last row that the compiled step computed, if there is one.
     replay
         Old frames to mix into each batch.
     objective
@@ -411,17 +412,18 @@ class _Run:
             "loss": self.objective.score(self.summary),
             **self.summary,
             "skipped": self.skipped,
+            "compiled": self.objective.compiled_share(),
             "seconds": seconds,
         }
         path = self.directory / LOG
         new = not path.exists()
-        columns = (*_FIRST, *self.objective.names, "skipped", "seconds")
+        columns = (*_FIRST, *self.objective.names, "skipped", "compiled", "seconds")
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        logger.info(" ".join(f"{name}={row[name]:.4g}" for name in columns if name in row))
+        logger.info(" ".join(f"{name}={row[name]:.4g}" for name in columns if row.get(name) is not None))
 
     def save(self) -> None:
         """Write the state atomically."""

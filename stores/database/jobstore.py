@@ -97,7 +97,7 @@ def job_store_at(location: str | Path | None = None) -> JobStore:
     Examples
     --------
     >>> job_store_at("campaign").docs_store.name
-    'sqlite://campaign/matris.sqlite/outputs'
+    'sqlite://...campaign/matris.sqlite/outputs'
     """
     location = chosen_location(location)
     configured = _configured() if location is None else None

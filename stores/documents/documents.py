@@ -19,6 +19,7 @@ from pymatgen.core.structure import Structure
 from scipy.constants import atomic_mass
 
 from matris.files.stored_objects import decode_structure
+from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DynamicsSummary,
@@ -42,9 +43,6 @@ SCHEMA_VERSION = 1
 
 ERROR_LENGTH = 1000
 """Characters kept of an error message, so that documents stay small."""
-
-SYMPREC = 0.1
-"""Distance tolerance of the symmetry search (Å), as used by emmet and the Materials Project."""
 
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
 """State of a job's result to the campaign stage at which such a candidate is dropped."""
@@ -147,7 +145,7 @@ class ChunkDocument(BaseModel):
     settings: RelaxTag
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = Field(description="Device of the potential: cpu, cuda, …")
-    dtype: str = Field(description="Floating-point type of the potential.")
+    dtype: str = Field(description="As in `CandidateDocument`.")
     ran_on: dict[str, str | None] = Field(
         default_factory=dict, description="Host name, scheduler job id and CUDA_VISIBLE_DEVICES of the job."
     )
@@ -331,7 +329,9 @@ class CandidateDocument(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
     device: str | None = Field(default=None, description="Device of the potential; None if nothing was computed.")
     dtype: str | None = Field(
-        default=None, description="Floating-point type of the potential; None if nothing was computed."
+        default=None,
+        description="Floating-point type of the potential, float32-bf16x3 if a GPU multiplied with fewer digits; None "
+        "if nothing was computed.",
     )
     job_uuid: str | None = Field(default=None, description="Job that computed the candidate; None if no job did.")
     computed_at: str | None = Field(default=None, description="End of the job, ISO 8601, UTC.")

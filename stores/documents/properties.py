@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
 from matris.stores.documents.documents import (  # noqa: TC001 - pydantic needs them
     CheckpointTag,
@@ -22,6 +22,31 @@ if TYPE_CHECKING:
 
 PROPERTY_FORMAT = "matris-properties-1"
 """Format mark of property outputs. The builder finds them in a job store by it."""
+
+
+def band_structure_of(value: Any) -> Any:
+    """
+    Read pymatgen's band structure from its dictionary; an object and None are returned as they are.
+
+    No other class that a dictionary names is imported.
+    """
+    if not isinstance(value, dict):
+        return value
+    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine  # slow import
+
+    return PhononBandStructureSymmLine.from_dict(value)
+
+
+def dos_of(value: Any) -> Any:
+    """Read pymatgen's density of states from its dictionary, as `band_structure_of` does."""
+    if not isinstance(value, dict):
+        return value
+    from pymatgen.phonon.dos import CompletePhononDos  # slow import
+
+    return CompletePhononDos.from_dict(value)
+
+
+_AS_DICT = PlainSerializer(lambda value: value and value.as_dict(), when_used="json")
 
 
 class PropertyOutput(BaseModel):
@@ -104,7 +129,9 @@ class PropertyDocument(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the Maker.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of the packages, by name.")
     device: str = Field(description="Device of the potential: cpu, cuda, ….")
-    dtype: str = Field(description="Floating-point type of the potential.")
+    dtype: str = Field(
+        description="Floating-point type of the potential, float32-bf16x3 if a GPU multiplied with fewer digits."
+    )
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(),
         description="When the document was made, ISO 8601, UTC.",
@@ -178,6 +205,7 @@ class UnstableModeDocument(BaseModel):
     structure: StructureDict = Field(
         default=None, description="Structure distorted along the mode and relaxed; None unless requested."
     )
+    symmetry: Symmetry | None = Field(default=None, description="Space group of that structure.")
     energy_gain: float | None = Field(
         default=None, description="Energy change by distortion and relaxation, eV/atom; negative if it is lowered."
     )
@@ -229,13 +257,14 @@ class PhononDocument(PropertyDocument):
         default_factory=list, description="Heat capacities at constant volume, J/K per mole of atoms."
     )
     nsites_primitive: int | None = Field(default=None, description="Number of atoms in the primitive cell.")
-    phonon_bandstructure: dict[str, Any] | None = Field(
+    phonon_bandstructure: Annotated[Any, BeforeValidator(band_structure_of), _AS_DICT] = Field(
         default=None,
-        description="Bands: `qpoints`, `distances` and `frequencies` (THz) by segment; `labels`, `connections`.",
+        description="Bands along a path of high symmetry, THz: pymatgen's PhononBandStructureSymmLine.",
     )
-    phonon_dos: dict[str, list[float]] | None = Field(
+    phonon_dos: Annotated[Any, BeforeValidator(dos_of), _AS_DICT] = Field(
         default=None,
-        description="Density of states: `frequencies` (THz) and `densities` (states per THz and primitive cell).",
+        description="Density of states, in total and of each atom, states per THz and primitive cell: pymatgen's "
+        "CompletePhononDos.",
     )
     force_constants: list[Any] | None = Field(
         default=None,
@@ -377,15 +406,17 @@ class MissingArraysError(LookupError):
 
 def loaded(job_store: JobStore, value: Any) -> Any:
     """
-    Resolve a reference to an additional store; other values are returned as they are.
+    Resolve a reference to an additional store, or those in a dictionary; other values are returned as they are.
 
     Raises
     ------
     MissingArraysError
         If the additional store lacks what the reference names.
     """
-    if not isinstance(value, dict) or "blob_uuid" not in value:
+    if not isinstance(value, dict):
         return value
+    if "blob_uuid" not in value:
+        return {name: loaded(job_store, item) for name, item in value.items()}
     blob = job_store.additional_stores[value["store"]].query_one({"blob_uuid": value["blob_uuid"]})
     if blob is None:
         raise MissingArraysError(f"the store has no {value['blob_uuid']}")

@@ -170,7 +170,9 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
     return {"id": document["document_id"], "type": "structures", "attributes": attributes}
 
 
-def resources(candidates: CandidateStore, criteria: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def resources(
+    candidates: CandidateStore, criteria: dict[str, Any] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     Yield candidate documents with their OPTIMADE resources, reading a few hundred at a time.
 
@@ -179,7 +181,7 @@ def resources(candidates: CandidateStore, criteria: dict[str, Any]) -> Iterator[
     candidates
         Store to read.
     criteria
-        MongoDB filter of the documents, see `served`.
+        MongoDB filter of the documents. Default: that of `served`.
 
     Returns
     -------
@@ -187,6 +189,7 @@ def resources(candidates: CandidateStore, criteria: dict[str, Any]) -> Iterator[
         Documents and resources in the order of ``document_id``. A candidate whose structure is missing or cannot be
         represented is omitted with a warning.
     """
+    criteria = served() if criteria is None else criteria
     for batch in batched(candidates.docs.query(criteria, sort={"document_id": 1}), _BATCH):
         ids = [document["document_id"] for document in batch]
         all_arrays = candidates.data.query({"document_id": {"$in": ids}}, properties=["document_id", "structure"])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
 from matris.files.stored_objects import structure_of
+from matris.files.structure_files import SUFFIXES, write_structures
 from matris.stores.documents.fields import value_of
-from matris.stores.query.structure_files import SUFFIXES, write_structures
 from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def export(query: CandidateQuery, target: Path, form: str | None = None) -> int:
     target
         File; for CIF and POSCAR a folder, which gets one file per structure, named by formula and document id.
     form
-        ``"cif"``, ``"symmetrized-cif"``, ``"poscar"`` (see `matris.stores.query.structure_files.structure_text`),
+        ``"cif"``, ``"symmetrized-cif"``, ``"poscar"`` (see `matris.files.structure_files.structure_text`),
         ``"extxyz"``, ``"entries"`` (a JSON list of pymatgen's ComputedStructureEntry), ``"csv"`` or ``"jsonl"``. By
         default `format_of` derives it from `target`.
 

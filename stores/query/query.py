@@ -348,8 +348,12 @@ class CandidateQuery:
         write_jsonl(self, target)
 
     def _criteria(self) -> dict[str, Any]:
-        condition = self.condition if self.with_references else And((self.condition, Not(_IS_REFERENCE)))
-        return to_criteria(condition)
+        criteria = to_criteria(self.condition)
+        if self.with_references:
+            return criteria
+        own = {"source": {"$nin": list(_IS_REFERENCE.values)}}
+        is_flat = not any(name == "source" or name.startswith("$") for name in criteria)
+        return criteria | own if is_flat else {"$and": [criteria, own]}
 
     def _read(self, names: Sequence[str] | None = None) -> Iterator[Document]:
         return in_order(self.docs, self._criteria(), self.order, self.offset, self.max_size, names)

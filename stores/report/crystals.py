@@ -10,7 +10,7 @@ from ase.data.colors import jmol_colors
 from moyopy import Cell, MoyoDataset
 from pymatgen.core import Element
 
-from matris.stores.documents.documents import SYMPREC
+from matris.files.structure_files import SYMPREC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

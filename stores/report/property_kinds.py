@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from matris.stores.documents.properties import band_structure_of
 from matris.stores.report import property_plots as plots
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _at_room(field: str, factor: float = 1.0) -> Read:
 
 def _highest(document: Document) -> float:
     """Highest frequency on the path, THz."""
-    return max(max(map(max, segment)) for segment in document["phonon_bandstructure"]["frequencies"])
+    return float(np.max(band_structure_of(document["phonon_bandstructure"]).bands))
 
 
 def _followed(document: Document) -> str | None:
@@ -137,8 +138,8 @@ KINDS: dict[str, PropertyKind] = {
             "F(300 K)\nkJ/mol atoms": Quantity(_at_room("free_energies", 1e-3), 3),
             "Cv(300 K)\nJ/K/mol atoms": Quantity(_at_room("heat_capacities"), 2),
             "imaginary": Quantity(lambda d: d["has_imaginary_modes"]),
-            "follows to": Quantity(_followed),
-            "by\nmeV/atom": Quantity(_change, 2),
+            "followed to": Quantity(_followed),
+            "energy change\nmeV/atom": Quantity(_change, 2),
         },
         plots=(plots.plot_phonons, plots.plot_thermal),
     ),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.constants import R
 
-from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ticks_of
+from matris.stores.documents.properties import band_structure_of, dos_of
+from matris.stores.report.band_lines import breaks_of, connections_of, joined, segments_of, split_at_zero, ticks_of
 from matris.stores.report.figure_style import (
     ACCENT,
     BAD,
@@ -47,7 +48,7 @@ _DYNAMICS = (
 
 
 def plot_phonons(document: Document) -> go.Figure:
-    """
+    r"""
     Draw phonon bands along a path through the Brillouin zone, with the density of states on the right.
 
     Parameters
@@ -68,25 +69,27 @@ def plot_phonons(document: Document) -> go.Figure:
 
     Examples
     --------
-    >>> bands = {
-    ...     "frequencies": [[[0.0, 5.0], [4.0, 6.0]]],
-    ...     "distances": [[0.0, 0.5]],
-    ...     "labels": ["GAMMA", "X"],
-    ...     "connections": [False],
-    ... }
-    >>> dos = {"frequencies": [0.0, 6.0], "densities": [0.0, 1.0]}
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
+    >>> from pymatgen.phonon.dos import CompletePhononDos, PhononDos
+    >>> iron = Structure(Lattice.cubic(2.9), ["Fe"], [[0, 0, 0]])
+    >>> path = [[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0]]
+    >>> ends = {r"\Gamma": path[0], "X": path[2]}
+    >>> frequencies = np.array([[0.0, 2.5, 4.0], [5.0, 5.5, 6.0]])
+    >>> bands = PhononBandStructureSymmLine(path, frequencies, iron.lattice.reciprocal_lattice, labels_dict=ends)
+    >>> dos = CompletePhononDos(iron, PhononDos([0.0, 6.0], [0.0, 1.0]), {iron[0]: [0.0, 1.0]})
     >>> figure = plot_phonons({"formula_pretty": "MgO", "phonon_bandstructure": bands, "phonon_dos": dos})
     >>> [trace.name for trace in figure.data]
     ['band 1', 'band 2', 'density of states']
     """
     name, fields = read(document, "phonon_bandstructure", "phonon_dos")
-    bands, dos = fields["phonon_bandstructure"], fields["phonon_dos"]
+    segments, dos = segments_of(band_structure_of(fields["phonon_bandstructure"])), dos_of(fields["phonon_dos"])
     figure = subplots(rows=1, cols=2, column_widths=[0.78, 0.22], shared_yaxes=True, horizontal_spacing=0.02)
-    segments = [np.asarray(f, dtype=float) for f in bands["frequencies"]]
-    breaks = breaks_of(segments, bands["connections"])
-    distances = joined([np.asarray(d, dtype=float) for d in bands["distances"]], breaks)
+    frequencies = [segment.frequencies for segment in segments]
+    breaks = breaks_of(frequencies, connections_of(segments))
+    distances = joined([segment.distances for segment in segments], breaks)
     imaginary = fields.get("has_imaginary_modes") is not False  # otherwise negative frequencies are rounding errors
-    for number, branch in enumerate(joined(segments, breaks).T, start=1):
+    for number, branch in enumerate(joined(frequencies, breaks).T, start=1):
         above, below = split_at_zero(distances, branch) if imaginary else ((distances, branch), None)
         hover = f"band {number}: %{{y:.3f}} THz<extra></extra>"
         style = {"mode": "lines", "hovertemplate": hover, "showlegend": False, "row": 1, "col": 1}
@@ -94,8 +97,8 @@ def plot_phonons(document: Document) -> go.Figure:
         if below is not None:
             line = {"color": BAD, "width": 1.8}
             figure.add_scatter(**_typed(*below), line=line, name=f"band {number}, imaginary", **style)
-    _draw_dos(figure, *(np.asarray(dos[key], dtype=float) for key in ("frequencies", "densities")), imaginary=imaginary)
-    ticks = ticks_of(bands)
+    _draw_dos(figure, np.asarray(dos.frequencies), np.asarray(dos.densities), imaginary=imaginary)
+    ticks = ticks_of(segments)
     places = [place for place, _ in ticks]
     for place in places[1:-1]:
         figure.add_vline(x=place, line={"color": LINE, "width": 0.8}, row=1, col=1)

@@ -14,6 +14,7 @@ from matris.files.whole_file import whole_file
 from matris.stores.report import formats
 from matris.stores.report.cautions import cautions, extrapolation
 from matris.stores.report.figure_style import PALETTE
+from matris.stores.report.followed_mode import followed
 from matris.stores.report.hull_points import SCALE, SCALE_END
 from matris.stores.report.outcomes import origin, reason
 
@@ -67,6 +68,7 @@ def environment() -> Environment:
         "cautions": cautions,
         "decimals": formats.decimals,
         "extrapolation": extrapolation,
+        "followed": followed,
         "formula": formats.formula_html,
         "grouped": formats.grouped,
         "origin": origin,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from matris.errors import MatrisError
 from matris.files.stored_objects import DamagedStructureError, UnknownClassError
+from matris.files.structure_files import StructureFormat  # noqa: TC001 - same
 from matris.stores.query.export import ExportFormat  # noqa: TC001 - FastAPI reads the signatures
-from matris.stores.query.structure_files import StructureFormat  # noqa: TC001 - same
 from matris.stores.serving import downloads, pages
 from matris.stores.serving.served_store import GONE
 

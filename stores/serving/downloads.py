@@ -8,8 +8,8 @@ import shutil
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from matris.files.structure_files import SUFFIXES, file_name, structure_text
 from matris.stores.query.export import export
-from matris.stores.query.structure_files import SUFFIXES, file_name, structure_text
 from matris.stores.query.tables import json_ready
 
 if TYPE_CHECKING:

@@ -204,4 +204,5 @@ def is_of_user(error: Exception) -> bool:
 @cache
 def _environment() -> Environment:
     report = environment()
-    return report.overlay(loader=ChoiceLoader([PackageLoader("matris.stores.serving"), report.loader]))
+    of_report = [] if report.loader is None else [report.loader]
+    return report.overlay(loader=ChoiceLoader([PackageLoader("matris.stores.serving"), *of_report]))

@@ -63,7 +63,16 @@ def test_whatever_users_call_candidates(tmp_path: Path) -> None:
     candidate = Candidate.from_structure(salt, "mine")
     many = [bulk("Cu"), salt, tmp_path / "salt.cif", str(tmp_path), "prototypes:Na-Cl?limit=2", candidate]
     found = list(all_candidates(many))
-    sources = ["structure", "structure", "salt.cif", "POSCAR", "salt.cif", "prototype", "prototype", "mine"]
+    sources = [
+        "structure",
+        "structure",
+        "salt.cif",
+        "POSCAR",
+        "salt.cif",
+        "A1, Copper type",
+        "A2, Tungsten type",
+        "mine",
+    ]
     assert [Path(each.source).name for each in found] == sources
     assert all(each.error is None for each in found)
     for one in (bulk("Cu"), salt, tmp_path / "salt.cif", str(tmp_path / "POSCAR"), candidate):
@@ -118,7 +127,7 @@ def test_flow_documents_equal_those_of_one_chunk(
         run(ScreeningFlowMaker(relax_maker=relax_maker, chunk_size=size).make(candidates), store, tmp_path)
         documents = CandidateStore.beside(store)
         documents.build(store)
-        found.append({d["document_id"]: d for d in documents.query()})
+        found.append({d["document_id"]: d for d in documents.query(with_references=True)})
     one, other = found
     assert len(one) == 8 + 4  # with the elements; only the job finds that Al is unsupported
     assert one.keys() == other.keys()

@@ -13,10 +13,12 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
+from matris.makers.batch import provenance
 from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 from matris.makers.failing_alike import FAILED_ALIKE, FailedAlikeError, failed_alike
-from matris.model.potential import load
+from matris.model.potential import Potential, load
 from matris.relaxation.records import RelaxRecord
+from matris.relaxation.relax import engine_of
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import ChunkDocument
 from matris.structures import content_id
@@ -269,3 +271,22 @@ def test_structures_under_pressure_are_on_no_hull(tiny_checkpoint, tmp_path, sta
     assert relax.tag().digest != replace(relax, relax_kwargs={}).tag().digest
     assert replace(relax, optimizer="fire").tag().digest != relax.tag().digest
     assert (relax.tag().optimizer, replace(relax, optimizer="fire").tag().optimizer) == ("lbfgs", "fire")
+
+
+@pytest.mark.parametrize(
+    ("precision", "tiled", "name"),
+    [
+        ("bf16x3", False, "float32"),  # on a CPU it has no effect
+        (None, True, "float32"),
+        ("ieee", True, "float32"),
+        ("tf32x3", True, "float32"),
+        ("bf16x3", True, "float32-bf16x3"),
+    ],
+)
+def test_journals_and_documents_name_fewer_digits_than_float32(precision, tiled, name, tiny_checkpoint, monkeypatch):
+    loaded = load(tiny_checkpoint, device="cpu")
+    potential = Potential(loaded.network, loaded.card, precision)
+    monkeypatch.setattr(Potential, "tiled", tiled)
+    assert provenance(potential)["dtype"] == name
+    assert engine_of(potential).dtype == name
+    assert BatchRelaxMaker().journal(potential).name.endswith(f"-{name}.jsonl")

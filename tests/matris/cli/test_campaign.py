@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -61,6 +62,14 @@ def test_status(store: Path) -> None:
     ):
         assert told in done.stdout
     assert "relax" in done.stdout
+    content = json.loads(invoke("status", "--store", store, "--format", "json").stdout)
+    assert (content["phase"], content["read"], content["dropped"]["reading"]) == (
+        "finished",
+        4,
+        {"the file is empty": 1},
+    )
+    assert content["stages"][0]["stage"] == "relax"
+    assert invoke("status", "--store", store, "--format", "json", "--watch").exit_code == 2
     watched = invoke("status", "--store", store, "--watch")
     assert watched.exit_code == 0
     assert "finished" in watched.stdout
@@ -182,7 +191,7 @@ def test_references_are_not_counted_as_lost():
     progress = CampaignProgress()
     for state, is_reference in (("failed", True), ("max_steps", True), ("failed", False), ("converged", False)):
         progress.watch({"event": "candidate", "state": state, "error": None, "is_reference": is_reference})
-    progress.watch({"event": "read", "known": 0, "queued": 4})
+    progress.watch({"event": "read", "known": 0, "finished": 0, "unfinished": 0, "queued": 4})
     progress.watch({"event": "stage", "stage": "relax", "n": 2})
     (task,) = progress._bar.tasks
     assert (task.completed, task.total, task.fields["lost"]) == (4, 6, "[red]1 lost[/red]")

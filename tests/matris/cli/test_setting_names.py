@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-OF_COMMANDS = {"files", "store", "output", "report", "submit", "project", "worker", "resource", "config"}
+OF_COMMANDS = {"files", "folder", "store", "output", "report", "submit", "project", "worker", "resource", "config"}
 OF_FUNCTIONS = {"structures", "potential", "settings", "progress", "max_batch_atoms", "born"}
 PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "elastic": (makers.BatchElasticMaker, (elastic,)),

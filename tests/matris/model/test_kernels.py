@@ -227,3 +227,24 @@ def test_a_second_way_back_gives_the_same():
     (first,) = torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
     (second,) = torch.autograd.grad(energies.sum(), vectors)
     assert torch.equal(first, second)
+
+
+def test_weights_that_change_in_any_way_count():
+    """Weights are packed for the products in each call: nothing of an earlier call remains."""
+    potential = golden_potential("released_small", torch.float32)
+    graph = graph_of(potential, "no angles")
+    before = potential.evaluate(graph)[0]
+    layer = potential.network.blocks[0].atom_attention
+    other = golden_potential("released_small", torch.float32).network.state_dict()
+    changes = [
+        lambda: layer.edge_mlp.weight_out.data.mul_(0.5),
+        lambda: layer.logits.detach().numpy().__imul__(3),
+        lambda: potential.network.half().float(),
+        lambda: potential.network.load_state_dict(other, assign=True),
+    ]
+    for change in changes:
+        change()
+        after = potential.evaluate(graph)[0]
+        assert torch.allclose(after, evaluate(potential.network, graph, chunks=Chunks(64))[0], atol=1e-5)
+        assert not torch.equal(after, before)
+        before = after

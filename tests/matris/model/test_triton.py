@@ -1,7 +1,7 @@
 """
 The kernels for GPUs give the numbers of torch in Triton's interpreter, and compile for GPUs that are not here.
 
-No test here needs a GPU, and none replaces one: benchmarks/gpu_check.py is for the machine that has it.
+No test here needs a GPU, and none replaces one: benchmarks/gpu.py is for the machine that has it.
 """
 
 from __future__ import annotations

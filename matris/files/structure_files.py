@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from matris.files.whole_file import whole_file
-from matris.stores.documents.documents import SYMPREC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,6 +17,9 @@ type StructureFormat = Literal["cif", "symmetrized-cif", "poscar"]
 
 SUFFIXES: dict[str, str] = {"cif": ".cif", "symmetrized-cif": ".cif", "poscar": ".vasp"}
 """Suffixes of files by their format."""
+
+SYMPREC = 0.1
+"""Distance tolerance of the symmetry search (Å), in files and documents, as used by emmet and the Materials Project."""
 
 UNCONVERGED = "-unconverged"
 """End of the names, before the suffix, of files of structures whose relaxation has not converged."""
@@ -33,7 +35,7 @@ def structure_text(structure: Structure, form: str = "cif") -> str:
         Structure to write.
     form
         ``"cif"``: the cell as it is, in P 1. ``"symmetrized-cif"``: the conventional cell with the operations of the
-        space group found within `matris.stores.documents.documents.SYMPREC` (Å), atoms and lattice moved so that it is
+        space group found within `SYMPREC`, atoms and lattice moved so that it is
         exact; as ``"cif"`` where no space group is found. ``"poscar"``: VASP's format, atoms in their order.
 
     Examples
