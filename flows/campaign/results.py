@@ -189,7 +189,7 @@ class CampaignResults:
                 self.store.structure,
                 card=self.card_content,
                 title=self.title,
-                intake=self.record()["intake"],
+                intake=self.record().get("intake"),
                 window=self.funnel.window if self.funnel.hull else None,
                 reference_points=None if self.references is None else reference_points(self.references.entries),
                 phonons=self._phonons,

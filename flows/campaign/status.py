@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from jobflow.core.store import JobStore
     from maggma.core import Store
 
 _STATES = (WAITING, TAKEN, DONE, BROKEN)  # a submitted chunk counts as waiting or taken
@@ -209,7 +210,20 @@ def read_status(location: str | Path | None = None, name: str | None = None) -> 
     ('Oxides', 'reading', 0)
     """
     job_store = open_job_store(location)
-    record = campaign_record(job_store, name, location)
+    return status_in(job_store, campaign_record(job_store, name, location))
+
+
+def status_in(job_store: JobStore, record: Mapping[str, Any]) -> Status:
+    """
+    Read the progress of a campaign from an open store.
+
+    Parameters
+    ----------
+    job_store
+        Connected job store.
+    record
+        Record of the campaign, as `matris.flows.campaign.finder.campaign_record` reads it.
+    """
     queue = WorkQueue(sibling_store(job_store, "work_queue", "work_id"))
     items = list(queue.items(record["campaign_id"]))
     documents = sibling_store(job_store, "candidates", "document_id")

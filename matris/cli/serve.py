@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
+    from jobflow.core.store import JobStore
 
     from matris.flows.campaign.status import Status
+    from matris.stores.serving.served_store import ServedStore
 
 _SHOWN = 20  # campaigns, the newest
 
@@ -53,7 +55,7 @@ def serve(
         served.open()
         with listen(host, port) as listener:
             hosts = (*LOOPBACK, host) if is_loopback(host) else ("*",)
-            app = make_app(served, _Campaigns(store), name=_name(store), hosts=hosts)
+            app = make_app(served, _Campaigns(served), name=_name(store), hosts=hosts)
             if optimade:
                 _mount_optimade(app, store)
             if not is_loopback(host):
@@ -71,28 +73,28 @@ def serve(
 class _Campaigns:
     """The campaigns of a store, read from it anew at each request."""
 
-    def __init__(self, location: str | None) -> None:
-        self._location = location
+    def __init__(self, served: ServedStore) -> None:
+        self._served = served
 
     def progress(self) -> Sequence[Mapping[str, Any]]:
         """Read the progress of the newest campaigns."""
-        from matris.flows.campaign.status import read_status
+        from matris.flows.campaign.status import status_in
 
-        newest = self._records().query(properties=["campaign_id"], sort={"last_updated": -1}, limit=_SHOWN)
-        return [_progress(read_status(self._location, record["campaign_id"])) for record in newest]
+        jobs, newest = self._records(sort={"last_updated": -1}, limit=_SHOWN)
+        return [_progress(status_in(jobs, record)) for record in newest]
 
     def report(self, name: str, folder: Path) -> Path | None:
         """Write the report of a campaign; None if there is no such campaign."""
         from matris.flows.campaign.results import CampaignResults
 
-        if not self._records().count({"campaign_id": name}):
-            return None
-        return CampaignResults.find(self._location, name).report(folder)
+        _, found = self._records({"campaign_id": name})
+        return CampaignResults.find(self._served.location, name).report(folder) if found else None
 
-    def _records(self) -> Any:
-        from matris.stores.database.jobstore import open_job_store, sibling_store
+    def _records(self, criteria: dict[str, Any] | None = None, **window: Any) -> tuple[JobStore, list[dict[str, Any]]]:
+        from matris.stores.database.jobstore import sibling_store
 
-        return sibling_store(open_job_store(self._location), "campaigns", "campaign_id")
+        jobs = self._served.open().jobs
+        return jobs, list(sibling_store(jobs, "campaigns", "campaign_id").query(criteria, **window))
 
 
 def _progress(status: Status) -> dict[str, Any]:

@@ -76,6 +76,15 @@ class Picture:
         return cls(str(shown.to_json()), height, Markup(title or ""))  # noqa: S704 - see above
 
 
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""Errors of documents that are not as this version writes them."""
+
+
+def problem_of(error: Exception) -> str:
+    """Say why a document cannot be drawn: plots raise ValueError with a sentence, other errors need one."""
+    return str(error) if type(error) is ValueError else f"the document is not as expected: {error!r}"
+
+
 def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
     """
     Return the name of the material, for a title, and the fields of a document.

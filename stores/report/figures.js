@@ -7,7 +7,7 @@
   const NARROW = 560, PANEL = 250, GAP = 3, OFF = [14, 20, 28, 36];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const figures = [...document.querySelectorAll(".figure")];
-  const drawings = new Map();
+  const works = new Map();
   let printing = false;
 
   // Figures are written in the colours of the light mode; page.css has the dark colours by name.
@@ -32,10 +32,14 @@
     }
   }
 
-  // One drawing of a figure after the other.
+  // What is done to a figure is done one after the other.
+  function after(div, act) {
+    works.set(div, (works.get(div) ?? Promise.resolve()).then(act));
+  }
+
   function draw(div) {
     delete div.dataset.arranged;
-    drawings.set(div, (drawings.get(div) ?? Promise.resolve()).then(() => drawNow(div)));
+    after(div, () => drawNow(div));
   }
 
   async function drawNow(div) {
@@ -50,7 +54,7 @@
     await arrange(div);
     if (!div.dataset.watched) {
       div.dataset.watched = "yes";
-      div.on("plotly_relayout", change => { if (change["scene.camera"]) arrange(div); });
+      div.on("plotly_relayout", change => { if (change["scene.camera"]) after(div, () => arrange(div)); });
     }
     div.dataset.arranged = "yes";
   }
@@ -105,6 +109,7 @@
 
   // Puts each label at the first place where it meets no other text and is inside the figure, or hides it.
   async function arrange(div) {
+    if (!div.layout) return;
     const {labels, n, element, put} = labelsOf(div);
     if (!labels.length) return;
     const frame = box(div);
@@ -127,10 +132,11 @@
 
   const seen = new IntersectionObserver(entries => entries.forEach(({target, isIntersecting}) => {
     if (isIntersecting && !target.dataset.drawn) draw(target);
-    else if (!isIntersecting && target.dataset.drawn && target.layout?.scene) {
+    else if (!isIntersecting) after(target, () => {
+      if (!target.dataset.drawn || !target.layout?.scene) return;
       Plotly.purge(target);
       ["drawn", "watched", "arranged"].forEach(name => delete target.dataset[name]);
-    }
+    });
   }), {rootMargin: "400px"});
   figures.forEach(div => seen.observe(div));
 

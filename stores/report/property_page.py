@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from matris.stores.report.elastic_constants import constants, independent
-from matris.stores.report.figure_style import Picture
+from matris.stores.report.figure_style import UNREADABLE, Picture, problem_of
 from matris.stores.report.origin import is_demonstrator
 from matris.stores.report.property_kinds import KINDS, kind_of
 from matris.stores.report.templating import write_page
@@ -158,9 +158,9 @@ def pictures_of(document: Document, kind: PropertyKind) -> list[Picture]:
     for plot in kind.plots:
         try:
             pictures.append(Picture.of(plot(document)))
-        except ValueError as error:
+        except UNREADABLE as error:
             if document["state"] != "failed":
-                pictures.append(Picture(problem=str(error)))
+                pictures.append(Picture(problem=problem_of(error)))
     return pictures
 
 

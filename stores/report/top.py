@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.stores.report.cautions import cautions
 from matris.stores.report.crystals import crystal
-from matris.stores.report.figure_style import Picture
+from matris.stores.report.figure_style import UNREADABLE, Picture, problem_of
 from matris.stores.report.formats import minus
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _bands(document: Document, phonons: Callable[[Document], Document | None]) -
 
     try:
         figure: Any = plot_phonons(whole)
-    except ValueError as error:
-        return Picture(problem=str(error))
+    except UNREADABLE as error:
+        return Picture(problem=problem_of(error))
     figure.update_layout(title=None, height=_BANDS_HEIGHT, margin={"l": 56, "r": 12, "t": 30, "b": 40})
     return Picture.of(figure)

@@ -15,6 +15,7 @@ from matris.files.stored_objects import DamagedStructureError, UnknownClassError
 from matris.stores.documents.properties import property_output
 from matris.stores.query.export import FORMATS
 from matris.stores.report.crystals import crystal, looks
+from matris.stores.report.figure_style import UNREADABLE, problem_of
 from matris.stores.report.origin import is_demonstrator
 from matris.stores.report.property_kinds import KINDS
 from matris.stores.report.property_page import pictures_of
@@ -142,12 +143,13 @@ def counts(opened: Opened) -> dict[str, int]:
 
 
 class Property(NamedTuple):
-    """A property of a candidate: its kind, document, key numbers by column, and pictures."""
+    """A property of a candidate: its kind, document, key numbers by column, pictures, and why numbers lack."""
 
     kind: PropertyKind
     document: Mapping[str, Any]
     numbers: Sequence[tuple[str, Any, int]]
     pictures: Sequence[Picture]
+    problem: str = ""
 
 
 def candidate_page(opened: Opened, document: Mapping[str, Any]) -> str:
@@ -191,8 +193,12 @@ def _property(opened: Opened, candidate: Mapping[str, Any], name: str) -> Proper
     large = [key for key, value in small.items() if isinstance(value, dict) and "blob_uuid" in value]
     document = property_output(opened.jobs, name, candidate, [key for key in large if key not in _UNDRAWN]) or small
     kind = KINDS[name]
-    values = zip(kind.columns, kind.row(document), kind.digits, strict=True)
-    return Property(kind, document, list(values), pictures_of(document, kind))
+    numbers, problem = [], ""
+    try:
+        numbers = list(zip(kind.columns, kind.row(document), kind.digits, strict=True))
+    except UNREADABLE as error:
+        problem = problem_of(error)
+    return Property(kind, document, numbers, pictures_of(document, kind), problem)
 
 
 def is_of_user(error: Exception) -> bool:

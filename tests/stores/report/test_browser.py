@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CROWDED = ("LiFePO4", "Li3PO4", "FePO4", "Fe2P", "FeP", "Li3P", "P2O5", "LiPO3", "LiFeO2", "Li5FeO4", "LiFe5O8", "FeO")
-EVERYDAY = {("light", 400), ("dark", 1400)}
-VIEWS = [
-    pytest.param(mode, width, marks=() if (mode, width) in EVERYDAY else pytest.mark.slow)
-    for mode, width in product(MODES, WIDTHS)
-]
+
+
+def views(mode: str, width: int) -> list[Any]:
+    """All modes and widths; every day one of them is looked at."""
+    combinations = product(MODES, WIDTHS)
+    return [pytest.param(*each, marks=() if each == (mode, width) else pytest.mark.slow) for each in combinations]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def properties(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize(("mode", "width"), VIEWS)
+@pytest.mark.parametrize(("mode", "width"), views("light", 400))
 def test_a_campaign(browser: Any, campaign: Path, mode: str, width: int) -> None:
     with opened(browser, campaign.as_uri(), mode, width) as (page, errors):
         draw_all(page)
@@ -76,7 +77,7 @@ def test_a_campaign(browser: Any, campaign: Path, mode: str, width: int) -> None
         assert errors == []
 
 
-@pytest.mark.parametrize(("mode", "width"), VIEWS)
+@pytest.mark.parametrize(("mode", "width"), views("dark", 1400))
 def test_properties(browser: Any, properties: dict[str, Path], mode: str, width: int) -> None:
     for kind, path in properties.items():
         with opened(browser, path.as_uri(), mode, width) as (page, errors):

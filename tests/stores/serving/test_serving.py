@@ -16,11 +16,13 @@ from pymatgen.core import Structure
 from pymongo.errors import AutoReconnect
 
 from matris.errors import MatrisError
+from matris.stores.database.jobstore import open_job_store
 from matris.stores.query.export import FORMATS
 from matris.stores.query.language import parse_filter
 from matris.stores.report.property_kinds import KINDS
 from matris.stores.serving.served_store import ServedStore
-from tests.stores.serving.small_store import ENERGIES, HOSTILE, REFERENCES, fill
+from tests.stores.report.test_property_page import sound
+from tests.stores.serving.small_store import CHECKPOINT, ENERGIES, HOSTILE, REFERENCES, fill
 
 pytest.importorskip("fastapi", reason="no web server: pip install 'matris-flows[serve]'")
 
@@ -130,6 +132,21 @@ def test_a_search_is_that_of_the_command_line(client: TestClient) -> None:
     assert client.get("/", params={"page": "0"}).status_code == 400
     assert client.get("/", params={"filter": "nsites = " + "9" * 40}).status_code in {200, 400}
     assert client.get("/?filter=source%20%3D%20%ED%A0%80").status_code in {200, 400}  # no UTF-8
+
+
+def test_one_of_several_checkpoints_can_be_chosen(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    (document,) = store.documents([FEO])
+    other = {**document, "document_id": "other", "checkpoint": {**document["checkpoint"], "sha256": "cd" * 32}}
+    other["checkpoint"]["key"] = "a model of mine.safetensors"
+    store.docs.update([other], key="document_id")
+    client = TestClient(make_app(ServedStore(tmp_path)), base_url=HERE)
+    page = Page(client.get("/", params={"filter": "has Fe"}).text)
+    assert "2 checkpoints or settings" in page.text
+    chosen = [link for link in page.links if "safetensors" in link]
+    found = Page(client.get(chosen[0]).text)
+    assert "1 found" in found.text
+    assert "/candidate/other" in found.links
 
 
 def test_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +295,22 @@ def test_a_damaged_structure_is_named(tmp_path: Path) -> None:
     answer = client.get("/results", params={"format": "cif"})
     assert answer.status_code == 500
     assert FEO in answer.text
+
+
+@pytest.mark.parametrize("bands", [{"frequencies": 3}, [1.0], {"qpoints": []}])
+def test_a_property_of_another_form_does_not_hide_the_others(tmp_path: Path, bands: Any) -> None:
+    fill(tmp_path)
+    jobs = open_job_store(tmp_path)
+    document = sound("phonon", candidate_id="feo", checkpoint=CHECKPOINT, phonon_bandstructure=bands)
+    output = {"property_format": "matris-properties-1", "kind": "phonon", "documents": [document]}
+    jobs.update([{"uuid": "phonon", "index": 1, "output": output, "completed_at": "2026-11-23T10:00:00"}])
+    client = TestClient(make_app(ServedStore(tmp_path)), base_url=HERE, raise_server_exceptions=False)
+    answer = client.get(f"/candidate/{FEO}")
+    page = Page(answer.text)
+    assert answer.status_code == 200
+    assert "No picture: " in page.text
+    assert KINDS["elastic"].title in page.text
+    assert page.source.count('class="figure"') > 5
 
 
 def test_an_empty_store(tmp_path: Path) -> None:

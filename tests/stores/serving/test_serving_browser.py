@@ -60,7 +60,14 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.mark.parametrize(("mode", "width"), [("dark", 400), ("light", 1400)])
+@pytest.mark.parametrize(
+    ("mode", "width"),
+    [
+        ("dark", 400),
+        pytest.param("light", 900, marks=pytest.mark.slow),
+        pytest.param("light", 1400, marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_and_a_candidate(browser: Any, address: str, mode: str, width: int) -> None:
     with opened(browser, address, mode, width) as (page, errors):
         assert complaints(page) == []
