@@ -74,8 +74,10 @@ def environment_of(n: int) -> dict[str, str]:
     {'MATRIS_PROCESSES': '1000000', 'OMP_NUM_THREADS': '1'}
     """
     variables = {PROCESSES: str(n)}
-    if n > 1 and _given_threads() is None:
-        variables[_THREADS] = str(max(1, usable_cores() // n))
+    threads = max(1, usable_cores() // n)
+    is_limited = threads < torch.get_num_threads()  # torch does not know of quotas
+    if _given_threads() is None and (n > 1 or is_limited):
+        variables[_THREADS] = str(threads)
     return variables
 
 

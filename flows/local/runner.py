@@ -261,7 +261,7 @@ class Workers:
             more_may_come = reading and n < len(self.devices)
             if n_busy or more_may_come:  # the number of threads of a process is fixed when it starts
                 return
-            self._stop()
+            self._stop(at_once=True)  # they are idle
         self._n_processes = n if self.fills_cores else len(self.devices)
         free = list(self.devices)
         for worker in self._running:
