@@ -73,7 +73,7 @@ def main() -> None:
     settings = replace(GENTLE, epochs=options.epochs, learning_rate=options.learning_rate, early_stopping=None)
     ways = {
         "plain": (settings, False),
-        "replay of 40 %": (replace(settings, replay=0.4), True),
+        "replay of 40 %": (replace(settings, replay_share=0.4), True),
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

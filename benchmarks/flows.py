@@ -90,7 +90,7 @@ def outputs(job: Job | Flow) -> dict[str, Any]:
 def our_phonons(structures: Sequence[Structure], settings: Settings) -> list[Any]:
     """Return the phonon documents of one job; None for a material without phonons."""
     maker = BatchPhononMaker(
-        fmax=settings.fmax, steps=settings.steps, min_length=settings.min_length, displacement=DISPLACEMENT,
+        fmax=settings.fmax, max_steps=settings.steps, min_length=settings.min_length, displacement=DISPLACEMENT,
         symprec=SYMPREC, **settings.where,
     )  # fmt: skip
     (found,) = outputs(maker.make(list(structures))).values()
@@ -99,7 +99,7 @@ def our_phonons(structures: Sequence[Structure], settings: Settings) -> list[Any
 
 def our_tensors(structures: Sequence[Structure], settings: Settings) -> list[Any]:
     """Return the elastic documents of one job; None for a material without a tensor."""
-    maker = BatchElasticMaker(fmax=settings.fmax, steps=settings.steps, **settings.where)
+    maker = BatchElasticMaker(fmax=settings.fmax, max_steps=settings.steps, **settings.where)
     (found,) = outputs(maker.make(list(structures))).values()
     return [d if d.elastic_tensor else None for d in found.documents]
 
@@ -308,7 +308,7 @@ def main() -> None:
     )
     potential = matris.load(options.checkpoint, device=options.device, dtype=options.dtype)
     known = {f: s for f, s in prototypes().items() if {e.symbol for e in s.composition} <= set(potential.elements)}
-    list(potential.predict(known["Si"]))
+    potential.predict(known["Si"])
     print(
         f"{potential.card.key}, {machine(options.device, options.threads)}, {options.dtype}, supercells of "
         f"{options.min_length:g} Å, fmax {options.fmax:g} eV/Å, at most {options.steps} steps"

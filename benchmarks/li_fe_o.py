@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--max-steps", type=int, default=300)
     options = parser.parse_args()
-    maker = BatchRelaxMaker(checkpoint=options.checkpoint, device="cpu", steps=options.max_steps)
+    maker = BatchRelaxMaker(checkpoint=options.checkpoint, device="cpu", max_steps=options.max_steps)
     references = load_references(options.entries, maker.card().energy_scale)
     stable = {str(entry.entry_id) for entry in PhaseDiagram(references.entries).stable_entries}
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +109,7 @@ def main() -> None:
         intruders = sorted(
             (place(d, "self-consistent"), d["formula_pretty"], d["symmetry"]["symbol"])
             for d in documents.values()
-            if d["state"] == "converged" and (place(d, "self-consistent") or 0) <= 0 and d["source"] == "prototype"
+            if d["state"] == "converged" and (place(d, "self-consistent") or 0) <= 0 and d["source"].endswith(" type")
         )
         print(
             "generated candidates on the self-consistent hull: "

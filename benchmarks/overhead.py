@@ -132,8 +132,8 @@ def main() -> None:
         maker = BatchRelaxMaker(
             checkpoint=checkpoint,
             device=options.device,
-            steps=options.max_steps,
-            relax_kwargs={"fmax": options.fmax},
+            max_steps=options.max_steps,
+            fmax=options.fmax,
         )
         print(f"{machine(options.device, options.threads)}; {options.candidates} candidates", flush=True)
         start, watch = start_of_process(checkpoint, options.device), Stopwatch()

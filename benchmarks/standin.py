@@ -78,7 +78,7 @@ class StandInMaker(BatchRelaxMaker):
     """
 
     name: str = "stand-in relax"
-    relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05, "max_batch_atoms": 1000})
+    relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"max_batch_atoms": 1000})
     seconds: float = 0.0
     poison: str | None = None
 

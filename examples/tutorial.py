@@ -17,7 +17,7 @@ print(f"{len(candidates)} candidates: {', '.join(Path(c.source).stem for c in ca
 # %% Run the campaign: relax, place on the convex hull, compute phonons of what lies within 50 meV/atom of it
 campaign = Campaign(
     "tutorial-results",  # a folder; the same call resumes a campaign that was killed, and computes nothing twice
-    BatchRelaxMaker(relax_kwargs={"fmax": 0.02}),
+    BatchRelaxMaker(fmax=0.02),
     Funnel(window=0.05, properties=("phonon",)),
     title="Tutorial",
 )
@@ -25,7 +25,7 @@ run(campaign, candidates)
 
 # %% Rank: energy above the hull in meV/atom, lowest first
 store = campaign.store
-ranked = store.query(state="converged").where("not source contains 'reference'").sort("energy_above_hull", "formula")
+ranked = store.query(state="converged").sort("energy_above_hull", "formula")
 print("\nformula    space group   above hull (meV/atom)")
 for document in ranked:
     group = document["symmetry"]["symbol"]

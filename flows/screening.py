@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from jobflow import Flow, Maker, OnMissing
 from monty.json import jsanitize
 
+from matris.errors import MatrisError
 from matris.flows.campaign.chunks import chunked
 from matris.flows.rank_jobs import add_properties, rank_candidates
+from matris.flows.sources.opening import open_source
 from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch import as_candidate
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.same_crystal import SameCrystals
+from matris.stores.documents.candidate import Candidate
+from matris.structures import is_one
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
+    from ase import Atoms
     from pymatgen.core import Structure
 
-    from matris.stores.documents.candidate import Candidate
+    type Input = Candidate | Structure | Atoms | str | Path
 
 
 @dataclass
@@ -67,14 +74,15 @@ class ScreeningFlowMaker(Maker):
     window: float = 0.1
     properties: tuple[str, ...] = ()
 
-    def make(self, candidates: Iterable[Candidate | Structure], references: str | None = None) -> Flow:
+    def make(self, candidates: Input | Iterable[Input], references: str | None = None) -> Flow:
         """
         Make the flow.
 
         Parameters
         ----------
         candidates
-            Candidates or structures to screen.
+            What to screen, one or many: candidates, pymatgen's structures, ASE's atoms, or paths and other sources as
+            `matris screen` takes them (`matris.flows.open_source`), which are read now.
         references
             File of computed entries on the energy scale of the checkpoint, readable where the ranking job runs.
             Default: the competing phases are the candidates and the elements, computed in this flow.
@@ -84,8 +92,13 @@ class ScreeningFlowMaker(Maker):
         Flow
             Flow whose output is the ranking, see `matris.flows.rank_jobs.rank_candidates`.
             `matris.stores.candidate_store.CandidateStore.build` makes candidate documents from the job store.
+
+        Raises
+        ------
+        MatrisError
+            If a candidate is nothing of this kind, or a source cannot be read.
         """
-        listed = [as_candidate(candidate) for candidate in candidates]
+        listed = list(all_candidates(candidates))
         dropped: dict[str, str] = {}
         if self.duplicates:
             listed, dropped = without_duplicates(listed)
@@ -117,6 +130,43 @@ class ScreeningFlowMaker(Maker):
             survivors.config.on_missing_references = OnMissing.NONE
             property_jobs.append(survivors)
         return Flow([*relax_jobs, rank, *property_jobs], output=rank.output, name=self.name)
+
+
+def all_candidates(inputs: Input | Iterable[Input]) -> Iterator[Candidate]:
+    """
+    Turn whatever users call candidates into candidates.
+
+    Parameters
+    ----------
+    inputs
+        As for `ScreeningFlowMaker.make`.
+
+    Raises
+    ------
+    MatrisError
+        If one of them is nothing of this kind, or a source cannot be read.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> [candidate.source for candidate in all_candidates([bulk("Cu"), "prototypes:Na-Cl?max_sites=2&limit=1"])]
+    ['structure', 'A1, Copper type']
+    >>> list(all_candidates([bulk("Cu"), 3]))
+    Traceback (most recent call last):
+    matris.errors.MatrisError: candidate 1 is an int: give Candidates, pymatgen Structures, ASE Atoms, or paths of ...
+    """
+    single = is_one(inputs) or isinstance(inputs, Candidate | str | Path | Mapping) or not isinstance(inputs, Iterable)
+    for number, item in enumerate(cast("Iterable[Input]", [inputs] if single else inputs)):
+        if isinstance(item, str | Path):
+            yield from open_source(str(item))
+        elif is_one(item) or isinstance(item, Candidate):
+            yield as_candidate(item)
+        else:
+            kind = type(item).__name__
+            raise MatrisError(
+                f"candidate {number} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}: give Candidates, pymatgen "
+                "Structures, ASE Atoms, or paths of structure files, one or many"
+            )
 
 
 def without_duplicates(candidates: Iterable[Candidate]) -> tuple[list[Candidate], dict[str, str]]:

@@ -13,25 +13,34 @@ import numpy as np
 from jobflow import Maker
 from pymatgen.core import Element, Structure
 
+from matris.errors import MatrisError, StructureError
+from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
 from matris.relaxation.journal import JournalInUseError
+from matris.relaxation.records import RelaxSettings
 from matris.stores.documents.candidate import Candidate
-from matris.stores.documents.documents import CheckpointTag, describe
-from matris.structures import masses_of
+from matris.stores.documents.documents import CheckpointTag, RelaxTag, describe
+from matris.stores.documents.properties import Start, StartArrays
+from matris.structures import is_one, masses_of, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ase import Atoms
+
     from matris.model.checkpoints import Card
     from matris.model.potential import Potential
     from matris.properties.groups import PropertyRecord
-    from matris.relaxation.records import OptimizerName
+    from matris.relaxation.records import OptimizerName, RelaxRecord
     from matris.stores.documents.properties import PropertyOutput
 
 NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
 """Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+
+STRUCTURES = ("structure", "arrays")
+"""Large fields of all property documents, which jobs put into the additional store ``data``."""
 
 _SAME_MASS = 1e-3  # relative: tables of masses differ by as much
 
@@ -140,6 +149,24 @@ class PropertyMaker(BatchMaker):
         """
         raise NotImplementedError
 
+    def start_settings(self) -> RelaxSettings:
+        """Return the settings with which a material itself was computed; by default it was evaluated as it is."""
+        return RelaxSettings(max_steps=0, relax_cell=False)
+
+    def start_record(self, record: Any, structure: Structure) -> RelaxRecord | None:  # noqa: ARG002
+        """
+        Return the record of the material itself; None if it has none.
+
+        Parameters
+        ----------
+        record
+            Record of the property.
+        structure
+            Structure of the candidate.
+        """
+        start: RelaxRecord | None = record.start
+        return start
+
     def output(
         self, candidates: Sequence[Candidate | Structure | dict[str, Any]], *given: Sequence[Any]
     ) -> PropertyOutput:
@@ -175,10 +202,28 @@ class PropertyMaker(BatchMaker):
         documents = [
             common
             | _outcome(candidate, records.get(index))
+            | self._start(candidate, records.get(index), potential)
             | self.fields(records.get(index), *(entries[index] for entries in given))
             for index, candidate in enumerate(chunk)
         ]
         return self.output_schema.model_validate({"documents": documents})
+
+    def _start(self, candidate: Candidate, record: PropertyRecord | None, potential: Potential) -> dict[str, Any]:
+        """Fields from which the store makes a candidate document of the material."""
+        settings = self.start_settings()
+        state, error = refusal(candidate, potential.elements) or (None, None)
+        start = None
+        if state is None and record is not None and candidate.structure is not None:
+            start = self.start_record(record, candidate.structure)
+            if start is None:
+                state, error = "failed", record.error
+            else:
+                evaluated = start.state != "failed" and not settings.max_steps
+                state, error = "converged" if evaluated else start.state, start.error
+        small, large = record_of(candidate, state or "failed", error, potential.card.energy_scale, start)
+        arrays = StartArrays(**large.model_dump(exclude={"candidate_id", "structure"}))
+        tag = RelaxTag(**settings.to_dict(), digest=settings.digest())
+        return {"start": Start(record=small, settings=tag, arrays=arrays)}
 
     def _computed(self, structures: Sequence[Structure], potential: Potential, *given: Any) -> Sequence[PropertyRecord]:
         """Compute, with journals of the job's own if another job in the current folder holds them."""
@@ -207,7 +252,7 @@ class RelaxedPropertyMaker(PropertyMaker):
         Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.
-    steps
+    max_steps
         Maximum number of steps of a relaxation.
     optimizer
         Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
@@ -216,15 +261,19 @@ class RelaxedPropertyMaker(PropertyMaker):
     """
 
     fmax: float = 1e-4
-    steps: int = 2000
+    max_steps: int = 2000
     optimizer: OptimizerName = "lbfgs"
     journal_dir: str | None = None
+
+    def start_settings(self) -> RelaxSettings:
+        """Return the settings with which the materials are relaxed."""
+        return RelaxSettings(fmax=self.fmax, max_steps=self.max_steps, optimizer=self.optimizer)
 
     def relaxation(self) -> dict[str, Any]:
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
         return {
             "fmax": self.fmax,
-            "max_steps": self.steps,
+            "max_steps": self.max_steps,
             "optimizer": self.optimizer,
             "journal_dir": Path(self.journal_dir or "."),
         }
@@ -257,7 +306,12 @@ def provenance(potential: Potential) -> dict[str, Any]:
     """Fields of a document with checkpoint, versions, device, precision and host."""
     card = potential.card
     return {
-        "checkpoint": CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale),
+        "checkpoint": CheckpointTag(
+            key=card.key,
+            sha256=card.sha256,
+            energy_scale=card.energy_scale,
+            is_demonstrator=card.is_demonstrator,
+        ),
         "versions": versions(),
         "device": str(potential.device),
         "dtype": arithmetic_of(potential),
@@ -275,11 +329,37 @@ def ran_on() -> dict[str, str | None]:
     }
 
 
-def as_candidate(obj: Candidate | Structure | dict[str, Any]) -> Candidate:
-    """Turn a job's input (a candidate, its dictionary or a bare structure) into a candidate."""
-    if isinstance(obj, Structure):
-        return Candidate.from_structure(obj, source="structure")
-    return Candidate.model_validate(obj)
+def as_candidate(obj: Candidate | Structure | Atoms | dict[str, Any], source: str = "structure") -> Candidate:
+    """
+    Turn a candidate, its dictionary, or a bare structure into a candidate.
+
+    ASE's atoms that are no crystal become a candidate that cannot be computed, with the reason.
+
+    Raises
+    ------
+    MatrisError
+        If the object is nothing of this kind.
+
+    Examples
+    --------
+    >>> from ase.build import bulk, molecule
+    >>> as_candidate(bulk("MgO", "rocksalt", a=4.2)).structure.formula
+    'Mg1 O1'
+    >>> as_candidate(molecule("H2O")).error
+    'OH2 is not periodic in three directions (pbc FFF): ...'
+    >>> as_candidate("MgO")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: expected a Candidate, pymatgen's Structure or ASE's Atoms, got str
+    """
+    if is_one(obj):
+        try:
+            return Candidate.from_structure(to_structure(obj), source)
+        except StructureError as error:
+            content = f"{obj!r} {obj.positions.tolist()}" if hasattr(obj, "positions") else repr(obj)
+            return Candidate.unreadable(source, str(error), content.encode())
+    if isinstance(obj, Candidate | dict):
+        return Candidate.model_validate(obj)
+    raise MatrisError(f"expected a Candidate, pymatgen's Structure or ASE's Atoms, got {type(obj).__name__}")
 
 
 def arithmetic_of(potential: Potential) -> str:

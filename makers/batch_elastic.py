@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobflow import job
 from pymatgen.analysis.elasticity import ElasticTensor
 
-from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
+from matris.makers.batch import STRUCTURES, PropertyMaker, RelaxedPropertyMaker
 from matris.makers.current_job import SEES_STORE
 from matris.properties.elastic import STRAINS, elastic
 from matris.properties.vacuum import vacuum
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from matris.model.potential import Potential
     from matris.properties.elastic import ElasticRecord
+    from matris.relaxation.records import RelaxSettings
 
 
 class ElasticDocuments(PropertyOutput):
@@ -62,7 +63,11 @@ class BatchElasticMaker(RelaxedPropertyMaker):
     symprec: float = 1e-2
 
     output_schema = ElasticDocuments
-    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure"], output_schema=ElasticDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=[*STRUCTURES], output_schema=ElasticDocuments)
+
+    def start_settings(self) -> RelaxSettings:
+        """Return the settings with which the materials are relaxed or, without relaxation, evaluated."""
+        return super().start_settings() if self.relax_first else PropertyMaker.start_settings(self)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[ElasticRecord]:
         """Compute elastic tensors."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker
+from matris.makers.batch import STRUCTURES, PropertyMaker, RelaxedPropertyMaker
 from matris.makers.current_job import SEES_STORE
 from matris.properties.eos import EQUATIONS, VOLUMES, eos
 from matris.stores.documents.properties import EosDocument, PropertyOutput
@@ -58,7 +58,7 @@ class BatchEosMaker(RelaxedPropertyMaker):
     equations: tuple[str, ...] = EQUATIONS
 
     output_schema = EosDocuments
-    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure"], output_schema=EosDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=[*STRUCTURES], output_schema=EosDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[EosRecord]:
         """Compute equations of state."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker, unusual_masses
+from matris.makers.batch import STRUCTURES, PropertyMaker, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
+from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from matris.model.potential import Potential
     from matris.properties.dynamics import DynamicsRecord
     from matris.properties.ensembles import Ensemble
+
+
+LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement"]
 
 
 class DynamicsDocuments(PropertyOutput):
@@ -57,9 +61,9 @@ class BatchMDMaker(PropertyMaker):
         Time step, fs.
     n_steps
         Number of steps of each material.
-    traj_interval
+    interval
         Number of steps between frames.
-    mb_velocity_seed
+    seed
         Seed of the initial Maxwell–Boltzmann velocities and of the noise of thermostat and barostat.
     thermostat_time
         Inverse of the Langevin friction, fs.
@@ -84,19 +88,26 @@ class BatchMDMaker(PropertyMaker):
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
-    traj_interval: int = 10
-    mb_velocity_seed: int = 0
+    interval: int = 10
+    seed: int = 0
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
 
     output_schema = DynamicsDocuments
-    make = job(PropertyMaker.make, config=SEES_STORE, data=["structure", "series"], output_schema=DynamicsDocuments)
+    make = job(PropertyMaker.make, config=SEES_STORE, data=LARGE, output_schema=DynamicsDocuments)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
         folder = None if self.trajectory_dir is None else Path(self.trajectory_dir).absolute()
         return dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+
+    def start_record(self, record: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
+        """Return the evaluation of the input cell, the first frame; None if there is none."""
+        if record.series is None:
+            return None
+        energy = float(record.series.potential_energy[0]) * len(structure)
+        return RelaxRecord(record.index, None, "converged", structure, energy)
 
     def settings(self) -> DynamicsSettings:
         """
@@ -113,8 +124,8 @@ class BatchMDMaker(PropertyMaker):
             pressure=self.pressure,
             time_step=self.time_step,
             n_steps=self.n_steps,
-            interval=self.traj_interval,
-            seed=self.mb_velocity_seed,
+            interval=self.interval,
+            seed=self.seed,
             thermostat_time=self.thermostat_time,
             barostat_time=self.barostat_time,
         )
@@ -131,4 +142,7 @@ class BatchMDMaker(PropertyMaker):
             "energy_drift": record.drift,
             "trajectory": None if record.trajectory is None else str(record.trajectory),
             "series": None if record.series is None else record.series.to_dict(),
+            "radial_distribution": record.radial_distribution,
+            "mean_square_displacement": record.mean_square_displacement,
+            "extrapolation": record.extrapolation,
         }

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.batch import STRUCTURES, RelaxedPropertyMaker, temperatures, unusual_masses
 from matris.makers.current_job import SEES_STORE
+from matris.properties.phonon_objects import band_structure, complete_dos
 from matris.properties.phonons import JOULE_PER_MOLE, BornCharges, PhononSettings, phonons
+from matris.stores.documents.documents import describe
 from matris.stores.documents.properties import PhononDocument, PropertyOutput, UnstableModeDocument
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
         Tolerance for symmetry, Å.
     t_min, t_max, t_step
         Temperatures of the thermal properties, K.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
 
     Examples
@@ -70,12 +72,12 @@ class BatchPhononMaker(RelaxedPropertyMaker):
     t_min: float = 0.0
     t_max: float = 1000.0
     t_step: float = 10.0
-    follow_instabilities: bool = False
+    follow: bool = False
 
     output_schema = PhononDocuments
 
     @job(
-        data=["structure", "force_constants", "phonon_bandstructure", "phonon_dos"],
+        data=[*STRUCTURES, "force_constants", "phonon_bandstructure", "phonon_dos"],
         output_schema=PhononDocuments,
         config=SEES_STORE,
     )
@@ -126,7 +128,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             **self.relaxation(),
             settings=settings,
             born=[None if charges is None else BornCharges(**charges) for charges in born],
-            follow_instabilities=self.follow_instabilities,
+            follow=self.follow,
         )
 
     def fields(self, record: PhononRecord | None, born: dict[str, Any] | None) -> dict[str, Any]:
@@ -152,14 +154,8 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             "entropies": (results.entropy * per_mole).tolist(),
             "heat_capacities": (results.heat_capacity * per_mole).tolist(),
             "nsites_primitive": results.n_atoms,
-            "phonon_bandstructure": {
-                "qpoints": [q.tolist() for q in results.qpoints],
-                "distances": [d.tolist() for d in results.distances],
-                "frequencies": [f.tolist() for f in results.frequencies],
-                "labels": results.labels,
-                "connections": results.connections,
-            },
-            "phonon_dos": {"frequencies": results.dos_frequencies.tolist(), "densities": results.dos.tolist()},
+            "phonon_bandstructure": band_structure(results),
+            "phonon_dos": complete_dos(results),
             "force_constants": np.asarray(phonopy.force_constants)[phonopy.primitive.p2s_map].tolist(),
         }
 
@@ -174,6 +170,7 @@ def _mode(mode: UnstableMode | None, energy_per_atom: float | None) -> UnstableM
         frequency=mode.frequency,
         eigenvector=np.stack([mode.eigenvector.real, mode.eigenvector.imag], axis=-1).tolist(),
         structure=relaxed.structure if relaxed else None,
+        symmetry=describe(relaxed.structure, relaxed=True)["symmetry"] if relaxed and relaxed.structure else None,
         energy_gain=None if energy_per_atom is None else mode.energy_gain(energy_per_atom),
         state=relaxed.state if relaxed else None,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jobflow import job
 
-from matris.makers.batch import PropertyMaker, RelaxedPropertyMaker, temperatures, unusual_masses
+from matris.makers.batch import STRUCTURES, PropertyMaker, RelaxedPropertyMaker, temperatures, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.phonons import JOULE_PER_MOLE, PhononSettings
 from matris.properties.qha import VOLUMES, quasi_harmonic
@@ -75,7 +75,7 @@ class BatchQhaMaker(RelaxedPropertyMaker):
     make = job(
         PropertyMaker.make,
         config=SEES_STORE,
-        data=["structure", "helmholtz_volume", "gruneisen_modes"],
+        data=[*STRUCTURES, "helmholtz_volume", "gruneisen_modes"],
         output_schema=QhaDocuments,
     )
 

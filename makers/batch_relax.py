@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from jobflow import job
 
 from matris.makers.batch import BatchMaker, arithmetic_of, as_candidate, provenance
+from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import SEES_STORE, check_store, own_folder
 from matris.makers.failing_alike import FailedAlikeError, failed_alike, stop_message
 from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.relax import RelaxSettings, journal_file, relax
-from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State, hull_fields
+from matris.stores.documents.documents import ChunkArrays, ChunkDocument, ChunkRecord, RelaxTag, State
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -54,12 +55,14 @@ class BatchRelaxMaker(BatchMaker):
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
     relax_cell
         Whether the cell relaxes with the atoms.
-    steps
+    fmax
+        Bound on the forces on atoms and on a cell that relaxes, eV/Å.
+    max_steps
         Maximum number of optimisation steps of a candidate.
     optimizer
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     relax_kwargs
-        Further keywords of `matris.relax`, above all ``fmax`` (eV/Å).
+        Further keywords of `matris.relax`, such as ``pressure`` and ``fix_symmetry``.
     first
         Maker of a preceding relaxation, e.g. with a cheaper checkpoint. Candidates that it cannot compute start from
         their input structure.
@@ -71,24 +74,36 @@ class BatchRelaxMaker(BatchMaker):
         Whether to compute all candidates even if the first ones all fail for one reason. By default the job then stops
         with an error, see `matris.makers.failing_alike`.
 
+    Raises
+    ------
+    ValueError
+        If `relax_kwargs` names a field of the Maker.
+
     Examples
     --------
     >>> from pymatgen.core import Lattice, Structure
     >>> rock_salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.21), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    >>> job = BatchRelaxMaker(relax_kwargs={"fmax": 0.02}).make([rock_salt])
+    >>> job = BatchRelaxMaker(fmax=0.02).make([rock_salt])
     >>> job.name
     'batch relax'
     """
 
     name: str = "batch relax"
     relax_cell: bool = True
-    steps: int = 500
+    fmax: float = 0.05
+    max_steps: int = 500
     optimizer: OptimizerName = "lbfgs"
-    relax_kwargs: dict[str, Any] = field(default_factory=lambda: {"fmax": 0.05})
+    relax_kwargs: dict[str, Any] = field(default_factory=dict)
     first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
     tags: list[str] | None = None
     keep_going: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a setting under two names."""
+        if twice := sorted({"relax_cell", "fmax", "max_steps", "steps", "optimizer"} & set(self.relax_kwargs)):
+            names = ", ".join(f"{'max_steps' if name == 'steps' else name}=…" for name in twice)
+            raise ValueError(f"{', '.join(twice)} in relax_kwargs: write {type(self).__name__}({names})")
 
     @job(data=["structures"], output_schema=ChunkDocument, config=SEES_STORE)
     def make(
@@ -124,12 +139,10 @@ class BatchRelaxMaker(BatchMaker):
         results: dict[int, tuple[ChunkRecord, ChunkArrays]] = {}
         accepted: list[int] = []
         for index, candidate in enumerate(chunk):
-            problem = candidate.problem(potential.elements)
-            if problem is None:
+            if (refused := refusal(candidate, potential.elements)) is None:
                 accepted.append(index)
             else:
-                has_failed = candidate.structure is not None and candidate.error is not None  # in an earlier attempt
-                results[index] = self._result(candidate, "failed" if has_failed else "rejected", problem, scale)
+                results[index] = self._result(candidate, *refused, scale)
                 _report(results[index][0])
         starts = [structure for index in accepted if (structure := chunk[index].structure) is not None]
         computed = self._computed_here(starts, potential)
@@ -179,7 +192,9 @@ class BatchRelaxMaker(BatchMaker):
     def settings(self) -> RelaxSettings:
         """Return the settings on which a result depends, besides checkpoint and candidate."""
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
-        return RelaxSettings(**decisive, max_steps=self.steps, relax_cell=self.relax_cell, optimizer=self.optimizer)
+        return RelaxSettings(
+            **decisive, fmax=self.fmax, max_steps=self.max_steps, relax_cell=self.relax_cell, optimizer=self.optimizer
+        )
 
     def tag(self) -> RelaxTag:
         """Return the settings as documents name them, with those of the preceding relaxation."""
@@ -206,7 +221,8 @@ class BatchRelaxMaker(BatchMaker):
         return relax(
             structures,
             potential,
-            max_steps=self.steps,
+            fmax=self.fmax,
+            max_steps=self.max_steps,
             relax_cell=self.relax_cell,
             optimizer=self.optimizer,
             journal=self.journal(potential),
@@ -241,35 +257,7 @@ class BatchRelaxMaker(BatchMaker):
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
         """Record and arrays of one candidate."""
-        start = candidate.structure
-        small = ChunkRecord(
-            candidate_id=candidate.candidate_id,
-            source=candidate.source,
-            provenance=candidate.provenance | ({"tags": self.tags} if self.tags else {}),
-            state=state,
-            error=error,
-            energy=record.energy if record else None,
-            n_steps=record.n_steps if record else None,
-            fmax=record.fmax if record else None,
-            smax=record.smax if record else None,
-            extrapolation=record.extrapolation if record else None,
-            mean_extrapolation=record.mean_extrapolation if record else None,
-            seconds=record.seconds if record else None,
-            nsites=len(start) if start is not None else None,
-            formula=start.composition.reduced_formula if start is not None and len(start) else None,
-            hull=None
-            if record is None or record.structure is None or record.energy is None
-            else hull_fields(record.structure, record.energy, scale, self.pressure()),
-        )
-        large = ChunkArrays(
-            candidate_id=candidate.candidate_id,
-            initial_structure=start,
-            structure=record.structure if record else None,
-            forces=_plain(record.forces) if record else None,
-            stress=_plain(record.stress) if record else None,
-            magmoms=_plain(record.magmoms) if record else None,
-        )
-        return small, large
+        return record_of(candidate, state, error, scale, record, pressure=self.pressure(), tags=self.tags)
 
 
 @dataclass
@@ -309,7 +297,8 @@ class BatchStaticMaker(BatchRelaxMaker):
 
     name: str = "batch static"
     relax_cell: bool = field(default=False, init=False)
-    steps: int = field(default=0, init=False)
+    fmax: float = field(default=0.05, init=False)
+    max_steps: int = field(default=0, init=False)
     optimizer: OptimizerName = field(default="lbfgs", init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -329,8 +318,3 @@ class BatchStaticMaker(BatchRelaxMaker):
 def _report(record: ChunkRecord) -> None:
     """Log a finished candidate."""
     logger.info("%s %s: %s", record.state, record.formula, record.source, extra={"record": record})
-
-
-def _plain(array: Any) -> list[Any] | None:
-    """Nested lists of a numpy array."""
-    return None if array is None else array.tolist()

@@ -71,7 +71,7 @@ def decode_maker(document: Mapping[str, Any]) -> Any:
     Examples
     --------
     >>> from matris.makers import BatchRelaxMaker
-    >>> decode_maker(BatchRelaxMaker(steps=7).as_dict()).steps
+    >>> decode_maker(BatchRelaxMaker(max_steps=7).as_dict()).max_steps
     7
     >>> decode_maker({"@module": "os", "@callable": "system"})
     Traceback (most recent call last):

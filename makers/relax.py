@@ -159,7 +159,7 @@ class RelaxMaker(ForceFieldRelaxMaker):
         fields["forcefield_version"] = version("matris-flows")
         potential = self.calculator.potential
         if potential.network.domain is not None and isinstance(document.structure, Structure):
-            (final,) = potential.predict(document.structure)
+            final = potential.predict(document.structure)
             fields |= {"extrapolation": final.extrapolation, "is_extrapolating": final.is_extrapolating}
         return MatrisTaskDocument.model_construct(**fields, **provenance(potential))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from numpy.typing import NDArray
+    from typing_extensions import TypeIs
 
 MIN_DISTANCE = 0.5
 """Smallest distance between two atoms (Å); closer atoms are taken for an error in the input."""
@@ -30,6 +31,8 @@ MASSES = "masses"
 
 _ISOTOPES = ("D", "T")
 """Names of pymatgen's elements that are isotopes."""
+
+_UNSUPPORTED = "unsupported element "
 
 _SHORTEST = 1e-6
 """Shortest lattice vector (Å) that is not taken for an absent one, and smallest volume spanned by unit vectors."""
@@ -45,6 +48,32 @@ _SAME_MASS = 1e-3
 
 _DECIMALS = 5
 """Decimals of fractional coordinates and lattice vectors (Å) in an identity: far above numerical noise."""
+
+
+def one_or_many(structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterable[Structure | Atoms]:
+    """
+    Return structures as they are, and one structure as a list of one: it is an iterable too, of its atoms.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> len(one_or_many(bulk("MgO", "rocksalt", a=4.2)))
+    1
+    """
+    return [structures] if is_one(structures) else structures
+
+
+def is_one(obj: object) -> TypeIs[Structure | Atoms]:
+    """
+    Tell one structure from many.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> is_one(bulk("Cu")), is_one([bulk("Cu")])
+    (True, False)
+    """
+    return isinstance(obj, Structure) or hasattr(obj, "get_atomic_numbers")
 
 
 def to_structure(obj: Structure | Atoms) -> Structure:
@@ -333,8 +362,21 @@ def problem_with(
         return f"the cell has no volume ({volume:.3g} Å³)"
     symbols = {site.specie.symbol for site in structure}
     if elements is not None and (unknown := sorted(symbols - set(elements))):
-        return f"unsupported element {', '.join(unknown)}: the checkpoint does not know it"
+        return f"{_UNSUPPORTED}{', '.join(unknown)}: the checkpoint does not know it"
     return _overlap(structure, min_distance)
+
+
+def unsupported_elements(problem: str | None) -> list[str]:
+    """
+    Find the elements in a reason of `problem_with` that a potential does not support.
+
+    Examples
+    --------
+    >>> unsupported_elements("unsupported element Au, Pt: the checkpoint does not know it"), unsupported_elements(None)
+    (['Au', 'Pt'], [])
+    """
+    start, _, rest = (problem or "").partition(_UNSUPPORTED)
+    return [] if start or not rest else rest.partition(":")[0].split(", ")
 
 
 def _not_computable(structure: Structure) -> str | None:

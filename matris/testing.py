@@ -258,7 +258,7 @@ class PotentialTests:
 
     def test_no_net_force_and_symmetric_stress(self, potential: Potential, crystal: Structure) -> None:
         """Momentum and angular momentum are conserved."""
-        (result,) = potential.predict(crystal)
+        result = potential.predict(crystal)
         _require(np.abs(result.forces).max() > _FORCE[potential.dtype], "all forces vanish: choose another crystal")
         _close(result.forces.sum(axis=0), 0, _FORCE[potential.dtype])
         _close(result.stress, result.stress.T, 1e-12)
@@ -317,7 +317,7 @@ class PotentialTests:
 
     def test_entry_points_agree(self, potential: Potential, crystal: Structure) -> None:
         """Prediction, calculator, torch-sim model and relaxation give the same numbers."""
-        (expected,) = potential.predict(crystal)
+        expected = potential.predict(crystal)
         atoms = _atoms(crystal)
         atoms.calc = MatRISCalculator(potential)
         model = MatRISTorchSimModel(potential)
@@ -333,7 +333,7 @@ class PotentialTests:
 
     def test_non_contiguous_inputs(self, potential: Potential, crystal: Structure) -> None:
         """Strided, reversed and transposed arrays and tensors mean what they say."""
-        (expected,) = potential.predict(crystal)
+        expected = potential.predict(crystal)
         atoms = _atoms(crystal)
         atoms.arrays["positions"] = np.asfortranarray(atoms.positions)
         atoms.arrays["numbers"] = np.repeat(atoms.numbers, 2)[::2]
@@ -350,14 +350,14 @@ class PotentialTests:
 
     def test_settings_of_torch(self, potential: Potential, crystal: Structure) -> None:
         """Default type, inference mode and reduced precision of products, set by others, change nothing."""
-        (expected,) = potential.predict(crystal)
+        expected = potential.predict(crystal)
         before, precision = torch.get_default_dtype(), torch.get_float32_matmul_precision()
         try:
             torch.set_default_dtype(torch.float64)
             torch.set_float32_matmul_precision("medium")
-            results = [next(iter(potential.predict(crystal)))]
+            results = [potential.predict(crystal)]
             with torch.inference_mode():
-                results.append(next(iter(potential.predict(crystal))))
+                results.append(potential.predict(crystal))
         finally:
             torch.set_default_dtype(before)
             torch.set_float32_matmul_precision(precision)

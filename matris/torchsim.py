@@ -10,6 +10,7 @@ from ase.geometry import complete_cell
 from torch_sim.models.interface import ModelInterface
 
 from matris.model.graph import Batch
+from matris.model.neighbors import reciprocal, volumes
 from matris.model.potential import Potential, load
 from matris.structures import check_periodicity
 
@@ -93,14 +94,14 @@ def batch_of(state: SimState) -> Batch:
     """
     cells = state.cell.detach().double().mT
     pbc = torch.as_tensor(state.pbc, device=state.device).expand(len(cells), 3)
-    if not bool(pbc.all()) or not bool((torch.linalg.det(cells).abs() > _SMALLEST).all()):
+    if not bool(pbc.all() & (volumes(cells).abs() > _SMALLEST).all()):
         cells = torch.from_numpy(_completed(cells.cpu().numpy(), pbc.cpu().numpy())).to(cells)
     batch = (
         state.atomic_numbers.long(),
         _near_cell(state.positions.detach().double(), cells, pbc, state.system_idx),
         cells.contiguous(),
         pbc,
-        torch.bincount(state.system_idx, minlength=len(cells)),
+        state.system_idx.new_zeros(len(cells)).index_add(0, state.system_idx, torch.ones_like(state.system_idx)),
     )
     with torch.inference_mode(False):  # tensors of that mode cannot be differentiated
         return Batch(*(tensor.clone() if tensor.is_inference() else tensor for tensor in batch))
@@ -115,7 +116,6 @@ def _completed(cells: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np
 
 def _near_cell(positions: torch.Tensor, cells: torch.Tensor, pbc: torch.Tensor, system: torch.Tensor) -> torch.Tensor:
     """Take atoms that lie more than a cell away back into the cell, as `matris.model.graph.Geometry.of` does."""
-    cells, inverse = cells[system], torch.linalg.inv(cells)[system]
-    away = torch.floor((positions[:, :, None] * inverse).sum(1))
+    away = torch.floor((positions[:, None] * reciprocal(cells)[system]).sum(2))
     away = torch.where(pbc[system] & (away.abs() > 1), away, torch.zeros_like(away))
-    return positions - (away[:, :, None] * cells).sum(1)
+    return positions - (away[:, :, None] * cells[system]).sum(1)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from matris.stores.database.atomic import add_missing, set_fields
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.documents.documents import CHUNK_FORMAT, ERROR_LENGTH, ChunkDocument, unwind, utc_now
-from matris.stores.documents.properties import PROPERTY_FORMAT
+from matris.stores.documents.properties import PROPERTY_FORMAT, MissingArraysError, loaded
 from matris.stores.documents.summaries import SUMMARIES, compared, summarise
 from matris.stores.hull.hull import HULL_FIELDS
 
@@ -149,6 +150,13 @@ def build(into: Collections, job_store: JobStore, only: Collection[str] | None =
                 n = _unwind_properties(into, output, job["uuid"], result.get("completed_at"))
                 n_properties += n
                 mark = {"n_documents": n}
+                added = _add_candidates(into, job_store, result["output"], job["uuid"])
+                n_documents += len(added)
+                systems |= {document.chemsys for document in added if document.chemsys}
+        except MissingArraysError:
+            incomplete.append(name)
+            into.chunks.update([_incomplete_mark(job_store, criteria, name)], key="chunk_id")
+            continue
         except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"the output cannot be unwound: {type(error).__name__}: {error}"[:ERROR_LENGTH]
             logger.warning("job %s (%s): %s", job["uuid"], job["index"], reason)
@@ -211,17 +219,22 @@ def incomplete_remark(incomplete: Mapping[str, int]) -> str | None:
 
 def _incomplete_mark(job_store: JobStore, criteria: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Mark an output without its arrays, with the number of its candidates, until a later build unwinds it."""
-    output = (job_store.query_one(criteria, properties=["output.records"], load=False) or {}).get("output") or {}
-    return {"chunk_id": name, "incomplete": len(output.get("records") or ()), "last_updated": utc_now()}
+    names = ["output.records", "output.documents"]
+    output = (job_store.query_one(criteria, properties=names, load=False) or {}).get("output") or {}
+    n = len(output.get("records") or output.get("documents") or ())
+    return {"chunk_id": name, "incomplete": n, "last_updated": utc_now()}
 
 
 def _new_outputs(
     into: Collections, job_store: JobStore, only: Collection[str] | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the jobs whose outputs are not unwound, with the format of each output, in the order of completion."""
-    marks = into.chunks.query({}, properties=["chunk_id", "completed_at", "incomplete"])
-    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks if mark.get("incomplete") is None}
-    new = []
+    """
+    Yield the jobs whose outputs are not unwound, with the format of each output.
+
+    Chunks come before properties, and each kind in the order of completion: a property of a material without a document
+    makes one.
+    """
+    outputs: list[tuple[dict[str, Any], str]] = []
     for field_name, output_format in (
         ("output.chunk_format", CHUNK_FORMAT),
         ("output.property_format", PROPERTY_FORMAT),
@@ -230,8 +243,12 @@ def _new_outputs(
         if only is not None:
             criteria["uuid"] = {"$in": list(only)}
         jobs = job_store.query(criteria, properties=["uuid", "index", "completed_at"], load=False)
-        new += [(job, output_format) for job in jobs if (_chunk_id(job), job.get("completed_at")) not in unwound]
-    yield from sorted(new, key=lambda pair: str(pair[0].get("completed_at")))
+        outputs += [(job, output_format) for job in jobs]
+    of_these = {} if only is None else {"chunk_id": {"$in": [_chunk_id(job) for job, _ in outputs]}}
+    marks = into.chunks.query(of_these, properties=["chunk_id", "completed_at", "incomplete"])
+    unwound = {(mark["chunk_id"], mark.get("completed_at")) for mark in marks if mark.get("incomplete") is None}
+    new = [(job, format_) for job, format_ in outputs if (_chunk_id(job), job.get("completed_at")) not in unwound]
+    yield from sorted(new, key=lambda pair: (pair[1] != CHUNK_FORMAT, str(pair[0].get("completed_at"))))
 
 
 def _unwind_chunk(into: Collections, chunk: ChunkDocument, uuid: str) -> list[CandidateDocument]:
@@ -320,6 +337,57 @@ def _unwind_properties(into: Collections, output: Any, uuid: str, completed_at: 
         for sha256 in {document["checkpoint"]["sha256"] for document in batch}:
             _add_summaries(into, [document["candidate_id"] for document in batch], sha256)
     return len(documents)
+
+
+def _add_candidates(
+    into: Collections, job_store: JobStore, output: Mapping[str, Any], uuid: str
+) -> list[CandidateDocument]:
+    """
+    Make documents of the materials of a property job that are no candidates of the store yet.
+
+    Such a document has the relaxation with which the job began. A reference whose property was asked for becomes a
+    candidate, under the source that it has in the job.
+
+    Raises
+    ------
+    MissingArraysError
+        If the structures of such materials are not in the additional store.
+    """
+    results = {result["candidate_id"]: result for result in reversed(output["documents"]) if result.get("start")}
+    claimed: dict[str, dict[str, Any]] = {}
+    documents: list[CandidateDocument] = []
+    for ids in batched(results, _BATCH):
+        sha256 = results[ids[0]]["checkpoint"]["sha256"]  # of one job, one checkpoint
+        criteria = {"candidate_id": {"$in": list(ids)}, "checkpoint.sha256": sha256}
+        known = set()
+        for document in into.docs.query(criteria, properties=["document_id", "candidate_id", "source"]):
+            known.add(document["candidate_id"])
+            record = results[document["candidate_id"]]["start"]["record"]
+            if document["source"] in REFERENCE_SOURCES and record["source"] not in REFERENCE_SOURCES:
+                fields = {name: record[name] for name in ("source", "provenance")}
+                claimed[document["document_id"]] = fields | {"last_updated": utc_now()}
+        if new := [results[name] for name in ids if name not in known]:
+            documents += _unwind_chunk(into, _chunk_of(job_store, new), uuid)
+    set_fields(into.docs, claimed)
+    return documents
+
+
+def _chunk_of(job_store: JobStore, results: Sequence[Mapping[str, Any]]) -> ChunkDocument:
+    """Make a chunk of the relaxations with which a property job began."""
+    starts = [result["start"] for result in results]
+    arrays = [
+        {
+            "candidate_id": result["candidate_id"],
+            "structure": loaded(job_store, result["structure"]),
+            **loaded(job_store, start["arrays"]),
+        }
+        for result, start in zip(results, starts, strict=True)
+    ]
+    common = {name: results[0][name] for name in ("checkpoint", "versions", "device", "dtype", "created")}
+    records = [start["record"] for start in starts]
+    return ChunkDocument.model_validate(
+        common | {"records": records, "structures": arrays, "settings": starts[0]["settings"]}
+    )
 
 
 def _chunk_id(job: Mapping[str, Any]) -> str:

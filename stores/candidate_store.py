@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from maggma.stores import MemoryStore
 
 from matris.errors import StoreError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.builder import Built, Collections, build, incomplete_outputs
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 INDEXED = (
     "candidate_id",
+    "source",
     "formula_pretty",
     "chemsys",
     "elements",
     "nelements",
     "energy_above_hull",
-    "state",
     "checkpoint.key",
     "checkpoint.sha256",
     "settings.digest",
@@ -123,9 +123,13 @@ class CandidateStore:
             _index(docs, ["chemsys", "energy_above_hull", "document_id"])
             _index(docs, ["checkpoint.key", "state", "energy_above_hull", "document_id"])
             _index(docs, ["energy_above_hull", "document_id"])
+            _index(docs, ["state", "job_uuid"])  # without those that were dropped before a job
             _index(docs, ["last_updated", "document_id"])
             _index(docs, ["checkpoint.sha256", "settings.digest", "hull_reference"])  # documents by hull
         _refuse_other_versions(docs)
+
+    def __repr__(self) -> str:
+        return f"CandidateStore({self.docs.name})"
 
     @classmethod
     def open(cls, location: str | Path | None = None) -> CandidateStore:
@@ -310,6 +314,7 @@ class CandidateStore:
         state: str | Sequence[str] | None = None,
         checkpoint: str | None = None,
         since: datetime | None = None,
+        with_references: bool = False,
     ) -> CandidateQuery:
         """
         Query documents that meet all given criteria. `CandidateQuery` adds filters, order, pages and tables.
@@ -338,6 +343,8 @@ class CandidateStore:
             Key of the checkpoint, or at least the first eight digits of its hash.
         since
             Select documents updated at or after this time; UTC if it has no time zone.
+        with_references
+            Whether to include the elements, known phases and prototypes that only compete on the hulls of campaigns.
 
         Raises
         ------
@@ -365,7 +372,7 @@ class CandidateStore:
             checkpoint=checkpoint,
             since=since,
         )
-        return CandidateQuery(self.docs, self.data).meeting(*terms)
+        return CandidateQuery(self.docs, self.data, with_references=with_references).meeting(*terms)
 
     def documents(self, document_ids: Sequence[str], properties: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """
@@ -417,7 +424,7 @@ class CandidateStore:
         """
         arrays = self.arrays(document_id) or {}
         stored = arrays.get("initial_structure" if initial else "structure")
-        return decode_structure(stored) if stored else None
+        return structure_of(document_id, stored) if stored else None
 
     def _origins(self, checkpoint_sha256: str | None, settings_digest: str | None) -> Iterator[dict[str, Any]]:
         """Yield each combination of ``checkpoint`` and ``settings`` in the store."""

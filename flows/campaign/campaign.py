@@ -10,40 +10,32 @@ from typing import TYPE_CHECKING, Any, Self
 
 from monty.json import jsanitize
 
+from matris.files.structure_files import file_name, structure_text
 from matris.flows.campaign.finder import campaign_record
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.mp_references import MP, fetch
+from matris.flows.campaign.results import CampaignResults
 from matris.flows.campaign.sharing import ALONE, Sharing
 from matris.flows.campaign.stages import stage_maker
 from matris.flows.queue.queue import WorkQueue
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.makers.decoding import decode_maker
-from matris.stores.builder import incomplete_remark
-from matris.stores.candidate_store import CandidateStore
-from matris.stores.database.jobstore import (
-    DEFAULT_FOLDER,
-    chosen_location,
-    is_folder,
-    open_job_store,
-    sibling_store,
-)
-from matris.stores.documents.documents import CheckpointTag, document_id, utc_now
-from matris.stores.documents.properties import property_output
-from matris.stores.hull.references import References, check_mp, load_references
+from matris.stores.database.jobstore import local_folder, open_job_store, sibling_store
+from matris.stores.documents.documents import CheckpointTag, utc_now
+from matris.stores.documents.entries import structure_entry
+from matris.stores.hull.references import check_mp
+from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from pymatgen.core import Structure
+    from collections.abc import Collection, Mapping
 
     from matris.makers.batch import BatchMaker
-    from matris.stores.report.discovery import KnownCrystals
 
 PAGE = 1000
 """Number of candidates in a page of a campaign's list of members."""
 
 
-class Campaign:
+class Campaign(CampaignResults):
     """
     Candidates that are computed with one checkpoint, and their results in one store.
 
@@ -96,7 +88,7 @@ class Campaign:
     >>> from matris.makers import BatchRelaxMaker
     >>> from matris.stores.documents.candidate import Candidate
     >>> mgo = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
-    >>> maker = BatchRelaxMaker(device="cpu", steps=1)
+    >>> maker = BatchRelaxMaker(device="cpu", max_steps=1)
     >>> campaign = Campaign("results", maker, Funnel(hull=False), title="Magnesia")
     >>> run(campaign, [Candidate.from_structure(mgo, "mgo.cif")], devices=())
     >>> [document["formula_pretty"] for document in Campaign.open("results").documents()]
@@ -114,34 +106,31 @@ class Campaign:
         references: str | Path | None = None,
         known_phases: str | Path | None = None,
     ) -> None:
-        self.location = location
         self.maker = maker or BatchRelaxMaker()
-        self.funnel = funnel or Funnel()
-        self.title = title
         self.chunk_size = chunk_size
         self.sharing: Sharing = ALONE
-        self.card = self.maker.card()
-        self.references: References | None = None
-        self._references_file = None if references in {None, MP} else str(Path(str(references)).absolute())
+        self.card = card = self.maker.card()
         self.known_phases = None if known_phases is None else str(Path(known_phases).absolute())
-        card = self.card
-        self.checkpoint = CheckpointTag(key=card.key, sha256=card.sha256, energy_scale=card.energy_scale)
+        self.checkpoint = CheckpointTag(
+            key=card.key,
+            sha256=card.sha256,
+            energy_scale=card.energy_scale,
+            is_demonstrator=card.is_demonstrator,
+        )
         self.settings = self.maker.tag()
-        self.origin = (card.sha256, self.settings.digest)
-        self.name = hashlib.sha256("\n".join([title, *self.origin]).encode()).hexdigest()[:12]
-        self.job_store = open_job_store(location)
-        self.store = CandidateStore.beside(self.job_store)
+        identity = f"{title}\n{card.sha256}\n{self.settings.digest}"
+        super().__init__(
+            location,
+            name=hashlib.sha256(identity.encode()).hexdigest()[:12],
+            title=title,
+            card=card.to_dict(),
+            settings_digest=self.settings.digest,
+            funnel=funnel or Funnel(),
+            references=references,
+        )
         self.queue = WorkQueue(sibling_store(self.job_store, "work_queue", "work_id"))
-        self._mp_file = local_folder(location).absolute() / f"references-mp-{self.name}.json.gz"
-        self._from_mp = references == MP or self._references_file == str(self._mp_file)
-        if self._from_mp and self._mp_file.is_file():
-            self._references_file = str(self._mp_file)
-        elif self._from_mp:
+        if self._from_mp and self.references is None:
             check_mp(card.energy_scale)
-        if self._references_file is not None:
-            self.references = load_references(self._references_file, card.energy_scale)
-        self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
-        self._members = sibling_store(self.job_store, "campaign_members", "page_id")
 
     @classmethod
     def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:
@@ -173,11 +162,6 @@ class Campaign:
             known_phases=record["known_phases"],
         )
 
-    def record(self) -> dict[str, Any]:
-        """Read the record of the campaign from the store; it is empty before candidates were read."""
-        record = self._records.query_one({"campaign_id": self.name}) or {}
-        return {key: value for key, value in record.items() if key != "_id"}
-
     def keep(self, **fields: Any) -> None:
         """Write the settings of the campaign and further fields to its record."""
         settings = {
@@ -188,6 +172,7 @@ class Campaign:
             "chunk_size": self.chunk_size,
             "references": MP if self._from_mp else self._references_file,
             "known_phases": self.known_phases,
+            "card": self.card_content,
             "checkpoint": self.checkpoint.model_dump(),
             "settings": self.settings.model_dump(),
             "last_updated": utc_now(),
@@ -247,119 +232,55 @@ class Campaign:
         """Remove pages beyond `n_pages`, which an earlier and longer list left behind."""
         self._members.remove_docs({"campaign_id": self.name, "page_id": {"$gte": f"{self.name}-{n_pages:06d}"}})
 
-    def document_ids(self) -> Iterator[list[str]]:
-        """Yield the ids of the documents of all members, page by page, in the order in which they were read."""
-        for page in self._pages():
-            yield list(page)
-
-    def documents(self, properties: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """
-        Yield the documents of the campaign's candidates, in the order in which the candidates were read.
-
-        A document has the source that its candidate has in this campaign. In the store it has the source of the
-        campaign that computed it: a crystal from a file may be the elemental reference of another campaign.
-
-        Parameters
-        ----------
-        properties
-            Fields to read. Default: all fields.
-        """
-        for page in self._pages():
-            for document in self.store.documents(list(page), properties):
-                source = page[document["document_id"]]
-                if source and document.get("source", source) != source:
-                    document["source"] = source
-                    document.update({"provenance": {}} if "provenance" in document else {})
-                yield document
-
-    def _pages(self) -> Iterator[dict[str, str | None]]:
-        """Yield the sources of the members by document id, page by page; None if a page has none."""
-        for page in self._members.query({"campaign_id": self.name}, sort={"page_id": 1}):
-            identities = [document_id(candidate_id, *self.origin) for candidate_id in page["candidate_ids"]]
-            yield dict(zip(identities, page.get("sources") or [None] * len(identities), strict=True))
-
     def rank(self) -> None:
         """Update the hulls of all documents of this checkpoint and these settings."""
         sha256, digest = self.origin
         self.store.update_hulls(self.references, checkpoint_sha256=sha256, settings_digest=digest)
 
-    def report(self, directory: str | Path, known: KnownCrystals | Sequence[Structure] | None = None) -> Path:
+    def write_structures(self, directory: str | Path, form: str = "cif") -> dict[str, Path]:
         """
-        Write the HTML report.
-
-        Parameters
-        ----------
-        directory
-            Folder for the report; it is created if it does not exist.
-        known
-            Known crystals. The report counts the candidates that are stable, unique and novel relative to them.
-            Default: no such counts.
-
-        Returns
-        -------
-        Path
-            Path of the page.
-        """
-        from matris.flows.campaign.competing import REMARK_FIELDS, hull_remarks
-        from matris.stores.report import FIELDS, Report, reference_points, write_report
-        from matris.stores.report.discovery import COMPARED, discovery  # loads plotting libraries
-
-        remarks = hull_remarks(self.documents(REMARK_FIELDS), self.references) if self.funnel.hull else []
-        if incomplete := incomplete_remark(self.store.incomplete()):
-            remarks.append(incomplete)
-        return write_report(
-            Report(
-                self.documents(FIELDS),
-                self.store.structure,
-                card=self.card.to_dict(),
-                title=self.title,
-                intake=self.record()["intake"],
-                window=self.funnel.window if self.funnel.hull else None,
-                reference_points=None if self.references is None else reference_points(self.references.entries),
-                phonons=self._phonons,
-                remarks=remarks,
-                discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
-            ),
-            directory,
-        )
-
-    def _phonons(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Read the phonon band structure and density of states of a candidate."""
-        return property_output(self.job_store, "phonon", document, ["phonon_bandstructure", "phonon_dos"])
-
-    def write_structures(self, directory: str | Path) -> dict[str, Path]:
-        """
-        Write relaxed structures as CIF files named after their sources.
+        Write relaxed structures to files named after their sources.
 
         Parameters
         ----------
         directory
             Folder for the files; it is created if it does not exist.
+        form
+            ``"cif"``, ``"symmetrized-cif"`` or ``"poscar"``, see
+            `matris.files.structure_files.structure_text`; or ``"entries"``: pymatgen's ComputedStructureEntry of
+            all structures, in the file ``entries.json``.
 
         Returns
         -------
         dict
-            Path of each file, by document id.
+            Path of each file, by document id. Names end in ``-unconverged`` if the relaxation has not converged.
         """
         directory = Path(directory)
+        if form == "entries":
+            return self._write_entries(directory / "entries.json")
         written: dict[str, Path] = {}
         taken: set[Path] = set()
-        for document in self.documents(["source", "candidate_id"]):
+        for document in self.documents(["source", "candidate_id", "state"]):
             structure = self.store.structure(document["document_id"])
             if structure is None:
                 continue
             directory.mkdir(parents=True, exist_ok=True)
             stem = Path(document["source"]).name.split(".")[0] or "structure"
-            path = directory / f"{stem}.cif"
+            path = directory / file_name(stem, document["state"], form)
             if path in taken:
-                path = directory / f"{stem}-{document['candidate_id'][:8]}.cif"
-            structure.to(filename=str(path), fmt="cif")
+                path = directory / file_name(f"{stem}-{document['candidate_id'][:8]}", document["state"], form)
+            path.write_text(structure_text(structure, form), encoding="utf-8")
             taken.add(path)
             written[document["document_id"]] = path
         return written
 
-
-def local_folder(location: str | Path | None) -> Path:
-    """Return the folder for a campaign's files: the store itself if it is a folder, else the default folder."""
-    location = chosen_location(location)
-    return Path(location) if location is not None and is_folder(location) else Path(DEFAULT_FOLDER)
+    def _write_entries(self, path: Path) -> dict[str, Path]:
+        """Write pymatgen's entries of all structures with a corrected energy."""
+        found = ((document, self.store.structure(document["document_id"])) for document in self.documents())
+        pairs = [
+            (d, structure) for d, structure in found if structure is not None and d.get("energy_per_atom") is not None
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_target(path) as stream:
+            write_entries((structure_entry(d, structure) for d, structure in pairs), stream)
+        return {d["document_id"]: path for d, _ in pairs}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import uuid
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from jobflow import OutputReference
@@ -32,6 +33,7 @@ TYPICAL_COST = 1000.0
 
 _CUTOFF = 6.0  # Å, bond length
 _SITE_BYTES, _CANDIDATE_BYTES = 300, 1000
+_ID_BATCH = 100  # chunks per query
 _NAMES = uuid.UUID("6c0e7a54-8f6f-4a0e-9d0b-5c8c2f1f6a11")  # namespace of chunk ids
 
 
@@ -144,7 +146,7 @@ def queue_chunk(work: Computation, stage: str, candidates: Sequence[Candidate], 
                 "stage": stage,
                 "cost": chunk_cost,
                 "n": len(candidates),
-                "payload": {"candidate_ids": [candidate.candidate_id for candidate in candidates]},
+                "payload": {},  # small: every look at the queue reads the chunks in work
             }
         ]
     )
@@ -171,7 +173,7 @@ def keep_candidates(job_store: JobStore, work_id: str, candidates: Sequence[Cand
         "name": "candidates",
         "output": {"candidates": [jsanitize(candidate.model_dump(), strict=True) for candidate in candidates]},
         "completed_at": utc_now().isoformat(),
-        "metadata": {"chunk": work_id},
+        "metadata": {"chunk": work_id, "candidate_ids": [candidate.candidate_id for candidate in candidates]},
         "hosts": [],
     }
     job_store.update(document, key=["uuid", "index"], save={"data": ["candidates"]})
@@ -181,6 +183,14 @@ def kept_candidates(job_store: JobStore, work_id: str) -> list[dict[str, Any]]:
     """Read the candidates of a chunk from a job store, as dictionaries."""
     document = job_store.query_one({"uuid": _input_id(work_id)}, load=True)
     return document["output"]["candidates"] if document else []
+
+
+def kept_candidate_ids(job_store: JobStore, work_ids: Iterable[str]) -> Iterator[str]:
+    """Yield the ids of the candidates of some chunks, as long as the job store keeps them."""
+    for batch in batched(work_ids, _ID_BATCH):
+        criteria = {"uuid": {"$in": [_input_id(work_id) for work_id in batch]}}
+        for document in job_store.query(criteria, properties=["metadata.candidate_ids"], load=False):
+            yield from document["metadata"]["candidate_ids"]
 
 
 def drop_candidates(job_store: JobStore, work_id: str) -> None:

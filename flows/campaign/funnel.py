@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from matris.flows.campaign.chemistry import charge_problem
 from matris.flows.campaign.sanity import sanity_problem
+from matris.nearest import did_you_mean
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Funnel:
         Whether to reject implausible distances, volumes and cells, see `matris.flows.campaign.sanity`. Structures that
         cannot be computed are always rejected.
     max_sites
-        Maximum number of atoms in a cell. Default: no limit.
+        Maximum number of atoms in the cell of a candidate. Default: no limit. Competing phases have none.
     charge_balance
         Whether to reject compositions without charge-balanced oxidation states; alloys pass.
     duplicates
@@ -73,8 +75,8 @@ class Funnel:
 
     def __post_init__(self) -> None:
         """Reject unknown properties."""
-        if unknown := sorted(set(self.properties) - set(PROPERTIES)):
-            raise ValueError(f"no such property: {', '.join(unknown)}; choose from {', '.join(PROPERTIES)}")
+        for unknown in sorted(set(self.properties) - set(PROPERTIES)):
+            raise ValueError(f"no such property: {unknown}{did_you_mean(unknown, PROPERTIES)}")
         object.__setattr__(self, "properties", tuple(self.properties))
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +118,8 @@ class Funnel:
             return "reading", candidate.error or "no structure"
         if reason := problem_with(structure, elements):
             return "sanity", reason
-        if self.max_sites is not None and len(structure) > self.max_sites:
+        competes = candidate.source in REFERENCE_SOURCES
+        if self.max_sites is not None and len(structure) > self.max_sites and not competes:
             return "sanity", f"{len(structure)} atoms, more than the limit of {self.max_sites}"
         if self.sanity and (reason := sanity_problem(structure)):
             return "sanity", reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matris.flows.campaign.chunks import drop_candidates, kept_candidates
+from matris.flows.campaign.chunks import drop_candidates, kept_candidate_ids, kept_candidates
 from matris.flows.campaign.stages import CHUNK_FAILED, RELAX
 from matris.flows.campaign.survivors import UNFINISHED
 from matris.flows.queue.queue import DONE
@@ -29,6 +29,11 @@ def harvest(campaign: Campaign, only: Collection[str] | None = None) -> None:
         Ids of the jobs to build from. Default: all jobs.
     """
     campaign.store.build(campaign.job_store, only)
+    sweep(campaign)
+
+
+def sweep(campaign: Campaign) -> None:
+    """Remove the inputs and journals of finished chunk jobs."""
     for work_id in campaign.queue.swept(campaign.name):
         drop_candidates(campaign.job_store, work_id)
         campaign.drop_journal(work_id)
@@ -52,7 +57,8 @@ def record_given_up(campaign: Campaign) -> None:
                 for candidate in candidates
             )
         else:
-            ids = [document_id(candidate_id, *campaign.origin) for candidate_id in item["payload"]["candidate_ids"]]
+            kept = kept_candidate_ids(campaign.job_store, [item["work_id"]])
+            ids = [document_id(candidate_id, *campaign.origin) for candidate_id in kept]
             campaign.store.set_fields({identity: {stage: {"state": "failed", "error": reason}} for identity in ids})
 
 

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from matris.flows.campaign.campaign import PAGE
-from matris.flows.campaign.chunks import chunked, cost, queue_chunk
+from matris.flows.campaign.chunks import chunked, cost, kept_candidate_ids, queue_chunk
 from matris.flows.campaign.competing import competing_prototypes
 from matris.flows.campaign.stages import RELAX
 from matris.flows.campaign.turns import turn
@@ -21,7 +21,7 @@ from matris.stores.documents.documents import document_id, make_dropped
 from matris.stores.report.outcomes import kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pymatgen.core import Structure
 
@@ -49,6 +49,8 @@ class Intake:
         Members that only compete on the hulls: elements, known phases and prototypes.
     known
         Candidates whose results are in the store, or which are in the queue, without references.
+    finished, unfinished
+        Members, with references, whose results are in the store, and members in chunks of the queue that are not done.
     queued
         Members that were newly queued.
     dropped
@@ -60,6 +62,8 @@ class Intake:
     members: int = 0
     references: int = 0
     known: int = 0
+    finished: int = 0
+    unfinished: int = 0
     queued: int = 0
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -72,7 +76,9 @@ class Intake:
         self.dropped.setdefault(stage, Counter())[kind(reason)] += 1
 
 
-def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Intake]:
+def take_in(
+    campaign: Campaign, candidates: Iterable[Candidate], meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[Intake]:
     """
     Read candidates, drop those that are not to be computed, and queue the others in chunks.
 
@@ -85,21 +91,25 @@ def take_in(campaign: Campaign, candidates: Iterable[Candidate]) -> Iterator[Int
         Open campaign.
     candidates
         Candidates, read one by one. The elements they contain are appended, unless the campaign has references.
+    meanwhile
+        Function that is called again and again while another runner reads, and after every 1,000 candidates: those
+        that are known already give no chunk.
 
     Yields
     ------
     Intake
         Counts so far, after each chunk; always the same object.
     """
-    with turn(campaign, "intake"):
-        yield from _Reader(campaign).read(candidates)
+    with turn(campaign, "intake", meanwhile):
+        yield from _Reader(campaign, meanwhile).read(candidates)
 
 
 class _Reader:
     """One pass over the candidates of a campaign."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, meanwhile: Callable[[], object]) -> None:
         self.campaign = campaign
+        self._meanwhile = meanwhile
         self.counts = Intake()
         self._seen: set[bytes] = set()
         self._page: dict[str, str] = {}
@@ -110,7 +120,8 @@ class _Reader:
         self._elements: set[str] = set()
         self._systems: set[str] = set()
         self._computed_references = _computed_references(campaign)
-        self._known = campaign.store.computed_ids(*campaign.origin) | set(_queued(campaign))
+        self._unfinished = set(_queued(campaign))
+        self._known = self._unfinished | campaign.store.computed_ids(*campaign.origin)  # read later: chunks may end
 
     def read(self, candidates: Iterable[Candidate]) -> Iterator[Intake]:
         campaign = self.campaign
@@ -173,6 +184,7 @@ class _Reader:
         self.counts.references += candidate.source in REFERENCE_SOURCES
         if len(self._page) == PAGE:
             self._write_page()
+            self._meanwhile()
         return True
 
     def _passes(self, candidate: Candidate) -> bool:
@@ -196,6 +208,9 @@ class _Reader:
         """Whether the store and the queue lack a candidate; count it if they do not."""
         if candidate.candidate_id in self._known:
             self.counts.known += candidate.source not in REFERENCE_SOURCES
+            is_unfinished = candidate.candidate_id in self._unfinished
+            self.counts.unfinished += is_unfinished
+            self.counts.finished += not is_unfinished
             return False
         return True
 
@@ -241,8 +256,8 @@ class _Reader:
 
 def _queued(campaign: Campaign) -> Iterator[str]:
     """Yield the ids of candidates in unfinished chunks of the campaign."""
-    for item in campaign.queue.open_items(campaign.name, RELAX):
-        yield from item["payload"]["candidate_ids"]
+    open_items = campaign.queue.open_items(campaign.name, RELAX)
+    yield from kept_candidate_ids(campaign.job_store, [item["work_id"] for item in open_items])
 
 
 def _computed_references(campaign: Campaign) -> set[str]:

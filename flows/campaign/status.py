@@ -44,7 +44,8 @@ class StageStatus:
     stage
         ``"relax"`` or a property.
     chunks, candidates
-        Number by state: ``"waiting"``, ``"taken"``, ``"done"``, ``"broken"``.
+        Number by state: ``"waiting"``, ``"taken"``, ``"done"``, ``"broken"``. The finished candidates of a chunk in
+        work are done; its process tells their number every ten seconds.
     rate
         Candidates per second, of all processes that are working; None if no process works or no chunk is done.
     remaining
@@ -254,19 +255,24 @@ def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:
 
 def _stage(name: str, items: Sequence[Mapping[str, Any]]) -> StageStatus:
     """Summarise the progress of one stage."""
-    chunks, candidates, costs = Counter[str](), Counter[str](), Counter[str]()
+    chunks, candidates = Counter[str](), Counter[str]()
+    left = dict.fromkeys(("cost", "n"), 0.0)  # of what waits or is in work
     for item in items:
-        chunks[item["state"]] += 1
-        candidates[item["state"]] += item["n"]
-        costs[item["state"]] += item["cost"]
+        state = item["state"]
+        finished = min(item.get("finished") or 0, item["n"]) if state == TAKEN else 0
+        chunks[state] += 1
+        candidates[state] += item["n"] - finished
+        candidates[DONE] += finished
+        if state in {WAITING, TAKEN}:
+            share = 1.0 if state == WAITING else 1 - finished / item["n"] if finished else 0.5  # half, on average
+            left = {name: amount + share * item[name] for name, amount in left.items()}
     done = [(item, seconds) for item in items if (seconds := _seconds(item))]
     done = sorted(done, key=lambda pair: pair[0]["ended_at"])[-_RECENT:]
     rate = remaining = None
     if done and chunks[TAKEN]:
         rate = chunks[TAKEN] * median(item["n"] / seconds for item, seconds in done)
         cost_rate = chunks[TAKEN] * median((item["cost"] or item["n"]) / seconds for item, seconds in done)
-        left = costs if all(item["cost"] for item, _ in done) else candidates
-        remaining = (left[WAITING] + left[TAKEN] / 2) / cost_rate  # taken chunks are half done, on average
+        remaining = left["cost" if all(item["cost"] for item, _ in done) else "n"] / cost_rate
     return StageStatus(
         name,
         {state: chunks[state] for state in _STATES},

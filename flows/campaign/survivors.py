@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import uuid
 from itertools import batched, islice
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +45,7 @@ type _Row = tuple[str, str, float]  # document id, candidate id, energy per atom
 _CONVERGENCE = 1e-3  # eV/atom: difference of two relaxations of one crystal that says nothing
 
 
-def advance(campaign: Campaign) -> dict[str, int]:
+def advance(campaign: Campaign, inputs: str | None = None, before: Mapping[str, str] | None = None) -> dict[str, int]:
     """
     Rank the relaxed candidates, record the stage at which each one was dropped, and queue the property jobs.
 
@@ -53,13 +56,23 @@ def advance(campaign: Campaign) -> dict[str, int]:
     ----------
     campaign
         Open campaign whose chunks are done.
+    inputs
+        Hash of what is ranked (`ranking_inputs`), from before the last harvest. If another runner has ranked the same
+        during this run, it is not ranked again. Default: it is ranked in any case.
+    before
+        Field ``ranked`` of the campaign's record at the start of this run.
 
     Returns
     -------
     dict
-        Number of candidates queued, by stage; empty at the end of the campaign.
+        Number of candidates queued, by stage; empty at the end of the campaign, or if another runner has queued some.
     """
     with turn(campaign, "ranking"):
+        if campaign.queue.is_open(campaign.name):
+            return {}
+        ranked = campaign.record().get("ranked")
+        if inputs is not None and ranked and ranked != before and ranked["inputs"] == inputs:
+            return {}
         if campaign.funnel.duplicates and (n := settle_twins(campaign)):
             return {RELAX: n}
         representatives: dict[str, str] = {}
@@ -69,7 +82,26 @@ def advance(campaign: Campaign) -> dict[str, int]:
         if campaign.funnel.hull:
             campaign.rank()
         _record_stages(campaign, representatives)
+        campaign.keep(ranked={"inputs": inputs, "ranking": uuid.uuid4().hex})
         return {stage: n for stage in campaign.funnel.properties if (n := _queue(campaign, stage))}
+
+
+def ranking_inputs(campaign: Campaign) -> str:
+    """
+    Hash what a ranking depends on: the funnel, the references, the members and the jobs that have ended.
+
+    Parameters
+    ----------
+    campaign
+        Open campaign.
+    """
+    references = None if campaign.references is None else campaign.references.label
+    digest = hashlib.sha256(json.dumps([campaign.funnel.to_dict(), references], sort_keys=True).encode())
+    for identities in campaign.document_ids():
+        digest.update("\n".join(identities).encode())
+    for item in campaign.queue.items(campaign.name):
+        digest.update(f"{item['work_id']} {item['state']} {item.get('ended_at')}\n".encode())
+    return digest.hexdigest()
 
 
 def equal_results(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matris.flows.queue.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from matris.flows.campaign.campaign import Campaign
 
@@ -17,7 +17,7 @@ _POLL_INTERVAL = 0.5  # seconds between attempts to take the turn
 
 
 @contextmanager
-def turn(campaign: Campaign, step: str) -> Iterator[None]:
+def turn(campaign: Campaign, step: str, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """
     Run a step of a campaign in one process at a time.
 
@@ -29,10 +29,13 @@ def turn(campaign: Campaign, step: str) -> Iterator[None]:
         Open campaign.
     step
         Name of the step.
+    meanwhile
+        Function that is called again and again while the process waits.
     """
     queue, name = campaign.queue, f"{campaign.name} {step}"
     queue.put([{"work_id": name, "campaign": name, "stage": step, "cost": 0.0, "n": 0, "payload": {}}])
     while (item := queue.take(name)) is None:
+        meanwhile()
         time.sleep(_POLL_INTERVAL)
     try:
         with Heartbeat(queue, item):

@@ -13,10 +13,11 @@ from matris.flows.cluster.job_checks import check_jobs
 from matris.flows.cluster.worker_checks import check_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from jobflow_remote.config.base import Project
+    from maggma.core import Store
 
 _DATABASE_TIMEOUT = 5000  # ms for the database to answer
 _RUNNER_START = 60.0  # s for a runner to start
@@ -68,15 +69,11 @@ def check_database(project: Project, file: Path) -> CheckResult:
     queue = project.get_queue_store()
     try:
         for store in (queue, *stores):
-            if hasattr(store, "mongoclient_kwargs"):
-                store.mongoclient_kwargs = store.mongoclient_kwargs | {"serverSelectionTimeoutMS": _DATABASE_TIMEOUT}
-            store.connect()
+            connect_soon(store, _DATABASE_TIMEOUT)
         auxiliary = queue._collection.database[project.queue.auxiliary_collection]  # noqa: SLF001 - no public access
         auxiliary.insert_one({"_id": test_id})
         auxiliary.delete_one({"_id": test_id})
-        for store in stores:
-            store.update([{store.key: test_id, "index": 1}], key=store.key)
-            store.remove_docs({store.key: test_id})
+        write_and_remove(stores, test_id)
         ready = auxiliary.find_one({"next_id": {"$exists": True}}) is not None
     except StoreError as error:
         return CheckResult("database", True, str(error))
@@ -91,6 +88,20 @@ def check_database(project: Project, file: Path) -> CheckResult:
             "database", True, f'the job store in {file} has no additional store "data": add a GridFSStore'
         )
     return CheckResult("database", False, f"{queue.database} answers and can be written")
+
+
+def connect_soon(store: Store, milliseconds: int) -> None:
+    """Connect a store; one of MongoDB then waits at most so long for its server."""
+    if hasattr(store, "mongoclient_kwargs"):
+        store.mongoclient_kwargs = store.mongoclient_kwargs | {"serverSelectionTimeoutMS": milliseconds}
+    store.connect()
+
+
+def write_and_remove(stores: Iterable[Store], test_id: str) -> None:
+    """Write a test document to each store, and remove it."""
+    for store in stores:
+        store.update([{store.key: test_id, "index": 1}], key=store.key)
+        store.remove_docs({store.key: test_id})
 
 
 def check_runner(project: Project) -> CheckResult:

@@ -34,7 +34,7 @@ def probe(checkpoint: str | None = None) -> dict[str, Any]:
     device_type = "cuda" if torch.cuda.is_available() else "cpu"  # report a missing GPU instead of failing
     potential = load(checkpoint, device=device_type)
     crystal = Structure(Lattice.cubic(2.6), ["Mg", "O"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
-    (prediction,) = potential.predict([crystal])
+    prediction = potential.predict(crystal)
     device = potential.device
     return {
         **ran_on(),

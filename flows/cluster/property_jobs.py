@@ -16,7 +16,8 @@ from matris.flows.campaign.chunks import chunk_id
 from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
 from matris.flows.sources.files import read_candidates
-from matris.makers.batch import NOT_SETTINGS
+from matris.makers.batch import NOT_SETTINGS, RelaxedPropertyMaker
+from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import read_output
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 
     from jobflow import Job, JobStore
 
-    from matris.makers.batch import RelaxedPropertyMaker
+    from matris.makers.batch import PropertyMaker
     from matris.stores.documents.candidate import Candidate
 
 type Documents = list[dict[str, Any]]
 
 
 def submit_properties(
-    sources: Iterable[str | Path], stage: str, maker: RelaxedPropertyMaker, job_store: JobStore, submission: Submission
+    sources: Iterable[str | Path], stage: str, maker: PropertyMaker, job_store: JobStore, submission: Submission
 ) -> tuple[Documents | None, Counter[str]]:
     """
     Submit the structures of some files in chunks, or read the results.
@@ -45,7 +46,7 @@ def submit_properties(
     sources
         Files and folders, as for `matris.flows.sources.files.read_candidates`.
     stage
-        ``"phonon"`` or ``"elastic"``.
+        Property, of `matris.flows.campaign.stages.CHUNK_SIZES`.
     maker
         Maker of the property.
     job_store
@@ -71,6 +72,7 @@ def submit_properties(
     origin = (maker.card().sha256, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest())
     counts: Counter[str] = Counter()
     new: list[Job] = []
+    finished: list[str] = []
     documents: Documents = []
     with Cluster(submission) as cluster:
         for chunk in batched(candidates, CHUNK_SIZES[stage]):
@@ -78,6 +80,7 @@ def submit_properties(
             job, state = _latest_job(cluster, name)
             if state == "COMPLETED":
                 counts["finished"] += len(chunk)
+                finished.append(job)
                 output = read_output(job_store, job)["documents"]
                 documents += [{"source": c.source, **document} for c, document in zip(chunk, output, strict=True)]
             elif state is not None:
@@ -87,6 +90,7 @@ def submit_properties(
                 new.append(_job(cluster, maker, chunk, name, job))
         if new:
             cluster.put(Flow(new, name=maker.name))
+    CandidateStore.beside(job_store).build(job_store, finished)
     return documents if counts["finished"] == len(candidates) else None, counts
 
 
@@ -98,8 +102,10 @@ def _latest_job(cluster: Cluster, name: str) -> tuple[str, str | None]:
     return job_id(name, n_lost), job["state"] if job else None
 
 
-def _job(cluster: Cluster, maker: RelaxedPropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
-    """Make the job of a chunk, with the journal and the device of its worker."""
+def _job(cluster: Cluster, maker: PropertyMaker, chunk: Iterable[Candidate], name: str, job: str) -> Job:
+    """Make the job of a chunk, with the device of its worker, and with the journal or the trajectories on its disk."""
     contents = [jsanitize(candidate.model_dump(), strict=True) for candidate in chunk]
-    on_worker = replace(maker, journal_dir=cluster.journal(name), device=maker.device or cluster.device(name))
+    keeps = "journal_dir" if isinstance(maker, RelaxedPropertyMaker) else "trajectory_dir"
+    where: dict[str, Any] = {keeps: cluster.journal(name), "device": maker.device or cluster.device(name)}
+    on_worker = replace(maker, **where)
     return cluster.chunk_job(on_worker, contents, name, job)

@@ -13,7 +13,7 @@ from jobflow_remote import set_run_config
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.chunks import chunk_reference
-from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
+from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up, sweep
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.poison import CHUNK_DEATHS
 from matris.flows.campaign.stages import stage_maker
@@ -105,9 +105,10 @@ def supervise(campaign: Campaign, cluster: Cluster, watch: Watch = lambda _: Non
         _submit_waiting(campaign, cluster, watch)
         if campaign.queue.is_open(campaign.name) or campaign.record().get("reading"):
             return False
+        harvest(campaign)
         record_given_up(campaign)
         if not advance(campaign):
-            return True
+            return not campaign.queue.is_open(campaign.name)
         _submit_waiting(campaign, cluster, watch)
         return False
 
@@ -242,7 +243,7 @@ def _harvest_jobs(campaign: Campaign, cluster: Cluster) -> None:
         campaign.queue.finish(items[name], **_times(document))
     if completed:
         cluster.drop_journals(items[name].work_id for name in completed)
-    harvest(campaign)
+    sweep(campaign)
     for name, item in items.items():
         if name not in jobs:  # the submitting process died first: the chunk gets a new job, and no loss is counted
             campaign.queue.give_back(item)

@@ -7,10 +7,9 @@ import json
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from matris.flows.campaign.campaign import local_folder
 from matris.flows.campaign.chunks import chunk_id, kept_candidates, queue_chunk
 from matris.flows.queue.queue import WorkQueue
-from matris.stores.database.jobstore import open_job_store, sibling_store
+from matris.stores.database.jobstore import local_folder, open_job_store, sibling_store
 from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:

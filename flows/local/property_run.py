@@ -12,7 +12,6 @@ from jobflow import run_locally
 from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
-from matris.flows.campaign.campaign import local_folder
 from matris.flows.campaign.chunks import drop_candidates
 from matris.flows.local.processes import default_devices, on_gpu
 from matris.flows.local.property_queue import PropertyQueue, stage_of
@@ -20,7 +19,8 @@ from matris.flows.local.runner import Workers
 from matris.flows.queue.queue import DONE
 from matris.flows.sources.files import read_candidates
 from matris.makers.batch import RelaxedPropertyMaker
-from matris.stores.database.jobstore import open_job_store, read_output
+from matris.stores.candidate_store import CandidateStore
+from matris.stores.database.jobstore import local_folder, open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +46,9 @@ def compute_properties(
     Compute a property of all structures in some files.
 
     One job in this process computes all structures together; with several processes, each computes one material after
-    the other on a CPU, or its share of the materials on a GPU. Journals next to the store keep finished structures:
-    after an interruption, the same call resumes.
+    the other on a CPU, or its share of the materials on a GPU. The results are in the documents of the candidates too:
+    ``matris query --columns formula,elastic.bulk_modulus`` finds them. Journals next to the store keep finished
+    structures: after an interruption, the same call resumes.
 
     Parameters
     ----------
@@ -80,9 +81,11 @@ def compute_properties(
     >>> from matris.flows.local.property_run import compute_properties
     >>> from matris.makers import BatchEosMaker
     >>> _ = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]).to("iron.cif")
-    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", steps=0), "results")
+    >>> (document,) = compute_properties(["iron.cif"], BatchEosMaker(device="cpu", max_steps=0), "results")
     >>> document["source"], document["formula_pretty"], document["state"]
     ('iron.cif', 'Fe', ...)
+    >>> CandidateStore.open("results").query(formula="Fe").first()["eos"]["state"] == document["state"]
+    True
     """
     candidates = list(read_candidates(sources))
     store = open_job_store(location)
@@ -106,6 +109,7 @@ def _here(
     watch({"event": "stage", **progress})
     job = maker.make(candidates)
     run_locally(job, store=store, log=False, raise_immediately=True)
+    CandidateStore.beside(store).build(store, [job.uuid])
     watch({"event": "done", **progress})
     return _by_id(candidates, read_output(store, job.uuid)["documents"])
 
@@ -138,6 +142,7 @@ def _by_processes(
     found: dict[str, Mapping[str, Any]] = {}
     for work_id, chunk in chunks.items():
         found |= _by_id(chunk, read_output(work.job_store, work_id)["documents"])
+    CandidateStore.beside(work.job_store).build(work.job_store, list(chunks))
     work.queue.remove(chunks)
     for work_id in chunks:
         drop_candidates(work.job_store, work_id)

@@ -20,7 +20,7 @@ from matris.errors import MatrisError
 from matris.flows.campaign.harvest import forget_incomplete, harvest, record_given_up
 from matris.flows.campaign.intake import take_in
 from matris.flows.campaign.sharing import ALONE, Sharing
-from matris.flows.campaign.survivors import advance
+from matris.flows.campaign.survivors import advance, ranking_inputs
 from matris.flows.local.first_failures import FirstFailures, RunStopped, forget_chunks
 from matris.flows.local.processes import default_devices, environment_of, on_gpu
 from matris.flows.local.worker import work
@@ -90,7 +90,7 @@ def run(
     >>> from matris.makers import BatchRelaxMaker
     >>> from matris.stores.documents.candidate import Candidate
     >>> iron = Candidate.from_structure(Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]]), "iron.cif")
-    >>> campaign = Campaign("results", BatchRelaxMaker(device="cpu", steps=1), Funnel(hull=False), title="Iron")
+    >>> campaign = Campaign("results", BatchRelaxMaker(device="cpu", max_steps=1), Funnel(hull=False), title="Iron")
     >>> events = []
     >>> run(campaign, [iron, iron], devices=(), watch=events.append)
     >>> [(event["read"], event["identical"]) for event in events if event["event"] == "read"][-1]
@@ -124,21 +124,23 @@ def run(
 
 def _run(campaign: Campaign, candidates: Iterable[Candidate], processes: Workers | Here) -> None:
     """Run a campaign to its end, with worker processes or in this process."""
+    ranked = campaign.record().get("ranked")
     campaign.queue.revive(campaign.name)
     harvest(campaign)
     forget_incomplete(campaign)
     campaign.sharing = processes.sharing
     with processes as workers:
-        for counts in take_in(campaign, candidates):
+        for counts in take_in(campaign, candidates, workers.attend):
             workers.watch({"event": "read", **counts.to_dict()})
             workers.attend()
         while True:
             while campaign.queue.is_open(campaign.name):
                 workers.attend(_POLL_INTERVAL)
+            inputs = ranking_inputs(campaign)
             harvest(campaign)
             record_given_up(campaign)
-            stages = advance(campaign)
-            if not stages:
+            stages = advance(campaign, inputs, ranked)
+            if not stages and not campaign.queue.is_open(campaign.name):
                 break
             for stage, n in stages.items():
                 workers.watch({"event": "stage", "stage": stage, "n": n})
@@ -172,8 +174,10 @@ class Here:
 
         def emit(event: str, **fields: Any) -> None:
             self.watch({"event": event, **fields})
+            if event == "done":
+                harvest(self.campaign, [fields["work_id"]])
 
-        work(self.campaign, None, emit, lambda: False)
+        work(self.campaign, None, emit, lambda _: True)
         if self.campaign.queue.is_open(self.campaign.name):
             time.sleep(poll_interval)
 
@@ -295,7 +299,10 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
-            env=os.environ | environment_for(self.campaign.maker.as_dict()) | environment_of(self._n_processes),
+            env=os.environ
+            | environment_for(self.campaign.maker.as_dict())
+            | environment_of(self._n_processes)
+            | share_of_memory(self.devices.count(device)),
             text=True,
         )
         os.close(writing)
@@ -366,3 +373,17 @@ def _close_input(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None  # noqa: S101 - opened as a pipe
     with suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def share_of_memory(n_processes: int) -> dict[str, str]:
+    """
+    Set how many processes share a GPU and its memory.
+
+    Examples
+    --------
+    >>> share_of_memory(2)
+    {'MATRIS_PROCESSES_PER_DEVICE': '2'}
+    """
+    from matris.model.potential import SHARERS  # loads torch
+
+    return {SHARERS: str(n_processes)}

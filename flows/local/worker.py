@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matris.makers.batch import BatchMaker
 
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # other chunks would fail in the same way
-_POLL_INTERVAL = 0.3  # seconds between looks at an empty queue
+_POLL_INTERVAL, _MAX_POLL_INTERVAL = 0.3, 5.0  # seconds between looks at an empty queue: at first, and later
 _PAUSES = (2.0, 10.0, 30.0)  # seconds before the next attempt at a job that raised an error
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Stopped(BaseException):
     """The parent process ends this one. No subclass of `Exception`, so that it is not recorded for a structure."""
 
 
-def work(campaign: Computation, device: str | None, emit: Emit, more: Callable[[], bool]) -> None:
+def work(campaign: Computation, device: str | None, emit: Emit, is_over: Callable[[float], bool]) -> None:
     """
     Take chunks and run their jobs until there are none left.
 
@@ -63,18 +63,20 @@ def work(campaign: Computation, device: str | None, emit: Emit, more: Callable[[
         Device; None for the device of its Maker.
     emit
         Function that is called with the name of each event, and its fields as keywords.
-    more
-        Function that returns whether more chunks may come, called when the queue is empty.
+    is_over
+        Function that is called when the queue is empty. It returns True once no more chunks will come, or False after
+        the seconds that it is given.
     """
-    with _candidate_events(emit):
-        while True:
-            item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
-            if item is not None:
-                _run(campaign, item, device, emit)
-            elif more():
-                time.sleep(_POLL_INTERVAL)
-            else:
-                return
+    pause = _POLL_INTERVAL
+    while True:
+        item = with_retries(lambda: campaign.queue.take(campaign.name), _waiting(emit))
+        if item is not None:
+            _run(campaign, item, device, emit)
+            pause = _POLL_INTERVAL
+        elif is_over(pause):
+            return
+        else:
+            pause = min(2 * pause, _MAX_POLL_INTERVAL)  # the looks of hundreds of processes are a load
 
 
 def _run(campaign: Computation, item: WorkItem, device: str | None, emit: Emit) -> None:
@@ -82,7 +84,7 @@ def _run(campaign: Computation, item: WorkItem, device: str | None, emit: Emit) 
     emit("took", work_id=item.work_id, stage=item.stage, n=item.n)
     maker = campaign.stage_maker(item.stage, item.work_id, device)
     start = time.perf_counter()
-    with Heartbeat(campaign.queue, item):
+    with Heartbeat(campaign.queue, item) as heartbeat, _candidate_events(emit, heartbeat):
         try:
             if item.deaths >= CHUNK_DEATHS:
                 _one_by_one(campaign, item, maker)
@@ -149,13 +151,14 @@ def _one_by_one(campaign: Computation, item: WorkItem, maker: BatchMaker) -> Non
 
 
 @contextmanager
-def _candidate_events(emit: Emit) -> Iterator[None]:
-    """Emit an event for every candidate that a job finishes."""
+def _candidate_events(emit: Emit, heartbeat: Heartbeat) -> Iterator[None]:
+    """Emit an event for every candidate that a job finishes, and count them in its heartbeat."""
     from matris.makers.batch_relax import logger as job_logger
 
     class EmitHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if (result := getattr(record, "record", None)) is not None:
+                heartbeat.finished += 1
                 is_reference = result.source in REFERENCE_SOURCES
                 emit("candidate", state=result.state, error=result.error, is_reference=is_reference)
 
@@ -220,7 +223,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal; the parent gets it too
     threading.Thread(target=listen, name="listen", daemon=True).start()
     try:
-        work(_opened(task), task["device"], emit, lambda: not finish.is_set())
+        work(_opened(task), task["device"], emit, finish.wait)
     except Stopped:
         sys.exit(0)
     except (MatrisError, OSError, PyMongoError) as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 import time
 import uuid
 from dataclasses import dataclass, fields, replace
@@ -44,9 +45,11 @@ _INDEXES = (
     ["campaign", "state", "cost"],
     ["campaign", "stage", "state", "cost"],
     ["campaign", "state", "swept"],
+    ["campaign", "added_at"],
 )
 _MAX_TRIES = 5  # of a change while the connection is lost
 _BATCH = 500  # items in one write
+_MAX_CHOICE = 1024  # costliest items among which a process chooses, after others were faster
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,9 @@ class WorkQueue:
         """
         Take an item: an abandoned one, else the costliest waiting one.
 
+        A process that loses an item to another one chooses among the two costliest, then among four, and so on: many
+        processes that start at once do not all wait for the same item.
+
         Parameters
         ----------
         campaign, stage
@@ -178,17 +184,19 @@ class WorkQueue:
             None if no item waits; items that other processes hold may be given back later.
         """
         criteria = {"campaign": campaign} | ({} if stage is None else {"stage": stage})
+        item, n_choice = self._abandoned(criteria), 1
         while True:
-            item = self._abandoned(criteria)
             if item is None:
-                item = next(self._query({**criteria, "state": WAITING}, sort={"cost": -1}, limit=1), None)
-            if item is None:
-                return None
+                waiting = list(self._query({**criteria, "state": WAITING}, sort={"cost": -1}, limit=n_choice))
+                if not waiting:
+                    return None
+                item = random.choice(waiting)
             change = {
                 "state": TAKEN,
                 "owner": this_process(),
                 "token": uuid.uuid4().hex,
                 "beat": 0,
+                "finished": 0,
                 "attempts": item["attempts"] + 1,
                 "deaths": item["deaths"],
                 "error": item["error"],
@@ -199,6 +207,7 @@ class WorkQueue:
             expected = {name: item[name] for name in ("work_id", "state", "token", "beat")}
             if self._swap(expected, change):
                 return _item({**(self._store.query_one({"work_id": item["work_id"]}) or item), **change})
+            item, n_choice = None, min(2 * n_choice, _MAX_CHOICE)
 
     def submit(self, campaign: str, job_name: Callable[[str, int], str]) -> WorkItem | None:
         """
@@ -240,9 +249,18 @@ class WorkQueue:
         """List the submitted items."""
         return [_item(document) for document in self._store.query({"campaign": campaign, "state": SUBMITTED})]
 
-    def beat(self, item: WorkItem) -> bool:
-        """Send a heartbeat for a held item; False if another process has taken it over."""
-        return self._swap(_held(item), {"beat": next(self._beats)})
+    def beat(self, item: WorkItem, finished: int = 0) -> bool:
+        """
+        Send a heartbeat for a held item; False if another process has taken it over.
+
+        Parameters
+        ----------
+        item
+            Item that this process holds.
+        finished
+            Number of its candidates that are done, for those who watch the progress.
+        """
+        return self._swap(_held(item), {"beat": next(self._beats), "finished": finished})
 
     def note(self, item: WorkItem, **payload: Any) -> WorkItem:
         """
@@ -324,7 +342,7 @@ class WorkQueue:
 
     def is_open(self, campaign: str) -> bool:
         """Whether any item is waiting, taken or submitted."""
-        return any(self._store.count({"campaign": campaign, "state": state}) for state in _OPEN)
+        return next(self._query({"campaign": campaign, "state": {"$in": list(_OPEN)}}, limit=1), None) is not None
 
     def n_waiting(self, campaign: str) -> int:
         """Count the waiting items."""
@@ -338,7 +356,8 @@ class WorkQueue:
 
     def items(self, campaign: str) -> Iterator[dict[str, Any]]:
         """Yield the stored documents of all items, without most of the payload, in the order of adding."""
-        names = ["work_id", "stage", "state", "cost", "n", "deaths", "error", "taken_at", "ended_at", "payload.job"]
+        names = ["work_id", "stage", "state", "cost", "n", "finished", "deaths", "error"]
+        names += ["taken_at", "ended_at", "payload.job"]
         yield from self._store.query({"campaign": campaign}, properties=names, sort={"added_at": 1})
 
     def given_up(self, campaign: str) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pymongo.uri_parser import parse_uri
 
 from matris.errors import MatrisError
 from matris.flows.sources.files import read_candidates
+from matris.nearest import did_you_mean
 from matris.stores.database import DATABASE_FILE
 
 if TYPE_CHECKING:
@@ -67,10 +68,21 @@ def open_source(text: str) -> Iterator[Candidate]:
     if question and _holds_results(base):
         return _results(base, condition)
     if colon and re.fullmatch(r"[a-z]+", kind):
-        raise MatrisError(
-            f"there is no generator {kind!r}, and no file {text!r}; generators are {', '.join(_GENERATORS)}"
-        )
+        raise MatrisError(f"there is no generator {kind!r}, and no file {text!r}{did_you_mean(kind, _GENERATORS)}")
     return read_candidates(text)
+
+
+def chemical_system_of(text: str) -> str | None:
+    """
+    Return the chemical system that a source fills with candidates; None if its elements are known only when it is read.
+
+    Examples
+    --------
+    >>> chemical_system_of("prototypes:Na-Cl?max_sites=2"), chemical_system_of("structures/")
+    ('Na-Cl', None)
+    """
+    kind, colon, rest = text.partition(":")
+    return rest.partition("?")[0] if colon and kind == "prototypes" and not Path(text).exists() else None
 
 
 def _holds_results(folder: str) -> bool:
@@ -103,11 +115,11 @@ def _options(kind: str, text: str, readers: dict[str, Reader]) -> Options:
     options: Options = {}
     for word in filter(None, text.split("&")):
         name, _, value = (part.strip() for part in word.partition("="))
-        if "mapping" in readers and Element.is_valid_symbol(name):
+        if "mapping" in readers and Element.is_valid_symbol(name.capitalize()) and name not in readers:
             options.setdefault("mapping", {})[name] = readers["mapping"](value)
         elif name not in readers or name == "mapping":
             names = [each if each != "mapping" else "ELEMENT=ELEMENT,ELEMENT" for each in readers]
-            raise MatrisError(f"{kind} has no option {name!r}; it has {', '.join(names)}")
+            raise MatrisError(f"{kind} has no option {name!r}{did_you_mean(name, names)}")
         else:
             try:
                 options[name] = readers[name](value)

@@ -8,12 +8,12 @@ from matris.stores.documents.candidate import Candidate
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pymatgen.core.structure import Structure
 
 
-def derived(parent: Candidate, structure: Structure, method: str, **parameters: Any) -> Candidate:
+def derived(parent: Candidate, structure: Structure, method: str, change: str, **parameters: Any) -> Candidate:
     """
     Make a candidate of a crystal that was made from another one.
 
@@ -26,11 +26,39 @@ def derived(parent: Candidate, structure: Structure, method: str, **parameters: 
     structure
         The new crystal, with the sites in the order of its parent's.
     method
-        Name of the generator, which becomes the source.
+        Name of the generator, ``generator`` in the provenance.
+    change
+        What distinguishes the crystal from its parent, in a few words; the source names the parent and it.
     **parameters
         Everything needed to make the crystal from its parent again.
     """
-    return Candidate.from_structure(_with_atoms_of(parent, structure), method, parent=_origin(parent), **parameters)
+    return Candidate.from_structure(
+        _with_atoms_of(parent, structure),
+        f"{origin(parent)}, {change}",
+        generator=method,
+        parent=_origin(parent),
+        **parameters,
+    )
+
+
+def origin(parent: Candidate) -> str:
+    """Name a candidate: its source, or its formula and prototype."""
+    prototype = parent.provenance.get("prototype")
+    if prototype is None or parent.structure is None:
+        return parent.source
+    return f"{parent.structure.composition.reduced_formula} of {prototype} type"
+
+
+def replacements(mapping: Mapping[str, str]) -> str:
+    """
+    List what replaces what.
+
+    Examples
+    --------
+    >>> replacements({"Fe": "Co", "Li": "Na"})
+    'Fe → Co, Li → Na'
+    """
+    return ", ".join(f"{old} → {new}" for old, new in mapping.items())
 
 
 def _with_atoms_of(parent: Candidate, structure: Structure) -> Structure:
@@ -80,8 +108,9 @@ def _children(
         yield from make(parent, parent.structure)
     except ValueError as error:
         reason = f"no {method} of {parent.structure.composition.reduced_formula} from {parent.source}: {error}"
+        source = f"{origin(parent)}, {method}"
         yield Candidate.unreadable(
-            method, " ".join(reason.split()), parent.candidate_id.encode(), parent=_origin(parent)
+            source, " ".join(reason.split()), parent.candidate_id.encode(), generator=method, parent=_origin(parent)
         )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import combinations, permutations, product
 from typing import TYPE_CHECKING, Any
+from unicodedata import lookup, normalize
 
 import numpy as np
 from ase.collections import dcdft
@@ -18,9 +20,9 @@ from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
-from matris.errors import MatrisError
 from matris.flows.sources.sizes import atomic_volume, ionic_radius
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
+from matris.stores.query.values import element, elements_of
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
@@ -75,7 +77,8 @@ def generate_candidates(
     Yields
     ------
     Candidate
-        With provenance ``prototype``, ``aflow`` (label), ``mapping`` (old to new element) and, for compounds with
+        With a source that names the prototype, and provenance ``generator`` (``"prototype"``), ``prototype`` (name),
+        ``aflow`` (label), ``mapping`` (old to new element) and, for compounds with
         anions, ``oxidation_states``; in the order of the number of elements.
 
     Raises
@@ -153,11 +156,7 @@ def _references(symbol: str) -> Iterator[Candidate]:
 
 
 def _elements(chemsys: str | Iterable[str]) -> list[str]:
-    symbols = chemsys.split("-") if isinstance(chemsys, str) else list(chemsys)
-    symbols = [symbol.strip() for symbol in symbols]
-    if unknown := [symbol for symbol in symbols if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element; write a chemical system as Li-Fe-O")
-    return sorted(set(symbols))
+    return sorted(set(elements_of(chemsys) if isinstance(chemsys, str) else map(element, chemsys)))
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def _fillings(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple
         yield filled, mapping
 
 
-def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str = PROTOTYPE_SOURCE) -> Iterator[Candidate]:
+def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str | None = None) -> Iterator[Candidate]:
     """Fill a prototype at the sum of the atomic volumes; yield nothing if a volume is not known."""
     accepted: list[Structure] = []
     matcher = StructureMatcher()
@@ -253,7 +252,8 @@ def _metallic(prototype: Prototype, elements: tuple[str, ...], source: str = PRO
         filled.scale_lattice(sum(volume for volume in volumes if volume))
         if not any(matcher.fit(filled, other) for other in accepted):
             accepted.append(filled)
-            yield Candidate.from_structure(filled, source, **_tags(prototype, mapping))
+            tags = _tags(prototype, mapping)
+            yield Candidate.from_structure(filled, source or f"{tags['prototype']} type", **tags)
 
 
 def _ionic(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[_Ionic, Candidate]]:
@@ -267,7 +267,7 @@ def _ionic(prototype: Prototype, elements: tuple[str, ...]) -> Iterator[tuple[_I
             continue
         filled.scale_lattice(filled.volume * model.scale**3)
         tags = _tags(prototype, mapping) | {"oxidation_states": charges}
-        yield model, Candidate.from_structure(filled, PROTOTYPE_SOURCE, **tags)
+        yield model, Candidate.from_structure(filled, f"{tags['prototype']} type", **tags)
 
 
 @dataclass(frozen=True)
@@ -411,5 +411,24 @@ def _different(candidates: list[Candidate], count: int) -> list[Candidate]:
 def _tags(prototype: Prototype, mapping: dict[str, str]) -> dict[str, Any]:
     tags = prototype.tags
     names = [tags["strukturbericht"], tags["mineral"]]
-    named = ", ".join(name for name in names if name and name != "None")
-    return {"prototype": named or tags["aflow"], "aflow": tags["aflow"], "mapping": mapping}
+    named = ", ".join(plain(name) for name in names if name and name != "None")
+    return {
+        "generator": PROTOTYPE_SOURCE,
+        "prototype": named or tags["aflow"],
+        "aflow": tags["aflow"],
+        "mapping": mapping,
+    }
+
+
+def plain(name: str) -> str:
+    r"""
+    Write a name of the library without LaTeX.
+
+    Examples
+    --------
+    >>> plain(r"Frank-Kasper $\mu$ Phase"), plain(r"Lavarevi\'{c}ite"), plain(r"L\'2")
+    ('Frank-Kasper μ Phase', 'Lavarevićite', "L'2")
+    """
+    accented = re.sub(r"\\'\{?([A-Za-z])\}?", lambda found: normalize("NFC", f"{found[1]}\u0301"), name)
+    greek = re.sub(r"\\([a-z]+)", lambda found: lookup(f"GREEK SMALL LETTER {found[1].upper()}"), accented)
+    return re.sub(r"[${}\\]", "", greek)

@@ -46,8 +46,8 @@ def rattle(
     Yields
     ------
     Candidate
-        With the source ``"rattle"`` and provenance ``parent``, ``number`` (0 to n-1), ``amplitude``, ``strain`` and
-        ``seed``. Every crystal comes once.
+        With a source that names parent and number, and provenance ``generator`` (``"rattle"``), ``parent``, ``number``
+        (0 to n-1), ``amplitude``, ``strain`` and ``seed``. Every crystal comes once.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def rattle(
                 coords = (structure.frac_coords + moves @ np.linalg.inv(matrix) * free) @ matrix
             changed = Structure(matrix, structure.species, coords, coords_are_cartesian=True)
             settings = {"number": number, "amplitude": amplitude, "strain": strain, "seed": seed}
-            yield derived(parent, changed, RATTLE_SOURCE, **settings)
+            yield derived(parent, changed, RATTLE_SOURCE, f"rattled {number + 1}", **settings)
 
     return from_each(parents, RATTLE_SOURCE, make)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from matris.stores.documents.candidate import Candidate
 from matris.stores.query.conditions import Among
+from matris.stores.report.outcomes import origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,9 @@ def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
     Yields
     ------
     Candidate
-        With the source ``"results"`` and provenance ``document_id``, ``checkpoint`` (key and hash), ``state`` and
-        ``parent`` (the candidate that was relaxed); in the order of the query, or by document id.
+        With a source that names parent and checkpoint, and provenance ``generator`` (``"results"``), ``document_id``,
+        ``checkpoint`` (key and hash), ``state`` and ``parent`` (the candidate that was relaxed); in the order of the
+        query, or by document id.
     """
     listed = list(query.ids())
     if not query.order:
@@ -47,7 +49,8 @@ def relaxed_candidates(query: CandidateQuery) -> Iterator[Candidate]:
             parent = {"candidate_id": document["candidate_id"], "source": document["source"]}
             yield Candidate.from_structure(
                 structure,
-                RESULTS_SOURCE,
+                f"{origin(document)}, relaxed by {checkpoint['key']}",
+                generator=RESULTS_SOURCE,
                 document_id=document["document_id"],
                 checkpoint={"key": checkpoint["key"], "sha256": checkpoint["sha256"]},
                 state=document["state"],

@@ -6,13 +6,14 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
-from pymatgen.core.periodic_table import Element, Species
+from pymatgen.core.periodic_table import Species
 from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
-from matris.flows.sources.parents import derived, from_each
+from matris.flows.sources.parents import derived, from_each, replacements
 from matris.flows.sources.sizes import volume_factor
+from matris.stores.query.values import element
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,9 +43,10 @@ def substitute_ions(
     Yields
     ------
     Candidate
-        Charge-balanced crystals with the source ``"substitution"`` and provenance ``parent``, ``ions`` (old to new
-        ion), ``probability``, ``threshold`` and ``volume_factor``. Every crystal comes once; those of one parent come
-        with decreasing probability. The cell is scaled by the ionic radii.
+        Charge-balanced crystals with a source that names parent and change, and provenance ``generator``
+        (``"substitution"``), ``parent``, ``ions`` (old to new ion), ``probability``, ``threshold`` and
+        ``volume_factor``. Every crystal comes once; those of one parent come with decreasing probability. The cell is
+        scaled by the ionic radii.
 
     Raises
     ------
@@ -66,8 +68,7 @@ def substitute_ions(
     """
     if not 0 < threshold < 1:
         raise MatrisError(f"the threshold is {threshold}, and must be between 0 and 1")
-    if unknown := [symbol for symbol in only or () if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element")
+    only = None if only is None else [element(symbol) for symbol in only]
 
     def make(parent: Candidate, structure: Structure) -> Iterator[Candidate]:
         charges = site_charges(structure)
@@ -89,11 +90,13 @@ def substitute_ions(
             if factor is None:
                 continue  # an ion without any radius
             changed = Structure(structure.lattice.scale(structure.volume * factor), symbols, structure.frac_coords)
+            changed_ions = {str(a): str(b) for a, b in mapping.items() if a != b}
             yield derived(
                 parent,
                 changed,
                 SUBSTITUTION_SOURCE,
-                ions={str(a): str(b) for a, b in mapping.items() if a != b},
+                replacements(changed_ions),
+                ions=changed_ions,
                 probability=float(f"{probability:.6g}"),
                 threshold=threshold,
                 volume_factor=round(factor, 6),

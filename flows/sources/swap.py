@@ -10,8 +10,9 @@ from pymatgen.core.structure import Structure
 
 from matris.errors import MatrisError
 from matris.flows.sources.oxidation import site_charges
-from matris.flows.sources.parents import derived, from_each
+from matris.flows.sources.parents import derived, from_each, replacements
 from matris.flows.sources.sizes import atomic_volume, ionic_radius, volume_factor
+from matris.stores.query.values import element
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,9 +53,9 @@ def swap_elements(
     Yields
     ------
     Candidate
-        With the source ``"swap"`` and provenance ``parent``, ``mapping`` (old to new element), ``rule`` and
-        ``volume_factor``. Every crystal comes once; those of one parent come with increasing number of replaced
-        elements. Different elements stay different.
+        With a source that names parent and change, and provenance ``generator`` (``"swap"``), ``parent``, ``mapping``
+        (old to new element), ``rule`` and ``volume_factor``. Every crystal comes once; those of one parent come with
+        increasing number of replaced elements. Different elements stay different.
 
     Raises
     ------
@@ -72,9 +73,9 @@ def swap_elements(
     """
     if isinstance(by, str) and by not in {GROUP, VALENCE}:
         raise MatrisError(f"no rule {by!r} to swap elements by; there are {GROUP} and {VALENCE}, or a map as Fe=Co,Ni")
-    symbols = [] if isinstance(by, str) else [symbol for old, new in by.items() for symbol in (old, *new)]
-    if unknown := [symbol for symbol in (*symbols, *(only or ())) if not Element.is_valid_symbol(symbol)]:
-        raise MatrisError(f"{', '.join(map(repr, unknown))} is no element")
+    if not isinstance(by, str):
+        by = {element(old): [element(symbol) for symbol in new] for old, new in by.items()}
+    only = None if only is None else [element(symbol) for symbol in only]
     if at_once < 1:
         raise MatrisError(f"at_once is {at_once}, and must be at least 1")
 
@@ -83,7 +84,7 @@ def swap_elements(
         old = [site.specie.symbol for site in structure]
         carried = charges or [0] * len(old)
         choices = _choices(structure, charges, by)
-        for mapping in _mappings(choices, [element.symbol for element in structure.composition], at_once):
+        for mapping in _mappings(choices, [each.symbol for each in structure.composition], at_once):
             new = [mapping.get(symbol, symbol) for symbol in old]
             if only is not None and not set(new) <= set(only):
                 continue
@@ -92,7 +93,8 @@ def swap_elements(
                 raise ValueError(f"the size of one of {', '.join(sorted(set(new) | set(old)))} is not known")
             swapped = Structure(structure.lattice.scale(structure.volume * factor), new, structure.frac_coords)
             rule = by if isinstance(by, str) else "map"
-            yield derived(parent, swapped, SWAP_SOURCE, mapping=mapping, rule=rule, volume_factor=round(factor, 6))
+            change, factor = replacements(mapping), round(factor, 6)
+            yield derived(parent, swapped, SWAP_SOURCE, change, mapping=mapping, rule=rule, volume_factor=factor)
 
     return from_each(parents, SWAP_SOURCE, make)
 

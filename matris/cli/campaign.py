@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.options import Store, WithReferences, clear_errors, require_results
 from matris.cli.query import warn_of_incomplete, warn_of_origins
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Update the view until the campaign is finished or stopped.")
     ] = False,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="Format of the printed status; json is for scripts.")
+    ] = "table",
     store: Store = None,
 ) -> None:
     """
@@ -47,6 +52,12 @@ def status(
 
         require_results(store)
         current = read_status(store, campaign)
+        if output == "json":
+            if watch:
+                raise typer.BadParameter("--watch updates a table: leave --format json out")
+            content = vars(current) | {"stages": [vars(stage) for stage in current.stages]}
+            sys.stdout.write(json.dumps(content, indent=1, default=dict) + "\n")
+            return
         if not watch:
             stdout().print(status_view(current))
             return
@@ -130,12 +141,13 @@ def report(
     `matris report --store campaign --known icsd/`
     """
     with clear_errors():
-        from matris.flows.campaign.campaign import Campaign, local_folder
+        from matris.flows.campaign.results import CampaignResults
+        from matris.stores.database.jobstore import local_folder
 
         require_results(store)
         with stderr.status("Writing the report …"):
             crystals = _known_crystals(known) if known else None
-            opened = Campaign.open(store, campaign)
+            opened = CampaignResults.find(store, campaign)
             page = opened.report(output or local_folder(store) / "report", crystals)
         if crystals is not None:
             stderr.print(f"Known crystals: {len(crystals.structures)} compared; {crystals}", soft_wrap=True)
@@ -152,17 +164,19 @@ def export(
         ),
     ],
     form: Annotated[
-        Literal["cif", "csv", "jsonl", "extxyz"] | None,
+        Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"] | None,
         typer.Option(
             "--format",
-            help="Format of the file; CIF files are written to a folder.",
+            help="Format of the file; CIF and POSCAR files are written to a folder. entries: pymatgen's computed "
+            "entries, in one JSON file.",
             show_default="from the name of the file",
         ),
     ] = None,
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
-    Write candidates as CIF, CSV, JSON lines or extended XYZ, sorted by distance to the hull.
+    Write candidates, sorted by distance to the hull, as CIF, POSCAR, extended XYZ, entries, CSV or JSON lines.
 
     `matris export 'ehull <= 50 meV' stable/ --format cif`
 
@@ -176,7 +190,8 @@ def export(
         from matris.stores.query.export import export as write
 
         require_results(store)
-        query = CandidateStore.open(store).query().where(filters[0] if filters else "state = converged")
+        query = CandidateStore.open(store).query(with_references=with_references)
+        query = query.where(filters[0] if filters else "state = converged")
         warn_of_origins(query.origins())
         n = write(query.sort("energy_above_hull"), Path(target), form)
         stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)

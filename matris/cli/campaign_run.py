@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from matris.cli.console import CampaignProgress, stderr
+from matris.cli.console import CampaignProgress, stderr, write_columns, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +44,8 @@ DOCUMENT_FIELDS = (
     "fmax",
 )
 """Fields of a candidate document that the two commands print."""
+
+_PLAIN_FIELDS = tuple(name for name in DOCUMENT_FIELDS if name not in {"provenance", "symmetry"})
 
 
 def candidates_of(sources: Sequence[str]) -> Iterator[Candidate]:
@@ -96,6 +98,17 @@ def run_campaign(
         run(campaign, candidates, devices, progress.watch, keep_going=keep_going)
     if progress.known:
         stderr.print(f"{progress.known} were in the store already")
+
+
+def write_documents(documents: Sequence[Document], form: str) -> None:
+    """Write the candidates among some documents to standard output: whole as JSON, or their plain fields as CSV."""
+    from matris.stores.documents.candidate import REFERENCE_SOURCES
+
+    chosen = [document for document in documents if document["source"] not in REFERENCE_SOURCES]
+    if form == "json":
+        write_json(chosen)
+    else:
+        write_columns(_PLAIN_FIELDS, [[document.get(name) for name in _PLAIN_FIELDS] for document in chosen])
 
 
 def named_devices(device: str | None) -> list[str] | None:

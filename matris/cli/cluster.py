@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.console import stderr, stdout
-from matris.cli.options import FAILURE, Checkpoint, clear_errors
+from matris.cli.console import stderr, stdout, write_columns, write_json
+from matris.cli.options import FAILURE, Checkpoint, Format, clear_errors
 from matris.errors import MatrisError
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def check(
     wait: Annotated[
         float, typer.Option(metavar="MIN", min=0.0, help="Maximum time to wait for a test job (minutes).")
     ] = 10.0,
+    output: Format = "table",
 ) -> None:
     """
     Check the database, the workers, the runner, and a test job on each worker; nothing else is started.
@@ -159,12 +160,17 @@ def check(
         from matris.flows.cluster.project_files import read_project
 
         config, file = read_project(project)
-        any_failed = False
+        findings = []
         for name, failed, message in check_cluster(config, file, checkpoint=checkpoint, minutes=wait if job else None):
-            any_failed |= failed
+            findings.append({"check": name, "state": "wrong" if failed else "ok", "message": message})
             mark = "[red]wrong[/red]" if failed else "[green]ok[/green]"
-            stdout().print(f"{mark} {escape(name)}: {escape(message)}", soft_wrap=True)
-        if any_failed:
+            if output == "table":
+                stdout().print(f"{mark} {escape(name)}: {escape(message)}", soft_wrap=True)
+        if output == "json":
+            write_json(findings)
+        elif output == "csv":
+            write_columns(list(findings[0]), [list(finding.values()) for finding in findings])
+        if any(finding["state"] == "wrong" for finding in findings):
             raise typer.Exit(FAILURE)
 
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from matris.cli.console import cell
+from matris.cli.console import Column, cell, lay_out, numbers
 from matris.training.assess import COLUMNS
 
 if TYPE_CHECKING:
@@ -60,27 +60,29 @@ def data_view(data: DataSet) -> RenderableType:
 def tuned_table(tuned: Tuned) -> Table:
     """Lay out the validation errors before and after fine-tuning, on new and on replayed frames."""
     names = [name for name in _TUNED if name in tuned.after or name in tuned.old_after]
-    table = _table(("", *(f"{name.replace('_', ' ')}\n{_TUNED[name][0]}" for name in names)))
-    rows = (
-        ("new, before", tuned.before),
-        ("new, after", tuned.after),
-        ("old, before", tuned.old_before),
-        ("old, after", tuned.old_after),
-    )
-    for label, errors in rows:
-        if errors:
-            table.add_row(label, *(cell(_TUNED[name][1] * errors[name] if name in errors else None) for name in names))
-    return table
+    rows = {
+        "new, before": tuned.before,
+        "new, after": tuned.after,
+        "old, before": tuned.old_before,
+        "old, after": tuned.old_after,
+    }
+    rows = {label: errors for label, errors in rows.items() if errors}
+    columns = [Column("", list(rows))]
+    for name in names:
+        unit, factor = _TUNED[name]
+        values = [factor * errors[name] if name in errors else None for errors in rows.values()]
+        columns.append(numbers(f"{name.replace('_', ' ')}\n{unit}", values))
+    return lay_out(columns)[0]
 
 
 def error_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Lay out errors, one set or element per line; empty columns are omitted."""
     names = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
-    heads = [f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}" for name in names]
-    table = _table(("", *heads))
-    for row in rows:
-        table.add_row(escape(row["name"]), *(cell(row[name]) for name in names))
-    return table
+    columns = [Column("", [row["name"] for row in rows])]
+    for name in names:
+        head = f"{name.replace('_', '\n', 1).replace('_', ' ')}\n{COLUMNS[name]}"
+        columns.append(numbers(head, [row[name] for row in rows]))
+    return lay_out(columns)[0]
 
 
 def _table(names: Sequence[str]) -> Table:

@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import campaign, cluster, optimade, properties, query, relax, screen, training
+from matris.cli import campaign, cluster, doctor, optimade, properties, query, relax, screen, serve, training
+from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
     "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
-    "Results": (query.query, campaign.report, campaign.export),
+    "Results": (query.query, serve.serve, campaign.report, campaign.export),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
-    "Models": (query.models,),
+    "Setup": (doctor.doctor, query.models),
 }
 
 app = typer.Typer(
@@ -29,9 +30,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_COMPUTE = {screen.screen, *_PANELS["Properties"], training.data, training.label, training.finetune, training.evaluate}
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel)(configurable(_command) if _command in _COMPUTE else _command)
 app.add_typer(optimade.app, name="optimade", rich_help_panel="Results")
 app.add_typer(cluster.app, name="cluster", rich_help_panel="Cluster")
 

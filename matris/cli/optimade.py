@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matris.cli.console import stderr
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.options import Store, WithReferences, clear_errors, require_results
 
 if TYPE_CHECKING:
     from matris.stores.candidate_store import CandidateStore
@@ -21,6 +21,7 @@ def export(
     file: Annotated[
         Path, typer.Argument(metavar="FILE.jsonl", dir_okay=False, help="File to write; an old one is replaced.")
     ],
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
@@ -35,12 +36,13 @@ def export(
         require_results(store)
         candidates = CandidateStore.open(store)
         with stderr.status("Writing …"):
-            n_structures = export_optimade(candidates, file)
+            n_structures = export_optimade(candidates, file, with_references=with_references)
         _print_counts(n_structures, candidates, "exported")
 
 
 @app.command("serve")
 def serve_command(
+    with_references: WithReferences = False,
     store: Store = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all interfaces.")
@@ -57,20 +59,21 @@ def serve_command(
     `matris optimade serve --port 5000`
     """
     with clear_errors():
-        from matris.stores.optimade.server import listen, open_published, publish, serve
+        from matris.stores.optimade.server import make_app, open_published, publish
+        from matris.stores.serving.listening import address_of, listen, run
 
         require_results(store)
         with listen(host, port) as listener:
             candidates, published = open_published(store)
             with stderr.status("Publishing new results …"):
-                publish(candidates, published)
+                publish(candidates, published, with_references=with_references)
             _print_counts(published.count(), candidates, "served")
-            stderr.print("OPTIMADE at http://{}:{}, until Ctrl-C".format(*listener.getsockname()[:2]))
-            serve(published, listener)
+            stderr.print(f"OPTIMADE at {address_of(listener)}, until Ctrl-C")
+            run(make_app(published), listener)
 
 
 def _print_counts(n_structures: int, candidates: CandidateStore, done: str) -> None:
     """Print the number of structures, and the number of candidates that are not among them."""
     rest = candidates.docs.count() - n_structures
-    excluded = f"; {rest} rejected, failed, duplicate or damaged ones are not" if rest else ""
+    excluded = f"; {rest} rejected, failed, duplicate or damaged ones, and references, are not" if rest else ""
     stderr.print(f"{n_structures} structures {done}{excluded}")

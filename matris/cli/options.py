@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matris.cli.console import Document
 
 FAILURE = 1
+UNCONVERGED = 3
 INTERRUPTED = 130
 
 _MAX_LISTED = 3
@@ -97,6 +98,22 @@ Resource = Annotated[
         rich_help_panel="Cluster",
     ),
 ]
+WithReferences = Annotated[
+    bool,
+    typer.Option(
+        "--with-references",
+        help="Include the elements, known phases and prototypes that only compete on hulls.",
+    ),
+]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        "--then",
+        metavar="phonon,elastic",
+        help="Properties to compute for the survivors: what converged, within the hull window if there are hulls.",
+        show_default="none",
+    ),
+]
 Fmax = Annotated[
     float,
     typer.Option(metavar="F", min=1e-9, help="Convergence threshold for the forces on atoms and cell (eV/Å)."),
@@ -111,6 +128,10 @@ MinLength = Annotated[
     float, typer.Option(metavar="A", min=1.0, help="Minimum distance between opposite faces of the supercell (Å).")
 ]
 Format = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Format of the printed results.")]
+Printed = Annotated[
+    Literal["table", "json", "csv"],
+    typer.Option("--format", help="Format of the printed results; other messages than tables go to standard error."),
+]
 Page = Annotated[
     Path | None,
     typer.Option(
@@ -119,6 +140,11 @@ Page = Annotated[
         show_default="the store's folder",
     ),
 ]
+
+
+def properties_of(then: str | None) -> tuple[str, ...]:
+    """Split the value of ``--then``."""
+    return tuple(name.strip() for name in then.split(",")) if then else ()
 
 
 @contextmanager
@@ -164,14 +190,39 @@ def require_results(location: str | None) -> None:
         raise StoreError(f"{chosen} holds no results: it has no {DATABASE_FILE}")
 
 
+def _show_checkpoints(documents: Sequence[Document]) -> None:
+    """Print which checkpoints know the elements that were not supported."""
+    from matris.structures import unsupported_elements
+
+    unknown = sorted({symbol for d in documents for symbol in unsupported_elements(d.get("error"))})
+    if unknown:
+        from matris.model.checkpoints import where_known
+
+        stderr.print(f"[yellow]{escape(where_known(unknown))}[/yellow]", soft_wrap=True)
+
+
 def shortened(names: Sequence[str]) -> str:
     """List the first few names and the number of the others."""
     rest = len(names) - _MAX_LISTED
     return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def exit_by_states(documents: Sequence[Document]) -> None:
-    """Exit with an error code if no structure could be computed."""
+def exit_by_states(documents: Sequence[Document], *, all_converge: bool = True) -> None:
+    """
+    Exit with an error code if no structure could be computed, or one did not converge.
+
+    Parameters
+    ----------
+    documents
+        Documents of all structures.
+    all_converge
+        Whether structures that did not converge have an exit code of their own.
+    """
+    _show_checkpoints(documents)
     if not any(document["state"] in {"converged", "max_steps", "completed"} for document in documents):
         stderr.print("[red]Error:[/red] nothing could be computed")
         raise typer.Exit(FAILURE)
+    late = [document["source"] for document in documents if document["state"] == "max_steps"]
+    if all_converge and late:
+        stderr.print(f"[yellow]Not converged:[/yellow] {escape(shortened(late))}", soft_wrap=True)
+        raise typer.Exit(UNCONVERGED)

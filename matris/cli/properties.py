@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from matris.cli.campaign_run import named_devices
-from matris.cli.console import CampaignProgress, cell, stderr, stdout, write_columns, write_json
+from matris.cli.console import CampaignProgress, Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
     Devices,
@@ -79,6 +78,10 @@ def eos(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Fit equations of state: equilibrium volume (Å³) and bulk modulus (GPa).
@@ -91,7 +94,8 @@ def eos(
         from matris.makers import BatchEosMaker
 
         maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer)
-        _properties("eos", files, maker, device, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("eos", files, maker, device, store, output, report, submission)
 
 
 def phonon(
@@ -102,6 +106,16 @@ def phonon(
         bool,
         typer.Option("--follow", help="Distort unstable crystals along their most unstable mode, and relax them."),
     ] = False,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for phonopy.yaml (with force constants) and band.yaml of each material, and with --follow the "
+            "CIF file of the crystal that it leads to.",
+        ),
+    ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
     checkpoint: Checkpoint = None,
     device: Devices = None,
@@ -125,11 +139,11 @@ def phonon(
             checkpoint=checkpoint,
             min_length=min_length,
             displacement=displacement,
-            follow_instabilities=follow,
+            follow=follow,
             optimizer=optimizer,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("phonon", files, maker, device, store, output, report, submission)
+        _properties("phonon", files, maker, device, store, output, report, submission, folder)
 
 
 def qha(
@@ -143,6 +157,10 @@ def qha(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Compute thermal expansion, bulk modulus, heat capacity and Grüneisen parameters (quasi-harmonic).
@@ -159,7 +177,8 @@ def qha(
             displacement=displacement,
             t_max=t_max,
         )
-        _properties("qha", files, maker, device, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("qha", files, maker, device, store, output, report, submission)
 
 
 def md(
@@ -172,11 +191,11 @@ def md(
         float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
     pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
+    n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
-    trajectories: Annotated[
+    trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
@@ -184,14 +203,18 @@ def md(
     store: Store = None,
     output: Format = "table",
     report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
 ) -> None:
     """
     Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
 
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
-    is complete are not computed again.
+    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
 
-    `matris md supercell.vasp --ensemble npt --temperature 600 --steps 20000`
+    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
     """
     with clear_errors():
         from matris.makers import BatchMDMaker
@@ -202,16 +225,17 @@ def md(
             temperature=temperature,
             pressure=pressure,
             time_step=time_step,
-            n_steps=steps,
-            traj_interval=interval,
-            mb_velocity_seed=seed,
-            trajectory_dir=str(trajectories),
+            n_steps=n_steps,
+            interval=interval,
+            seed=seed,
+            trajectory_dir=str(trajectory_dir),
         )
         try:
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
-        _properties("md", files, maker, device, store, output, report)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("md", files, maker, device, store, output, report, submission)
 
 
 def _properties(
@@ -223,10 +247,11 @@ def _properties(
     output: str,
     report: Path | None,
     submission: Submission | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Compute a property of all structures in some files, print the results, and write an HTML page."""
-    from matris.flows.campaign.campaign import local_folder
+    """Compute a property of all structures in some files, print the results, and write an HTML page and files."""
     from matris.flows.local.property_run import compute_properties
+    from matris.stores.database.jobstore import local_folder
     from matris.stores.report.property_kinds import KINDS
     from matris.stores.report.property_page import write_property_report
 
@@ -247,29 +272,52 @@ def _properties(
         with stderr.status("Writing the page …"):
             page = write_property_report(documents, report or local_folder(store), title)
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    if folder is not None:
+        from matris.properties.phonon_files import write_phonon_files
+
+        n_folders = write_phonon_files(documents, folder)
+        stderr.print(f"Force constants and bands of {n_folders} materials: {escape(str(folder))}", soft_wrap=True)
     exit_by_states(documents)
 
 
 def _show_properties(documents: Sequence[Document], output: str, kind: PropertyKind) -> None:
     """Print a table or CSV with one material per line, or whole documents as JSON."""
-    rows = [(d, kind.row(d)) for d in documents]
+    from matris.stores.report.elastic_constants import ALL, constants, independent
+
     if output == "json":
         write_json(documents)
-    elif output == "csv":
+        return
+    rows = [kind.row(d) for d in documents]
+    is_elastic = kind.mark == "elastic_tensor"
+    if output == "csv":
+        names = [*kind.columns, *(f"{name}\nGPa" for name in ALL if is_elastic)]
+        tensors = [constants(d) for d in documents]
         write_columns(
-            ["formula", "state", *kind.columns, "reliable", "source"],
-            [[d.get("formula_pretty"), d["state"], *cells, d.get("is_reliable"), d["source"]] for d, cells in rows],
+            ["formula", "state", *names, "reliable", "source", "error", "warnings"],
+            [
+                [d.get("formula_pretty"), d["state"], *cells]
+                + [tensor.get(name) for name in ALL if is_elastic]
+                + [d.get("is_reliable"), d["source"], d["error"], "; ".join(d["warnings"])]
+                for d, cells, tensor in zip(documents, rows, tensors, strict=True)
+            ],
         )
-    else:
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("formula", no_wrap=True)
-        for name in kind.columns:
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("reliable", no_wrap=True)
-        table.add_column("source, reason, warnings", overflow="fold")
-        for d, cells in rows:
-            remarks = "; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]])
-            shown = map(cell, (*cells, d["state"], d.get("is_reliable")))
-            table.add_row(d.get("formula_pretty") or "–", *shown, escape(remarks))
-        stdout().print(table)
+        return
+    formula = Column("formula", [d.get("formula_pretty") or "–" for d in documents])
+    values = [
+        numbers(name, column, digits)
+        for name, digits, column in zip(
+            kind.columns, kind.digits, map(list, zip(*rows, strict=True)), strict=bool(rows)
+        )
+        if any(value is not None for value in column)
+    ]
+    others = [numbers("state", [d["state"] for d in documents])]
+    others.append(numbers("reliable", [d.get("is_reliable") for d in documents]))
+    remarks = ["; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]]) for d in documents]
+    print_table([formula, *values, *others, Column("source, reason, warnings", remarks, shrinks="fold")])
+    tensors = [constants(d) for d in documents]
+    if any(tensors):
+        names = independent(d for d, tensor in zip(documents, tensors, strict=True) if tensor)
+        columns = [numbers(f"{name}\nGPa", [tensor.get(name) for tensor in tensors], 1) for name in names]
+        source = Column("source", [d["source"] for d in documents], shrinks="cut")
+        stdout().print()
+        print_table([formula, *columns, source], title="Elastic constants in the standard axes (IEEE)")

@@ -10,12 +10,22 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris.cli.console import columns_table, document_table, stderr, stdout, write_json
-from matris.cli.options import Store, clear_errors, require_results
+from matris.cli.console import (
+    Column,
+    print_documents,
+    print_fields,
+    print_table,
+    stderr,
+    stdout,
+    write_columns,
+    write_json,
+)
+from matris.cli.options import Format, Store, WithReferences, clear_errors, require_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matris.model.checkpoints import Published
     from matris.stores.candidate_store import CandidateStore
     from matris.stores.query.query import CandidateQuery
 
@@ -64,6 +74,7 @@ def query(
         Path | None, typer.Option(metavar="DIR", help="Folder for the relaxed structures, as CIF files.")
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of results.")] = False,
+    with_references: WithReferences = False,
     store: Store = None,
 ) -> None:
     """
@@ -79,7 +90,14 @@ def query(
         require_results(store)
         opened = CandidateStore.open(store)
         warn_of_incomplete(opened)
-        results = opened.query(formula=formula, chemsys=chemsys, elements=_split(elements), below=below, state=state)
+        results = opened.query(
+            formula=formula,
+            chemsys=chemsys,
+            elements=_split(elements),
+            below=below,
+            state=state,
+            with_references=with_references,
+        )
         results = (results if text is None else results.where(text)).sort(*_split(sort) or ())
         if best_per is not None:
             results = results.best_of(best_per)
@@ -91,7 +109,7 @@ def query(
             _show_results(results, page, limit, output, _split(columns), structures, several=len(origins) > 1)
 
 
-def models() -> None:
+def models(output: Format = "table") -> None:
     """
     List the checkpoints: energy scale, predictions and local files; for the embedded ones also errors and limits.
 
@@ -102,6 +120,10 @@ def models() -> None:
         from matris.model import checkpoints
         from matris.model.card_text import limits, measured_errors
 
+        if output != "table":
+            _write_models(output)
+            return
+        _show_choice(checkpoints.REGISTRY["matris_10m_oam"])
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
@@ -124,10 +146,38 @@ def models() -> None:
         for card in embedded:
             if errors := measured_errors(card):
                 out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
-                out.print(columns_table(["set", "what", "value"], errors))
+                columns = [list(column) for column in zip(*errors, strict=True)]
+                print_table(
+                    [Column(name, cells) for name, cells in zip(["set", "what", "value"], columns, strict=True)]
+                )
             for number, sentence in enumerate(limits(card)):
                 heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
                 out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+
+
+def _write_models(form: str) -> None:
+    """Write the list of checkpoints for other programs."""
+    from matris.model import checkpoints
+
+    card = checkpoints.read_file(checkpoints.locate())[1]
+    fields = ("key", "energy_scale", "predicts", "file", "at_hand", "trained_on")
+    rows: list[tuple[object, ...]] = [(card.key, card.energy_scale, card.predicts, None, True, card.description)]
+    rows += [
+        (each.key, each.energy_scale, each.predicts, str(each.path), each.path.is_file(), each.trained_on)
+        for each in checkpoints.REGISTRY.values()
+    ]
+    if form == "json":
+        write_json(dict(zip(fields, row, strict=True)) for row in rows)
+    else:
+        write_columns(fields, rows)
+
+
+def _show_choice(best: Published) -> None:
+    """Print which key to use."""
+    where = "its file is at hand" if best.path.is_file() else "its file is downloaded at the first use"
+    out = stdout()
+    out.print(f"For results: --checkpoint {best.key}; {where}.", soft_wrap=True)
+    out.print("To try things out: the default, which is in the package.\n", soft_wrap=True)
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -170,7 +220,8 @@ def _show_results(
     several: bool,
 ) -> None:
     """Print a page of results, and write their structures if there is a folder for them."""
-    from matris.stores.query.tables import COLUMNS, expanded, json_ready, row, write_cif
+    from matris.files.structure_files import write_structures
+    from matris.stores.query.tables import COLUMNS, expanded, json_ready, row
 
     size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)
     shown = results if size is None else results.page(page, size)
@@ -183,14 +234,15 @@ def _show_results(
     else:
         documents = list(shown)
         names = expanded(columns) if columns else []
-        table = (
-            columns_table(names, [row(d, names) for d in documents])
-            if columns
-            else document_table(documents, origins=several)
-        )
-        stdout().print(table)
+        if columns:
+            print_fields(names, [row(d, names) for d in documents])
+        else:
+            print_documents(documents, origins=several)
         n = len(documents)
         total = results.count() if page > 1 or n == size else n
-        stderr.print(f"{total} found" if total == n else f"{n} of {total} found, page {page}")
+        hidden = 0 if results.with_references else results.n_references()
+        hint = f"; {hidden} references match too (--with-references)" if hidden else ""
+        stderr.print((f"{total} found" if total == n else f"{n} of {total} found, page {page}") + hint)
     if folder is not None:
-        stderr.print(f"{write_cif(shown.structures(), folder, labelled=several)} structures in {escape(str(folder))}")
+        n_files = write_structures(shown.structures(), folder, labelled=several)
+        stderr.print(f"{n_files} structures in {escape(str(folder))}")

@@ -63,7 +63,7 @@ def data(
             "not split, unless they have a 'split' of their own.",
         ),
     ] = "formula",
-    scale: Annotated[
+    energy_scale: Annotated[
         str | None,
         typer.Option(
             metavar="NAME", help="Energy scale of the labels: mp, omat24, matpes-pbe, …", show_default="from the files"
@@ -122,7 +122,7 @@ def data(
             made.verify()
         else:
             label_options = LabelOptions(max_force, stress_unit, flip_stress)
-            options = SetOptions(validation, split_by, scale, max_residual, check_labels=check)
+            options = SetOptions(validation, split_by, energy_scale, max_residual, check_labels=check)
             config = read_file(locate(checkpoint))[0].config if checkpoint else None
             with stderr.status("Reading …") as status:
                 made = write_set(
@@ -198,7 +198,7 @@ def label(
     files: Sources,
     code: Annotated[str, typer.Option(metavar="NAME", help="Program that computed the labels, such as VASP.")],
     functional: Annotated[str, typer.Option(metavar="NAME", help="Functional, such as PBE, PBE+U or r2SCAN.")],
-    scale: Annotated[
+    energy_scale: Annotated[
         str,
         typer.Option(
             metavar="NAME", help="Energy scale of the labels: mp, omat24, matpes-pbe, …, or a name of your own."
@@ -214,7 +214,7 @@ def label(
 
     Each frame needs the candidate_id that 'matris export' wrote; its geometry may differ from the candidate's.
 
-    `matris label done.extxyz --code VASP --functional PBE --scale mp`
+    `matris label done.extxyz --code VASP --functional PBE --energy-scale mp`
 
     `matris data --store matris-results --output mine`
     """
@@ -237,7 +237,7 @@ def label(
                     magmoms=None if frame.magmoms is None else frame.magmoms.tolist(),
                     code=code,
                     functional=functional,
-                    energy_scale=scale,
+                    energy_scale=energy_scale,
                 ),
             )
             for _, frame in read.frames()
@@ -327,14 +327,14 @@ def finetune(
     epochs: Annotated[float, typer.Option(metavar="N", min=0.01, help="Number of passes over DATA.")] = 20.0,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Number of structures in a training step.")] = 16,
     learning_rate: Annotated[float, typer.Option(metavar="X", min=1e-9, help="Maximum learning rate.")] = 3e-4,
-    freeze: Annotated[
+    frozen_blocks: Annotated[
         int, typer.Option(metavar="N", min=0, help="Number of first blocks to freeze, with the embeddings.")
     ] = 0,
     layer_decay: Annotated[
         float,
         typer.Option(metavar="X", min=0.01, max=1.0, help="Ratio of a block's learning rate to the next block's."),
     ] = 1.0,
-    patience: Annotated[
+    early_stopping: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Number of validations without a lower loss after which training ends."),
     ] = 10,
@@ -362,12 +362,12 @@ def finetune(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            frozen_blocks=freeze,
+            frozen_blocks=frozen_blocks,
             layer_decay=layer_decay,
-            early_stopping=patience,
+            early_stopping=early_stopping,
             validate_every=validate_every,
             seed=seed,
-            replay=0.0 if replay is None else replay_share,
+            replay_share=0.0 if replay is None else replay_share,
         )
         is_set = len(files) == 1 and (files[0] / META).is_file()
         _show_log()

@@ -21,6 +21,10 @@ class UnknownClassError(StoreError, ValueError):
     """A document that names a class outside those that it may name."""
 
 
+class DamagedStructureError(StoreError):
+    """A stored structure that is none."""
+
+
 def check_classes(document: Any, packages: Sequence[str], place: str = "document") -> None:
     """
     Check that a document names no class outside some packages, and no function, at any depth.
@@ -103,3 +107,28 @@ def named_objects(document: Any) -> list[tuple[str, dict[str, Any]]]:
         parts = list(value.items() if isinstance(value, dict) else enumerate(value))
         pending += [(f"{path}.{key}".lstrip("."), part) for key, part in parts if isinstance(part, (dict, list, tuple))]
     return found
+
+
+def structure_of(document_id: str, content: Mapping[str, Any]) -> Structure:
+    """
+    Decode the structure of a document, and name the document if that is impossible.
+
+    Raises
+    ------
+    UnknownClassError
+        If the structure names a class that it may not name.
+    DamagedStructureError
+        If it is no structure.
+
+    Examples
+    --------
+    >>> structure_of("3f2a", {"lattice": "gone"})
+    Traceback (most recent call last):
+    matris.files.stored_objects.DamagedStructureError: the structure of document 3f2a cannot be read: ...
+    """
+    try:
+        return decode_structure(content)
+    except UnknownClassError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DamagedStructureError(f"the structure of document {document_id} cannot be read: {error!r}") from error

@@ -25,9 +25,10 @@ from matris.model.config import MAX_ATOMIC_NUMBER, ModelConfig
 from matris.model.digests import file_sha256, record, record_of, recorded
 from matris.model.domain import Domain
 from matris.model.network import MatRIS
+from matris.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
@@ -76,6 +77,11 @@ class Card:
     sha256: str = ""
     description: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_demonstrator(self) -> bool:
+        """Whether the card says anywhere that the checkpoint is a demonstrator, whose numbers are no results."""
+        return "demonstrator" in str(asdict(self)).lower()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -231,9 +237,84 @@ def locate(key_or_path: str | Path | None = None) -> Path:
         return _fetch(REGISTRY[str(key_or_path)])
     path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
-        keys = ", ".join([EMBEDDED, LARGE, *REGISTRY])
-        raise CheckpointError(f"no checkpoint {str(key_or_path)!r}: it is neither a file nor one of {keys}")
+        keys = [EMBEDDED, LARGE, *REGISTRY]
+        raise CheckpointError(
+            f"no checkpoint {str(key_or_path)!r}: it is neither a file nor a key{did_you_mean(str(key_or_path), keys)}"
+        )
     return path
+
+
+def knowing(elements: Collection[str]) -> list[str]:
+    """
+    List the keys of the checkpoints at hand that support all of some elements.
+
+    Parameters
+    ----------
+    elements
+        Symbols.
+
+    Examples
+    --------
+    >>> "matris_embedded" in knowing(["Mg", "O"]), knowing(["Og"])
+    (True, [])
+    """
+    at_hand = [EMBEDDED, LARGE, *(key for key, entry in REGISTRY.items() if entry.path.is_file())]
+    return [key for key in at_hand if set(elements) <= set(_elements_of(key))]
+
+
+def require_elements(key_or_path: str | Path | None, elements: Collection[str]) -> None:
+    """
+    Refuse elements that a checkpoint does not support.
+
+    Parameters
+    ----------
+    key_or_path
+        Checkpoint, as for `locate`. It is read only if there are elements.
+    elements
+        Symbols.
+
+    Raises
+    ------
+    CheckpointError
+        With the elements, and the checkpoints at hand that support them; or as for `locate` and `read_file`.
+
+    Examples
+    --------
+    >>> require_elements(None, ["Mg", "O"])
+    >>> require_elements(None, ["Mg", "Og"])
+    Traceback (most recent call last):
+    matris.errors.CheckpointError: matris_embedded does not know Og. No checkpoint at hand knows Mg, Og: ...
+    """
+    if not elements:
+        return
+    card = read_file(locate(key_or_path))[1]
+    wanted = sorted(set(elements))
+    if unknown := [symbol for symbol in wanted if symbol not in card.elements]:
+        raise CheckpointError(f"{card.key} does not know {', '.join(unknown)}. {where_known(wanted)}")
+
+
+def where_known(elements: Collection[str]) -> str:
+    """
+    Say in one sentence which checkpoints support all of some elements.
+
+    Examples
+    --------
+    >>> where_known(["Og"])
+    'No checkpoint at hand knows Og: place the file of a published one (matris models), or train one'
+    """
+    names = ", ".join(elements)
+    if keys := knowing(elements):
+        return f"Checkpoints that know {names}: {', '.join(keys)}"
+    return f"No checkpoint at hand knows {names}: place the file of a published one (matris models), or train one"
+
+
+def _elements_of(key: str) -> tuple[str, ...]:
+    """Elements of a checkpoint at hand; none if its file cannot be used."""
+    try:
+        return read_file(locate(key))[1].elements
+    except CheckpointError as error:
+        logger.info("%s: %s", key, error)
+        return ()
 
 
 def read_file(path: Path) -> tuple[MatRIS, Card]:

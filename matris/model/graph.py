@@ -15,6 +15,7 @@ import torch
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from matris.errors import StructureError
+from matris.model.neighbors import Pairs, near_pairs, volumes
 from matris.structures import cells_away, check_periodicity
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import NDArray
     from pymatgen.core import Structure
-
-_CELL_LIST_ATOMS = 1000  # atoms in a structure, above which a cell list is faster than comparing all pairs
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ class Batch:
     @property
     def system(self) -> torch.Tensor:
         """Index of the structure of each atom, shape (N,)."""
-        return torch.repeat_interleave(torch.arange(len(self.n_atoms), device=self.n_atoms.device), self.n_atoms)
+        systems = torch.arange(len(self.n_atoms), device=self.n_atoms.device)
+        return torch.repeat_interleave(systems, self.n_atoms, output_size=len(self.numbers))
 
 
 @dataclass(frozen=True)
@@ -293,13 +293,20 @@ def build_graph(
     (2, 10, 156)
     """
     on_host = batch.positions.device.type == "cpu"
-    i, j, vectors = (bonds_one_by_one if on_host else bonds_together)(batch, pairwise_cutoff)
-    target, source, center, sign = line_graph(i, j, torch.linalg.vector_norm(vectors, dim=1), three_body_cutoff)
+    i, j, vectors, are_near = (bonds_one_by_one if on_host else bonds_together)(batch, pairwise_cutoff)
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    short, strict = are_near & (lengths <= three_body_cutoff), are_near & (lengths < three_body_cutoff)
+    edges, sources = (_count_ends(i, j, chosen, len(batch.numbers)) for chosen in (short, strict))
+    counts = [are_near.sum(), short.sum(), (edges * edges).sum(), ((edges - 1) * sources).sum()]
+    n_bonds, *sizes = torch.stack(counts).tolist()  # the device waits, which it does nowhere else here
+    bonds = torch.nonzero_static(are_near, size=n_bonds).flatten()
+    i, j, vectors = i[bonds], j[bonds], vectors[bonds]
+    target, source, center, sign = line_graph(i, j, short[bonds], strict[bonds], edges, sizes)
     return Graph(
         numbers=batch.numbers,
         system=batch.system,
         n_atoms=batch.n_atoms,
-        volumes=torch.linalg.det(batch.cells).abs().to(dtype),
+        volumes=volumes(batch.cells).abs().to(dtype),
         centers=i,
         neighbors=j,
         vectors=vectors.to(dtype),
@@ -310,17 +317,13 @@ def build_graph(
     )
 
 
-def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    List the bonds of a batch on the host, structure by structure, which is the fastest way there.
+def _count_ends(i: torch.Tensor, j: torch.Tensor, chosen: torch.Tensor, n_atoms: int) -> torch.Tensor:
+    """Count how many of the chosen pairs end at each atom, shape (N,); a pair of an atom and its image ends twice."""
+    return i.new_zeros(n_atoms).index_add(0, torch.cat([i, j]), chosen.long().repeat(2))
 
-    Returns
-    -------
-    centers, neighbors
-        Atom indices in the batch, shape (B,).
-    vectors
-        Centre minus periodic image of the neighbour (Å), float64, shape (B, 3).
-    """
+
+def bonds_one_by_one(batch: Batch, cutoff: float) -> Pairs:
+    """List the bonds of a batch on the host, structure by structure, which is the fastest way there."""
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     counts = batch.n_atoms.tolist()
     numbers, positions = batch.numbers.numpy(), batch.positions.numpy()
@@ -330,90 +333,27 @@ def bonds_one_by_one(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.T
         i, j, vectors = find_bonds(Geometry(numbers[atoms], positions[atoms], cell, pbc), cutoff)
         parts.append((i + start, j + start, vectors))
         start += count
-    return (
-        torch.from_numpy(_join([part[0] for part in parts], np.int64)),
+    centers = torch.from_numpy(_join([part[0] for part in parts], np.int64))
+    return Pairs(
+        centers,
         torch.from_numpy(_join([part[1] for part in parts], np.int64)),
         torch.from_numpy(_join([part[2] for part in parts], np.float64).reshape(-1, 3)),
+        torch.ones_like(centers, dtype=torch.bool),
     )
 
 
-def bonds_together(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    List the bonds of a batch on its device, all structures at once, by Warp or, without it, by torch.
-
-    Returns
-    -------
-    centers, neighbors, vectors
-        The same bonds as `bonds_one_by_one`, in another order.
-    """
-    i, j, images = (_pairs_by_warp if _warp_computes(batch.positions.device) else _pairs_by_torch)(batch, cutoff)
-    system = batch.system[i]
-    a, b, c = images.unbind(1)
-    positive = (a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))
-    once = (i < j) | ((i == j) & positive)  # as in `find_bonds`
-    i, j, system, images = i[once], j[once], system[once], images[once].to(batch.cells.dtype)
-    shifts = (images[:, :, None] * batch.cells[system]).sum(1)
-    vectors = batch.positions[i] - batch.positions[j] - shifts
-    near = torch.linalg.vector_norm(vectors, dim=1) <= cutoff
-    return i[near], j[near], vectors[near]
-
-
-def _warp_computes(device: torch.device) -> bool:
-    """Whether Warp can compute on a device: it needs NVIDIA's driver, and calls AMD's devices CUDA, as torch does."""
-    from torch_sim.neighbors import ALCHEMIOPS_AVAILABLE
-
-    if not ALCHEMIOPS_AVAILABLE or torch.version.hip is not None:
-        return False
-    import warp
-
-    return device.type == "cpu" or (device.type == "cuda" and warp.is_cuda_available())
-
-
-def _pairs_by_warp(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    List pairs of atoms in both directions, and their periodic images, by nvalchemiops, in cells of any density.
-
-    Its lists have room for 0.2 atoms/Å³ unless told otherwise (torch-sim cannot tell it); hydrides and compressed
-    crystals are denser. It counts the neighbours before it gives up, so that a second call has room for them.
-    """
-    from nvalchemiops.neighbors.neighbor_utils import NeighborOverflowError
-    from nvalchemiops.torch.neighbors import batch_cell_list, batch_naive_neighbor_list
-
-    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
-    neighbor_list = batch_cell_list if large else batch_naive_neighbor_list
-    room: int | None = None
-    while True:
-        try:
-            pairs, _, *images = neighbor_list(
-                batch.positions,
-                cutoff * (1 + 1e-9),
-                cell=batch.cells,
-                pbc=batch.pbc.contiguous(),
-                batch_idx=batch.system.to(torch.int32),
-                max_neighbors=room,
-                return_neighbor_list=True,
-            )
-        except NeighborOverflowError as error:
-            if error.num_neighbors <= error.max_neighbors or error.num_neighbors == room:
-                raise
-            room = error.num_neighbors
-            continue
-        i, j = pairs.long()
-        return i, j, images[0] if images else i.new_zeros(len(i), 3)  # none without periodicity
-
-
-def _pairs_by_torch(batch: Batch, cutoff: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """List pairs of atoms in both directions, and their periodic images, by torch-sim's own functions."""
-    from torch_sim.neighbors import torch_nl_linked_cell, torch_nl_n2
-
-    large = int(batch.n_atoms.max()) > _CELL_LIST_ATOMS if len(batch.n_atoms) else False
-    neighbor_list = torch_nl_linked_cell if large else torch_nl_n2
-    (i, j), _, images = neighbor_list(batch.positions, batch.cells, batch.pbc, cutoff * (1 + 1e-9), batch.system)
-    return i, j, images
+def bonds_together(batch: Batch, cutoff: float) -> Pairs:
+    """List the bonds of a batch on its device, all structures at once, among other pairs and in another order."""
+    return near_pairs(batch.positions, batch.cells, batch.pbc, batch.n_atoms, cutoff)
 
 
 def line_graph(
-    centers: torch.Tensor, neighbors: torch.Tensor, lengths: torch.Tensor, cutoff: float
+    centers: torch.Tensor,
+    neighbors: torch.Tensor,
+    short: torch.Tensor,
+    strict: torch.Tensor,
+    edges: torch.Tensor,
+    sizes: Sequence[int],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     List the ordered pairs of different short directed edges that start at the same atom, sorted by target bond.
@@ -424,10 +364,12 @@ def line_graph(
     ----------
     centers, neighbors
         Atoms at the ends of each bond, shape (B,).
-    lengths
-        Bond lengths (Å), float64, shape (B,).
-    cutoff
-        Largest bond length in an angle (Å).
+    short, strict
+        Whether a bond may be the target, and the source, of an angle, shape (B,).
+    edges
+        Short directed edges of each atom, shape (N,).
+    sizes
+        Numbers of short bonds, of all pairs of short edges at an atom, and of angles.
 
     Returns
     -------
@@ -438,28 +380,22 @@ def line_graph(
     sign
         `Graph.angle_sign`, shape (A,).
     """
-    short = torch.nonzero(lengths <= cutoff).flatten()
-    bond = torch.cat([short, short])
-    atom = torch.cat([centers[short], neighbors[short]])
-    reverse = torch.zeros_like(bond)
-    reverse[len(short) :] = 1
-    strict = lengths[bond] < cutoff
+    n_short, n_pairs, n_angles = sizes
+    device, n_edges = centers.device, 2 * n_short
+    bond = torch.nonzero_static(short, size=n_short).flatten().repeat(2)
+    atom = torch.cat([centers[bond[:n_short]], neighbors[bond[:n_short]]])
     # sort the edges by atom, so that the pairs form the blocks of a block-diagonal matrix
     order = torch.argsort(atom, stable=True)
-    bond, atom, reverse, strict = bond[order], atom[order], reverse[order], strict[order]
-    _, group, counts = torch.unique_consecutive(atom, return_inverse=True, return_counts=True)
-    starts = torch.cumsum(counts, 0) - counts
-    per_edge = counts[group]
-    first = torch.repeat_interleave(torch.arange(len(bond), device=bond.device), per_edge)
-    within = torch.arange(len(first), device=bond.device) - torch.repeat_interleave(
-        torch.cumsum(per_edge, 0) - per_edge, per_edge
-    )
-    second = starts[group[first]] + within
-    keep = (first != second) & strict[second]
-    first, second = first[keep], second[keep]
+    bond, atom, reverse = bond[order], atom[order], order >= n_short
+    per_edge = edges[atom]
+    first = torch.repeat_interleave(torch.arange(n_edges, device=device), per_edge, output_size=n_pairs)
+    within = torch.arange(n_pairs, device=device) - (torch.cumsum(per_edge, 0) - per_edge)[first]
+    second = (torch.cumsum(edges, 0) - edges)[atom[first]] + within
+    kept = torch.nonzero_static((first != second) & strict[bond[second]], size=n_angles).flatten()
+    first, second = first[kept], second[kept]
     by_target = torch.argsort(bond[first], stable=True)
     first, second = first[by_target], second[by_target]
-    sign = 1 - 2 * (reverse[first] ^ reverse[second])
+    sign = 1 - 2 * (reverse[first] ^ reverse[second]).long()
     return bond[first], bond[second], atom[first], sign
 
 

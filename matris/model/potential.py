@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, overload
 
+import numpy as np
 import torch
 
 from matris.errors import CheckpointError, StructureError
@@ -17,13 +19,14 @@ from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
 from matris.model.precision import FEWER_DIGITS, PRECISIONS, full_precision
-from matris.structures import problem_with, to_structure
+from matris.model.recorded import RecordedCalls
+from matris.progress import shown, size_of
+from matris.structures import is_one, problem_with, to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from ase import Atoms
     from numpy.typing import NDArray
     from pymatgen.core import Structure
@@ -32,8 +35,12 @@ if TYPE_CHECKING:
     from matris.model.config import ModelConfig
     from matris.model.precision import Precision
 
+logger = logging.getLogger(__name__)
+
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
+SHARERS = "MATRIS_PROCESSES_PER_DEVICE"
+"""Environment variable with the number of processes that share a GPU, each of which takes its part of the memory."""
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
@@ -55,7 +62,7 @@ _CUDA_ROWS = 2**17
 _CUDA_SHARE = 0.5  # largest amount of kept values: share of the device's memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """
     Prediction of the potential for one structure.
@@ -89,6 +96,11 @@ class Prediction:
         """Whether the potential extrapolates for the structure; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
 
+    def __repr__(self) -> str:
+        force = float(np.linalg.norm(self.forces, axis=1).max(initial=0.0))
+        remark = ", extrapolates" if self.is_extrapolating else ""
+        return f"Prediction({self.energy:.4f} eV, {len(self.forces)} atoms, forces up to {force:.3g} eV/Å{remark})"
+
 
 class Potential:
     """
@@ -104,14 +116,17 @@ class Potential:
         How a GPU multiplies the matrices of messages, `matris.model.precision.Precision`: ``"ieee"``, ``"tf32x3"`` or
         ``"bf16x3"``. By default ``"tf32x3"`` on NVIDIA's GPUs and ``"ieee"`` on others. It has no effect where torch
         or C compute the messages, which they do in float32 or float64.
+    cuda_graphs
+        Record calls of small structures on a GPU as CUDA graphs, and replay them (`matris.model.recorded`): for single
+        cells and dynamics, where sizes come again and again. Off by default until somebody has measured it.
 
     Attributes
     ----------
     memory
-        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory; on a CPU, where
-        consecutive calls reuse the memory, it is an eighth of the machine's memory and at most 4 GB, less if many
-        processes compute a campaign. Calls that need more recompute some values, which takes at most a third more time.
-        Reduce it where memory is scarce.
+        Bytes that a call may keep for its backward pass. The default is half of a GPU's memory, or half of a share of
+        it where several processes of a campaign use the GPU. On a CPU, where consecutive calls reuse the memory, it is
+        an eighth of the machine's memory and at most 4 GB, less if many processes compute a campaign. Calls that need
+        more recompute some values, which takes at most a third more time. Reduce it where memory is scarce.
 
     Examples
     --------
@@ -121,14 +136,24 @@ class Potential:
     ('matris_embedded', True, False)
     """
 
-    def __init__(self, network: MatRIS, card: Card, precision: Precision | None = None) -> None:
+    def __init__(
+        self, network: MatRIS, card: Card, precision: Precision | None = None, *, cuda_graphs: bool = False
+    ) -> None:
         self.network = network
         self.card = card
         self.precision: Precision = precision or ("tf32x3" if torch.version.hip is None else "ieee")
         if self.device.type == "cuda":
-            self.memory = _CUDA_SHARE * torch.cuda.get_device_properties(self.device).total_memory
+            available = torch.cuda.get_device_properties(self.device).total_memory / int(os.environ.get(SHARERS, "1"))
+            self.memory = _CUDA_SHARE * available
         else:
             self.memory = min(_CPU_BYTES, min(_CPU_SHARE, _CPU_SHARES / n_processes()) * total_memory())
+        self._compute = RecordedCalls(self._evaluate) if cuda_graphs and self.device.type == "cuda" else self._evaluate
+        if cuda_graphs and self.device.type != "cuda":
+            logger.warning("cuda_graphs has no effect on %s", self.device)
+
+    def __repr__(self) -> str:
+        numbers = f"{self.card.predicts}, {len(self.elements)} elements, energy scale {self.card.energy_scale}"
+        return f"Potential({self.card.key!r}: {numbers}; {self.dtype} on {self.device})"
 
     @property
     def config(self) -> ModelConfig:
@@ -187,7 +212,11 @@ class Potential:
     def evaluate(self, graph: Graph) -> Evaluation:
         """Compute energies, forces, stresses and magnetic moments of a batch."""
         with full_precision():
-            return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
+            return self._compute(graph)
+
+    def _evaluate(self, graph: Graph) -> Evaluation:
+        """Compute a batch kernel by kernel."""
+        return evaluate(self.network, graph, magmoms=self.has_magmoms, chunks=self._chunks(graph))
 
     def extrapolation(self, graph: Graph, features: torch.Tensor) -> torch.Tensor | None:
         """
@@ -249,7 +278,18 @@ class Potential:
         arena = kernels.thread_arena(always + kept * (needed - always))
         return Chunks(_KERNEL_VALUES // width * torch.get_num_threads(), kept, kernels=True, workspace=arena)
 
-    def predict(self, structures: Structure | Atoms | Iterable[Structure | Atoms]) -> Iterator[Prediction]:
+    @overload
+    def predict(self, structures: Structure) -> Prediction: ...  # type: ignore[overload-overlap] # it is iterable too
+
+    @overload
+    def predict(self, structures: Iterable[Structure | Atoms], *, progress: bool = False) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict(self, structures: Atoms) -> Prediction: ...
+
+    def predict(
+        self, structures: Structure | Atoms | Iterable[Structure | Atoms], *, progress: bool = False
+    ) -> Prediction | Iterator[Prediction]:
         """
         Predict energies, forces, stresses and magnetic moments of one structure or many, in batches.
 
@@ -257,45 +297,53 @@ class Potential:
         ----------
         structures
             One pymatgen ``Structure`` or periodic ASE ``Atoms``, or an iterable of them, which is read lazily.
+        progress
+            Whether to show a progress bar on standard error.
 
-        Yields
-        ------
-        Prediction
-            In the order of the input.
+        Returns
+        -------
+        Prediction or Iterator of Prediction
+            The prediction of one structure; of many, an iterator in the order of the input.
 
         Raises
         ------
         StructureError
-            If a structure cannot be computed; the message contains its position in the input. Use `matris.relax` with
-            ``max_steps=0`` if one bad structure must not stop the others.
+            If a structure cannot be computed; of many, the message contains its position in the input. Use
+            `matris.relax` with ``max_steps=0`` if one bad structure must not stop the others.
 
         Examples
         --------
         >>> import matris
         >>> from ase.build import bulk
         >>> potential = matris.load()
+        >>> potential.predict(bulk("Cu")).stress.shape
+        (3, 3)
         >>> for prediction in potential.predict([bulk("MgO", "rocksalt", a=4.2), bulk("Cu")]):
-        ...     print(prediction.forces.shape, prediction.stress.shape, prediction.is_extrapolating)
-        (2, 3) (3, 3) False
-        (1, 3) (3, 3) False
+        ...     print(prediction.forces.shape, prediction.is_extrapolating)
+        (2, 3) False
+        (1, 3) False
         """
-        if hasattr(structures, "lattice") or hasattr(structures, "get_atomic_numbers"):
-            structures = cast("list[Structure | Atoms]", [structures])
-        return self.predict_geometries(self._checked(structures))
+        if is_one(structures):
+            return next(self.predict_geometries([self._geometry(structures)]))
+        found = self.predict_geometries(self._checked(structures))
+        return shown(found, "predict", progress=progress, total=size_of(structures))
+
+    def _geometry(self, item: Structure | Atoms) -> Geometry:
+        """Convert a structure; raise StructureError if it cannot be computed."""
+        structure = to_structure(item)
+        if problem := problem_with(structure, self.elements):
+            raise StructureError(problem)
+        return Geometry.of(structure)
 
     def _checked(self, structures: Iterable[Structure | Atoms]) -> Iterator[Geometry]:
-        """Yield geometries; raise StructureError for a structure that cannot be computed."""
+        """Yield geometries; the error of a structure that cannot be computed names its position."""
         for index, item in enumerate(structures):
             try:
-                structure = to_structure(item)
-                problem = problem_with(structure, self.elements)
+                yield self._geometry(item)
             except StructureError as error:
-                problem = str(error)
-            if problem:
-                raise StructureError(f"structure {index}: {problem}")
-            yield Geometry.of(structure)
+                raise StructureError(f"structure {index}: {error}") from None
 
-    def predict_geometries(self, geometries: Iterable[Geometry]) -> Iterator[Prediction]:
+    def predict_geometries(self, geometries: Iterable[Geometry]) -> Generator[Prediction]:
         """
         Predict structures without checking them, in batches.
 
@@ -419,6 +467,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     precision: Precision | None = None,
+    cuda_graphs: bool = False,
 ) -> Potential:
     """
     Load a checkpoint as a potential. Calls with equal arguments return the same object.
@@ -435,6 +484,8 @@ def load(
     precision
         How a GPU multiplies matrices, see `Potential`: ``"ieee"``, ``"tf32x3"`` or ``"bf16x3"``, the fastest and
         least exact.
+    cuda_graphs
+        Record calls on a GPU and replay them, for single cells and dynamics, see `Potential`.
 
     Returns
     -------
@@ -461,7 +512,7 @@ def load(
     if precision not in {None, *PRECISIONS}:
         raise CheckpointError(f"precision {precision!r} is not supported: {', '.join(PRECISIONS)}")
     path = checkpoints.locate(key_or_path)
-    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision)
+    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision, cuda_graphs)
 
 
 @lru_cache(maxsize=4)
@@ -471,12 +522,13 @@ def _resident(
     device: torch.device,
     dtype: torch.dtype,
     precision: Precision | None,
+    cuda_graphs: bool,
 ) -> Potential:
-    """Load once for each file version (`modified` is its modification time in ns), device, dtype and precision."""
+    """Load once for each file version (`modified` is its modification time in ns), device and way of computing."""
     network, card = checkpoints.read_file(path)
     try:
         with torch.inference_mode(False):
             network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
-    return Potential(network, card, precision)
+    return Potential(network, card, precision, cuda_graphs=cuda_graphs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,8 @@ import torch_sim as ts
 from pymatgen.core import Structure
 
 from matris.constraints import freedom_of, projectors
+from matris.progress import bar
+from matris.properties.correlations import Snapshot, kept_frames, mean_square_displacement, radial_distribution
 from matris.properties.ensembles import (
     BOLTZMANN,
     FEMTOSECOND,
@@ -28,7 +31,7 @@ from matris.properties.trajectory import Trajectory
 from matris.relaxation.batch import handedness, state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
-from matris.structures import cells_away, content_id, masses_of, problem_with, to_structure
+from matris.structures import cells_away, content_id, masses_of, one_or_many, problem_with, to_structure
 from matris.units import GPA
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ _VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal 
 _MAX_STRAIN = 0.1  # strain of the cell in one step
 _MIN_FRAMES = 10  # frames from which a drift is fitted
 
+_KEPT = ("radial_distribution", "mean_square_displacement", "extrapolation")  # results beside series and structure
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
 
@@ -116,7 +120,7 @@ class TimeSeries:
         return cls(**{name: None if values is None else np.array(values) for name, values in content.items()})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class DynamicsRecord(PropertyRecord):
     """
     Molecular dynamics of one material.
@@ -134,6 +138,11 @@ class DynamicsRecord(PropertyRecord):
         Mean of each quantity of `series` over the second half of the frames; empty if failed.
     drift
         Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
+    radial_distribution, mean_square_displacement
+        Of the second half of the run, see `matris.properties.correlations`; None if failed, or for few frames.
+    extrapolation
+        Largest extrapolation of an atom in any frame: above 1 the model extrapolates, see
+        `matris.model.domain.Domain`. None if the model cannot tell.
     trajectory
         File of the trajectory, if one was asked for; after a failure with the frames before it.
     """
@@ -142,6 +151,9 @@ class DynamicsRecord(PropertyRecord):
     series: TimeSeries | None = None
     means: dict[str, float] = field(default_factory=dict)
     drift: float | None = None
+    radial_distribution: dict[str, Any] | None = None
+    mean_square_displacement: dict[str, Any] | None = None
+    extrapolation: float | None = None
     trajectory: Path | None = None
 
 
@@ -160,6 +172,8 @@ class _Body:
     step: int = 0  # from which it starts
     kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    extrapolation: float | None = None
 
 
 def dynamics(
@@ -169,6 +183,7 @@ def dynamics(
     settings: DynamicsSettings | None = None,
     trajectory_dir: Path | None = None,
     max_batch_atoms: int | None = None,
+    progress: bool = False,
 ) -> list[DynamicsRecord]:
     """
     Molecular dynamics of many materials; as many as fit on the device are computed together.
@@ -194,6 +209,8 @@ def dynamics(
         from its last frame, as if it had not been interrupted. By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
+    progress
+        Whether to show a progress bar on standard error, in time steps.
 
     Returns
     -------
@@ -230,7 +247,7 @@ def dynamics(
     first: dict[str, int] = {}
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
-    for index, item in enumerate(structures):
+    for index, item in enumerate(one_or_many(structures)):
         identity, _ = attempt(_identity, item)
         if identity is not None and first.setdefault(identity, index) != index:
             twins[index] = first[identity]
@@ -241,10 +258,12 @@ def dynamics(
         else:
             records[index] = prepared or DynamicsRecord(index=index, state="failed", error=error)
     waiting.sort(key=lambda body: body.step)
-    while waiting:
-        bodies = _batch(waiting, budget)
-        waiting = waiting[len(bodies) :]
-        records |= {record.index: record for record in _run(bodies, model, settings)}
+    n_steps = sum(settings.n_steps - body.step for body in waiting)
+    with bar("time steps", n_steps) if progress else nullcontext(lambda *_: None) as show:
+        while waiting:
+            bodies = _batch(waiting, budget)
+            waiting = waiting[len(bodies) :]
+            records |= {record.index: record for record in _run(bodies, model, settings, show)}
     records |= {index: replace(records[twin], index=index) for index, twin in twins.items()}
     return [records[index] for index in sorted(records)]
 
@@ -284,6 +303,8 @@ def _prepare(
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
             record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
+            results_kept: dict[str, Any] = {name: results.get(name) for name in _KEPT}
+            record = replace(record, **results_kept)
             return replace(record, warnings=(*record.warnings, *_unused(structure)))
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
@@ -296,6 +317,8 @@ def _prepare(
         body.kept, body.frames = kept
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
+        body.extrapolation = body.kept.get("extrapolation")
+        body.snapshots = trajectory.snapshots(kept_frames(settings.n_steps // settings.interval + 1))
     return body
 
 
@@ -317,7 +340,9 @@ def _batch(waiting: Sequence[_Body], budget: Budget) -> list[_Body]:
     return list(waiting)
 
 
-def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -> list[DynamicsRecord]:
+def _run(
+    bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings, show: Callable[[int, str], object]
+) -> list[DynamicsRecord]:
     """Run materials through all steps, each as far as it gets."""
     state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
     model.costs = [body.cost for body in bodies]
@@ -334,9 +359,14 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
                 [body.compressibility for body in bodies],
                 [body.restraints for body in bodies],
             )
+            show(len(bodies), "")
+        if step % settings.interval == 0 and model.extrapolation is not None:
+            for body, atoms in zip(bodies, model.extrapolation.split(state.n_atoms_per_system.tolist()), strict=True):
+                body.extrapolation = max(body.extrapolation or 0.0, float(atoms.max()))
         faults = _faults(state, model, bodies, settings)
         if broken := [number for number, fault in enumerate(faults) if fault]:
             records += [_failed(bodies[number], f"{faults[number]} (at step {step})", step) for number in broken]
+            show(len(broken) * (settings.n_steps - step), f"{len(records)} failed")
             if len(broken) == len(bodies):
                 return records
             state.pop(broken)
@@ -348,7 +378,7 @@ def _run(bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings) -
         if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, last.positions, last.cell[0]), settings)
+        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])), settings)
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 
@@ -431,30 +461,38 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
     ]
     for body, row in zip(bodies, torch.stack(columns, dim=1).tolist(), strict=True):
         body.frames.append((step * settings.time_step, *row))
-    if bodies[0].trajectory is None:
+    is_kept = step // settings.interval in kept_frames(settings.n_steps // settings.interval + 1)
+    if bodies[0].trajectory is None and not is_kept:
         return
     arrays = (state.atomic_numbers, state.positions, state.momenta, state.forces)
     atoms = zip(*(np.split(_host(a), np.cumsum(sizes.tolist())[:-1]) for a in arrays), strict=True)
     systems = zip(energy.tolist(), _host(state.cell), _host(state.stress), strict=True)
     for body, (numbers, positions, momenta, forces), (total, cell, stress) in zip(bodies, atoms, systems, strict=True):
         lattice = cell.T * handedness(body.structure)  # as the user wrote it
-        cast("Trajectory", body.trajectory).add(
-            numbers=numbers,
-            positions=positions + cells_away(body.structure.frac_coords) @ lattice,
-            lattice=lattice,
-            momenta=momenta,
-            energy=total,
-            forces=forces,
-            stress=stress if np.isfinite(stress).all() else None,
-            step=step,
-            time=step * settings.time_step,
-        )
+        places, time = positions + cells_away(body.structure.frac_coords) @ lattice, step * settings.time_step
+        if is_kept:
+            body.snapshots.append(Snapshot(time, places, lattice))
+        if body.trajectory is not None:
+            body.trajectory.add(
+                numbers=numbers,
+                positions=places,
+                lattice=lattice,
+                momenta=momenta,
+                energy=total,
+                forces=forces,
+                stress=stress if np.isfinite(stress).all() else None,
+                step=step,
+                time=time,
+            )
+    if bodies[0].trajectory is None:
+        return
     for body, part in zip(bodies, state.split(), strict=True):
         cast("Trajectory", body.trajectory).keep(
             {
                 "step": step,
                 "compressibility": body.compressibility,
                 "random": body.random.bit_generator.state,
+                "extrapolation": body.extrapolation,
                 **{name: _host(getattr(part, name)).tolist() for name in ("positions", "momenta", "cell")},
             },
             body.frames[-1],
@@ -473,7 +511,13 @@ def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     """Record of a material that broke."""
     path = body.trajectory.path if body.trajectory is not None and body.frames else None
     return DynamicsRecord(
-        index=body.index, state="failed", n_steps=step, series=_series(body), trajectory=path, error=error
+        index=body.index,
+        state="failed",
+        n_steps=step,
+        series=_series(body),
+        extrapolation=body.extrapolation,
+        trajectory=path,
+        error=error,
     )
 
 
@@ -483,9 +527,15 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
     if problem := problem_with(structure):
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
+    symbols = [site.specie.symbol for site in structure]
+    kept: dict[str, Any] = {
+        "radial_distribution": radial_distribution(symbols, body.snapshots),
+        "mean_square_displacement": mean_square_displacement(symbols, body.snapshots),
+        "extrapolation": body.extrapolation,
+    }
     if body.trajectory is not None:
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict()})
-    record = _completed(body.index, structure, series, settings, body.trajectory)
+        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **kept})
+    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **kept)
     return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
 
 

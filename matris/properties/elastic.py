@@ -124,7 +124,7 @@ class ElasticFit:
         }
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ElasticRecord(PropertyRecord):
     """
     Elastic constants of one material, in the axes of `structure`.
@@ -149,6 +149,7 @@ def elastic(
     strains: Sequence[float] = STRAINS,
     symprec: float = 1e-2,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[ElasticRecord]:
     """
     Elastic tensors of many materials, all cells of all materials computed together.
@@ -176,6 +177,8 @@ def elastic(
         Tolerance for the symmetry of the relaxed cell, Å. Strained cells are never symmetrised.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -203,7 +206,7 @@ def elastic(
     134
     """
     check_strains(strains)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
     starts = (relaxer if relax_first else replace(relaxer, max_steps=0)).materials(structures, relax_cell=relax_first)
 
     def plan(start: RelaxRecord) -> StrainPlan:

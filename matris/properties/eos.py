@@ -215,7 +215,7 @@ def _work_doubts(
     return [f"energies and stresses disagree by {1e3 * error / n_atoms:.2g} meV/atom{''.join(known)}"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class EosRecord(PropertyRecord):
     """
     Equations of state of one material.
@@ -246,6 +246,7 @@ def eos(
     volumes: Sequence[float] = VOLUMES,
     equations: Sequence[str] = EQUATIONS,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[EosRecord]:
     """
     Equations of state of many materials, all cells of all materials computed together.
@@ -270,6 +271,8 @@ def eos(
         Equations to fit, of `EQUATIONS`.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -293,7 +296,7 @@ def eos(
     11.6 Å³, 134 GPa
     """
     check_equations(equations)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
 
     def plan(start: RelaxRecord) -> list[Structure]:
         return [scaled(cast("Structure", start.structure), volume) for volume in volumes]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
+from matris.progress import shown, size_of
 from matris.relaxation.relax import relax
+from matris.structures import one_or_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 type State = Literal["converged", "max_steps", "completed", "failed"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PropertyRecord:
     """
     Result of one material; each property adds its own fields.
@@ -44,6 +46,8 @@ class PropertyRecord:
         Neighbor shells that cross a cutoff of the potential within the strains or displacements used.
     error
         Reason of a failure; None if there was none.
+    start
+        Record of the material itself, of which all other cells are derived; None in molecular dynamics.
     """
 
     index: int
@@ -53,6 +57,13 @@ class PropertyRecord:
     is_reliable: bool = False
     crossings: tuple[Crossing, ...] = ()
     error: str | None = None
+    start: RelaxRecord | None = None
+
+    def __repr__(self) -> str:
+        formula = "" if self.structure is None else f", {self.structure.composition.reduced_formula}"
+        remarks = [self.error] if self.error else [] if self.is_reliable else ["not reliable", *self.warnings]
+        result = "; ".join([self.state, *remarks])
+        return f"{type(self).__name__}({self.index}{formula}: {result})"
 
     @classmethod
     def failed(cls, start: RelaxRecord, error: str | None) -> Self:
@@ -81,6 +92,8 @@ class Relaxer:
         Folder in which finished cells are kept, so that a killed run resumes; see `matris.relax`.
     optimizer
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    progress
+        Whether to show progress bars on standard error.
     """
 
     potential: Potential | ModelInterface
@@ -88,6 +101,7 @@ class Relaxer:
     max_steps: int
     journal_dir: Path | None = None
     optimizer: OptimizerName = "lbfgs"
+    progress: bool = False
 
     def materials(self, structures: Iterable[Structure | Atoms], *, relax_cell: bool = True) -> list[RelaxRecord]:
         """
@@ -98,10 +112,15 @@ class Relaxer:
         list of RelaxRecord
             In the order of the input.
         """
+        return self._relaxed(structures, "materials", relax_cell=relax_cell)
+
+    def _relaxed(self, structures: Iterable[Structure | Atoms], what: str, *, relax_cell: bool) -> list[RelaxRecord]:
+        """Relax as `materials` does; `what` names the structures in a progress bar."""
         if self.journal_dir is not None:
             self.journal_dir.mkdir(parents=True, exist_ok=True)
+        many = one_or_many(structures)
         records = relax(
-            structures,
+            many,
             self.potential,
             fmax=self.fmax,
             max_steps=self.max_steps,
@@ -109,7 +128,8 @@ class Relaxer:
             optimizer=self.optimizer,
             journal=self.journal_dir,
         )
-        return sorted(records, key=lambda record: record.index)
+        watched = shown(records, what, progress=self.progress, total=size_of(many))
+        return sorted(watched, key=lambda record: record.index)
 
     def groups(self, groups: Sequence[Sequence[Structure]]) -> list[list[RelaxRecord]]:
         """
@@ -125,7 +145,8 @@ class Relaxer:
         list of list of RelaxRecord
             Shaped like `groups`.
         """
-        records = iter(self.materials([cell for group in groups for cell in group], relax_cell=False))
+        cells = [cell for group in groups for cell in group]
+        records = iter(self._relaxed(cells, "cells", relax_cell=False))
         return [[next(records) for _ in group] for group in groups]
 
 
@@ -164,7 +185,7 @@ def derive[Plan, Record: PropertyRecord](
     records = []
     for start, (planned, problem), cells in zip(starts, plans, results, strict=True):
         record, error = (None, problem) if planned is None else attempt(analyse, start, planned, cells)
-        records.append(record or kind.failed(start, error))
+        records.append(replace(record or kind.failed(start, error), start=start))
     return records
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, cast
 import numpy as np
 import spglib
 from phonopy import Phonopy
+from phonopy.phonon.dos import ProjectedDos
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import guess_primitive_matrix
@@ -22,7 +23,7 @@ from matris.properties.crossings import crossings_of_displacements, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.instability import UnstableMode, follow, worst_mode
 from matris.properties.linearity import Linearity, linearity, second_length
-from matris.structures import MASSES, masses_of
+from matris.structures import MASSES, masses_of, one_or_many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch_sim.models.interface import ModelInterface
 
     from matris.model.potential import Potential
+    from matris.properties.band_path import BandPath
     from matris.relaxation.records import OptimizerName, RelaxRecord
 
 TOLERANCE = 0.1
@@ -131,6 +133,8 @@ class Phonons:
     dos_frequencies, dos
         Density of states: frequencies (THz) and states per THz and primitive cell, a Gaussian for each mode of the
         mesh.
+    projected_dos
+        Contribution of each atom of the primitive cell to `dos`, shape (atoms, frequencies).
     temperatures, free_energy, entropy, heat_capacity
         K; eV, eV/K and eV/K per primitive cell.
     min_frequency
@@ -147,6 +151,7 @@ class Phonons:
     connections: list[bool]
     dos_frequencies: NDArray[np.float64]
     dos: NDArray[np.float64]
+    projected_dos: NDArray[np.float64]
     temperatures: NDArray[np.float64]
     free_energy: NDArray[np.float64]
     entropy: NDArray[np.float64]
@@ -165,7 +170,7 @@ class Phonons:
         return self.min_frequency < -TOLERANCE
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PhononRecord(PropertyRecord):
     """
     Phonons of one material.
@@ -199,8 +204,9 @@ def phonons(
     optimizer: OptimizerName = "lbfgs",
     settings: PhononSettings | None = None,
     born: Sequence[BornCharges | None] | None = None,
-    follow_instabilities: bool = False,
+    follow: bool = False,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[PhononRecord]:
     """
     Harmonic phonons of many materials, all displaced supercells of all materials computed together.
@@ -221,10 +227,12 @@ def phonons(
         Supercells, displacements and temperatures.
     born
         Born charges of each material, in order, for the non-analytic correction; None where unknown.
-    follow_instabilities
+    follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -251,11 +259,11 @@ def phonons(
     0.242 meV/K per primitive cell at 300 K
     """
     chosen = settings or PhononSettings()
-    structures = list(structures)
+    structures = list(one_or_many(structures))
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)
@@ -271,7 +279,7 @@ def phonons(
         return _record(start, plan, cells, chosen, cutoffs_of(potential))
 
     records = derive(PhononRecord, relaxer.materials(structures), plan, compute, analyse)
-    return _followed(records, relaxer) if follow_instabilities else records
+    return _followed(records, relaxer) if follow else records
 
 
 type _Plan = tuple[Phonopy, list[Structure], int]
@@ -421,12 +429,16 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     settings
         Temperatures of the thermal properties, and tolerance for the symmetry of the path.
     """
-    path = band_path(phonopy.primitive, settings.symprec)
-    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+    path = run_bands(phonopy, settings.symprec)
     bands = phonopy.get_band_structure_dict()
-    mesh = phonopy.run_mesh(MESH, is_mesh_symmetry=not has_mixed_isotopes(phonopy.unitcell))
+    is_symmetric = not has_mixed_isotopes(phonopy.unitcell)
+    mesh = phonopy.run_mesh(MESH, with_eigenvectors=True, is_mesh_symmetry=is_symmetric)
     width = _SMEARING * float(np.ptp(mesh.frequencies))
     phonopy.run_total_dos(sigma=width, freq_pitch=width / 2)
+    projected = ProjectedDos(mesh, sigma=width)
+    projected.set_draw_area(freq_pitch=width / 2)
+    projected.run()
+    of_atoms = np.asarray(projected.projected_dos)
     phonopy.run_thermal_properties(temperatures=settings.temperatures, exclude_gamma_acoustic=True)
     dos, thermal = phonopy.get_total_dos_dict(), phonopy.get_thermal_properties_dict()
     frequencies = list(bands["frequencies"] or [])
@@ -440,6 +452,7 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         connections=path.connections,
         dos_frequencies=np.asarray(dos["frequency_points"]),
         dos=np.asarray(dos["total_dos"]),
+        projected_dos=_over_equal_atoms(phonopy, of_atoms) if is_symmetric else of_atoms,
         temperatures=np.asarray(thermal["temperatures"]),
         free_energy=np.asarray(thermal["free_energy"]) * 1e3 / JOULE_PER_MOLE,
         entropy=np.asarray(thermal["entropy"]) / JOULE_PER_MOLE,
@@ -447,6 +460,33 @@ def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
         min_frequency=lowest,
         unstable_mode=worst_mode(phonopy, TOLERANCE) if lowest < -TOLERANCE else None,
     )
+
+
+def run_bands(phonopy: Phonopy, symprec: float) -> BandPath:
+    """
+    Compute the bands along the path of high symmetry, in phonopy's object.
+
+    Parameters
+    ----------
+    phonopy
+        Phonopy's object with force constants.
+    symprec
+        Tolerance for the symmetry of the path, Å.
+    """
+    path = band_path(phonopy.primitive, symprec)
+    phonopy.run_band_structure(path.qpoints, path_connections=path.connections, labels=path.labels)
+    return path
+
+
+def _over_equal_atoms(phonopy: Phonopy, projected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """
+    Average densities of states of atoms over those that symmetry makes equal.
+
+    On a mesh reduced by symmetry, only their sum is right: an operation that maps a wave vector to an equal one also
+    exchanges atoms. phonopy therefore asks for the whole mesh, which takes up to 48 times as long.
+    """
+    first = phonopy.primitive_symmetry.get_map_atoms()
+    return np.stack([projected[first == representative].mean(axis=0) for representative in first])
 
 
 def _followed(records: Sequence[PhononRecord], relaxer: Relaxer) -> list[PhononRecord]:

@@ -121,7 +121,7 @@ class QuasiHarmonic:
     gruneisen: Gruneisen
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class QhaRecord(PropertyRecord):
     """
     Quasi-harmonic thermodynamics of one material.
@@ -145,6 +145,7 @@ def quasi_harmonic(
     volumes: Sequence[float] = VOLUMES,
     settings: PhononSettings | None = None,
     journal_dir: Path | None = None,
+    progress: bool = False,
 ) -> list[QhaRecord]:
     """
     Quasi-harmonic thermodynamics of many materials, all supercells of all materials computed together.
@@ -171,6 +172,8 @@ def quasi_harmonic(
         Settings of the phonons; the temperatures must start at zero.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error: of the materials, and of the cells derived from them.
 
     Returns
     -------
@@ -198,7 +201,7 @@ def quasi_harmonic(
     """
     chosen = settings or PhononSettings()
     check_grid(volumes, chosen.temperatures)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
     starts = relaxer.materials(structures)
     cells = relaxer.groups([[scaled(s.structure, v) for v in volumes] if s.structure else [] for s in starts])
     cells_of = {start.index: group for start, group in zip(starts, cells, strict=True)}

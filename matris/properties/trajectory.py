@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread
 from ase.io.extxyz import write_extxyz
 from monty.json import MontyEncoder
 
 from matris.files.whole_file import whole_file
+from matris.properties.correlations import Snapshot
 from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -172,6 +174,11 @@ class Trajectory:
         rows = [tuple(json.loads(line)) for line in self._series.read_text().splitlines()]
         self._begun = True
         return content["state"], rows
+
+    def snapshots(self, wanted: Container[int]) -> list[Snapshot]:
+        """Read the positions of some frames, given by number."""
+        frames = enumerate(iread(self.path, format="extxyz"))
+        return [Snapshot(atoms.info["time"], atoms.positions, atoms.cell.array) for n, atoms in frames if n in wanted]
 
     def results(self) -> dict[str, Any] | None:
         """Read the results that `finish` wrote; None if the trajectory is not complete."""

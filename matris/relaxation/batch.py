@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matris.relaxation.guard import GuardedModel
     from matris.relaxation.records import RelaxSettings
     from matris.relaxation.symmetry import Symmetry
-    from matris.relaxation.systems import Progress
+    from matris.relaxation.systems import Optimizer, Progress
 
 type Verdict = tuple[RelaxState, str | None, float]
 """State, error and fmax of a structure that has finished."""
@@ -116,7 +116,7 @@ class RunningBatch:
         if not self.slots:
             return []
         if self._entering:
-            device, dtype = self.model.device, self.model.dtype
+            device, dtype = torch.device("cpu"), self.model.dtype  # they go to the device together
             self._optimizer.add(
                 [state_of(slot.structure, device, dtype) for slot in self._entering],
                 [_projectors(slot.structure, device, dtype) for slot in self._entering],
@@ -134,9 +134,10 @@ class RunningBatch:
         finished = np.array([verdict is not None for verdict in verdicts])
         if not finished.any():
             return []
+        values = _Values.fetch(self._optimizer, self.model)
         ends = np.cumsum([len(slot.structure) for slot in self.slots])
         records = [
-            self._record(slot, verdict, number, slice(end - len(slot.structure), end))
+            self._record(slot, verdict, values, number, slice(end - len(slot.structure), end))
             for number, (slot, verdict, end) in enumerate(zip(self.slots, verdicts, ends, strict=True))
             if verdict is not None
         ]
@@ -176,11 +177,10 @@ class RunningBatch:
                 verdicts.append(None)
         return verdicts
 
-    def _record(self, slot: Slot, verdict: Verdict, number: int, atoms: slice) -> RelaxRecord:
+    def _record(self, slot: Slot, verdict: Verdict, values: _Values, number: int, atoms: slice) -> RelaxRecord:
         """Make the record of a finished structure; all its values belong to the last geometry."""
-        optimizer, state = self._optimizer, self._optimizer.state
         outcome, error, fmax = verdict
-        structure = None if error else structure_of(slot.structure, state.positions[atoms], state.cell[number])
+        structure = None if error else structure_of(slot.structure, values.positions[atoms], values.cells[number])
         if structure is not None and (problem := problem_with(structure)):
             outcome, error = "failed", f"the relaxed structure is invalid: {problem} (after {slot.n_steps} steps)"
         common: dict[str, Any] = {
@@ -193,15 +193,15 @@ class RunningBatch:
         }
         if error:
             return RelaxRecord(**common)
-        stress, magmoms = _numbers(optimizer.stress[number]), self.model.magmoms
-        extrapolation = None if self.model.extrapolation is None else _numbers(self.model.extrapolation[atoms])
+        stress = _finite(values.stresses[number])
+        extrapolation = None if values.extrapolation is None else _finite(values.extrapolation[atoms])
         return RelaxRecord(
             **common,
             structure=structure,
-            energy=float(optimizer.energy[number]),
-            forces=_array(optimizer.forces[atoms]),
+            energy=float(values.energies[number]),
+            forces=values.forces[atoms].copy(),
             stress=stress,
-            magmoms=None if magmoms is None else _numbers(magmoms[atoms].reshape(-1)),
+            magmoms=None if values.magmoms is None else _finite(values.magmoms[atoms].reshape(-1)),
             extrapolation=None if extrapolation is None else float(extrapolation.max()),
             mean_extrapolation=None if extrapolation is None else float(extrapolation.mean()),
             fmax=float(fmax),
@@ -246,14 +246,14 @@ def _projectors(structure: Structure, device: torch.device, dtype: torch.dtype) 
     return torch.tensor(projectors(np.asarray(structure.lattice.matrix), free), device=device, dtype=dtype)
 
 
-def structure_of(initial: Structure, positions: Tensor, cell: Tensor) -> Structure:
+def structure_of(initial: Structure, positions: NDArray[np.floating], cell: NDArray[np.floating]) -> Structure:
     """
     Convert positions (Å), (n, 3), and lattice vectors (Å, in columns) of a state back to a structure.
 
     It has the species of the initial structure, its fixed atoms and its masses, and its atoms are in the same cells.
     """
-    lattice = Lattice(_array(cell).T * handedness(initial))
-    places = _array(positions) + cells_away(initial.frac_coords) @ lattice.matrix
+    lattice = Lattice(cell.T.astype(float) * handedness(initial))
+    places = positions.astype(float) + cells_away(initial.frac_coords) @ lattice.matrix
     labels = [site.label for site in initial]
     kept: dict[str, list[Any]] = {}
     if (free := freedom_of(initial)) is not None:
@@ -265,12 +265,30 @@ def structure_of(initial: Structure, positions: Tensor, cell: Tensor) -> Structu
     )
 
 
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    """Copy a tensor to the host, as float64."""
-    return tensor.detach().cpu().numpy().astype(float)
+class _Values(NamedTuple):
+    """Geometry and results of the last call for all structures, on the host, in float64; None where there are none."""
+
+    positions: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    stresses: NDArray[np.float64]
+    magmoms: NDArray[np.float64] | None
+    extrapolation: NDArray[np.float64] | None
+
+    @classmethod
+    def fetch(cls, optimizer: Optimizer, model: GuardedModel) -> Self:
+        """Copy them from the device in one transfer."""
+        state = optimizer.state
+        geometry, results = (state.positions, state.cell), (optimizer.energy, optimizer.forces, optimizer.stress)
+        tensors = (*geometry, *results, model.magmoms, model.extrapolation)
+        present = [tensor for tensor in tensors if tensor is not None]
+        on_host = torch.cat([tensor.detach().reshape(-1).double() for tensor in present]).cpu().numpy()
+        parts = iter(np.split(on_host, np.cumsum([tensor.numel() for tensor in present])))
+        values: list[Any] = [None if tensor is None else next(parts).reshape(tensor.shape) for tensor in tensors]
+        return cls(*values)
 
 
-def _numbers(tensor: Tensor) -> NDArray[np.float64] | None:
-    """Copy a tensor to the host; None if a value is NaN or infinite, as in missing stresses and moments."""
-    array = _array(tensor)
-    return array if np.isfinite(array).all() else None
+def _finite(array: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Copy numbers; None if one is NaN or infinite, as in missing stresses and moments."""
+    return array.copy() if np.isfinite(array).all() else None

@@ -34,7 +34,7 @@ class Journal:
     """
     Records by structure identity: a file of JSON lines, whose first line is a header.
 
-    Each record is on disk (fsync) when `append` returns. Opening a journal drops an incomplete last line, as a killed
+    Records are on disk (fsync) when `append` returns. Opening a journal drops an incomplete last line, as a killed
     process leaves it. Memory holds only identities and file offsets; records are read from the file on access.
 
     Parameters
@@ -105,36 +105,43 @@ class Journal:
         self._file.seek(self._offsets[structure_id])
         return RelaxRecord.from_dict(json.loads(_read_line(self._file)))
 
-    def append(self, record: RelaxRecord) -> None:
+    def append(self, *records: RelaxRecord) -> None:
         """
-        Write a record; it is on disk when the method returns.
+        Write records; they are on disk when the method returns. Many at once wait for the disk once.
+
+        A process that is killed here leaves the first of them whole, or none, and no part of a record.
 
         Raises
         ------
         ValueError
-            If the record has no `structure_id`, which is its key.
+            If a record has no `structure_id`, which is its key.
         OSError
-            If the record cannot be written (disk full); the journal is unchanged.
+            If the records cannot be written (disk full); the journal is unchanged.
         """
-        if record.structure_id is None:
-            raise ValueError(f"record {record.index} has no structure_id, which is its key in a journal")
-        start = self._end
-        self._write(_line(record.to_dict()))
-        self._offsets[record.structure_id] = start
+        offsets, lines, end = {}, list[bytes](), self._end
+        for record in records:
+            if record.structure_id is None:
+                raise ValueError(f"record {record.index} has no structure_id, which is its key in a journal")
+            lines.append(_line(record.to_dict()))
+            offsets[record.structure_id] = end
+            end += len(lines[-1])
+        if lines:
+            self._write(b"".join(lines))
+            self._offsets |= offsets
 
-    def _write(self, line: bytes) -> None:
-        """Append one complete line, or nothing."""
+    def _write(self, lines: bytes) -> None:
+        """Append complete lines, or nothing."""
         start = self._end
         try:
             self._file.seek(start)
-            remaining = memoryview(line)
+            remaining = memoryview(lines)
             while remaining:
                 remaining = remaining[self._file.write(remaining) :]
             if self.path is not None:
                 os.fsync(self._file.fileno())
-            self._end = start + len(line)
+            self._end = start + len(lines)
         finally:
-            if self._end == start:  # disk full or interrupted: remove the incomplete line
+            if self._end == start:  # disk full or interrupted: remove what was written
                 self._file.truncate(start)
 
     def _lock(self) -> None:

@@ -133,7 +133,7 @@ def _checked(mask: CellMask | None) -> str | tuple[bool, ...] | None:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RelaxRecord:
     """
     Result of the relaxation of one structure. All energies, forces, stresses and moments belong to `structure`.
@@ -199,6 +199,14 @@ class RelaxRecord:
     def is_extrapolating(self) -> bool | None:
         """Whether the model extrapolates for `structure`; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
+
+    def __repr__(self) -> str:
+        if self.structure is None or self.energy is None:
+            return f"RelaxRecord({self.index}, {self.state}: {self.error})"
+        forces = "" if self.fmax is None else f", forces up to {self.fmax:.3g} eV/Å"
+        remark = ", extrapolates" if self.is_extrapolating else ""
+        result = f"{self.state}, {self.energy:.4f} eV, {self.n_steps} steps{forces}{remark}"
+        return f"RelaxRecord({self.index}, {self.structure.composition.reduced_formula}: {result})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a JSON object: arrays as nested lists, the structure in pymatgen's format."""

@@ -5,30 +5,32 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pymatgen.core import Structure
 from torch_sim.models.interface import ModelInterface
 
 from matris.model.graph import Geometry
+from matris.progress import shown, size_of
 from matris.relaxation.batch import RunningBatch, Slot
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.journal import Journal
 from matris.relaxation.records import RelaxRecord, RelaxSettings
 from matris.relaxation.symmetry import symmetrised
-from matris.structures import content_id, problem_with, to_structure
+from matris.structures import content_id, one_or_many, problem_with, to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ase import Atoms
+    from pymatgen.core import Structure
 
     from matris.model.potential import Potential
     from matris.relaxation.records import CellMask, OptimizerName
 
 __all__ = ["RelaxRecord", "RelaxSettings", "journal_file", "relax"]
 
+_FAILED_TOGETHER = 64  # records of inputs that cannot be computed, which are written to the journal together
 _ATOMS_PER_GIB = 32  # first guess for a model of unknown memory use on a GPU; out-of-memory errors lower it
 
 
@@ -46,6 +48,7 @@ def relax(
     cell_mask: CellMask | None = None,
     journal: str | Path | None = None,
     max_batch_atoms: int | None = None,
+    progress: bool = False,
 ) -> Generator[RelaxRecord]:
     """
     Relax structures, and yield the record of each as it finishes.
@@ -103,6 +106,8 @@ def relax(
         angles: on a GPU as many structures as fit into memory, on a CPU as many as make the fixed cost of a step small.
         The batch size can change the last digits of results, and through them the path of a relaxation; 1 computes one
         structure at a time.
+    progress
+        Whether to show a progress bar on standard error.
 
     Yields
     ------
@@ -149,10 +154,9 @@ def relax(
         )
     if max_batch_atoms is not None and max_batch_atoms < 1:
         raise ValueError(f"max_batch_atoms must be at least 1, got {max_batch_atoms}")
-    # one structure is an iterable too, of its atoms
-    is_one = isinstance(structures, Structure) or hasattr(structures, "get_atomic_numbers")
-    inputs = cast("Iterable[Structure | Atoms]", [structures] if is_one else structures)
-    return _relax(iter(inputs), engine, settings, journal, max_batch_atoms)
+    inputs = one_or_many(structures)
+    records = _relax(iter(inputs), engine, settings, journal, max_batch_atoms)
+    return shown(records, "relax", progress=progress, total=size_of(inputs))
 
 
 def journal_file(folder: Path, sha256: str, settings: RelaxSettings, dtype: str) -> Path:
@@ -218,16 +222,22 @@ def _relax(
         intake = _Intake(structures, journal, engine.elements, cost, settings)
         upcoming = intake.take()
         while upcoming is not None or batch.slots:
+            failed: list[RelaxRecord] = []
             while upcoming is not None:
-                if isinstance(upcoming, RelaxRecord):
-                    yield upcoming
-                elif batch.fits(upcoming):
+                if isinstance(upcoming, Slot):
+                    if not batch.fits(upcoming):
+                        break
                     batch.add(upcoming)
+                elif not intake.is_new(upcoming):
+                    yield upcoming
                 else:
-                    break
+                    failed.append(upcoming)
+                    if len(failed) == _FAILED_TOGETHER:
+                        yield from intake.finish(failed)
+                        failed = []
                 upcoming = intake.take()
-            for record in batch.step():
-                yield from intake.finish(record)
+            yield from intake.finish(failed)
+            yield from intake.finish(batch.step())
 
 
 class _Intake:
@@ -246,7 +256,7 @@ class _Intake:
         self._journal = journal
         self._elements = elements
         self._cost = cost
-        self._positions: dict[str, list[int]] = {}  # identity of a running structure -> its positions in the input
+        self._positions: dict[str, list[int]] = {}  # identity of a structure not in the journal -> places in the input
 
     def take(self) -> Slot | RelaxRecord | None:
         """Take the next structure, or the record of one that is known or cannot be computed; None at the end."""
@@ -260,18 +270,20 @@ class _Intake:
             if identity in self._positions:
                 self._positions[identity].append(index)
                 continue
-            if isinstance(prepared, RelaxRecord):
-                self._journal.append(prepared)
-            else:
-                self._positions[identity] = [index]
+            self._positions[identity] = [index]
             return prepared
         return None
 
-    def finish(self, record: RelaxRecord) -> Iterator[RelaxRecord]:
-        """Write a record to the journal, and yield it for each position of its structure in the input."""
-        self._journal.append(record)
-        for index in self._positions.pop(str(record.structure_id)):
-            yield replace(record, index=index)
+    def is_new(self, record: RelaxRecord) -> bool:
+        """Whether a record is yet to be written to the journal."""
+        return record.structure_id in self._positions
+
+    def finish(self, records: Sequence[RelaxRecord]) -> Iterator[RelaxRecord]:
+        """Write records to the journal, then yield each for all positions of its structure in the input."""
+        self._journal.append(*records)
+        for record in records:
+            for index in self._positions.pop(str(record.structure_id)):
+                yield replace(record, index=index)
 
 
 def _prepare(

@@ -111,7 +111,7 @@ class Optimizer(ABC):
         Parameters
         ----------
         states
-            One state for each system.
+            One state for each system, all on the host, or on the device.
         projectors
             For each system the directions in which its atoms may move in the undeformed cell, as projectors onto them,
             (n, 3, 3), see `matris.constraints`; None if all atoms are free. A fixed atom keeps its place relative to
@@ -122,12 +122,14 @@ class Optimizer(ABC):
             For each system the projector onto the L that its cell may have, (9, 9), or None if all are allowed. With a
             symmetry, they must be among those that do not change under its rotations.
         """
+        device = self._rows.device
         positions = [torch.cat([state.positions, torch.zeros_like(state.cell[0])]) for state in states]
         at_rest = [torch.stack([x, torch.zeros_like(x), torch.zeros_like(x)]) for x in positions]
-        self._rows = torch.cat([self._rows, *at_rest], dim=1)
-        self._first_cells = torch.cat([self._first_cells, *[state.cell for state in states]])
-        self._numbers = torch.cat([self._numbers, *[state.atomic_numbers for state in states]])
-        self._masses = torch.cat([self._masses, *[state.masses for state in states]])
+        self._rows = torch.cat([self._rows, torch.cat(at_rest, dim=1).to(device)], dim=1)
+        self._first_cells = torch.cat([self._first_cells, torch.cat([state.cell for state in states]).to(device)])
+        numbers, masses = ([getattr(state, name) for state in states] for name in ("atomic_numbers", "masses"))
+        self._numbers = torch.cat([self._numbers, torch.cat(numbers).to(device)])
+        self._masses = torch.cat([self._masses, torch.cat(masses).to(device)])
         n_atoms = np.array([len(state.positions) for state in states])
         self._n_atoms = np.concatenate([self._n_atoms, n_atoms])
         self._cell_scales = np.concatenate([self._cell_scales, self._new_scales(n_atoms)])
@@ -141,21 +143,21 @@ class Optimizer(ABC):
         """Append the projectors of new systems, if any system, old or new, has fixed atoms."""
         if self._projectors is None and all(projector is None for projector in projectors):
             return
-        one = torch.eye(3, device=self._rows.device, dtype=self._rows.dtype)
-        old = one.expand(len(self._masses) - sum(len(state.positions) for state in states), 3, 3)
+        one = torch.eye(3, device=states[0].device, dtype=self._rows.dtype)
         new = [
             one.expand(len(state.positions), 3, 3) if projector is None else projector
             for state, projector in zip(states, projectors, strict=True)
         ]
-        self._projectors = torch.cat([old if self._projectors is None else self._projectors, *new])
+        if self._projectors is None:
+            new = [one.expand(len(self._masses) - sum(map(len, new)), 3, 3), *new]
+        added = torch.cat(new).to(self._rows.device)
+        self._projectors = added if self._projectors is None else torch.cat([self._projectors, added])
 
     def remove(self, mask: NDArray[np.bool_]) -> None:
         """Remove the systems where `mask`, shape (S,), is true."""
-        kept, device = ~mask, self._rows.device
-        systems, atoms, rows = (
-            torch.from_numpy(array).to(device)
-            for array in (kept, np.repeat(kept, self._n_atoms), np.repeat(kept, self._n_atoms + 3))
-        )
+        kept = ~mask
+        masks = (kept, np.repeat(kept, self._n_atoms), np.repeat(kept, self._n_atoms + 3))
+        systems, atoms, rows = self._send(*(np.flatnonzero(chosen) for chosen in masks))
         self._rows, self._first_cells = self._rows[:, rows], self._first_cells[systems]
         self._numbers, self._masses = self._numbers[atoms], self._masses[atoms]
         self._projectors = None if self._projectors is None else self._projectors[atoms]
@@ -167,13 +169,16 @@ class Optimizer(ABC):
 
     def _assemble(self) -> None:
         """Index the rows by system, and create the state."""
-        device, n_rows = self._rows.device, self._n_atoms + 3
+        n_rows = self._n_atoms + 3
         systems = np.arange(len(n_rows))
         system = np.repeat(systems, self._n_atoms)
-        self._row_system = torch.from_numpy(np.repeat(systems, n_rows)).to(device)
-        self._atom_rows = torch.from_numpy(np.arange(len(system)) + 3 * system).to(device)
-        self._cell_rows = torch.from_numpy((np.cumsum(n_rows)[:, None] - [3, 2, 1]).reshape(-1)).to(device)
-        self._n_rows = torch.from_numpy(n_rows).to(device)
+        self._row_system, self._atom_rows, self._cell_rows, self._n_rows, system_idx = self._send(
+            np.repeat(systems, n_rows),
+            np.arange(len(system)) + 3 * system,
+            (np.cumsum(n_rows)[:, None] - [3, 2, 1]).reshape(-1),
+            n_rows,
+            system,
+        )
         self._scales = torch.from_numpy(self._cell_scales).to(self._rows)[:, None, None]
         self._first_volumes = torch.linalg.det(self._first_cells).abs()
         self.state = ts.SimState(
@@ -182,10 +187,10 @@ class Optimizer(ABC):
             cell=self._first_cells.clone(),
             pbc=True,
             atomic_numbers=self._numbers,
-            system_idx=torch.from_numpy(system).to(device),
+            system_idx=system_idx,
         )
         if self._projectors is not None:
-            one = torch.eye(3, device=device, dtype=self._projectors.dtype)
+            one = torch.eye(3, device=self._rows.device, dtype=self._projectors.dtype)
             self._is_free = (self._projectors == one).all(2).all(1)[:, None]
         self._mean = _Mean.of(self._symmetries, self._n_atoms, self._rows)
         self._cell_freedom = None
@@ -193,6 +198,10 @@ class Optimizer(ABC):
             freedoms = [np.eye(9) if freedom is None else freedom for freedom in self._cell_freedoms]
             self._cell_freedom = torch.from_numpy(np.stack(freedoms)).to(self._rows)
         self._assembled = True
+
+    def _send(self, *arrays: NDArray[np.int_]) -> tuple[Tensor, ...]:
+        """Copy arrays of numbers to the device in one transfer."""
+        return torch.from_numpy(np.concatenate(arrays)).to(self._rows.device).split([len(array) for array in arrays])
 
     def step(self, model: Callable[[ts.SimState], dict[str, Tensor]]) -> Progress:
         """Move all systems and call the model: one transfer to the device, one back."""

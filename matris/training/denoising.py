@@ -111,6 +111,10 @@ class DenoiseObjective:
     def compile(self, frames: Sequence[Frame]) -> None:
         """Do nothing, since pre-training is short."""
 
+    def compiled_share(self) -> float | None:
+        """Return None: there is no compiled step."""
+        return None
+
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum."""
         loss = scale * self._losses(frames, seeds).sum()

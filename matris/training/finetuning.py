@@ -96,7 +96,7 @@ def finetune(
     output
         Folder of the state, the log, and the new checkpoint ``KEY.safetensors``.
     settings
-        Settings of the training. `frozen_blocks`, `layer_decay` and `replay` keep the result close to the parent.
+        Settings of the training. `frozen_blocks`, `layer_decay` and `replay_share` keep the result close to the parent.
     key
         Name of the new checkpoint.
     replay

@@ -46,6 +46,10 @@ class Objective(Protocol):
     def compile(self, frames: Sequence[Frame]) -> None:
         """Compile the step, with frames as an example."""
 
+    def compiled_share(self) -> float | None:
+        """Return the share of batches since the last call that the compiled step computed; None if there is none."""
+        ...
+
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:
         """
         Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum.
@@ -80,6 +84,7 @@ class LabelObjective:
     def __init__(self, module: MatRIS, weights: LossWeights) -> None:
         self.module, self.weights = module, weights
         self._compiled: CompiledStep | None = None
+        self._batches = self._by_torch = 0
 
     def compile(self, frames: Sequence[Frame]) -> None:
         """Compile loss and gradient as one function."""
@@ -87,11 +92,19 @@ class LabelObjective:
 
         self._compiled = CompiledStep(self.module, self.weights, self._collate(frames))
 
+    def compiled_share(self) -> float | None:
+        """Return the share of batches since the last call that the compiled step computed; None if there is none."""
+        batches, by_torch = self._batches, self._by_torch
+        self._batches = self._by_torch = 0
+        return None if self._compiled is None or not batches else 1 - by_torch / batches
+
     def backward(self, frames: Sequence[Frame], scale: float, seeds: Sequence[Sequence[int]]) -> torch.Tensor:  # noqa: ARG002
         """Add the gradient of `scale` times the sum of losses to the gradients; return the scaled sum."""
         batch = self._collate(frames)
+        self._batches += 1
         if self._compiled is not None and self._compiled.takes(batch):
             return scale * self._compiled.backward(batch, scale).sum()
+        self._by_torch += 1
         loss = scale * errors(self.module, batch, differentiable=True).loss(self.weights).sum()
         loss.backward()
         return loss.detach()

@@ -248,7 +248,9 @@ def pretrain(
     """Pre-train a network by denoising, in place, with the batches and the schedule of the later training."""
     torch.manual_seed(settings.seed)
     denoiser = Denoiser(network).to(network.reference_energies.device)
-    settings = replace(settings, steps=None, epochs=noise.epochs, early_stopping=None, compiled_step=False, replay=0.0)
+    settings = replace(
+        settings, steps=None, epochs=noise.epochs, early_stopping=None, compiled_step=False, replay_share=0.0
+    )
     return train(network, training, validation, settings, directory, objective=DenoiseObjective(denoiser, noise))
 
 

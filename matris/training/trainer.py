@@ -77,7 +77,7 @@ class TrainSettings:
         Number of first blocks whose weights are frozen, together with the embeddings.
     layer_decay
         Ratio of the learning rates of a block and the next one; the read-out has the full rate.
-    replay
+    replay_share
         Fraction of old structures in each batch, against forgetting.
     early_stopping
         End after this many validations without a lower loss, with the best weights. By default all steps are taken.
@@ -98,7 +98,7 @@ class TrainSettings:
     validate_every: int = 500
     frozen_blocks: int = 0
     layer_decay: float = 1.0
-    replay: float = 0.0
+    replay_share: float = 0.0
     early_stopping: int | None = None
     compiled_step: bool = False
 
@@ -113,7 +113,7 @@ class TrainSettings:
     @property
     def new_size(self) -> int:
         """Mean number of new structures in a batch."""
-        return max(1, round(self.batch_size * (1 - self.replay)))
+        return max(1, round(self.batch_size * (1 - self.replay_share)))
 
     def rate(self, step: int, total: int) -> float:
         """Return the learning rate of a step (from 0): linear warm-up, then half a cosine down to 1 % of the peak."""
@@ -139,7 +139,7 @@ class TrainSettings:
             "ema_decay": not 0 <= self.ema_decay < 1,
             "validate_every": self.validate_every < 1,
             "layer_decay": not 0 < self.layer_decay <= 1,
-            "replay": not 0 <= self.replay < 1,
+            "replay_share": not 0 <= self.replay_share < 1,
             "early_stopping": self.early_stopping is not None and self.early_stopping < 1,
         }
         if names := [name for name, is_wrong in wrong.items() if is_wrong]:
@@ -174,7 +174,8 @@ def train(
     settings
         Settings of the training.
     directory
-        Folder of ``training-state.pt`` and ``log.csv``.
+        Folder of ``training-state.pt`` and ``log.csv``. The column ``compiled`` of the log is the share of the batches
+        since the last row that the compiled step computed, if there is one.
     replay
         Old frames to mix into each batch.
     objective
@@ -214,8 +215,10 @@ def train(
     settings.check()
     if not len(training) or not len(validation):
         raise MatrisError(f"{len(training)} training and {len(validation)} validation frames: both are needed")
-    if bool(len(replay)) != (settings.replay > 0):
-        raise MatrisError(f"a share of {settings.replay} of old frames was asked for, and {len(replay)} were given")
+    if bool(len(replay)) != (settings.replay_share > 0):
+        raise MatrisError(
+            f"a share of {settings.replay_share} of old frames was asked for, and {len(replay)} were given"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     objective = objective or LabelObjective(network, settings.weights)
     frames = Joined(training, replay)
@@ -409,17 +412,18 @@ class _Run:
             "loss": self.objective.score(self.summary),
             **self.summary,
             "skipped": self.skipped,
+            "compiled": self.objective.compiled_share(),
             "seconds": seconds,
         }
         path = self.directory / LOG
         new = not path.exists()
-        columns = (*_FIRST, *self.objective.names, "skipped", "seconds")
+        columns = (*_FIRST, *self.objective.names, "skipped", "compiled", "seconds")
         with path.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, columns)
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        logger.info(" ".join(f"{name}={row[name]:.4g}" for name in columns if name in row))
+        logger.info(" ".join(f"{name}={row[name]:.4g}" for name in columns if row.get(name) is not None))
 
     def save(self) -> None:
         """Write the state atomically."""

@@ -207,7 +207,7 @@ def _wbm_errors(potential: Potential, entries: Sequence[dict[str, Any]]) -> dict
     for entry in entries:
         structure = Structure.from_dict(entry["structure"])
         if problem_with(structure, potential.elements) is None:
-            energy = next(iter(potential.predict(structure))).energy / len(structure)
+            energy = potential.predict(structure).energy / len(structure)
             errors.append(1e3 * abs(energy - entry["energy"] / len(structure)))
     if not errors:
         return {"structures": 0}

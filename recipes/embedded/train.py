@@ -61,7 +61,7 @@ def dft_frames(data: Path) -> list[Frame]:
 
 
 def train_embedded(
-    shards: Sequence[Path], data: Path, output: Path, initial: Path, settings: TrainSettings, calm: float
+    shards: Sequence[Path], data: Path, output: Path, initial: Path, settings: TrainSettings, calm: float, times: int
 ) -> None:
     """
     Train the network.
@@ -80,6 +80,8 @@ def train_embedded(
         Settings of the training.
     calm
         Frames in which no atom has a larger force (eV/Å) are taken twice.
+    times
+        How often DFT frames are taken; they are few, and the only ones of most crystals with molecular ions.
     """
     labels = Labels(shards)
     chosen, aside = divide(labels, formulas_of_wbm(data), MAX_FORCE)
@@ -87,7 +89,7 @@ def train_embedded(
     chosen += [i for i in chosen if forces[i] < calm]
     costs = batches.costs(Chosen(labels, chosen), CONFIG)
     chosen = [i for i, cost in zip(chosen, costs, strict=True) if cost <= MAX_COST]
-    others = [*dft_frames(data), *dimers(data / "diatomics_dft.json.gz", ELEMENTS)]
+    others = [*(times * dft_frames(data)), *dimers(data / "diatomics_dft.json.gz", ELEMENTS)]
     others = [f for f, cost in zip(others, batches.costs(others, CONFIG), strict=True) if cost <= MAX_COST]
     aside = [aside[i] for i in np.random.default_rng(SEED).permutation(len(aside))[:VALIDATION]]
     logger.info("%d labelled and %d other frames, %d for validation", len(chosen), len(others), len(aside))
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--ema-decay", type=float, default=0.999)
     parser.add_argument("--calm", type=float, default=0.0, help="frames with smaller forces (eV/Å) are taken twice")
+    parser.add_argument("--dft-times", type=int, default=1, help="how often DFT frames are taken")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="compile a step first, for minutes")
     arguments = parser.parse_args()
@@ -134,7 +137,9 @@ def main() -> None:
         validate_every=500,
     )
     shards = shards_in(arguments.labels)
-    train_embedded(shards, arguments.data, arguments.output, arguments.initial, settings, arguments.calm)
+    train_embedded(
+        shards, arguments.data, arguments.output, arguments.initial, settings, arguments.calm, arguments.dft_times
+    )
 
 
 if __name__ == "__main__":

@@ -69,6 +69,36 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
     ...     store.close()
     42
     """
+    store = job_store_at(location)
+    try:
+        store.connect()
+        _index(store)
+    except PyMongoError as error:
+        raise StoreError(f"MongoDB at {store.docs_store.name} does not answer or refuses: {error}") from error
+    except NotImplementedError:  # maggma's MontyStore
+        logger.warning("%s has no indexes: queries are slow beyond a few thousand documents", store.docs_store.name)
+    return store
+
+
+def job_store_at(location: str | Path | None = None) -> JobStore:
+    """
+    Make the job store of a location as `open_job_store` does, without connecting it: nothing is created.
+
+    Parameters
+    ----------
+    location
+        As for `open_job_store`.
+
+    Raises
+    ------
+    StoreError
+        If the location or the jobflow configuration cannot be used, or the job store has no ``data`` store.
+
+    Examples
+    --------
+    >>> job_store_at("campaign").docs_store.name
+    'sqlite://...campaign/matris.sqlite/outputs'
+    """
     location = chosen_location(location)
     configured = _configured() if location is None else None
     if configured is not None:
@@ -87,13 +117,6 @@ def open_job_store(location: str | Path | None = None) -> JobStore:
         )
     else:
         store = _embedded(Path(location or DEFAULT_FOLDER))
-    try:
-        store.connect()
-        _index(store)
-    except PyMongoError as error:
-        raise StoreError(f"MongoDB at {store.docs_store.name} does not answer or refuses: {error}") from error
-    except NotImplementedError:  # maggma's MontyStore
-        logger.warning("%s has no indexes: queries are slow beyond a few thousand documents", store.docs_store.name)
     return store
 
 
@@ -152,6 +175,19 @@ def chosen_location(location: str | Path | None = None) -> str | Path | None:
 def is_folder(location: str | Path | None) -> bool:
     """Tell whether a location is a folder, which need not exist; otherwise it is a database, or the default."""
     return location is not None and "://" not in str(location) and not Path(location).is_file()
+
+
+def local_folder(location: str | Path | None) -> Path:
+    """
+    Return the folder for files beside a store: the store itself if it is a folder, else the default folder.
+
+    Examples
+    --------
+    >>> local_folder("campaign"), local_folder("mongodb://localhost/screening")
+    (PosixPath('campaign'), PosixPath('matris-results'))
+    """
+    location = chosen_location(location)
+    return Path(location) if location is not None and is_folder(location) else Path(DEFAULT_FOLDER)
 
 
 def sibling_store(job_store: JobStore, collection_name: str, key: str) -> Store:

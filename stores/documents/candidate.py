@@ -14,7 +14,7 @@ from matris.files.stored_objects import UnknownClassError, decode_structure
 from matris.structures import content_id, problem_with
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 ELEMENTAL_REFERENCE_SOURCE = "elemental reference"
 """`Candidate.source` of the reference crystal of an element."""
@@ -61,6 +61,15 @@ class Candidate(BaseModel):
     source: str = Field(description="File that the input came from, or the name of a generator.")
     provenance: dict[str, Any] = Field(default_factory=dict, description="Place in the source, parent structures, ….")
     error: str | None = Field(default=None, description="Why there is no structure.")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show the formula instead of the structure."""
+        yield None, self.candidate_id
+        yield "source", self.source
+        if self.structure is not None:
+            yield "formula", self.structure.composition.reduced_formula
+        if self.error is not None:
+            yield "error", self.error
 
     @classmethod
     def from_structure(cls, structure: Structure, source: str, **provenance: Any) -> Candidate:

@@ -19,6 +19,7 @@ from pymatgen.core.structure import Structure
 from scipy.constants import atomic_mass
 
 from matris.files.stored_objects import decode_structure
+from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DynamicsSummary,
@@ -27,6 +28,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     PhononSummary,
     QhaSummary,
 )
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +43,6 @@ SCHEMA_VERSION = 1
 
 ERROR_LENGTH = 1000
 """Characters kept of an error message, so that documents stay small."""
-
-SYMPREC = 0.1
-"""Distance tolerance of the symmetry search (Å), as used by emmet and the Materials Project."""
 
 DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxation"}
 """State of a job's result to the campaign stage at which such a candidate is dropped."""
@@ -72,6 +71,9 @@ class CheckpointTag(BaseModel):
     sha256: str = Field(description="SHA-256 hash of the weights file.")
     energy_scale: str = Field(
         description="Energy scale: mp, omat24, matpes-pbe, …; it decides which references and corrections apply."
+    )
+    is_demonstrator: bool | None = Field(
+        default=None, description="Whether the checkpoint is a demonstrator; None in documents that do not say."
     )
 
 
@@ -410,7 +412,7 @@ def make_document(
     scalars["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
-        error=record.error[:ERROR_LENGTH] if record.error else None,
+        error=(record.error or _unconverged(record) or "")[:ERROR_LENGTH] or None,
         stage=DROPPED_AT.get(record.state),
         checkpoint=chunk.checkpoint,
         settings=chunk.settings,
@@ -424,6 +426,29 @@ def make_document(
         **crystal,
         **energy,
     )
+
+
+def unconverged(n_steps: int | None, fmax: float | None, smax: float | None) -> str:
+    """
+    Say how far from convergence a relaxation ended.
+
+    Parameters
+    ----------
+    n_steps, fmax, smax
+        Number of steps; largest force (eV/Å) and stress (eV/Å³) at the end, None if not known.
+
+    Examples
+    --------
+    >>> unconverged(500, 0.31, 0.0125)
+    'not converged after 500 steps, largest force 0.31 eV/Å, largest stress 2.0 GPa'
+    """
+    force = "" if fmax is None else f", largest force {fmax:.2f} eV/Å"
+    stress = "" if smax is None else f", largest stress {smax * GPA:.1f} GPa"
+    return f"not converged after {n_steps} steps{force}{stress}"
+
+
+def _unconverged(record: ChunkRecord) -> str | None:
+    return unconverged(record.n_steps, record.fmax, record.smax) if record.state == "max_steps" else None
 
 
 def make_dropped(

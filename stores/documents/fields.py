@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
@@ -31,6 +31,8 @@ UNITS: dict[str, dict[str, float]] = {
     "g/cm³": {"g/cm³": 1.0, "g/cm^3": 1.0, "g/cm3": 1.0},
     "Å³": {"Å³": 1.0, "A^3": 1.0, "A3": 1.0},
     "Å": {"Å": 1.0, "A": 1.0},
+    "J/K per mole of atoms": {"J/K/mol": 1.0},
+    "J per mole of atoms": {"J/mol": 1.0, "kJ/mol": 1e3},
     "1/K": {"1/K": 1.0},
     "K": {"K": 1.0},
 }
@@ -107,7 +109,7 @@ def field_named(name: str) -> Field:
     for length in range(len(parts) - 1, 0, -1):
         wildcard = fields.get(".".join([*parts[:length], "*"]))
         if wildcard and all(part and not part.startswith("$") for part in parts):
-            return Field(name, "anything" if len(parts) > length + 1 else wildcard.kind)
+            return replace(wildcard, name=name) if len(parts) == length + 1 else Field(name, "anything")
     raise MatrisError(f"there is no field {name!r}{_suggestion(name)}")
 
 
@@ -177,7 +179,7 @@ def _of_type(annotation: Any, name: str, description: str) -> Iterator[Field]:
         yield Field(name, "list")
     elif get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         yield Field(name, "group")
-        yield from _inside(annotation, f"{name}.")
+        yield from _inside(annotation, f"{name}.", description)
     else:
         unit = _UNIT.search(description)
         kinds: dict[Any, Kind] = {float: "number", int: "number", str: "text", bool: "boolean", datetime: "date"}
@@ -185,14 +187,14 @@ def _of_type(annotation: Any, name: str, description: str) -> Iterator[Field]:
         yield Field(name, kind, unit=unit[1] if unit and kind == "number" else None)
 
 
-def _inside(annotation: Any, prefix: str) -> Iterator[Field]:
-    """Yield the fields of a sub-document."""
+def _inside(annotation: Any, prefix: str, description: str) -> Iterator[Field]:
+    """Yield the fields of a sub-document; values under names that the model leaves open have its description."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield from _of_model(annotation, prefix)
         return
     keys, values = map(_bare, get_args(annotation))
     for key in get_args(keys) if get_origin(keys) is Literal else ("*",):
-        yield from _of_type(values, f"{prefix}{key}", "")
+        yield from _of_type(values, f"{prefix}{key}", description)
 
 
 def _bare(annotation: Any) -> Any:

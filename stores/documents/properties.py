@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer
 
-from matris.stores.documents.documents import CheckpointTag, StructureDict, Symmetry  # noqa: TC001 - pydantic needs them
+from matris.stores.documents.documents import (  # noqa: TC001 - pydantic needs them
+    CheckpointTag,
+    ChunkRecord,
+    RelaxTag,
+    StructureDict,
+    Symmetry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +22,31 @@ if TYPE_CHECKING:
 
 PROPERTY_FORMAT = "matris-properties-1"
 """Format mark of property outputs. The builder finds them in a job store by it."""
+
+
+def band_structure_of(value: Any) -> Any:
+    """
+    Read pymatgen's band structure from its dictionary; an object and None are returned as they are.
+
+    No other class that a dictionary names is imported.
+    """
+    if not isinstance(value, dict):
+        return value
+    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine  # slow import
+
+    return PhononBandStructureSymmLine.from_dict(value)
+
+
+def dos_of(value: Any) -> Any:
+    """Read pymatgen's density of states from its dictionary, as `band_structure_of` does."""
+    if not isinstance(value, dict):
+        return value
+    from pymatgen.phonon.dos import CompletePhononDos  # slow import
+
+    return CompletePhononDos.from_dict(value)
+
+
+_AS_DICT = PlainSerializer(lambda value: value and value.as_dict(), when_used="json")
 
 
 class PropertyOutput(BaseModel):
@@ -31,6 +62,23 @@ class CrossingDocument(BaseModel):
     cutoff: float = Field(description="Cutoff, Å.")
     distance: float = Field(description="Distance of the shell in the relaxed cell, Å.")
     n_pairs: int = Field(description="Number of pairs of atoms that cross the cutoff.")
+
+
+class StartArrays(BaseModel):
+    """Input structure of a material, and per-atom results of its relaxation or evaluation."""
+
+    initial_structure: StructureDict = Field(default=None, description="Input structure.")
+    forces: list[list[float]] | None = Field(default=None, description="Shape (n, 3), eV/Å.")
+    stress: list[list[float]] | None = Field(default=None, description="Shape (3, 3), eV/Å³, positive under tension.")
+    magmoms: list[float] | None = Field(default=None, description="Shape (n,), Bohr magnetons.")
+
+
+class Start(BaseModel):
+    """Relaxation or evaluation of a material, from which the store makes the document of its candidate."""
+
+    record: ChunkRecord = Field(description="State, energy and convergence; source and provenance of the candidate.")
+    settings: RelaxTag = Field(description="Settings of the relaxation; an evaluation takes no steps.")
+    arrays: StartArrays = Field(description="Structure and arrays.")
 
 
 class PropertyDocument(BaseModel):
@@ -71,6 +119,10 @@ class PropertyDocument(BaseModel):
     symmetry: Symmetry | None = Field(default=None, description="Space group of the relaxed structure.")
     structure: StructureDict = Field(
         default=None, description="Relaxed structure. Tensors are given in its Cartesian axes."
+    )
+    start: Start | None = Field(
+        default=None,
+        description="The relaxation that led to `structure`; for molecular dynamics the evaluation of the input.",
     )
 
     checkpoint: CheckpointTag = Field(description="Checkpoint that computed the property.")
@@ -153,6 +205,7 @@ class UnstableModeDocument(BaseModel):
     structure: StructureDict = Field(
         default=None, description="Structure distorted along the mode and relaxed; None unless requested."
     )
+    symmetry: Symmetry | None = Field(default=None, description="Space group of that structure.")
     energy_gain: float | None = Field(
         default=None, description="Energy change by distortion and relaxation, eV/atom; negative if it is lowered."
     )
@@ -204,13 +257,14 @@ class PhononDocument(PropertyDocument):
         default_factory=list, description="Heat capacities at constant volume, J/K per mole of atoms."
     )
     nsites_primitive: int | None = Field(default=None, description="Number of atoms in the primitive cell.")
-    phonon_bandstructure: dict[str, Any] | None = Field(
+    phonon_bandstructure: Annotated[Any, BeforeValidator(band_structure_of), _AS_DICT] = Field(
         default=None,
-        description="Bands: `qpoints`, `distances` and `frequencies` (THz) by segment; `labels`, `connections`.",
+        description="Bands along a path of high symmetry, THz: pymatgen's PhononBandStructureSymmLine.",
     )
-    phonon_dos: dict[str, list[float]] | None = Field(
+    phonon_dos: Annotated[Any, BeforeValidator(dos_of), _AS_DICT] = Field(
         default=None,
-        description="Density of states: `frequencies` (THz) and `densities` (states per THz and primitive cell).",
+        description="Density of states, in total and of each atom, states per THz and primitive cell: pymatgen's "
+        "CompletePhononDos.",
     )
     force_constants: list[Any] | None = Field(
         default=None,
@@ -290,6 +344,21 @@ class DynamicsDocument(PropertyDocument):
         description="Time series, one value per frame: `time` (fs), `temperature` (K), `potential_energy`, "
         "`total_energy` (eV/atom), `volume` (Å³), `pressure` (GPa).",
     )
+    radial_distribution: dict[str, Any] | None = Field(
+        default=None,
+        description="Radial distribution functions over the second half of the frames: `distances` (Å) and `pairs`, by "
+        "names such as Mg-O.",
+    )
+    mean_square_displacement: dict[str, Any] | None = Field(
+        default=None,
+        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
+        "by element; None for few frames.",
+    )
+    extrapolation: float | None = Field(
+        default=None,
+        description="Largest distance of an atom from the training data in any frame: above 1 the potential "
+        "extrapolates; None if the checkpoint has no training domain.",
+    )
 
 
 def property_output(
@@ -322,12 +391,33 @@ def property_output(
     document = next((each for each in documents if each["candidate_id"] == candidate["candidate_id"]), None)
     if document is None:
         return None
-    return {**document, **{name: _loaded(job_store, document.get(name)) for name in large}}
+    fields = {}
+    for name in large:
+        try:
+            fields[name] = loaded(job_store, document.get(name))
+        except MissingArraysError:
+            fields[name] = None
+    return {**document, **fields}
 
 
-def _loaded(job_store: JobStore, value: Any) -> Any:
-    """Resolve a reference to an additional store; None if its target is gone. Other values are returned as they are."""
-    if not isinstance(value, dict) or "blob_uuid" not in value:
+class MissingArraysError(LookupError):
+    """The additional store of a job store lacks a field of an output."""
+
+
+def loaded(job_store: JobStore, value: Any) -> Any:
+    """
+    Resolve a reference to an additional store, or those in a dictionary; other values are returned as they are.
+
+    Raises
+    ------
+    MissingArraysError
+        If the additional store lacks what the reference names.
+    """
+    if not isinstance(value, dict):
         return value
+    if "blob_uuid" not in value:
+        return {name: loaded(job_store, item) for name, item in value.items()}
     blob = job_store.additional_stores[value["store"]].query_one({"blob_uuid": value["blob_uuid"]})
-    return blob["data"] if blob else None
+    if blob is None:
+        raise MissingArraysError(f"the store has no {value['blob_uuid']}")
+    return blob["data"]

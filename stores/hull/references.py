@@ -35,15 +35,13 @@ from matris.stores.documents.corrections import (
     correction_scheme,
     mp_parameters,
 )
+from matris.stores.documents.entries import SCALE, uncorrected_entry
 from matris.stores.hull.phase_space import Phase, PhaseSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pymatgen.entries.computed_entries import ComputedEntry
-
-SCALE = "energy_scale"
-"""Parameter of an entry, and key of a file, that names the energy scale of the energies."""
 
 API_KEY = "MP_API_KEY"
 """Environment variable with the API key of the Materials Project."""
@@ -362,7 +360,7 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     checkpoint = usable[0]["checkpoint"]
     if name is None:
         name = f"{checkpoint['key']} sha256 {checkpoint['sha256'][:12]} settings {usable[0]['settings']['digest']}"
-    corrected, omitted = correct_references([_computed_entry(document) for document in usable], checkpoint[SCALE])
+    corrected, omitted = correct_references([uncorrected_entry(document) for document in usable], checkpoint[SCALE])
     unusable = [
         Omitted(d["document_id"], d["state"] if d["state"] != "converged" else "no corrected energy")
         for d in all_documents
@@ -664,23 +662,6 @@ _SULFIDE_TYPES = ("sulfide", "polysulfide", "none", "None")  # of pymatgen, and 
 _POTCARS = ("potcar_spec", "potcar_symbols")
 _DATA = ("oxide_type", "sulfide_type", "oxidation_states")
 _PARAMETERS = ("run_type", "hubbards", "software", *_POTCARS, SCALE)
-
-
-def _computed_entry(document: Mapping[str, Any]) -> ComputedEntry:
-    """Make an entry of a document. The names of its corrections give the types of its anions."""
-    from pymatgen.entries.computed_entries import ComputedEntry
-
-    composition = Composition(document["composition"])
-    kinds = {name.rpartition("(")[2].rstrip(")") for name in document.get("corrections", {}) if "anion" in name}
-    oxides = kinds & {"oxide", "peroxide", "superoxide", "ozonide"}
-    data: dict[str, Any] = {
-        "sulfide_type": "sulfide" if "S" in kinds else "none",
-        "oxide_type": next(iter(oxides), None),
-        "oxidation_states": document.get("oxidation_states"),
-    }
-    energy = document["uncorrected_energy_per_atom"] * composition.num_atoms
-    parameters = {SCALE: document["checkpoint"][SCALE]}
-    return ComputedEntry(composition, energy, parameters=parameters, data=data, entry_id=document["document_id"])
 
 
 def _day(moment: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError, StoreError
 from matris.files.whole_file import whole_file
-from matris.stores.optimade.resources import PREFIX, PROVIDER_FIELDS, resources
+from matris.stores.optimade.resources import PREFIX, PROVIDER_FIELDS, resources, served
 
 try:
     from optimade import __api_version__
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matris.stores.candidate_store import CandidateStore
 
 
-def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
+def export_optimade(candidates: CandidateStore, path: str | Path, *, with_references: bool = False) -> int:
     """
     Write all candidates with a relaxed structure as OPTIMADE JSON Lines.
 
@@ -38,6 +38,8 @@ def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
         Store to export.
     path
         File; it appears under its name, in place of an earlier one, only when it is complete.
+    with_references
+        As for `matris.stores.optimade.resources.served`.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def export_optimade(candidates: CandidateStore, path: str | Path) -> int:
         with whole_file(Path(path)) as draft, draft.open("w", encoding="ascii") as file:
             _write(file, {"x-optimade": {"meta": {"api_version": __api_version__}}})
             _write(file, structure_info())
-            for _, resource in resources(candidates):
+            for _, resource in resources(candidates, served(with_references=with_references)):
                 _write(file, resource)
                 n_structures += 1
     except OSError as error:
@@ -87,9 +89,10 @@ def structure_info() -> dict[str, Any]:
     return resource
 
 
-def server_config() -> ServerConfig:
+def server_config(**more: Any) -> ServerConfig:
     """Configure OPTIMADE's server for the fields of candidates; other settings come from its usual configuration."""
     return ServerConfig(
+        **more,
         insert_test_data=False,
         database_backend="mongomock",
         mongo_database="matris",

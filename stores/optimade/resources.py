@@ -15,6 +15,7 @@ from pymatgen.core.periodic_table import DummySpecies
 
 from matris.errors import StoreError, StructureError
 from matris.files.stored_objects import decode_structure
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 PREFIX = "matris"
 """Prefix of fields that OPTIMADE does not define. It is not registered with the OPTIMADE consortium."""
 
-SERVED = {"state": {"$in": ["converged", "max_steps"]}}
-"""Filter of the candidates with a relaxed structure. Rejected and failed candidates are not served."""
-
+_RELAXED = {"state": {"$in": ["converged", "max_steps"]}}
 _BATCH = 200  # structures per query
 
 logger = logging.getLogger(__name__)
@@ -100,6 +99,18 @@ PROVIDER_FIELDS = (
 )
 
 
+def served(*, with_references: bool = False) -> dict[str, Any]:
+    """
+    Make the MongoDB filter of the documents that are served: those with a relaxed structure.
+
+    Parameters
+    ----------
+    with_references
+        Whether to include the elements, known phases and prototypes that only compete on the hulls of campaigns.
+    """
+    return _RELAXED if with_references else _RELAXED | {"source": {"$nin": sorted(REFERENCE_SOURCES)}}
+
+
 def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any]:
     """
     Make the OPTIMADE resource of a candidate.
@@ -160,7 +171,7 @@ def to_optimade(document: dict[str, Any], structure: Structure) -> dict[str, Any
 
 
 def resources(
-    candidates: CandidateStore, criteria: dict[str, Any] = SERVED
+    candidates: CandidateStore, criteria: dict[str, Any] | None = None
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """
     Yield candidate documents with their OPTIMADE resources, reading a few hundred at a time.
@@ -170,7 +181,7 @@ def resources(
     candidates
         Store to read.
     criteria
-        MongoDB filter of the documents. By default all with a relaxed structure.
+        MongoDB filter of the documents. Default: that of `served`.
 
     Returns
     -------
@@ -178,6 +189,7 @@ def resources(
         Documents and resources in the order of ``document_id``. A candidate whose structure is missing or cannot be
         represented is omitted with a warning.
     """
+    criteria = served() if criteria is None else criteria
     for batch in batched(candidates.docs.query(criteria, sort={"document_id": 1}), _BATCH):
         ids = [document["document_id"] for document in batch]
         all_arrays = candidates.data.query({"document_id": {"$in": ids}}, properties=["document_id", "structure"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import batched
 from typing import TYPE_CHECKING, Any, cast
@@ -16,11 +14,10 @@ from pymongo.errors import PyMongoError
 from matris.errors import MatrisError, StoreError
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.optimade.resources import PREFIX, SERVED, resources
+from matris.stores.optimade.resources import PREFIX, resources, served
 
 try:
     logging.getLogger("optimade").addHandler(logging.NullHandler())  # otherwise it logs to /var/log and stdout
-    import uvicorn
     from fastapi.exceptions import RequestValidationError
     from lark import v_args
     from lark.exceptions import VisitError
@@ -88,7 +85,7 @@ def open_published(location: str | Path | None = None) -> tuple[CandidateStore, 
     return candidates, published
 
 
-def publish(candidates: CandidateStore, published: Store) -> int:
+def publish(candidates: CandidateStore, published: Store, *, with_references: bool = False) -> int:
     """
     Bring the OPTIMADE resources of the candidates up to date. Only changes are written.
 
@@ -98,6 +95,8 @@ def publish(candidates: CandidateStore, published: Store) -> int:
         Candidates to serve.
     published
         Collection of OPTIMADE resources, see `open_published`.
+    with_references
+        As for `matris.stores.optimade.resources.served`.
 
     Returns
     -------
@@ -113,12 +112,13 @@ def publish(candidates: CandidateStore, published: Store) -> int:
     0
     """
     stamps = {entry["id"]: entry["stamp"] for entry in published.query(properties=["id", "stamp"])}
-    served = candidates.docs.query(SERVED, properties=["document_id", "last_updated"])
-    current = {document["document_id"]: _stamp(document) for document in served}
+    criteria = served(with_references=with_references)
+    documents = candidates.docs.query(criteria, properties=["document_id", "last_updated"])
+    current = {document["document_id"]: _stamp(document) for document in documents}
     stale = [identity for identity, stamp in current.items() if stamps.get(identity) != stamp]
     written: set[str] = set()
     for ids in batched(stale, _BATCH):
-        pairs = resources(candidates, SERVED | {"document_id": {"$in": list(ids)}})
+        pairs = resources(candidates, criteria | {"document_id": {"$in": list(ids)}})
         entries = [_entry(document, resource) for document, resource in pairs]
         if entries:
             published.update(entries, key="id")
@@ -129,7 +129,7 @@ def publish(candidates: CandidateStore, published: Store) -> int:
     return len(written) + len(removed)
 
 
-def make_app(published: Store) -> FastAPI:
+def make_app(published: Store, path: str = "") -> FastAPI:
     """
     Make the web application.
 
@@ -137,13 +137,15 @@ def make_app(published: Store) -> FastAPI:
     ----------
     published
         Collection that `publish` fills. It is read at each request.
+    path
+        Path under which another application mounts this one.
 
     Returns
     -------
     FastAPI
         OPTIMADE's reference server; its endpoint ``structures`` reads the collection.
     """
-    config = server_config()
+    config = server_config(root_path=path or None)
     app = create_app(config)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _internal_error)
@@ -153,43 +155,6 @@ def make_app(published: Store) -> FastAPI:
         names = {"name": config.provider.name, "description": config.provider.description}
         collections["links"].insert([names | {"id": PREFIX, "type": "links", "link_type": "root", "base_url": None}])
     return app
-
-
-def listen(host: str = "127.0.0.1", port: int = 5000) -> socket.socket:
-    """
-    Open a listening socket. Port 0 stands for any free port.
-
-    Raises
-    ------
-    MatrisError
-        If the address is in use or does not belong to this machine.
-
-    Examples
-    --------
-    >>> with listen(port=0) as listener:
-    ...     host, port = listener.getsockname()
-    >>> host, port > 0
-    ('127.0.0.1', True)
-    """
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise MatrisError(f"cannot listen on {host}, port {port}: {error}") from error
-
-
-def serve(published: Store, listener: socket.socket) -> None:
-    """
-    Serve OPTIMADE queries until the process is interrupted.
-
-    Parameters
-    ----------
-    published
-        Collection that `publish` fills.
-    listener
-        Socket to accept connections on, see `listen`.
-    """
-    with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
-        uvicorn.Server(uvicorn.Config(make_app(published), log_level="warning")).run(sockets=[listener])
 
 
 class PublishedStructures(EntryCollection):

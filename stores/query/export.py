@@ -1,4 +1,4 @@
-"""Export of candidates to files: CIF, CSV, JSON lines and extended XYZ."""
+"""Export of candidates to files: CIF, POSCAR, extended XYZ, pymatgen's entries, CSV and JSON lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from matris.errors import MatrisError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
+from matris.files.structure_files import SUFFIXES, write_structures
 from matris.stores.documents.fields import value_of
-from matris.stores.query.tables import open_target, write_cif
+from matris.stores.query.tables import open_target, write_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from matris.stores.query.query import CandidateQuery, Document
 
-type ExportFormat = Literal["cif", "csv", "jsonl", "extxyz"]
+type ExportFormat = Literal["cif", "symmetrized-cif", "poscar", "extxyz", "entries", "csv", "jsonl"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat.__value__)
 
-_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".xyz": "extxyz", ".extxyz": "extxyz", "": "cif"}
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".json": "entries", ".xyz": "extxyz", ".extxyz": "extxyz", "": "cif"}
 _BATCH = 100  # structures per query
 _INFO = {
     "candidate_id": "candidate_id",
@@ -31,6 +32,7 @@ _INFO = {
     "formula_pretty": "formula_pretty",
     "energy_above_hull": "energy_above_hull",
     "formation_energy_per_atom": "formation_energy_per_atom",
+    "state": "state",
     "source": "source",
     "checkpoint": "checkpoint.key",
     "settings": "settings.digest",
@@ -70,14 +72,17 @@ def export(query: CandidateQuery, target: Path, form: str | None = None) -> int:
     query
         Candidates to write.
     target
-        File; for CIF a folder, which gets one file per structure, named by formula and document id.
+        File; for CIF and POSCAR a folder, which gets one file per structure, named by formula and document id.
     form
-        ``"cif"``, ``"csv"``, ``"jsonl"`` or ``"extxyz"``. By default `format_of` derives it from `target`.
+        ``"cif"``, ``"symmetrized-cif"``, ``"poscar"`` (see `matris.files.structure_files.structure_text`),
+        ``"extxyz"``, ``"entries"`` (a JSON list of pymatgen's ComputedStructureEntry), ``"csv"`` or ``"jsonl"``. By
+        default `format_of` derives it from `target`.
 
     Returns
     -------
     int
-        Number of candidates written. CIF and extended XYZ omit candidates without a relaxed structure.
+        Number of candidates written. Formats with structures omit candidates without a relaxed structure, and entries
+        those without a corrected energy.
 
     Raises
     ------
@@ -97,10 +102,13 @@ def export(query: CandidateQuery, target: Path, form: str | None = None) -> int:
     0
     """
     form = form or format_of(target)
-    if form == "cif":
+    if form in SUFFIXES:
         if target.is_file():
-            raise MatrisError(f"{target} is a file: name a folder for the CIF files")
-        return write_cif(query.structures(), target, labelled=len(query.origins()) > 1)
+            raise MatrisError(f"{target} is a file: name a folder for the files of the structures")
+        return write_structures(query.structures(), target, form, labelled=len(query.origins()) > 1)
+    if form == "entries":
+        with open_target(target) as stream:
+            return write_entries(query.entries(), stream)
     if form == "extxyz":
         return _write_extxyz(query, target)
     if form not in FORMATS:
@@ -140,7 +148,7 @@ def _atoms(document: Document, arrays: dict[str, Any]) -> Atoms:
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    structure = decode_structure(arrays["structure"])
+    structure = structure_of(document["document_id"], arrays["structure"])
     atoms = Atoms(
         [site.specie.symbol for site in structure],
         positions=structure.cart_coords,

@@ -8,14 +8,16 @@ from itertools import batched
 from typing import TYPE_CHECKING, Any, TextIO
 
 from matris.errors import MatrisError
-from matris.files.stored_objects import decode_structure
+from matris.files.stored_objects import structure_of
 from matris.stores.database.sqlite.filters import order_key
+from matris.stores.documents.candidate import REFERENCE_SOURCES
 from matris.stores.documents.documents import CandidateDocument
+from matris.stores.documents.entries import structure_entry
 from matris.stores.documents.fields import field_named, leaves, value_of
 from matris.stores.query.conditions import EVERYTHING, Among, And, Missing, Not, to_criteria
 from matris.stores.query.language import parse_filter
 from matris.stores.query.order import KEY, in_order
-from matris.stores.query.tables import COLUMNS, expanded, flat, write_csv, write_jsonl
+from matris.stores.query.tables import COLUMNS, expanded, flat, heading, write_csv, write_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from maggma.core import Store
     from pandas import DataFrame
     from pymatgen.core.structure import Structure
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     from matris.stores.query.conditions import Condition
     from matris.stores.query.order import Order
@@ -31,11 +34,12 @@ if TYPE_CHECKING:
 type Document = dict[str, Any]
 
 _ALL = {"_id": {"$exists": True}}  # for an empty filter, MongoDB would only estimate the count
+_IS_REFERENCE = Among("source", tuple(sorted(REFERENCE_SOURCES)))
 _BATCH = 1000  # ids per query
 _STRUCTURES = 100  # structures per query
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateQuery:
     """
     Query of candidate documents, made by `matris.stores.CandidateStore.query`.
@@ -52,6 +56,8 @@ class CandidateQuery:
         Sort fields, each with 1 (ascending) or -1 (descending).
     offset, max_size
         Window of the sorted documents: number to skip, and maximum number; None means no limit.
+    with_references
+        Whether to include the elements, known phases and prototypes that only compete on the hulls of campaigns.
 
     Examples
     --------
@@ -76,7 +82,7 @@ class CandidateQuery:
     >>> [document["formula_pretty"] for document in query.sort("ehull").best_of("chemsys")]
     ['Fe2O3']
     >>> query.sort("ehull").page(2, size=1).to_csv(sys.stdout, ["formula", "ehull"])
-    formula_pretty,energy_above_hull
+    formula_pretty,energy_above_hull [eV/atom]
     FeO,0.03
     """
 
@@ -86,6 +92,16 @@ class CandidateQuery:
     order: Order = ()
     offset: int = 0
     max_size: int | None = None
+    with_references: bool = True
+
+    def __repr__(self) -> str:
+        parts = [self.docs.name, str(to_criteria(self.condition))]
+        parts += (
+            [f"sorted by {', '.join(('-' if d < 0 else '') + name for name, d in self.order)}"] if self.order else []
+        )
+        parts += [f"from {self.offset}"] if self.offset else []
+        parts += [f"at most {self.max_size}"] if self.max_size is not None else []
+        return f"CandidateQuery({'; '.join(parts)})"
 
     def where(self, text: str) -> CandidateQuery:
         """
@@ -158,8 +174,15 @@ class CandidateQuery:
     def count(self) -> int:
         """Count the documents."""
         n_matching: int = self.docs.count(to_criteria(self.condition) or _ALL)
+        if not self.with_references:  # counted from an index; a filter for all other sources would read all documents
+            n_matching -= self.n_references()
         n_after_offset = max(n_matching - self.offset, 0)
         return n_after_offset if self.max_size is None else min(n_after_offset, self.max_size)
+
+    def n_references(self) -> int:
+        """Count the documents that meet the condition, but only compete on the hulls of campaigns."""
+        n_references: int = self.docs.count(to_criteria(And((_IS_REFERENCE, self.condition))))
+        return n_references
 
     def origins(self) -> list[tuple[str, str]]:
         """
@@ -175,7 +198,7 @@ class CandidateQuery:
         ...     CandidateStore.open(folder).query().origins()  # the store is empty
         []
         """
-        criteria = to_criteria(self.condition)
+        criteria = to_criteria(self.condition)  # with references: values are then read from indexes
         found = []
         for sha256 in self.docs.distinct("checkpoint.sha256", criteria):
             of_checkpoint = (
@@ -183,6 +206,7 @@ class CandidateQuery:
             )
             for digest in self.docs.distinct("settings.digest", of_checkpoint):
                 of_both = {"$and": [of_checkpoint, {"settings.digest": digest}]}
+                of_both["$and"] += [own] if (own := self._criteria()) else []
                 document = self.docs.query_one(of_both, properties=["checkpoint.key"])
                 if document is not None:
                     found.append((document["checkpoint"]["key"], digest))
@@ -199,7 +223,23 @@ class CandidateQuery:
             structures = {d[KEY]: d.get("structure") for d in self.data.query(criteria, properties=[KEY, "structure"])}
             for document in batch:
                 if structure := structures.get(document[KEY]):
-                    yield document, decode_structure(structure)
+                    yield document, structure_of(document[KEY], structure)
+
+    def entries(self) -> Iterator[ComputedStructureEntry]:
+        """
+        Yield pymatgen's entries, for its phase diagrams and other analyses.
+
+        Documents without a relaxed structure or without a corrected energy are omitted. For the elements of a
+        self-consistent hull, query with ``with_references=True``.
+
+        Yields
+        ------
+        ComputedStructureEntry
+            See `matris.stores.documents.entries.structure_entry`.
+        """
+        for document, structure in self.structures():
+            if document.get("energy") is not None and document.get("energy_per_atom") is not None:
+                yield structure_entry(document, structure)
 
     def best_by(self, group: str, field: str, *, largest: bool = False) -> list[Document]:
         """
@@ -284,7 +324,7 @@ class CandidateQuery:
 
     def to_csv(self, target: str | Path | TextIO, columns: Sequence[str] = COLUMNS) -> None:
         """
-        Write a table as CSV.
+        Write a table as CSV; the headings have the units in square brackets.
 
         Parameters
         ----------
@@ -301,15 +341,22 @@ class CandidateQuery:
             If the file cannot be written.
         """
         names = expanded(columns)
-        write_csv(self._read(names), target, names)
+        write_csv(self._read(names), target, names, [heading(name) for name in names])
 
     def to_jsonl(self, target: str | Path | TextIO) -> None:
         """Write complete documents as JSON, one per line; `target` as in `to_csv`."""
         write_jsonl(self, target)
 
-    def _read(self, names: Sequence[str] | None = None) -> Iterator[Document]:
+    def _criteria(self) -> dict[str, Any]:
         criteria = to_criteria(self.condition)
-        return in_order(self.docs, criteria, self.order, self.offset, self.max_size, names)
+        if self.with_references:
+            return criteria
+        own = {"source": {"$nin": list(_IS_REFERENCE.values)}}
+        is_flat = not any(name == "source" or name.startswith("$") for name in criteria)
+        return criteria | own if is_flat else {"$and": [criteria, own]}
+
+    def _read(self, names: Sequence[str] | None = None) -> Iterator[Document]:
+        return in_order(self.docs, self._criteria(), self.order, self.offset, self.max_size, names)
 
 
 def side_by_side(one: CandidateQuery, other: CandidateQuery) -> Iterator[tuple[Document, Document]]:

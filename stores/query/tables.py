@@ -1,4 +1,4 @@
-"""Documents as table rows, CSV, JSON lines and CIF files."""
+"""Documents as table rows, CSV, JSON lines and entries."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import csv
 import io
 import json
 import math
-import re
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from matris.files.whole_file import whole_file
-from matris.stores.documents.fields import leaves, value_of
+from matris.stores.documents.fields import field_named, leaves, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pymatgen.core.structure import Structure
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 type Document = Mapping[str, Any]
 
@@ -71,6 +70,19 @@ def flat(document: Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+def heading(name: str) -> str:
+    """
+    Head a column of a CSV file: the name of a field, with its unit in square brackets.
+
+    Examples
+    --------
+    >>> heading("energy_above_hull"), heading("formula_pretty")
+    ('energy_above_hull [eV/atom]', 'formula_pretty')
+    """
+    unit = field_named(name).unit
+    return f"{name} [{unit}]" if unit else name
+
+
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")  # beginnings of texts that spreadsheets compute or change
 
 
@@ -79,7 +91,12 @@ def row(document: Document, columns: Iterable[str]) -> list[Any]:
     return [_cell(value_of(document, name)) for name in columns]
 
 
-def write_csv(documents: Iterable[Document], target: str | Path | TextIO, columns: Sequence[str]) -> None:
+def write_csv(
+    documents: Iterable[Document],
+    target: str | Path | TextIO,
+    columns: Sequence[str],
+    headings: Sequence[str] | None = None,
+) -> None:
     """
     Write a table, one document at a time.
 
@@ -95,9 +112,11 @@ def write_csv(documents: Iterable[Document], target: str | Path | TextIO, column
         Open stream, or a file, which appears under its name only when it is complete.
     columns
         Dotted names of the fields.
+    headings
+        Headings of the columns, see `heading`. Default: the names.
     """
     with open_target(target) as stream:
-        stream.write(csv_line(columns))
+        stream.write(csv_line(headings or columns))
         stream.writelines(csv_line([_no_formula(value) for value in row(document, columns)]) for document in documents)
 
 
@@ -114,28 +133,16 @@ def write_jsonl(documents: Iterable[Document], target: str | Path | TextIO) -> N
         stream.writelines(json.dumps(json_ready(document)) + "\n" for document in documents)
 
 
-def write_cif(structures: Iterable[tuple[Document, Structure]], folder: str | Path, *, labelled: bool = False) -> int:
-    """
-    Write each structure to a file named by formula and document id; return the number of files.
+def write_entries(entries: Iterable[ComputedStructureEntry], stream: TextIO) -> int:
+    """Write pymatgen's entries as a JSON list, one per line, for its ``loadfn``; return their number."""
+    from monty.json import MontyEncoder
 
-    Parameters
-    ----------
-    structures
-        Documents with their structures.
-    folder
-        Folder for the files; it is created if it does not exist.
-    labelled
-        Whether the names also hold the key of the checkpoint and the digest of the settings.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     n = 0
-    for document, structure in structures:
-        label = f"-{document['checkpoint']['key']}-{document['settings']['digest']}" if labelled else ""
-        name = re.sub(r"[^\w.-]", "_", f"{document['formula_pretty']}-{document['document_id']}{label}")
-        with whole_file(folder / f"{name}.cif", sync=False) as draft:
-            draft.write_text(structure.to(fmt="cif"), encoding="utf-8")
+    for entry in entries:
+        stream.write(",\n" if n else "[\n")
+        stream.write(json.dumps(entry.as_dict(), cls=MontyEncoder))
         n += 1
+    stream.write("\n]\n" if n else "[]\n")
     return n
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
+from matris.nearest import did_you_mean
 from matris.stores.documents.fields import field_named
 from matris.stores.query.conditions import EVERYTHING, Among, And, Comparison, Has, Not, Only
 from matris.stores.query.values import chemical_system, element, naive_utc, reduced_formula, space_group
@@ -29,8 +30,8 @@ def _listed(values: str | Sequence[str]) -> list[str]:
 
 def _of_state(values: str | Sequence[str]) -> Condition:
     states = field_named("state").choices
-    if unknown := set(_listed(values)) - set(states):
-        raise MatrisError(f"there is no state {', '.join(sorted(unknown))}; states are {', '.join(states)}")
+    for unknown in sorted(set(_listed(values)) - set(states)):
+        raise MatrisError(f"there is no state {unknown!r}{did_you_mean(unknown, states)}")
     return _one_of("state", _listed(values))
 
 

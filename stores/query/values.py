@@ -108,18 +108,55 @@ def naive_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def element(symbol: str) -> str:
+def element(text: str) -> str:
     """
-    Check that a symbol is that of an element, and return it.
+    Read the symbol of an element, in upper or lower case.
 
     Raises
     ------
     MatrisError
-        If there is no such element.
+        If there is no such element, or capital letters may stand for two elements.
+
+    Examples
+    --------
+    >>> element("Fe"), element("fe"), element("FE")
+    ('Fe', 'Fe', 'Fe')
+    >>> element("CO")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: 'CO' may be Co, or C and O: write which
     """
-    if not Element.is_valid_symbol(symbol):
+    symbol = text.strip()
+    if Element.is_valid_symbol(symbol):
+        return symbol
+    titled = symbol.capitalize()
+    if not Element.is_valid_symbol(titled):
         raise MatrisError(f"there is no element {symbol!r}")
-    return symbol
+    if symbol.isupper() and all(map(Element.is_valid_symbol, symbol)):
+        raise MatrisError(f"{symbol!r} may be {titled}, or {' and '.join(symbol)}: write which")
+    return titled
+
+
+def elements_of(system: str) -> list[str]:
+    """
+    Read the elements of a chemical system, in its order.
+
+    Raises
+    ------
+    MatrisError
+        If one of them is no element.
+
+    Examples
+    --------
+    >>> elements_of("li-fe-o")
+    ['Li', 'Fe', 'O']
+    >>> elements_of("LiFeO")
+    Traceback (most recent call last):
+    matris.errors.MatrisError: there is no element 'LiFeO'; write a chemical system as Li-Fe-O
+    """
+    try:
+        return [element(symbol) for symbol in system.split("-")]
+    except MatrisError as error:
+        raise MatrisError(f"{error}; write a chemical system as Li-Fe-O") from None
 
 
 def chemical_system(text: str) -> str:
@@ -131,7 +168,7 @@ def chemical_system(text: str) -> str:
     >>> chemical_system("Li-Fe-O")
     'Fe-Li-O'
     """
-    return "-".join(sorted({element(symbol.strip()) for symbol in text.split("-")}))
+    return "-".join(sorted(set(elements_of(text))))
 
 
 def reduced_formula(text: str) -> str:

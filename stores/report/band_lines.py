@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
 
     type Floats = NDArray[np.float64]
 
@@ -67,17 +69,51 @@ def split_at_zero(x: Floats, y: Floats) -> tuple[tuple[Floats, Floats], tuple[Fl
     return (x, np.where(negative, np.nan, y)), (x[kept], np.where(below, y, np.nan)[kept])
 
 
-def ticks_of(bands: Mapping[str, Any]) -> list[tuple[float, str]]:
+class Segment(NamedTuple):
+    """
+    A segment of a path through the Brillouin zone.
+
+    Attributes
+    ----------
+    start, end
+        Names of its ends.
+    distances
+        Distances along the path, shape (q,).
+    frequencies
+        Shape (q, bands), THz.
+    """
+
+    start: str
+    end: str
+    distances: Floats
+    frequencies: Floats
+
+
+def segments_of(bands: PhononBandStructureSymmLine) -> list[Segment]:
+    """Split pymatgen's band structure into the segments of its path."""
+    distances, frequencies = np.asarray(bands.distance, dtype=float), np.asarray(bands.bands, dtype=float).T
+    segments = []
+    for branch in bands.branches:
+        first, last = branch["start_index"], branch["end_index"]
+        start, end = (str(bands.qpoints[index].label) for index in (first, last))
+        part = slice(first, last + 1)
+        segments.append(Segment(start, end, distances[part], frequencies[part]))
+    return segments
+
+
+def connections_of(segments: Sequence[Segment]) -> list[bool]:
+    """For each segment, except the last, whether the next one starts at its end."""
+    return [left.end == right.start for left, right in pairwise(segments)]
+
+
+def ticks_of(segments: Sequence[Segment]) -> list[tuple[float, str]]:
     """Positions and labels of the points on a path; two labels where the path jumps."""
-    labels = iter([point_label(label) for label in bands["labels"]])
-    ticks: list[tuple[float, str]] = []
-    joined = False
-    for distances, connected in zip(bands["distances"], bands["connections"], strict=True):
-        if not joined:
-            start = next(labels)
-            ticks[-1:] = [(ticks[-1][0], f"{ticks[-1][1]}|{start}")] if ticks else [(float(distances[0]), start)]
-        ticks.append((float(distances[-1]), next(labels)))
-        joined = connected
+    ticks = [(float(segments[0].distances[0]), point_label(segments[0].start))]
+    for segment, connected in zip(segments, [True, *connections_of(segments)], strict=True):
+        if not connected:
+            place, label = ticks[-1]
+            ticks[-1] = place, f"{label}|{point_label(segment.start)}"
+        ticks.append((float(segment.distances[-1]), point_label(segment.end)))
     return ticks
 
 

@@ -38,3 +38,22 @@ def cautions(document: Document) -> list[str]:
             warnings = "; ".join((summary.get("warnings") or [])[:_SHOWN])
             found.append(f"{kind}: not reliable" + (f": {warnings}" if warnings else ""))
     return found
+
+
+def extrapolation(document: Document) -> float | None:
+    """
+    Tell how far a material is from the training data: above 1 the checkpoint extrapolates; None if it cannot tell.
+
+    Parameters
+    ----------
+    document
+        Candidate document, or the document of a property, which has that of its relaxation.
+
+    Examples
+    --------
+    >>> extrapolation({"extrapolation": 1.7}), extrapolation({"start": {"record": {"extrapolation": 0.4}}})
+    (1.7, 0.4)
+    """
+    record = (document.get("start") or {}).get("record") or {}
+    found: float | None = document.get("extrapolation", record.get("extrapolation"))
+    return found

@@ -24,6 +24,9 @@
     return [right, cross(eye, right), eye];
   }
 
+  // The conventional cell is drawn, as crystals are known by it; the CIF file has the cell that was computed.
+  const shown = crystal => crystal.conventional ?? crystal;
+
   function build({lattice, sites}) {
     const place = f => [0, 1, 2].map(k => f[0] * lattice[0][k] + f[1] * lattice[1][k] + f[2] * lattice[2][k]);
     const middle = place([0.5, 0.5, 0.5]);
@@ -34,9 +37,11 @@
       for (const x of copies[0]) for (const y of copies[1]) for (const z of copies[2])
         atoms.push({at: centred([x, y, z]), ...elements[symbol], symbol});
     }
+    const ionic = atoms.some(atom => atom.metal) && atoms.some(atom => !atom.metal);  // then metals do not bond metals
     const bonds = [];
     if (atoms.length <= MOST_BONDED) atoms.forEach((one, i) => {
       for (const other of atoms.slice(i + 1)) {
+        if (ionic && one.metal && other.metal) continue;
         const gap = one.at.map((x, k) => x - other.at[k]), reach = BOND * (one.radius + other.radius);
         if (dot(gap, gap) < reach * reach) bonds.push([one, other]);
       }
@@ -47,7 +52,7 @@
       if (one.filter((x, k) => x !== other[k]).length === 1) edges.push([centred(one), centred(other)]);
     }));
     const reach = Math.max(...corners.map(f => Math.sqrt(dot(centred(f), centred(f)))));
-    return {atoms, bonds, edges, radius: reach + 0.9};
+    return {atoms, bonds, edges, lattice, radius: reach + 0.9};
   }
 
   function draw() {
@@ -99,7 +104,7 @@
     }
     pieces.sort((a, b) => a.z - b.z).forEach(piece => piece.paint());
     [..."abc"].forEach((letter, axis) => {
-      const vector = crystals[shape.place].lattice[axis], n = Math.sqrt(dot(vector, vector));
+      const vector = shape.lattice[axis], n = Math.sqrt(dot(vector, vector));
       const corner = shape.edges[0][0], at = seen(corner.map((x, k) => x + vector[k] * (1 + 1.1 / n)));
       pen.fillStyle = ink;
       pen.font = "italic 14px system-ui, sans-serif";
@@ -120,8 +125,8 @@
   }
 
   function show(place) {
-    shape = {...build(crystals[place]), place};
-    turn = product(aboutX(0.3), product(aboutY(-0.45), along(crystals[place].lattice, 0)));
+    shape = {...build(shown(crystals[place])), place};
+    turn = product(aboutX(0.3), product(aboutY(-0.45), along(shape.lattice, 0)));
     zoom = 1;
     names.forEach((name, k) => name.setAttribute("aria-selected", String(k === place)));
     document.querySelectorAll(".fact").forEach(fact => { fact.hidden = fact.id !== "fact-" + place; });
@@ -162,7 +167,7 @@
     event.preventDefault();
   });
   document.querySelectorAll("[data-view]").forEach(button => button.addEventListener("click", () => {
-    turn = along(crystals[shape.place].lattice, "abc".indexOf(button.dataset.view));
+    turn = along(shape.lattice, "abc".indexOf(button.dataset.view));
     draw();
   }));
   document.getElementById("cif").addEventListener("click", () => {

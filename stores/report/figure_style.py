@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from markupsafe import Markup
 from pydantic import BaseModel
 
 from matris.stores.report.formats import formula_html
@@ -19,29 +20,60 @@ type Document = Mapping[str, Any] | BaseModel
 
 ACCENT = "#0b6e75"
 BAD = "#b3261e"
+GOOD = "#1a7f4b"
 SECOND = "#c07a12"
 THIRD = "#5b4b9a"
 LINE = "#8796a5"
-_GRID = "#eef1f4"
-_FONT = {
+STRONG = "#c7d0d8"
+GRID = "#e9edf1"
+INK = "#1b2733"
+PAPER = "#ffffff"
+
+PALETTE = {
+    ACCENT: "--accent",
+    BAD: "--bad",
+    GOOD: "--good",
+    SECOND: "--second",
+    THIRD: "--third",
+    LINE: "--strong",
+    STRONG: "--axis",
+    GRID: "--grid",
+    INK: "--ink",
+    PAPER: "--paper",
+}
+"""Names, in page.css, of the colours of figures: a page in the dark mode draws each in the dark colour of its name."""
+
+FONT = {
     "family": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
     "size": 13,
-    "color": "#1b2733",
+    "color": INK,
 }
+MODEBAR = {"bgcolor": "rgba(0,0,0,0)", "color": LINE, "activecolor": ACCENT}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A plotly figure as JSON text with its height in pixels, or the problem with it."""
+    """A plotly figure as JSON text with its caption and its height in pixels, or the problem with it."""
 
     content: str = ""
     height: int = 0
+    caption: str = ""
     problem: str = ""
 
     @classmethod
     def of(cls, figure: go.Figure) -> Self:
-        """Convert a figure."""
-        return cls(str(figure.to_json()), figure.layout.height)
+        """
+        Convert a figure. Its title becomes the caption, as a page breaks lines and plotly does not.
+
+        Parameters
+        ----------
+        figure
+            Figure by `titled`, whose title is escaped.
+        """
+        title, height = figure.layout.title.text, figure.layout.height
+        shown = type(figure)(figure)
+        shown.update_layout(title_text=None, height=None, margin_t=24)
+        return cls(str(shown.to_json()), height, Markup(title or ""))  # noqa: S704 - see above
 
 
 def read(document: Document, *needed: str) -> tuple[str, dict[str, Any]]:
@@ -70,8 +102,9 @@ def subplots(**layout: Any) -> go.Figure:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(**layout)
-    figure.update_layout(template="none", font=_FONT, paper_bgcolor="white", plot_bgcolor="white")
-    axis = {"gridcolor": _GRID, "zeroline": False, "showline": True, "linecolor": LINE, "mirror": True}
+    figure.update_layout(template="none", font=FONT, paper_bgcolor=PAPER, plot_bgcolor=PAPER, modebar=MODEBAR)
+    axis = {"gridcolor": GRID, "zeroline": False, "showline": True, "linecolor": LINE, "mirror": True}
+    axis |= {"title_font_size": 13}
     figure.update_xaxes(**axis)
     figure.update_yaxes(title_standoff=12, **axis)
     return figure

@@ -13,11 +13,6 @@ def decimals(value: float | None, digits: int) -> str:
     return "–" if value is None else minus(f"{value:.{digits}f}")
 
 
-def significant(value: float, digits: int) -> str:
-    """Write a number with a few significant digits and a true minus sign."""
-    return minus(f"{value:.{digits}g}")
-
-
 def pixels(value: float) -> str:
     """Write a coordinate of a picture."""
     return f"{value:.1f}"

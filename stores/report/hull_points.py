@@ -15,6 +15,13 @@ DRAWABLE = (2, 3, 4)
 """Numbers of elements of hulls that can be drawn: in a plane, a triangle, a tetrahedron."""
 
 
+SCALE = ((0.0, "#2a9d8f"), (0.35, "#e9c46a"), (1.0, "#c8553d"))
+"""Colours of phases above the hull, by the share of `SCALE_END`."""
+
+SCALE_END = 200.0
+"""Distance above the hull at the end of the colours, meV/atom."""
+
+
 @dataclass(frozen=True, slots=True)
 class HullPoint:
     """

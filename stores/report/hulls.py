@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+from typing import TYPE_CHECKING, NamedTuple
 
+from markupsafe import Markup
+
+from matris.stores.report.figure_style import Picture
 from matris.stores.report.formats import grouped
-from matris.stores.report.hull_figure import hull_figure
+from matris.stores.report.hull_figure import hull_figures
 from matris.stores.report.hull_points import drawable_systems, inside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from matris.stores.report.hull_points import HullPoint
     from matris.stores.report.tally import System, Tally
@@ -21,6 +25,12 @@ MAX_SYSTEMS = 500
 """Largest number of chemical systems in the table."""
 
 _FIGURE_POINTS = 1500  # phases in one figure
+_HEIGHT = 500  # pixels
+_CAPTIONS = {
+    2: (Markup("Formation energy against composition"),),
+    3: (Markup("Phases that coexist on the hull"), Markup("Formation energy above the triangle, eV/atom")),
+    4: (Markup("Phases that coexist on the hull"),),
+}
 
 
 class Hulls(NamedTuple):
@@ -30,14 +40,14 @@ class Hulls(NamedTuple):
     Attributes
     ----------
     figures
-        Element symbols of a chemical system and its plotly figure (JSON-ready). Systems with most phases come first.
+        Element symbols of a chemical system and its pictures. Systems with most phases come first.
     systems
         Names of chemical systems and their counts. Systems with most survivors come first.
     notes
         Sentences below the figures.
     """
 
-    figures: Sequence[tuple[Sequence[str], Mapping[str, Any]]]
+    figures: Sequence[tuple[Sequence[str], Sequence[Picture]]]
     systems: Sequence[tuple[str, System]]
     notes: Sequence[str]
 
@@ -60,7 +70,10 @@ def hulls(tally: Tally, references: Sequence[HullPoint] | None) -> Hulls:
     for system in systems[:MAX_PLOTS]:
         points = sorted(inside(phases, system), key=lambda point: point.above_hull or 0)[:_FIGURE_POINTS]
         corners = None if reference_phases is None else inside(reference_phases, system)
-        figures.append((system, hull_figure(system, points, corners)))
+        drawn = hull_figures(system, points, corners)
+        captions = _CAPTIONS[len(system)]
+        pictures = [Picture(json.dumps(f, allow_nan=False), _HEIGHT, c) for f, c in zip(drawn, captions, strict=True)]
+        figures.append((system, pictures))
     notes = [_sentence(tally)]
     if not systems:
         notes.append("No chemical system of two to four elements has a hull.")

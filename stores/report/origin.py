@@ -8,7 +8,7 @@ from matris.stores.report.formats import grouped
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from matris.stores.report.outcomes import Document
     from matris.stores.report.tally import Tally
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _OPTIMIZERS = {"lbfgs": "L-BFGS", "fire": "FIRE"}
 
 
-def is_demonstrator(card: Mapping[str, Any]) -> bool:
-    """Say whether a checkpoint calls itself a demonstrator anywhere on its card."""
-    return "demonstrator" in str(dict(card)).lower()
+def is_demonstrator(documents: Iterable[Document], card: Mapping[str, Any] | None = None) -> bool:
+    """Say whether a checkpoint calls itself a demonstrator, in the documents of its results or anywhere on its card."""
+    named = any((document.get("checkpoint") or {}).get("is_demonstrator") for document in documents)
+    return named or "demonstrator" in str(dict(card or {})).lower()
 
 
 def checkpoint_keys(tally: Tally, card: Mapping[str, Any]) -> list[str]:

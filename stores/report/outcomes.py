@@ -9,6 +9,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.documents.documents import unconverged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -124,9 +125,7 @@ def reason(document: Document) -> str:
     if document.get("error"):
         return str(document["error"])
     if document["state"] == "max_steps":
-        force = document.get("fmax")
-        left = "" if force is None else f", largest force {force:.2f} eV/Å"
-        return f"not converged after {document.get('n_steps')} steps{left}"
+        return unconverged(*(document.get(name) for name in ("n_steps", "fmax", "smax")))
     return "no reason recorded"
 
 

@@ -1,19 +1,11 @@
 // Selects a hull; sorts and filters tables.
 "use strict";
 
-function drawHull(id) {
-  document.querySelectorAll(".plot").forEach(div => { div.hidden = div.id !== id; });
-  const div = document.getElementById(id);
-  if (!div || div.dataset.drawn) return;
-  const figure = JSON.parse(document.getElementById(id + "-data").textContent);
-  Plotly.newPlot(div, figure.data, figure.layout, {responsive: true, displaylogo: false});
-  div.dataset.drawn = "yes";
-}
-
 const systems = document.getElementById("systems");
 if (systems) {
-  systems.addEventListener("change", () => drawHull(systems.value));
-  drawHull(systems.value);
+  const show = () => document.querySelectorAll(".hull").forEach(hull => { hull.hidden = hull.id !== systems.value; });
+  systems.addEventListener("change", show);
+  show();
 }
 
 document.querySelectorAll("table.sortable th").forEach(head => {

@@ -167,7 +167,7 @@ def write_report(report: Report, directory: str | Path) -> Path:
         title=report.title,
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         card=card,
-        is_demonstrator=origin.is_demonstrator(card),
+        is_demonstrator=origin.is_demonstrator(best, card),
         checkpoint_keys=origin.checkpoint_keys(tally, card),
         hull_types=sorted({hull_type for hull_type, _ in tally.hulls}),
         tally=tally,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from matris.stores.documents.properties import band_structure_of
 from matris.stores.report import property_plots as plots
 
 if TYPE_CHECKING:
@@ -19,6 +20,22 @@ type Read = Callable[[Document], Any]
 
 ROOM_TEMPERATURE = 300.0
 """Temperature of temperature-dependent values in tables, K."""
+
+
+class Quantity(NamedTuple):
+    """
+    A quantity in a table.
+
+    Parameters
+    ----------
+    read
+        Function that reads the value from a document with results: a number, a truth value, a text or None.
+    digits
+        Decimals of a number.
+    """
+
+    read: Read
+    digits: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,21 +50,25 @@ class PropertyKind:
     mark
         Field that only documents of this kind have.
     columns
-        Column heading, with the unit after a line break, to the function that reads the value from a document with
-        results.
+        Column heading, with the unit after a line break, to the quantity in it.
     plots
         Functions that draw a document.
     """
 
     title: str
     mark: str
-    columns: Mapping[str, Read]
+    columns: Mapping[str, Quantity]
     plots: Sequence[Callable[[Document], go.Figure]]
 
     def row(self, document: Document) -> list[Any]:
         """Values of the columns; None for a failed document."""
         failed = document["state"] == "failed"
-        return [None if failed else read(document) for read in self.columns.values()]
+        return [None if failed else quantity.read(document) for quantity in self.columns.values()]
+
+    @property
+    def digits(self) -> list[int]:
+        """Decimals of the columns."""
+        return [quantity.digits for quantity in self.columns.values()]
 
 
 def _at_room(field: str, factor: float = 1.0) -> Read:
@@ -64,7 +85,22 @@ def _at_room(field: str, factor: float = 1.0) -> Read:
 
 def _highest(document: Document) -> float:
     """Highest frequency on the path, THz."""
-    return max(max(map(max, segment)) for segment in document["phonon_bandstructure"]["frequencies"])
+    return float(np.max(band_structure_of(document["phonon_bandstructure"]).bands))
+
+
+def _followed(document: Document) -> str | None:
+    """Name the space group to which the most unstable mode led; None if no mode was followed."""
+    mode = document.get("unstable_mode") or {}
+    if mode.get("state") is None:
+        return None
+    symbol = (mode.get("symmetry") or {}).get("symbol") or "–"
+    return symbol if mode["state"] == "converged" else f"{symbol} ({mode['state']})"
+
+
+def _change(document: Document) -> float | None:
+    """Energy change by following the most unstable mode, meV/atom."""
+    gain = (document.get("unstable_mode") or {}).get("energy_gain")
+    return None if gain is None else 1e3 * gain
 
 
 KINDS: dict[str, PropertyKind] = {
@@ -72,13 +108,13 @@ KINDS: dict[str, PropertyKind] = {
         title="Elastic constants",
         mark="elastic_tensor",
         columns={
-            "K\nGPa": lambda d: d["bulk_modulus"]["vrh"],
-            "G\nGPa": lambda d: d["shear_modulus"]["vrh"],
-            "E\nGPa": lambda d: d["young_modulus"],
-            "Poisson": lambda d: d["homogeneous_poisson"],
-            "anisotropy": lambda d: d["universal_anisotropy"],
-            "residual\nGPa": lambda d: d["fit_residual"],
-            "stable": lambda d: d["is_mechanically_stable"],
+            "K\nGPa": Quantity(lambda d: d["bulk_modulus"]["vrh"], 1),
+            "G\nGPa": Quantity(lambda d: d["shear_modulus"]["vrh"], 1),
+            "E\nGPa": Quantity(lambda d: d["young_modulus"], 1),
+            "Poisson": Quantity(lambda d: d["homogeneous_poisson"], 3),
+            "anisotropy": Quantity(lambda d: d["universal_anisotropy"], 3),
+            "residual\nGPa": Quantity(lambda d: d["fit_residual"], 4),
+            "stable": Quantity(lambda d: d["is_mechanically_stable"]),
         },
         plots=(plots.plot_elastic,),
     ),
@@ -86,10 +122,10 @@ KINDS: dict[str, PropertyKind] = {
         title="Equations of state",
         mark="fits",
         columns={
-            "V0\nÅ³/cell": lambda d: d["fits"][0]["v0"],
-            "B0\nGPa": lambda d: d["fits"][0]["b0"],
-            "B0'": lambda d: d["fits"][0]["b1"],
-            "residual\nmeV/atom": lambda d: 1e3 * d["fits"][0]["residual"],
+            "V0\nÅ³/cell": Quantity(lambda d: d["fits"][0]["v0"], 3),
+            "B0\nGPa": Quantity(lambda d: d["fits"][0]["b0"], 1),
+            "B0'": Quantity(lambda d: d["fits"][0]["b1"], 2),
+            "residual\nmeV/atom": Quantity(lambda d: 1e3 * d["fits"][0]["residual"], 3),
         },
         plots=(plots.plot_eos,),
     ),
@@ -97,11 +133,13 @@ KINDS: dict[str, PropertyKind] = {
         title="Phonons",
         mark="phonon_bandstructure",
         columns={
-            "lowest\nTHz": lambda d: round(d["min_frequency"], 4) or 0.0,  # rounding noise of acoustic modes
-            "highest\nTHz": _highest,
-            "F(300 K)\nkJ/mol atoms": _at_room("free_energies", 1e-3),
-            "Cv(300 K)\nJ/K/mol atoms": _at_room("heat_capacities"),
-            "imaginary": lambda d: d["has_imaginary_modes"],
+            "lowest\nTHz": Quantity(lambda d: round(d["min_frequency"], 3) or 0.0, 3),  # noise of acoustic modes
+            "highest\nTHz": Quantity(_highest, 3),
+            "F(300 K)\nkJ/mol atoms": Quantity(_at_room("free_energies", 1e-3), 3),
+            "Cv(300 K)\nJ/K/mol atoms": Quantity(_at_room("heat_capacities"), 2),
+            "imaginary": Quantity(lambda d: d["has_imaginary_modes"]),
+            "followed to": Quantity(_followed),
+            "energy change\nmeV/atom": Quantity(_change, 2),
         },
         plots=(plots.plot_phonons, plots.plot_thermal),
     ),
@@ -109,11 +147,11 @@ KINDS: dict[str, PropertyKind] = {
         title="Quasi-harmonic thermodynamics",
         mark="thermal_expansion",
         columns={
-            "V(300 K)\nÅ³/cell": _at_room("volume_temperature"),
-            "expansion(300 K)\n10⁻⁶/K": _at_room("thermal_expansion", 1e6),
-            "B(300 K)\nGPa": _at_room("bulk_modulus_temperature"),
-            "Cp(300 K)\nJ/K/mol atoms": _at_room("heat_capacity_p_numerical"),
-            "Grüneisen": lambda d: d["average_gruneisen"],
+            "V(300 K)\nÅ³/cell": Quantity(_at_room("volume_temperature"), 3),
+            "expansion(300 K)\n10⁻⁶/K": Quantity(_at_room("thermal_expansion", 1e6), 2),
+            "B(300 K)\nGPa": Quantity(_at_room("bulk_modulus_temperature"), 1),
+            "Cp(300 K)\nJ/K/mol atoms": Quantity(_at_room("heat_capacity_p_numerical"), 2),
+            "Grüneisen": Quantity(lambda d: d["average_gruneisen"], 3),
         },
         plots=(plots.plot_qha,),
     ),
@@ -121,14 +159,14 @@ KINDS: dict[str, PropertyKind] = {
         title="Molecular dynamics",
         mark="series",
         columns={
-            "T\nK": lambda d: d["mean_temperature"],
-            "P\nGPa": lambda d: d["mean_pressure"],
-            "V\nÅ³/cell": lambda d: d["mean_volume"],
-            "Epot\neV/atom": lambda d: d["mean_potential_energy"],
-            "drift\neV/atom/ps": lambda d: d["energy_drift"],
-            "trajectory": lambda d: d["trajectory"] and Path(d["trajectory"]).name,
+            "T\nK": Quantity(lambda d: d["mean_temperature"], 1),
+            "P\nGPa": Quantity(lambda d: d["mean_pressure"], 3),
+            "V\nÅ³/cell": Quantity(lambda d: d["mean_volume"], 2),
+            "Epot\neV/atom": Quantity(lambda d: d["mean_potential_energy"], 4),
+            "drift\nmeV/atom/ps": Quantity(lambda d: None if d["energy_drift"] is None else 1e3 * d["energy_drift"], 4),
+            "trajectory": Quantity(lambda d: d["trajectory"] and Path(d["trajectory"]).name),
         },
-        plots=(plots.plot_dynamics,),
+        plots=(plots.plot_dynamics, plots.plot_correlations),
     ),
 }
 """Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""

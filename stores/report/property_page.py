@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from matris.stores.report.elastic_constants import constants, independent
 from matris.stores.report.figure_style import Picture
+from matris.stores.report.origin import is_demonstrator
 from matris.stores.report.property_kinds import KINDS, kind_of
 from matris.stores.report.templating import write_page
 
@@ -72,6 +74,12 @@ def write_property_report(
     counts = Counter(map(_state, plain))
     path = Path(directory_or_path)
     path = path if path.suffix.lower() == ".html" else path / f"{name}.html"
+    tensors = [constants(d) for d in plain]
+    extra = independent(d for d, tensor in zip(plain, tensors, strict=True) if tensor)
+    rows = [kind.row(d) + [tensor.get(name) for name in extra] for d, tensor in zip(plain, tensors, strict=True)]
+    shown = [number for number, column in enumerate(zip(*rows, strict=True)) if any(v is not None for v in column)]
+    columns = [*kind.columns, *(f"{constant}\nGPa" for constant in extra)]
+    digits = [*kind.digits, *(1 for _ in extra)]
     write_page(
         path,
         "properties.html",
@@ -81,8 +89,11 @@ def write_property_report(
         kind=kind,
         states=", ".join(f"{count} {state}" for state, count in counts.items()),
         checkpoint_keys=sorted({d["checkpoint"]["key"] for d in plain}),
+        is_demonstrator=is_demonstrator(plain),
         settings=_settings(plain),
-        rows=[(d, _state(d), kind.row(d)) for d in plain],
+        columns=[columns[number] for number in shown],
+        digits=[digits[number] for number in shown],
+        rows=[(d, _state(d), [row[number] for number in shown]) for d, row in zip(plain, rows, strict=True)],
         pictures=pictures,
         n_left_out=n_left_out,
         plot_names=[plot.__name__ for plot in kind.plots],
@@ -136,12 +147,12 @@ def _pictures(
     for index, document in enumerate(documents):
         if document["state"] != "failed" and len(pictures) == MAX_PICTURES:
             n_left_out += 1
-        elif len(pictures) < MAX_PICTURES and (drawn := _drawn(document, kind)):
+        elif len(pictures) < MAX_PICTURES and (drawn := pictures_of(document, kind)):
             pictures[index] = document, drawn
     return pictures, n_left_out
 
 
-def _drawn(document: Document, kind: PropertyKind) -> list[Picture]:
+def pictures_of(document: Document, kind: PropertyKind) -> list[Picture]:
     """Draw one material; a picture that cannot be drawn has the reason. Empty for a failure without results."""
     pictures = []
     for plot in kind.plots:

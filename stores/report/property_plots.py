@@ -8,8 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.constants import R
 
-from matris.stores.report.band_lines import breaks_of, joined, split_at_zero, ticks_of
-from matris.stores.report.figure_style import ACCENT, BAD, LINE, SECOND, THIRD, curve, read, subplots, titled
+from matris.stores.documents.properties import band_structure_of, dos_of
+from matris.stores.report.band_lines import breaks_of, connections_of, joined, segments_of, split_at_zero, ticks_of
+from matris.stores.report.figure_style import (
+    ACCENT,
+    BAD,
+    GOOD,
+    GRID,
+    INK,
+    LINE,
+    PAPER,
+    SECOND,
+    THIRD,
+    curve,
+    read,
+    subplots,
+    titled,
+)
 from matris.stores.report.young_modulus import extreme_young_moduli, sphere, unit_vectors, young_modulus
 from matris.units import GPA
 
@@ -21,7 +36,7 @@ if TYPE_CHECKING:
 
     type Floats = NDArray[np.float64]
 
-_COLOURS = (ACCENT, SECOND, THIRD)
+_COLOURS = (ACCENT, SECOND, THIRD, BAD, GOOD)
 _CURVE_POINTS = 120
 _FIXED = 1e-6  # largest relative change of a fixed volume
 _DYNAMICS = (
@@ -33,7 +48,7 @@ _DYNAMICS = (
 
 
 def plot_phonons(document: Document) -> go.Figure:
-    """
+    r"""
     Draw phonon bands along a path through the Brillouin zone, with the density of states on the right.
 
     Parameters
@@ -54,25 +69,27 @@ def plot_phonons(document: Document) -> go.Figure:
 
     Examples
     --------
-    >>> bands = {
-    ...     "frequencies": [[[0.0, 5.0], [4.0, 6.0]]],
-    ...     "distances": [[0.0, 0.5]],
-    ...     "labels": ["GAMMA", "X"],
-    ...     "connections": [False],
-    ... }
-    >>> dos = {"frequencies": [0.0, 6.0], "densities": [0.0, 1.0]}
+    >>> from pymatgen.core import Lattice, Structure
+    >>> from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
+    >>> from pymatgen.phonon.dos import CompletePhononDos, PhononDos
+    >>> iron = Structure(Lattice.cubic(2.9), ["Fe"], [[0, 0, 0]])
+    >>> path = [[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0]]
+    >>> ends = {r"\Gamma": path[0], "X": path[2]}
+    >>> frequencies = np.array([[0.0, 2.5, 4.0], [5.0, 5.5, 6.0]])
+    >>> bands = PhononBandStructureSymmLine(path, frequencies, iron.lattice.reciprocal_lattice, labels_dict=ends)
+    >>> dos = CompletePhononDos(iron, PhononDos([0.0, 6.0], [0.0, 1.0]), {iron[0]: [0.0, 1.0]})
     >>> figure = plot_phonons({"formula_pretty": "MgO", "phonon_bandstructure": bands, "phonon_dos": dos})
     >>> [trace.name for trace in figure.data]
     ['band 1', 'band 2', 'density of states']
     """
     name, fields = read(document, "phonon_bandstructure", "phonon_dos")
-    bands, dos = fields["phonon_bandstructure"], fields["phonon_dos"]
+    segments, dos = segments_of(band_structure_of(fields["phonon_bandstructure"])), dos_of(fields["phonon_dos"])
     figure = subplots(rows=1, cols=2, column_widths=[0.78, 0.22], shared_yaxes=True, horizontal_spacing=0.02)
-    segments = [np.asarray(f, dtype=float) for f in bands["frequencies"]]
-    breaks = breaks_of(segments, bands["connections"])
-    distances = joined([np.asarray(d, dtype=float) for d in bands["distances"]], breaks)
+    frequencies = [segment.frequencies for segment in segments]
+    breaks = breaks_of(frequencies, connections_of(segments))
+    distances = joined([segment.distances for segment in segments], breaks)
     imaginary = fields.get("has_imaginary_modes") is not False  # otherwise negative frequencies are rounding errors
-    for number, branch in enumerate(joined(segments, breaks).T, start=1):
+    for number, branch in enumerate(joined(frequencies, breaks).T, start=1):
         above, below = split_at_zero(distances, branch) if imaginary else ((distances, branch), None)
         hover = f"band {number}: %{{y:.3f}} THz<extra></extra>"
         style = {"mode": "lines", "hovertemplate": hover, "showlegend": False, "row": 1, "col": 1}
@@ -80,8 +97,8 @@ def plot_phonons(document: Document) -> go.Figure:
         if below is not None:
             line = {"color": BAD, "width": 1.8}
             figure.add_scatter(**_typed(*below), line=line, name=f"band {number}, imaginary", **style)
-    _draw_dos(figure, *(np.asarray(dos[key], dtype=float) for key in ("frequencies", "densities")), imaginary=imaginary)
-    ticks = ticks_of(bands)
+    _draw_dos(figure, np.asarray(dos.frequencies), np.asarray(dos.densities), imaginary=imaginary)
+    ticks = ticks_of(segments)
     places = [place for place, _ in ticks]
     for place in places[1:-1]:
         figure.add_vline(x=place, line={"color": LINE, "width": 0.8}, row=1, col=1)
@@ -96,7 +113,8 @@ def plot_phonons(document: Document) -> go.Figure:
     )
     figure.update_yaxes(zeroline=True, zerolinecolor=LINE)
     figure.update_yaxes(title="frequency (THz)", row=1, col=1)
-    figure.update_xaxes(title="states per THz", rangemode="tozero", row=1, col=2)
+    no_labels = {"showticklabels": False}  # the label 0 would meet that of the last point
+    figure.update_xaxes(title="states/THz", rangemode="tozero", **no_labels, row=1, col=2)
     return titled(figure, f"{name}: phonons", height=460)
 
 
@@ -149,6 +167,7 @@ def plot_thermal(document: Document) -> go.Figure:
         annotation_position="bottom right",
         **right,
     )
+    figure.update_layout(meta={"panels": 2})
     figure.update_xaxes(title="temperature (K)")
     figure.update_yaxes(title="F (kJ/mol of atoms)", **left)
     figure.update_yaxes(title="S, C<sub>V</sub> (J/K/mol of atoms)", rangemode="tozero", **right)
@@ -205,10 +224,10 @@ def plot_elastic(document: Document) -> go.Figure:
         "%{customdata[2]:.2f})<extra></extra>",
     )
     reach = 1.05 * high
-    axis = {"gridcolor": "#dfe5ea", "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
+    axis = {"gridcolor": GRID, "zerolinecolor": LINE, "showbackground": False, "range": [-reach, reach]}
     axis |= {"nticks": 5, "tickfont": {"size": 11}}
-    titles = {f"{letter}axis": {"title": f"E<sub>{letter}</sub> (GPa)", **axis} for letter in "xyz"}
-    camera = {"eye": {"x": 1.5, "y": 1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}}
+    titles = {f"{letter}axis": {"title": letter, **axis} for letter in "xyz"}
+    camera = {"eye": {"x": 1.55, "y": 1.4, "z": 0.9}, "center": {"x": 0, "y": 0, "z": -0.14}}
     figure.update_layout(scene={"aspectmode": "cube", "camera": camera, **titles})
     titled(figure, f"{name}: Young’s modulus from {low:.1f} to {high:.1f} GPa", height=520)
     return figure.update_layout(margin={"l": 0, "r": 10, "t": 40, "b": 0})
@@ -257,7 +276,7 @@ def plot_eos(document: Document) -> go.Figure:
         style = {"color": colour, "width": 1}
         marks = {"mode": "lines+markers", "marker": {"color": colour, "size": 6}, "line": style, "showlegend": False}
         figure.add_scatter(x=volumes, y=left, name=_words(fit["equation"]), **marks, row=2, col=1)
-    marker = {"color": "white", "size": 9, "line": {"color": "#1b2733", "width": 1.6}}
+    marker = {"color": PAPER, "size": 9, "line": {"color": INK, "width": 1.6}}
     figure.add_scatter(x=volumes, y=energies, mode="markers", marker=marker, name="computed", row=1, col=1)
     figure.update_xaxes(title="volume (Å³ per cell)", row=2, col=1)
     figure.update_yaxes(title="energy (eV per cell)", row=1, col=1)
@@ -313,7 +332,7 @@ def plot_qha(document: Document) -> go.Figure:
         curve(figure, fields["temperatures"], y, title, ACCENT, hover, **place)
         figure.update_yaxes(title=title, **place)
     figure.update_xaxes(title="temperature (K)", row=2)
-    figure.update_layout(showlegend=False)
+    figure.update_layout(showlegend=False, meta={"panels": len(panels)})
     return titled(figure, f"{name}: quasi-harmonic thermodynamics", height=560)
 
 
@@ -365,6 +384,54 @@ def plot_dynamics(document: Document) -> go.Figure:
     figure.update_traces(selector=lambda trace: trace.name.endswith("energy"), showlegend=True)
     figure.update_xaxes(title="time (ps)", row=len(rows), col=1)
     return titled(figure, f"{name}: molecular dynamics", height=100 + 150 * len(rows))
+
+
+def plot_correlations(document: Document) -> go.Figure:
+    """
+    Draw radial distribution functions and mean square displacements of a molecular-dynamics run.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DynamicsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Left: radial distribution function of each pair of elements against the distance, Å. Right: mean square
+        displacement of each element, Å², against time, ps; empty if the run had too few frames.
+
+    Raises
+    ------
+    ValueError
+        If the document has no radial distribution functions.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "Po",
+    ...     "radial_distribution": {"distances": [3.3, 3.4], "pairs": {"Po-Po": [0.0, 4.1]}},
+    ...     "mean_square_displacement": {"times": [0.0, 10.0], "elements": {"Po": [0.0, 0.02]}},
+    ... }
+    >>> [trace.name for trace in plot_correlations(document).data]
+    ['Po–Po', 'Po']
+    """
+    name, fields = read(document, "radial_distribution")
+    figure = subplots(rows=1, cols=2, horizontal_spacing=0.11)
+    pairs, moved = fields["radial_distribution"], fields.get("mean_square_displacement") or {}
+    colours = cycle(_COLOURS)
+    for pair, values in pairs["pairs"].items():
+        label = pair.replace("-", "–")
+        curve(figure, pairs["distances"], values, label, next(colours), "%{y:.3f}", row=1, col=1)
+    for element, values in moved.get("elements", {}).items():
+        time = np.asarray(moved["times"], dtype=float) / 1e3
+        curve(figure, time, values, element, next(colours), "%{y:.4f} Å²", row=1, col=2)
+    figure.update_xaxes(title="distance (Å)", row=1, col=1)
+    figure.update_yaxes(title="g", rangemode="tozero", row=1, col=1)
+    figure.update_xaxes(title="time (ps)", row=1, col=2)
+    figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
+    figure.update_layout(meta={"panels": 2})
+    return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:

@@ -12,7 +12,10 @@ from markupsafe import Markup
 
 from matris.files.whole_file import whole_file
 from matris.stores.report import formats
-from matris.stores.report.cautions import cautions
+from matris.stores.report.cautions import cautions, extrapolation
+from matris.stores.report.figure_style import PALETTE
+from matris.stores.report.followed_mode import followed
+from matris.stores.report.hull_points import SCALE, SCALE_END
 from matris.stores.report.outcomes import origin, reason
 
 if TYPE_CHECKING:
@@ -41,12 +44,12 @@ def write_page(path: Path, template: str, *, plotly: bool, **content: Any) -> No
 
 def pieces(template: str, *, plotly: bool, **content: Any) -> Iterator[str]:
     """Fill a template and yield the page in pieces; see `write_page`."""
-    library = ""
+    script = Markup()
     if plotly:
         from plotly.offline import get_plotlyjs
 
-        library = get_plotlyjs()
-    return environment().get_template(template).generate(plotly_library=Markup(library), **content)  # noqa: S704 - plotly's own code
+        script = Markup(f"<script>{get_plotlyjs()}</script>")  # noqa: S704 - plotly's own code
+    return environment().get_template(template).generate(plotly_script=script, **content)
 
 
 @cache
@@ -60,10 +63,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["asset"] = asset
+    environment.globals |= {"asset": asset, "palette": PALETTE, "hull_scale": SCALE, "hull_scale_end": SCALE_END}
     environment.filters |= {
         "cautions": cautions,
         "decimals": formats.decimals,
+        "extrapolation": extrapolation,
+        "followed": followed,
         "formula": formats.formula_html,
         "grouped": formats.grouped,
         "origin": origin,
@@ -72,7 +77,6 @@ def environment() -> Environment:
         "reason": reason,
         "script_json": script_json,
         "short": formats.short,
-        "significant": formats.significant,
         "symbol": formats.symbol_html,
     }
     return environment

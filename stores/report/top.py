@@ -62,11 +62,11 @@ def top(
             shape["name"] = f"{document['formula_pretty']}-{document['candidate_id'][:8]}"
             bands = _bands(document, phonons) if n_bands < MAX_BANDS else None
             n_bands += bands is not None
-            candidates.append(TopCandidate(document, _facts(document), shape, bands))
+            candidates.append(TopCandidate(document, facts(document), shape, bands))
     return candidates
 
 
-def _facts(document: Document) -> dict[str, Any]:
+def facts(document: Document) -> dict[str, Any]:
     """Properties of one candidate, with units."""
     return {
         "above the hull": _with_unit(document.get("energy_above_hull"), 1e3, ".1f", "meV/atom"),
@@ -131,5 +131,4 @@ def _bands(document: Document, phonons: Callable[[Document], Document | None]) -
     except ValueError as error:
         return Picture(problem=str(error))
     figure.update_layout(title=None, height=_BANDS_HEIGHT, margin={"l": 56, "r": 12, "t": 30, "b": 40})
-    figure.update_xaxes(title="states/THz", showticklabels=False, col=2)  # the label 0 would overlap the last point
     return Picture.of(figure)

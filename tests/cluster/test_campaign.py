@@ -101,7 +101,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch, *words: object) -> Result:
     """Run the command line with the stand-in in the place of the potential."""
 
     def stand_in(**given: Any) -> StandInMaker:
-        return StandInMaker(**given | {"relax_kwargs": {"fmax": 0.05, "max_batch_atoms": 1}}, seconds=SECONDS)
+        return StandInMaker(**given | {"relax_kwargs": {"max_batch_atoms": 1}}, seconds=SECONDS)
 
     monkeypatch.setattr("matris.makers.batch_relax.BatchRelaxMaker", stand_in)
     return CliRunner().invoke(app, list(map(str, words)))

@@ -116,7 +116,7 @@ def test_workers_of_dynamic_jobs(store, tiny_checkpoint, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     kwargs = {"calculator_kwargs": {"checkpoint": str(tiny_checkpoint)}}
     relax, static = RelaxMaker(steps=2, **kwargs), StaticMaker(**kwargs)
-    batch = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), steps=200, relax_kwargs={"fmax": 99.0})
+    batch = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), max_steps=200, fmax=99.0)
     flow = {
         "screening": lambda: ScreeningFlowMaker(relax_maker=batch, window=99.0, properties=("elastic",)).make([MGO]),
         "elastic": lambda: ElasticMaker(bulk_relax_maker=None, elastic_relax_maker=relax).make(MGO),

@@ -1,23 +1,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from ase.build import bulk, molecule
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
+from matris.errors import MatrisError
 from matris.flows.campaign.chunks import chunked
 from matris.flows.rank_jobs import rank_candidates
-from matris.flows.screening import ScreeningFlowMaker, with_elements, without_duplicates
+from matris.flows.screening import ScreeningFlowMaker, all_candidates, with_elements, without_duplicates
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, Candidate
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def rock_salt(a: float, cation: str, anion: str) -> Structure:
@@ -46,7 +46,7 @@ def job_store() -> JobStore:
 
 @pytest.fixture
 def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
-    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=30, relax_kwargs={"fmax": 0.1})
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=30, fmax=0.1)
 
 
 def run(flow: Any, store: JobStore, folder: Path) -> dict[str, Any]:
@@ -54,6 +54,49 @@ def run(flow: Any, store: JobStore, folder: Path) -> dict[str, Any]:
     run_locally(flow, store=store, log=False, ensure_success=True, root_dir=folder)
     ranking: dict[str, Any] = flow.output.resolve(store)
     return ranking
+
+
+def test_whatever_users_call_candidates(tmp_path: Path) -> None:
+    salt = rock_salt(5.6, "Na", "Cl")
+    salt.to(filename=str(tmp_path / "salt.cif"))
+    rock_salt(4.2, "Mg", "O").to(filename=str(tmp_path / "POSCAR"), fmt="poscar")
+    candidate = Candidate.from_structure(salt, "mine")
+    many = [bulk("Cu"), salt, tmp_path / "salt.cif", str(tmp_path), "prototypes:Na-Cl?limit=2", candidate]
+    found = list(all_candidates(many))
+    sources = [
+        "structure",
+        "structure",
+        "salt.cif",
+        "POSCAR",
+        "salt.cif",
+        "A1, Copper type",
+        "A2, Tungsten type",
+        "mine",
+    ]
+    assert [Path(each.source).name for each in found] == sources
+    assert all(each.error is None for each in found)
+    for one in (bulk("Cu"), salt, tmp_path / "salt.cif", str(tmp_path / "POSCAR"), candidate):
+        assert len(list(all_candidates(one))) == 1
+        assert len(ScreeningFlowMaker(add_elements=False).make(one).jobs) == 2
+    (water,) = all_candidates(molecule("H2O"))
+    assert "not periodic" in str(water.problem())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ([rock_salt(5.6, "Na", "Cl"), 3], "candidate 1 is an int: give Candidates, pymatgen Structures, ASE Atoms, or"),
+        (3, "candidate 0 is an int: give"),
+        (rock_salt(5.6, "Na", "Cl").as_dict(), "candidate 0 is a dict: give"),
+        ([None], "candidate 0 is a NoneType: give"),
+        (["no-such-file.cif"], "no-such-file.cif"),
+    ],
+    ids=str,
+)
+def test_what_is_no_candidate_is_one_sentence(inputs: Any, told: str) -> None:
+    with pytest.raises(MatrisError, match=told) as error:
+        ScreeningFlowMaker().make(inputs)
+    assert "\n" not in str(error.value)
 
 
 def test_flow_ranks_what_converged(
@@ -84,7 +127,7 @@ def test_flow_documents_equal_those_of_one_chunk(
         run(ScreeningFlowMaker(relax_maker=relax_maker, chunk_size=size).make(candidates), store, tmp_path)
         documents = CandidateStore.beside(store)
         documents.build(store)
-        found.append({d["document_id"]: d for d in documents.query()})
+        found.append({d["document_id"]: d for d in documents.query(with_references=True)})
     one, other = found
     assert len(one) == 8 + 4  # with the elements; only the job finds that Al is unsupported
     assert one.keys() == other.keys()

@@ -58,9 +58,9 @@ def test_a_configuration_with_arrays_in_memory_is_refused(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     "maker",
     [
-        BatchRelaxMaker(steps=2),
-        makers.BatchStaticMaker(first=BatchRelaxMaker(steps=2)),
-        BatchEosMaker(fmax=0.5, steps=2),
+        BatchRelaxMaker(max_steps=2),
+        makers.BatchStaticMaker(first=BatchRelaxMaker(max_steps=2)),
+        BatchEosMaker(fmax=0.5, max_steps=2),
     ],
     ids=lambda maker: type(maker).__name__,
 )

@@ -48,8 +48,8 @@ HOSTILE = [
         lambda _, x: x,
         lambda maker, x: maker | {"first": x},
         lambda maker, x: maker | {"name": x},
-        lambda maker, x: maker | {"relax_kwargs": {"fmax": x}},
-        lambda maker, x: maker | {"relax_kwargs": {"fmax": {"a": [1.0, [x]]}}},
+        lambda maker, x: maker | {"relax_kwargs": {"symprec": x}},
+        lambda maker, x: maker | {"relax_kwargs": {"symprec": {"a": [1.0, [x]]}}},
         lambda maker, x: maker | {"first": maker | {"tags": [x]}},
     ],
 )
@@ -61,7 +61,7 @@ def test_other_classes_and_functions_are_refused(hostile, place):
 
 
 def test_makers_are_decoded():
-    maker = BatchStaticMaker(dtype="float64", first=BatchRelaxMaker(steps=3, relax_kwargs={"fmax": 0.2}), tags=["a"])
+    maker = BatchStaticMaker(dtype="float64", first=BatchRelaxMaker(max_steps=3, fmax=0.2), tags=["a"])
     assert decode_maker(maker.as_dict()) == maker
     with pytest.raises(StoreError, match="unknown_field"):
         decode_maker(BatchRelaxMaker().as_dict() | {"unknown_field": 1})

@@ -80,7 +80,7 @@ def test_steps_are_stored_when_asked_for(tmp_path):
 
 
 def test_a_static_calculation_is_a_prediction(tmp_path):
-    (wanted,) = matris.load(dtype="float64").predict(SI)
+    wanted = matris.load(dtype="float64").predict(SI)
     document = run(StaticMaker(dtype="float64").make(SI), tmp_path)["MatRIS static"]
     assert document.output.energy == pytest.approx(wanted.energy, abs=1e-8)
     assert np.allclose(document.output.stress, -1602.1766208 * wanted.stress, atol=1e-3)  # kbar, VASP's sign

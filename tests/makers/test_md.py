@@ -41,8 +41,8 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
         temperature=50,
         time_step=0.5,
         n_steps=12,
-        traj_interval=4,
-        mb_velocity_seed=3,
+        interval=4,
+        seed=3,
         trajectory_dir=str(tmp_path / "trajectories"),
     )
     job = maker.make(CANDIDATES)
@@ -57,16 +57,16 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
     assert "Xe" in small[2]["error"]
     assert all("time" not in (d["series"] or {}) for d in small)  # but a reference to it
     assert all("lattice" not in (d["structure"] or {}) for d in small)
+    assert all("pairs" not in (d["radial_distribution"] or {}) for d in small)
+    assert list(whole[0]["radial_distribution"]["pairs"]) == ["Mg-Mg", "Mg-O", "O-O"]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
 
-    settings = DynamicsSettings(
-        ensemble="nve", temperature=50, time_step=0.5, n_steps=12, interval=4, seed=maker.mb_velocity_seed
-    )
+    settings = DynamicsSettings(ensemble="nve", temperature=50, time_step=0.5, n_steps=12, interval=4, seed=maker.seed)
     potential = load(str(tiny_checkpoint), device="cpu")
     for document, structure in ((whole[0], MGO), (whole[3], SI)):
         decoded = DynamicsDocument.model_validate(json.loads(json.dumps(document, cls=MontyEncoder)))
         assert decoded.dtype == "float32"
-        assert decoded.settings["mb_velocity_seed"] == 3
+        assert decoded.settings["seed"] == 3
         assert "trajectory_dir" not in decoded.settings
         assert decoded.n_steps == 12
         assert decoded.n_frames == len(decoded.series["time"]) == 4
@@ -81,6 +81,6 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
 
 
 def test_settings_are_checked() -> None:
-    assert BatchMDMaker(temperature=600, traj_interval=7).settings() == DynamicsSettings(temperature=600, interval=7)
+    assert BatchMDMaker(temperature=600, interval=7).settings() == DynamicsSettings(temperature=600, interval=7)
     with pytest.raises(ValueError, match="temperature"):
         BatchMDMaker(temperature=-1).settings()

@@ -11,11 +11,15 @@ from jobflow import run_locally
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker
+from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker, BatchRelaxMaker
 from matris.model.potential import load
 from matris.properties.elastic import elastic
+from matris.relaxation.relax import relax as relax_structures
+from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.documents import document_id
 from matris.stores.documents.properties import ElasticDocument, EosDocument, PhononDocument, QhaDocument
+from matris.structures import content_id
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +59,7 @@ def check_common(documents: list[dict[str, Any]]) -> None:
 
 
 def test_elastic(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchElasticMaker(device="cpu", fmax=0.02, steps=60, strains=(-0.005, 0.005))
+    maker = BatchElasticMaker(device="cpu", fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all("lattice" not in (d["structure"] or {}) for d in small)  # but a reference to it
@@ -71,8 +75,32 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
     assert tensor == pytest.approx(direct.fit.tensor, abs=0.01)
 
 
+def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
+    """The document of a material is that of a relaxation with the same settings, whatever its property."""
+    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, max_steps=3, equations=("vinet",)), store, tmp_path)
+    candidates = CandidateStore.beside(store)
+    assert candidates.build(store).n_documents == 4
+    found = {document["candidate_id"]: document for document in candidates.query()}
+    oxide = found[CANDIDATES[0].candidate_id]
+    assert oxide["eos"]["state"] == small[0]["state"]
+    relax = BatchRelaxMaker(device="cpu", max_steps=3, fmax=0.02)
+    assert oxide["document_id"] == document_id(CANDIDATES[0].candidate_id, *(relax.card().sha256, relax.tag().digest))
+    (record,) = relax_structures([MGO], load(device="cpu"), fmax=0.02, max_steps=3)
+    assert oxide["state"] == record.state
+    assert oxide["energy"] == pytest.approx(record.energy, abs=1e-5)
+    assert oxide["n_steps"] == record.n_steps
+    assert oxide["energy_per_atom"] < oxide["uncorrected_energy_per_atom"]
+    arrays = candidates.arrays(oxide["document_id"])
+    assert arrays["forces"] == pytest.approx(record.forces, abs=1e-4)
+    assert arrays["stress"] == pytest.approx(record.stress, abs=1e-5)
+    assert candidates.structure(oxide["document_id"], initial=True) == MGO
+    states = [found[c.candidate_id if isinstance(c, Candidate) else content_id(c)]["state"] for c in CANDIDATES]
+    assert states[1:3] == ["rejected", "rejected"]
+    assert found[content_id(SI)]["source"] == "structure"
+
+
 def test_eos(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchEosMaker(device="cpu", fmax=0.02, steps=60, equations=("birch_murnaghan",))
+    maker = BatchEosMaker(device="cpu", fmax=0.02, max_steps=60, equations=("birch_murnaghan",))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     document = EosDocument.model_validate(whole[0])
@@ -83,7 +111,7 @@ def test_eos(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_phonon(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchPhononMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
@@ -94,12 +122,13 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
     constants = np.array(document.force_constants)
     assert constants.shape[2:] == (3, 3)
     assert constants.sum(axis=1) == pytest.approx(0, abs=1e-6)  # the acoustic sum rule
-    assert len(document.phonon_bandstructure["frequencies"][0][0]) == 6
+    assert len(document.phonon_bandstructure.bands) == 6
+    assert sum(document.phonon_dos.pdos.values()) == pytest.approx(document.phonon_dos.densities)
 
 
 def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     """Given charges come back in the document; a list of the wrong length is refused."""
-    maker = BatchPhononMaker(device="cpu", fmax=0.1, steps=0, min_length=4.0, t_max=100, t_step=100)
+    maker = BatchPhononMaker(device="cpu", fmax=0.1, max_steps=0, min_length=4.0, t_max=100, t_step=100)
     born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
     job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
@@ -111,14 +140,14 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     plain = maker.make([MGO])
     run_locally(plain, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
     without = store.query_one({"uuid": plain.uuid}, load=True)["output"]["documents"][0]
-    highest = [np.max([np.max(f) for f in d["phonon_bandstructure"]["frequencies"]]) for d in (without, document)]
+    highest = [PhononDocument.model_validate(d).phonon_bandstructure.bands.max() for d in (without, document)]
     assert highest[1] > highest[0] + 1  # THz: the longitudinal branch
     with pytest.raises(ValueError, match="1 entries for 2 candidates"):
         run_locally(maker.make([MGO, SI], born=[born]), store=store, log=False, raise_immediately=True)
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchQhaMaker(device="cpu", fmax=0.02, steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchQhaMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small] == [False, True, True, False]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)

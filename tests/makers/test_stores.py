@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MGO = Structure(Lattice([[0, 2.13, 2.13], [2.13, 0, 2.13], [2.13, 2.13, 0]]), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
-FEW = {"fmax": 0.5, "steps": 2}
+FEW = {"fmax": 0.5, "max_steps": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "RelaxMaker": {"steps": 2},
     "StaticMaker": {},
-    "BatchRelaxMaker": {"steps": 2},
+    "BatchRelaxMaker": {"max_steps": 2},
     "BatchStaticMaker": {},
     "BatchElasticMaker": FEW | {"strains": (-0.01, 0.01)},
     "BatchEosMaker": FEW,
-    "BatchMDMaker": {"n_steps": 2, "traj_interval": 1},
+    "BatchMDMaker": {"n_steps": 2, "interval": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
 }

@@ -32,7 +32,7 @@ def test_ase_agrees_with_predict(potential):
     structure = structures()["CuInSe2_triclinic"]
     atoms = AseAtomsAdaptor.get_atoms(structure)
     atoms.calc = MatRISCalculator(potential)
-    expected = next(iter(potential.predict(structure)))
+    expected = potential.predict(structure)
     assert atoms.get_potential_energy() == pytest.approx(expected.energy, abs=1e-10)
     assert np.allclose(atoms.get_forces(), expected.forces, atol=1e-10)
     assert np.allclose(atoms.get_stress(voigt=False), expected.stress, atol=1e-12)

@@ -93,6 +93,7 @@ def test_processes_share_the_memory(
     limited: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
 ) -> None:
     limited("0::/\n", memory_DOT_max="8000000000")
+    load.__globals__["_resident"].cache_clear()
     kept = []
     for n in ("", "4", "16", "not a number"):
         monkeypatch.setenv(machine.PROCESSES, n)

@@ -139,7 +139,7 @@ def entry_points():
         raise StructureError(record.error)
 
     return {
-        "predict": lambda atoms: next(iter(potential.predict(atoms))),
+        "predict": potential.predict,
         "relax": relaxed,
         "dynamics": moved,
         "calculator": calculator,

@@ -508,4 +508,112 @@ def test_pages_have_an_index_on_a_server(mongo_server):
     documents = CandidateStore.beside(store).docs
     keys = [index["key"] for index in documents._collection.index_information().values()]
     assert [("chemsys", 1), ("energy_above_hull", 1), ("document_id", 1)] in keys
-    assert [("state", 1)] in keys
+    assert [("state", 1), ("job_uuid", 1)] in keys
+
+
+def property_job(job_store, name, identity, source="in/MgO.cif", state="converged"):
+    """Store the output of a property job on one material that relaxed from 3.0 to 3.1 Å."""
+    structure = crystal(["Mg", "O"], 3.1)
+    record = {"candidate_id": identity, "source": source, "provenance": {"block": "x"}, "state": state}
+    record |= {"energy": -11.0} if state == "converged" else {"error": "overlapping atoms"}
+    arrays = {"initial_structure": crystal(["Mg", "O"]).as_dict(), "forces": [[0.0] * 3] * 2, "stress": None}
+    settings = {"fmax": 1e-4, "max_steps": 2000, "relax_cell": True, "digest": "0" * 12}
+    document = {
+        "candidate_id": identity,
+        "state": state if state == "converged" else "failed",
+        "created": "2026-11-23T10:00:00+00:00",
+        "checkpoint": {"key": "demo", "sha256": SHA, "energy_scale": "matpes-pbe"},
+        "settings": {},
+        "versions": {"torch": "2"},
+        "device": "cpu",
+        "dtype": "float32",
+        "bulk_modulus": {"vrh": 150.0} if state == "converged" else None,
+        "structure": structure.as_dict() if state == "converged" else None,
+        "start": {"record": record, "settings": settings, "arrays": arrays},
+    }
+    output = {"property_format": "matris-properties-1", "kind": "elastic", "documents": [document, document]}
+    job_store.update(
+        [{"uuid": name, "index": 1, "output": output, "completed_at": "2026-11-23T10:00:00"}],
+        save={"data": ["structure", "arrays"]},
+    )
+
+
+def test_a_property_of_a_material_that_was_no_candidate_makes_a_document(job_store):
+    store = CandidateStore.beside(job_store)
+    property_job(job_store, "e", "mgo")
+    property_job(job_store, "bad", "clash", "clash.cif", "rejected")
+    built = store.build(job_store)
+    assert (built.n_properties, built.n_documents, sorted(built.chemical_systems)) == (2, 2, ["Mg-O"])
+    (found,) = store.query(formula="MgO").where("elastic.bulk_modulus > 100")
+    assert (found["state"], found["source"], found["provenance"]) == ("converged", "in/MgO.cif", {"block": "x"})
+    assert found["elastic"]["bulk_modulus"] == 150
+    assert (found["energy"], found["energy_per_atom"], found["job_uuid"]) == (-11, -5.5, "e")
+    assert (found["settings"]["fmax"], found["settings"]["digest"]) == (1e-4, "0" * 12)
+    assert found["volume_change"] == pytest.approx((3.1 / 3) ** 3 - 1)
+    assert store.structure(found["document_id"]).volume == pytest.approx(3.1**3)
+    assert store.structure(found["document_id"], initial=True).volume == pytest.approx(27)
+    assert store.arrays(found["document_id"])["forces"] == [[0.0] * 3] * 2
+    (bad,) = store.query(state="rejected")
+    assert (bad["error"], bad["elastic"]["state"]) == ("overlapping atoms", "failed")
+    assert store.build(job_store).n_documents == 0
+
+
+def test_a_property_of_a_candidate_makes_no_second_document(job_store):
+    """Whichever job ended first: of outputs that are new together, those of campaigns are read first."""
+    store = CandidateStore.beside(job_store)
+    property_job(job_store, "a", "licl")
+    run(job_store, FIRST)
+    built = store.build(job_store)
+    assert (built.n_documents, store.docs.count()) == (4, 4)
+    assert by_candidate(store)["licl"]["elastic"]["bulk_modulus"] == 150
+    assert by_candidate(store)["licl"]["source"] == "licl.cif"
+
+
+def test_a_reference_whose_property_is_asked_for_becomes_a_candidate(job_store):
+    run(job_store, FIRST)
+    store = CandidateStore.beside(job_store)
+    store.build(job_store)
+    identity = by_candidate(store)["li"]["document_id"]
+    store.set_fields({identity: {"source": "elemental reference"}})
+    assert "li" not in by_candidate(store)
+    property_job(job_store, "e", "li", "Li.cif")
+    store.build(job_store)
+    assert by_candidate(store)["li"]["source"] == "Li.cif"
+    assert store.docs.count() == 4
+
+
+def test_structures_of_a_property_that_lack_are_waited_for(job_store):
+    property_job(job_store, "e", "mgo")
+    data = job_store.additional_stores["data"]
+    blobs = [{k: v for k, v in blob.items() if k != "_id"} for blob in data.query({})]
+    data.remove_docs({})
+    store = CandidateStore.beside(job_store)
+    built = store.build(job_store)
+    assert (built.n_documents, built.incomplete) == (0, ("e-1",))
+    data.update(blobs)
+    built = store.build(job_store)
+    assert (built.n_documents, built.incomplete, store.incomplete()) == (1, (), {})
+
+
+def test_references_are_found_only_when_asked_for(store):
+    ids = {name: document["document_id"] for name, document in by_candidate(store).items()}
+    store.set_fields({ids["li"]: {"source": "elemental reference"}, ids["cl"]: {"source": "competing prototype"}})
+    store.set_fields({ids["high"]: {"source": "references"}})
+    assert set(by_candidate(store)) == {"licl", "slow", "lif", "bad"}
+    everything = store.query(with_references=True)
+    assert {d["candidate_id"] for d in everything} == set(ids)
+    assert (store.query().count(), store.query().n_references(), everything.count()) == (4, 3, 7)
+    stable = store.query(stable=True).sort("ehull")
+    assert [d["candidate_id"] for d in stable] == ["licl"]
+    assert stable.count() == len(list(stable.ids())) == 1
+    assert stable.best_of("chemsys").count() == 1
+    assert store.query(elements=["Li"]).origins() == everything.origins()
+    assert store.query().where("source = 'elemental reference'").count() == 0
+    only = store.query(chemsys="Cl")
+    assert (only.origins(), only.first(), only.skip(1).count()) == ([], None, 0)
+
+
+def test_unconverged_documents_carry_their_reason(store):
+    slow = by_candidate(store)["slow"]
+    assert slow["error"] == "not converged after None steps"
+    assert [d["candidate_id"] for d in store.query().where("reason contains 'not converged'")] == ["slow"]

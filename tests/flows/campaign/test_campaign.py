@@ -10,11 +10,12 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry, ComputedStructureEntry
 
 from matris.errors import MatrisError, StoreError
-from matris.flows.campaign.campaign import Campaign, local_folder
+from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.local.runner import run
 from matris.flows.sources.prototypes import elemental_references
 from matris.makers.batch_relax import BatchRelaxMaker
+from matris.stores.database.jobstore import local_folder
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE, KNOWN_PHASE_SOURCE, Candidate
 from matris.stores.report.outcomes import Outcomes, ranked
 
@@ -46,7 +47,7 @@ def candidates() -> list[Candidate]:
 
 @pytest.fixture
 def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
-    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=30, relax_kwargs={"fmax": 0.1})
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=30, fmax=0.1)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
+from matris.flows.campaign.chunks import kept_candidate_ids
 from matris.flows.campaign.competing import competing_prototypes, hull_remarks, systems_to_complete
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.intake import take_in
@@ -38,7 +39,7 @@ MGO = Candidate.from_structure(rock_salt(4.2, "Mg", "O"), "MgO.cif")
 
 @pytest.fixture
 def relax_maker(tiny_checkpoint: Path) -> BatchRelaxMaker:
-    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=1)
+    return BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=1)
 
 
 def queued(campaign: Campaign, candidates: list[Candidate]) -> list[str]:
@@ -46,7 +47,7 @@ def queued(campaign: Campaign, candidates: list[Candidate]) -> list[str]:
     for _ in take_in(campaign, candidates):
         pass
     items = campaign.queue.open_items(campaign.name, "relax")
-    return [each for item in items for each in item["payload"]["candidate_ids"]]
+    return list(kept_candidate_ids(campaign.job_store, [item["work_id"] for item in items]))
 
 
 def test_few_chemical_systems_are_completed_many_only_if_asked() -> None:

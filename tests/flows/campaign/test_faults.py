@@ -47,7 +47,7 @@ def candidates() -> list[Candidate]:
 @pytest.fixture
 def campaign(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[], Campaign]:
     def make() -> Campaign:
-        maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", steps=2)
+        maker = BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu", max_steps=2)
         return Campaign(tmp_path / "store", maker, Funnel(sanity=False, duplicates=False, hull=False), chunk_size=1)
 
     return make

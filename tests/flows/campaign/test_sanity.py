@@ -5,7 +5,7 @@ from pymatgen.core import Lattice, Structure
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.sanity import sanity_problem
 from matris.flows.sources.prototypes import elemental_references, library
-from matris.stores.documents.candidate import Candidate
+from matris.stores.documents.candidate import KNOWN_PHASE_SOURCE, Candidate
 
 FACES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 SALT = Structure(Lattice.cubic(5.64), ["Na"] * 4 + ["Cl"] * 4, FACES + [[x + 0.5, y, z] for x, y, z in FACES])
@@ -59,6 +59,8 @@ def test_size_is_limited_if_asked_and_distance_to_the_next_atom_never():
     salt = Candidate.from_structure(SALT, "salt")
     assert Funnel(max_sites=8).problem(salt, ["Na", "Cl"]) is None
     assert Funnel(max_sites=7).problem(salt, ["Na", "Cl"]) == ("sanity", "8 atoms, more than the limit of 7")
+    competing = Candidate.from_structure(SALT, KNOWN_PHASE_SOURCE)
+    assert Funnel(max_sites=7).problem(competing, ["Na", "Cl"]) is None, "a hull without it would be another one"
 
 
 def test_known_prototypes_pass_but_for_two_that_are_no_crystals():

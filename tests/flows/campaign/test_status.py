@@ -64,6 +64,15 @@ def test_counts() -> None:
     assert "chunk given up: KeyError: 'x'" in text
 
 
+def test_finished_candidates_of_a_chunk_in_work_are_counted() -> None:
+    items = [item("done", seconds=50), item("taken", finished=40), item("taken"), item("waiting", finished=70)]
+    found = status(RECORD, items, {}).stages[0]
+    assert found.candidates == {"waiting": 100, "taken": 160, "done": 140, "broken": 0}
+    assert found.chunks["done"] == 1
+    assert found.remaining == pytest.approx((1 + 0.5 + 0.6) * 50 / 2)  # chunks left, of 50 s each, for two processes
+    assert "140/400" in shown(status(RECORD, items, {}))
+
+
 def test_a_clock_that_jumps_spoils_one_chunk() -> None:
     items = [item("done", seconds=50, start=100 * n) for n in range(5)]
     before = status(RECORD, [*items, item("taken"), item("waiting")], {}).stages[0]

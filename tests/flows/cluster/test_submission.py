@@ -30,11 +30,13 @@ from matris.errors import MatrisError, StoreError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.intake import take_in
+from matris.flows.campaign.stages import CHUNK_SIZES
 from matris.flows.campaign.status import read_status
 from matris.flows.campaign.turns import turn
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker
 from matris.stores.documents.candidate import Candidate
+from matris.stores.report.property_kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +93,7 @@ def write_hull(projects: Path, address: str) -> Path:
 
 def maker(checkpoint: Path) -> BatchRelaxMaker:
     return BatchRelaxMaker(
-        checkpoint=str(checkpoint), device="cpu", steps=3, relax_kwargs={"fmax": 99.0, "max_batch_atoms": 1}
+        checkpoint=str(checkpoint), device="cpu", max_steps=3, fmax=99.0, relax_kwargs={"max_batch_atoms": 1}
     )
 
 
@@ -486,8 +488,20 @@ def test_commands(cast: Cast, tiny_checkpoint: Path, tmp_path: Path) -> None:
     cast.play(tmp_path / "runs")
     shown = invoke(*elastic)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout.count("MgO") == 1
+    assert shown.stdout.count("MgO") == 2  # moduli, and elastic constants
     assert (tmp_path / "page.html").exists()
+
+    motion = ["md", files / "0.cif", *on, "--n-steps", 2, "--interval", 1, "--submit", "--format", "json"]
+    assert "1 submitted, by gpu" in invoke(*motion).stdout
+    cast.play(tmp_path / "runs")
+    (document,) = json.loads(invoke(*motion, "--report", tmp_path / "page.html").stdout)
+    assert document["state"] == "completed"
+    assert Path(document["trajectory"]).is_file()
+    assert "journals" in document["trajectory"]
+
+
+def test_properties_that_can_be_submitted() -> None:
+    assert set(CHUNK_SIZES) == set(KINDS)
 
 
 def test_what_cannot_be_submitted(cast: Cast, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             def emit(event: str, **fields: Any) -> None:
                 told.append({"event": event, **fields})
 
-            worker.work(self.opened, self.devices[0], emit, lambda: False)
+            worker.work(self.opened, self.devices[0], emit, lambda _: True)
 
     monkeypatch.setattr(property_run, "Workers", Here)
     monkeypatch.setattr(worker, "_PAUSES", (0.0, 0.0, 0.0))
@@ -89,7 +89,7 @@ def test_documents_of_processes_are_those_of_one(
 def test_an_interrupted_call_goes_on(
     files: list[Path], tiny_checkpoint: Path, tmp_path: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = BatchEosMaker(checkpoint=str(tiny_checkpoint), steps=0)
+    maker = BatchEosMaker(checkpoint=str(tiny_checkpoint), max_steps=0)
     finish = worker.chunk_job
 
     def stops(maker: BatchEosMaker, work_id: str) -> Any:
@@ -108,7 +108,7 @@ def test_an_interrupted_call_goes_on(
 def test_a_job_that_cannot_be_done_is_named(
     files: list[Path], tiny_checkpoint: Path, tmp_path: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = BatchEosMaker(checkpoint=str(tiny_checkpoint), steps=0)
+    maker = BatchEosMaker(checkpoint=str(tiny_checkpoint), max_steps=0)
 
     computed = BatchEosMaker.compute
 
@@ -134,7 +134,7 @@ def test_dynamics_of_processes_is_that_of_one(
     found = []
     for name, devices in (("alone", ["cpu"]), ("shared", DEVICES)):
         maker = BatchMDMaker(
-            checkpoint=str(tiny_checkpoint), n_steps=4, traj_interval=2, trajectory_dir=str(tmp_path / name)
+            checkpoint=str(tiny_checkpoint), n_steps=4, interval=2, trajectory_dir=str(tmp_path / name)
         )
         found.append(compute_properties(files[:2], maker, tmp_path / f"store-{name}", devices))
     assert len([each for each in told if each["event"] == "done"]) == 2

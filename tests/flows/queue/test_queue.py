@@ -19,6 +19,7 @@ from pymongo.errors import AutoReconnect
 
 from matris.errors import StoreError
 from matris.flows.queue import queue as work_queue
+from matris.flows.queue.heartbeat import Heartbeat
 from matris.flows.queue.queue import WorkQueue
 from matris.stores.database.mongo import ResultsMongoStore
 from matris.stores.database.sqlite.store import SQLiteStore
@@ -241,6 +242,22 @@ def test_a_process_that_was_asleep_finds_that_its_item_is_another_ones(where):
     assert queue.finish(taken)
     document = stored(queue, "a")
     assert (document["state"], document["token"], document["error"]) == ("done", taken.token, None)
+
+
+def test_heartbeats_tell_how_many_candidates_are_finished(tmp_path):
+    queue = open_queue(tmp_path / "matris.sqlite", abandoned_after=0.6)
+    queue.put([item("a")])
+    held = queue.take("c")
+    with Heartbeat(queue, held) as heartbeat:
+        heartbeat.finished = 3
+        deadline = time.monotonic() + 30
+        while stored(queue, "a")["finished"] != 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    (found,) = queue.items("c")
+    assert found["finished"] == 3
+    queue.give_back(held)
+    queue.take("c")
+    assert stored(queue, "a")["finished"] == 0
 
 
 def test_clocks_that_jump_do_not_matter(tmp_path, monkeypatch):

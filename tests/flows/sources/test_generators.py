@@ -84,7 +84,9 @@ def test_scaled_volumes_are_near_measured_ones(family):
 def test_elements_are_swapped_as_the_map_says():
     candidates = list(swap_elements(parents(FEO), {"Fe": ["Co", "Ni"], "O": ["S"], "Na": ["K"]}, at_once=2))
     assert [c.structure.reduced_formula for c in candidates] == ["CoO", "NiO", "FeS", "CoS", "NiS"]
-    assert candidates[0].source == "swap"
+    assert [c.source for c in candidates[:2]] == ["known, Fe → Co", "known, Fe → Ni"]
+    assert candidates[3].source == "known, Fe → Co, O → S"
+    assert candidates[0].provenance["generator"] == "swap"
     assert candidates[0].provenance["mapping"] == {"Fe": "Co"}
     parent = parents(FEO)[0]
     assert candidates[0].provenance["parent"] == {"candidate_id": parent.candidate_id, "source": "known", "number": 0}
@@ -188,3 +190,16 @@ def test_generators_are_lazy():
 
 def test_each_content_comes_once():
     assert len(list(swap_elements(parents(FEO, FEO), {"Fe": ["Co"]}))) == 1
+
+
+def test_sources_name_parent_and_change():
+    prototype = Candidate.from_structure(FEO, "B1 type", prototype="B1", generator="prototype")
+    (swapped,) = swap_elements([prototype], {"Fe": ["Co"]})
+    assert swapped.source == "FeO of B1 type, Fe → Co"
+    (shaken,) = rattle([swapped])
+    assert shaken.source == "FeO of B1 type, Fe → Co, rattled 1"
+    first = next(iter(substitute_ions(parents(FEO))))
+    assert first.source == f"known, {', '.join(f'{a} → {b}' for a, b in first.provenance['ions'].items())}"
+    (without,) = swap_elements([Candidate.from_structure(fcc(4.0, "Pr"), "Pr.cif")], "valence")
+    assert without.error.startswith("no swap of Pr")
+    assert without.source == "Pr.cif, swap"

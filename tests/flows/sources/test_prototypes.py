@@ -6,7 +6,7 @@ import pytest
 from pymatgen.core import Composition, Element
 
 from matris.errors import MatrisError
-from matris.flows.sources.prototypes import elemental_references, generate_candidates
+from matris.flows.sources.prototypes import _tags, elemental_references, generate_candidates, library
 from matris.stores.documents.candidate import ELEMENTAL_REFERENCE_SOURCE
 from matris.structures import problem_with
 
@@ -44,7 +44,8 @@ def test_li_fe_o_has_a_campaign_of_useful_size(li_fe_o):
 def test_known_crystals_are_among_them_at_about_their_volume(li_fe_o, formula, aflow, volume):
     (candidate,) = [c for c in li_fe_o if c.structure.reduced_formula == formula and c.provenance["aflow"] == aflow]
     assert candidate.structure.volume / len(candidate.structure) == pytest.approx(volume, rel=0.35)
-    assert candidate.source == "prototype"
+    assert candidate.source == f"{candidate.provenance['prototype']} type"
+    assert candidate.provenance["generator"] == "prototype"
     assert set(candidate.provenance["mapping"].values()) == {e.symbol for e in Composition(formula)}
 
 
@@ -101,3 +102,10 @@ def test_every_element_a_potential_may_know_has_a_reference():
 def test_what_is_no_element_is_named():
     with pytest.raises(MatrisError, match="'Xx'"):
         generate_candidates("Li-Xx")
+
+
+def test_no_name_of_a_prototype_holds_latex():
+    tags = [_tags(prototype, {}) for prototype in library()]
+    names = {tag["prototype"] for tag in tags}
+    assert {"D8_5, Frank-Kasper μ Phase", "Lavarevićite", "L'2"} <= names
+    assert not [name for name in names if set(name) & set("\\${}")]

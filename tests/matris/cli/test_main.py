@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from monty.serialization import loadfn
 from pymatgen.core import Lattice, Structure
 from typer.testing import CliRunner
 
@@ -80,6 +81,12 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
     rows = list(csv.reader(io.StringIO(again.stdout)))
     assert rows[0][:3] == ["formula", "state", "V0 [Å³/cell]"]
     assert float(rows[1][2]) == pytest.approx(whole["fits"][0]["v0"])
+    assert [row[rows[0].index("error")] for row in rows[1:]] == ["", broken["error"], unknown["error"]]
+    found = invoke("query", "--columns", "formula,eos.b0,energy_per_atom,reason", "--store", store)
+    (line,) = (line for line in found.stdout.splitlines() if "MgO" in line)
+    assert line.split()[1] == f"{whole['fits'][0]['b0']:.1f}"
+    assert "3 found" in found.stderr
+    assert json.loads(invoke("query", "state = rejected", "--count", "--store", store).stdout) == 2
     nothing = invoke("elastic", inputs / "nan.cif", "--device", "cpu", "--store", store)
     assert nothing.exit_code == 1
     assert "nothing could be computed" in nothing.output
@@ -87,18 +94,23 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
 
 def test_phonons_and_thermal_expansion(inputs: Path, tmp_path: Path) -> None:
     common = ("--device", "cpu", "--store", tmp_path / "store", "--min-length", "3", "--format", "json")
-    done = invoke("phonon", inputs / "MgO.cif", "--follow", *common)
+    done = invoke("phonon", inputs / "MgO.cif", "--follow", "--output", tmp_path / "out", *common)
     assert done.exit_code == 0, done.output
-    (document,) = json.loads(done.stdout)
-    assert document["settings"]["follow_instabilities"]
+    phonons = done.stdout
+    (document,) = json.loads(phonons)
+    assert document["settings"]["follow"]
     assert document["settings"]["min_length"] == 3
-    assert document["phonon_bandstructure"]["frequencies"]
+    assert document["phonon_bandstructure"]["@class"] == "PhononBandStructureSymmLine"
+    assert {path.name for path in (tmp_path / "out" / "MgO").iterdir()} >= {"phonopy.yaml", "band.yaml"}
     done = invoke("qha", inputs / "MgO.cif", "--t-max", "100", *common)
     assert done.exit_code == 0, done.output
     (document,) = json.loads(done.stdout)
     assert document["temperatures"][-1] == 100
     assert document["thermal_expansion"][-1] > 0
     assert (tmp_path / "store" / "qha.html").is_file()
+    (candidate,) = CandidateStore.open(tmp_path / "store").query()  # of both properties
+    assert candidate["phonon"]["min_frequency"] == json.loads(phonons)[0]["min_frequency"]
+    assert candidate["qha"]["state"] == document["state"]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +130,7 @@ def screened(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def found(store: Path) -> dict[str, dict[str, Any]]:
-    documents = json.loads(invoke("query", "--store", store, "--format", "json").stdout)
+    documents = json.loads(invoke("query", "--store", store, "--format", "json", "--with-references").stdout)
     return {
         document["document_id"]: {key: value for key, value in document.items() if key not in VOLATILE}
         for document in documents
@@ -202,6 +214,60 @@ def test_relax(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "2 read, 1 converged, 1 rejected" in result.stdout
     assert Structure.from_file(tmp_path / "out" / "MgO.cif").composition.reduced_formula == "MgO"
     assert len(found(tmp_path / "store")) == 2
+    same = ("relax", inputs / "MgO.cif", inputs / "empty.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu")
+    same += ("--store", tmp_path / "store", "--output", tmp_path / "out", "--fmax", 0.05)
+    as_json = invoke(*same, "--format", "json")
+    oxide, empty = json.loads(as_json.stdout)
+    assert (oxide["formula_pretty"], oxide["state"], empty["error"]) == ("MgO", "converged", "the file is empty")
+    assert "2 read, 1 converged, 1 rejected" in as_json.stderr
+    rows = list(csv.DictReader(io.StringIO(invoke(*same, "--format", "csv").stdout)))
+    assert [(row["formula_pretty"], row["state"]) for row in rows] == [("MgO", "converged"), ("", "rejected")]
+    late = invoke(
+        *(
+            "relax",
+            inputs / "MgO.cif",
+            "--checkpoint",
+            tiny_checkpoint,
+            "--device",
+            "cpu",
+            "--max-steps",
+            0,
+            "--fmax",
+            1e-9,
+        ),
+        *("--store", tmp_path / "late", "--output", tmp_path / "out", "--as", "poscar"),
+    )
+    assert late.exit_code == 3, late.output
+    assert "Not converged: " in late.stderr
+    assert Structure.from_file(tmp_path / "out" / "MgO-unconverged.vasp").composition.reduced_formula == "MgO"
+    (document,) = json.loads(invoke("query", "--store", tmp_path / "late", "--format", "json").stdout)
+    assert document["error"].startswith("not converged after 0 steps, largest force")
+    again = invoke(
+        *("relax", inputs / "MgO.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--fmax", 0.05),
+        *("--store", tmp_path / "store", "--output", tmp_path / "out", "--as", "entries"),
+    )
+    assert again.exit_code == 0, again.output
+    (entry,) = loadfn(tmp_path / "out" / "entries.json")
+    assert entry.composition.reduced_formula == "MgO"
+    assert entry.parameters["checkpoint"] == "tiny"
+
+
+def test_references_are_shown_when_asked_for(screened: tuple[Path, Result], tmp_path: Path) -> None:
+    store, _ = screened
+    without = invoke("query", "state = converged", "--store", store)
+    assert "elemental reference" not in without.stdout
+    assert "references match too (--with-references)" in without.stderr
+    with_them = invoke("query", "state = converged", "--store", store, "--with-references")
+    assert "elemental reference" in with_them.stdout
+    assert "match too" not in with_them.stderr
+    counts = []
+    for more in ((), ("--with-references",)):
+        assert invoke("export", tmp_path / "all.jsonl", "--store", store, *more).exit_code == 0
+        sources = [json.loads(line)["source"] for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+        counts.append((len(sources), sources.count("elemental reference")))
+    (n, none), (n_all, n_references) = counts
+    assert none == 0
+    assert n_all - n == n_references > 0
 
 
 def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -219,6 +285,15 @@ def test_nothing_computed_is_an_error(inputs: Path, tiny_checkpoint: Path, tmp_p
         (["screen", "--chemsys", "Qq-O"], 1, "Qq"),
         (["screen", "--chemsys", "Mg", "--checkpoint", "no-such-key"], 1, "no-such-key"),
         (["screen", "--chemsys", "Mg", "--references", "no-such-file"], 2, "no-such-file"),
+        (["screen", "--chemsys", "rn-o"], 1, "does not know Rn. No checkpoint at hand knows O, Rn"),
+        (["screen", "prototypes:Rn-O"], 1, "does not know Rn"),
+        (["relax", "POSCAR", "--then", "elastik"], 2, "no such property: elastik; did you mean elastic?"),
+        (["relax", "POSCAR", "--checkpoint", "MatRIS_10M_OAM"], 1, "did you mean matris_10m_oam"),
+        (["query", "--state", "convergd", "--store", "results"], 1, "did you mean converged?"),
+        (["query", "--chemsys", "CO", "--store", "results"], 1, "'CO' may be Co, or C and O"),
+        (["clutser"], 2, "Did you mean 'cluster'?"),
+        (["cluster", "chekc"], 2, "Did you mean 'check'?"),
+        (["relax", "POSCAR", "--max-step", "3"], 2, "--max-steps"),
         (["query", "--sort", "beauty"], 1, "beauty"),
         (["query", "--store", "no-such-store"], 1, "no results"),
         (["query", "--limit", "0"], 2, "limit"),
@@ -230,6 +305,9 @@ def test_errors_are_clear(
     arguments: list[str], code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    rock_salt(4.2, "Mg", "O").to(filename="POSCAR", fmt="poscar")
+    CandidateStore.open("results")
+    monkeypatch.setenv("COLUMNS", "200")
     result = invoke(*arguments)
     assert result.exit_code == code, result.output
     assert told in result.stderr
@@ -267,6 +345,11 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint
     assert set(at_hand.values()) == {"no"}
     assert str(tmp_path / "c") in result.stdout
     assert "tiny" in result.stdout
+    assert result.stdout.startswith(
+        "For results: --checkpoint matris_10m_oam; its file is downloaded at the first use."
+    )
+    listed = json.loads(invoke("models", "--format", "json").stdout)
+    assert [each["key"] for each in listed if each["at_hand"]] == ["tiny", "matris_10m_omat"]
 
 
 class _Package:

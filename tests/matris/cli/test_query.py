@@ -83,7 +83,7 @@ def test_formats_agree(store: Path) -> None:
     assert lines == whole
     text = query(store, *ask, "--format", "csv", "--columns", "document_id, elastic.bulk_modulus").stdout
     rows = list(csv.reader(io.StringIO(text)))
-    assert rows[0] == ["document_id", "elastic.bulk_modulus"]
+    assert rows[0] == ["document_id", "elastic.bulk_modulus [GPa]"]
     assert [row[0] for row in rows[1:]] == [d["document_id"] for d in whole]
     assert whole[0]["candidate_id"] == "hematite"
     assert "hematite.cif" in query(store, *ask).stdout

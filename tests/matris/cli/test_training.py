@@ -56,7 +56,7 @@ def calculated(candidates: list[Candidate], tiny_checkpoint: Path, tmp_path_fact
             atoms.set_cell(atoms.cell * dice.uniform(0.99, 1.01), scale_atoms=True)
             atoms.positions += dice.normal(scale=0.03, size=atoms.positions.shape)
             atoms.info = {"candidate_id": candidate.candidate_id}
-            found = next(iter(potential.predict(atoms)))
+            found = potential.predict(atoms)
             atoms.calc = SinglePointCalculator(
                 atoms,
                 energy=found.energy,
@@ -84,7 +84,7 @@ def store(candidates: list[Candidate], tmp_path_factory: pytest.TempPathFactory)
 def test_labels_of_candidates_become_a_set(
     calculated: Path, store: Path, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    how = ("--code", "VASP", "--functional", "PBE", "--scale", "mp", "--store", store)
+    how = ("--code", "VASP", "--functional", "PBE", "--energy-scale", "mp", "--store", store)
     for _ in range(2):  # the same labels again are no new ones
         done = invoke("label", calculated, *how)
         assert done.exit_code == 0, done.output
@@ -122,7 +122,16 @@ def test_strangers_are_not_labelled(calculated: Path, store: Path, tmp_path: Pat
     atoms.info = {}
     ase.io.write(tmp_path / "stranger.extxyz", atoms)
     done = invoke(
-        "label", tmp_path / "stranger.extxyz", "--code", "x", "--functional", "y", "--scale", "z", "--store", store
+        "label",
+        tmp_path / "stranger.extxyz",
+        "--code",
+        "x",
+        "--functional",
+        "y",
+        "--energy-scale",
+        "z",
+        "--store",
+        store,
     )
     assert done.exit_code == 1
     assert "there is no candidate MgO: frames need the candidate_id" in done.stderr

@@ -26,6 +26,7 @@ from matris.model.kernels import EdgeUpdate
 from matris.model.layers import LAYER_NORM_EPS
 from matris.model.network import Attention, MatRIS, Refinement, evaluate
 from matris.model.potential import _KEPT_OF_ANGLE_TILES, _KEPT_OF_BOND_TILES, Potential
+from matris.model.recorded import Buckets, padded, results_of
 from matris.model.triton_messages import Layout, Segments, Tiles
 from tests.matris.model.test_smooth import CARD
 
@@ -85,6 +86,17 @@ def test_numbers_are_those_of_torch(kind, case):
     for right, torchs, ours, floor in zip(expected[:3], plain, tiled(network, graph), (2e-6, 2e-6, 1e-7), strict=False):
         assert ours.dtype == torchs.dtype
         assert (ours.double() - right).abs().max() <= 2 * (torchs.double() - right).abs().max() + floor
+
+
+def test_dummies_of_a_padded_graph_change_no_result():
+    network = network_of(replace(KINDS["smooth"], num_layers=1))
+    graph = graph_of(network, PAIR, WATER)
+    whole = padded(graph, Buckets(bonds=16, angles=64, spare_bonds=8, spare_atoms=4))
+    assert whole.n_bonds > graph.n_bonds
+    assert whole.n_angles > graph.n_angles
+    for right, ours in zip(tiled(network, graph), results_of(tiled(network, whole), graph), strict=True):
+        if right is not None:
+            assert torch.allclose(ours, right, rtol=1e-6, atol=2e-6)
 
 
 def test_the_hessian_is_symmetric():

@@ -55,7 +55,7 @@ def frames(potential):
 
 def test_what_was_learnt_is_within_and_what_is_odd_is_not(potential):
     near, hot, pressed = (
-        next(iter(potential.predict(s)))
+        potential.predict(s)
         for s in (
             rocksalt(5.6, ("Na", "Cl"), 1.01),
             rocksalt(5.6, ("Na", "Cl")).perturb(0.5, seed=1),
@@ -71,12 +71,12 @@ def test_what_was_learnt_is_within_and_what_is_odd_is_not(potential):
 
 
 def test_elements_swapped_are_noticed(potential):
-    swapped = next(iter(potential.predict(rocksalt(4.2, ("Na", "O")))))
+    swapped = potential.predict(rocksalt(4.2, ("Na", "O")))
     assert swapped.is_extrapolating
 
 
 def test_an_element_of_no_frame_is_infinitely_far(potential):
-    prediction = next(iter(potential.predict(rocksalt(5.1, ("Li", "Cl")))))
+    prediction = potential.predict(rocksalt(5.1, ("Li", "Cl")))
     assert prediction.extrapolation == np.inf
 
 
@@ -89,11 +89,11 @@ def test_it_changes_no_prediction_and_does_not_depend_on_the_batch(potential):
     structures = [rocksalt(5.6, ("Na", "Cl"), 0.9), rocksalt(4.2, ("Mg", "O")), rocksalt(5.6, ("Na", "Cl"), 0.8)]
     structures[1].make_supercell([2, 1, 1])
     together = list(potential.predict(structures))
-    alone = [next(iter(potential.predict(s))) for s in structures]
+    alone = [potential.predict(s) for s in structures]
     assert [p.extrapolation for p in together] == pytest.approx([p.extrapolation for p in alone], rel=1e-3)
-    resident = [next(iter(matris.load().predict(s))) for s in structures]
+    resident = [matris.load().predict(s) for s in structures]
     assert [p.energy for p in resident] == [p.energy for p in alone]
-    unit = next(iter(potential.predict(rocksalt(4.2, ("Mg", "O")))))
+    unit = potential.predict(rocksalt(4.2, ("Mg", "O")))
     assert together[1].extrapolation == pytest.approx(unit.extrapolation, rel=1e-3)
 
 
@@ -102,11 +102,9 @@ def test_the_file_holds_it(potential, tmp_path):
     save(path, potential.network, potential.card)
     structure = rocksalt(5.6, ("Na", "Cl"), 0.9)
     again = matris.load(path)
-    assert next(iter(again.predict(structure))).extrapolation == next(iter(potential.predict(structure))).extrapolation
+    assert again.predict(structure).extrapolation == potential.predict(structure).extrapolation
     double = matris.load(path, dtype="float64")
-    assert next(iter(double.predict(structure))).extrapolation == pytest.approx(
-        next(iter(again.predict(structure))).extrapolation, rel=1e-3
-    )
+    assert double.predict(structure).extrapolation == pytest.approx(again.predict(structure).extrapolation, rel=1e-3)
     assert path.stat().st_size - locate().stat().st_size < 30_000
 
 
@@ -114,7 +112,7 @@ def test_records_and_calculators_tell_it(potential):
     pressed = rocksalt(5.6, ("Na", "Cl"), 0.93)
     (relaxed,) = matris.relax(pressed, potential, fmax=0.05)
     (static,) = matris.relax(rocksalt(5.6, ("Na", "Cl"), 0.75), potential, max_steps=0)
-    expected = next(iter(potential.predict(relaxed.structure)))
+    expected = potential.predict(relaxed.structure)
     assert relaxed.extrapolation == pytest.approx(expected.extrapolation, rel=1e-3)
     assert relaxed.mean_extrapolation == pytest.approx(expected.mean_extrapolation, rel=1e-3)
     assert relaxed.is_extrapolating is False
@@ -143,7 +141,7 @@ def test_without_a_domain_nothing_is_said():
     network, card = read_file(locate())
     network.domain = None
     plain = Potential(network, card)
-    prediction = next(iter(plain.predict(rocksalt(5.6, ("Na", "Cl")))))
+    prediction = plain.predict(rocksalt(5.6, ("Na", "Cl")))
     assert (prediction.extrapolation, prediction.mean_extrapolation, prediction.is_extrapolating) == (None, None, None)
     (record,) = matris.relax(rocksalt(5.6, ("Na", "Cl")), plain, max_steps=0)
     assert record.extrapolation is None

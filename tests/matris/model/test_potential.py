@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 import matris
 from matris.errors import CheckpointError, StructureError
-from matris.model import graph as graph_module
-from matris.model.graph import Batch, Geometry, bonds_one_by_one, bonds_together, build_graph
-from matris.model.potential import chosen_device
+from matris.flows.local.runner import share_of_memory
+from matris.model.graph import Batch, Geometry, build_graph
+from matris.model.potential import Potential, chosen_device
 from matris.structures import content_id, problem_with
 from tests.matris.golden import golden_potential, structures
 
@@ -30,7 +31,7 @@ def test_many_equal_one_by_one_in_the_order_given(potential):
     together = list(potential.predict(iter(chosen)))
     assert len(together) == 5
     for structure, prediction in zip(chosen, together, strict=True):
-        alone = next(iter(potential.predict(structure)))
+        alone = potential.predict(structure)
         assert prediction.energy == pytest.approx(alone.energy, abs=1e-9)
         assert np.allclose(prediction.forces, alone.forces, atol=1e-10)
         assert prediction.forces.shape == (len(structure), 3)
@@ -38,8 +39,8 @@ def test_many_equal_one_by_one_in_the_order_given(potential):
 
 def test_ase_and_nothing(potential):
     atoms = AseAtomsAdaptor.get_atoms(structures()["Si8"])
-    expected = next(iter(potential.predict(structures()["Si8"]))).energy
-    assert next(iter(potential.predict(atoms))).energy == pytest.approx(expected, abs=1e-10)
+    expected = potential.predict(structures()["Si8"]).energy
+    assert potential.predict(atoms).energy == pytest.approx(expected, abs=1e-10)
     assert list(potential.predict([])) == []
 
 
@@ -98,87 +99,6 @@ def test_identity_is_content():
     assert len({content_id(s) for s in [one, *others]}) == 4
 
 
-def dense():
-    """Hydrides under pressure, and MgO at 42 % of its volume: up to 300 neighbours within 5 Å."""
-    hydride = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.1), ["La", "H", "H"], [[0, 0, 0], [0.25] * 3, [0.12] * 3]
-    )
-    magnesia = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(4.2 * 0.42 ** (1 / 3)), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]
-    )
-    return [hydride, magnesia.get_primitive_structure(), magnesia]
-
-
-def molecules():
-    return [Structure(Lattice.cubic(9, pbc=(False,) * 3), ["C", "O"], [[0, 0, 0], [0.1, 0.1, -0.1]])]
-
-
-def large():
-    """Above the size from which a cell list is used."""
-    copper = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]) * (7, 6, 6)
-    return [copper.perturb(0.1), *dense()[2:]]
-
-
-@pytest.mark.parametrize("by", ["warp", "torch"])
-@pytest.mark.parametrize("crystals", [lambda: structures().values(), dense, molecules, large])
-def test_bonds_found_together_are_those_found_one_by_one(crystals, by, monkeypatch):
-    """The neighbour lists of GPUs, which also run without one, against the host's."""
-    monkeypatch.setattr(graph_module, "_warp_computes", lambda _: by == "warp")
-    slab = Structure(
-        Lattice.orthorhombic(3.1, 4, 30, pbc=(True, True, False)), ["C", "O"], [[0.1, 0, 0.5], [1.6, -2.5, 0.55]]
-    )
-    lonely = Structure(Lattice.cubic(30), ["Na"], [[0, 0, 0]])
-    batch = Batch.of([Geometry.of(s) for s in [*crystals(), *([] if crystals is molecules else [slab, lonely])]])
-
-    def listed(found):
-        i, j, vectors = found
-        vectors = (vectors * torch.where(i <= j, 1, -1)[:, None]).round(decimals=6)
-        both = torch.where(i == j, -1, 1)  # a self-image may be stored from either side
-        return sorted(
-            (min(a, b), max(a, b), *(max(v, [-x for x in v]) if s < 0 else v))
-            for a, b, v, s in zip(i.tolist(), j.tolist(), (vectors + 0.0).tolist(), both.tolist(), strict=True)
-        )
-
-    together, one_by_one = listed(bonds_together(batch, 5.0)), listed(bonds_one_by_one(batch, 5.0))
-    assert len(one_by_one) > (0 if crystals is molecules else 1000)
-    assert np.array(together) == pytest.approx(np.array(one_by_one), abs=2e-6)
-
-
-def test_dense_crystals_relax_on_a_gpu_as_on_a_cpu(monkeypatch):
-    """A GPU's list, on the host: it has room for 0.2 atoms/Å³ and once failed above."""
-    from nvalchemiops.neighbors.neighbor_utils import NeighborOverflowError
-    from torch_sim.neighbors import torchsim_nl
-
-    batch, records = Batch.of([Geometry.of(dense()[1])]), []
-    with pytest.raises(NeighborOverflowError):
-        torchsim_nl(batch.positions, batch.cells, batch.pbc, 5.5, batch.system)
-    for listed in (graph_module.bonds_one_by_one, bonds_together):
-        monkeypatch.setattr(graph_module, "bonds_one_by_one", listed)
-        (record,) = matris.relax(dense()[1], "matris_embedded_large", fmax=1e-6, max_steps=3)
-        records.append(record)
-    assert [record.state for record in records] == ["max_steps", "max_steps"]
-    assert records[1].energy == pytest.approx(records[0].energy, abs=1e-4)
-    assert records[1].forces == pytest.approx(records[0].forces, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("hip", "driver", "device", "computes"),
-    [
-        (None, True, "cuda", True),
-        (None, False, "cuda", False),
-        ("6.4", True, "cuda", False),  # AMD's devices are called CUDA too
-        (None, False, "cpu", True),
-        (None, True, "xpu", False),
-    ],
-)
-def test_warp_computes_on_nvidia_alone(hip, driver, device, computes, monkeypatch):
-    import warp
-
-    monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(warp, "is_cuda_available", lambda: driver)
-    assert graph_module._warp_computes(torch.device(device)) is computes
-
-
 def test_line_graph_cutoff_is_inclusive_for_the_target_only():
     """A bond exactly at the cut-off gives one-sided angles."""
     exact = Structure(Lattice.cubic(20), ["Cu"] * 3, [[0, 0, 0], [0.2, 0, 0], [0, 0.1, 0]])
@@ -216,6 +136,15 @@ def test_device_from_the_environment(monkeypatch):
     assert chosen_device("cuda:1").index == 1
     with pytest.raises(CheckpointError, match="'cuda:2' was asked for, but there are 2 CUDA devices"):
         chosen_device("cuda:2")
+
+
+def test_processes_share_the_memory_of_a_gpu(potential, monkeypatch):
+    monkeypatch.setattr(Potential, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8e10))
+    assert Potential(potential.network, potential.card).memory == 4e10
+    for name, value in share_of_memory(["cuda:0", "cuda:1", "cuda:0"].count("cuda:0")).items():
+        monkeypatch.setenv(name, value)
+    assert Potential(potential.network, potential.card).memory == 2e10
 
 
 @pytest.mark.parametrize("device", ["mps", "mps:0"])

@@ -21,7 +21,7 @@ from pymatgen.core import Lattice, Structure
 from matris.model.potential import load
 from matris.properties.dynamics import DynamicsSettings, TimeSeries, dynamics
 from matris.properties.ensembles import BOLTZMANN, thermal_momenta
-from tests.matris.argon import FCC, Argon, crystal, lennard_jones, primitive
+from tests.matris.argon import FCC, NEIGHBOR, Argon, crystal, lennard_jones, primitive
 
 MANY = 10_000  # atoms: everything in one batch
 
@@ -239,6 +239,7 @@ def test_run_again(tmp_path):
     assert not model.batches
     assert first.trajectory.read_bytes() == content
     assert second.means == first.means
+    assert second.radial_distribution == first.radial_distribution
     assert second.structure.cart_coords == pytest.approx(first.structure.cart_coords)
     (kept,) = tmp_path.glob("*.json")
     kept.unlink()
@@ -296,6 +297,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(ensemble, call, tmp_pa
         assert second.state == "completed"
         assert second.trajectory.read_bytes() == first.trajectory.read_bytes()
         assert second.series.to_dict() == first.series.to_dict()
+        for pair, g in second.radial_distribution["pairs"].items():
+            assert g == pytest.approx(first.radial_distribution["pairs"][pair])
         assert np.array_equal(second.structure.cart_coords, first.structure.cart_coords)
         assert np.array_equal(second.structure.lattice.matrix, first.structure.lattice.matrix)
     assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".extxyz", ".json"}
@@ -347,6 +350,42 @@ def test_what_cannot_be_continued_is_not_overwritten(tmp_path):
     assert second.trajectory.read_bytes() == content
     (old,) = tmp_path.glob("*.old-1.extxyz")
     assert old.read_bytes() == content
+
+
+def test_distances_and_displacements_of_a_crystal():
+    """Twelve neighbors around the nearest distance; atoms that vibrate, and do not leave."""
+    (record,) = dynamics([supercell()], Argon(), settings=settings(ensemble="nve", temperature=20.0, n_steps=200))
+    found = record.radial_distribution
+    g, r = np.array(found["pairs"]["Ar-Ar"]), np.array(found["distances"])
+    assert abs(r[g.argmax()] - NEIGHBOR) < 0.1
+    density = 4 / FCC**3
+    near = r < 1.2 * NEIGHBOR
+    assert (g * density * 4 * np.pi * r**2 * 0.05)[near].sum() == pytest.approx(12, rel=1e-3)
+    assert g[r < 0.8 * NEIGHBOR].max() == 0
+    moved = record.mean_square_displacement
+    assert moved["times"][1] == 20
+    assert 0 < max(moved["elements"]["Ar"]) < 0.2
+
+
+def test_how_far_a_run_gets_from_the_training_data_is_told(tmp_path):
+    """The largest extrapolation of all frames, of each material alone, also after a failure and when read again."""
+    far = {20: 0.7, 40: 2.5}  # by the number of the call
+
+    def answer(state, output):
+        output["extrapolation"] = torch.full((state.n_atoms,), far.get(len(model.batches), 0.1), dtype=torch.float64)
+        output["extrapolation"][state.system_idx == 1] *= 2
+
+    model = Argon(after=answer)
+    both = [supercell(), supercell(5.5), supercell(3.2)]
+    given = settings(n_steps=50, interval=1)
+    records = dynamics(both, model, settings=given, trajectory_dir=tmp_path, max_batch_atoms=MANY)
+    assert [record.state for record in records] == ["completed", "completed", "failed"]
+    assert [record.extrapolation for record in records[:2]] == [2.5, 5.0]
+    assert records[2].extrapolation < 1
+    again = dynamics(both[:2], Argon(), settings=given, trajectory_dir=tmp_path, max_batch_atoms=MANY)
+    assert [record.extrapolation for record in again] == [2.5, 5.0]
+    (unknown,) = dynamics([supercell()], Argon(), settings=settings(n_steps=1))
+    assert unknown.extrapolation is None
 
 
 def test_no_trajectory_unless_asked(tmp_path, monkeypatch):

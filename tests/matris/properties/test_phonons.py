@@ -129,7 +129,7 @@ def test_wrong_charges_cost_only_their_material():
 
 
 def test_worst_instability_is_followed_downhill():
-    (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, fmax=1e-3, max_steps=0, follow_instabilities=True)
+    (record,) = phonons([rocksalt()], Argon(), settings=SETTINGS, fmax=1e-3, max_steps=0, follow=True)
     mode, phonopy = record.phonons.unstable_mode, record.phonons.phonopy
     assert mode.frequency < -0.5
     assert phonopy.run_qpoints([mode.qpoint]).frequencies.min() == pytest.approx(mode.frequency)

@@ -74,7 +74,7 @@ def data(folder):
     sets = {}
     runner = CliRunner()
     for name in ("old", "new"):
-        options = ["--output", str(folder / name), "--split-by", "material", "--no-check", "--scale", name]
+        options = ["--output", str(folder / name), "--split-by", "material", "--no-check", "--energy-scale", name]
         result = runner.invoke(app, ["data", str(folder / f"{name}.extxyz"), *options])
         assert result.exit_code == 0, result.output
         sets[name] = DataSet(folder / name)
@@ -117,7 +117,7 @@ def test_scales_that_differ_are_refused(data, parent, tmp_path):
 
 
 def test_old_frames_are_replayed(data, parent, tmp_path):
-    settings = replace(QUICK, replay=0.5, batch_size=4)
+    settings = replace(QUICK, replay_share=0.5, batch_size=4)
     tuned = finetune(parent, data["new"], tmp_path, settings, energy_scale="old", replay=data["old"])
     assert set(tuned.old_before) == set(tuned.old_after) >= {"energy", "force", "stress"}
     assert tuned.old_before != tuned.old_after
@@ -269,7 +269,7 @@ def test_trained_from_a_configuration(data, tmp_path):
     assert potential.card.details["denoising"]["epochs"] == 1
     assert potential.card.details["errors"]["validation"]["force"] > 0
     assert (tmp_path / "out" / "denoising" / "log.csv").exists()
-    assert next(iter(potential.predict(frames(("Ar",), 0, 1, 3)[0]))).forces.shape == (4, 3)
+    assert potential.predict(frames(("Ar",), 0, 1, 3)[0]).forces.shape == (4, 3)
     result = runner.invoke(app, ["train", "--example"])
     assert result.output == recipe.EXAMPLE
 

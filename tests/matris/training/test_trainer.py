@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from matris.errors import MatrisError
 from matris.model.checkpoints import load_plain
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS, evaluate
-from matris.training import batches
+from matris.training import batches, compiled_step
 from matris.training.data.element_energies import regress_reference_energies
 from matris.training.data.frame import collate
 from matris.training.data.reading import read_frames
@@ -367,6 +370,75 @@ def test_a_compiled_step_is_the_same(labelled, changes):
         for a, b in zip(plain, fused, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4)
     assert any(g.abs().max() > 1e-3 for g in results[1][1][1:])
+
+
+class Recorded:
+    """Stands in for a traced step, which takes long to trace."""
+
+    def __init__(self, step):
+        self.step, self.graph = step, SimpleNamespace(eliminate_dead_code=lambda: None, nodes=range(1022))
+
+    def recompile(self):
+        pass
+
+    @torch.enable_grad()
+    def __call__(self, *tensors):
+        return self.step(*tensors)
+
+
+@pytest.fixture
+def _untraced(monkeypatch):
+    monkeypatch.setattr(compiled_step, "make_fx", lambda step, **_: lambda *_: Recorded(step))
+    monkeypatch.setattr(compiled_step, "standalone_compile", lambda recorded, _inputs: recorded)
+
+
+@pytest.mark.usefixtures("_untraced")
+def test_what_computes_a_compiled_step_is_said(labelled, tmp_path, caplog):
+    """In the log, and in its table: the share of the batches that the compiled step computes."""
+    training, validation = split(labelled)
+    settings = quick(steps=2, batch_size=6, validate_every=1, compiled_step=True)
+    with caplog.at_level("INFO", "matris.training"):
+        train(fresh(training), training, validation, settings, tmp_path)
+    said = [record.message for record in caplog.records if record.name == "matris.training.compiled_step"]
+    assert len(said) == 1
+    assert "on cpu: inductor made 1022 operations into C++ for this processor" in said[0]
+    assert re.search(r"differs from torch by 0\.0e\+00", said[0])
+    rows = list(csv.DictReader((tmp_path / LOG).open()))
+    assert [float(row["compiled"]) for row in rows] == [1.0, 1.0]
+    assert "compiled=1 " in caplog.text
+
+
+@pytest.mark.usefixtures("_untraced")
+def test_batches_that_torch_computes_are_counted(labelled):
+    training, _ = split(labelled)
+    objective = LabelObjective(fresh(training), LossWeights())
+    assert objective.compiled_share() is None
+    for p in objective.module.parameters():
+        p.grad = torch.zeros_like(p)
+    objective.compile(training[4:7])
+    for part in (training[:1], training[:2], training[2:5], training[5:7]):
+        objective.backward(part, 1.0, [])
+    assert objective.compiled_share() == 0.75  # one structure is computed by torch
+    assert objective.compiled_share() is None
+
+
+@pytest.mark.usefixtures("_untraced")
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("differs", "differs from torch on cpu by 1.0e-02"), ("fails", r"\(RuntimeError: no compiler\)")],
+)
+def test_a_compiled_step_that_is_wrong_is_not_used(labelled, monkeypatch, what, message):
+    training, _ = split(labelled)
+
+    def compiled(recorded, _inputs):
+        if what == "fails":
+            raise RuntimeError("no compiler\nmore")
+        return lambda *tensors: (1.01 * recorded(*tensors)[0], *recorded(*tensors)[1:])
+
+    monkeypatch.setattr(compiled_step, "standalone_compile", compiled)
+    with pytest.raises(MatrisError, match=message) as caught:
+        LabelObjective(fresh(training), LossWeights()).compile(training[4:7])
+    assert "train with compiled_step: false" in str(caught.value)
 
 
 def test_energies_of_atoms_are_a_target(labelled):

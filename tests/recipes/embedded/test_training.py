@@ -96,10 +96,10 @@ def test_stages_of_training(shard, data, tmp_path, monkeypatch):
     (data / "diatomics_dft.json.gz").write_bytes(gzip.compress(json.dumps({"PBE": {}}).encode()))
     settings = TrainSettings(steps=2, batch_size=4, warmup=1, weights=training.WEIGHTS, validate_every=2)
     first, second = tmp_path / "first", tmp_path / "second"
-    training.train_embedded([shard], data, first, checkpoints.locate(), settings, 0.0)
+    training.train_embedded([shard], data, first, checkpoints.locate(), settings, 0.0, 1)
     assert checkpoints.load_plain(first / STATE)["step"] == 2
     assert "atom_energy" in (first / "log.csv").read_text()
-    training.train_embedded([shard], data, second, first, settings, 0.5)
+    training.train_embedded([shard], data, second, first, settings, 0.5, 2)
     one, other = (checkpoints.load_plain(folder / STATE)["average"] for folder in (first, second))
     assert one.keys() == other.keys()
     assert any(not torch.equal(one[name], other[name]) for name in one)

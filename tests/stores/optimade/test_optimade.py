@@ -390,7 +390,9 @@ def test_validator_and_client(server, folder, capsys):
     from optimade.validator import ImplementationValidator
 
     address, said = server
-    assert "8 structures served; 4 rejected, failed, duplicate or damaged ones are not" in " ".join(said.split())
+    assert "8 structures served; 4 rejected, failed, duplicate or damaged ones, and references, are not" in " ".join(
+        said.split()
+    )
 
     info = requests.get(f"{address}/v1/info/structures", timeout=20).json()["data"]["properties"]
     for field in PROVIDER_FIELDS:
@@ -439,7 +441,10 @@ def test_commands_say_what_is_wrong(folder, tmp_path):
         return done.exit_code, " ".join(done.output.split())
 
     code, output = said("export", tmp_path / "all.jsonl", "--store", folder)
-    assert (code, output) == (0, "8 structures exported; 4 rejected, failed, duplicate or damaged ones are not")
+    assert (code, output) == (
+        0,
+        "8 structures exported; 4 rejected, failed, duplicate or damaged ones, and references, are not",
+    )
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 2 + len(CRYSTALS)
     code, output = said("export", tmp_path / "all.jsonl" / "below-a-file.jsonl", "--store", folder)
     assert code == 1

@@ -14,10 +14,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from maggma.stores import MemoryStore
-from pymatgen.core import Structure
+from monty.serialization import loadfn
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from matris.errors import MatrisError
+from matris.files.structure_files import structure_text, write_structures
 from matris.stores.candidate_store import CandidateStore
+from matris.stores.documents.corrections import corrected_entry
+from matris.stores.documents.documents import hull_fields
+from matris.stores.hull.references import load_references
 from matris.stores.query.export import FORMATS, export, format_of
 from matris.stores.query.tables import write_csv, write_jsonl
 from tests.stores.query.question_documents import crystal, documents, fill
@@ -78,6 +86,75 @@ def test_cif(store: CandidateStore, tmp_path: Path) -> None:
         assert Structure.from_file(tmp_path / "cif" / name).composition.chemical_system == "Fe-O"
 
 
+def test_poscar_and_cif_with_symmetry(store: CandidateStore, tmp_path: Path) -> None:
+    asked = store.query(formula="Fe2O3", below=0.1, checkpoint="matris_10m_oam")
+    assert export(asked, tmp_path / "poscar", "poscar") == 1
+    assert export(asked, tmp_path / "sym", "symmetrized-cif") == 1
+    (poscar,), (cif,) = ((tmp_path / name).iterdir() for name in ("poscar", "sym"))
+    assert (poscar.suffix, cif.suffix) == (".vasp", ".cif")
+    ((_, structure),) = asked.structures()
+    read = Structure.from_file(poscar)
+    assert read.lattice.matrix == pytest.approx(structure.lattice.matrix)
+    assert [site.specie.symbol for site in read] == [site.specie.symbol for site in structure]
+    assert read.frac_coords == pytest.approx(structure.frac_coords)
+    assert StructureMatcher(primitive_cell=True).fit(Structure.from_file(cif), structure)
+    number = SpacegroupAnalyzer(structure, symprec=0.1).get_space_group_number()
+    assert f"_symmetry_Int_Tables_number   {number}\n" in cif.read_text()
+
+
+def test_symmetry_of_a_cif(tmp_path: Path) -> None:
+    """Rocksalt in a primitive cell, slightly distorted, becomes the cubic cell with all operations."""
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    distorted = salt.get_primitive_structure().perturb(0.01, seed=1)
+    (tmp_path / "a.cif").write_text(structure_text(distorted, "symmetrized-cif"))
+    read = Structure.from_file(tmp_path / "a.cif")
+    assert (len(read), read.get_space_group_info()) == (8, ("Fm-3m", 225))
+    assert read.volume == pytest.approx(salt.volume)
+    assert "'P 1'" in structure_text(distorted)
+
+
+def test_unconverged_structures_are_named_so(store: CandidateStore, tmp_path: Path) -> None:
+    ((document, structure),) = store.query(formula="LiFeO2").limit(1).structures()
+    late = [(document | {"state": "max_steps"}, structure), (document | {"document_id": "x"}, structure)]
+    assert write_structures(late, tmp_path, "poscar") == 2
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"LiFeO2-{document['document_id']}-unconverged.vasp", "LiFeO2-x.vasp"]
+
+
+def test_entries(store: CandidateStore, tmp_path: Path) -> None:
+    """Entries have the corrected energies of the documents, and the same after they are read as references."""
+    ((document, structure),) = store.query(formula="Fe2O3", below=0.1, checkpoint="matris_10m_oam").structures()
+    entry = corrected_entry(structure, -30.0, "mp")
+    fields = {
+        "energy": -30.0,
+        "uncorrected_energy_per_atom": -30.0 / len(structure),
+        "checkpoint": document["checkpoint"] | {"energy_scale": "mp"},
+        "composition": structure.composition.get_el_amt_dict(),
+        **{name: value for name, value in hull_fields(structure, -30.0, "mp").items() if name != "chemsys"},
+    }
+    store.docs.update([document | fields], key="document_id")
+    (found,) = store.query(formula="Fe2O3", below=0.1, checkpoint="matris_10m_oam").entries()
+    assert found.energy == pytest.approx(entry.energy)
+    assert found.correction == pytest.approx(entry.correction)
+    assert found.correction < -1
+    assert found.uncorrected_energy == -30
+    assert found.structure == structure
+    assert found.data["candidate_id"] == "hematite"
+    file = tmp_path / "entries.json"
+    asked = store.query(formula="Fe2O3", below=0.1, checkpoint="matris_10m_oam")
+    assert export(asked, file) == 1
+    (read,) = loadfn(file)
+    assert read.energy == pytest.approx(entry.energy)
+    (reference,) = load_references(file, "mp").entries
+    assert reference.energy == pytest.approx(entry.energy)
+    with pytest.raises(MatrisError, match="energy scale"):
+        load_references(file, "omat24")
+    (processed,) = MaterialsProject2020Compatibility(check_potcar=False).process_entries([read])
+    assert processed.energy == pytest.approx(entry.energy)
+    assert list(store.query(formula="CoO").entries()) == []  # failed ones
+    store.docs.update([document], key="document_id")
+
+
 def test_tables(store: CandidateStore, tmp_path: Path) -> None:
     asked = store.query(state="failed").sort("document_id")
     assert export(asked, tmp_path / "a.csv") == 1
@@ -94,8 +171,8 @@ def test_an_empty_query_is_no_error(store: CandidateStore, tmp_path: Path, form:
 
 
 def test_the_name_of_a_file_gives_the_format(tmp_path: Path) -> None:
-    names = ("a.csv", "a.JSONL", "a.xyz", "a.extxyz", "folder")
-    assert [format_of(tmp_path / name) for name in names] == ["csv", "jsonl", "extxyz", "extxyz", "cif"]
+    names = ("a.csv", "a.JSONL", "a.xyz", "a.extxyz", "a.json", "folder")
+    assert [format_of(tmp_path / name) for name in names] == ["csv", "jsonl", "extxyz", "extxyz", "entries", "cif"]
     (tmp_path / "v1.2").mkdir()
     assert format_of(tmp_path / "v1.2") == "cif"
     with pytest.raises(MatrisError, match="cannot tell the format"):
@@ -222,7 +299,8 @@ def test_numbers_that_are_not_finite_are_missing(store, tmp_path, number):
     assert "forces" in atoms.calc.results
     with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["energy_above_hull"], row["formation_energy_per_atom"]) == ("", "")
+    names = ("energy_above_hull [eV/atom]", "formation_energy_per_atom [eV/atom]")
+    assert [row[name] for name in names] == ["", ""]
     assert json.loads((tmp_path / "jsonl").read_text())["energy_above_hull"] is None
 
 

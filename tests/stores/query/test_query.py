@@ -85,7 +85,7 @@ def test_extrapolating_candidates_can_be_queried(store):
 
 def test_errors_name_the_wrong_argument(store):
     for wrong, message in (
-        ({"state": "convergd"}, "no state convergd"),
+        ({"state": "convergd"}, "there is no state 'convergd'; did you mean converged"),
         ({"elements": "Fex"}, "no element 'e'"),
         ({"chemsys": "Fe-Qq"}, "no element 'Qq'"),
         ({"formula": "Xx9?"}, "cannot read the formula"),

@@ -10,9 +10,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pymatgen.core import Structure
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
 
 from matris.stores.report import FIELDS, Report, write_report
+from matris.stores.report.crystals import conventional_cell
 from matris.stores.report.discovery import Discovery
 from matris.stores.report.outcomes import Outcomes, ranked
 from matris.stores.report.tally import Tally
@@ -152,10 +154,41 @@ def test_crystals_can_be_drawn(page: Page) -> None:
         assert {site[0] for site in crystal["sites"]} <= held["elements"].keys()
     assert all(re.fullmatch("#[0-9a-f]{6}", look["colour"]) for look in held["elements"].values())
     assert held["elements"]["O"]["radius"] == 0.66
+    assert (held["elements"]["O"]["metal"], held["elements"]["Fe"]["metal"]) == (False, True)
     assert "no imaginary modes" in page.sections["top"]
     assert "imaginary modes down to −2.10 THz" in page.sections["top"]
     assert "GPa" in page.sections["top"]
     assert sum(name.startswith("phonons-") for name in page.data) == 15
+
+
+@pytest.mark.parametrize(
+    ("crystal", "n_sites", "lengths"),
+    [
+        (Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]), 8, [4.2] * 3),
+        (Structure.from_spacegroup("Im-3m", Lattice.cubic(2.8), ["Fe"], [[0, 0, 0]]), 2, [2.8] * 3),
+        (
+            Structure.from_spacegroup(
+                "R-3c", Lattice.hexagonal(5.07, 13.87), ["Fe", "O"], [[0, 0, 0.355], [0.306, 0, 0.25]]
+            ),
+            30,
+            [5.07, 5.07, 13.87],
+        ),
+    ],
+)
+def test_the_conventional_cell_is_made_of_the_atoms_of_the_crystal(
+    crystal: Structure, n_sites: int, lengths: list[float]
+) -> None:
+    assert conventional_cell(crystal) is None  # it is conventional
+    assert conventional_cell(crystal * (2, 1, 1)) is None
+    primitive = crystal.get_primitive_structure()
+    primitive.perturb(0.01)
+    cell = conventional_cell(primitive)
+    assert cell is not None
+    assert len(cell) == n_sites
+    assert cell.lattice.abc == pytest.approx(lengths)
+    matrix = cell.get_primitive_structure(tolerance=1e-4)
+    assert len(matrix) == len(primitive)  # the moved atoms, not idealised ones
+    assert StructureMatcher(ltol=1e-6, stol=1e-6).fit(matrix, primitive)
 
 
 def test_hulls(page: Page) -> None:
@@ -163,8 +196,12 @@ def test_hulls(page: Page) -> None:
     assert len(page.options) == 60
     assert "all of <them>" in page.sections["hulls"]
     assert "further chemical systems are not drawn" in page.sections["hulls"]
-    assert page.data["hull-0-data"]["data"][0]["type"] == "scatterternary"
-    assert all({"data", "layout"} <= page.data[f"hull-{n}-data"].keys() for n in range(60))
+    flat, in_energy = (page.data[f"hull-0-{n}-data"]["data"] for n in range(2))
+    assert flat[0]["type"] == "scatterternary"
+    surface = next(trace for trace in in_energy if trace["type"] == "mesh3d")
+    assert max(surface["z"]) == 0  # the elements
+    assert all(z < 0 for z in sorted(surface["z"])[:-3])
+    assert all({"data", "layout"} <= page.data[f"hull-{n}-0-data"].keys() for n in range(60))
     assert "Fe–Li–O" in page.sections["hulls"]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from matris.stores.documents.properties import EosDocument
 from matris.stores.report import property_page as property_report
@@ -122,8 +124,10 @@ def test_page_of_each_kind(kind: str, tmp_path: Path) -> None:
     assert page.rows["results"] == 3
     for text in ("Fe2O3", "in/<a>.cif", "beware of <this>", "<i>U</i>", "bad.cif", "overlapping <atoms> & more"):
         assert text in page.sections["results"]
-    for name in KINDS[kind].columns:
-        assert name.replace("\n", "") in page.sections["results"]
+    for name, value in zip(
+        KINDS[kind].columns, KINDS[kind].row(sound(kind)), strict=True
+    ):  # empty columns are left out
+        assert (name.replace("\n", "") in page.sections["results"]) == (value is not None)
     assert "overlapping <atoms> & more" in page.sections["failures"]
     assert "Fe2O3" not in page.sections["failures"]
     assert page.links == ["#material-0"]
@@ -141,7 +145,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
         assert page.sections["results"].count(shown) == 2
     assert "fmax 0.0001 · strains -0.01, 0.01 · relax first yes" in page.sections[""]
     assert KINDS["qha"].row(sound("qha")) == pytest.approx([40.3, 3.0, 97.0, 15.0, 1.5])
-    assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True]  # up to 100 K only
+    assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True, None, None]  # up to 100 K only
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 
@@ -189,7 +193,7 @@ def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
 def test_failed_run_shows_how_far_it_came(tmp_path: Path) -> None:
     broken = sound("md", state="failed", error="exploded at step 80")
     page = Page(write_property_report([broken], tmp_path, "D"))
-    assert page.figures == ["figure-0-0"]
+    assert page.figures == ["figure-0-0", "figure-0-1"]
     assert "exploded at step 80" in page.sections["failures"]
 
 
@@ -197,7 +201,8 @@ def test_data_cannot_end_its_script(tmp_path: Path) -> None:
     path = write_property_report([sound("eos", formula_pretty="</script><b>")], tmp_path, "E")
     page = Page(path)  # tags balance
     assert "</script><b>" in page.sections["results"]
-    assert "&lt;/script&gt;" in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]["text"]
+    assert "</script><b>: equation of state" in page.sections["material-0"]
+    assert "text" not in json.loads(page.scripts["figure-0-0-data"])["layout"]["title"]
 
 
 @pytest.mark.parametrize("documents", [[], [{"state": "failed"}], [sound("eos"), sound("qha")]])
@@ -205,6 +210,23 @@ def test_kind_must_be_clear(documents: list[dict[str, Any]], tmp_path: Path) -> 
     with pytest.raises(ValueError, match="of one kind"):
         write_property_report(documents, tmp_path, "?")
     assert kind_of([sound("qha")]) == "qha"
+
+
+def test_demonstrators_and_extrapolation_are_marked(tmp_path: Path) -> None:
+    tag = {"key": "tiny", "sha256": "ab" * 32, "energy_scale": "mp"}
+    plain = Page(write_property_report([sound("md", extrapolation=0.9)], tmp_path, "D"))
+    assert "demonstrator" not in plain.text
+    assert "extrapolates" not in plain.text
+    marked = [
+        sound("md", checkpoint={**tag, "is_demonstrator": True}, extrapolation=2.34),
+        sound("md", checkpoint={**tag, "is_demonstrator": True}, start={"record": {"extrapolation": 1.2}}),
+    ]
+    path = write_property_report(marked, tmp_path, "D")
+    page = Page(path)
+    assert "checkpoint tiny demonstrator" in page.sections[""]
+    assert page.sections["results"].count("extrapolates") == 2
+    assert page.sections["material-1"].count("extrapolates") == 1
+    assert "2.3 times the limit of its domain" in path.read_text(encoding="utf-8")
 
 
 def test_whether_results_are_reliable_is_shown(tmp_path: Path) -> None:
@@ -215,3 +237,38 @@ def test_whether_results_are_reliable_is_shown(tmp_path: Path) -> None:
 
 
 RELIABLE = [(True, []), (False, ["B0' of -20 is outside of 1 to 10"]), (None, [])]
+
+
+def test_elastic_constants(tmp_path: Path) -> None:
+    """Those that symmetry leaves independent in the table, the whole tensor with the material."""
+    tensor = cubic(*COPPER)
+    tensor[0, 3] = tensor[3, 0] = -0.04  # noise
+    symmetry = {"crystal_system": "Cubic", "number": 225, "symbol": "Fm-3m"}
+    document = sound(
+        "elastic", symmetry=symmetry, elastic_tensor={"raw": tensor.tolist(), "ieee_format": tensor.tolist()}
+    )
+    page = Page(write_property_report([document, failed("elastic")], tmp_path, "E"))
+    heads, *_ = re.findall(r"<thead>.*?</thead>", (tmp_path / "elastic.html").read_text(encoding="utf-8"), re.DOTALL)
+    assert re.findall(r"C\d\d", heads) == ["C11", "C12", "C44"]
+    assert all(value in page.sections["results"] for value in ("168.4", "121.4", "75.4"))
+    matrix = page.sections["material-0"]
+    assert matrix.count("121.4") == 6
+    assert matrix.count("168.4") == matrix.count("75.4") == 3
+    assert "in the standard axes (IEEE)" in page.sections["material-0"]
+
+
+def test_where_an_unstable_mode_leads(tmp_path: Path) -> None:
+    iron = Structure(Lattice.cubic(2.9), ["Fe"], [[0, 0, 0]])
+    mode = {"qpoint": [0.5, 0.5, 0.0], "frequency": -2.0, "state": "max_steps", "energy_gain": -0.0123}
+    mode |= {"symmetry": {"symbol": "P4mm"}, "structure": iron.as_dict()}
+    page = Page(write_property_report([sound("phonon", unstable_mode=mode)], tmp_path, "P"))
+    text = " ".join(page.sections["material-0"].split())
+    assert "Most unstable mode: 2.00i THz at q = (0.5, 0.5, 0)" in text
+    assert "space group P4mm, −12.30 meV/atom, not converged" in text
+    assert "P4mm (max_steps)" in page.sections["results"]
+    (link,) = (link for link in page.links if link.startswith("data:"))
+    (tmp_path / "a.cif").write_bytes(b64decode(link.partition("base64,")[2]))
+    assert Structure.from_file(tmp_path / "a.cif") == iron
+    assert "Fe2O3-followed-unconverged.cif" in (tmp_path / "phonon.html").read_text(encoding="utf-8")
+    alone = Page(write_property_report([sound("phonon")], tmp_path, "P"))
+    assert "followed" not in alone.sections["results"]

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from phonopy.qha.eos import get_eos
+from pymatgen.core import Lattice, Structure
+from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
+from pymatgen.phonon.dos import CompletePhononDos, PhononDos
 
 from matris.stores.documents.properties import ElasticDocument
 from matris.stores.report import property_plots as plots
-from matris.stores.report.band_lines import point_label, split_at_zero, ticks_of
+from matris.stores.report.band_lines import Segment, point_label, split_at_zero, ticks_of
 from matris.stores.report.young_modulus import extreme_young_moduli, unit_vectors, young_modulus
 from matris.units import GPA
 
@@ -61,20 +64,24 @@ def phonon_document(lowest: float = 1.0) -> dict[str, Any]:
         np.stack([0.5 * flat, 2 * flat, 4 * flat], axis=1),
         np.stack([0.5 * flat, 2 * flat, 4 + x], axis=1),
     ]
+    points = {r"\Gamma": [0, 0, 0], "X": [1, 0, 0], "K": [0, 1, 0], "L_1": [0, 0, 1]}
+    ends = [(r"\Gamma", "X"), ("K", r"\Gamma"), (r"\Gamma", "L_1")]
+    bands = PhononBandStructureSymmLine(
+        np.concatenate([np.linspace(points[start], points[end], 5) for start, end in ends]),
+        np.concatenate(segments).T,
+        Lattice(np.eye(3)),
+        labels_dict=points,
+    )
     frequencies = np.linspace(min(lowest, 0.0), 5, 21)
+    iron = Structure(Lattice.cubic(2.9), ["Fe"], [[0, 0, 0]])
+    dos = CompletePhononDos(iron, PhononDos(frequencies, np.ones(21)), {iron[0]: np.ones(21)})
     temperatures = np.arange(0, 101, 10.0)
     return {
         **COMMON,
         "min_frequency": min(lowest, 0.0),
         "has_imaginary_modes": lowest < -0.1,
-        "phonon_bandstructure": {
-            "qpoints": [[[0, 0, 0]] * 5] * 3,
-            "distances": [x.tolist(), (1 + x).tolist(), (2 + x).tolist()],
-            "frequencies": [segment.tolist() for segment in segments],
-            "labels": ["$\\Gamma$", "$\\mathrm{X}$", "$\\mathrm{K}$", "$\\Gamma$", "$\\mathrm{L_1}$"],
-            "connections": [False, True, False],
-        },
-        "phonon_dos": {"frequencies": frequencies.tolist(), "densities": np.ones(21).tolist()},
+        "phonon_bandstructure": bands.as_dict(),
+        "phonon_dos": dos.as_dict(),
         "temperatures": temperatures.tolist(),
         "free_energies": (5000 - temperatures).tolist(),
         "entropies": (0.1 * temperatures).tolist(),
@@ -124,6 +131,14 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
             "volume": (64 + (0.01 * time if barostat else 0 * time)).tolist(),
             "pressure": (0.1 * time).tolist() if pressures else None,
         },
+        "radial_distribution": {
+            "distances": [1.0, 2.0, 3.0],
+            "pairs": {"Fe-Fe": [0, 0, 3.0], "Fe-O": [0, 4.0, 1.0], "O-O": [0, 0.5, 2.0]},
+        },
+        "mean_square_displacement": {
+            "times": [0.0, 10.0, 20.0],
+            "elements": {"Fe": [0, 0.01, 0.02], "O": [0, 0.02, 0.03]},
+        },
     }
 
 
@@ -134,6 +149,7 @@ DOCUMENTS = {
     plots.plot_eos: eos_document(),
     plots.plot_qha: qha_document(),
     plots.plot_dynamics: dynamics_document(),
+    plots.plot_correlations: dynamics_document(),
 }
 
 
@@ -193,8 +209,7 @@ def test_bands() -> None:
     figure = plots.plot_phonons(document)
     bands = [trace for trace in figure.data if (trace.name or "").startswith("band")]
     assert [trace.name for trace in bands] == ["band 1", "band 2", "band 3"]
-    frequencies = np.concatenate([np.array(f) for f in document["phonon_bandstructure"]["frequencies"]])
-    for trace, branch in zip(bands, frequencies.T, strict=True):
+    for trace, branch in zip(bands, document["phonon_bandstructure"]["bands"], strict=True):
         there = np.isfinite(trace.y)
         assert trace.y[there] == pytest.approx(branch)
         assert np.flatnonzero(~there).tolist() == [5]  # broken at X|K, joined at Γ
@@ -212,7 +227,7 @@ def test_bands_break_where_frequencies_jump() -> None:
     """As the non-analytic correction makes them do at Γ."""
     document = phonon_document()
     bands = document["phonon_bandstructure"]
-    bands["frequencies"][2] = [[a, b, c + 1] for a, b, c in bands["frequencies"][2]]
+    bands["bands"][2][10:] = [frequency + 1 for frequency in bands["bands"][2][10:]]
     first = plots.plot_phonons(document).data[0]
     assert np.flatnonzero(~np.isfinite(first.y)).tolist() == [5, 11]
 
@@ -257,8 +272,9 @@ def test_labels(label: str, plain: str) -> None:
 
 
 def test_labels_of_a_path_without_breaks() -> None:
-    bands = {"distances": [[0, 1], [1, 3]], "connections": [True, False], "labels": ["GAMMA", "X", "M"]}
-    assert ticks_of(bands) == [(0, "Γ"), (1, "X"), (3, "M")]
+    none = np.zeros((2, 1))
+    segments = [Segment("GAMMA", "X", np.array([0, 1]), none), Segment("X", "M", np.array([1, 3]), none)]
+    assert ticks_of(segments) == [(0, "Γ"), (1, "X"), (3, "M")]
 
 
 def test_thermal() -> None:
@@ -309,6 +325,14 @@ def test_dynamics_draws_what_there_is() -> None:
     assert full.data[0].x[-1] == pytest.approx(0.09)  # ps
     held = plots.plot_dynamics(dynamics_document(barostat=False, pressures=False))
     assert [trace.name for trace in held.data] == ["temperature", "potential energy", "total energy"]
+
+
+def test_correlations_of_a_short_run_have_no_displacements() -> None:
+    whole = plots.plot_correlations(dynamics_document())
+    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O"]
+    assert whole.data[3].x.tolist() == [0, 0.01, 0.02]  # ps
+    short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
+    assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
 
 
 @pytest.mark.parametrize("plot", DOCUMENTS)

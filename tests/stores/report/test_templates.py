@@ -128,7 +128,7 @@ def test_data_of_scripts_are_json_that_cannot_end_its_element() -> None:
 
 def test_missing_variables_are_errors() -> None:
     with pytest.raises(UndefinedError, match="title"):
-        environment().get_template("base.html").render(plotly_library="")
+        environment().get_template("base.html").render(plotly_script="")
 
 
 def test_formulas_and_symbols() -> None:

@@ -1,0 +1,1 @@
+"""What this machine needs to compute, and what of it is missing."""
