@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 MODES, WIDTHS = ("light", "dark"), (400, 900, 1400)
+_LOOKS, _PAUSE = 50, 200  # number of looks at a page, and ms between them
 
 _DRAWN = "[...document.querySelectorAll('.figure')].filter(f => f.clientWidth).every(f => f.dataset.arranged)"
 
@@ -93,9 +94,18 @@ def draw_all(page: Any) -> None:
 
 
 def complaints(page: Any) -> list[str]:
-    """List labels that meet or are cut off, colours of the wrong mode, and a page that is wider than its window."""
-    found = [*page.evaluate(_OVERLAPS), *page.evaluate(_COLOURS)]
-    wide = page.evaluate("document.documentElement.scrollWidth")
-    if wide > page.viewport_size["width"]:
-        found.append(f"the page is {wide} pixels wide")
+    """
+    List labels that meet or are cut off, colours of the wrong mode, and a page that is wider than its window.
+
+    A figure may still be drawn anew after the window or the mode has changed: what goes away within ten seconds is no
+    complaint.
+    """
+    for _ in range(_LOOKS):
+        found = [*page.evaluate(_OVERLAPS), *page.evaluate(_COLOURS)]
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        if wide > page.viewport_size["width"]:
+            found.append(f"the page is {wide} pixels wide")
+        if not found:
+            break
+        page.wait_for_timeout(_PAUSE)
     return found

@@ -90,7 +90,6 @@ def test_the_mode_may_change_while_the_page_is_open(browser: Any, properties: di
     with opened(browser, properties["eos"].as_uri(), "light", 900) as (page, errors):
         draw_all(page)
         page.emulate_media(color_scheme="dark")
-        page.wait_for_timeout(100)
         draw_all(page)
         assert complaints(page) == []
         page.set_viewport_size({"width": 400, "height": 900})
