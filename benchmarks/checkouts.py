@@ -35,7 +35,7 @@ WEIGHTS = Path("matris/data/matris_embedded.safetensors")
 
 
 class Run(NamedTuple):
-    """Wall and processor time of a campaign (s), with those of its processes; the documents of its store by source."""
+    """Wall and processor time of a campaign with its processes (s), and the documents of its candidates by source."""
 
     wall: float
     processor: float
@@ -74,7 +74,7 @@ def screen(checkout: Path, sources: Path, store: Path, options: Sequence[str]) -
         sys.exit(f"{checkout}: matris screen failed\n{(store.parent / 'stderr.txt').read_text()[-2000:]}")
     query = [*command, "query", "--store", str(store), "--format", "json"]
     found = subprocess.run(query, env=environment(checkout), cwd=store.parent, capture_output=True, check=True)
-    documents = {f"{d['source']} {d['candidate_id']}": d for d in json.loads(found.stdout)}
+    documents = {d["source"]: d for d in json.loads(found.stdout) if d["source"].startswith(str(sources))}
     return Run(wall, usage.ru_utime + usage.ru_stime, documents)
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     sides = {"this": HERE, "other": checkout}
     runs: dict[str, list[Run]] = {side: [] for side in sides}
     print(f"{machine('cpu', usable_cores())}; {options.candidates} candidates; load {os.getloadavg()[0]:.1f}\n")
-    print("| round | checkout | wall, s | processor, s | steps, mean | documents |\n|---|---|---|---|---|---|")
+    print("| round | checkout | wall, s | processor, s | steps, mean | candidates |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         sources = Path(folder) / "candidates"
         sources.mkdir()
