@@ -39,11 +39,12 @@ from weights import write_random
 from worker import Ours, run_dynamics
 
 from matris import load, relax
+from matris.machine import PROCESSES
 from matris.model.chunked import Chunks
 from matris.model.config import ModelConfig
 from matris.model.graph import Batch, Geometry, Graph, bonds_one_by_one, bonds_together, build_graph
 from matris.model.network import Evaluation, MatRIS, evaluate
-from matris.model.potential import SHARERS, Potential
+from matris.model.potential import Potential
 from matris.model.precision import PRECISIONS, full_precision
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def _in_processes(session: Session, network: str, processes: int, count: int) ->
     share = count // processes
     command = [sys.executable, __file__, "--device", str(session.device), "--output", str(session.weights.parent)]
     command += ["--quick"] * session.quick + ["--screen"]
-    environment = {**os.environ, SHARERS: str(processes)}
+    environment = {**os.environ, PROCESSES: str(processes)}
     children = [
         subprocess.Popen([*command, network, str(i * share), str(share)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          text=True, env=environment)

@@ -35,8 +35,9 @@ class ScreeningFlowMaker(Maker):
     """
     Make a flow that relaxes candidates in chunks, ranks the converged ones, and computes properties of the best.
 
-    On one machine, `matris.flows.run` does the same for campaigns of any size; it also resumes after an interruption
-    and isolates candidates that kill their process.
+    On one machine, `matris.flows.run` does the same for campaigns of any size; it also uses all cores or GPUs, resumes
+    after an interruption, and isolates candidates that kill their process. Here the manager decides which process runs
+    a job; ``jobflow.run_locally`` runs all in its own.
 
     Parameters
     ----------

@@ -12,11 +12,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matris.errors import MatrisError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROCESSES = "MATRIS_PROCESSES"
-"""Environment variable: number of processes that share the machine. A runner sets it for its worker processes."""
+PROCESSES = "MATRIS_PROCESSES_PER_DEVICE"
+"""
+Environment variable: number of processes that share a device, a GPU or the CPU, each of which takes its part of the
+memory. A runner sets it for its worker processes.
+"""
 
 _GROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -56,9 +61,18 @@ def free_memory() -> float:
 
 
 def n_processes() -> int:
-    """Return the number of processes that share the machine, this one included; 1 if no runner told it."""
-    told = os.environ.get(PROCESSES, "")
-    return max(1, int(told)) if told.isdigit() else 1
+    """
+    Return the number of processes that share the device of this process, itself included; 1 if nobody told it.
+
+    Raises
+    ------
+    MatrisError
+        If the environment variable is no positive number.
+    """
+    told = os.environ.get(PROCESSES) or "1"
+    if not told.isdigit() or not int(told):
+        raise MatrisError(f"{PROCESSES}={told} is no number of processes: set a positive number, or none")
+    return int(told)
 
 
 def _quotas() -> Iterator[float]:

@@ -59,23 +59,27 @@ def on_gpu(devices: Sequence[str | None]) -> bool:
     return any(name is not None and name.startswith("cuda") for name in devices)
 
 
-def environment_of(n: int) -> dict[str, str]:
+def environment_of(n: int, sharers: int) -> dict[str, str]:
     """
     Make the environment variables of one of several worker processes on this machine.
 
     Parameters
     ----------
     n
-        Number of processes, which share the cores and the memory.
+        Number of processes, which share the cores.
+    sharers
+        Number of those that share its device and the memory of that.
 
     Examples
     --------
-    >>> environment_of(10**6)["MATRIS_PROCESSES"]
-    '1000000'
+    >>> environment_of(4, 2)["MATRIS_PROCESSES_PER_DEVICE"]
+    '2'
     """
-    variables = {PROCESSES: str(n)}
-    if n > 1 and _given_threads() is None:
-        variables[_THREADS] = str(max(1, usable_cores() // n))
+    variables = {PROCESSES: str(sharers)}
+    threads = max(1, usable_cores() // n)
+    is_limited = threads < torch.get_num_threads()  # torch does not know of quotas
+    if _given_threads() is None and (n > 1 or is_limited):
+        variables[_THREADS] = str(threads)
     return variables
 
 

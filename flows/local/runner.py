@@ -174,8 +174,6 @@ class Here:
 
         def emit(event: str, **fields: Any) -> None:
             self.watch({"event": event, **fields})
-            if event == "done":
-                harvest(self.campaign, [fields["work_id"]])
 
         work(self.campaign, None, emit, lambda _: True)
         if self.campaign.queue.is_open(self.campaign.name):
@@ -265,7 +263,7 @@ class Workers:
             more_may_come = reading and n < len(self.devices)
             if n_busy or more_may_come:  # the number of threads of a process is fixed when it starts
                 return
-            self._stop()
+            self._stop(at_once=True)  # they are idle
         self._n_processes = n if self.fills_cores else len(self.devices)
         free = list(self.devices)
         for worker in self._running:
@@ -294,15 +292,14 @@ class Workers:
         """Start a worker process, and a thread that reads its events."""
         reading, writing = os.pipe()
         task = {**self.campaign.task(), "device": device, "events": writing}
+        sharers = self._n_processes if self.fills_cores else self.devices.count(device)
+        variables = environment_for(self.campaign.maker.as_dict()) | environment_of(self._n_processes, sharers)
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-W", "ignore", "-c", _WORKER],
             stdin=subprocess.PIPE,
             stdout=2,  # events go through a pipe of their own
             pass_fds=[writing],
-            env=os.environ
-            | environment_for(self.campaign.maker.as_dict())
-            | environment_of(self._n_processes)
-            | share_of_memory(self.devices.count(device)),
+            env=os.environ | variables,
             text=True,
         )
         os.close(writing)
@@ -373,17 +370,3 @@ def _close_input(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None  # noqa: S101 - opened as a pipe
     with suppress(BrokenPipeError):
         process.stdin.close()
-
-
-def share_of_memory(n_processes: int) -> dict[str, str]:
-    """
-    Set how many processes share a GPU and its memory.
-
-    Examples
-    --------
-    >>> share_of_memory(2)
-    {'MATRIS_PROCESSES_PER_DEVICE': '2'}
-    """
-    from matris.model.potential import SHARERS  # loads torch
-
-    return {SHARERS: str(n_processes)}

@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
-SHARERS = "MATRIS_PROCESSES_PER_DEVICE"
-"""Environment variable with the number of processes that share a GPU, each of which takes its part of the memory."""
 
 _KEPT_OF_ANGLE, _KEPT_OF_BOND = 23, 62
 """Values per channel that one block keeps of an angle and of a bond for the backward pass (a test counts them)."""
@@ -143,8 +141,8 @@ class Potential:
         self.card = card
         self.precision: Precision = precision or ("tf32x3" if torch.version.hip is None else "ieee")
         if self.device.type == "cuda":
-            available = torch.cuda.get_device_properties(self.device).total_memory / int(os.environ.get(SHARERS, "1"))
-            self.memory = _CUDA_SHARE * available
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            self.memory = _CUDA_SHARE * total / n_processes()
         else:
             self.memory = min(_CPU_BYTES, min(_CPU_SHARE, _CPU_SHARES / n_processes()) * total_memory())
         self._compute = RecordedCalls(self._evaluate) if cuda_graphs and self.device.type == "cuda" else self._evaluate

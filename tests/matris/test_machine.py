@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from matris import machine
+from matris.errors import MatrisError
 from matris.model.potential import load
 
 if TYPE_CHECKING:
@@ -95,8 +96,11 @@ def test_processes_share_the_memory(
     limited("0::/\n", memory_DOT_max="8000000000")
     load.__globals__["_resident"].cache_clear()
     kept = []
-    for n in ("", "4", "16", "not a number"):
+    for n in ("", "4", "16"):
         monkeypatch.setenv(machine.PROCESSES, n)
         kept.append(load(tiny_checkpoint, device="cpu", dtype="float64").memory)
         load.__globals__["_resident"].cache_clear()
-    assert kept == [1e9, 1e9, 0.25e9, 1e9]
+    assert kept == [1e9, 1e9, 0.25e9]
+    monkeypatch.setenv(machine.PROCESSES, "two")
+    with pytest.raises(MatrisError, match="MATRIS_PROCESSES_PER_DEVICE=two"):
+        load(tiny_checkpoint, device="cpu", dtype="float64")

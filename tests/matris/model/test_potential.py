@@ -14,7 +14,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 import matris
 from matris.errors import CheckpointError, StructureError
-from matris.flows.local.runner import share_of_memory
+from matris.flows.local.processes import environment_of
 from matris.model.graph import Batch, Geometry, build_graph
 from matris.model.potential import Potential, chosen_device
 from matris.structures import content_id, problem_with
@@ -142,7 +142,7 @@ def test_processes_share_the_memory_of_a_gpu(potential, monkeypatch):
     monkeypatch.setattr(Potential, "device", torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8e10))
     assert Potential(potential.network, potential.card).memory == 4e10
-    for name, value in share_of_memory(["cuda:0", "cuda:1", "cuda:0"].count("cuda:0")).items():
+    for name, value in environment_of(3, 2).items():
         monkeypatch.setenv(name, value)
     assert Potential(potential.network, potential.card).memory == 2e10
 
