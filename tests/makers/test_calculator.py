@@ -58,8 +58,8 @@ def test_a_path(tmp_path: Path) -> None:
 def test_gruneisen_parameters(tmp_path: Path) -> None:
     static = StaticMaker(dtype="float64")
     phonons = PhononMaker(
-        bulk_relax_maker=None, static_energy_maker=None, phonon_displacement_maker=static, born_maker=None, min_length=6,
-        generate_frequencies_eigenvectors_kwargs={"npoints_band": 11},
+        bulk_relax_maker=None, static_energy_maker=None, phonon_displacement_maker=static, born_maker=None,
+        min_length=6, generate_frequencies_eigenvectors_kwargs={"npoints_band": 11},
     )  # fmt: skip
     maker = GruneisenMaker(
         bulk_relax_maker=RelaxMaker(**TIGHT),
