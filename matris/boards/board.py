@@ -57,6 +57,8 @@ class Board:
         What the board measures, in one line.
     data
         What the option ``--data`` must name, for the message if it is missing; None if the board needs no data.
+    files
+        Patterns of the names of the data files, where ``--data`` is a folder; their digests identify the data.
     read
         Reads the items from the data, by key, in the board's order; values are what `compute` and `score` need.
     compute
@@ -71,6 +73,8 @@ class Board:
         For the metrics to compare with published values: the largest absolute difference that the protocol explains.
     chunk
         Largest number of items that are computed together.
+    remarks
+        What users must know of the metrics, such as a missing package.
     write
         Writes further files, such as those of a submission, to the folder of the results.
 
@@ -89,6 +93,8 @@ class Board:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     tolerance: Mapping[str, float] = field(default_factory=dict)
     chunk: int = 100
+    files: tuple[str, ...] = ("*",)
+    remarks: Callable[[Mapping[str, Any]], list[str]] = field(default=lambda _: [])
     write: Callable[[Path, Contestant, Mapping[str, Any], Mapping[str, Values]], None] | None = None
 
 

@@ -18,13 +18,23 @@ from matris.progress import shown
 from matris.relaxation.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matris.boards.board import Board, Metrics, Values
     from matris.boards.contestants import Contestant
 
-_PACKAGES = ("matris-flows", "torch", "torch-sim-atomistic", "ase", "pymatgen", "numpy", "phonopy", "phono3py")
+_PACKAGES = (
+    "matris-flows",
+    "torch",
+    "torch-sim-atomistic",
+    "ase",
+    "pymatgen",
+    "numpy",
+    "phonopy",
+    "phono3py",
+    "matminer",
+)
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ def run_board(
         raise BoardError(f"no published {board.name} result of {compare}: there are {', '.join(board.published)}")
     every = board.read(data)
     items = dict(islice(every.items(), limit))
-    digest = None if data is None else digest_of(data)
+    digest = None if data is None else digest_of(data, board.files)
     header = {
         "board": board.name,
         "settings": dict(board.settings),
@@ -159,6 +169,7 @@ def run_board(
         "n_items": len(items),
         "is_whole": whole,
         "failures": {key: values["error"] for key, values in results.items() if values.get("error")},
+        "remarks": board.remarks(items),
         "seconds": round(sum(result.seconds for result in found.values()), 1),
         "device": str(contestant.engine.model.device),
         "versions": versions(),
@@ -228,9 +239,9 @@ def markdown(name: str, metrics: Metrics, *, whole: bool) -> str:
     return f"| {head} |\n|{'---|' * (len(metrics) + 1)}\n| {row} |\n"
 
 
-def digest_of(data: Path) -> dict[str, str]:
+def digest_of(data: Path, patterns: Sequence[str] = ("*",)) -> dict[str, str]:
     """SHA-256 of a file, or of the files of a folder, by name."""
-    files = sorted(path for path in data.iterdir() if path.is_file()) if data.is_dir() else [data]
+    files = sorted({path for pattern in patterns for path in data.glob(pattern)}) if data.is_dir() else [data]
     digests = {}
     for path in files:
         digest = hashlib.sha256()

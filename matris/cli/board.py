@@ -114,6 +114,8 @@ def _show(name: str, result: BoardResult, folder: Path) -> None:
         key, reason = next(iter(document["failures"].items()))
         message = f"{len(document['failures'])} of {document['n_items']} items failed; the first, {key}: {reason}"
         stderr.print(f"[yellow]{escape(message)}[/yellow]", soft_wrap=True)
+    for remark in document["remarks"]:
+        stderr.print(f"[yellow]{escape(remark)}[/yellow]", soft_wrap=True)
     if not document["is_whole"]:
         stderr.print("[yellow]A part of the board: no metrics to publish or compare.[/yellow]")
     for comparison in result.differences:
