@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from matris.errors import MatrisError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from matris.boards.contestants import Contestant
@@ -18,10 +16,6 @@ type Values = dict[str, Any]
 
 type Metrics = dict[str, float | None]
 """Metrics by name, with the unit in the name; None where no item has a value."""
-
-
-class BoardError(MatrisError):
-    """A board that cannot be run: missing data, or data in another layout."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,38 @@ class Board:
     chunk: int = 100
     files: tuple[str, ...] = ("*",)
     remarks: Callable[[Mapping[str, Any]], list[str]] = field(default=lambda _: [])
-    write: Callable[[Path, Contestant, Mapping[str, Any], Mapping[str, Values]], None] | None = None
+    write: Callable[[Finished], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """
+    A board, or a shard of it, whose items are computed.
+
+    Attributes
+    ----------
+    board, contestant
+        What was measured.
+    folder
+        Folder of the results.
+    items, results
+        The items of this run and their results, which are read from the journal as they are needed.
+    keys
+        Keys of all items of the board.
+    shard
+        Number of the shard, from 0, and how many there are.
+    document
+        Content of the JSON file.
+    """
+
+    board: Board
+    contestant: Contestant
+    folder: Path
+    items: Mapping[str, Any]
+    results: Mapping[str, Values]
+    keys: Sequence[str]
+    shard: tuple[int, int]
+    document: dict[str, Any]
 
 
 def mean(values: Iterable[float | None]) -> float | None:

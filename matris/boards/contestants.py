@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch_sim.models.interface import ModelInterface
 
 from matris.ase_model import AseModel
-from matris.boards.board import BoardError
 from matris.boards.other_python import OtherPython
+from matris.errors import BoardError
 from matris.model.potential import Potential, load
 from matris.relaxation.relax import Engine, engine_of
 
@@ -102,7 +102,7 @@ def peer(text: str, python: Path | None = None, energy_scale: str = "mp", name: 
     3.4
     >>> peer("ase.calculators.emt:Emt")
     Traceback (most recent call last):
-    matris.boards.board.BoardError: ase.calculators.emt:Emt: ... has no attribute 'Emt'
+    matris.errors.BoardError: ase.calculators.emt:Emt: ... has no attribute 'Emt'
     """
     module, function, arguments, options = parse_call(text)
     if python is not None:

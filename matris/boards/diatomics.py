@@ -10,18 +10,18 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from matris.boards.board import Board, BoardError, mean
+from matris.boards.board import Board, mean
 from matris.boards.curves import WALL, Curve, curve_metrics, is_jumpy, window
 from matris.boards.published import DIATOMICS
 from matris.boards.single_points import single_points
+from matris.errors import BoardError
 from matris.files.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-    from matris.boards.board import Job, Metrics, Values
-    from matris.boards.contestants import Contestant
+    from matris.boards.board import Finished, Job, Metrics, Values
 
 DISTANCES = np.geomspace(0.1, 6.0, 119)
 """Distances of the board, Å."""
@@ -75,7 +75,7 @@ def dimer(element: str, distance: float) -> Atoms:
 
     Examples
     --------
-    >>> dimer("H", 0.74).get_distance(0, 1).round(2)
+    >>> round(float(dimer("H", 0.74).get_distance(0, 1)), 2)
     0.74
     """
     middle = _BOX / 2
@@ -93,17 +93,17 @@ def _score(items: Mapping[str, Any], results: Mapping[str, Values]) -> Metrics:
     return {name: mean(metrics.get(name) for metrics in each) for name in names} | {"elements": len(each)}
 
 
-def _write(folder: Path, contestant: Contestant, _: Mapping[str, Any], results: Mapping[str, Values]) -> None:
+def _write(run: Finished) -> None:
     """Write the curves in the layout of the board's file."""
-    curves = {f"{e}-{e}": values for e, values in results.items() if not values.get("error")}
-    reasons = {f"{e}-{e}": values["error"] for e, values in results.items() if values.get("error")}
+    curves = {f"{e}-{e}": values for e, values in run.results.items() if not values.get("error")}
+    reasons = {f"{e}-{e}": values["error"] for e, values in run.results.items() if values.get("error")}
     content = {
         "homo-nuclear": curves,
         "hetero-nuclear": {},
         "distances": DISTANCES.tolist(),
-        "run_metadata": {"excluded_formula_reasons": reasons, "model": contestant.name},
+        "run_metadata": {"excluded_formula_reasons": reasons, "model": run.contestant.name},
     }
-    with whole_file(folder / "diatomics-curves.json.gz") as draft, gzip.open(draft, "wt", encoding="utf-8") as file:
+    with whole_file(run.folder / "diatomics-curves.json.gz") as draft, gzip.open(draft, "wt", encoding="utf-8") as file:
         json.dump(content, file, allow_nan=False)
 
 

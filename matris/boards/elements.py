@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monty.io import zopen
 from pymatgen.core import Structure
 
-from matris.boards.board import BoardError
+from matris.errors import BoardError
 from matris.properties.groups import Relaxer
 
 if TYPE_CHECKING:

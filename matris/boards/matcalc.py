@@ -23,12 +23,13 @@ from pymatgen.analysis.elasticity.elastic import ElasticTensor
 from pymatgen.analysis.elasticity.strain import DeformedStructureSet, Strain
 from pymatgen.analysis.elasticity.stress import Stress
 
-from matris.boards.board import Board, BoardError, mean
+from matris.boards.board import Board, mean
 from matris.boards.elements import element_energies, find_elements
 from matris.boards.fingerprints import fingerprint_distance
 from matris.boards.phonons import Harmonic, computed
 from matris.boards.published import MATCALC
 from matris.boards.rows import read_rows
+from matris.errors import BoardError
 from matris.properties.groups import Relaxer
 from matris.units import GPA
 
@@ -169,7 +170,7 @@ def _forces(job: Job, items: dict[str, Any]) -> Generator[tuple[str, Values]]:
             yield key, {"error": problem}
             continue
         given = np.concatenate([forces.ravel() for _, forces in frames])
-        found = np.concatenate([np.ravel(cell.forces) for cell in cells])
+        found = np.concatenate([cell.forces.ravel() for cell in cells if cell.forces is not None])
         yield key, {"softening": float(given @ found / (given @ given))}  # least squares through the origin
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from matris.boards.board import BoardError
+from matris.errors import BoardError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

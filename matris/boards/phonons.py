@@ -17,9 +17,10 @@ from ase.units import _hplanck, _k
 from phonopy import load as load_phonopy
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
-from matris.boards.board import Board, BoardError, mean
+from matris.boards.board import Board, mean
 from matris.boards.published import PHONONS
 from matris.boards.rows import read_rows
+from matris.errors import BoardError
 from matris.properties.groups import Relaxer, UnusableCellError, check_cells, derive
 from matris.properties.phonons import PhononRecord, PhononSettings, displaced, find_force_constants, to_structure
 
@@ -78,10 +79,11 @@ def harmonic(phonopy: Phonopy) -> dict[str, float]:
     mesh = phonopy.run_mesh(_MESH)
     phonopy.run_thermal_properties(temperatures=[TEMPERATURE])
     thermal = phonopy.get_thermal_properties_dict()
-    names = ("entropy", "free_energy", "heat_capacity")
     return {
         "max_frequency": highest * _KELVIN,
-        **{name: float(thermal[name][0]) for name in names},
+        "entropy": float(thermal["entropy"][0]),
+        "free_energy": float(thermal["free_energy"][0]),
+        "heat_capacity": float(thermal["heat_capacity"][0]),
         "n_atoms": len(phonopy.primitive),
         "min_frequency": float(mesh.frequencies.min()),
     }
@@ -152,8 +154,8 @@ def _compute(job: Job, items: Mapping[str, Any]) -> Generator[tuple[str, Values]
             continue
         crystals[key] = Harmonic(to_structure(reference.unitcell), np.asarray(reference.supercell_matrix))
     results = computed(job, list(crystals.values()), fmax=_FMAX, displacement=_DISPLACEMENT)
-    for key, (result, error) in zip(crystals, results, strict=True):
-        yield key, {"error": error} if result is None else {**result, "reference": references[key]}
+    for key, (result, reason) in zip(crystals, results, strict=True):
+        yield key, {"error": reason} if result is None else {**result, "reference": references[key]}
 
 
 def _score(_: Mapping[str, Any], results: Mapping[str, Values]) -> Metrics:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monty.io import zopen
 from pymatgen.core import Structure
 
-from matris.boards.board import BoardError
+from matris.errors import BoardError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def read_rows(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     {'id': 'a', 'k': 1.0}
     >>> read_rows(Path("rows.json"), ("id", "k"))
     Traceback (most recent call last):
-    matris.boards.board.BoardError: rows.json: row 2 has no k
+    matris.errors.BoardError: rows.json: row 2 has no k
     """
     try:
         with zopen(path, "rt", encoding="utf-8") as file:

@@ -6,19 +6,21 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import batched, islice
 from typing import TYPE_CHECKING, Any, Self
 
-from matris.boards.board import BoardError, Job
+from matris.boards.board import Finished, Job
+from matris.errors import BoardError
 from matris.files.whole_file import whole_file
 from matris.progress import shown
 from matris.relaxation.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from matris.boards.board import Board, Metrics, Values
@@ -110,6 +112,8 @@ def run_board(
     data: Path | None = None,
     limit: int | None = None,
     compare: str | None = None,
+    shard: tuple[int, int] = (0, 1),
+    merge: Sequence[Path] = (),
     progress: bool = False,
 ) -> BoardResult:
     """
@@ -132,6 +136,10 @@ def run_board(
         Compute the first items only. The journal keeps them for a longer run.
     compare
         Name of the published result to compare with; by default that of the contestant's name, if there is one.
+    shard
+        Compute every n-th item only, from the given one, from 0: (0, 8) to (7, 8) are a whole board.
+    merge
+        Folders of shards, whose results are taken over.
     progress
         Whether to show progress bars on standard error.
 
@@ -140,50 +148,79 @@ def run_board(
     BoardError
         If data are missing, no item can be computed, or there is no published result of that name.
     JournalError
-        If the folder holds results of another contestant, other settings or other data.
+        If a folder holds results of another contestant, other settings or other data.
     """
     if board.data is not None and (data is None or not data.exists()):
         raise BoardError(f"{board.name} needs --data: {board.data}" + ("" if data is None else f"; there is no {data}"))
     if compare is not None and compare not in board.published:
         raise BoardError(f"no published {board.name} result of {compare}: there are {', '.join(board.published)}")
     every = board.read(data)
-    items = dict(islice(every.items(), limit))
-    digest = None if data is None else digest_of(data, board.files)
+    items = dict(islice(islice(every.items(), shard[0], None, shard[1]), limit))
     header = {
         "board": board.name,
         "settings": dict(board.settings),
         "contestant": contestant.describe(),
-        "data": digest,
+        "data": None if data is None else digest_of(data, board.files),
     }
     with Journal(folder / f"{board.name}.jsonl", header, ItemResult) as journal:
+        _take_over(board, journal, items, merge, header)
         _compute(board, Job(contestant, folder / "cells", progress), journal, items)
-        found = {key: journal[key] for key in items}
-    results = {key: result.values for key, result in found.items()}
-    metrics = board.score(items, results)
-    chosen = compare or (contestant.name if contestant.name in board.published else None)
-    whole = len(items) == len(every)
-    comparisons = compared(board, metrics, chosen) if whole and chosen else []
-    document = {
-        **header,
-        "metrics": metrics,
-        "n_items": len(items),
-        "is_whole": whole,
-        "failures": {key: values["error"] for key, values in results.items() if values.get("error")},
-        "remarks": board.remarks(items),
-        "seconds": round(sum(result.seconds for result in found.values()), 1),
-        "device": str(contestant.engine.model.device),
-        "versions": versions(),
-        "compared_with": chosen if comparisons else None,
-        "comparison": [asdict(comparison) for comparison in comparisons],
-        "published": {name: dict(values) for name, values in board.published.items()},
-    }
-    with whole_file(folder / f"{board.name}.json") as draft:
-        draft.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with whole_file(folder / f"{board.name}.md") as draft:
-        draft.write_text(markdown(contestant.name, metrics, whole=whole), encoding="utf-8")
-    if board.write is not None:
-        board.write(folder, contestant, items, results)
+        results = _Results(journal, items)
+        metrics = board.score(items, results)
+        chosen = compare or (contestant.name if contestant.name in board.published else None)
+        whole = len(items) == len(every)
+        comparisons = compared(board, metrics, chosen) if whole and chosen else []
+        document = {
+            **header,
+            "metrics": metrics,
+            "n_items": len(items),
+            "is_whole": whole,
+            "failures": {key: values["error"] for key, values in results.items() if values.get("error")},
+            "remarks": board.remarks(items),
+            "seconds": round(sum(journal[key].seconds for key in items), 1),
+            "device": str(contestant.engine.model.device),
+            "versions": versions(),
+            "compared_with": chosen if comparisons else None,
+            "comparison": [asdict(comparison) for comparison in comparisons],
+            "published": {name: dict(values) for name, values in board.published.items()},
+        }
+        with whole_file(folder / f"{board.name}.json") as draft:
+            draft.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with whole_file(folder / f"{board.name}.md") as draft:
+            draft.write_text(markdown(contestant.name, metrics, whole=whole), encoding="utf-8")
+        if board.write is not None:
+            board.write(Finished(board, contestant, folder, items, results, list(every), shard, document))
     return BoardResult(document, comparisons)
+
+
+class _Results(Mapping[str, "Values"]):
+    """Results of items, read from the journal each time: those of a large set do not fit into memory."""
+
+    def __init__(self, journal: Journal, keys: Iterable[str]) -> None:
+        self._journal, self._keys = journal, list(keys)
+
+    def __getitem__(self, key: str) -> Values:
+        values: Values = self._journal[key].values
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _take_over(
+    board: Board, journal: Journal, items: Mapping[str, Any], folders: Sequence[Path], header: dict[str, Any]
+) -> None:
+    """Copy results from journals of other folders."""
+    for folder in folders:
+        path = folder / f"{board.name}.jsonl"
+        if not path.is_file():
+            raise BoardError(f"{folder} holds no results of {board.name}: it has no {path.name}")
+        with Journal(path, header, ItemResult) as other:
+            for keys in batched((key for key in items if key in other and key not in journal), 100):
+                journal.append(*(other[key] for key in keys))
 
 
 def _compute(board: Board, job: Job, journal: Journal, items: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ def single_points(engine: Engine, many: Iterable[Atoms]) -> Iterator[SinglePoint
     >>> from matris.relaxation.relax import engine_of
     >>> (dimer,) = single_points(engine_of(AseModel(EMT())), [Atoms("Cu2", [[0, 0, 0], [2.2, 0, 0]])])
     >>> dimer.forces.round(2).tolist()
-    [[1.19, 0.0, 0.0], [-1.19, 0.0, 0.0]]
+    [[0.49, 0.0, 0.0], [-0.49, 0.0, 0.0]]
     """
     cost, unit, limit = budget_of(engine, None)
     guarded = GuardedModel(engine.model, Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit))

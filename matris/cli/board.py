@@ -61,6 +61,13 @@ def board(
             "--compare", metavar="NAME", help="Published result to compare with.", show_default="the checkpoint's"
         ),
     ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Compute part I of N, from 1: one process or job each.")
+    ] = "1/1",
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option("--merge", metavar="DIR", exists=True, help="Take over the results of a part; may be repeated."),
+    ] = None,
     device: Device = None,
     dtype: Annotated[
         Literal["float32", "float64"], typer.Option("--dtype", help="Floating-point type of a checkpoint's numbers.")
@@ -90,13 +97,30 @@ def board(
             raise typer.BadParameter("give --checkpoint or --peer, not both")
         if python is not None and peer is None:
             raise typer.BadParameter("--python needs --peer")
+        part = _part(shard)
         contestant: Contestant = (
             make_peer(peer, python, energy_scale, label) if peer else load_checkpoint(checkpoint, device, dtype)
         )
         result = run_board(
-            BOARDS[name], contestant, output, data=data, limit=limit, compare=compare, progress=stderr.is_terminal
+            BOARDS[name],
+            contestant,
+            output,
+            data=data,
+            limit=limit,
+            compare=compare,
+            shard=part,
+            merge=merge or (),
+            progress=stderr.is_terminal,
         )
         _show(name, result, output)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Read I/N: the number of a part, from 0, and how many there are."""
+    number, _, parts = text.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise typer.BadParameter(f"--shard {text}: write I/N, such as 3/8")
+    return int(number) - 1, int(parts)
 
 
 def _show(name: str, result: BoardResult, folder: Path) -> None:

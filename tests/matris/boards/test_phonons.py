@@ -13,11 +13,11 @@ from monty.serialization import dumpfn
 from phonopy import Phonopy
 
 import matris
-from matris.boards.board import BoardError
 from matris.boards.contestants import Contestant
 from matris.boards.matcalc import MATCALC_BOARD, perturbed
 from matris.boards.phonons import PHONONS_BOARD
 from matris.boards.run import run_board
+from matris.errors import BoardError
 from matris.properties.elastic import elastic
 from matris.properties.phonons import to_phonopy
 from matris.structures import to_structure

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from matris.boards.board import Board, BoardError, mean
+from matris.boards.board import Board, mean
 from matris.boards.contestants import Contestant, peer
 from matris.boards.run import run_board
+from matris.errors import BoardError
 from matris.relaxation.journal import JournalError
 from matris.relaxation.relax import engine_of
 from tests.matris.argon import Argon
