@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from matris.boards.diatomics import DIATOMICS_BOARD
 from matris.boards.discovery import DISCOVERY_BOARD
+from matris.boards.efficiency import EFFICIENCY_BOARD
 from matris.boards.matcalc import MATCALC_BOARD
 from matris.boards.phonons import PHONONS_BOARD
 
-BOARDS = {board.name: board for board in (DIATOMICS_BOARD, DISCOVERY_BOARD, PHONONS_BOARD, MATCALC_BOARD)}
+BOARDS = {
+    board.name: board for board in (DIATOMICS_BOARD, DISCOVERY_BOARD, PHONONS_BOARD, MATCALC_BOARD, EFFICIENCY_BOARD)
+}

@@ -90,4 +90,7 @@ DISCOVERY = _table((
     ),
 })
 """Energies in eV/atom."""
+
+EFFICIENCY = _table(("relaxations/s",), {"MatRIS-S": (0.68,), "MatRIS-M": (0.52,), "MACE": (1.3,), "eSEN": (0.30,)})
+"""MatRIS's paper, figure 5: 500 structures of WBM on one GPU of a kind that it does not name."""
 # fmt: on
