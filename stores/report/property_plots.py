@@ -367,7 +367,7 @@ def plot_kappa(document: Document) -> go.Figure:
     ... }
     >>> kappa = {"temperatures": [300.0, 600.0], "kappa_mean": [50.0, 25.0], "kappa_coherence_mean": [0.5, 0.6]}
     >>> figure = plot_kappa({"formula_pretty": "MgO", **kappa, "kappa_mean_coarse": [48.0, 24.0], "modes": modes})
-    >>> figure.data[3].y[-1]  # of all modes
+    >>> float(figure.data[3].y[-1])  # of all modes
     50.0
     """
     name, fields = read(document, "temperatures", "kappa_mean", "kappa_coherence_mean", "kappa_mean_coarse", "modes")
