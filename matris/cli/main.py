@@ -15,7 +15,15 @@ from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
-    "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
+    "Properties": (
+        relax.relax,
+        properties.elastic,
+        properties.eos,
+        properties.phonon,
+        properties.qha,
+        properties.kappa,
+        properties.md,
+    ),
     "Benchmarks": (board.board,),
     "Results": (query.query, serve.serve, campaign.report, campaign.export),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
