@@ -91,6 +91,14 @@ DISCOVERY = _table((
 })
 """Energies in eV/atom."""
 
+KAPPA = _table(("SRME", "SRE", "SRD", "failure rate", "imaginary mode rate"), {
+    "matris_10m_oam": (0.2183, 0.1181, -0.0479, 0.0, 0.0),
+    "matris_10m_mp": (0.4892, 0.388, -0.3456, 0.0291, 0.0291),
+    "nequix-mp-1": (0.4461, 0.2901, -0.2477, 0.0, 0.0),
+    "nequix-mp-1-pft": (0.3066, 0.1689, -0.0962, 0.0097, 0.0097),
+    "chgnet-0.3.0": (1.7167, 1.6959, -1.6822, 0.1553, 0.1553),
+})
+
 EFFICIENCY = _table(("relaxations/s",), {"MatRIS-S": (0.68,), "MatRIS-M": (0.52,), "MACE": (1.3,), "eSEN": (0.30,)})
 """MatRIS's paper, figure 5: 500 structures of WBM on one GPU of a kind that it does not name."""
 # fmt: on
