@@ -132,7 +132,7 @@ def add_properties(
     relax_maker
         Maker of the chunk job. The property jobs use the same checkpoint and device.
     properties
-        Properties to compute: ``"phonon"``, ``"elastic"``.
+        Properties to compute: ``"phonon"``, ``"elastic"``, ``"kappa"``.
 
     Returns
     -------

@@ -54,7 +54,8 @@ class ScreeningFlowMaker(Maker):
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
-        Properties to compute for the survivors, in jobs that the flow adds to itself: ``"phonon"``, ``"elastic"``.
+        Properties to compute for the survivors, in jobs that the flow adds to itself: ``"phonon"``,
+        ``"elastic"``, ``"kappa"``.
 
     Examples
     --------

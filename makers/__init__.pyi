@@ -1,5 +1,6 @@
 from .batch_elastic import BatchElasticMaker as BatchElasticMaker
 from .batch_eos import BatchEosMaker as BatchEosMaker
+from .batch_kappa import BatchKappaMaker as BatchKappaMaker
 from .batch_md import BatchMDMaker as BatchMDMaker
 from .batch_phonon import BatchPhononMaker as BatchPhononMaker
 from .batch_qha import BatchQhaMaker as BatchQhaMaker

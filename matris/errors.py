@@ -26,3 +26,7 @@ class DeviceError(MatrisError):
 
 class StoreError(MatrisError):
     """A store that cannot be opened, or a request that it cannot answer."""
+
+
+class BoardError(MatrisError):
+    """A benchmark that cannot be run: missing data, data in another layout, or no such potential."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matris.stores.documents.candidate import Candidate
 
-PROPERTIES = ("elastic", "phonon")
+PROPERTIES = ("elastic", "phonon", "kappa")
 """Properties that can be computed for survivors."""
 
 
@@ -46,7 +46,7 @@ class Funnel:
     window
         Candidates up to this energy above the hull (eV/atom) survive.
     properties
-        Properties to compute for the survivors: ``"phonon"``, ``"elastic"``.
+        Properties to compute for the survivors: ``"phonon"``, ``"elastic"``, ``"kappa"``.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Funnel:
     >>> Funnel(properties=("colour",))
     Traceback (most recent call last):
     ...
-    ValueError: no such property: colour; choose from elastic, phonon
+    ValueError: no such property: colour; choose from elastic, phonon, kappa
     """
 
     sanity: bool = True

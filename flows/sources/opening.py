@@ -67,6 +67,8 @@ def open_source(text: str) -> Iterator[Candidate]:
     base, question, condition = text.partition("?")
     if question and _holds_results(base):
         return _results(base, condition)
+    if kind == _COMPOSITIONS:
+        raise MatrisError(f"{text} gives formulas, and no crystals: write random:{text}?count=20")
     if colon and re.fullmatch(r"[a-z]+", kind):
         raise MatrisError(f"there is no generator {kind!r}, and no file {text!r}{did_you_mean(kind, _GENERATORS)}")
     return read_candidates(text)
@@ -80,9 +82,18 @@ def chemical_system_of(text: str) -> str | None:
     --------
     >>> chemical_system_of("prototypes:Na-Cl?max_sites=2"), chemical_system_of("structures/")
     ('Na-Cl', None)
+    >>> chemical_system_of("random:Li2O,TiO2?count=5"), chemical_system_of("random:compositions:Li-O")
+    ('Li-O-Ti', 'Li-O')
     """
     kind, colon, rest = text.partition(":")
-    return rest.partition("?")[0] if colon and kind == "prototypes" and not Path(text).exists() else None
+    if not colon or kind not in {"prototypes", "random"} or Path(text).exists():
+        return None
+    inner = rest.removeprefix(f"{_COMPOSITIONS}:").partition("?")[0]
+    return (
+        inner
+        if kind == "prototypes" or inner != rest.partition("?")[0]
+        else "-".join(sorted({name for name in re.findall(r"[A-Z][a-z]?", inner) if Element.is_valid_symbol(name)}))
+    )
 
 
 def _holds_results(folder: str) -> bool:
@@ -132,7 +143,18 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in re.split("[,-]", text) if name.strip()]
 
 
-_EXPECTED: dict[Reader, str] = {int: "a whole number", float: "a number", str: "a word", _names: "elements as Li,Fe,O"}
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
+
+
+_EXPECTED: dict[Reader, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    _names: "elements as Li,Fe,O",
+    _range: "a range as 1-4",
+}
 
 
 def _first(candidates: Iterator[Candidate], limit: int | None) -> Iterator[Candidate]:
@@ -172,10 +194,29 @@ def _rattle(source: str, options: Options) -> Iterator[Candidate]:
     return _first(rattle(open_source(source), **options), limit)
 
 
+def _random(source: str, options: Options) -> Iterator[Candidate]:
+    from matris.flows.sources.random_search import formulas_of, random_crystals
+
+    limit = options.pop("limit", None)
+    kind, colon, rest = source.partition(":")
+    formulas = _compositions(rest) if colon and kind == _COMPOSITIONS else formulas_of(source)
+    return _first(random_crystals(formulas, **options), limit)
+
+
+def _compositions(text: str) -> list[str]:
+    from matris.flows.sources.compositions import charge_balanced
+
+    chemsys, _, options = text.partition("?")
+    return charge_balanced(chemsys, **_options(_COMPOSITIONS, options, {"max_amount": int}))
+
+
+_COMPOSITIONS = "compositions"
+
 _GENERATORS: dict[str, tuple[Generator, dict[str, Reader]]] = {
     "prototypes": (_prototypes, {"max_sites": int, "per_formula": int, "limit": int}),
     "substitute": (_substitute, {"threshold": float, "only": _names, "limit": int}),
     "swap": (_swap, {"mapping": _names, "by": str, "at_once": int, "only": _names, "limit": int}),
+    "random": (_random, {"count": int, "sizes": _range, "seed": int, "limit": int}),
     "rattle": (_rattle, {"n": int, "amplitude": float, "strain": float, "seed": int, "limit": int}),
 }
 """Function and option parsers of each generator."""

@@ -9,13 +9,22 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import campaign, cluster, doctor, optimade, properties, query, relax, screen, serve, training
+from matris.cli import board, campaign, cluster, doctor, optimade, properties, query, relax, screen, serve, training
 from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
-    "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
+    "Properties": (
+        relax.relax,
+        properties.elastic,
+        properties.eos,
+        properties.phonon,
+        properties.qha,
+        properties.kappa,
+        properties.md,
+    ),
+    "Benchmarks": (board.board,),
     "Results": (query.query, serve.serve, campaign.report, campaign.export),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
     "Setup": (doctor.doctor, query.models),
@@ -30,7 +39,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMPUTE = {screen.screen, *_PANELS["Properties"], training.data, training.label, training.finetune, training.evaluate}
+_COMPUTE = {
+    screen.screen,
+    *_PANELS["Properties"],
+    board.board,
+    training.data,
+    training.label,
+    training.finetune,
+    training.evaluate,
+}
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(configurable(_command) if _command in _COMPUTE else _command)

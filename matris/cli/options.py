@@ -109,7 +109,7 @@ Then = Annotated[
     str | None,
     typer.Option(
         "--then",
-        metavar="phonon,elastic",
+        metavar="phonon,elastic,kappa",
         help="Properties to compute for the survivors: what converged, within the hull window if there are hulls.",
         show_default="none",
     ),
@@ -143,8 +143,20 @@ Page = Annotated[
 
 
 def properties_of(then: str | None) -> tuple[str, ...]:
-    """Split the value of ``--then``."""
-    return tuple(name.strip() for name in then.split(",")) if then else ()
+    """
+    Split the value of ``--then``.
+
+    Raises
+    ------
+    MatrisError
+        If a property needs a package that is not installed.
+    """
+    names = tuple(name.strip() for name in then.split(",")) if then else ()
+    if "kappa" in names:
+        from matris.properties.conductivity import require_phono3py
+
+        require_phono3py()
+    return names
 
 
 @contextmanager

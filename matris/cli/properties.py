@@ -1,4 +1,4 @@
-"""Commands that compute properties: elastic, eos, phonon, qha, md."""
+"""Commands that compute properties: elastic, eos, phonon, qha, kappa, md."""
 
 from __future__ import annotations
 
@@ -179,6 +179,73 @@ def qha(
         )
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("qha", files, maker, device, store, output, report, submission)
+
+
+def kappa(
+    files: Files,
+    min_length: MinLength = 12.0,
+    min_length_third: Annotated[
+        float,
+        typer.Option(
+            metavar="Å", min=1.0, help="The same for third-order force constants, which need many supercells."
+        ),
+    ] = 8.0,
+    displacement: Displacement = 0.03,
+    pair_cutoff: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Å",
+            min=0.1,
+            help="Longest distance of two atoms that are displaced together (Å).",
+            show_default="all pairs in the supercell",
+        ),
+    ] = None,
+    mesh: Annotated[
+        float,
+        typer.Option(metavar="Å", min=1.0, help="Mesh of wave vectors: this length over the lattice vectors (Å)."),
+    ] = 60.0,
+    isotopes: Annotated[bool, typer.Option(help="Scatter phonons by isotopes in their natural abundance.")] = True,
+    boundary_mfp: Annotated[
+        float, typer.Option(metavar="µm", min=1e-4, help="Distance between boundaries, as the size of grains (µm).")
+    ] = 1e6,
+    t_max: Annotated[float, typer.Option(metavar="K", min=150.0, help="Maximum temperature (K).")] = 1000.0,
+    optimizer: Optimizer = "lbfgs",
+    checkpoint: Checkpoint = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Compute lattice thermal conductivities (W/m/K) by phono3py, in the relaxation time approximation.
+
+    They include tunnelling between bands (Wigner transport equation). Crystals keep their space group as they relax.
+
+    `matris kappa POSCAR --min-length-third 10`
+    """
+    with clear_errors():
+        from matris.makers import BatchKappaMaker
+        from matris.properties.conductivity import require_phono3py
+
+        require_phono3py()
+        maker = BatchKappaMaker(
+            checkpoint=checkpoint,
+            optimizer=optimizer,
+            min_length=min_length,
+            min_length_third=min_length_third,
+            displacement=displacement,
+            pair_cutoff=pair_cutoff,
+            mesh=mesh,
+            isotopes=isotopes,
+            boundary_mfp=boundary_mfp,
+            t_max=t_max,
+        )
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("kappa", files, maker, device, store, output, report, submission)
 
 
 def md(

@@ -94,6 +94,10 @@ class Relaxer:
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     progress
         Whether to show progress bars on standard error.
+    pressure
+        External pressure on cells that relax, GPa.
+    fix_symmetry
+        Whether materials keep their space group; see `matris.relax`.
     """
 
     potential: Potential | ModelInterface
@@ -102,6 +106,8 @@ class Relaxer:
     journal_dir: Path | None = None
     optimizer: OptimizerName = "lbfgs"
     progress: bool = False
+    pressure: float = 0.0
+    fix_symmetry: bool = False
 
     def materials(self, structures: Iterable[Structure | Atoms], *, relax_cell: bool = True) -> list[RelaxRecord]:
         """
@@ -112,9 +118,11 @@ class Relaxer:
         list of RelaxRecord
             In the order of the input.
         """
-        return self._relaxed(structures, "materials", relax_cell=relax_cell)
+        return self._relaxed(structures, "materials", relax_cell=relax_cell, fix_symmetry=self.fix_symmetry)
 
-    def _relaxed(self, structures: Iterable[Structure | Atoms], what: str, *, relax_cell: bool) -> list[RelaxRecord]:
+    def _relaxed(
+        self, structures: Iterable[Structure | Atoms], what: str, *, relax_cell: bool, fix_symmetry: bool = False
+    ) -> list[RelaxRecord]:
         """Relax as `materials` does; `what` names the structures in a progress bar."""
         if self.journal_dir is not None:
             self.journal_dir.mkdir(parents=True, exist_ok=True)
@@ -126,6 +134,8 @@ class Relaxer:
             max_steps=self.max_steps,
             relax_cell=relax_cell,
             optimizer=self.optimizer,
+            pressure=self.pressure if relax_cell else 0.0,
+            fix_symmetry=fix_symmetry,
             journal=self.journal_dir,
         )
         watched = shown(records, what, progress=self.progress, total=size_of(many))

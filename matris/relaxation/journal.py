@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from monty.json import MontyEncoder
 
@@ -30,6 +30,25 @@ class JournalInUseError(JournalError):
     """A journal that another process writes to."""
 
 
+class Recorded(Protocol):
+    """What a journal keeps: a result of `structure_id` that JSON can hold."""
+
+    @property
+    def structure_id(self) -> str | None:
+        """Key of the record in the journal."""
+
+    @property
+    def index(self) -> int:
+        """Position in the input, for messages."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a JSON object that contains its key."""
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Read the result of `to_dict`."""
+
+
 class Journal:
     """
     Records by structure identity: a file of JSON lines, whose first line is a header.
@@ -44,6 +63,8 @@ class Journal:
     header
         JSON object of all that the records depend on (checkpoint sha256, settings, ...). A file with another header is
         refused.
+    kind
+        Class of the records.
 
     Raises
     ------
@@ -62,7 +83,8 @@ class Journal:
     1 overlapping atoms
     """
 
-    def __init__(self, path: str | Path | None, header: dict[str, Any]) -> None:
+    def __init__(self, path: str | Path | None, header: dict[str, Any], kind: type[Recorded] = RelaxRecord) -> None:
+        self._kind = kind
         self.path = None if path is None else Path(path)
         self._offsets: dict[str, int] = {}
         self._end = 0
@@ -101,11 +123,11 @@ class Journal:
     def __contains__(self, structure_id: object) -> bool:
         return structure_id in self._offsets
 
-    def __getitem__(self, structure_id: str) -> RelaxRecord:
+    def __getitem__(self, structure_id: str) -> Any:
         self._file.seek(self._offsets[structure_id])
-        return RelaxRecord.from_dict(json.loads(_read_line(self._file)))
+        return self._kind.from_dict(json.loads(_read_line(self._file)))
 
-    def append(self, *records: RelaxRecord) -> None:
+    def append(self, *records: Recorded) -> None:
         """
         Write records; they are on disk when the method returns. Many at once wait for the disk once.
 

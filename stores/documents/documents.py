@@ -25,6 +25,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     DynamicsSummary,
     ElasticSummary,
     EosSummary,
+    KappaSummary,
     PhononSummary,
     QhaSummary,
 )
@@ -302,6 +303,7 @@ class CandidateDocument(BaseModel):
     eos: EosSummary | None = Field(default=None, description="Equation of state.")
     phonon: PhononSummary | None = Field(default=None, description="Harmonic phonons.")
     qha: QhaSummary | None = Field(default=None, description="Quasi-harmonic thermodynamics.")
+    kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
 
     n_steps: int | None = Field(default=None, description="Number of optimisation steps.")

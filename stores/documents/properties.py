@@ -53,7 +53,7 @@ class PropertyOutput(BaseModel):
     """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha or md.")
+    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa or md.")
 
 
 class CrossingDocument(BaseModel):
@@ -316,6 +316,55 @@ class QhaDocument(PropertyDocument):
     gruneisen_modes: dict[str, list[Any]] | None = Field(
         default=None,
         description="Mode Grüneisen parameters: `frequencies` (THz) and `parameters`, (q, modes); `weights` (q).",
+    )
+
+
+class KappaDocument(PropertyDocument):
+    """
+    Lattice thermal conductivity of one material, in the relaxation time approximation.
+
+    Tensors are (temperatures, 6), W/m/K, in Voigt order xx yy zz yz xz xy. They and `modes` are large fields.
+    """
+
+    masses: list[float] | None = Field(
+        default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."
+    )
+    temperatures: list[float] = Field(default_factory=list, description="Temperatures, K.")
+    kappa_mean: list[float] = Field(
+        default_factory=list, description="Third of the trace of `kappa`: the conductivity of a polycrystal, W/m/K."
+    )
+    kappa_coherence_mean: list[float] = Field(
+        default_factory=list, description="Part of `kappa_mean` that tunnelling between bands contributes, W/m/K."
+    )
+    kappa: list[list[float]] | None = Field(
+        default=None, description="Conductivity by the Wigner transport equation, W/m/K."
+    )
+    kappa_particle: list[list[float]] | None = Field(
+        default=None, description="Conductivity by the Boltzmann equation, W/m/K."
+    )
+    mesh: list[int] | None = Field(default=None, description="Numbers of wave vectors of the mesh.")
+    coarse_mesh: list[int] | None = Field(default=None, description="Those of a second, coarser mesh.")
+    kappa_mean_coarse: list[float] = Field(default_factory=list, description="`kappa_mean` on the coarser mesh, W/m/K.")
+    mesh_change: float | None = Field(
+        default=None, description="Relative difference of the conductivities on both meshes, next to 300 K."
+    )
+    supercell_matrix: list[list[int]] | None = Field(
+        default=None, description="Supercell of the second-order force constants, in phonopy's convention."
+    )
+    supercell_matrix_third: list[list[int]] | None = Field(
+        default=None, description="Supercell of the third-order force constants, in phonopy's convention."
+    )
+    primitive_matrix: list[list[float]] | None = Field(
+        default=None, description="Primitive matrix in phonopy's convention."
+    )
+    n_displacements: int | None = Field(default=None, description="Number of displaced supercells, second order.")
+    n_displacements_third: int | None = Field(default=None, description="Number of displaced supercells, third order.")
+    min_frequency: float | None = Field(default=None, description="Lowest frequency on the mesh, THz.")
+    modes: dict[str, Any] | None = Field(
+        default=None,
+        description="Modes of the irreducible wave vectors at `temperature` (K), next to 300 K: `qpoints` (q, 3), "
+        "`weights` (q), and by (q, modes) `frequencies` (THz), `lifetimes` (ps) and `conductivities`, their "
+        "contributions to `kappa_mean` (W/m/K).",
     )
 
 

@@ -89,6 +89,18 @@ class QhaSummary(PropertySummary):
     )
 
 
+class KappaSummary(PropertySummary):
+    """Lattice thermal conductivity at 300 K, mean of the three directions."""
+
+    conductivity: float | None = Field(
+        default=None, description="Conductivity by the Wigner transport equation (W/m/K)."
+    )
+    coherence: float | None = Field(default=None, description="Part of it by tunnelling between bands (W/m/K).")
+    mesh_change: float | None = Field(
+        default=None, description="Relative difference of the conductivities on two meshes of wave vectors."
+    )
+
+
 class DynamicsSummary(PropertySummary):
     """Molecular dynamics; means are over the second half of the trajectory."""
 
@@ -103,6 +115,7 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "eos": EosSummary,
     "phonon": PhononSummary,
     "qha": QhaSummary,
+    "kappa": KappaSummary,
     "md": DynamicsSummary,
 }
 """Summary of each kind of property. The kinds are fields of `matris.stores.documents.documents.CandidateDocument`."""
@@ -136,7 +149,8 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
     25.0
     """
-    values = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha}.get(kind, dict)(document)
+    readers = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha, "kappa": _kappa}
+    values = readers.get(kind, dict)(document)
     error = document.get("error")
     common = {
         "state": document["state"],
@@ -207,6 +221,14 @@ def _qha(document: Mapping[str, Any]) -> dict[str, Any]:
         "thermal_expansion": _at_room_temperature(document, "thermal_expansion"),
         "bulk_modulus": _at_room_temperature(document, "bulk_modulus_temperature"),
         "average_gruneisen": document.get("average_gruneisen"),
+    }
+
+
+def _kappa(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "conductivity": _at_room_temperature(document, "kappa_mean"),
+        "coherence": _at_room_temperature(document, "kappa_coherence_mean"),
+        "mesh_change": document.get("mesh_change"),
     }
 
 

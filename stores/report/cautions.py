@@ -32,7 +32,7 @@ def cautions(document: Document) -> list[str]:
         found.append(f"no competing compounds in {', '.join(lacking[:_SHOWN]).replace('-', '–')}{more}")
     if document.get("correction_state") == "undecided":
         found.append("corrections undecided")
-    for kind in ("elastic", "phonon"):
+    for kind in ("elastic", "phonon", "kappa"):
         summary = document.get(kind) or {}
         if summary.get("is_reliable") is False:
             warnings = "; ".join((summary.get("warnings") or [])[:_SHOWN])

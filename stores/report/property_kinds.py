@@ -155,6 +155,18 @@ KINDS: dict[str, PropertyKind] = {
         },
         plots=(plots.plot_qha,),
     ),
+    "kappa": PropertyKind(
+        title="Lattice thermal conductivity",
+        mark="kappa_mean",
+        columns={
+            "κ(300 K)\nW/m/K": Quantity(_at_room("kappa_mean"), 3),
+            "coherence(300 K)\nW/m/K": Quantity(_at_room("kappa_coherence_mean"), 3),
+            "change with mesh\n%": Quantity(lambda d: 1e2 * d["mesh_change"], 1),
+            "mesh": Quantity(lambda d: "×".join(map(str, d["mesh"]))),
+            "supercells": Quantity(lambda d: d["n_displacements"] + d["n_displacements_third"]),
+        },
+        plots=(plots.plot_kappa,),
+    ),
     "md": PropertyKind(
         title="Molecular dynamics",
         mark="series",

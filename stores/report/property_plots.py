@@ -336,6 +336,72 @@ def plot_qha(document: Document) -> go.Figure:
     return titled(figure, f"{name}: quasi-harmonic thermodynamics", height=560)
 
 
+def plot_kappa(document: Document) -> go.Figure:
+    """
+    Draw the lattice thermal conductivity against temperature, and the modes that carry it.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.KappaDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Left: conductivity (W/m/K), mean of the directions, its part by tunnelling between bands, and the conductivity
+        on the coarser mesh. Middle: conductivity of all modes below a frequency. Right: lifetimes (ps) of the modes.
+
+    Raises
+    ------
+    ValueError
+        If the document has no conductivities or no modes.
+
+    Examples
+    --------
+    >>> modes = {
+    ...     "temperature": 300.0,
+    ...     "weights": [1],
+    ...     "frequencies": [[2.0, 5.0]],
+    ...     "lifetimes": [[10.0, None]],
+    ...     "conductivities": [[30.0, 20.0]],
+    ... }
+    >>> kappa = {"temperatures": [300.0, 600.0], "kappa_mean": [50.0, 25.0], "kappa_coherence_mean": [0.5, 0.6]}
+    >>> figure = plot_kappa({"formula_pretty": "MgO", **kappa, "kappa_mean_coarse": [48.0, 24.0], "modes": modes})
+    >>> float(figure.data[3].y[-1])  # of all modes
+    50.0
+    """
+    name, fields = read(document, "temperatures", "kappa_mean", "kappa_coherence_mean", "kappa_mean_coarse", "modes")
+    figure = subplots(rows=1, cols=3, horizontal_spacing=0.09)
+    lines = (("κ", "kappa_mean", ACCENT), ("coherence", "kappa_coherence_mean", SECOND))
+    for label, field, colour in (*lines, ("coarser mesh", "kappa_mean_coarse", THIRD)):
+        curve(figure, fields["temperatures"], fields[field], label, colour, "%{y:.4g} W/m/K", row=1, col=1)
+    figure.update_traces(line={"dash": "dot", "width": 1.4}, selector={"name": "coarser mesh"})
+    modes = fields["modes"]
+    frequencies = np.ravel(np.asarray(modes["frequencies"], dtype=float))
+    order = np.argsort(frequencies)
+    below = np.cumsum(np.ravel(np.asarray(modes["conductivities"], dtype=float))[order])
+    hover = "%{y:.4g} W/m/K"
+    curve(figure, frequencies[order], below, "modes below", ACCENT, hover, row=1, col=2)
+    figure.add_scatter(
+        x=frequencies,
+        y=np.ravel(np.array(modes["lifetimes"], dtype=float)),
+        mode="markers",
+        marker={"color": ACCENT, "size": 4, "opacity": 0.6},
+        name="lifetime",
+        hovertemplate="%{x:.3f} THz: %{y:.3g} ps<extra></extra>",
+        row=1,
+        col=3,
+    )
+    figure.update_traces(showlegend=False, selector=lambda trace: trace.name in {"modes below", "lifetime"})
+    figure.update_xaxes(title="temperature (K)", row=1, col=1)
+    figure.update_xaxes(title="frequency (THz)", row=1, col=2)
+    figure.update_xaxes(title="frequency (THz)", row=1, col=3)
+    figure.update_yaxes(title="κ (W/m/K)", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="κ of modes below (W/m/K)", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="lifetime (ps)", type="log", row=1, col=3)
+    return titled(figure, f"{name}: lattice thermal conductivity, modes at {modes['temperature']:g} K", height=420)
+
+
 def plot_dynamics(document: Document) -> go.Figure:
     """
     Draw temperature, energies, volume and pressure of a molecular-dynamics run against time.

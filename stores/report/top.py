@@ -77,6 +77,7 @@ def facts(document: Document) -> dict[str, Any]:
         "density": _with_unit(document.get("density"), 1.0, ".2f", "g/cm³"),
         "elastic": _elastic(document.get("elastic")),
         "phonons": _phonons(document.get("phonon")),
+        "thermal conductivity": _kappa(document.get("kappa")),
         "caution": cautions(document),
         "source": str(document["source"]),
     }
@@ -116,6 +117,15 @@ def _phonons(summary: Document | None) -> str | None:
         return "no imaginary modes"
     lowest = summary.get("min_frequency")
     return "imaginary modes" + ("" if lowest is None else minus(f" down to {lowest:.2f} THz"))
+
+
+def _kappa(summary: Document | None) -> str | None:
+    """Lattice thermal conductivity."""
+    if not summary:
+        return None
+    if summary.get("conductivity") is None:
+        return f"failed: {summary.get('error') or 'no reason recorded'}"
+    return f"{summary['conductivity']:.3g} W/m/K at 300 K"
 
 
 def _bands(document: Document, phonons: Callable[[Document], Document | None]) -> Picture | None:

@@ -18,6 +18,7 @@ from matris.flows import ScreeningFlowMaker
 from matris.makers import (
     BatchElasticMaker,
     BatchEosMaker,
+    BatchKappaMaker,
     BatchMDMaker,
     BatchPhononMaker,
     BatchQhaMaker,
@@ -31,10 +32,10 @@ MGO = Structure(Lattice([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]), ["Mg", "
 
 
 def flows() -> dict[str, Flow]:
-    batch = [BatchElasticMaker, BatchEosMaker, BatchMDMaker, BatchPhononMaker, BatchQhaMaker, BatchRelaxMaker]
+    batch = [BatchElasticMaker, BatchEosMaker, BatchKappaMaker, BatchMDMaker, BatchPhononMaker, BatchQhaMaker]
     relax, static = RelaxMaker(), StaticMaker()
     return {
-        **{maker.__name__: get_flow(maker().make([MGO])) for maker in [*batch, BatchStaticMaker]},
+        **{maker.__name__: get_flow(maker().make([MGO])) for maker in [*batch, BatchRelaxMaker, BatchStaticMaker]},
         "RelaxMaker": get_flow(relax.make(MGO)),
         "StaticMaker": get_flow(static.make(MGO)),
         "ScreeningFlowMaker": ScreeningFlowMaker(chunk_size=1, properties=("elastic",)).make([MGO]),
@@ -49,6 +50,7 @@ def flows() -> dict[str, Flow]:
 NAMES = [
     "BatchElasticMaker",
     "BatchEosMaker",
+    "BatchKappaMaker",
     "BatchMDMaker",
     "BatchPhononMaker",
     "BatchQhaMaker",

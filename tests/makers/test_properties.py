@@ -11,14 +11,21 @@ from jobflow import run_locally
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
-from matris.makers import BatchElasticMaker, BatchEosMaker, BatchPhononMaker, BatchQhaMaker, BatchRelaxMaker
+from matris.makers import (
+    BatchElasticMaker,
+    BatchEosMaker,
+    BatchKappaMaker,
+    BatchPhononMaker,
+    BatchQhaMaker,
+    BatchRelaxMaker,
+)
 from matris.model.potential import load
 from matris.properties.elastic import elastic
 from matris.relaxation.relax import relax as relax_structures
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import document_id
-from matris.stores.documents.properties import ElasticDocument, EosDocument, PhononDocument, QhaDocument
+from matris.stores.documents.properties import ElasticDocument, EosDocument, KappaDocument, PhononDocument, QhaDocument
 from matris.structures import content_id
 
 if TYPE_CHECKING:
@@ -144,6 +151,25 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     assert highest[1] > highest[0] + 1  # THz: the longitudinal branch
     with pytest.raises(ValueError, match="1 entries for 2 candidates"):
         run_locally(maker.make([MGO, SI], born=[born]), store=store, log=False, raise_immediately=True)
+
+
+@pytest.mark.slow
+def test_kappa(store: JobStore, tmp_path: Path) -> None:
+    pytest.importorskip("phono3py", reason="needs the extra kappa")
+    settings = {"min_length": 5.0, "min_length_third": 5.0, "mesh": 15.0, "t_min": 300, "t_max": 500, "t_step": 100}
+    maker = BatchKappaMaker(device="cpu", fmax=0.01, max_steps=60, **settings)
+    small, whole = run(maker, store, tmp_path)
+    assert [d["state"] == "failed" for d in small][1:3] == [True, True]
+    assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
+    document = KappaDocument.model_validate(whole[3])
+    assert document.temperatures == [300, 400, 500]
+    assert document.kappa_mean == sorted(document.kappa_mean, reverse=True)
+    tensors = np.array(document.kappa)
+    assert tensors[:, :3].mean(axis=1) == pytest.approx(document.kappa_mean)
+    assert tensors[0, :3] == pytest.approx(document.kappa_mean[0])  # a cubic crystal
+    modes = document.modes
+    assert sum(modes["weights"]) == np.prod(document.mesh)
+    assert np.sum(modes["conductivities"]) == pytest.approx(document.kappa_mean[0])
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:

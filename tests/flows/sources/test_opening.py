@@ -75,6 +75,8 @@ EXPECTED = {
     "campaign": 2,
     "campaign?stable and has Fe": 1,
     "prototypes:Li-Fe-O": 6,  # of some forty, the first of which are elements
+    "random:Li2O?count=200&sizes=1-4": 6,
+    "random:compositions:Li-Fe-O?max_amount=3?count=20": 6,
     "substitute:structures/?threshold=0.01": None,
     "swap:POSCAR?Fe=Co,Ni": 2,
     "rattle:POSCAR?n=5&amplitude=0.05&strain=0.02&seed=1": 5,
@@ -91,6 +93,9 @@ def test_every_source_in_the_documentation_is_tested():
 
 @pytest.mark.parametrize("source", EXPECTED)
 def test_a_source_gives_candidates(folder, monkeypatch, source):
+    if source.startswith("random"):
+        pytest.importorskip("pyxtal", reason="needs the extra random")
+        pytest.importorskip("smact", reason="needs the extra chemistry")
     monkeypatch.chdir(folder)
     candidates = list(islice(open_source(source), 6))
     assert {c.error for c in candidates} == {None}
@@ -122,7 +127,7 @@ def test_a_limit_is_kept_and_names_of_files_come_first(folder, tmp_path):
     ("source", "told"),
     [
         ("nowhere/", "no such file"),
-        ("shuffle:POSCAR", "no generator 'shuffle'.*prototypes, substitute, swap, rattle"),
+        ("shuffle:POSCAR", "no generator 'shuffle'.*prototypes, substitute, swap, random, rattle"),
         ("rattle:nowhere.cif?n=2", "nowhere.cif: no such file"),
         ("rattle:POSCAR?amplitud=0.1", "rattle has no option 'amplitud'; did you mean amplitude?"),
         ("rattle:POSCAR?n=two", "cannot read n=two, expected a whole number"),

@@ -120,7 +120,20 @@ def test_a_private_file_may_hold_a_password() -> None:
 def test_all_commands_that_compute_read_files() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     having = {name for name, c in commands.items() if any(p.name == "config" and p.is_eager for p in c.params)}
-    computing = {"screen", "relax", "elastic", "eos", "phonon", "qha", "md", "data", "label", "finetune", "evaluate"}
+    computing = {
+        "screen",
+        "relax",
+        "elastic",
+        "eos",
+        "phonon",
+        "qha",
+        "kappa",
+        "md",
+        "data",
+        "label",
+        "finetune",
+        "evaluate",
+    }
     assert having == computing
     Path("run.yaml").write_text("chemsys: Xx-O\nchunk-size: 3\ncompetitors: no\n", encoding="utf-8")
     result = CliRunner().invoke(app, ["screen", "--config", "run.yaml"])

@@ -46,6 +46,12 @@ DOCUMENTS = {
         "average_gruneisen": 1.5,
         "bulk_modulus": 103.0,
     },
+    "kappa": {
+        "temperatures": [200.0, 400.0],
+        "kappa_mean": [60.0, 40.0],
+        "kappa_coherence_mean": [0.5, 0.7],
+        "mesh_change": 0.02,
+    },
     "md": {
         "n_steps": 1000,
         "mean_temperature": 301.0,
@@ -72,6 +78,7 @@ EXPECTED = {
         "free_energy": 1250.0,
     },
     "qha": {"thermal_expansion": pytest.approx(2e-5), "bulk_modulus": 97.0, "average_gruneisen": 1.5},
+    "kappa": {"conductivity": 50.0, "coherence": pytest.approx(0.6), "mesh_change": 0.02},
     "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
 }
 

@@ -21,6 +21,7 @@ from tests.stores.report.test_property_plots import (
     dynamics_document,
     elastic_document,
     eos_document,
+    kappa_document,
     phonon_document,
     qha_document,
 )
@@ -42,6 +43,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "eos": eos_document(),
     "phonon": phonon_document(lowest=-2.0),
     "qha": qha_document(),
+    "kappa": kappa_document(),
     "md": dynamics_document(),
 }
 
@@ -146,6 +148,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert "fmax 0.0001 · strains -0.01, 0.01 · relax first yes" in page.sections[""]
     assert KINDS["qha"].row(sound("qha")) == pytest.approx([40.3, 3.0, 97.0, 15.0, 1.5])
     assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True, None, None]  # up to 100 K only
+    assert KINDS["kappa"].row(sound("kappa")) == pytest.approx([50.0, 0.6, 3.0, "9×9×9", 148])
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 

@@ -111,6 +111,28 @@ def qha_document() -> dict[str, Any]:
     }
 
 
+def kappa_document() -> dict[str, Any]:
+    return {
+        **COMMON,
+        "temperatures": [200.0, 400.0],
+        "kappa_mean": [60.0, 40.0],
+        "kappa_coherence_mean": [0.5, 0.7],
+        "kappa_mean_coarse": [58.0, 39.0],
+        "mesh": [9, 9, 9],
+        "mesh_change": 0.03,
+        "n_displacements": 2,
+        "n_displacements_third": 146,
+        "modes": {
+            "temperature": 300.0,
+            "qpoints": [[0.0, 0, 0], [0.5, 0, 0]],
+            "weights": [1, 3],
+            "frequencies": [[0.0, 7.0], [3.0, 6.0]],
+            "lifetimes": [[None, 2.0], [40.0, 4.0]],
+            "conductivities": [[0.0, 2.0], [38.0, 10.0]],
+        },
+    }
+
+
 def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[str, Any]:
     time = np.arange(0, 100, 10.0)
     return {
@@ -148,6 +170,7 @@ DOCUMENTS = {
     plots.plot_thermal: phonon_document(),
     plots.plot_eos: eos_document(),
     plots.plot_qha: qha_document(),
+    plots.plot_kappa: kappa_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
 }
@@ -311,6 +334,17 @@ def test_qha() -> None:
     assert bulk.y == pytest.approx(document["bulk_modulus_temperature"])
     assert capacity.y == pytest.approx(document["heat_capacity_p_numerical"])
     assert len({trace.yaxis for trace in (volume, expansion, bulk, capacity)}) == 4
+
+
+def test_kappa() -> None:
+    document = kappa_document()
+    total, coherence, coarse, below, lifetimes = plots.plot_kappa(document).data
+    assert (total.y, coherence.y, coarse.y) == tuple(
+        pytest.approx(document[name]) for name in ("kappa_mean", "kappa_coherence_mean", "kappa_mean_coarse")
+    )
+    assert below.x == pytest.approx([0, 3, 6, 7])
+    assert below.y == pytest.approx([0, 38, 48, 50])
+    assert lifetimes.y == pytest.approx([np.nan, 2, 40, 4], nan_ok=True)
 
 
 def test_dynamics_draws_what_there_is() -> None:

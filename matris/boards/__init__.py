@@ -1,0 +1,1 @@
+"""Public benchmarks of universal potentials, each a command: `matris board NAME`."""
