@@ -94,6 +94,8 @@ class Relaxer:
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
     progress
         Whether to show progress bars on standard error.
+    pressure
+        External pressure on cells that relax, GPa.
     """
 
     potential: Potential | ModelInterface
@@ -102,6 +104,7 @@ class Relaxer:
     journal_dir: Path | None = None
     optimizer: OptimizerName = "lbfgs"
     progress: bool = False
+    pressure: float = 0.0
 
     def materials(self, structures: Iterable[Structure | Atoms], *, relax_cell: bool = True) -> list[RelaxRecord]:
         """
@@ -126,6 +129,7 @@ class Relaxer:
             max_steps=self.max_steps,
             relax_cell=relax_cell,
             optimizer=self.optimizer,
+            pressure=self.pressure if relax_cell else 0.0,
             journal=self.journal_dir,
         )
         watched = shown(records, what, progress=self.progress, total=size_of(many))
