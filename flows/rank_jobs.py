@@ -11,9 +11,9 @@ from matris.flows.campaign.stages import CHUNK_FAILED, CHUNK_SIZES, stage_maker
 from matris.flows.campaign.survivors import equal_results, replaced_references
 from matris.makers.batch_relax import BatchRelaxMaker  # noqa: TC001 - jobflow reads the annotation
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
-from matris.stores.documents.documents import document_id
+from matris.stores.documents.documents import document_id, pressure_of
 from matris.stores.hull.hull import hull_results
-from matris.stores.hull.references import load_references
+from matris.stores.hull.references import References, load_references
 from matris.stores.report.outcomes import ranked, reason
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _RANKING_FIELDS = (
     "formula_pretty",
     "chemsys",
     "energy_per_atom",
+    "enthalpy_per_atom",
     "formation_energy_per_atom",
     "energy_above_hull",
     "is_stable",
@@ -83,11 +84,10 @@ def rank_candidates(
         if chunk is not None and checkpoint is not None and tag is not None
         for record in chunk
     ]
-    scale = documents[0]["checkpoint"]["energy_scale"] if documents else ""
     structure_of = _relaxed(structures or [], documents).get
     replaced = replaced_references(documents, structure_of)
     documents = [document | {"duplicate_of": replaced.get(document["document_id"])} for document in documents]
-    hulls = hull_results(documents, load_references(references, scale) if references and documents else None)
+    hulls = hull_results(documents, _references(references, documents[0]) if references and documents else None)
     placed = [document | hulls[document["document_id"]].to_dict() for document in documents]
     duplicates = equal_results(placed, structure_of)
     placed = [
@@ -153,6 +153,12 @@ def add_properties(
     return Response(output={"survivors": len(relaxed)}, addition=Flow(jobs) if jobs else None)
 
 
+def _references(path: str, document: dict[str, Any]) -> References:
+    """Read the references with which a document can be compared."""
+    scale, pressure = document["checkpoint"]["energy_scale"], pressure_of(document["settings"])
+    return load_references(path, scale, pressure=pressure)
+
+
 def _relaxed(
     structures: list[list[dict[str, Any]] | None], documents: list[dict[str, Any]]
 ) -> dict[str, Structure | None]:
@@ -171,6 +177,7 @@ def _document(record: dict[str, Any], checkpoint: dict[str, Any], settings: dict
     """Make the part of a candidate document that the hull and the ranking need."""
     identity = document_id(record["candidate_id"], checkpoint["sha256"], settings["digest"])
     hull: dict[str, Any] = {"chemsys": None, "composition": {}, "energy_per_atom": None, "correction_scheme": None}
+    hull |= {"enthalpy_per_atom": None}
     hull |= record["hull"] or {}
     formula = {"formula_pretty": record["formula"]}
     return {**record, **hull, **formula, "document_id": identity, "checkpoint": checkpoint, "settings": settings}

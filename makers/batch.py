@@ -198,7 +198,7 @@ class PropertyMaker(BatchMaker):
         computed = self._computed(list(structures.values()), potential, *selected)
         records = dict(zip(structures, computed, strict=True))
         settings = {key: value for key, value in asdict(self).items() if key not in NOT_SETTINGS}
-        common = {**provenance(potential), "settings": settings}
+        common = {**provenance(potential), "settings": settings, "pressure": self.start_settings().pressure}
         documents = [
             common
             | _outcome(candidate, records.get(index))
@@ -220,7 +220,8 @@ class PropertyMaker(BatchMaker):
             else:
                 evaluated = start.state != "failed" and not settings.max_steps
                 state, error = "converged" if evaluated else start.state, start.error
-        small, large = record_of(candidate, state or "failed", error, potential.card.energy_scale, start)
+        scale = potential.card.energy_scale
+        small, large = record_of(candidate, state or "failed", error, scale, start, pressure=settings.pressure)
         arrays = StartArrays(**large.model_dump(exclude={"candidate_id", "structure"}))
         tag = RelaxTag(**settings.to_dict(), digest=settings.digest())
         return {"start": Start(record=small, settings=tag, arrays=arrays)}
@@ -256,6 +257,8 @@ class RelaxedPropertyMaker(PropertyMaker):
         Maximum number of steps of a relaxation.
     optimizer
         Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    pressure
+        External pressure on the materials, GPa.
     journal_dir
         Folder in which finished cells are kept; by default the folder in which the job runs.
     """
@@ -263,11 +266,12 @@ class RelaxedPropertyMaker(PropertyMaker):
     fmax: float = 1e-4
     max_steps: int = 2000
     optimizer: OptimizerName = "lbfgs"
+    pressure: float = 0.0
     journal_dir: str | None = None
 
     def start_settings(self) -> RelaxSettings:
         """Return the settings with which the materials are relaxed."""
-        return RelaxSettings(fmax=self.fmax, max_steps=self.max_steps, optimizer=self.optimizer)
+        return RelaxSettings(fmax=self.fmax, max_steps=self.max_steps, optimizer=self.optimizer, pressure=self.pressure)
 
     def relaxation(self) -> dict[str, Any]:
         """Return the keywords of the relaxations, as all functions of `matris.properties` take them."""
@@ -275,6 +279,7 @@ class RelaxedPropertyMaker(PropertyMaker):
             "fmax": self.fmax,
             "max_steps": self.max_steps,
             "optimizer": self.optimizer,
+            "pressure": self.pressure,
             "journal_dir": Path(self.journal_dir or "."),
         }
 

@@ -40,8 +40,6 @@ class BatchKappaMaker(RelaxedPropertyMaker):
 
     Parameters
     ----------
-    pressure
-        External pressure on the materials, GPa.
     min_length, min_length_third
         Minimum distance between opposite faces of the supercells of the second- and the third-order force constants, Å.
     supercell, supercell_third
@@ -71,7 +69,6 @@ class BatchKappaMaker(RelaxedPropertyMaker):
     """
 
     name: str = "batch kappa"
-    pressure: float = 0.0
     min_length: float = ConductivitySettings.min_length
     min_length_third: float = ConductivitySettings.min_length_third
     supercell: tuple[int, int, int] | None = None
@@ -96,7 +93,7 @@ class BatchKappaMaker(RelaxedPropertyMaker):
 
     def start_settings(self) -> RelaxSettings:
         """Return the settings with which the materials are relaxed."""
-        return replace(super().start_settings(), pressure=self.pressure, fix_symmetry=True)
+        return replace(super().start_settings(), fix_symmetry=True)
 
     def settings(self) -> ConductivitySettings:
         """
@@ -123,8 +120,7 @@ class BatchKappaMaker(RelaxedPropertyMaker):
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[ConductivityRecord]:
         """Compute conductivities."""
-        relaxation = self.relaxation() | {"pressure": self.pressure}
-        return conductivity(structures, potential, **relaxation, settings=self.settings())
+        return conductivity(structures, potential, **self.relaxation(), settings=self.settings())
 
     def fields(self, record: ConductivityRecord | None) -> dict[str, Any]:
         """Fields of the results; none without results."""

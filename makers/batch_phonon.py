@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matris.model.potential import Potential
     from matris.properties.instability import UnstableMode
     from matris.properties.phonons import PhononRecord
+    from matris.relaxation.records import RelaxRecord
     from matris.stores.documents.candidate import Candidate
 
 
@@ -138,12 +139,11 @@ class BatchPhononMaker(RelaxedPropertyMaker):
             return charges
         results, phonopy = record.phonons, record.phonons.phonopy
         per_mole = JOULE_PER_MOLE / results.n_atoms  # of atoms
-        energy = None if record.energy is None else record.energy / len(record.structure)
         return charges | {
             "masses": unusual_masses(record.structure),
             "linearity": record.linearity
             and {**asdict(record.linearity), "disagreement": record.linearity.disagreement},
-            "unstable_mode": _mode(results.unstable_mode, energy),
+            "unstable_mode": _mode(results.unstable_mode, record.start, self.pressure),
             "supercell_matrix": phonopy.supercell_matrix.tolist(),
             "primitive_matrix": phonopy.primitive_matrix.tolist(),
             "n_displacements": len(phonopy.displacements),
@@ -160,7 +160,7 @@ class BatchPhononMaker(RelaxedPropertyMaker):
         }
 
 
-def _mode(mode: UnstableMode | None, energy_per_atom: float | None) -> UnstableModeDocument | None:
+def _mode(mode: UnstableMode | None, start: RelaxRecord | None, pressure: float) -> UnstableModeDocument | None:
     """Describe an unstable mode."""
     if mode is None:
         return None
@@ -171,6 +171,6 @@ def _mode(mode: UnstableMode | None, energy_per_atom: float | None) -> UnstableM
         eigenvector=np.stack([mode.eigenvector.real, mode.eigenvector.imag], axis=-1).tolist(),
         structure=relaxed.structure if relaxed else None,
         symmetry=describe(relaxed.structure, relaxed=True)["symmetry"] if relaxed and relaxed.structure else None,
-        energy_gain=None if energy_per_atom is None else mode.energy_gain(energy_per_atom),
+        energy_gain=None if start is None else mode.energy_gain(start, pressure),
         state=relaxed.state if relaxed else None,
     )

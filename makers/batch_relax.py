@@ -61,8 +61,10 @@ class BatchRelaxMaker(BatchMaker):
         Maximum number of optimisation steps of a candidate.
     optimizer
         ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    pressure
+        External pressure on cells that relax, GPa. Hulls then compare enthalpies.
     relax_kwargs
-        Further keywords of `matris.relax`, such as ``pressure`` and ``fix_symmetry``.
+        Further keywords of `matris.relax`, such as ``fix_symmetry`` and ``cell_mask``.
     first
         Maker of a preceding relaxation, e.g. with a cheaper checkpoint. Candidates that it cannot compute start from
         their input structure.
@@ -93,6 +95,7 @@ class BatchRelaxMaker(BatchMaker):
     fmax: float = 0.05
     max_steps: int = 500
     optimizer: OptimizerName = "lbfgs"
+    pressure: float = 0.0
     relax_kwargs: dict[str, Any] = field(default_factory=dict)
     first: BatchRelaxMaker | None = None
     journal_dir: str | None = None
@@ -101,7 +104,9 @@ class BatchRelaxMaker(BatchMaker):
 
     def __post_init__(self) -> None:
         """Refuse a setting under two names."""
-        if twice := sorted({"relax_cell", "fmax", "max_steps", "steps", "optimizer"} & set(self.relax_kwargs)):
+        if twice := sorted(
+            {"relax_cell", "fmax", "max_steps", "steps", "optimizer", "pressure"} & set(self.relax_kwargs)
+        ):
             names = ", ".join(f"{'max_steps' if name == 'steps' else name}=…" for name in twice)
             raise ValueError(f"{', '.join(twice)} in relax_kwargs: write {type(self).__name__}({names})")
 
@@ -193,7 +198,12 @@ class BatchRelaxMaker(BatchMaker):
         """Return the settings on which a result depends, besides checkpoint and candidate."""
         decisive = {key: value for key, value in self.relax_kwargs.items() if key in RelaxSettings.__dataclass_fields__}
         return RelaxSettings(
-            **decisive, fmax=self.fmax, max_steps=self.max_steps, relax_cell=self.relax_cell, optimizer=self.optimizer
+            **decisive,
+            fmax=self.fmax,
+            max_steps=self.max_steps,
+            relax_cell=self.relax_cell,
+            optimizer=self.optimizer,
+            pressure=self.pressure,
         )
 
     def tag(self) -> RelaxTag:
@@ -207,9 +217,9 @@ class BatchRelaxMaker(BatchMaker):
             digest = hashlib.sha256(json.dumps([digest, first], sort_keys=True).encode()).hexdigest()[: len(digest)]
         return RelaxTag(**settings.to_dict(), digest=digest, first=first)
 
-    def pressure(self) -> float:
+    def final_pressure(self) -> float:
         """Pressure at which the final structures are relaxed, GPa."""
-        return self.settings().pressure
+        return self.pressure
 
     def journal(self, potential: Potential) -> Path:
         """File of the journal of a potential with these settings."""
@@ -225,6 +235,7 @@ class BatchRelaxMaker(BatchMaker):
             max_steps=self.max_steps,
             relax_cell=self.relax_cell,
             optimizer=self.optimizer,
+            pressure=self.pressure,
             journal=self.journal(potential),
             **self.relax_kwargs,
         )
@@ -257,7 +268,7 @@ class BatchRelaxMaker(BatchMaker):
         self, candidate: Candidate, state: State, error: str | None, scale: str, record: RelaxRecord | None = None
     ) -> tuple[ChunkRecord, ChunkArrays]:
         """Record and arrays of one candidate."""
-        return record_of(candidate, state, error, scale, record, pressure=self.pressure(), tags=self.tags)
+        return record_of(candidate, state, error, scale, record, pressure=self.final_pressure(), tags=self.tags)
 
 
 @dataclass
@@ -300,11 +311,12 @@ class BatchStaticMaker(BatchRelaxMaker):
     fmax: float = field(default=0.05, init=False)
     max_steps: int = field(default=0, init=False)
     optimizer: OptimizerName = field(default="lbfgs", init=False)
+    pressure: float = field(default=0.0, init=False)
     relax_kwargs: dict[str, Any] = field(default_factory=dict, init=False)
 
-    def pressure(self) -> float:
+    def final_pressure(self) -> float:
         """Pressure of the preceding relaxation, GPa."""
-        return 0.0 if self.first is None else self.first.pressure()
+        return 0.0 if self.first is None else self.first.final_pressure()
 
     def outcome(self, record: RelaxRecord, first: RelaxRecord | None) -> RelaxRecord:
         """Return the record of an evaluation, with the state of the preceding relaxation."""

@@ -40,6 +40,7 @@ _PROPERTY_FIELDS = (
     "elements",
     "nelements",
     "nsites",
+    "pressure",
     "checkpoint",
     "settings",
     "versions",
@@ -292,24 +293,31 @@ def _add_summaries(into: Collections, candidate_ids: Sequence[str], sha256: str)
     Copy the summaries of stored properties into the documents of their candidates.
 
     This is called after candidate documents are stored and after property documents are stored. Whichever comes second
-    finds the other. Of results with several settings, the latest that has not failed is used.
+    finds the other. Of results at the pressure of the document, the latest that has not failed is used.
     """
     criteria = {"candidate_id": {"$in": list(candidate_ids)}, "checkpoint.sha256": sha256}
     properties = list(
-        into.properties.query(criteria, properties=["candidate_id", "kind", "state", "computed_at", "summary"])
+        into.properties.query(
+            criteria, properties=["candidate_id", "kind", "state", "computed_at", "pressure", "summary"]
+        )
     )
     if not properties:
         return
     properties.sort(key=lambda document: (document["state"] != "failed", document["computed_at"] or ""))
-    by_candidate: dict[str, dict[str, Any]] = {}
+    by_candidate: dict[tuple[str, float], dict[str, Any]] = {}
     for document in properties:
-        by_candidate.setdefault(document["candidate_id"], {})[document["kind"]] = document["summary"]
+        by_candidate.setdefault(_at_pressure(document), {})[document["kind"]] = document["summary"]
     changes = {}
-    for document in into.docs.query(criteria, properties=["document_id", "candidate_id", *SUMMARIES]):
-        summaries = compared(by_candidate.get(document["candidate_id"], {}))
+    for document in into.docs.query(criteria, properties=["document_id", "candidate_id", "pressure", *SUMMARIES]):
+        summaries = compared(by_candidate.get(_at_pressure(document), {}))
         if new := {kind: summary for kind, summary in summaries.items() if document.get(kind) != summary}:
             changes[document["document_id"]] = new | {"last_updated": utc_now()}
     set_fields(into.docs, changes)
+
+
+def _at_pressure(document: Mapping[str, Any]) -> tuple[str, float]:
+    """Candidate and pressure: what a property of one document has in common with the document of the candidate."""
+    return document["candidate_id"], document.get("pressure") or 0.0
 
 
 def _unwind_properties(into: Collections, output: Any, uuid: str, completed_at: str | None) -> int:
@@ -360,7 +368,10 @@ def _add_candidates(
         sha256 = results[ids[0]]["checkpoint"]["sha256"]  # of one job, one checkpoint
         criteria = {"candidate_id": {"$in": list(ids)}, "checkpoint.sha256": sha256}
         known = set()
-        for document in into.docs.query(criteria, properties=["document_id", "candidate_id", "source"]):
+        fields_read = ["document_id", "candidate_id", "source", "pressure"]
+        for document in into.docs.query(criteria, properties=fields_read):
+            if _at_pressure(document) != _at_pressure(results[document["candidate_id"]]):
+                continue
             known.add(document["candidate_id"])
             record = results[document["candidate_id"]]["start"]["record"]
             if document["source"] in REFERENCE_SOURCES and record["source"] not in REFERENCE_SOURCES:

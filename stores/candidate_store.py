@@ -12,7 +12,7 @@ from matris.files.stored_objects import structure_of
 from matris.stores.builder import Built, Collections, build, incomplete_outputs
 from matris.stores.database.atomic import add_missing, set_fields, set_if
 from matris.stores.database.jobstore import open_job_store, sibling_store
-from matris.stores.documents.documents import SCHEMA_VERSION, utc_now
+from matris.stores.documents.documents import SCHEMA_VERSION, pressure_of, utc_now
 from matris.stores.documents.summaries import SUMMARIES
 from matris.stores.hull.placing import place_on_hulls
 from matris.stores.hull.references import References, load_references
@@ -266,15 +266,15 @@ class CandidateStore:
         Raises
         ------
         MatrisError
-            If the references cannot be read or are on another energy scale.
+            If the references cannot be read, or are on another energy scale or at another pressure.
         """
         n_changed = 0
-        loaded: dict[str, References | None] = {}
+        loaded: dict[tuple[str, float], References | None] = {}
         for origin in self._origins(checkpoint_sha256, settings_digest):
-            scale = origin["checkpoint"]["energy_scale"]
-            if scale not in loaded:
-                loaded[scale] = _load(references, scale)
-            n_changed += place_on_hulls(self.docs, origin, loaded[scale])
+            kind = origin["checkpoint"]["energy_scale"], pressure_of(origin["settings"])
+            if kind not in loaded:
+                loaded[kind] = _load(references, *kind)
+            n_changed += place_on_hulls(self.docs, origin, loaded[kind])
         return n_changed
 
     def computed_ids(self, checkpoint_sha256: str, settings_digest: str) -> set[str]:
@@ -453,10 +453,10 @@ def _refuse_other_versions(docs: Store) -> None:
             )
 
 
-def _load(references: str | Path | References | None, energy_scale: str) -> References | None:
+def _load(references: str | Path | References | None, energy_scale: str, pressure: float) -> References | None:
     if references is None or isinstance(references, References):
         return references
-    return load_references(references, energy_scale)
+    return load_references(references, energy_scale, pressure=pressure)
 
 
 def _without_internal_id(document: dict[str, Any]) -> dict[str, Any]:

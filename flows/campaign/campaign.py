@@ -125,12 +125,13 @@ class Campaign(CampaignResults):
             title=title,
             card=card.to_dict(),
             settings_digest=self.settings.digest,
+            pressure=self.maker.final_pressure(),
             funnel=funnel or Funnel(),
             references=references,
         )
         self.queue = WorkQueue(sibling_store(self.job_store, "work_queue", "work_id"))
         if self._from_mp and self.references is None:
-            check_mp(card.energy_scale)
+            check_mp(card.energy_scale, self.maker.final_pressure())
 
     @classmethod
     def open(cls, location: str | Path | None = None, name: str | None = None) -> Self:

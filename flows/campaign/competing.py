@@ -21,6 +21,7 @@ FEW_SYSTEMS = 20
 REMARK_FIELDS = (
     "state",
     "source",
+    "pressure",
     "formula_pretty",
     "hull_type",
     "hull_state",
@@ -153,7 +154,8 @@ def _ways(documents: Sequence[Mapping[str, Any]]) -> list[str]:
     """Options that add competing phases."""
     completed = any(d["source"] == COMPETING_PROTOTYPE_SOURCE for d in documents)
     own = [] if completed or any(d.get("hull_type") == "reference" for d in documents) else ["--competitors yes"]
-    return [*own, "--known-phases FILE", "--references FILE", "--references mp"]
+    at_zero = [] if documents[0].get("pressure") else ["--references mp"]
+    return [*own, "--known-phases FILE", "--references FILE", *at_zero]
 
 
 def _hull(documents: Sequence[Mapping[str, Any]], references: References | None) -> str:
@@ -164,7 +166,9 @@ def _hull(documents: Sequence[Mapping[str, Any]], references: References | None)
         parts = [f"{n} compounds from prototypes"] if n else []
         parts += [f"{n_known} known phases"] if n_known else []
         names = ["the candidates of this campaign", *parts, "their elements"]
-        return f"Hull: {_listed(names)}, by the same checkpoint (self-consistent)"
+        pressure = documents[0].get("pressure")
+        at = f", enthalpies at {pressure:g} GPa" if pressure else ""
+        return f"Hull: {_listed(names)}, by the same checkpoint (self-consistent){at}"
     left_out = "; ".join(f"{count} × {reason}" for reason, count in references.reasons.most_common(_SHOWN))
     undecided = f"; corrections of {len(references.undecided)} undecided" if references.undecided else ""
     return (

@@ -11,7 +11,7 @@ from matris.flows.campaign.mp_references import MP
 from matris.stores.builder import incomplete_remark
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import local_folder, open_job_store, sibling_store
-from matris.stores.documents.documents import document_id
+from matris.stores.documents.documents import document_id, pressure_of
 from matris.stores.documents.properties import property_output
 from matris.stores.hull.references import References, load_references
 
@@ -41,6 +41,8 @@ class CampaignResults:
         Card of the checkpoint, as a JSON object.
     settings_digest
         Digest of the settings.
+    pressure
+        External pressure of the relaxations, GPa.
     funnel
         Stages of the campaign.
     references
@@ -68,6 +70,7 @@ class CampaignResults:
         title: str,
         card: Mapping[str, Any],
         settings_digest: str,
+        pressure: float,
         funnel: Funnel,
         references: str | Path | None,
     ) -> None:
@@ -86,7 +89,7 @@ class CampaignResults:
         if self._from_mp and self._mp_file.is_file():
             self._references_file = str(self._mp_file)
         if self._references_file is not None:
-            self.references = load_references(self._references_file, card["energy_scale"])
+            self.references = load_references(self._references_file, card["energy_scale"], pressure=pressure)
         self._records = sibling_store(self.job_store, "campaigns", "campaign_id")
         self._members = sibling_store(self.job_store, "campaign_members", "page_id")
 
@@ -115,6 +118,7 @@ class CampaignResults:
             title=record["title"],
             card=record["card"],
             settings_digest=record["settings"]["digest"],
+            pressure=pressure_of(record["settings"]),
             funnel=Funnel.from_dict(record["funnel"]),
             references=record["references"],
         )

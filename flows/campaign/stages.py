@@ -38,7 +38,7 @@ def stage_maker(
     stage
         ``"relax"`` or a property.
     relax_maker
-        Maker of the campaign's relaxations; property jobs use the same checkpoint.
+        Maker of the campaign's relaxations; property jobs use the same checkpoint and pressure.
     journal
         Folder for the journal, which keeps finished results.
     device
@@ -49,7 +49,7 @@ def stage_maker(
     if stage == RELAX:
         return replace(_on(relax_maker, device), journal_dir=folder)
     maker: BatchMaker = getattr(makers, _MAKERS[stage])(
-        checkpoint=relax_maker.checkpoint, device=device, journal_dir=folder
+        checkpoint=relax_maker.checkpoint, device=device, pressure=relax_maker.final_pressure(), journal_dir=folder
     )
     return maker
 

@@ -14,6 +14,7 @@ from matris.flows.campaign.stages import CHUNK_SIZES, RELAX
 from matris.flows.campaign.turns import turn
 from matris.flows.campaign.twins import settle_twins
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
+from matris.stores.documents.documents import competing_energy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _FIELDS = (
     "formula_pretty",
     "duplicate_of",
     "energy_per_atom",
+    "enthalpy_per_atom",
     "energy_above_hull",
     "elastic.state",
     "phonon.state",
@@ -215,9 +217,9 @@ def _by_formula(
     candidates: dict[str, list[_Row]] = {}
     references: dict[str, list[_Row]] = {}
     for document in documents:
-        if document["state"] == "converged" and document.get("energy_per_atom") is not None:
+        if document["state"] == "converged" and (energy := competing_energy(document)) is not None:
             group = references if document["source"] in REFERENCE_SOURCES else candidates
-            row = (document["document_id"], document["candidate_id"], document["energy_per_atom"])
+            row = (document["document_id"], document["candidate_id"], energy)
             group.setdefault(document["formula_pretty"], []).append(row)
     return candidates, references
 

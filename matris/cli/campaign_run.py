@@ -29,6 +29,8 @@ DOCUMENT_FIELDS = (
     "nsites",
     "volume",
     "energy_per_atom",
+    "enthalpy_per_atom",
+    "pressure",
     "uncorrected_energy_per_atom",
     "formation_energy_per_atom",
     "energy_above_hull",

@@ -206,6 +206,7 @@ def print_documents(
         Column("above hull\nmeV/atom", [meV(d.get("energy_above_hull")) for d in documents], right=True),
         Column("formation\neV/atom", [eV(d.get("formation_energy_per_atom")) for d in documents], right=True),
         Column("corrected\neV/atom", [eV(d.get("energy_per_atom"), 4) for d in documents], right=True),
+        *pressures(documents),
         Column("atoms", [str(d.get("nsites") or "–") for d in documents], right=True),
         texts("state", (f"{d['state']}{', extrapolates' if d.get('is_extrapolating') else ''}" for d in documents)),
     ]
@@ -219,6 +220,16 @@ def print_documents(
         "green" if d.get("is_stable") else "red" if d["state"] in {"failed", "rejected"} else "" for d in documents
     ]
     print_table(columns, title=title, styles=styles)
+
+
+def pressures(documents: Sequence[Document]) -> list[Column]:
+    """Columns for the enthalpy and the pressure; none if all cells were relaxed at zero pressure."""
+    if not any(d.get("pressure") for d in documents):
+        return []
+    return [
+        numbers("enthalpy\neV/atom", [d.get("enthalpy_per_atom") for d in documents], 4),
+        numbers("pressure\nGPa", [d.get("pressure") or 0.0 for d in documents], 1),
+    ]
 
 
 def print_fields(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

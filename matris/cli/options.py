@@ -123,6 +123,9 @@ Optimizer = Annotated[
     Literal["lbfgs", "fire"],
     typer.Option("--optimizer", help="Algorithm of the relaxations; lbfgs needs fewer evaluations."),
 ]
+Pressure = Annotated[
+    float, typer.Option(metavar="GPA", help="External pressure on the relaxed cells (GPa); compresses if positive.")
+]
 ChunkSize = Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of candidates in one job.")]
 MinLength = Annotated[
     float, typer.Option(metavar="A", min=1.0, help="Minimum distance between opposite faces of the supercell (Å).")

@@ -18,6 +18,7 @@ from matris.cli.options import (
     MinLength,
     Optimizer,
     Page,
+    Pressure,
     Project,
     Resource,
     Store,
@@ -47,6 +48,7 @@ Displacement = Annotated[
 def elastic(
     files: Files,
     optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -65,7 +67,7 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer)
+        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer, pressure=pressure)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("elastic", files, maker, device, store, output, report, submission)
 
@@ -73,6 +75,7 @@ def elastic(
 def eos(
     files: Files,
     optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -93,7 +96,7 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer)
+        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer, pressure=pressure)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("eos", files, maker, device, store, output, report, submission)
 
@@ -117,6 +120,7 @@ def phonon(
         ),
     ] = Path("phonons"),
     optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -141,6 +145,7 @@ def phonon(
             displacement=displacement,
             follow=follow,
             optimizer=optimizer,
+            pressure=pressure,
         )
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("phonon", files, maker, device, store, output, report, submission, folder)
@@ -152,6 +157,7 @@ def qha(
     displacement: Displacement = 0.03,
     t_max: Annotated[float, typer.Option(metavar="K", min=20.0, help="Maximum temperature (K).")] = 1000.0,
     optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -173,6 +179,7 @@ def qha(
         maker = BatchQhaMaker(
             checkpoint=checkpoint,
             optimizer=optimizer,
+            pressure=pressure,
             min_length=min_length,
             displacement=displacement,
             t_max=t_max,
@@ -210,6 +217,7 @@ def kappa(
     ] = 1e6,
     t_max: Annotated[float, typer.Option(metavar="K", min=150.0, help="Maximum temperature (K).")] = 1000.0,
     optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -235,6 +243,7 @@ def kappa(
         maker = BatchKappaMaker(
             checkpoint=checkpoint,
             optimizer=optimizer,
+            pressure=pressure,
             min_length=min_length,
             min_length_third=min_length_third,
             displacement=displacement,

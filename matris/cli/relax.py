@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from matris.cli.campaign_run import DOCUMENT_FIELDS, candidates_of, run_campaign, summary, write_documents
-from matris.cli.console import Column, numbers, print_table, stderr, stdout
+from matris.cli.console import Column, numbers, pressures, print_table, stderr, stdout
 from matris.cli.options import (
     Checkpoint,
     ChunkSize,
@@ -17,6 +17,7 @@ from matris.cli.options import (
     Fmax,
     MaxSteps,
     Optimizer,
+    Pressure,
     Printed,
     Project,
     Resource,
@@ -54,6 +55,7 @@ def relax(
     relax_cell: Annotated[
         bool, typer.Option("--relax-cell/--fixed-cell", help="Relax the cell too, or only the atoms.")
     ] = True,
+    pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
     device: Devices = None,
     store: Store = None,
@@ -71,7 +73,8 @@ def relax(
     """
     Relax structures, write them to files, print their energies (eV/atom), and keep all results in the store.
 
-    Files of structures that did not converge are named so, and the exit code is 3.
+    Under --pressure, the enthalpy E + pV is minimal. Files of structures that did not converge are named so,
+    and the exit code is 3.
 
     `matris relax POSCAR other.cif --output relaxed`
     """
@@ -84,19 +87,22 @@ def relax(
         store = project_store(submission, store) if submission else store
         try:
             funnel = Funnel(sanity=False, duplicates=False, hull=False, properties=properties_of(then))
+            maker = BatchRelaxMaker(
+                checkpoint=checkpoint,
+                device=device if submission else None,
+                relax_cell=relax_cell,
+                fmax=fmax,
+                max_steps=max_steps,
+                optimizer=optimizer,
+                pressure=pressure,
+            )
+            maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         with stderr.status("Opening the store …"):
             campaign = Campaign(
                 store,
-                BatchRelaxMaker(
-                    checkpoint=checkpoint,
-                    device=device if submission else None,
-                    relax_cell=relax_cell,
-                    fmax=fmax,
-                    max_steps=max_steps,
-                    optimizer=optimizer,
-                ),
+                maker,
                 funnel,
                 title=f"Relaxing {shortened([path.name or str(path) for path in files])}",
                 chunk_size=chunk_size,
@@ -131,6 +137,7 @@ def _show_relaxed(documents: Sequence[Document], files: Mapping[str, Path]) -> N
             Column("state", [d["state"] for d in documents]),
             numbers("steps", steps),
             numbers("raw energy\neV/atom", [d.get("uncorrected_energy_per_atom") for d in documents], 4),
+            *pressures(documents),
             numbers("fmax\neV/Å", [d.get("fmax") for d in documents], 4),
             numbers("volume\nÅ³", [d.get("volume") for d in documents], 2),
             Column("file or reason", remarks, shrinks="fold"),

@@ -26,6 +26,7 @@ from matris.cli.options import (
     Fmax,
     MaxSteps,
     Optimizer,
+    Pressure,
     Printed,
     Project,
     Resource,
@@ -122,6 +123,7 @@ def screen(
     static: Annotated[
         bool, typer.Option("--static", help="Recompute the energies of relaxed structures in double precision.")
     ] = False,
+    pressure: Pressure = 0.0,
     then: Then = None,
     report: Annotated[
         Path | None,
@@ -144,7 +146,8 @@ def screen(
     Relax candidates, rank them by distance to the convex hull (eV/atom), and write an HTML report.
 
     Candidates come from SOURCE, from --chemsys, or from both. After an interruption, the same command resumes; results
-    in the store are not computed again. With --submit, run the same command again to get the results.
+    in the store are not computed again. Under --pressure, hulls compare enthalpies, and elements, competing compounds
+    and known phases are relaxed at that pressure too. With --submit, run the same command again to get the results.
 
     `matris screen structures/ --store campaign`
 
@@ -185,7 +188,13 @@ def screen(
                 raise typer.BadParameter(str(error)) from None
             potential: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
             potential["keep_going"] = keep_going
-            maker = BatchRelaxMaker(**potential, fmax=fmax, max_steps=max_steps, optimizer=optimizer)
+            maker = BatchRelaxMaker(
+                **potential,
+                fmax=fmax,
+                max_steps=max_steps,
+                optimizer=optimizer,
+                pressure=pressure,
+            )
             campaign = Campaign(
                 store,
                 BatchStaticMaker(**potential, dtype="float64", first=maker) if static else maker,

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 STRAINS = (-0.01, -0.005, 0.005, 0.01)
 """Components of the Green–Lagrange strain of each of the six modes; a shear mode has it twice (ij and ji)."""
 
+_UNDER_PRESSURE = np.block([[np.ones((3, 3)) - 2 * np.eye(3), np.zeros((3, 3))], [np.zeros((3, 3)), -np.eye(3)]])
+
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _NAMES = ("xx", "yy", "zz", "yz", "xz", "xy")
 _ASYMMETRIC = 0.03  # of the largest constant: C of an energy is symmetric, and noise of float32 leaves 1e-3
@@ -51,9 +53,10 @@ class ElasticFit:
     ----------
     tensor
         C, shape (6, 6), GPa, Voigt order xx yy zz yz xz xy, in the axes of the structure; symmetric, and invariant
-        under the crystal's point group.
+        under the crystal's point group. Under a pressure these are the coefficients of the Cauchy stress, see
+        `fit_tensor`.
     raw
-        C as fitted, shape (6, 6), GPa: column j from mode j.
+        The same as fitted, shape (6, 6), GPa: column j from mode j.
     residual
         Root mean square of the residuals of the fitted stresses, GPa.
     nonlinearity
@@ -148,6 +151,7 @@ def elastic(
     relax_first: bool = True,
     strains: Sequence[float] = STRAINS,
     symprec: float = 1e-2,
+    pressure: float = 0.0,
     journal_dir: Path | None = None,
     progress: bool = False,
 ) -> list[ElasticRecord]:
@@ -175,6 +179,8 @@ def elastic(
         Green–Lagrange strains of each mode, in pairs of both signs.
     symprec
         Tolerance for the symmetry of the relaxed cell, Å. Strained cells are never symmetrised.
+    pressure
+        External pressure on the materials, GPa. The constants then are those of the Cauchy stress, see `fit_tensor`.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
     progress
@@ -188,7 +194,7 @@ def elastic(
     Raises
     ------
     ValueError
-        If the strains do not come in pairs of both signs.
+        If the strains do not come in pairs of both signs, or there is a pressure on cells that do not relax.
 
     Examples
     --------
@@ -206,7 +212,9 @@ def elastic(
     134
     """
     check_strains(strains)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
+    if pressure and not relax_first:
+        raise ValueError(f"a pressure of {pressure} GPa has no effect on cells that do not relax: leave relax_first on")
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress, pressure)
     starts = (relaxer if relax_first else replace(relaxer, max_steps=0)).materials(structures, relax_cell=relax_first)
 
     def plan(start: RelaxRecord) -> StrainPlan:
@@ -217,7 +225,7 @@ def elastic(
         return relax_strained([start.structure for start in starts], groups, relaxer)
 
     def analyse(start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord]) -> ElasticRecord:
-        return _record(start, plan, cells, relax_first, cutoffs_of(potential))
+        return _record(start, plan, cells, relax_first, cutoffs_of(potential), pressure)
 
     return derive(ElasticRecord, starts, plan, compute, analyse)
 
@@ -326,13 +334,17 @@ def deformation(lattice: NDArray[np.float64], strained_lattice: NDArray[np.float
 
 
 def fit_tensor(
-    plan: StrainPlan, stresses: Sequence[NDArray[np.float64]], unstrained: NDArray[np.float64]
+    plan: StrainPlan, stresses: Sequence[NDArray[np.float64]], unstrained: NDArray[np.float64], pressure: float = 0.0
 ) -> ElasticFit:
     """
     Fit a cubic to the stresses S(E) of each mode; its slope at zero strain is a column of C.
 
     `ElasticTensor.from_independent_strains` of pymatgen fits a straight line: at strains of 1 % its slope differs by
     0.2 % (MgO) to 10 % (quartz) of the largest constant. `diff_fit` has the slope of the cubic, but no residual.
+
+    Under a pressure p the slopes are not those of the Cauchy stress, which decide over stability and bulk modulus:
+    these are C_ijkl - p (δ_ik δ_jl + δ_il δ_jk - δ_ij δ_kl), T. H. K. Barron and M. L. Klein, Proc. Phys. Soc. 85, 523
+    (1965).
 
     Parameters
     ----------
@@ -342,6 +354,8 @@ def fit_tensor(
         Second Piola–Kirchhoff stress of each, eV/Å³, shape (3, 3).
     unstrained
         Stress of the unstrained cell, eV/Å³, shape (3, 3).
+    pressure
+        External pressure on the unstrained cell, GPa.
 
     Returns
     -------
@@ -366,6 +380,7 @@ def fit_tensor(
             for low, high in ((0, -1), (middle - 1, middle + 1))
         )
         change[:, mode] = large - small
+    raw += pressure * _UNDER_PRESSURE
     symmetric = ElasticTensor.from_voigt((raw + raw.T) / 2).fit_to_structure(plan.structure, symprec=plan.symprec)
     return ElasticFit(
         tensor=np.array(symmetric.voigt),
@@ -378,14 +393,19 @@ def fit_tensor(
 
 
 def _record(
-    start: RelaxRecord, plan: StrainPlan, cells: Sequence[RelaxRecord], relaxed: bool, cutoffs: Sequence[float]
+    start: RelaxRecord,
+    plan: StrainPlan,
+    cells: Sequence[RelaxRecord],
+    relaxed: bool,
+    cutoffs: Sequence[float],
+    pressure: float,
 ) -> ElasticRecord:
     """Analyse one material."""
     names = [f"strain {_name(strain)}" for strain, _ in plan.cells]
     check_cells(cells, names)
     if start.stress is None:
         raise UnusableCellError("the model gives no stress")
-    fit = fit_tensor(plan, _stresses(plan, cells), start.stress)
+    fit = fit_tensor(plan, _stresses(plan, cells), start.stress, pressure)
     doubts, warnings = fit.doubts(), []
     if warning := vacuum_warning(plan.structure):
         doubts.insert(0, warning)

@@ -51,11 +51,12 @@ class EosFit:
     equation
         One of `EQUATIONS`.
     e0, v0
-        Energy (eV) and volume (Å³) of the cell at zero pressure.
+        Energy (eV) and volume (Å³) of the cell at the minimum: at zero pressure, or if enthalpies were fitted, enthalpy
+        and volume at their pressure.
     b0
-        Bulk modulus at zero pressure, GPa.
+        Bulk modulus there, GPa.
     b1
-        Derivative of the bulk modulus by pressure at zero pressure.
+        Derivative of the bulk modulus by pressure there.
     residual
         Root mean square of the residuals, eV per atom.
     """
@@ -151,13 +152,14 @@ def curve_doubts(
     Parameters
     ----------
     volumes, energies
-        Volumes (Å³), ascending, and energies (eV) of the same cell, scaled.
+        Volumes (Å³), ascending, and energies (eV) of the same cell, scaled; or enthalpies at one pressure.
     n_atoms
         Number of atoms in the cell.
     fits
         Equations of state fitted to the curve.
     pressures
-        Pressures of the cells, GPa, whose work must be the difference of the energies; None if unknown.
+        Pressures of the cells, less that of the enthalpies, GPa, whose work must be the difference of the energies;
+        None if unknown.
 
     Returns
     -------
@@ -227,7 +229,7 @@ class EosRecord(PropertyRecord):
     pressures
         Their pressures, GPa; None if the model gives no stress.
     fits
-        One fit for each equation.
+        One fit for each equation, of the energies, or under a pressure of the enthalpies.
     """
 
     volumes: tuple[float, ...] = ()
@@ -245,6 +247,7 @@ def eos(
     optimizer: OptimizerName = "lbfgs",
     volumes: Sequence[float] = VOLUMES,
     equations: Sequence[str] = EQUATIONS,
+    pressure: float = 0.0,
     journal_dir: Path | None = None,
     progress: bool = False,
 ) -> list[EosRecord]:
@@ -269,6 +272,8 @@ def eos(
         Volumes relative to that of the relaxed cell.
     equations
         Equations to fit, of `EQUATIONS`.
+    pressure
+        External pressure on the materials, GPa; the equations are fitted to the enthalpies E + pV.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
     progress
@@ -296,7 +301,7 @@ def eos(
     11.6 Å³, 134 GPa
     """
     check_equations(equations)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress, pressure)
 
     def plan(start: RelaxRecord) -> list[Structure]:
         return [scaled(cast("Structure", start.structure), volume) for volume in volumes]
@@ -305,7 +310,7 @@ def eos(
         return relaxer.groups([cells or [] for cells in plans])
 
     def analyse(start: RelaxRecord, _: list[Structure], cells: Sequence[RelaxRecord]) -> EosRecord:
-        return _record(start, cells, volumes, equations, cutoffs_of(potential))
+        return _record(start, cells, volumes, equations, cutoffs_of(potential), pressure)
 
     return derive(EosRecord, relaxer.materials(structures), plan, compute, analyse)
 
@@ -331,6 +336,7 @@ def _record(
     volumes: Sequence[float],
     equations: Sequence[str],
     cutoffs: Sequence[float],
+    pressure: float,
 ) -> EosRecord:
     """Analyse one material."""
     names = [f"volume {volume:g}" for volume in volumes]
@@ -338,13 +344,15 @@ def _record(
     relaxed = cast("Structure", start.structure)
     v = tuple(float(cell.structure.volume) for cell in cells if cell.structure)
     e = tuple(float(cell.energy) for cell in cells if cell.energy is not None)
+    enthalpies = [energy + pressure / GPA * volume for energy, volume in zip(e, v, strict=True)]
     empty = vacuum_warning(relaxed)
     try:
-        fits = tuple(fit_eos(v, e, len(relaxed), equation) for equation in equations)
+        fits = tuple(fit_eos(v, enthalpies, len(relaxed), equation) for equation in equations)
     except ValueError as error:
         raise UnusableCellError(f"{error}; {empty}" if empty else str(error)) from None
     pressures = pressures_of(cells)
-    doubts = curve_doubts(v, e, len(relaxed), fits, pressures)
+    excess = None if pressures is None else [each - pressure for each in pressures]
+    doubts = curve_doubts(v, enthalpies, len(relaxed), fits, excess)
     if empty:
         doubts.insert(0, empty)
     crossings = crossings_of_cells(relaxed, [cell.structure for cell in cells if cell.structure], cutoffs)

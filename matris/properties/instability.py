@@ -49,18 +49,23 @@ class UnstableMode:
     eigenvector: NDArray[np.complex128]
     relaxed: RelaxRecord | None = None
 
-    def energy_gain(self, energy_per_atom: float) -> float | None:
+    def energy_gain(self, start: RelaxRecord, pressure: float = 0.0) -> float | None:
         """
-        Energy of the relaxed distorted cell minus that of the undistorted cell, eV/atom; None if not computed.
+        Enthalpy of the relaxed distorted cell minus that of the undistorted cell, eV/atom; None if not computed.
 
         Parameters
         ----------
-        energy_per_atom
-            Energy of the undistorted cell, eV/atom.
+        start
+            Record of the undistorted cell.
+        pressure
+            External pressure of both, GPa; at zero the enthalpies are energies.
         """
-        if self.relaxed is None or self.relaxed.energy is None or self.relaxed.structure is None:
+        if self.relaxed is None:
             return None
-        return self.relaxed.energy / len(self.relaxed.structure) - energy_per_atom
+        after, before = self.relaxed.enthalpy(pressure), start.enthalpy(pressure)
+        if after is None or before is None or self.relaxed.structure is None or start.structure is None:
+            return None
+        return after / len(self.relaxed.structure) - before / len(start.structure)
 
 
 def worst_mode(phonopy: Phonopy, tolerance: float) -> UnstableMode | None:

@@ -205,6 +205,7 @@ def phonons(
     settings: PhononSettings | None = None,
     born: Sequence[BornCharges | None] | None = None,
     follow: bool = False,
+    pressure: float = 0.0,
     journal_dir: Path | None = None,
     progress: bool = False,
 ) -> list[PhononRecord]:
@@ -229,6 +230,8 @@ def phonons(
         Born charges of each material, in order, for the non-analytic correction; None where unknown.
     follow
         Whether unstable materials are distorted along their most imaginary mode and relaxed.
+    pressure
+        External pressure on the materials, GPa.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
     progress
@@ -263,7 +266,7 @@ def phonons(
     charges = [None] * len(structures) if born is None else list(born)
     if len(charges) != len(structures):
         raise ValueError(f"born has {len(charges)} entries for {len(structures)} structures: give None where unknown")
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress, pressure)
 
     def plan(start: RelaxRecord) -> _Plan:
         phonopy, cells = displaced(cast("Structure", start.structure), chosen)

@@ -86,7 +86,7 @@ class Gruneisen:
 @dataclass(frozen=True, eq=False)
 class QuasiHarmonic:
     """
-    Thermodynamics at zero pressure; extensive quantities are those of the record's structure.
+    Thermodynamics at one pressure; extensive quantities are those of the record's structure.
 
     Attributes
     ----------
@@ -144,6 +144,7 @@ def quasi_harmonic(
     optimizer: OptimizerName = "lbfgs",
     volumes: Sequence[float] = VOLUMES,
     settings: PhononSettings | None = None,
+    pressure: float = 0.0,
     journal_dir: Path | None = None,
     progress: bool = False,
 ) -> list[QhaRecord]:
@@ -170,6 +171,8 @@ def quasi_harmonic(
         Volumes relative to that of the relaxed cell, ascending.
     settings
         Settings of the phonons; the temperatures must start at zero.
+    pressure
+        External pressure on the materials, GPa.
     journal_dir
         Folder in which finished cells are kept, so that a killed run resumes.
     progress
@@ -201,7 +204,7 @@ def quasi_harmonic(
     """
     chosen = settings or PhononSettings()
     check_grid(volumes, chosen.temperatures)
-    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress)
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress, pressure)
     starts = relaxer.materials(structures)
     cells = relaxer.groups([[scaled(s.structure, v) for v in volumes] if s.structure else [] for s in starts])
     cells_of = {start.index: group for start, group in zip(starts, cells, strict=True)}
@@ -214,7 +217,8 @@ def quasi_harmonic(
         return replace(relaxer, max_steps=0).groups(supercells)
 
     def analyse(start: RelaxRecord, plan: _Plan, supercells: Sequence[RelaxRecord]) -> QhaRecord:
-        return _record(start, cells_of[start.index], plan, supercells, volumes, chosen, cutoffs_of(potential))
+        cells, cutoffs = cells_of[start.index], cutoffs_of(potential)
+        return _record(start, cells, plan, supercells, volumes, chosen, cutoffs, pressure)
 
     return derive(QhaRecord, starts, plan, compute, analyse)
 
@@ -268,6 +272,7 @@ def _record(
     volumes: Sequence[float],
     settings: PhononSettings,
     cutoffs: Sequence[float],
+    pressure: float,
 ) -> QhaRecord:
     """Analyse one material."""
     relaxed = cast("Structure", start.structure)
@@ -293,10 +298,10 @@ def _record(
             f"imaginary modes at {', '.join(dropped)}: {len(stable)} volumes are left, of {_POINTS} needed"
         )
     used = [cell for _, cell in stable]
-    result, outside, static = _fit([p for p, _ in stable], [c.energy or 0.0 for c in used], settings)
-    doubts += curve_doubts(
-        result.volumes.tolist(), result.energies.tolist(), len(relaxed), [static], pressures_of(used)
-    )
+    result, outside, static = _fit([p for p, _ in stable], [c.energy or 0.0 for c in used], settings, pressure / GPA)
+    enthalpies, stresses = result.energies + pressure / GPA * result.volumes, pressures_of(used)
+    excess = None if stresses is None else [each - pressure for each in stresses]
+    doubts += curve_doubts(result.volumes.tolist(), enthalpies.tolist(), len(relaxed), [static], excess)
     doubts += _thermal_doubts(result)
     if warning := vacuum_warning(relaxed):
         doubts.insert(0, warning)
@@ -331,20 +336,26 @@ def _thermal_doubts(result: QuasiHarmonic) -> list[str]:
 
 
 def _fit(
-    phonopys: Sequence[Phonopy], energies: Sequence[float], settings: PhononSettings
+    phonopys: Sequence[Phonopy], energies: Sequence[float], settings: PhononSettings, pressure: float
 ) -> tuple[QuasiHarmonic, float | None, EosFit]:
-    """Thermodynamics, the temperature from which on the volume is extrapolated (None if never), and the static fit."""
+    """
+    Compute thermodynamics at a pressure (eV/Å³).
+
+    Also returned are the temperature from which on the volume is extrapolated (None if never), and the fit of the
+    static enthalpies.
+    """
     atoms = len(phonopys[0].unitcell)
     cells = atoms / len(phonopys[0].primitive)  # primitive cells in a cell
+    volumes = np.array([phonopy.unitcell.volume for phonopy in phonopys])
+    enthalpies = np.array(energies) + pressure * volumes
     temperatures = list(settings.temperatures)
     temperatures.append(2 * temperatures[-1] - temperatures[-2])  # phonopy's differences use up the last one
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore", UserWarning)  # about lattice parameters, which are not used here
-        qha = run_qha(phonopys, temperatures, np.array(energies) / cells, mesh=MESH, exclude_gamma_acoustic=True)
+        qha = run_qha(phonopys, temperatures, enthalpies / cells, mesh=MESH, exclude_gamma_acoustic=True)
     if len(qha.temperatures) < len(settings.temperatures):
         raise ValueError("the free energy has no minimum within the volumes at some of the temperatures")
-    volumes = qha.volumes * cells
-    static = fit_eos(volumes.tolist(), energies, atoms, "vinet")
+    static = fit_eos(volumes.tolist(), enthalpies.tolist(), atoms, "vinet")
     capacity = np.gradient(qha.enthalpy_temperature, qha.temperatures) * cells
     capacity[0] = 0.0  # the third law
     outside = qha.temperatures[qha.equilibrium_volumes > qha.volumes.max()]
@@ -354,7 +365,7 @@ def _fit(
             energies=np.array(energies),
             bulk_modulus=static.b0,
             temperatures=qha.temperatures,
-            helmholtz=qha.helmholtz_volume * cells,
+            helmholtz=qha.helmholtz_volume * cells - pressure * volumes,
             volume=qha.equilibrium_volumes * cells,
             thermal_expansion=qha.thermal_expansion,
             gibbs=qha.gibbs_free_energies * cells,

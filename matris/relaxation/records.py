@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pymatgen.core import Structure
 
+from matris.units import GPA
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -199,6 +201,19 @@ class RelaxRecord:
     def is_extrapolating(self) -> bool | None:
         """Whether the model extrapolates for `structure`; None if that is not known."""
         return None if self.extrapolation is None else self.extrapolation > 1
+
+    def enthalpy(self, pressure: float) -> float | None:
+        """
+        Enthalpy E + pV, eV; None without an energy.
+
+        Parameters
+        ----------
+        pressure
+            External pressure, GPa.
+        """
+        if self.structure is None or self.energy is None:
+            return None
+        return self.energy + pressure / GPA * float(self.structure.volume)
 
     def __repr__(self) -> str:
         if self.structure is None or self.energy is None:

@@ -32,7 +32,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
 from matris.units import GPA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from matris.stores.documents.candidate import Candidate
 
@@ -51,7 +51,14 @@ DROPPED_AT = {"rejected": "sanity", "failed": "relaxation", "max_steps": "relaxa
 logging.getLogger("moyo").setLevel(logging.ERROR)  # moyo warns about orbits, which are not used here
 
 _DENSITY = atomic_mass * 1e3 / 1e-24  # 1 u/Å³ in g/cm³
-_CORRECTED = ("energy_per_atom", "corrections", "correction_scheme", "correction_state", "oxidation_states")
+_CORRECTED = (
+    "energy_per_atom",
+    "enthalpy_per_atom",
+    "corrections",
+    "correction_scheme",
+    "correction_state",
+    "oxidation_states",
+)
 _ID_PART = 8  # digits of each hash in a document id
 
 type State = Literal["converged", "max_steps", "failed", "rejected", "duplicate"]
@@ -237,6 +244,7 @@ class CandidateDocument(BaseModel):
     composition_reduced: dict[str, float] = Field(
         default_factory=dict, description="Number of atoms in the reduced formula, by element."
     )
+    pressure: float = Field(default=0.0, description="External pressure under which the cell was relaxed (GPa).")
     volume: float | None = Field(default=None, description="Volume of the relaxed cell (Å³).")
     volume_change: float | None = Field(default=None, description="Relative change of the volume on relaxation.")
     density: float | None = Field(default=None, description="Density of the relaxed structure (g/cm³).")
@@ -247,6 +255,11 @@ class CandidateDocument(BaseModel):
         default=None, description="Energy of the potential (eV/atom), uncorrected."
     )
     energy_per_atom: float | None = Field(default=None, description="Energy corrected for the energy scale (eV/atom).")
+    enthalpy_per_atom: float | None = Field(
+        default=None,
+        description="`energy_per_atom` + pV at `pressure` (eV/atom), which hulls compare; None at zero pressure, where "
+        "it is the energy.",
+    )
     corrections: dict[str, float] = Field(default_factory=dict, description="Energy corrections by name (eV per cell).")
     correction_scheme: str | None = Field(
         default=None, description="Name of the correction scheme, or the reason why none applies."
@@ -396,7 +409,7 @@ def make_document(
     -------
     CandidateDocument
     """
-    relaxed = arrays.structure is not None
+    relaxed, pressure = arrays.structure is not None, pressure_of(chunk.settings.model_dump())
     stored = arrays.structure or arrays.initial_structure
     structure = decode_structure(stored) if stored else None
     crystal = describe(structure, relaxed=relaxed) if structure is not None else {}
@@ -405,9 +418,7 @@ def make_document(
         crystal["volume_change"] = float(structure.volume / initial_volume - 1)
     energy: dict[str, Any] = {}
     if relaxed and structure is not None and record.energy is not None:
-        corrected = record.hull or hull_fields(
-            structure, record.energy, chunk.checkpoint.energy_scale, chunk.settings.pressure
-        )
+        corrected = record.hull or hull_fields(structure, record.energy, chunk.checkpoint.energy_scale, pressure)
         energy = {name: corrected.get(name) for name in _CORRECTED}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     scalars = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
@@ -423,6 +434,7 @@ def make_document(
         dtype=chunk.dtype,
         job_uuid=job_uuid,
         computed_at=chunk.created,
+        pressure=pressure,
         last_updated=utc_now(),
         **scalars,
         **crystal,
@@ -497,9 +509,49 @@ def make_dropped(
         duplicate_of=duplicate_of,
         checkpoint=checkpoint,
         settings=settings,
+        pressure=pressure_of(settings.model_dump()),
         last_updated=utc_now(),
         **crystal,
     )
+
+
+def pressure_of(settings: Mapping[str, Any]) -> float:
+    """
+    Pressure under which a cell was relaxed, GPa.
+
+    Parameters
+    ----------
+    settings
+        Fields of a `RelaxTag`. An evaluation has the pressure of the preceding relaxation.
+
+    Examples
+    --------
+    >>> relaxation = {"max_steps": 500, "pressure": 10.0}
+    >>> pressure_of(relaxation), pressure_of({"max_steps": 0, "pressure": 0.0, "first": relaxation})
+    (10.0, 10.0)
+    """
+    first = settings.get("first")
+    if settings.get("max_steps") == 0 and first:
+        return pressure_of(first)
+    return float(settings.get("pressure") or 0.0)
+
+
+def competing_energy(document: Mapping[str, Any]) -> float | None:
+    """
+    Energy by which a candidate competes with others, corrected, eV/atom: under a pressure the enthalpy.
+
+    Parameters
+    ----------
+    document
+        Candidate document with ``energy_per_atom`` and ``enthalpy_per_atom``.
+
+    Examples
+    --------
+    >>> competing_energy({"energy_per_atom": -3.0}), competing_energy({"energy_per_atom": -3.0, "enthalpy_per_atom": 1})
+    (-3.0, 1)
+    """
+    enthalpy: float | None = document.get("enthalpy_per_atom")
+    return document.get("energy_per_atom") if enthalpy is None else enthalpy
 
 
 def unwind(chunk: ChunkDocument, job_uuid: str | None = None) -> Iterator[tuple[CandidateDocument, ChunkArrays]]:
@@ -519,15 +571,14 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
     energy_scale
         Energy scale of the checkpoint.
     pressure
-        Pressure at which the structure was relaxed (GPa). Hulls compare energies at zero pressure: at another one there
-        is no ``energy_per_atom``, and ``correction_scheme`` says why.
+        Pressure under which the structure was relaxed, GPa. Corrections do not depend on it.
 
     Returns
     -------
     dict
         ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
-        ``corrections``, ``correction_scheme``, ``correction_state`` and ``oxidation_states``, as in
-        `CandidateDocument`.
+        ``enthalpy_per_atom`` (eV, None also at zero pressure), ``corrections``, ``correction_scheme``,
+        ``correction_state`` and ``oxidation_states``, as in `CandidateDocument`.
 
     Examples
     --------
@@ -535,22 +586,26 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
     >>> iron_oxide = Structure(Lattice.cubic(4.2), ["Fe", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     >>> hull_fields(iron_oxide, -14.0, "matpes-pbe")["energy_per_atom"]  # MatPES energies need no correction
     -7.0
+    >>> round(hull_fields(iron_oxide, -14.0, "matpes-pbe", 10.0)["enthalpy_per_atom"], 3)
+    -4.688
     """
     composition = structure.composition
     fields: dict[str, Any] = {
         "chemsys": composition.chemical_system,
         "composition": composition.get_el_amt_dict(),
         "energy_per_atom": None,
+        "enthalpy_per_atom": None,
         "corrections": {},
     }
-    if pressure:
-        return fields | {"correction_scheme": f"none: relaxed at {pressure:g} GPa, and hulls are for zero pressure"}
     try:
         entry = corrected_entry(structure, energy, energy_scale)
     except CorrectionError as error:
         return fields | {"correction_scheme": str(error)}
     return fields | {
         "energy_per_atom": entry.energy_per_atom,
+        "enthalpy_per_atom": entry.energy_per_atom + pressure / GPA * structure.volume / len(structure)
+        if pressure
+        else None,
         "corrections": {adjustment.name: float(adjustment.value) for adjustment in entry.energy_adjustments},
         "correction_scheme": correction_scheme(energy_scale, composition),
         "correction_state": entry.data["correction_state"],

@@ -8,6 +8,8 @@ from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
 from matris.stores.documents.corrections import MP2020, mp_parameters
+from matris.stores.documents.documents import pressure_of
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 
 SCALE = "energy_scale"
 """Parameter of an entry that names the energy scale of its energy."""
+
+PRESSURE = "pressure"
+"""Parameter of an entry with the external pressure under which its cell was relaxed, GPa; zero where it lacks."""
+
+WORK = "pressure times volume"
+"""Name of the energy adjustment that makes the energy of an entry an enthalpy."""
 
 _OXIDES = {"oxide", "peroxide", "superoxide", "ozonide"}
 _DATA = (
@@ -51,9 +59,44 @@ def uncorrected_entry(document: Mapping[str, Any]) -> ComputedEntry:
     composition = Composition(document["composition"])
     energy = document["uncorrected_energy_per_atom"] * composition.num_atoms
     parameters = {SCALE: document["checkpoint"][SCALE]}
-    return ComputedEntry(
-        composition, energy, parameters=parameters, data=_anions(document), entry_id=document["document_id"]
-    )
+    data = _anions(document)
+    if pressure := pressure_of(document["settings"]):
+        parameters[PRESSURE] = pressure
+        data["volume"] = document["volume"]
+    return ComputedEntry(composition, energy, parameters=parameters, data=data, entry_id=document["document_id"])
+
+
+def add_work(entry: ComputedEntry, pressure: float) -> None:
+    """
+    Make the energy of a corrected entry an enthalpy.
+
+    Parameters
+    ----------
+    entry
+        Entry whose data has the ``volume`` of its cell (Å³); changed in place.
+    pressure
+        External pressure, GPa.
+
+    Raises
+    ------
+    ValueError
+        If the entry has no volume.
+
+    Examples
+    --------
+    >>> from pymatgen.entries.computed_entries import ComputedEntry
+    >>> entry = ComputedEntry("Cu", -3.7, data={"volume": 11.0})
+    >>> add_work(entry, 10.0)
+    >>> round(entry.energy, 3)
+    -3.013
+    """
+    from pymatgen.entries.computed_entries import ConstantEnergyAdjustment
+
+    volume = entry.data.get("volume")
+    if not isinstance(volume, int | float) or not volume > 0:
+        raise ValueError(f"it has no volume, so that its enthalpy at {pressure:g} GPa is not known")
+    work = ConstantEnergyAdjustment(pressure / GPA * volume, name=WORK)
+    entry.energy_adjustments = [*(each for each in entry.energy_adjustments if each.name != WORK), work]
 
 
 def structure_entry(document: Mapping[str, Any], structure: Structure) -> ComputedStructureEntry:
@@ -70,9 +113,10 @@ def structure_entry(document: Mapping[str, Any], structure: Structure) -> Comput
     Returns
     -------
     ComputedStructureEntry
-        ``energy`` (eV) is corrected for the energy scale, ``uncorrected_energy`` is that of the potential. The
-        parameters name checkpoint, settings and energy scale, so that `load_references` reads the entry, and on the
-        scale ``mp`` the run type and the Hubbard U, so that pymatgen's MaterialsProject2020Compatibility processes it.
+        ``energy`` (eV) is corrected for the energy scale, and under a pressure the enthalpy; ``uncorrected_energy`` is
+        the energy of the potential. The parameters name checkpoint, settings, energy scale and pressure, so that
+        `load_references` reads the entry, and on the scale ``mp`` the run type and the Hubbard U, so that pymatgen's
+        MaterialsProject2020Compatibility processes it.
 
     Raises
     ------
@@ -111,7 +155,8 @@ def structure_entry(document: Mapping[str, Any], structure: Structure) -> Comput
         parameters |= mp_parameters(structure.composition)
     adjustments = [ConstantEnergyAdjustment(value, name=name) for name, value in document["corrections"].items()]
     data = _anions(document) | {name: document[name] for name in _DATA if document.get(name) is not None}
-    return ComputedStructureEntry(
+    pressure = pressure_of(document["settings"])
+    entry = ComputedStructureEntry(
         structure,
         document["energy"],
         energy_adjustments=adjustments,
@@ -119,6 +164,11 @@ def structure_entry(document: Mapping[str, Any], structure: Structure) -> Comput
         data=data,
         entry_id=document["document_id"],
     )
+    if pressure:
+        entry.parameters[PRESSURE] = pressure
+        entry.data["volume"] = float(structure.volume)
+        add_work(entry, pressure)
+    return entry
 
 
 def _anions(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class PropertyDocument(BaseModel):
     composition_reduced: dict[str, float] = Field(
         default_factory=dict, description="Number of atoms in the reduced formula, by element."
     )
+    pressure: float = Field(default=0.0, description="External pressure on the relaxed cell (GPa).")
     volume: float | None = Field(default=None, description="Volume of the relaxed cell (Å³).")
     density: float | None = Field(default=None, description="Density of the relaxed structure (g/cm³).")
     symmetry: Symmetry | None = Field(default=None, description="Space group of the relaxed structure.")
@@ -147,7 +148,7 @@ class Averages(BaseModel):
 
 
 class ElasticDocument(PropertyDocument):
-    """Elastic constants of one material."""
+    """Elastic constants of one material; under a pressure, those of the Cauchy stress."""
 
     elastic_tensor: dict[str, list[list[float]]] | None = Field(
         default=None,
@@ -178,8 +179,8 @@ class EosFitDocument(BaseModel):
     """Parameters of one equation of state."""
 
     equation: str = Field(description="Name of the equation, such as birch_murnaghan.")
-    e0: float = Field(description="Energy at the equilibrium volume, eV per cell.")
-    v0: float = Field(description="Equilibrium volume, Å³ per cell.")
+    e0: float = Field(description="Energy, under a pressure enthalpy, at the volume `v0`, eV per cell.")
+    v0: float = Field(description="Equilibrium volume at the pressure, Å³ per cell.")
     b0: float = Field(description="Bulk modulus, GPa.")
     b1: float = Field(description="Pressure derivative of the bulk modulus.")
     residual: float = Field(description="Root-mean-square residual of the fit, eV per atom.")
@@ -207,7 +208,8 @@ class UnstableModeDocument(BaseModel):
     )
     symmetry: Symmetry | None = Field(default=None, description="Space group of that structure.")
     energy_gain: float | None = Field(
-        default=None, description="Energy change by distortion and relaxation, eV/atom; negative if it is lowered."
+        default=None,
+        description="Change of the enthalpy by distortion and relaxation, eV/atom; negative if it is lowered.",
     )
     state: str | None = Field(default=None, description="State of that relaxation.")
 
@@ -283,7 +285,7 @@ class PhononDocument(PropertyDocument):
 
 
 class QhaDocument(PropertyDocument):
-    """Quasi-harmonic thermodynamics of one material at zero pressure, per cell of `structure` unless noted."""
+    """Quasi-harmonic thermodynamics of one material at `pressure`, per cell of `structure` unless noted."""
 
     masses: list[float] | None = Field(
         default=None, description="Masses of the atoms of `structure`, u; None if they are those of the elements."

@@ -10,6 +10,8 @@ reference
     The competing phases are reference entries only. The candidate is not part of the hull, as in Matbench Discovery.
     A negative ``energy_above_hull`` is the energy by which the candidate lies below the hull of the known phases; the
     candidate is stable if the value is at most 0.
+
+Under a pressure the energies are enthalpies, and all competing phases are relaxed at the same pressure.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
 from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.documents.documents import competing_energy, pressure_of
 from matris.stores.hull.chemical_systems import compound_systems
 from matris.stores.hull.phase_space import Phase, PhaseSpace, Place, System
 
@@ -108,8 +111,8 @@ def hull_results(
     ----------
     documents
         Candidate documents of one checkpoint and one set of settings. The fields ``document_id``, ``state``,
-        ``error``, ``chemsys``, ``composition``, ``energy_per_atom`` (corrected, eV), ``correction_scheme``,
-        ``checkpoint`` and ``settings`` are read. Only converged documents take part.
+        ``error``, ``chemsys``, ``composition``, ``energy_per_atom`` and ``enthalpy_per_atom`` (corrected, eV),
+        ``correction_scheme``, ``checkpoint`` and ``settings`` are read. Only converged documents take part.
     references
         Competing phases. By default the documents themselves.
     wanted
@@ -125,7 +128,8 @@ def hull_results(
     Raises
     ------
     MatrisError
-        If the documents mix checkpoints or settings, or the references are on another energy scale.
+        If the documents mix checkpoints or settings, or the references are on another energy scale or at another
+        pressure.
 
     Examples
     --------
@@ -245,6 +249,13 @@ def _describe(documents: Sequence[Document], references: References | None) -> t
             f"the references {references.name} are corrected for the energy scale {references.energy_scale!r}, but the "
             f"checkpoint {checkpoint['key']} is on {checkpoint['energy_scale']!r}; load them for that scale"
         )
+    pressure = pressure_of(documents[0]["settings"])
+    if references is not None and references.pressure != pressure:
+        raise MatrisError(
+            f"the references {references.name} are at {references.pressure:g} GPa, but the candidates were relaxed at "
+            f"{pressure:g} GPa; compute the competing phases at that pressure: known phases of the campaign "
+            "(--known-phases FILE) are relaxed with the candidates"
+        )
     return SELF_CONSISTENT if references is None else REFERENCE, hull_label(documents[0], references)
 
 
@@ -262,8 +273,10 @@ def hull_label(document: Document, references: References | None) -> str:
     if references is not None:
         return references.label
     checkpoint, settings = document["checkpoint"], document["settings"]
+    pressure = pressure_of(settings)
+    at = f"{pressure:g} GPa, " if pressure else ""
     return (
-        f"{checkpoint['key']} ({checkpoint['energy_scale']}, sha256 {checkpoint['sha256'][:12]}, "
+        f"{checkpoint['key']} ({checkpoint['energy_scale']}, {at}sha256 {checkpoint['sha256'][:12]}, "
         f"settings {settings['digest']})"
     )
 
@@ -274,7 +287,7 @@ def _reason_to_exclude(document: Document) -> str | None:
         return f"not converged: {document['state']}"
     if document.get("duplicate_of") and document.get("source") in REFERENCE_SOURCES:
         return f"the same crystal as candidate {document['duplicate_of']}"
-    if document["energy_per_atom"] is None:
+    if competing_energy(document) is None:
         return f"no comparable energy: {document['correction_scheme'] or 'not corrected'}"
     return None
 
@@ -284,7 +297,9 @@ def _system(chemsys: str) -> System:
 
 
 def _phase(document: Document) -> Phase:
-    return Phase(document["document_id"], document["composition"], document["energy_per_atom"])
+    energy = competing_energy(document)
+    assert energy is not None  # noqa: S101 - the document is not excluded
+    return Phase(document["document_id"], document["composition"], energy)
 
 
 def _result(place: Place, hull_type: str, name: str, competition: Mapping[str, Any]) -> HullResult:

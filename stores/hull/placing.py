@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from matris.stores.hull.hull import HullResult
     from matris.stores.hull.references import References
 
-_COMPARED = ("state", "energy_per_atom")  # if one of these has changed since it was read, a document is not written
+_COMPARED = ("state", "energy_per_atom", "enthalpy_per_atom")
+# If one of these has changed since it was read, a document is not written.
 _READ = (
     "document_id",
     "chemsys",

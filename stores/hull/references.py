@@ -35,7 +35,8 @@ from matris.stores.documents.corrections import (
     correction_scheme,
     mp_parameters,
 )
-from matris.stores.documents.entries import SCALE, uncorrected_entry
+from matris.stores.documents.documents import pressure_of
+from matris.stores.documents.entries import PRESSURE, SCALE, add_work, uncorrected_entry
 from matris.stores.hull.phase_space import Phase, PhaseSpace
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class References:
         or another Hubbard U, occur twice, or are broken.
     date
         Date of the newest phase, of the file or of the database release; None if unknown.
+    pressure
+        External pressure under which the phases were relaxed, GPa; at another one than zero the energies of the entries
+        are enthalpies.
 
     Examples
     --------
@@ -93,6 +97,7 @@ class References:
     entries: tuple[ComputedEntry, ...]
     omitted: tuple[Omitted, ...] = ()
     date: str | None = None
+    pressure: float = 0.0
 
     @property
     def left_out(self) -> int:
@@ -121,7 +126,8 @@ class References:
     @property
     def label(self) -> str:
         """Text that identifies the set in documents (`hull_reference`)."""
-        date = "" if self.date is None else f"{self.date}, "
+        date = f"{self.pressure:g} GPa, " if self.pressure else ""
+        date += "" if self.date is None else f"{self.date}, "
         return f"{self.name} ({self.energy_scale}, {date}sha256 {self.sha256[:12]}, {len(self.entries)} entries)"
 
     @cached_property
@@ -143,12 +149,16 @@ class References:
         """
         # load_references corrects the energies again
         entries = [entry.as_dict() | {"energy_adjustments": []} for entry in self.entries]
-        content = {"name": self.name, SCALE: self.energy_scale, "date": self.date, "entries": entries}
+        content: dict[str, Any] = {"name": self.name, SCALE: self.energy_scale, "date": self.date, "entries": entries}
+        if self.pressure:
+            content[PRESSURE] = self.pressure
         with zopen(Path(path), "wb") as stream:
             stream.write(json.dumps(content, default=str).encode())
 
 
-def load_references(path: str | Path, energy_scale: str, *, broken: Literal["raise", "omit"] = "raise") -> References:
+def load_references(
+    path: str | Path, energy_scale: str, *, pressure: float = 0.0, broken: Literal["raise", "omit"] = "raise"
+) -> References:
     """
     Read ComputedEntries or ComputedStructureEntries, and correct their energies.
 
@@ -161,6 +171,8 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
         JSON file, possibly compressed: a list of entries, a mapping to entries, or a file by `References.write`.
     energy_scale
         Energy scale of the checkpoint to compare with.
+    pressure
+        External pressure of the candidates to compare with, GPa.
     broken
         Whether an entry without a valid composition or energy, or with the id of another entry, is an error, or is left
         out and counted.
@@ -173,7 +185,7 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
     Raises
     ------
     MatrisError
-        If the file cannot be read, an entry is broken, or no entry belongs on this energy scale.
+        If the file cannot be read, an entry is broken, or no entry belongs on this energy scale and at this pressure.
 
     Examples
     --------
@@ -201,12 +213,12 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
     entries, damaged, dates = [], [], []
     for number, item in enumerate(items, start=1):
         try:
-            entries.append(_entry(item, header.get(SCALE), energy_scale))
+            entries.append(_entry(item, header, energy_scale))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             damaged.append(Omitted(_label(item, number), f"broken: {_sentence(error)}"))
         else:
             dates.append(_day((item.get("data") or {}).get("last_updated")))
-    corrected, omitted = correct_references(entries, energy_scale)
+    corrected, omitted = correct_references(entries, energy_scale, pressure)
     corrected, doubled = _each_once(corrected)
     damaged += [each for each in doubled if each.reason.startswith("broken")]
     if damaged and broken == "raise":
@@ -219,6 +231,7 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
     if not corrected:
         raise MatrisError(
             f"none of the {len(items)} entries in {path} belongs on the energy scale {energy_scale!r}"
+            + (f" at {pressure:g} GPa" if pressure else "")
             + _first_reasons([*omitted, *damaged])
         )
     return References(
@@ -227,17 +240,19 @@ def load_references(path: str | Path, energy_scale: str, *, broken: Literal["rai
         entries=tuple(corrected),
         omitted=(*omitted, *damaged, *(each for each in doubled if each not in damaged)),
         date=header.get("date") or max(filter(None, dates), default=modified),
+        pressure=pressure,
     )
 
 
-def check_mp(energy_scale: str) -> None:
+def check_mp(energy_scale: str, pressure: float = 0.0) -> None:
     """
     Check that references can be fetched from the Materials Project, without a connection.
 
     Raises
     ------
     MatrisError
-        If the Materials Project has no energies on the scale, mp-api is not installed, or there is no API key.
+        If the Materials Project has no energies on the scale or at the pressure (GPa), mp-api is not installed, or
+        there is no API key.
 
     Examples
     --------
@@ -245,6 +260,11 @@ def check_mp(energy_scale: str) -> None:
     Traceback (most recent call last):
     matris.errors.MatrisError: the Materials Project has no energies on the scale 'omat24', only on ...
     """
+    if pressure:
+        raise MatrisError(
+            f"the Materials Project has no enthalpies at {pressure:g} GPa: give known phases with their structures "
+            "(--known-phases FILE), which are relaxed at that pressure"
+        )
     _mp_thermo_type(energy_scale)
     _mp_client_class()
     _mp_key()
@@ -360,14 +380,17 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     checkpoint = usable[0]["checkpoint"]
     if name is None:
         name = f"{checkpoint['key']} sha256 {checkpoint['sha256'][:12]} settings {usable[0]['settings']['digest']}"
-    corrected, omitted = correct_references([uncorrected_entry(document) for document in usable], checkpoint[SCALE])
+    pressure = pressure_of(usable[0]["settings"])
+    entries = [uncorrected_entry(document) for document in usable]
+    corrected, omitted = correct_references(entries, checkpoint[SCALE], pressure)
     unusable = [
         Omitted(d["document_id"], d["state"] if d["state"] != "converged" else "no corrected energy")
         for d in all_documents
         if d["state"] != "converged" or d["energy_per_atom"] is None
     ]
     dates = [day for document in usable if (day := _day(document.get("last_updated")))]
-    return References(name, checkpoint[SCALE], tuple(corrected), (*unusable, *omitted), max(dates, default=None))
+    left_out = (*unusable, *omitted)
+    return References(name, checkpoint[SCALE], tuple(corrected), left_out, max(dates, default=None), pressure)
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:
@@ -389,7 +412,7 @@ def read_entries(path: str | Path) -> list[dict[str, Any]]:
 
 
 def correct_references(
-    entries: Iterable[ComputedEntry], energy_scale: str
+    entries: Iterable[ComputedEntry], energy_scale: str, pressure: float = 0.0
 ) -> tuple[list[ComputedEntry], list[Omitted]]:
     """
     Apply the corrections of an energy scale, and omit entries that do not belong on it.
@@ -400,12 +423,17 @@ def correct_references(
     its pseudopotentials (``potcar_spec`` or ``potcar_symbols``), they must be those of MPRelaxSet, as pymatgen's
     MaterialsProject2020Compatibility demands by default.
 
+    The parameter ``pressure`` of an entry (GPa; zero where it lacks) must be the pressure of the candidates. Under a
+    pressure, the energy of an entry becomes its enthalpy by the ``volume`` (Å³) in its data.
+
     Parameters
     ----------
     entries
         Entries; their energy adjustments are replaced.
     energy_scale
         Energy scale of the checkpoint.
+    pressure
+        External pressure of the candidates, GPa.
 
     Returns
     -------
@@ -420,6 +448,9 @@ def correct_references(
         if not _belongs(entry, energy_scale):
             omitted.append(Omitted(name, _foreign(entry, energy_scale)))
             continue
+        if (own := entry.parameters.get(PRESSURE) or 0.0) != pressure:
+            omitted.append(Omitted(name, f"relaxed at {own} GPa, but the candidates at {pressure:g} GPa"))
+            continue
         try:
             _check_numbers(entry.composition.get_el_amt_dict(), entry.uncorrected_energy, energy_scale)
             scheme = correction_scheme(energy_scale, entry.composition)
@@ -428,6 +459,8 @@ def correct_references(
             if scheme == MP2020:
                 _check_pseudopotentials(entry)
             apply_scheme(entry, scheme)
+            if pressure:
+                add_work(entry, pressure)
         except (CorrectionError, ValueError) as error:
             omitted.append(Omitted(name, str(error)))
             continue
@@ -611,7 +644,7 @@ def _requirement(energy_scale: str) -> str:
     return f"this scale takes only entries with the parameter {{{SCALE!r}: {energy_scale!r}}}"
 
 
-def _entry(item: Any, scale: str | None, energy_scale: str) -> ComputedEntry:
+def _entry(item: Any, header: Mapping[str, Any], energy_scale: str) -> ComputedEntry:
     """
     Read the fields that corrections and hulls need; classes named in the file are not instantiated.
 
@@ -633,8 +666,10 @@ def _entry(item: Any, scale: str | None, energy_scale: str) -> ComputedEntry:
         raise TypeError(f"its Hubbard U are {parameters['hubbards']!r}, not a dictionary")
     if (data.get("sulfide_type") or "none") not in _SULFIDE_TYPES:
         raise ValueError(f"its sulfide_type is {data['sulfide_type']!r}")
-    if scale is not None:
-        parameters[SCALE] = scale
+    parameters |= {name: header[name] for name in (SCALE, PRESSURE) if name in header}
+    if "volume" not in data and parameters.get(PRESSURE) and item.get("structure"):
+        structure = decode_structure(item["structure"])
+        data["volume"] = structure.volume / len(structure) * composition.num_atoms
     _check_numbers(composition.get_el_amt_dict(), energy, energy_scale)
     if item.get("structure") and not _same_fractions(_structure_composition(item["structure"]), composition):
         raise ValueError(f"its structure is not {composition.reduced_formula}")
@@ -660,8 +695,8 @@ _HUGE = 1e300  # of a number in JSON; larger integers do not become floats
 _KNOWN_SCALES = {"mp", "omat24", "matpes-pbe", "matpes-r2scan"}
 _SULFIDE_TYPES = ("sulfide", "polysulfide", "none", "None")  # of pymatgen, and of an element or a sulphate
 _POTCARS = ("potcar_spec", "potcar_symbols")
-_DATA = ("oxide_type", "sulfide_type", "oxidation_states")
-_PARAMETERS = ("run_type", "hubbards", "software", *_POTCARS, SCALE)
+_DATA = ("oxide_type", "sulfide_type", "oxidation_states", "volume")
+_PARAMETERS = ("run_type", "hubbards", "software", *_POTCARS, SCALE, PRESSURE)
 
 
 def _day(moment: Any) -> str | None:

@@ -66,6 +66,8 @@ PROVIDER_FIELDS = (
     _field("candidate_id", "string", "Hash of the input structure, the same under every checkpoint."),
     _field("state", "string", "converged: forces and stress are below their thresholds; max_steps: they are not."),
     _field("energy_per_atom", "float", "Energy, corrected for the energy scale of the checkpoint.", "eV/{atom}"),
+    _field("enthalpy_per_atom", "float", "Corrected energy + pV, by which hulls at a pressure compare.", "eV/{atom}"),
+    _field("pressure", "float", "External pressure under which the cell was relaxed.", "GPa"),
     _field("energy_above_hull", "float", "Distance to the convex hull; at most 0 if stable.", "eV/{atom}"),
     _field("formation_energy_per_atom", "float", "Formation energy from the elements.", "eV/{atom}"),
     _field("is_stable", "boolean", "Whether the structure is on or below the convex hull."),

@@ -31,6 +31,8 @@ COLUMNS = (
     "is_stable",
     "formation_energy_per_atom",
     "energy_per_atom",
+    "enthalpy_per_atom",
+    "pressure",
     "uncorrected_energy_per_atom",
     "hull_type",
     "hull_reference",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matris.duplicates import Duplicates, group_equal
 from matris.errors import MatrisError
 from matris.stores.documents.candidate import REFERENCE_SOURCES, Candidate
+from matris.stores.documents.documents import competing_energy
 from matris.structures import problem_with
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ COMPARED = (
     "duplicate_of",
     "formula_pretty",
     "energy_per_atom",
+    "enthalpy_per_atom",
     "uncorrected_energy_per_atom",
     "energy_above_hull",
 )
@@ -304,7 +306,7 @@ def _structure(document: Document, structure_of: Callable[[str], Structure | Non
 
 
 def _energy(document: Document) -> float:
-    energy: float | None = document.get("energy_per_atom")
+    energy = competing_energy(document)
     return document["uncorrected_energy_per_atom"] if energy is None else energy
 
 

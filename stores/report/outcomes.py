@@ -9,7 +9,7 @@ from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Self
 
 from matris.stores.documents.candidate import REFERENCE_SOURCES
-from matris.stores.documents.documents import unconverged
+from matris.stores.documents.documents import competing_energy, unconverged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,7 +79,7 @@ def place(document: Document) -> tuple[float, str, float, str]:
     """Sort key of a document in a ranking: distance to the hull, formula, energy, id; unknown numbers come last."""
     distance, energy = (
         inf if number is None or not isfinite(number) else number
-        for number in (document.get("energy_above_hull"), document.get("energy_per_atom"))
+        for number in (document.get("energy_above_hull"), competing_energy(document))
     )
     return (
         distance,

@@ -51,6 +51,8 @@ FIELDS = (
     "symmetry.symbol",
     "symmetry.number",
     "energy_per_atom",
+    "enthalpy_per_atom",
+    "pressure",
     "correction_scheme",
     "correction_state",
     "hull_type",

@@ -20,8 +20,9 @@ from matris.model.potential import Potential, load
 from matris.relaxation.records import RelaxRecord
 from matris.relaxation.relax import engine_of
 from matris.stores.documents.candidate import Candidate
-from matris.stores.documents.documents import ChunkDocument
+from matris.stores.documents.documents import ChunkDocument, unwind
 from matris.structures import content_id
+from matris.units import GPA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -259,16 +260,17 @@ def test_only_failures_of_one_kind_stop(states, stops):
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_structures_under_pressure_are_on_no_hull(tiny_checkpoint, tmp_path, static):
+def test_structures_under_pressure_have_an_enthalpy(tiny_checkpoint, tmp_path, static):
     common = {"checkpoint": str(tiny_checkpoint), "device": "cpu", "journal_dir": str(tmp_path)}
-    relax = BatchRelaxMaker(**common, max_steps=1, relax_kwargs={"pressure": 20})
+    relax = BatchRelaxMaker(**common, max_steps=1, pressure=20)
     maker = BatchStaticMaker(**common, first=relax) if static else relax
-    (record,) = maker.make.original(maker, [rock_salt(5.6)]).records
-    assert record.energy is not None
-    assert record.hull["energy_per_atom"] is None
-    assert "20 GPa" in record.hull["correction_scheme"]
+    chunk = maker.make.original(maker, [rock_salt(5.6)])
+    ((document, arrays),) = unwind(chunk)
+    volume = Structure.from_dict(arrays.structure).volume
+    assert document.pressure == 20.0
+    assert document.enthalpy_per_atom - document.energy_per_atom == pytest.approx(20 / GPA * volume / document.nsites)
     assert relax.tag().pressure == 20.0
-    assert relax.tag().digest != replace(relax, relax_kwargs={}).tag().digest
+    assert relax.tag().digest != replace(relax, pressure=0.0).tag().digest
     assert replace(relax, optimizer="fire").tag().digest != relax.tag().digest
     assert (relax.tag().optimizer, replace(relax, optimizer="fire").tag().optimizer) == ("lbfgs", "fire")
 
