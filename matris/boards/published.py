@@ -99,6 +99,23 @@ KAPPA = _table(("SRME", "SRE", "SRD", "failure rate", "imaginary mode rate"), {
     "chgnet-0.3.0": (1.7167, 1.6959, -1.6822, 0.1553, 0.1553),
 })
 
+MOLECULES = _table(("torsionnet500 MAE [kcal/mol]", "torsionnet500 RMSE [kcal/mol]",
+                    "torsionnet500 barrier MAE [kcal/mol]", "torsionnet500 barriers off by > 1 kcal/mol"), {
+    "MatRIS-M": (0.04, 0.07, 0.07, 0),
+    "DPA3": (0.06, 0.09, 0.09, 0),
+})
+"""MatRIS's paper, table 3, which states no unit."""
+
+MD = _table(("energy_rmse", "force_rmse", "rdf_error", "adf_error", "vdos_error",
+             "pressure_mae", "pressure_wasserstein", "pressure_error"), {
+    "matris_10m_oam": (0.6826, 71.8543, 3.5865, 1.4905, 22.0326, 0.8304, 0.8346, 49.9882),
+    "matris_10m_mp": (0.9355, 100.3604, 4.2261, 1.6255, 22.1941, 0.8096, 0.8179, 45.8784),
+    "nequix-mp-1": (1.3652, 136.1155, 6.085, 2.7458, 27.6748, 0.9578, 0.9596, 73.8322),
+    "nequix-mp-1-pft": (1.4143, 131.0959, 5.9298, 2.825, 27.4531, 0.7939, 0.8044, 69.5436),
+    "chgnet-0.3.0": (2.3775, 202.2351, 9.6568, 6.2711, 35.6003, 1.1106, 1.1162, 65.8987),
+})
+"""meV/atom, meV/Å, %, %, %, GPa, GPa, %; means over 17 systems."""
+
 EFFICIENCY = _table(("relaxations/s",), {"MatRIS-S": (0.68,), "MatRIS-M": (0.52,), "MACE": (1.3,), "eSEN": (0.30,)})
 """MatRIS's paper, figure 5: 500 structures of WBM on one GPU of a kind that it does not name."""
 # fmt: on

@@ -78,7 +78,8 @@ def single_points(engine: Engine, many: Iterable[Atoms]) -> Iterator[SinglePoint
     for atoms in many:
         unknown = [] if known is None else sorted(set(atoms.symbols) - known)
         next_cost = 0.0 if unknown else float(cost(atoms))
-        if waiting and (unknown or len(waiting) == _TOGETHER or sum(costs) + next_cost > guarded.budget.limit):
+        ends = unknown or len(waiting) == _TOGETHER or sum(costs) + next_cost > guarded.budget.limit
+        if waiting and (ends or (atoms.pbc != waiting[0].pbc).any()):  # a state has one periodicity
             yield from _computed(guarded, waiting, costs)
             waiting, costs = [], []
         if unknown:
