@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from matris.model.checkpoints import Card
-    from matris.model.potential import Potential
+    from matris.model.potential import DispersionName, Potential
     from matris.properties.groups import PropertyRecord
     from matris.relaxation.records import OptimizerName, RelaxRecord
     from matris.stores.documents.properties import PropertyOutput
@@ -61,20 +61,28 @@ class BatchMaker(Maker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
     """
 
     name: str = "batch"
     checkpoint: str | None = None
     device: str | None = None
     dtype: str | None = None
+    dispersion: DispersionName | None = None
 
     def card(self) -> Card:
-        """Read the card of the checkpoint, without loading it onto a device."""
-        return read_file(locate(self.checkpoint))[1]
+        """Read the card of the checkpoint, without loading it onto a device; with dispersion, that of both."""
+        card = read_file(locate(self.checkpoint))[1]
+        if self.dispersion is None:
+            return card
+        from matris.model.dispersion import dispersed_card
+
+        return dispersed_card(card)
 
     def potential(self) -> Potential:
         """Load the potential; it stays in memory for the next job of this process."""
-        return load(self.checkpoint, device=self.device, dtype=self.dtype)
+        return load(self.checkpoint, device=self.device, dtype=self.dtype, dispersion=self.dispersion)
 
 
 @dataclass
@@ -92,6 +100,8 @@ class PropertyMaker(BatchMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
     """
 
     name: str = "batch property"
@@ -250,6 +260,8 @@ class RelaxedPropertyMaker(PropertyMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
         Single precision is enough for derivatives of forces and stresses: see docs/properties.md.
     fmax
         Bound on the forces on atoms and on the cell in all relaxations, eV/Å.

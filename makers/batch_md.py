@@ -51,6 +51,8 @@ class BatchMDMaker(PropertyMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
     ensemble
         ``"nve"``, ``"nvt"`` (Langevin) or ``"npt"`` (Langevin, stochastic cell rescaling).
     temperature

@@ -53,6 +53,8 @@ class BatchRelaxMaker(BatchMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
     relax_cell
         Whether the cell relaxes with the atoms.
     fmax
@@ -288,6 +290,8 @@ class BatchStaticMaker(BatchRelaxMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
     first
         Maker of a relaxation, whose final structures are evaluated.
     journal_dir

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from atomate2.ase.schemas import AseResult
     from atomate2.forcefields.schemas import ForceFieldMoleculeTaskDocument
 
+    from matris.model.potential import DispersionName
+
 CALCULATOR = {"@module": "matris.calculator", "@callable": "MatRISCalculator"}
 """The calculator, in the form that atomate2 takes for calculators that it does not list."""
 
@@ -68,6 +70,8 @@ class RelaxMaker(ForceFieldRelaxMaker):
         Registry key or path of a checkpoint; by default the embedded one.
     device, dtype
         Device and precision of the potential; by default those that suit the machine and the checkpoint.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion; by default none.
 
     Examples
     --------
@@ -85,6 +89,7 @@ class RelaxMaker(ForceFieldRelaxMaker):
     checkpoint: str | None = None
     device: str | None = None
     dtype: str | None = None
+    dispersion: DispersionName | None = None
 
     def __post_init__(self) -> None:
         """Set the calculator, also after deserialisation, which loses it."""
@@ -95,6 +100,7 @@ class RelaxMaker(ForceFieldRelaxMaker):
     def _get_calculator(self) -> MatRISCalculator:
         """Make a calculator of the loaded potential: a second job of the same process loads nothing."""
         chosen = {"potential": self.checkpoint, "device": self.device, "dtype": self.dtype}
+        chosen |= {"dispersion": self.dispersion} if self.dispersion else {}
         return MatRISCalculator(**(chosen | self.calculator_kwargs))
 
     def run_ase(self, mol_or_struct: Structure | Molecule, prev_dir: str | Path | None = None) -> AseResult:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import NDArray
 
+    from matris.model.potential import DispersionName
+
 
 class MatRISCalculator(Calculator):
     """
@@ -32,7 +34,7 @@ class MatRISCalculator(Calculator):
     ----------
     potential
         A loaded potential, a key or path for `matris.load`, or None for the embedded checkpoint.
-    device, dtype
+    device, dtype, dispersion
         As for `matris.load`; ignored if a loaded potential is given.
 
     Attributes
@@ -67,10 +69,15 @@ class MatRISCalculator(Calculator):
         *,
         device: str | None = None,
         dtype: torch.dtype | str | None = None,
+        dispersion: DispersionName | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.potential = potential if isinstance(potential, Potential) else load(potential, device=device, dtype=dtype)
+        self.potential = (
+            potential
+            if isinstance(potential, Potential)
+            else load(potential, device=device, dtype=dtype, dispersion=dispersion)
+        )
         names = ["energy", "free_energy", "forces", "stress"]
         self.implemented_properties = [*names, "magmoms"] if self.potential.has_magmoms else names
         self.extrapolation: NDArray[np.float64] | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matris.flows.sources.prototypes import generate_candidates
 from matris.stores.documents.candidate import COMPETING_PROTOTYPE_SOURCE, KNOWN_PHASE_SOURCE, REFERENCE_SOURCES
 from matris.stores.hull.chemical_systems import compound_systems
+from matris.units import DISPERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ REMARK_FIELDS = (
     "only_elements_compete",
     "hull_lacks",
     "correction_state",
+    "corrections",
+    "checkpoint.energy_scale",
 )
 """Fields of a candidate document that `hull_remarks` reads."""
 
@@ -146,6 +149,12 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
         remarks.append(
             f"The corrections of {undecided} candidates are undecided, because their oxidation states are not known: "
             "matris query 'correction_state = undecided'"
+        )
+    scale = (placed[0].get("checkpoint") or {}).get("energy_scale", "")
+    if scale.endswith(DISPERSION) and any(d.get("corrections") for d in placed):
+        remarks.append(
+            f"The corrections of {scale.removesuffix(DISPERSION)} were fitted to energies without dispersion, so that "
+            "distances between compounds of different anions are less certain"
         )
     return remarks
 

@@ -49,7 +49,11 @@ def stage_maker(
     if stage == RELAX:
         return replace(_on(relax_maker, device), journal_dir=folder)
     maker: BatchMaker = getattr(makers, _MAKERS[stage])(
-        checkpoint=relax_maker.checkpoint, device=device, pressure=relax_maker.final_pressure(), journal_dir=folder
+        checkpoint=relax_maker.checkpoint,
+        device=device,
+        dispersion=relax_maker.dispersion,
+        pressure=relax_maker.final_pressure(),
+        journal_dir=folder,
     )
     return maker
 

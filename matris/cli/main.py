@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import board, campaign, cluster, doctor, optimade, properties, query, relax, screen, serve, training
+from matris.cli import (
+    board,
+    campaign,
+    cluster,
+    doctor,
+    optimade,
+    properties,
+    query,
+    relax,
+    screen,
+    serve,
+    training,
+    validate,
+)
 from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
@@ -25,7 +38,7 @@ _PANELS = {
         properties.md,
     ),
     "Benchmarks": (board.board,),
-    "Results": (query.query, serve.serve, campaign.report, campaign.export),
+    "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
     "Setup": (doctor.doctor, query.models),
 }

@@ -38,6 +38,14 @@ Checkpoint = Annotated[
         show_default="the embedded checkpoint",
     ),
 ]
+Dispersion = Annotated[
+    Literal["d3"] | None,
+    typer.Option(
+        "--dispersion",
+        help="Add D3(BJ) dispersion, for the functional of the checkpoint.",
+        show_default="none",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Device, such as cuda, cuda:1 or cpu.", show_default="a GPU if there is one"),

@@ -13,6 +13,7 @@ from matris.cli.console import CampaignProgress, Column, numbers, print_table, s
 from matris.cli.options import (
     Checkpoint,
     Devices,
+    Dispersion,
     Files,
     Format,
     MinLength,
@@ -50,6 +51,7 @@ def elastic(
     optimizer: Optimizer = "lbfgs",
     pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     output: Format = "table",
@@ -67,7 +69,7 @@ def elastic(
     with clear_errors():
         from matris.makers import BatchElasticMaker
 
-        maker = BatchElasticMaker(checkpoint=checkpoint, optimizer=optimizer, pressure=pressure)
+        maker = BatchElasticMaker(checkpoint=checkpoint, dispersion=dispersion, optimizer=optimizer, pressure=pressure)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("elastic", files, maker, device, store, output, report, submission)
 
@@ -77,6 +79,7 @@ def eos(
     optimizer: Optimizer = "lbfgs",
     pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     output: Format = "table",
@@ -96,7 +99,7 @@ def eos(
     with clear_errors():
         from matris.makers import BatchEosMaker
 
-        maker = BatchEosMaker(checkpoint=checkpoint, optimizer=optimizer, pressure=pressure)
+        maker = BatchEosMaker(checkpoint=checkpoint, dispersion=dispersion, optimizer=optimizer, pressure=pressure)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("eos", files, maker, device, store, output, report, submission)
 
@@ -122,6 +125,7 @@ def phonon(
     optimizer: Optimizer = "lbfgs",
     pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     output: Format = "table",
@@ -141,6 +145,7 @@ def phonon(
 
         maker = BatchPhononMaker(
             checkpoint=checkpoint,
+            dispersion=dispersion,
             min_length=min_length,
             displacement=displacement,
             follow=follow,
@@ -159,6 +164,7 @@ def qha(
     optimizer: Optimizer = "lbfgs",
     pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     output: Format = "table",
@@ -178,6 +184,7 @@ def qha(
 
         maker = BatchQhaMaker(
             checkpoint=checkpoint,
+            dispersion=dispersion,
             optimizer=optimizer,
             pressure=pressure,
             min_length=min_length,
@@ -275,6 +282,7 @@ def md(
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     output: Format = "table",
@@ -297,6 +305,7 @@ def md(
 
         maker = BatchMDMaker(
             checkpoint=checkpoint,
+            dispersion=dispersion,
             ensemble=ensemble,
             temperature=temperature,
             pressure=pressure,

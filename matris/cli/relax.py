@@ -13,6 +13,7 @@ from matris.cli.options import (
     Checkpoint,
     ChunkSize,
     Devices,
+    Dispersion,
     Files,
     Fmax,
     MaxSteps,
@@ -57,6 +58,7 @@ def relax(
     ] = True,
     pressure: Pressure = 0.0,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     fmax: Fmax = 0.05,
@@ -89,6 +91,7 @@ def relax(
             funnel = Funnel(sanity=False, duplicates=False, hull=False, properties=properties_of(then))
             maker = BatchRelaxMaker(
                 checkpoint=checkpoint,
+                dispersion=dispersion,
                 device=device if submission else None,
                 relax_cell=relax_cell,
                 fmax=fmax,

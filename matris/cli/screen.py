@@ -23,6 +23,7 @@ from matris.cli.options import (
     Checkpoint,
     ChunkSize,
     Devices,
+    Dispersion,
     Fmax,
     MaxSteps,
     Optimizer,
@@ -130,6 +131,7 @@ def screen(
         typer.Option(metavar="DIR", help="Folder of the HTML report.", show_default="report, in the store's folder"),
     ] = None,
     checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
     device: Devices = None,
     store: Store = None,
     fmax: Fmax = 0.05,
@@ -186,7 +188,11 @@ def screen(
                 )
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from None
-            potential: dict[str, Any] = {"checkpoint": checkpoint, "device": device if submission else None}
+            potential: dict[str, Any] = {
+                "checkpoint": checkpoint,
+                "dispersion": dispersion,
+                "device": device if submission else None,
+            }
             potential["keep_going"] = keep_going
             maker = BatchRelaxMaker(
                 **potential,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from matris.errors import CheckpointError, StructureError
 from matris.machine import n_processes, total_memory
 from matris.model import checkpoints, kernels
 from matris.model.chunked import Chunks
+from matris.model.dispersion import dispersed_card, functional_of
+from matris.model.dispersion import dispersion as dispersed
 from matris.model.graph import Batch, Geometry, Graph, build_graph, count_edges
 from matris.model.memory import is_out_of_memory
 from matris.model.network import Evaluation, MatRIS, evaluate
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from matris.model.precision import Precision
 
 logger = logging.getLogger(__name__)
+
+type DispersionName = Literal["d3"]
 
 DEVICE = "MATRIS_DEVICE"
 """Environment variable that names the default device."""
@@ -398,6 +402,60 @@ class Potential:
         ]
 
 
+@dataclass(frozen=True)
+class _PlacedGraph(Graph):
+    """A graph that keeps the batch from which it was made: dispersion reaches farther than its bonds."""
+
+    batch: Batch
+
+
+class DispersedPotential(Potential):
+    """
+    A potential to which D3(BJ) dispersion is added (`matris.model.dispersion`). `load` creates one.
+
+    Its card has another key, energy scale and digest, so that no document, journal or hull mixes both.
+
+    Parameters
+    ----------
+    network, card, precision, cuda_graphs
+        As for `Potential`; the card is that of the checkpoint alone.
+
+    Examples
+    --------
+    >>> import matris
+    >>> potential = matris.load(dispersion="d3")  # doctest: +SKIP
+    >>> potential.card.key, potential.card.energy_scale  # doctest: +SKIP
+    ('matris_embedded+d3bj', 'mp-d3bj')
+    """
+
+    def __init__(
+        self, network: MatRIS, card: Card, precision: Precision | None = None, *, cuda_graphs: bool = False
+    ) -> None:
+        super().__init__(network, dispersed_card(card), precision, cuda_graphs=cuda_graphs)
+        self._functional = functional_of(card)
+
+    def graph(self, structures: Batch | Sequence[Geometry]) -> Graph:
+        """Build the graphs of a batch, which keep the batch."""
+        with torch.inference_mode(False):
+            batch = structures if isinstance(structures, Batch) else Batch.of(structures, self.device)
+        graph = super().graph(batch)
+        return _PlacedGraph(**{field.name: getattr(graph, field.name) for field in fields(graph)}, batch=batch)
+
+    def evaluate(self, graph: Graph) -> Evaluation:
+        """Compute energies, forces, stresses and magnetic moments of a batch, with dispersion."""
+        if not isinstance(graph, _PlacedGraph):
+            raise TypeError("a potential with dispersion computes the graphs that it has built")
+        result = super().evaluate(graph)
+        with torch.inference_mode(False):
+            added = dispersed(graph.batch, self._functional)
+        return result._replace(
+            energies=result.energies + added.energies,
+            forces=result.forces + added.forces.to(result.forces),
+            stresses=result.stresses + added.stresses.to(result.stresses),
+            atom_energies=result.atom_energies + added.atom_energies.to(result.atom_energies),
+        )
+
+
 def bytes_kept(config: ModelConfig, n_bonds: int, n_angles: int, dtype: torch.dtype = torch.float32) -> int:
     """Compute the bytes that torch keeps of bonds and angles for the backward pass of a network."""
     of_bonds = (_KEPT_OF_BOND + config.smooth * _ENVELOPES_OF_BOND) * config.edge_feat_dim
@@ -466,6 +524,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     precision: Precision | None = None,
     cuda_graphs: bool = False,
+    dispersion: DispersionName | None = None,
 ) -> Potential:
     """
     Load a checkpoint as a potential. Calls with equal arguments return the same object.
@@ -484,6 +543,9 @@ def load(
         least exact.
     cuda_graphs
         Record calls on a GPU and replay them, for single cells and dynamics, see `Potential`.
+    dispersion
+        ``"d3"`` adds D3(BJ) dispersion for the functional of the checkpoint, see `matris.model.dispersion`. The key,
+        the energy scale and the digest of the potential then say so. By default none is added.
 
     Returns
     -------
@@ -492,7 +554,7 @@ def load(
     Raises
     ------
     CheckpointError
-        If the checkpoint, the device, the dtype or the precision is not available.
+        If the checkpoint, the device, the dtype, the precision or the dispersion is not available.
 
     Examples
     --------
@@ -509,8 +571,10 @@ def load(
         raise CheckpointError(f"dtype {dtype!r} is not supported: float32 or float64")
     if precision not in {None, *PRECISIONS}:
         raise CheckpointError(f"precision {precision!r} is not supported: {', '.join(PRECISIONS)}")
+    if dispersion not in {None, "d3"}:
+        raise CheckpointError(f"dispersion {dispersion!r} is not supported: d3")
     path = checkpoints.locate(key_or_path)
-    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision, cuda_graphs)
+    return _resident(path, path.stat().st_mtime_ns, chosen, floats, precision, cuda_graphs, dispersion)
 
 
 @lru_cache(maxsize=4)
@@ -521,6 +585,7 @@ def _resident(
     dtype: torch.dtype,
     precision: Precision | None,
     cuda_graphs: bool,
+    with_dispersion: DispersionName | None,
 ) -> Potential:
     """Load once for each file version (`modified` is its modification time in ns), device and way of computing."""
     network, card = checkpoints.read_file(path)
@@ -529,4 +594,6 @@ def _resident(
             network = network.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError) as error:
         raise CheckpointError(f"cannot move {card.key} to {device}: {str(error).splitlines()[0]}") from error
-    return Potential(network, card, precision, cuda_graphs=cuda_graphs)
+    if with_dispersion is None:
+        return Potential(network, card, precision, cuda_graphs=cuda_graphs)
+    return DispersedPotential(network, card, precision, cuda_graphs=cuda_graphs)

@@ -16,6 +16,7 @@ from pymatgen.core.composition import Composition
 
 from matris.errors import MatrisError
 from matris.stores.documents.charge_balance import Balance, balance
+from matris.units import DISPERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,7 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     Parameters
     ----------
     energy_scale
-        Energy scale of the checkpoint.
+        Energy scale of the checkpoint. With dispersion, the scheme is that of the scale without.
     composition
         Composition to correct. On a scale without a known scheme, compositions without anions (elements and
         intermetallics) need no correction, because no known scheme would correct them.
@@ -88,8 +89,8 @@ def correction_scheme(energy_scale: str, composition: Composition) -> str:
     Traceback (most recent call last):
     matris.stores.documents.corrections.CorrectionError: no corrections are known for the energy scale 'my-scale', ...
     """
-    if energy_scale in _SCHEMES:
-        return _SCHEMES[energy_scale]
+    if (scale := energy_scale.removesuffix(DISPERSION)) in _SCHEMES:
+        return _SCHEMES[scale]
     anions = sorted({"O", *_OMAT24_ANIONS} & composition.chemical_system_set)
     if anions:
         raise CorrectionError(
