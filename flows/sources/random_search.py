@@ -231,8 +231,8 @@ def _placed(
             return None
     if not crystal.valid:
         return None
-    sites = [(site.specie, place) for site in crystal.atom_sites for place in site.coords]
-    whole = Structure(crystal.lattice.matrix, *zip(*sites, strict=True))
+    species = [site.specie for site in crystal.atom_sites for _ in site.coords]
+    whole = Structure(crystal.lattice.matrix, species, np.concatenate([site.coords for site in crystal.atom_sites]))
     primitive = whole.get_primitive_structure()
     return primitive if len(primitive) == sum(numbers) else None  # a crystal of fewer formula units
 
