@@ -236,11 +236,12 @@ def _score(items: Mapping[str, Any], results: Mapping[str, Values]) -> Metrics:
         values = results[key]
         kappa = values.get("kappa")
         differences.append(relative_difference(kappa, item.kappa))
-        censored = kappa is None or values["space_group"] != item.space_group
-        failed += censored
+        if kappa is None or values["space_group"] != item.space_group:
+            failed, error = failed + 1, WORST
+        else:
+            error = mode_error(kappa, np.asarray(values["modes"]), item.kappa, item.modes) if has_modes else WORST
         if has_modes:
-            modes = np.asarray(values.get("modes", []), dtype=float)
-            errors.append(WORST if censored else mode_error(kappa, modes, item.kappa, item.modes))
+            errors.append(error)
     imaginary = sum("imaginary" in (values.get("error") or "") for values in results.values())
     return {
         "SRME": mean(errors),

@@ -100,9 +100,9 @@ def motion_errors(reference: Motion, motion: Motion, time: float) -> dict[str, f
         raise ValueError(f"{frames} frames are too few: at least {_FEWEST} are needed")
     both = [_cut(each, frames) for each in (reference, motion)]
     errors: dict[str, float | None] = {
-        "rdf_error": _radial_error(*both),
-        "adf_error": _angular_error(*(angles(each) for each in both)),
-        "vdos_error": _vibrational_error(*(spectrum(each, time) for each in both), time, frames),
+        "rdf_error": _radial_error(both[0], both[1]),
+        "adf_error": _angular_error(angles(both[0]), angles(both[1])),
+        "vdos_error": _vibrational_error(spectrum(both[0], time), spectrum(both[1], time), time, frames),
     }
     pressures = [each.pressures for each in both]
     if pressures[0] is None or pressures[1] is None:
