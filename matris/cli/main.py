@@ -9,14 +9,27 @@ from typing import Annotated
 import typer
 
 from matris import __version__
-from matris.cli import campaign, cluster, doctor, optimade, properties, query, relax, screen, serve, training, validate
+from matris.cli import (
+    bias,
+    campaign,
+    cluster,
+    doctor,
+    optimade,
+    properties,
+    query,
+    relax,
+    screen,
+    serve,
+    training,
+    validate,
+)
 from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
     "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
     "Properties": (relax.relax, properties.elastic, properties.eos, properties.phonon, properties.qha, properties.md),
-    "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate),
+    "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate, bias.bias),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
     "Setup": (doctor.doctor, query.models),
 }
