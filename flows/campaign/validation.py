@@ -62,6 +62,12 @@ def validate_by_maker(results: CampaignResults, maker: BatchRelaxMaker, top: int
     chosen, compared = _chosen(results, top)
     if any(document["hull_type"] != "self-consistent" for document in chosen):
         raise MatrisError("the campaign is ranked on a reference set, whose phases a second potential has not computed")
+    pressure = pressure_of(results.record()["settings"])
+    if pressure != maker.final_pressure():
+        raise MatrisError(
+            f"the campaign is at {pressure:g} GPa, and an evaluation has no pressure: relax by the second potential at "
+            "that pressure (--relax)"
+        )
     card = maker.card()
     if card.sha256 == results.origin[0]:
         raise MatrisError(f"{card.key} is the checkpoint of the campaign: validate with another one")
@@ -137,7 +143,7 @@ def validate_by_entries(results: CampaignResults, path: str | Path, top: int | N
 def _chosen(results: CampaignResults, top: int | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Documents to compute, with those on the hull, and the ranked candidates among them."""
     documents = list(results.documents(_READ))
-    compared = [d for d in ranked(documents) if d.get("energy_above_hull") is not None][:top]
+    compared = [dict(d) for d in ranked(documents) if d.get("energy_above_hull") is not None][:top]
     if not compared:
         raise MatrisError("no candidate of the campaign has a distance to the hull")
     on_hull = [d for d in documents if d.get("is_stable")]

@@ -10,6 +10,7 @@ import typer
 
 from matris import __version__
 from matris.cli import (
+    bias,
     board,
     campaign,
     cluster,
@@ -38,7 +39,7 @@ _PANELS = {
         properties.md,
     ),
     "Benchmarks": (board.board,),
-    "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate),
+    "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate, bias.bias),
     "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
     "Setup": (doctor.doctor, query.models),
 }

@@ -63,10 +63,14 @@ def validate(
         if ".json" in Path(second).suffixes:
             found = validate_by_entries(results, second, top)
         else:
-            potential = {"checkpoint": second, "device": device}
-            relaxing = BatchRelaxMaker(**potential, pressure=pressure_of(results.record()["settings"]))
+            pressure = pressure_of(results.record()["settings"])
+            maker = (
+                BatchRelaxMaker(checkpoint=second, device=device, pressure=pressure)
+                if relax
+                else BatchStaticMaker(checkpoint=second, device=device)
+            )
             with stderr.status("Computing …"):
-                found = validate_by_maker(results, relaxing if relax else BatchStaticMaker(**potential), top)
+                found = validate_by_maker(results, maker, top)
         if output == "json":
             write_json([found.model_dump()])
         elif output == "csv":

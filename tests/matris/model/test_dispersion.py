@@ -13,7 +13,7 @@ import matris
 from matris.errors import CheckpointError, MatrisError
 from matris.makers import BatchElasticMaker, BatchRelaxMaker
 from matris.model.checkpoints import Card
-from matris.model.graph import Batch, Geometry
+from matris.model.graph import Batch, Geometry, bonds_together
 from matris.relaxation.relax import engine_of
 from matris.stores.documents.corrections import MP2020, correction_scheme
 from matris.stores.documents.documents import unwind
@@ -83,6 +83,15 @@ def test_forces_and_stresses_are_derivatives_and_batches_change_nothing():
     slopes = ((ends[1] - ends[0]) / (2 * step)).numpy()
     assert -slopes[0] == pytest.approx(float(alone.forces[0, 2]), rel=1e-4)
     assert slopes[1] / MGO.get_volume() == pytest.approx(float(alone.stresses[0, 1, 2]), abs=1e-7)
+
+
+def test_pairs_as_a_gpu_finds_them_give_the_same(monkeypatch):
+    expected = dispersion(batch(GRAPHITE, MOS2), "pbe")
+    monkeypatch.setattr("matris.model.dispersion.bonds_one_by_one", bonds_together)
+    monkeypatch.setattr("matris.model.dispersion._MOST_PAIRS", 1.0)  # and one structure at a time
+    found = dispersion(batch(GRAPHITE, MOS2), "pbe")
+    for one, other in zip(found, expected, strict=True):
+        assert one.numpy() == pytest.approx(other.numpy(), abs=1e-10)
 
 
 def test_all_doors_add_the_same(tiny_checkpoint):
