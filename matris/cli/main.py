@@ -22,6 +22,7 @@ _PANELS = {
         properties.phonon,
         properties.qha,
         properties.kappa,
+        properties.neb,
         properties.md,
     ),
     "Results": (query.query, serve.serve, campaign.report, campaign.export),
