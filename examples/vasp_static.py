@@ -1,0 +1,59 @@
+"""Hand the best candidates of a store to VASP: a static calculation each, with the Materials Project's settings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from atomate2.vasp.jobs.mp import MPGGAStaticMaker
+from jobflow import Flow
+from monty.serialization import dumpfn
+
+from matris.stores import CandidateStore
+
+
+def static_flow(store: str, text: str, number: int) -> Flow:
+    """
+    Make a flow of VASP calculations at relaxed structures.
+
+    Parameters
+    ----------
+    store
+        Folder or URI of the results.
+    text
+        Filter, in the language of ``matris query``.
+    number
+        Largest number of calculations; the candidates nearest to the hull come first.
+
+    Returns
+    -------
+    Flow
+        Independent jobs. The metadata of each names its candidate and document.
+    """
+    query = CandidateStore.open(store).query().where(text).sort("energy_above_hull").limit(number)
+    jobs = []
+    for document, structure in query.structures():
+        scale = document["checkpoint"]["energy_scale"]
+        if scale != "mp":
+            sys.exit(f"{document['formula_pretty']}: its energy is of the scale {scale}; these calculations give mp")
+        job = MPGGAStaticMaker(name=f"static {document['formula_pretty']}").make(structure)
+        job.update_metadata({name: document[name] for name in ("candidate_id", "document_id")})
+        jobs.append(job)
+    return Flow(jobs, name=f"VASP for {text}")
+
+
+def main() -> None:
+    """Write the flow to a file, for ``jobflow.run_locally``, jobflow-remote or FireWorks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store")
+    parser.add_argument("flow", help="file to write")
+    parser.add_argument("--filter", default="energy_above_hull < 0.05")
+    parser.add_argument("--number", type=int, default=20)
+    options = parser.parse_args()
+    flow = static_flow(options.store, options.filter, options.number)
+    dumpfn(flow, options.flow)
+    sys.stdout.write(f"{len(flow.jobs)} calculations in {options.flow}\n")
+
+
+if __name__ == "__main__":
+    main()
