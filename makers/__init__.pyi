@@ -2,6 +2,7 @@ from .batch_elastic import BatchElasticMaker as BatchElasticMaker
 from .batch_eos import BatchEosMaker as BatchEosMaker
 from .batch_kappa import BatchKappaMaker as BatchKappaMaker
 from .batch_md import BatchMDMaker as BatchMDMaker
+from .batch_neb import BatchNebMaker as BatchNebMaker
 from .batch_phonon import BatchPhononMaker as BatchPhononMaker
 from .batch_qha import BatchQhaMaker as BatchQhaMaker
 from .batch_relax import BatchRelaxMaker as BatchRelaxMaker

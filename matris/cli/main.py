@@ -36,6 +36,7 @@ _PANELS = {
         properties.phonon,
         properties.qha,
         properties.kappa,
+        properties.neb,
         properties.md,
     ),
     "Benchmarks": (board.board,),

@@ -1,4 +1,4 @@
-"""Commands that compute properties: elastic, eos, phonon, qha, kappa, md."""
+"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, md."""
 
 from __future__ import annotations
 
@@ -262,6 +262,73 @@ def kappa(
         )
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("kappa", files, maker, device, store, output, report, submission)
+
+
+def neb(
+    files: Files,
+    vacancy: Annotated[
+        str | None,
+        typer.Option(metavar="ELEMENT", help="Element that hops to neighboring vacancies in the crystals."),
+    ] = None,
+    end: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead: end of the path that starts at FILES; same atoms, same order."),
+    ] = None,
+    min_length: Annotated[
+        float,
+        typer.Option(metavar="Å", min=1.0, help="Minimum length of the vectors of supercells with a vacancy (Å)."),
+    ] = 10.0,
+    n_images: Annotated[int, typer.Option(metavar="N", min=1, help="Number of images between the ends.")] = 5,
+    fmax: Annotated[float, typer.Option(metavar="F", min=1e-6, help="Bound on all forces (eV/Å).")] = 0.05,
+    max_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of steps of a band.")] = 500,
+    optimizer: Optimizer = "lbfgs",
+    checkpoint: Checkpoint = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Compute migration barriers (eV) by the climbing-image nudged elastic band.
+
+    `matris neb crystal.cif --vacancy Li` or `matris neb start.cif --end end.cif`
+    """
+    with clear_errors():
+        from matris.makers import BatchNebMaker
+        from matris.properties.barriers import require_diffusion
+
+        if (vacancy is None) == (end is None):
+            raise typer.BadParameter("give either --vacancy ELEMENT or --end FILE")
+        if vacancy is not None:
+            require_diffusion()
+        maker = BatchNebMaker(
+            checkpoint=checkpoint,
+            optimizer=optimizer,
+            vacancy=vacancy,
+            end=None if end is None else _coordinates(end),
+            min_length=min_length,
+            n_images=n_images,
+            fmax=fmax,
+            max_steps=max_steps,
+        )
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("neb", files, maker, device, store, output, report, submission)
+
+
+def _coordinates(file: Path) -> list[list[float]]:
+    """Read the fractional coordinates of the one structure in a file."""
+    from matris.errors import MatrisError
+    from matris.flows.sources.files import read_candidates
+
+    found = list(read_candidates([file]))
+    if len(found) != 1 or found[0].structure is None:
+        problem = found[0].error if len(found) == 1 else f"{len(found)} structures"
+        raise MatrisError(f"{file}: expected one structure, found {problem}")
+    return [[float(x) for x in row] for row in found[0].structure.frac_coords]
 
 
 def md(

@@ -19,7 +19,7 @@ from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError,
 from matris.structures import to_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ase import Atoms
@@ -380,10 +380,9 @@ def vacancy_hops(
     MatrisError
         If pymatgen-analysis-diffusion is not installed, or the element does not occur in the structure.
     """
-    try:
-        from pymatgen.analysis.diffusion.neb.pathfinder import DistinctPathFinder
-    except ImportError as error:
-        raise MatrisError(_MISSING) from error
+    require_diffusion()
+    from pymatgen.analysis.diffusion.neb.pathfinder import DistinctPathFinder
+
     if element not in {site.specie.symbol for site in structure}:
         raise MatrisError(f"{structure.composition.reduced_formula} has no {element} that could hop")
     plain = Structure(structure.lattice, [site.specie.symbol for site in structure], structure.frac_coords)
@@ -393,3 +392,166 @@ def vacancy_hops(
         start, end, _ = hop.get_sc_structures(vac_mode=True, min_atoms=1, max_atoms=max_atoms, min_length=min_length)
         paths.append(MigrationPath(start, _in_order_of(start, end), f"{element} {hop.length:.2f} Å"))
     return paths
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class MigrationRecord(PropertyRecord):
+    """
+    Barriers of the paths in one material.
+
+    Attributes
+    ----------
+    names
+        Names of the paths.
+    paths
+        Record of each path.
+    """
+
+    names: tuple[str, ...] = ()
+    paths: tuple[BarrierRecord, ...] = ()
+
+    @property
+    def lowest(self) -> float | None:
+        """Lowest barrier of a path that has one, from its start, eV."""
+        return min((path.barrier.forward for path in self.paths if path.barrier), default=None)
+
+
+def migrations(
+    structures: Iterable[Structure | Atoms],
+    potential: Potential | ModelInterface,
+    *,
+    vacancy: str | None = None,
+    end: Sequence[Sequence[float]] | None = None,
+    min_length: float = 10.0,
+    n_images: int = 5,
+    fmax: float = 0.05,
+    max_steps: int = 500,
+    optimizer: OptimizerName = "lbfgs",
+    spring: float = 0.1,
+    pressure: float = 0.0,
+    journal_dir: Path | None = None,
+    progress: bool = False,
+) -> list[MigrationRecord]:
+    """
+    Barriers of all vacancy hops of an element in many crystals, or of one path from each structure.
+
+    Parameters
+    ----------
+    structures
+        Crystals without vacancies, which are relaxed first; or with `end` the starts of the paths.
+    potential
+        A loaded potential or any torch-sim model.
+    vacancy
+        Symbol of the element that hops to neighboring vacancies.
+    end
+        Instead: fractional coordinates of the atoms at the end of the path, shape (n, 3).
+    min_length
+        Minimum length of the shortest vector of the supercells of hops, Å.
+    n_images, spring
+        See `barriers`.
+    fmax
+        Bound on all forces, eV/Å.
+    max_steps
+        Maximum number of steps of a crystal, an end and a band.
+    optimizer
+        Of the relaxations, ``"lbfgs"`` or ``"fire"``; see `matris.relax`.
+    pressure
+        External pressure on the crystals, GPa; the supercells keep their lattice.
+    journal_dir
+        Folder in which relaxed cells are kept, so that a killed run resumes.
+    progress
+        Whether to show progress bars on standard error.
+
+    Returns
+    -------
+    list of MigrationRecord
+        One for each structure, in order.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one of `vacancy` and `end` is given, or there is a pressure on ends that keep their lattice.
+    MatrisError
+        If pymatgen-analysis-diffusion is needed and not installed.
+    """
+    if (vacancy is None) == (end is None):
+        raise ValueError("give either vacancy, the element that hops, or end, the coordinates at the end of the path")
+    if end is not None and pressure:
+        raise ValueError(f"a pressure of {pressure} GPa has no effect on ends, which keep their lattice")
+    if vacancy is not None:
+        require_diffusion()
+    relaxer = Relaxer(potential, fmax, max_steps, journal_dir, optimizer, progress, pressure=pressure)
+    starts = relaxer.materials(structures, relax_cell=end is None)
+
+    def found(start: RelaxRecord) -> list[MigrationPath]:
+        if start.structure is None or start.state == "failed":
+            raise UnusableCellError(start.error or "no structure")
+        if end is None:
+            return vacancy_hops(start.structure, cast("str", vacancy), min_length=min_length)
+        if len(end) != len(start.structure):
+            raise UnusableCellError(f"the ends differ: they have {len(start.structure)} and {len(end)} atoms")
+        return [
+            MigrationPath(start.structure, Structure(start.structure.lattice, start.structure.species, end), "path")
+        ]
+
+    attempts = [attempt(found, start) for start in starts]
+    every = [path for paths, _ in attempts for path in paths or []]
+    computed = iter(
+        barriers(
+            every,
+            potential,
+            n_images=n_images,
+            fmax=fmax,
+            max_steps=max_steps,
+            optimizer=optimizer,
+            spring=spring,
+            journal_dir=journal_dir,
+            progress=progress,
+        )
+    )
+    return [_migration(start, paths, error, computed) for start, (paths, error) in zip(starts, attempts, strict=True)]
+
+
+def _migration(
+    start: RelaxRecord, paths: list[MigrationPath] | None, error: str | None, computed: Iterator[BarrierRecord]
+) -> MigrationRecord:
+    """Describe one material; takes the records of its paths."""
+    if not paths:
+        none = error or "no hops to neighboring sites were found"
+        return replace(MigrationRecord.failed(start, none), start=start)
+    records = tuple(next(computed) for _ in paths)
+    done = [record for record in records if record.barrier]
+    if not done:
+        return replace(MigrationRecord.failed(start, records[0].error), start=start)
+    state, unconverged = convergence([start], ["the relaxed crystal"])
+    late = state != "converged" or any(record.state != "converged" for record in records)
+    remarks = [
+        f"{path.name}: {text}"
+        for path, record in zip(paths, records, strict=True)
+        for text in (*([record.error] if record.error else []), *record.warnings)
+    ]
+    return MigrationRecord(
+        index=start.index,
+        state="max_steps" if late else "converged",
+        structure=start.structure,
+        names=tuple(path.name for path in paths),
+        paths=records,
+        warnings=(*remarks, *unconverged),
+        is_reliable=not late and all(record.is_reliable for record in records),
+        start=start,
+    )
+
+
+def require_diffusion() -> None:
+    """
+    Check that vacancy hops can be found.
+
+    Raises
+    ------
+    MatrisError
+        If pymatgen-analysis-diffusion is not installed.
+    """
+    try:
+        import pymatgen.analysis.diffusion.neb.pathfinder  # noqa: F401
+    except ImportError as error:
+        raise MatrisError(_MISSING) from error

@@ -26,6 +26,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     ElasticSummary,
     EosSummary,
     KappaSummary,
+    NebSummary,
     PhononSummary,
     QhaSummary,
 )
@@ -317,6 +318,7 @@ class CandidateDocument(BaseModel):
     phonon: PhononSummary | None = Field(default=None, description="Harmonic phonons.")
     qha: QhaSummary | None = Field(default=None, description="Quasi-harmonic thermodynamics.")
     kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
+    neb: NebSummary | None = Field(default=None, description="Migration barriers.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
 
     n_steps: int | None = Field(default=None, description="Number of optimisation steps.")

@@ -53,7 +53,7 @@ class PropertyOutput(BaseModel):
     """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa or md.")
+    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb or md.")
 
 
 class CrossingDocument(BaseModel):
@@ -368,6 +368,29 @@ class KappaDocument(PropertyDocument):
         "`weights` (q), and by (q, modes) `frequencies` (THz), `lifetimes` (ps) and `conductivities`, their "
         "contributions to `kappa_mean` (W/m/K).",
     )
+
+
+class PathDocument(BaseModel):
+    """Minimum-energy path between two structures."""
+
+    name: str = Field(description="Name of the path: for a vacancy hop the element and the length.")
+    state: str = Field(description="converged, max_steps or failed.")
+    error: str | None = Field(default=None, description="Why the path failed.")
+    warnings: list[str] = Field(default_factory=list, description="Reasons to be careful with the path.")
+    forward: float | None = Field(default=None, description="Barrier seen from the start, eV.")
+    backward: float | None = Field(default=None, description="Barrier seen from the end, eV.")
+    energies: list[float] = Field(default_factory=list, description="Energies of the images above the start, eV.")
+    distances: list[float] = Field(default_factory=list, description="Lengths of the path up to each image, Å.")
+    fmax: float | None = Field(default=None, description="Largest force on the band, eV/Å.")
+    n_steps: int | None = Field(default=None, description="Number of steps of the band.")
+
+
+class NebDocument(PropertyDocument):
+    """Migration barriers in one material; `images` is a large field."""
+
+    paths: list[PathDocument] = Field(default_factory=list, description="Paths.")
+    lowest_barrier: float | None = Field(default=None, description="Lowest barrier of all paths, eV.")
+    images: list[Any] | None = Field(default=None, description="Structures along each path; None if it failed.")
 
 
 class DynamicsDocument(PropertyDocument):

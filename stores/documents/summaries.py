@@ -101,6 +101,13 @@ class KappaSummary(PropertySummary):
     )
 
 
+class NebSummary(PropertySummary):
+    """Migration barriers."""
+
+    lowest_barrier: float | None = Field(default=None, description="Lowest barrier of all paths (eV).")
+    n_paths: int | None = Field(default=None, description="Number of paths.")
+
+
 class DynamicsSummary(PropertySummary):
     """Molecular dynamics; means are over the second half of the trajectory."""
 
@@ -116,6 +123,7 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "phonon": PhononSummary,
     "qha": QhaSummary,
     "kappa": KappaSummary,
+    "neb": NebSummary,
     "md": DynamicsSummary,
 }
 """Summary of each kind of property. The kinds are fields of `matris.stores.documents.documents.CandidateDocument`."""
@@ -149,7 +157,7 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
     25.0
     """
-    readers = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha, "kappa": _kappa}
+    readers = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha, "kappa": _kappa, "neb": _neb}
     values = readers.get(kind, dict)(document)
     error = document.get("error")
     common = {
@@ -230,6 +238,10 @@ def _kappa(document: Mapping[str, Any]) -> dict[str, Any]:
         "coherence": _at_room_temperature(document, "kappa_coherence_mean"),
         "mesh_change": document.get("mesh_change"),
     }
+
+
+def _neb(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {"lowest_barrier": document.get("lowest_barrier"), "n_paths": len(document.get("paths") or []) or None}
 
 
 def _at_room_temperature(document: Mapping[str, Any], name: str) -> float | None:

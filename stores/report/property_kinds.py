@@ -167,6 +167,16 @@ KINDS: dict[str, PropertyKind] = {
         },
         plots=(plots.plot_kappa,),
     ),
+    "neb": PropertyKind(
+        title="Migration barriers",
+        mark="lowest_barrier",
+        columns={
+            "lowest barrier\neV": Quantity(lambda d: d["lowest_barrier"], 3),
+            "highest barrier\neV": Quantity(lambda d: max(p["forward"] for p in d["paths"] if p["energies"]), 3),
+            "paths": Quantity(lambda d: len(d["paths"])),
+        },
+        plots=(plots.plot_barriers,),
+    ),
     "md": PropertyKind(
         title="Molecular dynamics",
         mark="series",

@@ -122,6 +122,8 @@ def _settings(documents: Sequence[Document]) -> str:
 
 def _setting(value: Any) -> str:
     """Write one setting."""
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], (list, tuple)):
+        return f"{len(value)} rows"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_setting, value))
     if isinstance(value, bool):

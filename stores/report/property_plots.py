@@ -402,6 +402,42 @@ def plot_kappa(document: Document) -> go.Figure:
     return titled(figure, f"{name}: lattice thermal conductivity, modes at {modes['temperature']:g} K", height=420)
 
 
+def plot_barriers(document: Document) -> go.Figure:
+    """
+    Draw the energies along migration paths.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.NebDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One curve for each path: energy above its start (eV) against the length of the path (Å).
+
+    Raises
+    ------
+    ValueError
+        If the document has no paths.
+
+    Examples
+    --------
+    >>> path = {"name": "Li 2.9 Å", "distances": [0.0, 1.5, 3.0], "energies": [0.0, 0.4, 0.0]}
+    >>> plot_barriers({"formula_pretty": "LiCoO2", "paths": [path]}).data[0].name
+    'Li 2.9 Å'
+    """
+    name, fields = read(document, "paths")
+    figure = subplots(rows=1, cols=1)
+    drawn = [path for path in fields["paths"] if path.get("energies")]
+    for colour, path in zip(cycle(_COLOURS), drawn, strict=False):
+        curve(figure, path["distances"], path["energies"], path["name"], colour, "%{y:.3f} eV", row=1, col=1)
+    figure.update_traces(mode="lines+markers", line_shape="spline", showlegend=True)
+    figure.update_xaxes(title="path (Å)")
+    figure.update_yaxes(title="energy above the start (eV)")
+    return titled(figure, f"{name}: migration barriers", height=400)
+
+
 def plot_dynamics(document: Document) -> go.Figure:
     """
     Draw temperature, energies, volume and pressure of a molecular-dynamics run against time.

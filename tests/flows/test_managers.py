@@ -20,6 +20,7 @@ from matris.makers import (
     BatchEosMaker,
     BatchKappaMaker,
     BatchMDMaker,
+    BatchNebMaker,
     BatchPhononMaker,
     BatchQhaMaker,
     BatchRelaxMaker,
@@ -32,7 +33,15 @@ MGO = Structure(Lattice([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]), ["Mg", "
 
 
 def flows() -> dict[str, Flow]:
-    batch = [BatchElasticMaker, BatchEosMaker, BatchKappaMaker, BatchMDMaker, BatchPhononMaker, BatchQhaMaker]
+    batch = [
+        BatchElasticMaker,
+        BatchEosMaker,
+        BatchKappaMaker,
+        BatchMDMaker,
+        BatchNebMaker,
+        BatchPhononMaker,
+        BatchQhaMaker,
+    ]
     relax, static = RelaxMaker(), StaticMaker()
     return {
         **{maker.__name__: get_flow(maker().make([MGO])) for maker in [*batch, BatchRelaxMaker, BatchStaticMaker]},
@@ -52,6 +61,7 @@ NAMES = [
     "BatchEosMaker",
     "BatchKappaMaker",
     "BatchMDMaker",
+    "BatchNebMaker",
     "BatchPhononMaker",
     "BatchQhaMaker",
     "BatchRelaxMaker",

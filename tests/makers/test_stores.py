@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchEosMaker": FEW,
     "BatchKappaMaker": FEW | {"min_length": 3.0, "min_length_third": 3.0, "mesh": 10.0},
     "BatchMDMaker": {"n_steps": 2, "interval": 1},
+    "BatchNebMaker": FEW | {"end": [[0, 0, 0.05], [0.5, 0.5, 0.5]], "n_images": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
 }

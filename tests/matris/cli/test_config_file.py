@@ -128,6 +128,7 @@ def test_all_commands_that_compute_read_files() -> None:
         "phonon",
         "qha",
         "kappa",
+        "neb",
         "md",
         "data",
         "label",

@@ -14,6 +14,7 @@ import matris
 from matris import makers
 from matris.cli import app
 from matris.flows import Campaign, Funnel
+from matris.properties.barriers import migrations
 from matris.properties.conductivity import ConductivitySettings, conductivity
 from matris.properties.dynamics import dynamics
 from matris.properties.elastic import elastic
@@ -37,6 +38,7 @@ PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "phonon": (makers.BatchPhononMaker, (phonons, PhononSettings)),
     "qha": (makers.BatchQhaMaker, (quasi_harmonic, PhononSettings)),
     "kappa": (makers.BatchKappaMaker, (conductivity, ConductivitySettings)),
+    "neb": (makers.BatchNebMaker, (migrations,)),
     "md": (makers.BatchMDMaker, (dynamics, DynamicsSettings)),
 }
 

@@ -11,13 +11,13 @@ from ase.optimize import FIRE
 
 import matris
 from matris.errors import MatrisError
-from matris.properties.barriers import MigrationPath, barriers, vacancy_hops
+from matris.properties.barriers import MigrationPath, barriers, migrations, vacancy_hops
 from matris.structures import to_structure
 
 
-def hop(element):
+def hop(element, a=None):
     """An atom of an fcc crystal next to a vacancy, before and after its jump."""
-    crystal = bulk(element, cubic=True).repeat(2)
+    crystal = bulk(element, a=a, cubic=True).repeat(2)
     start, end = crystal[1:], crystal[1:]
     end.positions[0] = crystal.positions[0]
     return start, end
@@ -81,6 +81,22 @@ def test_vacancy_hops():
     assert (moved > 0.1).sum() == 1
     with pytest.raises(MatrisError, match="Cu has no Li that could hop"):
         vacancy_hops(copper, "Li")
+
+
+def test_hops_of_materials():
+    """Hops in a crystal, beside a material that fails; the barrier is that of the path made by hand."""
+    pytest.importorskip("pymatgen.analysis.diffusion", reason="needs the extra diffusion")
+    good, other = migrations(
+        [bulk("Cu"), bulk("Al")], matris.AseModel(EMT()), vacancy="Cu", min_length=7, n_images=1, fmax=0.02
+    )
+    relaxed = (4 * good.structure.volume) ** (1 / 3)
+    (by_hand,) = barriers([hop("Cu", relaxed)], matris.AseModel(EMT()), n_images=1, fmax=0.02)
+    assert good.is_reliable
+    assert good.names == ("Cu 2.54 Å",)
+    assert good.lowest == pytest.approx(by_hand.barrier.forward, abs=1e-3)
+    assert other.error == "MatrisError: Al has no Cu that could hop"
+    with pytest.raises(ValueError, match="either vacancy"):
+        migrations([bulk("Cu")], matris.AseModel(EMT()))
 
 
 def test_settings():

@@ -22,6 +22,7 @@ from tests.stores.report.test_property_plots import (
     elastic_document,
     eos_document,
     kappa_document,
+    neb_document,
     phonon_document,
     qha_document,
 )
@@ -44,6 +45,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "phonon": phonon_document(lowest=-2.0),
     "qha": qha_document(),
     "kappa": kappa_document(),
+    "neb": neb_document(),
     "md": dynamics_document(),
 }
 
@@ -149,6 +151,7 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert KINDS["qha"].row(sound("qha")) == pytest.approx([40.3, 3.0, 97.0, 15.0, 1.5])
     assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True, None, None]  # up to 100 K only
     assert KINDS["kappa"].row(sound("kappa")) == pytest.approx([50.0, 0.6, 3.0, "9×9×9", 148])
+    assert KINDS["neb"].row(sound("neb")) == pytest.approx([0.4, 0.7, 3])
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 

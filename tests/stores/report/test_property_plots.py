@@ -133,6 +133,12 @@ def kappa_document() -> dict[str, Any]:
     }
 
 
+def neb_document() -> dict[str, Any]:
+    path = {"name": "Fe 2.5 Å", "distances": [0.0, 1.0, 2.0], "energies": [0.0, 0.7, 0.1], "forward": 0.7}
+    lower = {"name": "Fe 3.5 Å", "distances": [0.0, 1.5, 3.0], "energies": [0.0, 0.4, 0.0], "forward": 0.4}
+    return {**COMMON, "lowest_barrier": 0.4, "paths": [path, lower, {"name": "Fe 4 Å", "energies": []}]}
+
+
 def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[str, Any]:
     time = np.arange(0, 100, 10.0)
     return {
@@ -171,6 +177,7 @@ DOCUMENTS = {
     plots.plot_eos: eos_document(),
     plots.plot_qha: qha_document(),
     plots.plot_kappa: kappa_document(),
+    plots.plot_barriers: neb_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
 }
@@ -345,6 +352,13 @@ def test_kappa() -> None:
     assert below.x == pytest.approx([0, 3, 6, 7])
     assert below.y == pytest.approx([0, 38, 48, 50])
     assert lifetimes.y == pytest.approx([np.nan, 2, 40, 4], nan_ok=True)
+
+
+def test_barriers() -> None:
+    first, second = plots.plot_barriers(neb_document()).data
+    assert (first.name, second.name) == ("Fe 2.5 Å", "Fe 3.5 Å")
+    assert first.x == pytest.approx([0, 1, 2])
+    assert second.y == pytest.approx([0, 0.4, 0])
 
 
 def test_dynamics_draws_what_there_is() -> None:
