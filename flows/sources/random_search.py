@@ -127,7 +127,7 @@ def sizes_of(amounts: Mapping[str, int]) -> tuple[float, dict[tuple[str, str], f
     --------
     >>> volume, distances = sizes_of({"Li": 2, "O": 1})
     >>> print(f"{volume:.1f} Å³, O-O {distances['O', 'O']:.2f} Å")  # 24.6 Å³ and 3.27 Å in the crystal
-    22.3 Å³, O-O 2.10 Å
+    21.3 Å³, O-O 1.76 Å
     """
     states = balance(Composition(amounts)).states
     radii = {symbol: ionic_radius(symbol, charge) for symbol, charge in states.items() if charge}

@@ -123,6 +123,7 @@ def test_all_commands_that_compute_read_files() -> None:
     computing = {
         "screen",
         "relax",
+        "board",
         "elastic",
         "eos",
         "phonon",
