@@ -164,7 +164,7 @@ def run_board(
     }
     with Journal(folder / f"{board.name}.jsonl", header, ItemResult) as journal:
         _take_over(board, journal, items, merge, header)
-        _compute(board, Job(contestant, folder / "cells", progress), journal, items)
+        _compute(board, Job(contestant, folder / f"{board.name}-cells", progress), journal, items)
         results = _Results(journal, items)
         metrics = board.score(items, results)
         chosen = compare or (contestant.name if contestant.name in board.published else None)

@@ -96,7 +96,7 @@ def test_the_board(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert metrics["force_rmse"] == pytest.approx(0, abs=1e-3)
     assert 0 < metrics["rdf_error"] < 60  # other velocities, 60 fs
     assert metrics["pressure_mae"] < 3
-    assert not (tmp_path / "out" / "cells").exists()
+    assert not (tmp_path / "out" / "md-cells").exists()
 
 
 def test_what_is_no_reference(reference: Path, tmp_path: Path):

@@ -70,7 +70,13 @@ def test_a_killed_run_continues(argon: Contestant, tmp_path: Path):
     assert counting.computed == ["0", "1", "2", "3", "4", "5"]
     assert result.document["metrics"] == {"mean": 55 / 6, "n": 6}
     assert result.document["failures"] == {"3": "it is odd"}
-    assert not (tmp_path / "cells").exists()
+    assert not (tmp_path / "squares-cells").exists()
+
+
+def test_a_board_leaves_the_cells_of_another_one_alone(argon: Contestant, tmp_path: Path):
+    (tmp_path / "kappa-cells").mkdir()
+    run_board(Counting().board, argon, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["kappa-cells"]
 
 
 def test_files_say_what_was_computed(argon: Contestant, tmp_path: Path):
