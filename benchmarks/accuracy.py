@@ -1,14 +1,15 @@
 """
-Compare our checkpoints with CHGNet 0.4.2 and SevenNet-0: ``python benchmarks/accuracy.py --data FOLDER``.
+Compare our checkpoints with CHGNet, SevenNet-0 and nequix-oam-1: ``python benchmarks/accuracy.py --data FOLDER``.
 
 The predictions of each potential are kept in ``--cache``. An interrupted run resumes, and a new checkpoint computes its
-own column only. CHGNet and SevenNet-0 are installed into ``.peers/`` if they are missing; ``--peers`` without names
-leaves them out.
+own column only. The others are installed into ``.peers/`` if they are missing; ``--peers`` without names leaves them
+out. Run it in the root of a checkout, with ``PYTHONPATH=.``.
 
 Lattice constants are cube roots of volumes. Forces, stress and formation energies are evaluated at the DFT geometry.
-Formation energies refer to DFT energies of the Materials Project's elements: raw energies for our checkpoints and
-SevenNet-0, MP2020-corrected energies for CHGNet, which was trained on those. Bulk moduli are from a Birch–Murnaghan fit
-to five volumes between 94 and 106 %, and are compared with DFT's Voigt–Reuss–Hill moduli.
+Formation energies refer to DFT energies of the Materials Project's elements: MP2020-corrected energies for CHGNet,
+which was trained on those, raw energies for the others. Bulk moduli are from a Birch–Murnaghan fit to five volumes
+between 94 and 106 %, and are compared with DFT's Voigt–Reuss–Hill moduli. Heat capacities (300 K) are per mole of
+atoms; crystals with imaginary modes have none.
 
 A second table shows how well a checkpoint's extrapolation warning predicts force errors. It has three sets of frames:
 formulas held out from training, mostly near equilibrium; mpf_tp, hot and compressed; and the first set with the
@@ -251,8 +252,9 @@ def _mean(some: list[Found], key: str, digits: int) -> str:
 def _capacities(some: list[Found]) -> str:
     if not some:
         return "–"
-    stable = sum(not f["imaginary"] for f in some)
-    return f"{np.abs([f['error'] for f in some]).mean():.2f} J/mol/K ({stable} of {len(some)} without)"
+    stable = [f["error_per_atom"] for f in some if not f["imaginary"]]
+    error = f"{np.abs(stable).mean():.2f} J/K/mol" if stable else "–"
+    return f"{error} ({len(stable)} of {len(some)})"
 
 
 def _right(some: list[Found]) -> str:
@@ -284,7 +286,7 @@ ROWS: tuple[tuple[str, str, Callable[[list[Found]], str]], ...] = (
     ("frames", "stress on mpf_tp, GPa: mean / median (frames)", lambda some: _mean(some, "stress", 2)),
     ("formation", "formation energy on WBM, meV/atom: mean / median (crystals)", lambda some: _mean(some, "error", 0)),
     ("binaries", "bulk modulus, MP binaries: median; mean / median (fitted)", _moduli),
-    ("heat", "heat capacity, binaries, MAE (imaginary modes)", _capacities),
+    ("heat", "heat capacity per mole of atoms, binaries: mean (without imaginary modes)", _capacities),
     ("ground", "observed ground states", _right),
     ("hull", "stable phases of Li–Fe–O within 50 meV/atom of the hull of MP's entries", _near_hull),
     ("steps", "largest energy step in a scan of the volume", lambda some: _largest(some, "step", "meV/atom")),

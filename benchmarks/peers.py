@@ -25,7 +25,11 @@ POTENTIALS = {
     "chgnet": ("chgnet==0.4.2", "nvidia-ml-py3"),
     "sevenn": (
         "sevenn==0.13.0", "braceexpand", "e3nn", "joblib", "matscipy", "opt-einsum", "opt-einsum-fx", "scikit-learn",
-        "threadpoolctl", "torch-geometric",
+        "threadpoolctl", "torch-geometric", "xxhash",
+    ),
+    "nequix": (
+        "nequix==0.4.5", "e3nn", "e3nn-jax", "equinox", "jax", "jaxlib", "jaxtyping", "jraph", "matscipy", "ml-dtypes",
+        "opt-einsum", "opt-einsum-fx", "wadler-lindig",
     ),
 }  # fmt: skip
 """Packages of other potentials, and their dependencies that this package does not have."""

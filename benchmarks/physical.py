@@ -50,14 +50,14 @@ SMALL, LARGE = 0.003, 0.06  # Å, displacements along an optical mode
 
 
 def heat_capacities(data: Path) -> list[Case]:
-    """Return binary crystals with their harmonic heat capacities at 300 K (J/mol/K of cells)."""
+    """Return binary crystals with their harmonic heat capacities at 300 K (J/K per mole of cells)."""
     rows = read_json(data / "alexandria_phonon_cv.json.gz")
     cases = shuffled([(row["mp_id"], (row["structure"], float(row["heat_capacity"]))) for row in rows])
     return [case for case in cases if len(case[1][0]) <= MAX_SITES]
 
 
 def heat_capacity(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tuple[str, Found]]:
-    """Yield the lowest frequency (THz) and the error of the heat capacity (J/mol/K)."""
+    """Yield the lowest frequency (THz) and the error of the heat capacity (J/K per mole of atoms)."""
     settings = PhononSettings(min_length=MIN_LENGTH, temperatures=(0.0, TEMPERATURE))
     records = phonons([c[0] for _, c in chosen], contestant.model, settings=settings, fmax=1e-3, max_steps=500)
     for (name, (structure, reference)), record in zip(chosen, records, strict=True):
@@ -69,7 +69,7 @@ def heat_capacity(contestant: Contestant, chosen: Sequence[Case]) -> Iterator[tu
         yield (
             name,
             {
-                "error": per_atom * len(structure) - reference,
+                "error_per_atom": per_atom - reference / len(structure),
                 "imaginary": result.has_imaginary_modes,
                 "lowest": result.min_frequency,
             },

@@ -1,4 +1,4 @@
-"""Potentials for comparisons of accuracy: ours, CHGNet and SevenNet-0, with one interface."""
+"""Potentials for comparisons of accuracy: ours, CHGNet, SevenNet-0 and nequix-oam-1, with one interface."""
 
 from __future__ import annotations
 
@@ -141,6 +141,28 @@ def sevennet() -> Contestant:
     return Contestant("7net-0", "7net-0", parameters, False, None, predict, model, shipped)
 
 
+def nequix() -> Contestant:
+    """
+    Load nequix-oam-1 of nequix 0.4.5, trained on OMat24, sAlex and MPtrj.
+
+    Its convolution is replaced as for labelling (`recipes.embedded.teacher`), also in the timed single calls.
+    """
+    use_potential("nequix")
+    from recipes.embedded.teacher import Teacher
+
+    teacher = Teacher("nequix-oam-1")
+
+    def predict(cells: Sequence[Atoms]) -> list[Answer]:
+        labels = teacher(cells)
+        if not all(label.finite for label in labels):
+            raise ValueError("no answer: the cell is too large, or has collapsed")
+        return [Answer(label.energy, label.forces, label.stress) for label in labels]
+
+    asked = _Asked(predict)
+    model = matris.AseModel(asked, identity=teacher.identity)
+    return Contestant("nequix-oam-1", "nequix-oam-1", teacher.parameters, False, None, predict, model, asked)
+
+
 class _Asked(Calculator):
     """ASE calculator that calls a function."""
 
@@ -163,7 +185,7 @@ class _Asked(Calculator):
         self.results = {"energy": answer.energy, "forces": answer.forces, "stress": stress}
 
 
-PEERS: dict[str, Callable[[], Contestant]] = {"chgnet": chgnet, "7net-0": sevennet}
+PEERS: dict[str, Callable[[], Contestant]] = {"chgnet": chgnet, "7net-0": sevennet, "nequix-oam-1": nequix}
 """Functions that load other potentials, by name."""
 
 

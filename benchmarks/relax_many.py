@@ -1,9 +1,9 @@
 """
 Relax many small crystals: ``python benchmarks/relax_many.py --help``.
 
-Four methods with the weights of the embedded checkpoint, in two processes: `matris.relax` with L-BFGS and with FIRE,
-ASE's FIRE with our calculator, and ASE's FIRE with the published package. The methods alternate, on one part of the
-crystals at a time.
+Four methods with the weights of a small trained network of the published architecture (`weights.SMALL`), in two
+processes: `matris.relax` with L-BFGS and with FIRE, ASE's FIRE with our calculator, and ASE's FIRE with the published
+package. The methods alternate, on one part of the crystals at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import torch
 from peers import Peer, machine
-from weights import write_published
+from weights import SMALL, write_published
 
 from matris import load
 from matris.structures import problem_with
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    elements = load(device="cpu").elements
+    elements = load(SMALL, device="cpu").elements
     made = (m.structure for m in generate(99, 4 * options.count))
     structures = [s for s in made if len(s) <= 12 and problem_with(s, elements) is None][: options.count]
     print(f"{machine(options.device, options.threads)}, "
@@ -45,7 +45,7 @@ def main() -> None:
         Peer("published", **settings) as published,
         Peer("ours", **settings) as ours,
     ):
-        path = Path(folder) / "embedded.pth.tar"
+        path = Path(folder) / "small.pth.tar"
         write_published(path)
         ways = {
             BATCH: (ours, {"optimizer": "lbfgs"}),

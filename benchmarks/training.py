@@ -62,7 +62,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.model == "embedded":
-        config = checkpoints.read_file(checkpoints.locate(checkpoints.LARGE))[0].config
+        config = checkpoints.read_file(checkpoints.locate())[0].config
     else:
         config = network_config({"size": options.model})
     network = MatRIS(config, magmoms=False).to(options.device)

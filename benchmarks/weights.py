@@ -1,28 +1,28 @@
-"""Checkpoints for benchmarks: the embedded one in the published format, and random weights of the published size."""
+"""Checkpoints for benchmarks: a small one in the published format, and random weights of the published size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from matris import load
-from matris.model.checkpoints import Card, save
+from matris.model.checkpoints import Card, read_file, save
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
 from matris.model.official import names
 
-if TYPE_CHECKING:
-    from pathlib import Path
+SMALL = Path(__file__).parents[1] / "tests" / "data" / "small_published.safetensors"
+"""A small trained network of the published architecture, which the published package computes too."""
 
 
 def write_published(path: Path) -> None:
     """
-    Write the embedded checkpoint, without element energies, as a file that both packages read.
+    Write the network of `SMALL`, without element energies, as a file that both packages read.
 
     Some tensors differ by axes of length one; the published side reshapes them.
     """
-    network = load(device="cpu").network
+    network, _ = read_file(SMALL)
     state = {}
     ours = network.state_dict()
     for name, group in names(network.config, magmoms=False).items():

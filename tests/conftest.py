@@ -25,6 +25,9 @@ settings.register_profile("everyday", deadline=None)  # a shared machine may sta
 settings.register_profile("ci", deadline=None, derandomize=True)  # the same examples in every run
 settings.load_profile("ci" if os.environ.get("CI") else "everyday")
 
+SMALL_PUBLISHED = Path(__file__).parent / "data" / "small_published.safetensors"
+"""A small trained network of the published architecture, of 38 elements: quick, not accurate, and its energy jumps."""
+
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

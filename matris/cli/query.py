@@ -111,7 +111,7 @@ def query(
 
 def models(output: Format = "table") -> None:
     """
-    List the checkpoints: energy scale, predictions and local files; for the embedded ones also errors and limits.
+    List the checkpoints: energy scale, predictions and local files; for the embedded one also errors and limits.
 
     `matris models`
     """
@@ -127,13 +127,10 @@ def models(output: Format = "table") -> None:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in ("key", "energy scale", "predicts", "file", "at hand", "trained on"):
             table.add_column(name, no_wrap=name != "trained on")
-        embedded = [
-            checkpoints.read_file(checkpoints.locate(key))[1] for key in (checkpoints.EMBEDDED, checkpoints.LARGE)
-        ]
-        for card in embedded:
-            table.add_row(
-                card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
-            )
+        _, card = checkpoints.read_file(checkpoints.locate())
+        table.add_row(
+            card.key, card.energy_scale, card.predicts, "in the package", "[green]yes[/green]", card.description
+        )
         for entry in checkpoints.REGISTRY.values():
             at_hand = "[green]yes[/green]" if entry.path.exists() else "no"
             table.add_row(entry.key, entry.energy_scale, entry.predicts, entry.file, at_hand, entry.trained_on)
@@ -143,16 +140,13 @@ def models(output: Format = "table") -> None:
             f"Files are read from {escape(str(cache_directory()))}; missing ones are downloaded to it.", soft_wrap=True
         )
         out.print("Without a network, copy the files to this folder.")
-        for card in embedded:
-            if errors := measured_errors(card):
-                out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
-                columns = [list(column) for column in zip(*errors, strict=True)]
-                print_table(
-                    [Column(name, cells) for name, cells in zip(["set", "what", "value"], columns, strict=True)]
-                )
-            for number, sentence in enumerate(limits(card)):
-                heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
-                out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
+        if errors := measured_errors(card):
+            out.print(f"\n[bold]{escape(card.key)}: measured errors[/bold]")
+            columns = [list(column) for column in zip(*errors, strict=True)]
+            print_table([Column(name, cells) for name, cells in zip(["set", "what", "value"], columns, strict=True)])
+        for number, sentence in enumerate(limits(card)):
+            heading = "" if number else f"\n[bold]{escape(card.key)}: where it must not be used[/bold]\n"
+            out.print(f"{heading}{escape(sentence)}", soft_wrap=True)
 
 
 def _write_models(form: str) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 FORMAT = "matris-checkpoint-1"
 EMBEDDED = "matris_embedded"
-LARGE = "matris_embedded_large"
 _RELEASE = "https://github.com/HPC-AI-Team/MatRIS/releases/download/v1.0.0"
 _FIGSHARE = "https://api.figshare.com/v2/file/download"
 _TIMEOUT = 60.0
@@ -231,13 +230,13 @@ def locate(key_or_path: str | Path | None = None) -> Path:
     >>> locate().name
     'matris_embedded.safetensors'
     """
-    if key_or_path is None or key_or_path in (EMBEDDED, LARGE):
-        return Path(str(files("matris") / "data" / f"{key_or_path or EMBEDDED}.safetensors"))
+    if key_or_path in (None, EMBEDDED):
+        return Path(str(files("matris") / "data" / f"{EMBEDDED}.safetensors"))
     if str(key_or_path) in REGISTRY:
         return _fetch(REGISTRY[str(key_or_path)])
     path = Path(key_or_path).expanduser().absolute()
     if not path.is_file():
-        keys = [EMBEDDED, LARGE, *REGISTRY]
+        keys = [EMBEDDED, *REGISTRY]
         raise CheckpointError(
             f"no checkpoint {str(key_or_path)!r}: it is neither a file nor a key{did_you_mean(str(key_or_path), keys)}"
         )
@@ -258,7 +257,7 @@ def knowing(elements: Collection[str]) -> list[str]:
     >>> "matris_embedded" in knowing(["Mg", "O"]), knowing(["Og"])
     (True, [])
     """
-    at_hand = [EMBEDDED, LARGE, *(key for key, entry in REGISTRY.items() if entry.path.is_file())]
+    at_hand = [EMBEDDED, *(key for key, entry in REGISTRY.items() if entry.path.is_file())]
     return [key for key in at_hand if set(elements) <= set(_elements_of(key))]
 
 

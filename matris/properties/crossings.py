@@ -60,17 +60,17 @@ def cutoffs_of(potential: Potential | ModelInterface) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        Cutoffs of pairs and of bonds of angles, Å; none if the model is not a MatRIS network.
+        Cutoffs of pairs and of bonds of angles, Å; none if the network is smooth, or no MatRIS.
 
     Examples
     --------
     >>> import matris
-    >>> cutoffs_of(matris.load())
-    (5.5, 3.3)
+    >>> cutoffs_of(matris.load())  # the embedded checkpoint is smooth
+    ()
     """
     if isinstance(potential, MatRISTorchSimModel):
         potential = potential.potential
-    if not isinstance(potential, Potential):
+    if not isinstance(potential, Potential) or potential.config.smooth:
         return ()
     return potential.config.pairwise_cutoff, potential.config.three_body_cutoff
 

@@ -69,6 +69,7 @@ training:
   # batch_size: 512           # mean number of structures
   # learning_rate: 3.0e-4     # peak, after a linear warm-up; then half a cosine
   # warmup: 1000              # steps
+  # optimizer: adamw          # or muon, for matrices: a lower loss after as many frames in trainings from the start
   # weight_decay: 1.0e-2
   # clip: 0.5                 # largest norm of the gradient
   # ema_decay: 0.999          # per step, of the average of the weights, which is validated and kept

@@ -20,6 +20,7 @@ from matris.model.checkpoints import load_plain
 from matris.training import batches
 from matris.training.loss import LossWeights
 from matris.training.objective import LabelObjective
+from matris.training.optimizers import OptimizerName, make_optimizers
 from matris.training.precision import single_precision
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ class TrainSettings:
         Peak learning rate of the schedule.
     warmup
         Steps of linear warm-up.
+    optimizer
+        ``"adamw"``, or ``"muon"`` for matrices with AdamW for the rest (`matris.training.optimizers`).
     weight_decay
-        Weight decay of AdamW.
+        Decoupled weight decay.
     clip
         Largest norm of the gradient, which is clipped to it.
     ema_decay
@@ -90,6 +93,7 @@ class TrainSettings:
     batch_size: int = 512
     learning_rate: float = 3e-4
     warmup: int = 1000
+    optimizer: OptimizerName = "adamw"
     weight_decay: float = 1e-2
     clip: float = 0.5
     ema_decay: float = 0.999
@@ -292,19 +296,14 @@ class _Run:
         factors = _factors(names, settings)
         if not network.config.learnable_basis:
             factors = [0.0 if name.endswith("frequencies") else f for name, f in zip(names, factors, strict=True)]
-        self.parameters: list[torch.nn.Parameter] = []
-        groups: dict[float, list[torch.nn.Parameter]] = {}
-        for p, factor in zip(self.module.parameters(), factors, strict=True):
+        trained = []
+        for (name, p), factor in zip(self.module.named_parameters(), factors, strict=True):
             p.requires_grad_(factor > 0)
             if factor > 0:
                 p.grad = torch.zeros_like(p)
-                self.parameters.append(p)
-                groups.setdefault(factor, []).append(p)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": group, "factor": factor} for factor, group in groups.items()],
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
+                trained.append((name, p, factor))
+        self.parameters = [p for _, p, _ in trained]
+        self.optimizers = make_optimizers(settings.optimizer, trained, settings.learning_rate, settings.weight_decay)
         self.device = self.parameters[0].device
         self.piece = batches.largest_piece(self.device)
         self.average = [p.detach().clone() for p in self.parameters]
@@ -329,10 +328,11 @@ class _Run:
             total += self.objective.backward([frames[i] for i in piece], 1 / len(frames), seeds)
         total = self._add_up(total)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["factor"] * settings.rate(self.step, self.total)
         if torch.isfinite(norm) and torch.isfinite(total):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self._average()
         else:
             self._skip(frames)
@@ -440,7 +440,7 @@ class _Run:
             "network": self.module.state_dict(),
             "average": self._state_with(self.average),
             "best": self._state_with(self.best),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "summary": self.summary,
             "best_summary": self.best_summary,
         }
@@ -479,7 +479,8 @@ class _Run:
         if state["frames"] != frames:
             raise MatrisError(f"{path} was written with other frames: train in another directory, or remove it")
         self.module.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(content)
         for name, mean, best in zip(self._names(), self.average, self.best, strict=True):
             mean.copy_(state["average"][name])
             best.copy_(state["best"][name])

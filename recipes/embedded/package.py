@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matris.model import checkpoints
+from matris.model.card_text import measured_errors
 from matris.model.checkpoints import Card
 from matris.model.network import MatRIS
 from matris.model.potential import Potential
-from matris.training.fit_domain import label_ranges
-from matris.training.recipe import domain_of
+from matris.training.fit_domain import fit_domain, label_ranges
 from matris.training.trainer import STATE, validate
-from recipes.embedded.errors import error_table
 from recipes.embedded.evaluate import evaluate
 from recipes.embedded.labels import Labels, divide, formulas_of_wbm, shards_in
 from recipes.embedded.start import CONFIG
@@ -45,7 +44,7 @@ TARGET = Path(__file__).parents[2] / "matris" / "data" / f"{checkpoints.EMBEDDED
 
 def package(shards: Sequence[Path], state_folder: Path, data: Path, target: Path) -> Card:
     """
-    Measure a trained network and write it with its card.
+    Fit the domain of a trained network, measure its errors, and write it with its card.
 
     Parameters
     ----------
@@ -69,31 +68,38 @@ def package(shards: Sequence[Path], state_folder: Path, data: Path, target: Path
     network.load_state_dict(state["average"])
     network.requires_grad_(False).eval()
     counts = Counter(symbol for index in chosen for symbol in labels.symbols(index))
+    elements = tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES))
     card = Card(
         key=checkpoints.EMBEDDED,
         energy_scale="mp",
         predicts="efs",
-        elements=tuple(sorted(symbol for symbol, count in counts.items() if count >= MIN_FRAMES)),
+        elements=elements,
         description=(
-            "A small, smooth MatRIS for 89 elements, distilled from nequix-oam-1-pft, on the raw MP energy scale. For "
+            f"Demonstrator: a small, smooth MatRIS for {len(elements)} elements, distilled from nequix-oam-1-pft. For "
             "first screenings, demos and tests; use a published checkpoint for final results."
         ),
     )
     details = {
         "date": datetime.now(UTC).date().isoformat(),
-        "teacher": "nequix-oam-1-pft (nequix 0.4.5, MIT; trained on OMat24, sAlex and MPtrj)",
+        "teacher": "nequix-oam-1-pft (nequix 0.4.5; trained on OMat24, sAlex and MPtrj)",
         "data": (
             "prototypes and crystals of the literature with elements replaced, relaxed, strained and rattled, labelled "
             "by the teacher; DFT frames of MPtrj and Alexandria; PBE forces of dimers"
         ),
+        "licences": (
+            "teacher: MIT; DFT frames: benchmark sets of MatterSim, MIT, from MPtrj and Alexandria, CC BY 4.0; dimers: "
+            "Matbench Discovery, MIT"
+        ),
+        "recipe": "recipes/embedded, docs/embedded-checkpoint.md",
         "training_frames": len(chosen),
         "training_materials": len({labels.material(index) for index in chosen}),
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained_on": label_ranges(training),
         "training": {**state["settings"], "steps_done": state["step"], "seed_of_weights": SEED},
     }
-    domain = domain_of(network, card, [*training, *(replace(frame, validation=True) for frame in validation)])
-    errors = evaluate(Potential(network, card), data)
+    potential = Potential(network, card)
+    domain = fit_domain(potential, [*training, *(replace(frame, validation=True) for frame in validation)])
+    errors = evaluate(potential, data)
     errors["labels set aside"] = {"frames": min(ASIDE, len(validation)), **validate(network, validation[:ASIDE])}
     card = replace(card, details={**details, "domain": domain, "errors": errors})
     checkpoints.save(target, network, card)
@@ -110,7 +116,8 @@ def main() -> None:
     parser.add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
     card = package(shards_in(arguments.labels), arguments.output, arguments.data, arguments.target)
-    sys.stdout.write(error_table(card) + "\n")
+    for row in measured_errors(card):
+        sys.stdout.write(f"| {' | '.join(row)} |\n")
 
 
 if __name__ == "__main__":

@@ -167,6 +167,8 @@ class Teacher:
     ----------
     identity
         Name and digest of the weights.
+    parameters
+        Number of the weights.
     """
 
     def __init__(self, name_or_path: str | Path, max_edges: int = 2500) -> None:
@@ -178,6 +180,7 @@ class Teacher:
             layer.summed_product = SummedProduct(layer.tp)
             layer.forward = types.MethodType(_convolve, layer)
         self._network.to(self._device).eval().requires_grad_(False)
+        self.parameters = sum(p.numel() for p in self._network.parameters())
         self._cutoff = float(config["cutoff"])
         self._species = np.full(len(chemical_symbols), -1)
         self._species[config["atomic_numbers"]] = np.arange(len(config["atomic_numbers"]))

@@ -130,6 +130,7 @@ def main() -> None:
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
         warmup=200,
+        optimizer="muon",
         weight_decay=1e-3,
         ema_decay=arguments.ema_decay,
         weights=WEIGHTS,

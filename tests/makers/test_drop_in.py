@@ -23,12 +23,15 @@ from matris.makers import RelaxMaker, StaticMaker
 from matris.properties.elastic import elastic
 from matris.properties.eos import eos
 from matris.properties.phonons import PhononSettings, phonons, supercell_matrix
+from tests.conftest import SMALL_PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SI = Structure(Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25] * 3])
-TIGHT = {"dtype": "float64", "relax_kwargs": {"fmax": 1e-4}}
+CHECKPOINT = str(SMALL_PUBLISHED)
+DOUBLE = {"checkpoint": CHECKPOINT, "dtype": "float64"}
+TIGHT = {**DOUBLE, "relax_kwargs": {"fmax": 1e-4}}
 
 
 def run(job: Any, folder: Path) -> dict[str, Any]:
@@ -42,11 +45,11 @@ def run(job: Any, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def relaxed() -> Structure:
-    (record,) = matris.relax([SI], matris.load(dtype="float64"), fmax=1e-4)
+    (record,) = matris.relax([SI], matris.load(CHECKPOINT, dtype="float64"), fmax=1e-4)
     return record.structure
 
 
-@pytest.mark.parametrize("maker", [RelaxMaker(**TIGHT), StaticMaker(dtype="float64")], ids=lambda m: m.name)
+@pytest.mark.parametrize("maker", [RelaxMaker(**TIGHT), StaticMaker(**DOUBLE)], ids=lambda m: m.name)
 def test_it_survives_serialisation(maker):
     again = MontyDecoder().decode(json.dumps(maker, cls=MontyEncoder))
     assert again == maker
@@ -58,8 +61,8 @@ def test_a_relaxation_is_that_of_relax(relaxed, tmp_path):
     assert document.structure.volume == pytest.approx(relaxed.volume, rel=1e-4)
     assert document.state.value == "successful"
     assert document.is_force_converged
-    assert document.checkpoint.key == matris.load().card.key
-    assert document.checkpoint.sha256 == matris.load().card.sha256
+    assert document.checkpoint.key == matris.load(CHECKPOINT).card.key
+    assert document.checkpoint.sha256 == matris.load(CHECKPOINT).card.sha256
     assert (document.dtype, document.device, document.forcefield_version) == ("float64", "cpu", matris.__version__)
     assert document.output.ionic_steps in (None, [])
     assert not list(tmp_path.rglob("*.xyz"))
@@ -68,28 +71,28 @@ def test_a_relaxation_is_that_of_relax(relaxed, tmp_path):
 def test_a_cell_that_has_not_settled_is_not_called_converged(tmp_path):
     squeezed = SI.copy()
     squeezed.scale_lattice(0.9 * SI.volume)  # atoms feel no force, but the cell does
-    document = run(RelaxMaker(steps=3).make(squeezed), tmp_path)["MatRIS relax"]
+    document = run(RelaxMaker(checkpoint=CHECKPOINT, steps=3).make(squeezed), tmp_path)["MatRIS relax"]
     assert document.state.value == "failed"
     assert document.is_force_converged is False
 
 
 def test_steps_are_stored_when_asked_for(tmp_path):
     moved = SI.copy().perturb(0.05, seed=1)
-    document = run(RelaxMaker(ionic_step_data=("energy",)).make(moved), tmp_path)["MatRIS relax"]
+    document = run(RelaxMaker(checkpoint=CHECKPOINT, ionic_step_data=("energy",)).make(moved), tmp_path)["MatRIS relax"]
     assert len(document.output.ionic_steps) == document.output.n_steps > 1
 
 
 def test_a_static_calculation_is_a_prediction(tmp_path):
-    wanted = matris.load(dtype="float64").predict(SI)
-    document = run(StaticMaker(dtype="float64").make(SI), tmp_path)["MatRIS static"]
+    wanted = matris.load(CHECKPOINT, dtype="float64").predict(SI)
+    document = run(StaticMaker(**DOUBLE).make(SI), tmp_path)["MatRIS static"]
     assert document.output.energy == pytest.approx(wanted.energy, abs=1e-8)
     assert np.allclose(document.output.stress, -1602.1766208 * wanted.stress, atol=1e-3)  # kbar, VASP's sign
 
 
 def test_lists_and_molecules(tmp_path):
     water = Molecule(["Si", "O"], [[0, 0, 0], [0, 0, 1.6]])
-    one, other = run(StaticMaker().make([SI, water]), tmp_path)["MatRIS static"]
-    assert one.checkpoint.key == matris.load().card.key
+    one, other = run(StaticMaker(checkpoint=CHECKPOINT).make([SI, water]), tmp_path)["MatRIS static"]
+    assert one.checkpoint.key == matris.load(CHECKPOINT).card.key
     assert np.isfinite(other.output.energy)
 
 
@@ -106,7 +109,7 @@ def test_elastic_flow(relaxed, tmp_path):
     makers = (RelaxMaker(**TIGHT), RelaxMaker(relax_cell=False, fix_symmetry=True, **TIGHT))
     flow = ElasticMaker(bulk_relax_maker=makers[0], elastic_relax_maker=makers[1]).make(relaxed)
     document = run(flow, tmp_path)["fit_elastic_tensor"]
-    (record,) = elastic([relaxed], matris.load(dtype="float64"))
+    (record,) = elastic([relaxed], matris.load(CHECKPOINT, dtype="float64"))
     moduli = record.fit.moduli()
     assert document.derived_properties.k_vrh == pytest.approx(moduli["k_vrh"], rel=5e-3)
     assert document.derived_properties.g_vrh == pytest.approx(moduli["g_vrh"], rel=5e-3)
@@ -122,13 +125,13 @@ def test_eos_flow(relaxed, tmp_path):
         output for output in run(flow, tmp_path).values() if isinstance(output, dict) and "relax" in output
     )
     volumes = [volume / relaxed.volume for volume in equations["relax"]["volume"]]
-    (record,) = eos([relaxed], matris.load(dtype="float64"), fmax=1e-4, volumes=volumes)
+    (record,) = eos([relaxed], matris.load(CHECKPOINT, dtype="float64"), fmax=1e-4, volumes=volumes)
     modulus = next(fit.b0 for fit in record.fits if fit.equation == "birch_murnaghan")
     assert float(equations["relax"]["EOS"]["birch_murnaghan"]["b0 GPa"]) == pytest.approx(modulus, rel=5e-3)
 
 
 def phonon_maker(**options: Any) -> PhononMaker:
-    static = StaticMaker(dtype="float64")
+    static = StaticMaker(**DOUBLE)
     return PhononMaker(static_energy_maker=static, phonon_displacement_maker=static, **options)
 
 
@@ -137,7 +140,7 @@ def test_phonon_flow(relaxed, tmp_path):
     flow = phonon_maker(bulk_relax_maker=RelaxMaker(**TIGHT)).make(relaxed, supercell_matrix=matrix.tolist())
     outputs = run(flow, tmp_path)
     document = next(output for output in outputs.values() if hasattr(output, "phonon_dos"))
-    (record,) = phonons([relaxed], matris.load(dtype="float64"), settings=PhononSettings(min_length=10))
+    (record,) = phonons([relaxed], matris.load(CHECKPOINT, dtype="float64"), settings=PhononSettings(min_length=10))
     highest = max(f.max() for f in record.phonons.frequencies)
     assert document.phonon_bandstructure.bands.max() == pytest.approx(highest, abs=0.02)
     assert np.array_equal(np.abs(document.supercell_matrix), np.abs(matrix))
@@ -156,7 +159,7 @@ def test_qha_flow(tmp_path):
         ignore_imaginary_modes=True,
     ).make(SI)
     document = next(output for output in run(flow, tmp_path).values() if isinstance(output, PhononQHADoc))
-    (record,) = eos([SI], matris.load(dtype="float64"), fmax=1e-4)
+    (record,) = eos([SI], matris.load(CHECKPOINT, dtype="float64"), fmax=1e-4)
     modulus = next(fit.b0 for fit in record.fits if fit.equation == "vinet")
     bulk_modulus = document.bulk_modulus / units.GPa  # it is phonopy's, in eV/Å³
     assert bulk_modulus == pytest.approx(modulus, rel=0.1)  # another range of volumes

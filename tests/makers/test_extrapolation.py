@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from matris.makers import BatchStaticMaker, StaticMaker
-from matris.model.checkpoints import locate, read_file, save
+from matris.model.checkpoints import read_file, save
 from matris.model.potential import Potential
 from matris.stores.documents.documents import unwind
 from matris.training.fit_domain import fit_domain
+from tests.conftest import SMALL_PUBLISHED
 from tests.matris.model.test_domain import frames_of, rocksalt
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    network, card = read_file(locate())
+    network, card = read_file(SMALL_PUBLISHED)
     potential = Potential(network, card)
     fit_domain(potential, frames_of(potential))
     path: Path = tmp_path_factory.mktemp("judged") / "judged.safetensors"

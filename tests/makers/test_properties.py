@@ -27,6 +27,7 @@ from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import document_id
 from matris.stores.documents.properties import ElasticDocument, EosDocument, KappaDocument, PhononDocument, QhaDocument
 from matris.structures import content_id
+from tests.conftest import SMALL_PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 MGO = Structure(Lattice([[0, 2.13, 2.13], [2.13, 0, 2.13], [2.13, 2.13, 0]]), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
 SI = Structure(Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25] * 3])
+CHECKPOINT: dict[str, Any] = {"checkpoint": str(SMALL_PUBLISHED), "device": "cpu"}
 CANDIDATES = [
     Candidate.from_structure(MGO, "MgO.cif"),
     Candidate.unreadable("empty.cif", "the file is empty", b""),
@@ -66,7 +68,7 @@ def check_common(documents: list[dict[str, Any]]) -> None:
 
 
 def test_elastic(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchElasticMaker(device="cpu", fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
+    maker = BatchElasticMaker(**CHECKPOINT, fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all("lattice" not in (d["structure"] or {}) for d in small)  # but a reference to it
@@ -77,22 +79,22 @@ def test_elastic(store: JobStore, tmp_path: Path) -> None:
     assert document.bulk_modulus.vrh == pytest.approx((tensor[0, 0] + 2 * tensor[0, 1]) / 3)
     assert document.settings["strains"] == [-0.005, 0.005]
     relaxed = Structure.from_dict(whole[0]["structure"])
-    (direct,) = elastic([MGO], load(device="cpu"), fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
+    (direct,) = elastic([MGO], load(SMALL_PUBLISHED, device="cpu"), fmax=0.02, max_steps=60, strains=(-0.005, 0.005))
     assert relaxed.volume == pytest.approx(direct.structure.volume, rel=1e-5)
     assert tensor == pytest.approx(direct.fit.tensor, abs=0.01)
 
 
 def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
     """The document of a material is that of a relaxation with the same settings, whatever its property."""
-    small, _ = run(BatchEosMaker(device="cpu", fmax=0.02, max_steps=3, equations=("vinet",)), store, tmp_path)
+    small, _ = run(BatchEosMaker(**CHECKPOINT, fmax=0.02, max_steps=3, equations=("vinet",)), store, tmp_path)
     candidates = CandidateStore.beside(store)
     assert candidates.build(store).n_documents == 4
     found = {document["candidate_id"]: document for document in candidates.query()}
     oxide = found[CANDIDATES[0].candidate_id]
     assert oxide["eos"]["state"] == small[0]["state"]
-    relax = BatchRelaxMaker(device="cpu", max_steps=3, fmax=0.02)
+    relax = BatchRelaxMaker(**CHECKPOINT, max_steps=3, fmax=0.02)
     assert oxide["document_id"] == document_id(CANDIDATES[0].candidate_id, *(relax.card().sha256, relax.tag().digest))
-    (record,) = relax_structures([MGO], load(device="cpu"), fmax=0.02, max_steps=3)
+    (record,) = relax_structures([MGO], load(SMALL_PUBLISHED, device="cpu"), fmax=0.02, max_steps=3)
     assert oxide["state"] == record.state
     assert oxide["energy"] == pytest.approx(record.energy, abs=1e-5)
     assert oxide["n_steps"] == record.n_steps
@@ -107,7 +109,7 @@ def test_candidates_of_properties(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_eos(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchEosMaker(device="cpu", fmax=0.02, max_steps=60, equations=("birch_murnaghan",))
+    maker = BatchEosMaker(**CHECKPOINT, fmax=0.02, max_steps=60, equations=("birch_murnaghan",))
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     document = EosDocument.model_validate(whole[0])
@@ -118,7 +120,7 @@ def test_eos(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_phonon(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchPhononMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchPhononMaker(**CHECKPOINT, fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     check_common(small)
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)
@@ -135,7 +137,7 @@ def test_phonon(store: JobStore, tmp_path: Path) -> None:
 
 def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
     """Given charges come back in the document; a list of the wrong length is refused."""
-    maker = BatchPhononMaker(device="cpu", fmax=0.1, max_steps=0, min_length=4.0, t_max=100, t_step=100)
+    maker = BatchPhononMaker(**CHECKPOINT, fmax=0.1, max_steps=0, min_length=4.0, t_max=100, t_step=100)
     born = {"born": [(2 * np.eye(3)).tolist(), (-2 * np.eye(3)).tolist()], "epsilon_static": (3 * np.eye(3)).tolist()}
     job = maker.make([MGO, CANDIDATES[1]], born=[born, None])
     run_locally(job, store=store, log=False, raise_immediately=True, root_dir=tmp_path)
@@ -173,7 +175,7 @@ def test_kappa(store: JobStore, tmp_path: Path) -> None:
 
 
 def test_qha(store: JobStore, tmp_path: Path) -> None:
-    maker = BatchQhaMaker(device="cpu", fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
+    maker = BatchQhaMaker(**CHECKPOINT, fmax=0.02, max_steps=60, min_length=4.0, t_max=300, t_step=100)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small] == [False, True, True, False]
     assert all(len(json.dumps(d, default=str)) < 10_000 for d in small)

@@ -46,7 +46,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "one-atom": Structure(Lattice.cubic(3), ["Fe"], [[0, 0, 0]]),
         "disordered": Structure(Lattice.cubic(4), [{"Na": 0.5, "Mg": 0.5}], [[0, 0, 0]]),
         "overlapping": Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0, 0, 0.01]]),
-        "unknown": rock_salt(5.0, "U", "O"),
+        "unknown": rock_salt(5.0, "Rn", "O"),
     }
     for name, structure in crystals.items():
         structure.to(filename=str(folder / f"{name}.cif"))
@@ -67,7 +67,7 @@ def test_properties_of_files(inputs: Path, tmp_path: Path) -> None:
     assert 50 < whole["fits"][0]["b0"] < 400
     assert broken["state"] == unknown["state"] == "failed"
     assert "nan" in broken["error"]
-    assert "U" in unknown["error"]
+    assert "Rn" in unknown["error"]
     assert f"Report: {store / 'eos.html'}" in done.stderr
     page = (store / "eos.html").read_text(encoding="utf-8")
     assert "MgO.cif, nan.cif, unknown.cif" in page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matris
 from matris.model.card_text import limits, measured_errors
 from matris.model.checkpoints import Card
 
@@ -36,9 +35,3 @@ def test_where_it_must_not_be_used():
 def test_a_card_that_knows_nothing_says_nothing():
     assert limits(Card("x")) == []
     assert measured_errors(Card("x")) == []
-
-
-def test_the_embedded_checkpoint_knows_its_errors_and_elements():
-    card = matris.load().card
-    assert any("mpf_tp" in name for name, *_ in measured_errors(card))
-    assert str(len(card.elements)) in limits(card)[0]

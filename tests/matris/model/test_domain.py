@@ -12,11 +12,12 @@ from pymatgen.core import Lattice, Structure
 import matris
 from matris.errors import MatrisError
 from matris.model import checkpoints
-from matris.model.checkpoints import locate, read_file, save
+from matris.model.checkpoints import read_file, save
 from matris.model.graph import Geometry
 from matris.model.potential import Potential
 from matris.training.data.frame import Frame
 from matris.training.fit_domain import fit_domain, judge, label_ranges
+from tests.conftest import SMALL_PUBLISHED
 
 
 def rocksalt(a, x, scale=1.0):
@@ -41,7 +42,7 @@ def frames_of(potential, n=8, error=0.0):
 @pytest.fixture(scope="module")
 def potential():
     """One of our own: the resident one belongs to all tests."""
-    network, card = read_file(locate())
+    network, card = read_file(SMALL_PUBLISHED)
     network.domain = None
     potential = Potential(network, card)
     fit_domain(potential, frames_of(potential))
@@ -91,7 +92,7 @@ def test_it_changes_no_prediction_and_does_not_depend_on_the_batch(potential):
     together = list(potential.predict(structures))
     alone = [potential.predict(s) for s in structures]
     assert [p.extrapolation for p in together] == pytest.approx([p.extrapolation for p in alone], rel=1e-3)
-    resident = [matris.load().predict(s) for s in structures]
+    resident = [matris.load(SMALL_PUBLISHED).predict(s) for s in structures]
     assert [p.energy for p in resident] == [p.energy for p in alone]
     unit = potential.predict(rocksalt(4.2, ("Mg", "O")))
     assert together[1].extrapolation == pytest.approx(unit.extrapolation, rel=1e-3)
@@ -105,7 +106,7 @@ def test_the_file_holds_it(potential, tmp_path):
     assert again.predict(structure).extrapolation == potential.predict(structure).extrapolation
     double = matris.load(path, dtype="float64")
     assert double.predict(structure).extrapolation == pytest.approx(again.predict(structure).extrapolation, rel=1e-3)
-    assert path.stat().st_size - locate().stat().st_size < 30_000
+    assert path.stat().st_size - SMALL_PUBLISHED.stat().st_size < 30_000
 
 
 def test_records_and_calculators_tell_it(potential):
@@ -138,7 +139,7 @@ def test_records_of_a_failure_in_the_batch_keep_their_values(potential):
 
 
 def test_without_a_domain_nothing_is_said():
-    network, card = read_file(locate())
+    network, card = read_file(SMALL_PUBLISHED)
     network.domain = None
     plain = Potential(network, card)
     prediction = plain.predict(rocksalt(5.6, ("Na", "Cl")))
@@ -149,7 +150,7 @@ def test_without_a_domain_nothing_is_said():
 
 
 def test_nothing_learnt_is_no_domain():
-    network, card = read_file(locate())
+    network, card = read_file(SMALL_PUBLISHED)
     unlearnt = Potential(network, card)
     with pytest.raises(MatrisError, match="0 were learnt"):
         fit_domain(unlearnt, frames_of(unlearnt, n=3, error=1.0))
@@ -157,7 +158,7 @@ def test_nothing_learnt_is_no_domain():
 
 def test_frames_that_were_not_learnt_do_not_count(potential, frames):
     bad = [dataclasses.replace(f, forces=f.forces + 5, validation=False) for f in frames[:4]]
-    network, card = read_file(locate())
+    network, card = read_file(SMALL_PUBLISHED)
     other = Potential(network, card)
     summary = fit_domain(other, [*frames, *bad])
     assert summary["frames"] == sum(not f.validation for f in frames)

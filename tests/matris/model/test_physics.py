@@ -11,9 +11,9 @@ from pymatgen.core import Lattice, Structure
 
 import matris
 from matris import testing
-from matris.model import checkpoints
 from matris.model import potential as potential_module
 from matris.testing import PotentialTests, paths
+from tests.conftest import SMALL_PUBLISHED
 from tests.matris.golden import golden_potential, structures
 
 JUMPS = "the attention of the published architecture has no envelope (docs/decisions.md)"
@@ -21,17 +21,17 @@ PUBLISHED = {"test_smooth_at_the_pair_cutoff": JUMPS, "test_smooth_at_the_three_
 
 
 class TestEmbedded(PotentialTests):
-    known_failures = PUBLISHED
-
     def make_potential(self):
         return matris.load(device="cpu")
 
 
-class TestEmbeddedLarge(PotentialTests):
+class TestTrained(PotentialTests):
+    """The published architecture with trained weights."""
+
     known_failures = PUBLISHED
 
     def make_potential(self):
-        return matris.load(checkpoints.LARGE, device="cpu")
+        return matris.load(SMALL_PUBLISHED, device="cpu")
 
 
 class TestReleased(PotentialTests):
@@ -65,7 +65,7 @@ def test_enveloped_messages_are_smooth_as_an_atom_crosses_a_cutoff(cutoff):
     """Everything but the attention vanishes smoothly with the bond, energy and force.
 
     The attention of the published architecture has no envelope, so it jumps (docs/decisions.md); here its messages are
-    silenced. How little it jumps in the trained embedded checkpoint is tested in test_embedded.py.
+    silenced.
     """
     potential = golden_potential("released_uneven", torch.float64)
     for block in potential.network.blocks:
@@ -84,7 +84,7 @@ def salt():
 
 def spoilt(monkeypatch, change):
     """A potential whose results are changed: the tests must see it."""
-    potential = matris.load(device="cpu")
+    potential = matris.load(SMALL_PUBLISHED, device="cpu")
 
     def evaluate(*arguments, **options):
         return change(arguments[1], module_evaluate(*arguments, **options))
@@ -110,11 +110,11 @@ def spoilt(monkeypatch, change):
     ],
 )
 def test_what_is_wrong_is_seen(test, change, monkeypatch):
-    potential, tests = spoilt(monkeypatch, change), TestEmbedded()
+    potential, tests = spoilt(monkeypatch, change), TestTrained()
     crystal = tests.make_crystal(potential)
     exact = matris.Potential(copy.deepcopy(potential.network).double(), potential.card)
     given = {"potential": potential, "exact": exact, "crystal": crystal, "path": "whole"}
-    function = getattr(TestEmbedded, test)
+    function = getattr(TestTrained, test)
     names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         function(tests, **{name: given[name] for name in names})
@@ -130,11 +130,11 @@ def test_a_known_failure_must_be_a_test():
 def test_known_failures_are_those_of_one_class():
     marks = [mark.name for mark in getattr(PotentialTests.test_smooth_at_the_pair_cutoff, "pytestmark", [])]
     assert "xfail" not in marks
-    marked = TestEmbedded.test_smooth_at_the_pair_cutoff.pytestmark
+    marked = TestTrained.test_smooth_at_the_pair_cutoff.pytestmark
     assert [mark.kwargs["strict"] for mark in marked if mark.name == "xfail"] == [True]
 
 
 def test_the_paths_are_different_ones():
     """Bit for bit, that is; and in C only where it can be."""
-    results = [path([salt()] * 3).forces.numpy() for path in paths(matris.load("matris_embedded_large")).values()]
+    results = [path([salt()] * 3).forces.numpy() for path in paths(matris.load(device="cpu")).values()]
     assert not all(np.array_equal(results[0], other) for other in results[1:])

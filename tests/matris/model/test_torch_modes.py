@@ -14,6 +14,7 @@ import matris
 from matris.model import checkpoints, kernels, potential
 from matris.model.precision import full_precision
 from matris.properties.dynamics import DynamicsSettings, dynamics
+from tests.conftest import SMALL_PUBLISHED
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def rattled():
 
 def everything(dtype):
     """Numbers from all entry points."""
-    model = matris.load(device="cpu", dtype=dtype)
+    model = matris.load(SMALL_PUBLISHED, device="cpu", dtype=dtype)
     prediction = model.predict(rattled())
     atoms = rattled()
     atoms.calc = matris.MatRISCalculator(model)
@@ -95,8 +96,8 @@ def test_no_mode_changes_a_number(mode, dtype):
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_have_all_digits_of_the_file(mode):
     with MODES[mode]():
-        network, _ = checkpoints.read_file(checkpoints.locate())
-    state, (expected, _) = network.state_dict(), checkpoints.read_file(checkpoints.locate())
+        network, _ = checkpoints.read_file(SMALL_PUBLISHED)
+    state, (expected, _) = network.state_dict(), checkpoints.read_file(SMALL_PUBLISHED)
     for name, tensor in expected.state_dict().items():
         assert state[name].dtype == tensor.dtype
         assert torch.equal(state[name], tensor)
@@ -104,7 +105,7 @@ def test_weights_have_all_digits_of_the_file(mode):
 
 def test_a_potential_loaded_in_inference_mode_computes_outside_of_it():
     with torch.inference_mode():
-        model = matris.load(device="cpu")
+        model = matris.load(SMALL_PUBLISHED, device="cpu")
         relaxation = matris.relax(rattled(), model, max_steps=2)
     assert model.predict(rattled()).forces.any()
     assert next(relaxation).error is None
@@ -122,7 +123,7 @@ def test_products_have_all_digits_whatever_the_process_has_set(precision, monkey
     monkeypatch.setattr(potential, "evaluate", watched)
     torch.set_float32_matmul_precision(precision)
     try:
-        matris.load(device="cpu").predict(rattled())
+        matris.load(SMALL_PUBLISHED, device="cpu").predict(rattled())
         with pytest.raises(RuntimeError, match="inside"), full_precision():
             raise RuntimeError("inside")
         assert torch.get_float32_matmul_precision() == precision

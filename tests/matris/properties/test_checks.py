@@ -17,6 +17,7 @@ from matris.properties.qha import _thermal_doubts, quasi_harmonic
 from matris.properties.vacuum import vacuum
 from matris.structures import masses_of
 from matris.torchsim import MatRISTorchSimModel
+from tests.conftest import SMALL_PUBLISHED
 from tests.matris.argon import FCC, Argon, crystal, primitive
 from tests.matris.properties.test_elastic import STIFFNESS
 
@@ -44,7 +45,7 @@ def test_a_kink_at_straight_bond_angles_is_told():
     """MgO has them and silicon has none; the warning has both values."""
     settings = PhononSettings(min_length=4.0, temperatures=(0.0, 300.0))
     cells = [MGO.get_primitive_structure(), SILICON.get_primitive_structure()]
-    straight, bent = phonons(cells, load(device="cpu"), settings=settings)
+    straight, bent = phonons(cells, load(SMALL_PUBLISHED, device="cpu"), settings=settings)
     check = straight.linearity
     assert check.element == "O"
     assert check.displacements == pytest.approx((0.03, 0.01))
@@ -165,8 +166,8 @@ def test_curves_that_jump():
 
 
 def test_rutile_by_a_potential_that_jumps():
-    """The embedded network's energy jumps at 5.5 Å, where rutile has a shell: B0' of −20 was "converged"."""
-    potential = load(device="cpu")
+    """The energy of a published network jumps at 5.5 Å, where rutile has a shell: B0' of −20 was "converged"."""
+    potential = load(SMALL_PUBLISHED, device="cpu")
     jumping, smooth = eos([RUTILE, MGO.get_primitive_structure()], potential)
     assert not jumping.is_reliable
     assert any("B0' of" in warning for warning in jumping.warnings)
@@ -215,8 +216,9 @@ def test_a_bulk_modulus_that_rises_with_temperature():
 
 
 def test_shells_at_a_cutoff():
-    potential = load(device="cpu")
-    assert cutoffs_of(MatRISTorchSimModel(potential)) == cutoffs_of(potential)
+    potential = load(SMALL_PUBLISHED, device="cpu")
+    assert cutoffs_of(MatRISTorchSimModel(potential)) == cutoffs_of(potential) == (5.5, 3.3)
+    assert cutoffs_of(load(device="cpu")) == ()  # it is smooth
     assert cutoffs_of(Argon()) == ()
     silicon = SILICON.get_primitive_structure()
     third = silicon.lattice.a * 2**0.5 * 11**0.5 / 4

@@ -191,12 +191,12 @@ def test_a_broken_material_costs_only_itself(tmp_path):
 
 def test_elements_unknown_to_the_checkpoint():
     pair = [[0, 0, 0], [0.5, 0.5, 0.5]]
-    xenon = Structure(Lattice.cubic(4), ["Xe", "Xe"], pair)
+    radon = Structure(Lattice.cubic(4), ["Rn", "Rn"], pair)
     salt = Structure(Lattice.cubic(2.7), ["Mg", "O"], pair)
     given = settings(n_steps=2, interval=1, time_step=0.5)
-    failed, whole = dynamics([xenon, salt], load(device="cpu"), settings=given)
+    failed, whole = dynamics([radon, salt], load(device="cpu"), settings=given)
     assert failed.state == "failed"
-    assert "Xe" in failed.error
+    assert "Rn" in failed.error
     assert whole.state == "completed"
     assert len(whole.series.time) == 3
 

@@ -11,6 +11,7 @@ from pymatgen.core import Lattice, Structure
 import matris
 from matris.errors import DeviceError
 from matris.relaxation.guard import Budget
+from tests.conftest import SMALL_PUBLISHED
 
 CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 BROKEN = [
@@ -31,18 +32,18 @@ def _no_remembered_limits(monkeypatch):
     monkeypatch.setattr(Budget, "_limits", {})
 
 
+SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.5), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+
+
 def salts(n=6):
-    return [
-        Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.5 + 0.02 * i), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
-        for i in range(n)
-    ]
+    return [Structure(Lattice.cubic(5.5 + 0.02 * i), SALT.species, SALT.frac_coords) for i in range(n)]
 
 
 class Troubled(matris.MatRISTorchSimModel):
     """A potential whose calls fail while `trouble` says so."""
 
     def __init__(self, trouble):
-        super().__init__(matris.load(device="cpu"))
+        super().__init__(matris.load(SMALL_PUBLISHED, device="cpu"))
         self.trouble, self.calls = trouble, 0
 
     def forward(self, state, **_):
@@ -104,7 +105,7 @@ def test_numbers_that_are_none_from_all_structures(tmp_path):
 
 
 def test_predictions_are_halved_without_memory_for_a_handle(monkeypatch):
-    potential = matris.load(device="cpu")
+    potential = matris.load(SMALL_PUBLISHED, device="cpu")
     monkeypatch.setattr(type(potential), "batch_bytes", 1e12)
     whole = list(potential.predict(salts(4)))
     evaluate = type(potential).evaluate

@@ -13,6 +13,7 @@ from matris.relaxation.batch import state_of
 from matris.relaxation.fire import Fire
 from matris.relaxation.lbfgs import MEMORY, PATIENCE, Lbfgs, directions
 from matris.relaxation.relax import relax
+from tests.conftest import SMALL_PUBLISHED
 from tests.matris.argon import EPSILON, FCC, NEIGHBOR, Argon, crystal, primitive
 from tests.matris.relaxation.test_fire import STARTS
 
@@ -331,7 +332,7 @@ def test_left_handed_cells_and_fixed_lattices():
     assert held.energy == pytest.approx(-24 * EPSILON, abs=1e-6)
 
 
-def test_crystals_of_the_embedded_potential_end_where_fire_ends():
+def test_crystals_of_a_trained_potential_end_where_fire_ends():
     """Strained and rattled, in single precision, fixed and free cells beside each other."""
     random = np.random.default_rng(1)
     starts = []
@@ -345,7 +346,9 @@ def test_crystals_of_the_embedded_potential_end_where_fire_ends():
         matrix = cell.lattice.matrix @ (np.eye(3) + 0.02 * random.normal(size=(3, 3)))
         starts.append(Structure(matrix, cell.species, cell.frac_coords + 0.01 * random.normal(size=(len(cell), 3))))
     ends = {
-        optimizer: sorted(relax(starts, fmax=0.003, max_steps=800, optimizer=optimizer), key=lambda r: r.index)
+        optimizer: sorted(
+            relax(starts, SMALL_PUBLISHED, fmax=0.003, max_steps=800, optimizer=optimizer), key=lambda r: r.index
+        )
         for optimizer in ("lbfgs", "fire")
     }
     for one, other in zip(ends["lbfgs"], ends["fire"], strict=True):

@@ -146,9 +146,10 @@ def test_two_processes_equal_one(labelled, tmp_path):
         assert torch.allclose(tensor, state["average"][name], atol=3e-4), name
 
 
-def test_resumes_exactly(labelled, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumes_exactly(labelled, tmp_path, optimizer):
     training, validation = split(labelled)
-    settings = quick(steps=8, batch_size=4, warmup=2, validate_every=4)
+    settings = quick(steps=8, batch_size=4, warmup=2, validate_every=4, optimizer=optimizer)
     whole = fresh(training)
     train(whole, training, validation, settings, tmp_path / "whole")
 

@@ -28,6 +28,7 @@ from recipes.embedded.labels import Labels, part_of
 from recipes.embedded.materials import Material, write_structures
 from recipes.embedded.shaking import SHAKINGS
 from recipes.embedded.teacher import Label
+from tests.conftest import SMALL_PUBLISHED
 
 from .lennard_jones import LennardJonesTeacher
 
@@ -247,7 +248,7 @@ def test_shards_without_a_frame_are_written_and_read(structures, data, tmp_path)
 
 
 def test_the_student_orders_by_its_extrapolation(structures, data, tmp_path):
-    student = matris.load(device="cpu")
+    student = matris.load(SMALL_PUBLISHED, device="cpu")
     materials = [
         Material("calm", "x", to_structure(bulk("Cu"))),
         Material("dense", "x", to_structure(bulk("Cu", a=2.9))),
@@ -257,6 +258,6 @@ def test_the_student_orders_by_its_extrapolation(structures, data, tmp_path):
     nothing = SimpleNamespace(network=SimpleNamespace(domain=None), card=SimpleNamespace(key="published"))
     with pytest.raises(MatrisError, match="published has no training domain"):
         by_extrapolation(nothing, materials)
-    label(structures, data, tmp_path / "a", "--student", "matris_embedded", "--minutes", "0")
+    label(structures, data, tmp_path / "a", "--student", f"{SMALL_PUBLISHED}", "--minutes", "0")
     with pytest.raises(MatrisError, match="student"):
         label(structures, data, tmp_path / "a")
