@@ -64,10 +64,12 @@ def validate(
             found = validate_by_entries(results, second, top)
         else:
             pressure = pressure_of(results.record()["settings"])
+            journal = local_folder(store).absolute() / "journal"
+            journal.mkdir(parents=True, exist_ok=True)
             maker = (
-                BatchRelaxMaker(checkpoint=second, device=device, pressure=pressure)
+                BatchRelaxMaker(checkpoint=second, device=device, pressure=pressure, journal_dir=str(journal))
                 if relax
-                else BatchStaticMaker(checkpoint=second, device=device)
+                else BatchStaticMaker(checkpoint=second, device=device, journal_dir=str(journal))
             )
             with stderr.status("Computing …"):
                 found = validate_by_maker(results, maker, top)

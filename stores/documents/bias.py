@@ -57,7 +57,7 @@ class Bias(BaseModel):
             return ["No phase could be compared.", *others]
         mae, mean, remaining = (1e3 * (value or 0.0) for value in (self.mae, self.mean, self.remaining))
         lines = [
-            f"{self.n} phases of {self.references} by {self.checkpoint}: {mae:.1f} meV/atom off (mean {mean:+.1f})",
+            f"{self.n} phases of {self.references} by {self.checkpoint}: off by {mae:.1f} meV/atom (mean {mean:+.1f})",
             f"Offsets by element would leave {remaining:.1f} meV/atom",
         ]
         if large := [each for each in self.elements if abs(each.offset) > _LARGE]:

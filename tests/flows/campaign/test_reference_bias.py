@@ -54,6 +54,7 @@ def test_offsets_of_elements_come_back(tiny_checkpoint: Path, tmp_path: Path) ->
     shown = CliRunner().invoke(app, [*arguments, "--store", str(tmp_path / "store"), "--format", "csv"])
     assert shown.exit_code == 0, shown.output
     assert "Mg,3," in shown.output
+    assert list((tmp_path / "store" / "journal").glob("*.jsonl"))  # and none in the current folder
     assert "phase-0" in (tmp_path / "store" / "bias.html").read_text()
     path.write_text(json.dumps([entry.as_dict() | {"structure": None} for entry in entries]))
     with pytest.raises(MatrisError, match="without structures"):
