@@ -40,9 +40,9 @@ class BatchKappaMaker(RelaxedPropertyMaker):
 
     Parameters
     ----------
-    min_length, min_length_third
+    min_length, min_length_fc3
         Minimum distance between opposite faces of the supercells of the second- and the third-order force constants, Å.
-    supercell, supercell_third
+    supercell, supercell_fc3
         Instead of the distances: repeats of the input cell along its vectors.
     displacement
         Length of the displacements, Å.
@@ -70,9 +70,9 @@ class BatchKappaMaker(RelaxedPropertyMaker):
 
     name: str = "batch kappa"
     min_length: float = ConductivitySettings.min_length
-    min_length_third: float = ConductivitySettings.min_length_third
+    min_length_fc3: float = ConductivitySettings.min_length_fc3
     supercell: tuple[int, int, int] | None = None
-    supercell_third: tuple[int, int, int] | None = None
+    supercell_fc3: tuple[int, int, int] | None = None
     displacement: float = ConductivitySettings.displacement
     pair_cutoff: float | None = None
     mesh: Mesh = ConductivitySettings.mesh
@@ -106,9 +106,9 @@ class BatchKappaMaker(RelaxedPropertyMaker):
         """
         return ConductivitySettings(
             min_length=self.min_length,
-            min_length_third=self.min_length_third,
+            min_length_fc3=self.min_length_fc3,
             supercell=self.supercell,
-            supercell_third=self.supercell_third,
+            supercell_fc3=self.supercell_fc3,
             displacement=self.displacement,
             pair_cutoff=self.pair_cutoff,
             mesh=self.mesh,

@@ -158,7 +158,7 @@ def _compute(job: Job, items: Mapping[str, Any]) -> Generator[tuple[str, Values]
     for (second, third, mesh), keys in groups.items():
         settings = ConductivitySettings(
             supercell=second,
-            supercell_third=third,
+            supercell_fc3=third,
             displacement=_DISPLACEMENTS.get(job.contestant.name, _DISPLACEMENT),
             mesh=mesh,
             symprec=1e-5,

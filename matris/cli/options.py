@@ -117,7 +117,7 @@ Then = Annotated[
     str | None,
     typer.Option(
         "--then",
-        metavar="phonon,elastic,kappa",
+        metavar="NAME,NAME",
         help="Properties to compute for the survivors: what converged, within the hull window if there are hulls.",
         show_default="none",
     ),

@@ -198,7 +198,7 @@ def qha(
 def kappa(
     files: Files,
     min_length: MinLength = 12.0,
-    min_length_third: Annotated[
+    min_length_fc3: Annotated[
         float,
         typer.Option(
             metavar="Å", min=1.0, help="The same for third-order force constants, which need many supercells."
@@ -218,7 +218,10 @@ def kappa(
         float,
         typer.Option(metavar="Å", min=1.0, help="Mesh of wave vectors: this length over the lattice vectors (Å)."),
     ] = 60.0,
-    isotopes: Annotated[bool, typer.Option(help="Scatter phonons by isotopes in their natural abundance.")] = True,
+    isotopes: Annotated[
+        bool,
+        typer.Option("--isotopes/--pure", help="Scatter phonons by isotopes in their natural abundance, or by none."),
+    ] = True,
     boundary_mfp: Annotated[
         float, typer.Option(metavar="µm", min=1e-4, help="Distance between boundaries, as the size of grains (µm).")
     ] = 1e6,
@@ -240,7 +243,7 @@ def kappa(
 
     They include tunnelling between bands (Wigner transport equation). Crystals keep their space group as they relax.
 
-    `matris kappa POSCAR --min-length-third 10`
+    `matris kappa POSCAR --min-length-fc3 10`
     """
     with clear_errors():
         from matris.makers import BatchKappaMaker
@@ -252,7 +255,7 @@ def kappa(
             optimizer=optimizer,
             pressure=pressure,
             min_length=min_length,
-            min_length_third=min_length_third,
+            min_length_fc3=min_length_fc3,
             displacement=displacement,
             pair_cutoff=pair_cutoff,
             mesh=mesh,

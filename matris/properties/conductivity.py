@@ -72,9 +72,9 @@ class ConductivitySettings:
     ----------
     min_length
         Minimum distance between opposite faces of the supercell of the second-order force constants, Å.
-    min_length_third
+    min_length_fc3
         The same for the third-order force constants, Å.
-    supercell, supercell_third
+    supercell, supercell_fc3
         Instead of the distances: repeats of the input cell along its vectors.
     displacement
         Length of the displacements, Å.
@@ -109,9 +109,9 @@ class ConductivitySettings:
     """
 
     min_length: float = 12.0
-    min_length_third: float = 8.0
+    min_length_fc3: float = 8.0
     supercell: tuple[int, int, int] | None = None
-    supercell_third: tuple[int, int, int] | None = None
+    supercell_fc3: tuple[int, int, int] | None = None
     displacement: float = 0.03
     pair_cutoff: float | None = None
     mesh: Mesh = 60.0
@@ -123,11 +123,11 @@ class ConductivitySettings:
     def __post_init__(self) -> None:
         """Check the values."""
         self.harmonic()
-        for name in ("min_length_third", "pair_cutoff", "boundary_mfp"):
+        for name in ("min_length_fc3", "pair_cutoff", "boundary_mfp"):
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be a positive length, got {value}")
-        for name in ("supercell", "supercell_third"):
+        for name in ("supercell", "supercell_fc3"):
             value = getattr(self, name)
             if value is not None and (len(value) != 3 or min(value) < 1):  # noqa: PLR2004
                 raise ValueError(f"{name} must be three positive numbers of cells, got {value}")
@@ -415,9 +415,9 @@ def _third_order(harmonic: _SecondOrder, cells: Sequence[RelaxRecord], settings:
         )
     structure = to_structure(phonopy.unitcell)
     matrix = (
-        supercell_matrix(structure, settings.min_length_third, settings.symprec)
-        if settings.supercell_third is None
-        else np.diag(settings.supercell_third)
+        supercell_matrix(structure, settings.min_length_fc3, settings.symprec)
+        if settings.supercell_fc3 is None
+        else np.diag(settings.supercell_fc3)
     )
     phono3py = Phono3py(
         phonopy.unitcell,

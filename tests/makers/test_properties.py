@@ -158,7 +158,7 @@ def test_phonon_with_born_charges(store: JobStore, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kappa(store: JobStore, tmp_path: Path) -> None:
     pytest.importorskip("phono3py", reason="needs the extra kappa")
-    settings = {"min_length": 5.0, "min_length_third": 5.0, "mesh": 15.0, "t_min": 300, "t_max": 500, "t_step": 100}
+    settings = {"min_length": 5.0, "min_length_fc3": 5.0, "mesh": 15.0, "t_min": 300, "t_max": 500, "t_step": 100}
     maker = BatchKappaMaker(device="cpu", fmax=0.01, max_steps=60, **settings)
     small, whole = run(maker, store, tmp_path)
     assert [d["state"] == "failed" for d in small][1:3] == [True, True]

@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchStaticMaker": {},
     "BatchElasticMaker": FEW | {"strains": (-0.01, 0.01)},
     "BatchEosMaker": FEW,
-    "BatchKappaMaker": FEW | {"min_length": 3.0, "min_length_third": 3.0, "mesh": 10.0},
+    "BatchKappaMaker": FEW | {"min_length": 3.0, "min_length_fc3": 3.0, "mesh": 10.0},
     "BatchMDMaker": {"n_steps": 2, "interval": 1},
     "BatchNebMaker": FEW | {"end": [[0, 0, 0.05], [0.5, 0.5, 0.5]], "n_images": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},

@@ -83,7 +83,7 @@ def test_the_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def conductivity(structures, _model, *, settings, **_):
         """Half of DFT's MgO, all in the first wave vector; no ZnS."""
-        calls.append((settings.supercell, settings.supercell_third, settings.mesh, settings.displacement))
+        calls.append((settings.supercell, settings.supercell_fc3, settings.mesh, settings.displacement))
         if "Zn" in structures[0].composition:
             return [SimpleNamespace(conductivity=None, structure=structures[0], error="imaginary modes", warnings=())]
         modes = np.zeros((1, 2, 3, 6))

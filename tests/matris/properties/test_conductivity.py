@@ -20,7 +20,7 @@ phono3py = pytest.importorskip("phono3py", reason="needs the extra kappa")
 WATT_PER_METRE = 1.602176634e-19 * 1e24 * 1e-12 * 1e10  # W/m/K in one eV/K THz² ps / Å
 SPREAD = 2e-3  # of phono3py itself on coarse meshes, between lattice constants that differ by 1e-9 Å
 SETTINGS = ConductivitySettings(
-    supercell=(3, 3, 3), supercell_third=(2, 2, 2), mesh=(8, 8, 8), temperatures=(300.0, 600.0)
+    supercell=(3, 3, 3), supercell_fc3=(2, 2, 2), mesh=(8, 8, 8), temperatures=(300.0, 600.0)
 )
 
 
@@ -132,7 +132,7 @@ def test_a_coarse_mesh_is_told():
     [
         ({"mesh": (8, 8, 0)}, "mesh must be"),
         ({"temperatures": (0.0, 300.0)}, "above 0 K"),
-        ({"supercell_third": (2, 2)}, "three positive numbers"),
+        ({"supercell_fc3": (2, 2)}, "three positive numbers"),
         ({"boundary_mfp": 0.0}, "boundary_mfp must be"),
         ({"displacement": 1.0}, "displacement must be"),
     ],
