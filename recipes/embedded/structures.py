@@ -2,8 +2,8 @@
 Make the structures that labels start from: ``python -m recipes.embedded.structures KIND``.
 
 ``elements`` makes crystals of each element, ``prototypes`` fills structure types for random chemical systems,
-``variants`` replaces elements of known crystals by similar ones, ``balanced`` replaces them by any, so that each
-element is as frequent. No formula is reserved for measurements, or in WBM.
+``literature`` takes known crystals as they are, ``variants`` replaces their elements by similar ones, ``balanced``
+replaces them by any, so that each element is as frequent. No formula is reserved for measurements, or in WBM.
 
 The seed decides on the result. A file appears when it is complete: two or three prototypes are made a second, and
 several processes share the work by several seeds.
@@ -21,7 +21,7 @@ from recipes.embedded.labels import formulas_of_wbm, part_of
 from recipes.embedded.materials import ELEMENTS, elements, generate, write_structures
 from recipes.embedded.pieces import claim
 from recipes.embedded.substitution import balanced, fitted_volumes, templates
-from recipes.embedded.variants import KEPT, SIZES, variants
+from recipes.embedded.variants import KEPT, SIZES, unchanged, variants
 from recipes.embedded.volumes import own_volume
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def made_by(options: argparse.Namespace) -> Iterator[Material]:
     reserved = formulas_of_wbm(options.data)
     if options.kind == "prototypes":
         return generate(options.seed, options.count, reserved)
+    if options.kind == "literature":
+        return unchanged(options.data, (options.sizes[0], options.sizes[1]), reserved)
     if options.kind == "variants":
         sizes = (options.sizes[0], options.sizes[1])
         return variants(options.data, options.seed, options.count, sizes=sizes, kept=options.kept, reserved=reserved)
@@ -50,18 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Make a file of structures, unless it exists or another process makes it."""
     parser = argparse.ArgumentParser(prog="python -m recipes.embedded.structures", description=__doc__.split("\n")[1])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for name in ("elements", "prototypes", "variants", "balanced"):
+    for name in ("elements", "prototypes", "literature", "variants", "balanced"):
         kind = kinds.add_parser(name)
         kind.add_argument("--output", type=Path, required=True, help="file, NAME.jsonl.gz")
         if name == "elements":
             continue
         kind.add_argument("--data", type=Path, required=True, help="folder of reference data: DFT frames and WBM")
+        if name == "literature":
+            continue
         kind.add_argument("--seed", type=int, required=True)
         if name == "balanced":
             kind.add_argument("--each", type=int, default=150, help="materials of each element, at least")
         else:
             kind.add_argument("--count", type=int, required=True, help="number of materials")
-    kinds.choices["variants"].add_argument("--sizes", type=int, nargs=2, default=SIZES, help="atoms in a cell")
+    for name in ("literature", "variants"):
+        kinds.choices[name].add_argument("--sizes", type=int, nargs=2, default=SIZES, help="atoms in a cell")
     kinds.choices["variants"].add_argument("--kept", type=float, default=KEPT, help="share of elements that stay")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)

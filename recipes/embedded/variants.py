@@ -11,15 +11,13 @@ from pymatgen.core import Structure
 from matris.flows.sources.swap import GROUP, VALENCE, swap_elements
 from matris.stores.documents.candidate import Candidate
 from recipes.embedded.labels import part_of
-from recipes.embedded.materials import ELEMENTS, collect
+from recipes.embedded.materials import ELEMENTS, Material, collect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from ase import Atoms
-
-    from recipes.embedded.materials import Material
 
 DFT_SETS = {"mptrj_random": 3.0, "mptrj_highest_stress": 1.5, "alexandria_random": 1.0}
 """Sets of DFT frames for training, and the relative weight of their crystals as starting structures."""
@@ -69,6 +67,24 @@ def literature(
     for name in DFT_SETS:
         for formula, atoms in trainable(data, name, sizes, reserved):
             yield f"{name} {formula}", Structure(atoms.cell[:], atoms.numbers, atoms.get_scaled_positions())
+
+
+def unchanged(data: Path, sizes: tuple[int, int] = SIZES, reserved: Collection[str] = ()) -> Iterator[Material]:
+    """
+    Take the crystals of the literature as they are, one of each set and formula.
+
+    Parameters
+    ----------
+    data
+        Folder of the DFT sets, as extended XYZ.
+    sizes
+        Least and largest number of atoms in a cell.
+    reserved
+        As for `recipes.embedded.labels.part_of`.
+    """
+    crystals = dict(literature(data, sizes, reserved))
+    for number, (source, structure) in enumerate(crystals.items()):
+        yield Material(f"l{number:05d}", source, structure)
 
 
 def variants(

@@ -6,7 +6,7 @@ import pytest
 
 from recipes.embedded.labels import formulas_of_wbm, part_of
 from recipes.embedded.materials import ELEMENTS, MIN_DISTANCE, distance_ratio
-from recipes.embedded.variants import literature, variants
+from recipes.embedded.variants import literature, unchanged, variants
 
 from .conftest import CRYSTALS, WBM
 
@@ -34,3 +34,12 @@ def test_variants_are_alike_and_new(data):
 def test_elements_with_few_alike_are_not_skipped(data, symbol):
     assert any(symbol in source for source, _ in literature(data))
     assert any(symbol in m.formula for m in variants(data, 1, 40, kept=1.0) if symbol in m.source)
+
+
+def test_crystals_as_they_are(data):
+    reserved = formulas_of_wbm(data)
+    known = dict(literature(data, (2, 64), reserved))
+    made = list(unchanged(data, (2, 64), reserved))
+    assert known
+    assert {m.source: m.structure for m in made} == known
+    assert len({m.material for m in made}) == len(made)
