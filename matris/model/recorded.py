@@ -115,7 +115,7 @@ def padded(graph: Graph, buckets: Buckets = BUCKETS) -> Graph:
     >>> graph = matris.load().graph([Geometry.of(bulk("MgO", "rocksalt", a=4.2))])
     >>> whole = padded(graph)
     >>> (graph.n_bonds, graph.n_angles), (whole.n_bonds, whole.n_angles, whole.n_systems)
-    ((80, 612), (512, 8192, 2))
+    ((56, 1300), (512, 8192, 2))
     """
     whole = dummies(graph, buckets)
     fill(whole, dummies(graph, buckets), graph)

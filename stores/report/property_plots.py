@@ -399,6 +399,7 @@ def plot_kappa(document: Document) -> go.Figure:
     figure.update_yaxes(title="κ (W/m/K)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="κ of modes below (W/m/K)", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(title="lifetime (ps)", type="log", row=1, col=3)
+    figure.update_layout(meta={"panels": 3})
     return titled(figure, f"{name}: lattice thermal conductivity, modes at {modes['temperature']:g} K", height=420)
 
 

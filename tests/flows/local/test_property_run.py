@@ -24,12 +24,12 @@ DEVICES = ["cpu", "cpu"]
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    for name, lattice, species in (("iron", 2.9, ["Fe"]), ("salt", 3.2, ["Na", "Cl"]), ("uranium", 3.4, ["U"])):
+    for name, lattice, species in (("iron", 2.9, ["Fe"]), ("salt", 3.2, ["Na", "Cl"]), ("radon", 4.4, ["Rn"])):
         places = [[0, 0, 0], [0.5, 0.5, 0.5]][: len(species)]
         Structure(Lattice.cubic(lattice), species, places).to(filename=str(tmp_path / f"{name}.cif"))
     (tmp_path / "copy.cif").write_text((tmp_path / "iron.cif").read_text())
     (tmp_path / "empty.cif").write_text("")
-    return [tmp_path / f"{name}.cif" for name in ("salt", "iron", "uranium", "copy", "empty")]
+    return [tmp_path / f"{name}.cif" for name in ("salt", "iron", "radon", "copy", "empty")]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from matris.cli import app
 from matris.stores.candidate_store import CandidateStore
+from tests.conftest import SMALL_PUBLISHED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +147,7 @@ def test_screen(screened: tuple[Path, Result]) -> None:
     assert result.exit_code == 0, result.output
     assert "11 read, 1 identical" in result.stdout
     assert "5 rejected" in result.stdout
-    for told in ("disordered site", "overlapping atoms", "unsupported element U", "the file is empty", "nan.cif"):
+    for told in ("disordered site", "overlapping atoms", "unsupported element Rn", "the file is empty", "nan.cif"):
         assert told in result.stdout
     assert "MgO" in result.stdout
     page = (store / "report" / "index.html").read_text(encoding="utf-8")
@@ -377,7 +378,8 @@ def records_in(journals: Path) -> int:
 
 def test_killed_campaign_goes_on(inputs: Path, tmp_path: Path) -> None:
     """Two workers, of a runner that is killed, and one without a fault give the same, to rounding."""
-    line = ["screen", str(inputs), "--competitors", "no", "--fmax", "1e-4", "--report"]
+    checkpoint = ["--checkpoint", str(SMALL_PUBLISHED)]
+    line = ["screen", str(inputs), *checkpoint, "--competitors", "no", "--fmax", "1e-4", "--report"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     victim = subprocess.Popen(
         [

@@ -89,9 +89,9 @@ def test_the_fit_is_that_of_central_differences(monkeypatch):
     kept = {}
     fit = elastic_module.fit_tensor
 
-    def keep(plan, stresses, unstrained):
+    def keep(plan, stresses, unstrained, pressure):
         kept.update(plan=plan, stresses=stresses, unstrained=unstrained)
-        return fit(plan, stresses, unstrained)
+        return fit(plan, stresses, unstrained, pressure)
 
     monkeypatch.setattr(elastic_module, "fit_tensor", keep)
     (record,) = elastic([hcp(NEIGHBOR)], Argon())
