@@ -45,6 +45,7 @@ _DYNAMICS = (
     ("volume", "volume (Å³)", "%{y:.2f} Å³"),
     ("pressure", "pressure (GPa)", "%{y:.3f} GPa"),
 )
+_DECADE = 10
 
 
 def plot_phonons(document: Document) -> go.Figure:
@@ -378,13 +379,14 @@ def plot_kappa(document: Document) -> go.Figure:
     figure.update_traces(line={"dash": "dot", "width": 1.4}, selector={"name": "coarser mesh"})
     modes = fields["modes"]
     frequencies = np.ravel(np.asarray(modes["frequencies"], dtype=float))
+    lifetimes = np.ravel(np.array(modes["lifetimes"], dtype=float))
     order = np.argsort(frequencies)
     below = np.cumsum(np.ravel(np.asarray(modes["conductivities"], dtype=float))[order])
     hover = "%{y:.4g} W/m/K"
     curve(figure, frequencies[order], below, "modes below", ACCENT, hover, row=1, col=2)
     figure.add_scatter(
         x=frequencies,
-        y=np.ravel(np.array(modes["lifetimes"], dtype=float)),
+        y=lifetimes,
         mode="markers",
         marker={"color": ACCENT, "size": 4, "opacity": 0.6},
         name="lifetime",
@@ -398,7 +400,9 @@ def plot_kappa(document: Document) -> go.Figure:
     figure.update_xaxes(title="frequency (THz)", row=1, col=3)
     figure.update_yaxes(title="κ (W/m/K)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title="κ of modes below (W/m/K)", rangemode="tozero", row=1, col=2)
-    figure.update_yaxes(title="lifetime (ps)", type="log", row=1, col=3)
+    known = lifetimes[np.isfinite(lifetimes) & (lifetimes > 0)]
+    is_wide = known.size > 0 and known.max() > _DECADE * known.min()
+    figure.update_yaxes(title="lifetime (ps)", type="log", dtick=1 if is_wide else "D2", row=1, col=3)  # 1, 2, 5
     figure.update_layout(meta={"panels": 3})
     return titled(figure, f"{name}: lattice thermal conductivity, modes at {modes['temperature']:g} K", height=420)
 
