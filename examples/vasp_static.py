@@ -1,4 +1,4 @@
-"""Hand the best candidates of a store to VASP: a static calculation each, with the Materials Project's settings."""
+"""Make a static VASP calculation of each of the best candidates of a store, with the Materials Project's settings."""
 
 from __future__ import annotations
 

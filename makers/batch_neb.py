@@ -42,8 +42,6 @@ class BatchNebMaker(RelaxedPropertyMaker):
         Bound on all forces, eV/Å.
     max_steps
         Maximum number of steps of a crystal, an end and a band.
-    pressure
-        External pressure on the crystals, GPa.
     vacancy
         Symbol of the element that hops to neighboring vacancies; the candidates are crystals without vacancies.
     end
@@ -67,7 +65,6 @@ class BatchNebMaker(RelaxedPropertyMaker):
     name: str = "batch NEB"
     fmax: float = 0.05
     max_steps: int = 500
-    pressure: float = 0.0
     vacancy: str | None = None
     end: list[list[float]] | None = None
     min_length: float = 10.0
@@ -79,15 +76,14 @@ class BatchNebMaker(RelaxedPropertyMaker):
 
     def start_settings(self) -> RelaxSettings:
         """Return the settings with which the materials are relaxed."""
-        return replace(super().start_settings(), pressure=self.pressure, relax_cell=self.end is None)
+        return replace(super().start_settings(), relax_cell=self.end is None)
 
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[MigrationRecord]:
         """Compute barriers."""
-        relaxation = self.relaxation() | {"pressure": self.pressure}
         return migrations(
             structures,
             potential,
-            **relaxation,
+            **self.relaxation(),
             vacancy=self.vacancy,
             end=self.end,
             min_length=self.min_length,

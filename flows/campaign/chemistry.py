@@ -7,7 +7,7 @@ from functools import cache
 
 from pymatgen.core import Composition
 
-from matris.errors import MatrisError
+from matris.extras import require
 
 
 def charge_problem(composition: Composition) -> str | None:
@@ -42,10 +42,9 @@ def charge_problem(composition: Composition) -> str | None:
 @cache
 def _balances(formula: str) -> bool:
     """Whether a reduced formula can be neutral, or has too many choices for SMACT."""
-    try:
-        from smact.screening import smact_validity
-    except ImportError as error:
-        raise MatrisError("charge balance needs SMACT: pip install 'matris-flows[chemistry]'") from error
+    require("smact.screening", "charge balance needs SMACT", "chemistry")
+    from smact.screening import smact_validity
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         return smact_validity(Composition(formula), mixed_valence=True) or any(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from jobflow import run_locally
-
 from matris.errors import MatrisError
+from matris.flows.campaign.one_job import run_one_job
 from matris.flows.sources.known_phases import known_phases
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.database.jobstore import open_job_store
@@ -47,10 +46,8 @@ def reference_bias(path: str | Path, maker: BatchRelaxMaker, location: str | Pat
     if not phases:
         raise MatrisError(f"no entry of {path} has a structure and belongs on the energy scale {card.energy_scale}")
     job_store = open_job_store(location)
-    job = maker.make(phases)
-    run_locally(job, store=job_store, log=False, raise_immediately=True)
+    run_one_job(maker, phases, location, job_store)
     store = CandidateStore.beside(job_store)
-    store.build(job_store, [job.uuid])
     errors, left_out = [], Counter[str]()
     for phase in phases:
         entry = entries[str(phase.provenance["entry_id"])]

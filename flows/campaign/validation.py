@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from jobflow import run_locally
-
 from matris.errors import MatrisError
+from matris.flows.campaign.one_job import run_one_job
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.documents import document_id, pressure_of
 from matris.stores.documents.validation import Compared, Validation, validation
@@ -78,9 +77,8 @@ def validate_by_maker(results: CampaignResults, maker: BatchRelaxMaker, top: int
             candidates[document["document_id"]] = Candidate.from_structure(
                 structure, document["source"], validates=document["document_id"]
             )
-    job = maker.make(list({each.candidate_id: each for each in candidates.values()}.values()))
-    run_locally(job, store=results.job_store, log=False, raise_immediately=True)
-    results.store.build(results.job_store, [job.uuid])
+    distinct = list({each.candidate_id: each for each in candidates.values()}.values())
+    run_one_job(maker, distinct, results.location, results.job_store)
     digest = maker.tag().digest
     results.store.update_hulls(checkpoint_sha256=card.sha256, settings_digest=digest)
     ids = {name: document_id(each.candidate_id, card.sha256, digest) for name, each in candidates.items()}

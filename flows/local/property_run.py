@@ -8,19 +8,18 @@ from dataclasses import replace
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
-from jobflow import run_locally
 from maggma.stores import MemoryStore
 
 from matris.errors import MatrisError
 from matris.flows.campaign.chunks import drop_candidates
+from matris.flows.campaign.one_job import run_one_job
 from matris.flows.local.processes import default_devices, on_gpu
 from matris.flows.local.property_queue import PropertyQueue, stage_of
 from matris.flows.local.runner import Workers
 from matris.flows.queue.queue import DONE
 from matris.flows.sources.files import read_candidates
-from matris.makers.batch import RelaxedPropertyMaker
 from matris.stores.candidate_store import CandidateStore
-from matris.stores.database.jobstore import local_folder, open_job_store, read_output
+from matris.stores.database.jobstore import open_job_store, read_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -103,15 +102,11 @@ def _here(
     candidates: Sequence[Candidate], maker: BatchMaker, location: str | Path | None, store: JobStore, watch: Watch
 ) -> dict[str, Mapping[str, Any]]:
     """Compute in this process; returns documents by candidate id."""
-    if isinstance(maker, RelaxedPropertyMaker) and maker.journal_dir is None:
-        maker.journal_dir = str((local_folder(location) / "journal").absolute())
     progress = {"stage": stage_of(maker), "n": len(candidates)}
     watch({"event": "stage", **progress})
-    job = maker.make(candidates)
-    run_locally(job, store=store, log=False, raise_immediately=True)
-    CandidateStore.beside(store).build(store, [job.uuid])
+    uuid = run_one_job(maker, candidates, location, store)
     watch({"event": "done", **progress})
-    return _by_id(candidates, read_output(store, job.uuid)["documents"])
+    return _by_id(candidates, read_output(store, uuid)["documents"])
 
 
 def _by_processes(

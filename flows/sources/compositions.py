@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pymatgen.core import Composition
 
 from matris.errors import MatrisError
+from matris.extras import require
 from matris.stores.query.values import element, elements_of
 
 if TYPE_CHECKING:
@@ -47,11 +48,10 @@ def charge_balanced(chemsys: str | Iterable[str], *, max_amount: int = 3) -> lis
     """
     if max_amount < 1:
         raise MatrisError(f"compositions: max_amount is {max_amount}, and must be at least 1")
-    try:
-        from smact import Element
-        from smact.screening import smact_filter
-    except ImportError as error:
-        raise MatrisError("charge balance needs SMACT: pip install 'matris-flows[chemistry]'") from error
+    require("smact.screening", "charge balance needs SMACT", "chemistry")
+    from smact import Element
+    from smact.screening import smact_filter
+
     symbols = sorted(set(elements_of(chemsys) if isinstance(chemsys, str) else map(element, chemsys)))
     found: dict[str, tuple[int, float, str]] = {}
     for size in range(2, len(symbols) + 1):

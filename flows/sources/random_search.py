@@ -14,6 +14,7 @@ from ase.data import atomic_numbers, covalent_radii
 from pymatgen.core import Composition, Element, Structure
 
 from matris.errors import MatrisError
+from matris.extras import require
 from matris.flows.sources.sizes import atomic_volume, ionic_radius
 from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.charge_balance import balance
@@ -29,7 +30,6 @@ _PACKING = 0.68  # ions as spheres of their radii over the volume: 0.62 in Li2O,
 _VOLUMES = (0.9, 1.25)  # random factor of the volume
 _CLOSEST = 0.7  # of the sum of two radii: shortest distance of two atoms
 _SPACE_GROUPS = 230
-_MISSING = "random crystals need PyXtal: pip install 'matris-flows[random]'"
 
 
 def random_crystals(
@@ -74,10 +74,7 @@ def random_crystals(
     """
     if count < 1 or seed < 0 or not 1 <= sizes[0] <= sizes[1]:
         raise MatrisError(f"random needs count ≥ 1, seed ≥ 0 and sizes as 1-4, got {count}, {seed} and {sizes}")
-    try:
-        import pyxtal  # noqa: F401
-    except ImportError as error:
-        raise MatrisError(_MISSING) from error
+    require("pyxtal", "random crystals need PyXtal", "random")
     named = list(formulas)
     if not named:
         raise MatrisError("random: there is no formula; expected one as random:Li2O, or several as random:Li2O,TiO2")

@@ -54,7 +54,8 @@ class Board:
     files
         Patterns of the names of the data files, where ``--data`` is a folder; their digests identify the data.
     read
-        Reads the items from the data, by key, in the board's order; values are what `compute` and `score` need.
+        Reads the items by key, in the board's order, from the path of the data, or from None if the board needs none;
+        values are what `compute` and `score` need.
     compute
         Yields the key and the results of items as they finish, in any order.
     score
@@ -80,7 +81,7 @@ class Board:
     name: str
     about: str
     data: str | None
-    read: Callable[[Path | None], Mapping[str, Any]]
+    read: Callable[[Any], Mapping[str, Any]]
     compute: Callable[[Job, Mapping[str, Any]], Generator[tuple[str, Values]]]
     score: Callable[[Mapping[str, Any], Mapping[str, Values]], Metrics]
     settings: Mapping[str, Any] = field(default_factory=dict)

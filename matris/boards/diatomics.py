@@ -14,7 +14,6 @@ from matris.boards.board import Board, mean
 from matris.boards.curves import WALL, Curve, curve_metrics, is_jumpy, window
 from matris.boards.published import DIATOMICS
 from matris.boards.single_points import single_points
-from matris.errors import BoardError
 from matris.files.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -30,10 +29,8 @@ _ELEMENTS = chemical_symbols[1:93]
 _NOT_IN_MP = {"Po", "At", "Rn", "Fr", "Ra"}  # the board scores none of them: no data for training
 
 
-def _read(data: Path | None) -> dict[str, Curve | None]:
+def _read(data: Path) -> dict[str, Curve | None]:
     """Read the PBE curves by element; None where the curve jumps too much to compare with."""
-    if data is None:
-        raise BoardError("diatomics needs --data")
     with gzip.open(data, "rt", encoding="utf-8") as file:
         curves = json.load(file)["PBE"]
     references = {

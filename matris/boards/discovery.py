@@ -34,8 +34,8 @@ _TIGHTER = {"matris_10m_oam": 0.02, "nequix-mp-1": 0.02, "nequix-mp-1-pft": 0.02
 _SYMPRECS = ("1e-2", "1e-5")  # Å
 
 
-def _read(data: Path | None) -> dict[str, Any]:
-    if data is None or not data.is_dir():
+def _read(data: Path) -> dict[str, Any]:
+    if not data.is_dir():
         raise BoardError("discovery needs a folder: --data DIR")
     return dict(Wbm(data).items())
 

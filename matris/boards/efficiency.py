@@ -18,7 +18,6 @@ from matris.relaxation.relax import relax
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-    from pathlib import Path
 
     from ase import Atoms
 
@@ -35,7 +34,7 @@ _PROTOTYPES = ("rocksalt", "zincblende", "cesiumchloride", "fluorite", "wurtzite
 _CELL_IN_BONDS = {"rocksalt": 2.0, "zincblende": 4 / 3**0.5, "cesiumchloride": 2 / 3**0.5, "fluorite": 4 / 3**0.5}
 
 
-def _read(_: Path | None) -> dict[str, Any]:
+def _read(_: None) -> dict[str, Any]:
     """Name the measurements."""
     return {f"call {size} atoms": size for size in _SIZES} | {"relaxations": _N_CELLS}
 

@@ -91,10 +91,8 @@ def prototype(formula: str, space_group: int) -> Structure:
     return Structure.from_spacegroup(space_group, Lattice.cubic(bond * edge), elements, [[0, 0, 0], [other] * 3])
 
 
-def _read(data: Path | None) -> dict[str, Any]:
+def _read(data: Path) -> dict[str, Any]:
     """Read conductivities; structures and modes of the board, where the folder has them."""
-    if data is None:
-        raise BoardError("kappa needs --data")
     folder = data if data.is_dir() else data.parent
     analysis = data if data.is_file() else next(iter(sorted(folder.glob("kappa*103*.json.gz"))), None)
     if analysis is None:

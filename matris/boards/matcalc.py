@@ -53,9 +53,9 @@ _COLUMNS = {
 }
 
 
-def _read(data: Path | None) -> dict[str, Any]:
+def _read(data: Path) -> dict[str, Any]:
     """Read the sets that the folder holds; the keys begin with the name of the set, sets take turns."""
-    if data is None or not data.is_dir():
+    if not data.is_dir():
         raise BoardError("matcalc needs a folder: --data DIR")
     sets = []
     for name, columns in _COLUMNS.items():

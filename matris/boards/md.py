@@ -56,9 +56,9 @@ class MdItem:
         return int(np.ceil(self.time / _LONGEST_STEP - 1e-9))
 
 
-def _read(data: Path | None) -> dict[str, Any]:
+def _read(data: Path) -> dict[str, Any]:
     """Read the first frame of each trajectory, which tells temperature and time between frames."""
-    if data is None or not data.is_dir():
+    if not data.is_dir():
         raise BoardError("md needs a folder: --data DIR")
     items = {}
     for path in sorted(data.glob("*.extxyz")):

@@ -35,10 +35,8 @@ TORSION = "torsion"
 """Key of a frame's information that names its torsion profile."""
 
 
-def _read(data: Path | None) -> dict[str, Any]:
+def _read(data: Path) -> dict[str, Any]:
     """Read the frames of each set: a file, or the files of a folder, with energies, and forces if there are any."""
-    if data is None:
-        raise BoardError("molecules needs --data")
     paths = sorted(data.glob("*.xyz")) + sorted(data.glob("*.extxyz")) if data.is_dir() else [data]
     if not paths:
         raise BoardError(f"{data} holds no .xyz or .extxyz file")

@@ -126,10 +126,8 @@ def computed(
     return [(found.get(record.index), record.error) for record in records]
 
 
-def _read(data: Path | None) -> dict[str, Any]:
+def _read(data: Path) -> dict[str, Any]:
     """List the phonopy files of the set, or the rows of Alexandria's file."""
-    if data is None:
-        raise BoardError("phonons needs --data")
     if data.is_file():
         return {row["mp_id"]: row for row in read_rows(data, ("mp_id", "structure", "heat_capacity"))}
     files = sorted(path for suffix in ("yaml", "yaml.xz", "yaml.bz2", "yaml.gz") for path in data.glob(f"*.{suffix}"))

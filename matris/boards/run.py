@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import batched, islice
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from matris.boards.board import Finished, Job
 from matris.errors import BoardError
 from matris.files.whole_file import whole_file
+from matris.model.digests import file_sha256
 from matris.progress import shown
 from matris.relaxation.journal import Journal
 
@@ -52,14 +51,11 @@ class ItemResult:
         The results; ``error`` is the reason of a failure.
     seconds
         Wall time (s) since the result before it.
-    index
-        Unused; what a journal names in messages.
     """
 
     structure_id: str
     values: Values
     seconds: float = 0.0
-    index: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -279,14 +275,7 @@ def markdown(name: str, metrics: Metrics, *, whole: bool) -> str:
 def digest_of(data: Path, patterns: Sequence[str] = ("*",)) -> dict[str, str]:
     """SHA-256 of a file, or of the files of a folder, by name."""
     files = sorted({path for pattern in patterns for path in data.glob(pattern)}) if data.is_dir() else [data]
-    digests = {}
-    for path in files:
-        digest = hashlib.sha256()
-        with path.open("rb") as content:
-            for block in iter(partial(content.read, 2**20), b""):
-                digest.update(block)
-        digests[path.name] = digest.hexdigest()
-    return digests
+    return {path.name: file_sha256(path) for path in files}
 
 
 def versions() -> dict[str, str | None]:

@@ -43,9 +43,7 @@ def bias(
         from matris.stores.report.validation_page import write_bias
 
         make = BatchRelaxMaker if relax else BatchStaticMaker
-        journal = local_folder(store).absolute() / "journal"
-        journal.mkdir(parents=True, exist_ok=True)
-        maker = make(checkpoint=checkpoint, dispersion=dispersion, device=device, journal_dir=str(journal))
+        maker = make(checkpoint=checkpoint, dispersion=dispersion, device=device)
         with stderr.status("Computing …"):
             found = reference_bias(references, maker, store)
         if output == "json":

@@ -64,12 +64,10 @@ def validate(
             found = validate_by_entries(results, second, top)
         else:
             pressure = pressure_of(results.record()["settings"])
-            journal = local_folder(store).absolute() / "journal"
-            journal.mkdir(parents=True, exist_ok=True)
             maker = (
-                BatchRelaxMaker(checkpoint=second, device=device, pressure=pressure, journal_dir=str(journal))
+                BatchRelaxMaker(checkpoint=second, device=device, pressure=pressure)
                 if relax
-                else BatchStaticMaker(checkpoint=second, device=device, journal_dir=str(journal))
+                else BatchStaticMaker(checkpoint=second, device=device)
             )
             with stderr.status("Computing …"):
                 found = validate_by_maker(results, maker, top)

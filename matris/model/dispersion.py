@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from matris.errors import CheckpointError
+from matris.extras import require
 from matris.model.graph import Batch, bonds_one_by_one, bonds_together
 from matris.model.neighbors import volumes
 from matris.units import DISPERSION
@@ -185,13 +186,8 @@ def _digest_of_tables() -> str:
 
 
 def _package() -> str:
-    try:
-        import tad_dftd3
-    except ImportError as error:
-        raise CheckpointError(
-            "D3 dispersion needs the package tad-dftd3: pip install 'matris-flows[dispersion]'"
-        ) from error
-    return str(tad_dftd3.__name__)
+    require("tad_dftd3", "D3 dispersion needs the package tad-dftd3", "dispersion", CheckpointError)
+    return "tad_dftd3"
 
 
 def dispersion(batch: Batch, functional: str) -> Dispersion:

@@ -15,6 +15,7 @@ from pymatgen.util.coord import pbc_shortest_vectors
 from scipy.optimize import linear_sum_assignment
 
 from matris.errors import MatrisError
+from matris.extras import require
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, attempt, convergence
 from matris.structures import to_structure
 
@@ -34,7 +35,6 @@ CLIMB_BELOW = 0.5
 """Largest force (eV/Å) below which the highest image climbs; above, the path is still far from the saddle."""
 
 _SAME_LATTICE = 1e-3  # relative: largest difference of the vectors of both ends
-_MISSING = "vacancy hops need pymatgen-analysis-diffusion: pip install 'matris-flows[diffusion]'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ def barriers(
     journal_dir
         Folder in which the relaxed ends are kept, so that a killed run resumes.
     progress
-        Whether to show progress bars of the ends on standard error.
+        Whether to show a progress bar on standard error while the ends relax.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def barriers(
 
     Examples
     --------
-    A vacancy in copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+    A vacancy in copper. The model here is effective-medium theory; ``matris.load()`` gives a better one.
 
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
@@ -551,7 +551,4 @@ def require_diffusion() -> None:
     MatrisError
         If pymatgen-analysis-diffusion is not installed.
     """
-    try:
-        import pymatgen.analysis.diffusion.neb.pathfinder  # noqa: F401
-    except ImportError as error:
-        raise MatrisError(_MISSING) from error
+    require("pymatgen.analysis.diffusion.neb.pathfinder", "vacancy hops need pymatgen-analysis-diffusion", "diffusion")

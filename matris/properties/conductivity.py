@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from matris.errors import MatrisError
+from matris.extras import require
 from matris.properties.crossings import crossings_of_displacements, cutoffs_of
 from matris.properties.groups import (
     PropertyRecord,
@@ -19,16 +19,16 @@ from matris.properties.groups import (
     convergence,
     derive,
 )
-from matris.properties.linearity import linearity, second_length
+from matris.properties.linearity import second_length
 from matris.properties.phonons import (
     TOLERANCE,
     PhononSettings,
     displaced,
-    find_force_constants,
     has_mixed_isotopes,
     supercell_matrix,
     to_structure,
     unfixed,
+    use_forces,
 )
 from matris.properties.vacuum import vacuum_warning
 
@@ -60,7 +60,6 @@ _COARSER = 0.75  # of the mesh, for the second calculation: a fifth of the time
 _NATURAL = 1e-3  # relative difference of a mass from the mean of its element's isotopes; tables differ by as much
 _ANGSTROM_PER_MICROMETRE = 1e4
 _WIGNER = "SMM19"
-_MISSING = "lattice thermal conductivities need phono3py: pip install 'matris-flows[kappa]'"
 
 
 @dataclass(frozen=True)
@@ -267,12 +266,13 @@ def conductivity(
     """
     Lattice thermal conductivities of many materials, the displaced supercells of all materials computed together.
 
-    Each material is relaxed with its space group kept. Second-order force constants come first; materials with
-    imaginary modes get no third-order ones, and fail. The conductivity is that of the Wigner transport equation in the
-    relaxation time approximation: M. Simoncelli, N. Marzari, and F. Mauri, Nat. Phys. 15, 809 (2019). Its populations'
-    part alone is that of the Boltzmann equation. Scattering by isotopes follows S. Tamura, Phys. Rev. B 27, 858 (1983).
-    All of it is phono3py's: A. Togo, L. Chaput, and I. Tanaka, Phys. Rev. B 91, 094306 (2015). There is no
-    non-analytic correction for long wavelengths.
+    Each material relaxes and keeps its space group. The second-order force constants are computed first. A material
+    with imaginary modes fails at this step, before its third-order force constants are computed.
+
+    The conductivity is that of the Wigner transport equation in the relaxation time approximation: M. Simoncelli, N.
+    Marzari, and F. Mauri, Nat. Phys. 15, 809 (2019). Its diagonal part is the result of the Boltzmann equation.
+    Scattering by isotopes follows S. Tamura, Phys. Rev. B 27, 858 (1983). phono3py solves it: A. Togo, L. Chaput, and
+    I. Tanaka, Phys. Rev. B 91, 094306 (2015). There is no non-analytic correction for long wavelengths.
 
     Parameters
     ----------
@@ -345,10 +345,7 @@ def require_phono3py() -> None:
     MatrisError
         If it is not installed.
     """
-    try:
-        import phono3py  # noqa: F401
-    except ImportError as error:
-        raise MatrisError(_MISSING) from error
+    require("phono3py", "lattice thermal conductivities need phono3py", "kappa")
 
 
 def nearest_to_room(temperatures: Sequence[float] | NDArray[np.float64]) -> int:
@@ -396,12 +393,7 @@ def _third_order(harmonic: _SecondOrder, cells: Sequence[RelaxRecord], settings:
     from phono3py import Phono3py
 
     phonopy = harmonic.phonopy
-    check_cells(
-        cells, ["the supercell", *(f"displacement {i}" for i in range(1, len(cells) - 1)), "the shorter displacement"]
-    )
-    *forces, second = [cell.forces for cell in cells if cell.forces is not None]
-    find_force_constants(phonopy, forces)
-    check = linearity(phonopy, harmonic.chosen, forces, second)
+    check = use_forces(phonopy, harmonic.chosen, cells)
     is_symmetric = not has_mixed_isotopes(phonopy.unitcell)
     lowest = float(
         np.min(
@@ -500,11 +492,10 @@ def solve(phono3py: Phono3py, settings: ConductivitySettings, *, min_frequency: 
     -------
     Conductivity
     """
-    coarser = settings.mesh
-    coarser = (
-        coarser * _COARSER
-        if isinstance(coarser, float | int)
-        else cast("tuple[int, int, int]", tuple(max(1, int(n * _COARSER)) for n in coarser))
+    coarser: Mesh = (
+        settings.mesh * _COARSER
+        if isinstance(settings.mesh, float | int)
+        else cast("tuple[int, int, int]", tuple(max(1, int(n * _COARSER)) for n in settings.mesh))
     )
     coarse = _run(phono3py, coarser, settings)
     coarse_mesh, coarse_kappa = _numbers(phono3py), _mean(coarse.kappa[0])

@@ -226,7 +226,7 @@ def dynamics(
 
     Examples
     --------
-    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+    Copper. The model here is effective-medium theory; ``matris.load()`` gives a better one.
 
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT

@@ -249,7 +249,7 @@ def phonons(
 
     Examples
     --------
-    Copper by effective-medium theory; any torch-sim model does, above all ``matris.load()``.
+    Copper. The model here is effective-medium theory; ``matris.load()`` gives a better one.
 
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
@@ -421,6 +421,31 @@ def find_force_constants(phonopy: Phonopy, forces: Sequence[NDArray[np.float64]]
     phonopy.symmetrize_force_constants(show_drift=False)
 
 
+def use_forces(phonopy: Phonopy, chosen: int, cells: Sequence[RelaxRecord]) -> Linearity:
+    """
+    Compute force constants from computed cells, and check that forces are linear in the displacements.
+
+    Parameters
+    ----------
+    phonopy
+        Phonopy's object with displacements; changed in place.
+    chosen
+        Index of the displacement that `second_length` shortened.
+    cells
+        Results of the perfect supercell, of the displaced supercells, and of that with the shorter displacement.
+
+    Raises
+    ------
+    UnusableCellError
+        If a cell failed, or no displacement makes a force.
+    """
+    names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells) - 1)), "the shorter displacement"]
+    check_cells(cells, names)
+    *forces, second = [cell.forces for cell in cells if cell.forces is not None]
+    find_force_constants(phonopy, forces)
+    return linearity(phonopy, chosen, forces, second)
+
+
 def analyse(phonopy: Phonopy, settings: PhononSettings) -> Phonons:
     """
     Compute bands, density of states and thermal properties from force constants.
@@ -511,12 +536,8 @@ def _record(
 ) -> PhononRecord:
     """Analyse one material."""
     phonopy, _, chosen = plan
-    names = ["the supercell", *(f"displacement {i}" for i in range(1, len(cells) - 1)), "the shorter displacement"]
-    check_cells(cells, names)
-    *forces, second = [cell.forces for cell in cells if cell.forces is not None]
-    find_force_constants(phonopy, forces)
+    check = use_forces(phonopy, chosen, cells)
     phonons = analyse(phonopy, settings)
-    check = linearity(phonopy, chosen, forces, second)
     doubts = [check.warning] if check.warning else []
     warnings = []
     if phonons.unstable_mode:

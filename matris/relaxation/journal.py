@@ -37,10 +37,6 @@ class Recorded(Protocol):
     def structure_id(self) -> str | None:
         """Key of the record in the journal."""
 
-    @property
-    def index(self) -> int:
-        """Position in the input, for messages."""
-
     def to_dict(self) -> dict[str, Any]:
         """Return the record as a JSON object that contains its key."""
 
@@ -143,7 +139,7 @@ class Journal:
         offsets, lines, end = {}, list[bytes](), self._end
         for record in records:
             if record.structure_id is None:
-                raise ValueError(f"record {record.index} has no structure_id, which is its key in a journal")
+                raise ValueError(f"{record!r} has no structure_id, which is its key in a journal")
             lines.append(_line(record.to_dict()))
             offsets[record.structure_id] = end
             end += len(lines[-1])
