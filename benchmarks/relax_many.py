@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -34,8 +35,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     elements = load(SMALL, device="cpu").elements
-    made = (m.structure for m in generate(99, 4 * options.count))
-    structures = [s for s in made if len(s) <= 12 and problem_with(s, elements) is None][: options.count]
+    made = (m.structure for m in generate(99, 8 * options.count))
+    small = (s for s in made if len(s) <= 12 and problem_with(s, elements) is None)
+    structures = list(islice(small, options.count))
     print(f"{machine(options.device, options.threads)}, "
           f"{len(structures)} crystals of {np.mean([len(s) for s in structures]):.1f} atoms on average, "
           f"fmax {FMAX} eV/Å, at most {STEPS} steps\n")  # fmt: skip
