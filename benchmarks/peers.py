@@ -75,7 +75,7 @@ class Peer:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment["PYTHONPATH"] = str(install_published() if side == "published" else HERE.parent)
         command = [sys.executable, str(HERE / "worker.py"), side, str(threads), device]
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
