@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -146,5 +146,6 @@ class BatchMDMaker(PropertyMaker):
             "series": None if record.series is None else record.series.to_dict(),
             "radial_distribution": record.radial_distribution,
             "mean_square_displacement": record.mean_square_displacement,
+            "diffusion": {element: asdict(found) for element, found in record.diffusion.items()},
             "extrapolation": record.extrapolation,
         }

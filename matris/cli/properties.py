@@ -348,6 +348,9 @@ def md(
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
+    thermostat_time: Annotated[
+        float, typer.Option(metavar="FS", help="Inverse of the friction of the thermostat (fs).")
+    ] = 100.0,
     trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
@@ -363,7 +366,7 @@ def md(
     resource: Resource = None,
 ) -> None:
     """
-    Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
+    Run molecular dynamics: mean temperature (K), pressure (GPa), volume (Å³), energy (eV/atom), diffusion (cm²/s).
 
     The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
     is complete are not computed again. With --submit, trajectories stay on the worker's disk.
@@ -383,6 +386,7 @@ def md(
             n_steps=n_steps,
             interval=interval,
             seed=seed,
+            thermostat_time=thermostat_time,
             trajectory_dir=str(trajectory_dir),
         )
         try:

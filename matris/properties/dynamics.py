@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +13,8 @@ from pymatgen.core import Structure
 
 from matris.constraints import freedom_of, projectors
 from matris.progress import bar
-from matris.properties.correlations import Snapshot, kept_frames, mean_square_displacement, radial_distribution
+from matris.properties.correlations import Snapshot, kept_frames, radial_distribution
+from matris.properties.diffusivity import MAX_SLOWED, Diffusivity, Displacements, diffusivities, slowed_by
 from matris.properties.ensembles import (
     BOLTZMANN,
     FEMTOSECOND,
@@ -57,7 +58,12 @@ _VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal 
 _MAX_STRAIN = 0.1  # strain of the cell in one step
 _MIN_FRAMES = 10  # frames from which a drift is fitted
 
-_KEPT = ("radial_distribution", "mean_square_displacement", "extrapolation")  # results beside series and structure
+_KEPT = (
+    "radial_distribution",
+    "mean_square_displacement",
+    "diffusion",
+    "extrapolation",
+)  # results beside series and structure
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
 
@@ -139,7 +145,10 @@ class DynamicsRecord(PropertyRecord):
     drift
         Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
     radial_distribution, mean_square_displacement
-        Of the second half of the run, see `matris.properties.correlations`; None if failed, or for few frames.
+        Of the second half of the run, see `matris.properties.correlations.radial_distribution` and
+        `matris.properties.diffusivity.Displacements.to_dict`; None if failed, or for few frames.
+    diffusion
+        By element, of the second half of the run: a diffusion coefficient, or why there is none; empty if failed.
     extrapolation
         Largest extrapolation of an atom in any frame: above 1 the model extrapolates, see
         `matris.model.domain.Domain`. None if the model cannot tell.
@@ -153,6 +162,7 @@ class DynamicsRecord(PropertyRecord):
     drift: float | None = None
     radial_distribution: dict[str, Any] | None = None
     mean_square_displacement: dict[str, Any] | None = None
+    diffusion: dict[str, Diffusivity] = field(default_factory=dict)
     extrapolation: float | None = None
     trajectory: Path | None = None
 
@@ -302,10 +312,10 @@ def _prepare(
         trajectory = Trajectory(folder, structure, settings, header)
         if (results := trajectory.results()) is not None:
             series = TimeSeries.from_dict(results["series"])
-            record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
-            results_kept: dict[str, Any] = {name: results.get(name) for name in _KEPT}
-            record = replace(record, **results_kept)
-            return replace(record, warnings=(*record.warnings, *_unused(structure)))
+            kept = {name: results.get(name) for name in _KEPT}
+            kept["diffusion"] = {name: Diffusivity(**found) for name, found in (results.get("diffusion") or {}).items()}
+            last = Structure.from_dict(results["structure"])
+            return _completed(index, last, series, settings, trajectory, _unused(structure), kept)
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
         body = _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
@@ -313,8 +323,8 @@ def _prepare(
         matrices = projectors(np.asarray(structure.lattice.matrix), free)
         restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
         body = _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
-    if trajectory is not None and (kept := trajectory.resume()) is not None:
-        body.kept, body.frames = kept
+    if trajectory is not None and (begun := trajectory.resume()) is not None:
+        body.kept, body.frames = begun
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
         body.extrapolation = body.kept.get("extrapolation")
@@ -528,22 +538,32 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
     symbols = [site.specie.symbol for site in structure]
+    is_free = body.restraints is None
+    moved = Displacements.of(symbols, body.snapshots, masses_of(body.structure) if is_free else None)
+    problem = None if is_free else "some atoms are fixed"
     kept: dict[str, Any] = {
         "radial_distribution": radial_distribution(symbols, body.snapshots),
-        "mean_square_displacement": mean_square_displacement(symbols, body.snapshots),
+        "mean_square_displacement": moved and moved.to_dict(),
+        "diffusion": diffusivities(moved, sorted(set(symbols)), problem),
         "extrapolation": body.extrapolation,
     }
     if body.trajectory is not None:
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **kept})
-    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **kept)
-    return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
+        plain = kept | {"diffusion": {name: asdict(found) for name, found in kept["diffusion"].items()}}
+        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **plain})
+    return _completed(body.index, structure, series, settings, body.trajectory, _unused(body.structure), kept)
 
 
 def _completed(
-    index: int, structure: Structure, series: TimeSeries, settings: DynamicsSettings, trajectory: Trajectory | None
+    index: int,
+    structure: Structure,
+    series: TimeSeries,
+    settings: DynamicsSettings,
+    trajectory: Trajectory | None,
+    remarks: tuple[str, ...],
+    kept: dict[str, Any],
 ) -> DynamicsRecord:
-    """Record of a complete trajectory."""
-    warnings = []
+    """Record of a complete trajectory; remarks are warnings that do not make it unreliable."""
+    warnings = _frictions(structure, kept["diffusion"], settings)
     drift = series.drift() if settings.ensemble == "nve" else None
     if drift and abs(drift[0]) > MAX_DRIFT and abs(drift[0]) > 3 * drift[1]:
         warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step, or float64")
@@ -556,9 +576,29 @@ def _completed(
         means=series.means(),
         drift=drift[0] if drift else None,
         trajectory=trajectory.path if trajectory is not None else None,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *remarks),
         is_reliable=not warnings,
+        **kept,
     )
+
+
+def _frictions(structure: Structure, diffusion: dict[str, Diffusivity], settings: DynamicsSettings) -> list[str]:
+    """Warnings of diffusion coefficients that the thermostat makes smaller."""
+    if settings.ensemble == "nve":
+        return []
+    masses, symbols = masses_of(structure), np.array([site.specie.symbol for site in structure])
+    warnings = []
+    for element, found in diffusion.items():
+        if found.coefficient is None:
+            continue
+        mass = float(masses[symbols == element].mean())
+        share = slowed_by(found.coefficient, mass, settings.temperature, settings.thermostat_time)
+        if share > MAX_SLOWED:
+            warnings.append(
+                f"the friction of the thermostat slows {element} by about {share:.0%}: its diffusion coefficient needs "
+                f"a thermostat_time longer than {settings.thermostat_time:g} fs, or nve"
+            )
+    return warnings
 
 
 def _host(tensor: torch.Tensor) -> NDArray[Any]:

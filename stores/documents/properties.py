@@ -393,6 +393,18 @@ class NebDocument(PropertyDocument):
     images: list[Any] | None = Field(default=None, description="Structures along each path; None if it failed.")
 
 
+class DiffusivityDocument(BaseModel):
+    """Diffusion of one element: a coefficient, or why there is none."""
+
+    coefficient: float | None = Field(default=None, description="Tracer diffusion coefficient, cm²/s.")
+    error: float | None = Field(default=None, description="Its standard error, from five blocks of the run, cm²/s.")
+    window: tuple[float, float] | None = Field(
+        default=None, description="First and last time of the fit of the mean square displacement, fs."
+    )
+    n_hops: float | None = Field(default=None, description="About how many hops of 3 Å there were.")
+    problem: str | None = Field(default=None, description="Why there is no coefficient; None if there is one.")
+
+
 class DynamicsDocument(PropertyDocument):
     """Molecular dynamics of one material. `structure`, `volume` and `symmetry` describe the last step."""
 
@@ -425,8 +437,11 @@ class DynamicsDocument(PropertyDocument):
     )
     mean_square_displacement: dict[str, Any] | None = Field(
         default=None,
-        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
-        "by element; None for few frames.",
+        description="Mean square displacements over the second half of the frames: `times` (fs), `elements` (Å²) and "
+        "`errors` (standard errors, Å²), by element; None for few frames.",
+    )
+    diffusion: dict[str, DiffusivityDocument] = Field(
+        default_factory=dict, description="Diffusion coefficients over the second half of the frames, by element."
     )
     extrapolation: float | None = Field(
         default=None,

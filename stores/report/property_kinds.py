@@ -186,12 +186,26 @@ KINDS: dict[str, PropertyKind] = {
             "V\nÅ³/cell": Quantity(lambda d: d["mean_volume"], 2),
             "Epot\neV/atom": Quantity(lambda d: d["mean_potential_energy"], 4),
             "drift\nmeV/atom/ps": Quantity(lambda d: None if d["energy_drift"] is None else 1e3 * d["energy_drift"], 4),
+            "D\ncm²/s": Quantity(lambda d: diffusivity_text(d.get("diffusion") or {})),
             "trajectory": Quantity(lambda d: d["trajectory"] and Path(d["trajectory"]).name),
         },
         plots=(plots.plot_dynamics, plots.plot_correlations),
     ),
 }
 """Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""
+
+
+def diffusivity_text(found: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """
+    Write the diffusion coefficients of the elements that have one; None if no element has one.
+
+    Examples
+    --------
+    >>> diffusivity_text({"Li": {"coefficient": 1.23e-5, "error": 2e-6}, "O": {"coefficient": None}})
+    'Li 1.2e-05 ± 2.0e-06'
+    """
+    known = {element: value for element, value in found.items() if value["coefficient"] is not None}
+    return ", ".join(f"{name} {d['coefficient']:.1e} ± {d['error']:.1e}" for name, d in known.items()) or None
 
 
 def kind_of(documents: Sequence[Document]) -> str:

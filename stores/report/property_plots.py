@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.constants import R
@@ -29,6 +29,8 @@ from matris.stores.report.young_modulus import extreme_young_moduli, sphere, uni
 from matris.units import GPA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
@@ -506,7 +508,8 @@ def plot_correlations(document: Document) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Left: radial distribution function of each pair of elements against the distance, Å. Right: mean square
-        displacement of each element, Å², against time, ps; empty if the run had too few frames.
+        displacement of each element, Å², against time, ps, with standard errors and, dashed, the fit of the diffusion
+        coefficient; empty if the run had too few frames.
 
     Raises
     ------
@@ -531,14 +534,60 @@ def plot_correlations(document: Document) -> go.Figure:
         label = pair.replace("-", "–")
         curve(figure, pairs["distances"], values, label, next(colours), "%{y:.3f}", row=1, col=1)
     for element, values in moved.get("elements", {}).items():
-        time = np.asarray(moved["times"], dtype=float) / 1e3
-        curve(figure, time, values, element, next(colours), "%{y:.4f} Å²", row=1, col=2)
+        colour, found = next(colours), (fields.get("diffusion") or {}).get(element) or {}
+        draw_displacement(figure, moved, element, values, element, colour, found, row=1, col=2)
     figure.update_xaxes(title="distance (Å)", row=1, col=1)
     figure.update_yaxes(title="g", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title="time (ps)", row=1, col=2)
     figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
     figure.update_layout(meta={"panels": 2})
     return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
+
+
+def draw_displacement(
+    figure: go.Figure,
+    moved: Mapping[str, Any],
+    element: str,
+    values: Sequence[float],
+    label: str,
+    colour: str,
+    found: Mapping[str, Any],
+    **place: int,
+) -> None:
+    """
+    Draw a mean square displacement with its errors and, dashed, the line of its diffusion coefficient.
+
+    Parameters
+    ----------
+    figure
+        Figure to draw into.
+    moved
+        ``times`` (fs) and ``errors`` (Å²) of a mean square displacement.
+    element
+        Symbol of the element.
+    values
+        Mean square displacement, Å².
+    label, colour
+        Name and colour of the curve.
+    found
+        Fields of a `matris.stores.documents.properties.DiffusivityDocument`, or empty.
+    **place
+        Row and column of the panel.
+    """
+    time = np.asarray(moved["times"], dtype=float) / 1e3
+    curve(figure, time, values, label, colour, "%{y:.4f} Å²", **place)
+    if errors := moved.get("errors"):
+        bars = {"type": "data", "array": errors[element], "thickness": 0.8, "width": 0}
+        figure.data[-1].update(error_y=bars)
+    if found.get("coefficient") is None:
+        return
+    first, last = np.asarray(found["window"]) / 1e3
+    inside = (time >= first) & (time <= last)
+    slope = 6 * found["coefficient"] * 1e4  # Å²/ps
+    level = float(np.mean(np.asarray(values)[inside] - slope * time[inside]))
+    line = [level + slope * first, level + slope * last]
+    curve(figure, np.array([first, last]), line, f"{label}: 6 D t", colour, "%{y:.4f} Å²", **place)
+    figure.data[-1].update(line_dash="dash", showlegend=False)
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:

@@ -166,6 +166,11 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
         "mean_square_displacement": {
             "times": [0.0, 10.0, 20.0],
             "elements": {"Fe": [0, 0.01, 0.02], "O": [0, 0.02, 0.03]},
+            "errors": {"Fe": [0, 0.001, 0.002], "O": [0, 0.002, 0.003]},
+        },
+        "diffusion": {
+            "Fe": {"coefficient": None, "problem": "2e-06 ± 2e-06 cm²/s in 0.1 ps does not differ from 0"},
+            "O": {"coefficient": 1.67e-5, "error": 2e-6, "window": [10.0, 20.0], "n_hops": 40.0, "problem": None},
         },
     }
 
@@ -377,8 +382,10 @@ def test_dynamics_draws_what_there_is() -> None:
 
 def test_correlations_of_a_short_run_have_no_displacements() -> None:
     whole = plots.plot_correlations(dynamics_document())
-    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O"]
+    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O", "O: 6 D t"]
     assert whole.data[3].x.tolist() == [0, 0.01, 0.02]  # ps
+    assert whole.data[4].error_y.array == pytest.approx([0, 0.002, 0.003])
+    assert whole.data[5].y == pytest.approx([0.02, 0.03], abs=1e-4)  # 1.67e-5 cm²/s is 1 Å²/ps
     short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
     assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
 
