@@ -57,6 +57,8 @@ class BatchMDMaker(PropertyMaker):
         ``"nve"``, ``"nvt"`` (Langevin) or ``"npt"`` (Langevin, stochastic cell rescaling).
     temperature
         Temperature, K.
+    final_temperature
+        Temperature to which the thermostat goes linearly, K; by default it stays.
     pressure
         Pressure of ``"npt"``, GPa; atomate2's Makers take kbar.
     time_step
@@ -87,6 +89,7 @@ class BatchMDMaker(PropertyMaker):
     name: str = "batch molecular dynamics"
     ensemble: Ensemble = "nvt"
     temperature: float = 300.0
+    final_temperature: float | None = None
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
@@ -123,6 +126,7 @@ class BatchMDMaker(PropertyMaker):
         return DynamicsSettings(
             ensemble=self.ensemble,
             temperature=self.temperature,
+            final_temperature=self.final_temperature,
             pressure=self.pressure,
             time_step=self.time_step,
             n_steps=self.n_steps,

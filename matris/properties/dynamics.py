@@ -173,6 +173,7 @@ class _Body:
 
     index: int
     structure: Structure
+    settings: DynamicsSettings
     cost: float
     random: np.random.Generator
     trajectory: Trajectory | None
@@ -190,7 +191,7 @@ def dynamics(
     structures: Iterable[Structure | Atoms],
     potential: Potential | ModelInterface,
     *,
-    settings: DynamicsSettings | None = None,
+    settings: DynamicsSettings | Sequence[DynamicsSettings] | None = None,
     trajectory_dir: Path | None = None,
     max_batch_atoms: int | None = None,
     progress: bool = False,
@@ -212,7 +213,8 @@ def dynamics(
     potential
         A loaded potential or any torch-sim model.
     settings
-        Ensemble, temperature, steps; by default those of `DynamicsSettings`.
+        Ensemble, temperature, steps; by default those of `DynamicsSettings`. A sequence has one for each material; they
+        differ in temperatures and seeds alone.
     trajectory_dir
         Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
         frame. A material whose trajectory is complete in this folder is not computed again; an interrupted run goes on
@@ -230,7 +232,8 @@ def dynamics(
     Raises
     ------
     ValueError
-        If the ensemble is ``"npt"`` and the model gives no stress.
+        If the ensemble is ``"npt"`` and the model gives no stress, or if the settings are not as many as the materials,
+        or differ in more than temperatures and seeds.
     OSError
         If a trajectory cannot be written.
 
@@ -246,7 +249,9 @@ def dynamics(
     >>> record.state, len(record.series.time)
     ('completed', 6)
     """
-    settings = settings or DynamicsSettings()
+    structures = list(one_or_many(structures))
+    each = _each(settings, structures)
+    settings = each[0] if each else DynamicsSettings()
     engine = engine_of(potential)
     if settings.ensemble == "npt" and not engine.model.compute_stress:
         raise ValueError("npt needs stress, which the model does not compute: set its compute_stress, or choose nvt")
@@ -254,15 +259,15 @@ def dynamics(
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
     model = GuardedModel(engine.model, budget)
     records: dict[int, DynamicsRecord] = {}
-    first: dict[str, int] = {}
+    first: dict[tuple[str, DynamicsSettings], int] = {}
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
-    for index, item in enumerate(one_or_many(structures)):
+    for index, (item, own) in enumerate(zip(structures, each, strict=True)):
         identity, _ = attempt(_identity, item)
-        if identity is not None and first.setdefault(identity, index) != index:
-            twins[index] = first[identity]
+        if identity is not None and first.setdefault((identity, own), index) != index:
+            twins[index] = first[identity, own]
             continue
-        prepared, error = attempt(_prepare, index, item, engine, settings, trajectory_dir, cost)
+        prepared, error = attempt(_prepare, index, item, engine, own, trajectory_dir, cost)
         if isinstance(prepared, _Body):
             waiting.append(prepared)
         else:
@@ -276,6 +281,21 @@ def dynamics(
             records |= {record.index: record for record in _run(bodies, model, settings, show)}
     records |= {index: replace(records[twin], index=index) for index, twin in twins.items()}
     return [records[index] for index in sorted(records)]
+
+
+def _each(
+    settings: DynamicsSettings | Sequence[DynamicsSettings] | None, structures: Sequence[Structure | Atoms]
+) -> list[DynamicsSettings]:
+    """Return the settings of each material."""
+    if settings is None or isinstance(settings, DynamicsSettings):
+        return [settings or DynamicsSettings()] * len(structures)
+    if len(settings) != len(structures):
+        raise ValueError(f"{len(settings)} settings for {len(structures)} materials: give one for each")
+    for own in settings:
+        own_names = {name: getattr(settings[0], name) for name in ("temperature", "final_temperature", "seed")}
+        if replace(own, **own_names) != settings[0]:
+            raise ValueError("settings of materials that run together may differ in temperatures and seeds alone")
+    return list(settings)
 
 
 def _identity(item: Structure | Atoms) -> str:
@@ -318,11 +338,11 @@ def _prepare(
             return _completed(index, last, series, settings, trajectory, _unused(structure), kept)
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
-        body = _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
+        body = _Body(index, structure, settings, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
     else:
         matrices = projectors(np.asarray(structure.lattice.matrix), free)
         restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
-        body = _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
+        body = _Body(index, structure, settings, cost(structure), random, trajectory, restraints, int(free.sum()))
     if trajectory is not None and (begun := trajectory.resume()) is not None:
         body.kept, body.frames = begun
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
@@ -354,7 +374,7 @@ def _run(
     bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings, show: Callable[[int, str], object]
 ) -> list[DynamicsRecord]:
     """Run materials through all steps, each as far as it gets."""
-    state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
+    state: Any = ts.concatenate_states([_start(body, model) for body in bodies])
     model.costs = [body.cost for body in bodies]
     evaluate(state, model)
     records = []
@@ -365,6 +385,7 @@ def _run(
                 state,
                 model,
                 settings,
+                [body.settings.temperature_at(step) for body in bodies],
                 [body.random for body in bodies],
                 [body.compressibility for body in bodies],
                 [body.restraints for body in bodies],
@@ -388,12 +409,12 @@ def _run(
         if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])), settings)
+        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])))
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 
 
-def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
+def _start(body: _Body, model: GuardedModel) -> NPTState:
     """Prepare the state in which a material starts, with thermal velocities or as it was kept, forces not evaluated."""
     if body.kept is not None:
         state = state_of(body.structure, model.device, model.dtype)
@@ -404,7 +425,7 @@ def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTS
     restraints = None if body.restraints is None else _host(body.restraints)
     return at_rest(
         state_of(body.structure, model.device, model.dtype),
-        thermal_momenta(masses_of(body.structure), settings.temperature, body.random, restraints),
+        thermal_momenta(masses_of(body.structure), body.settings.temperature, body.random, restraints),
     )
 
 
@@ -434,7 +455,10 @@ def _faults(
         excess = (pressure_tensors(state) - settings.pressure / GPA * unit).abs().amax(dim=(1, 2))
         strain = excess * soft * settings.time_step / settings.barostat_time
     measures = torch.stack([wild, moves, heat, growth, strain], dim=1).tolist()
-    hottest = _MAX_HEAT[0] * settings.temperature + _MAX_HEAT[1]
+    hottest = [
+        _MAX_HEAT[0] * max(body.settings.temperature, body.settings.final_temperature or 0.0) + _MAX_HEAT[1]
+        for body in bodies
+    ]
     faults: list[str | None] = []
     for number, (bad, move, kelvin, larger, deformed) in enumerate(measures):
         fault = model.reasons.get(number)
@@ -442,7 +466,7 @@ def _faults(
             fault = "energy, forces or stress are NaN or infinite"
         if fault is None and not move < _MAX_MOVE:
             fault = f"an atom flies away: by {move:.3g} Å in one step of {settings.time_step:g} fs"
-        if fault is None and not kelvin < hottest:
+        if fault is None and not kelvin < hottest[number]:
             fault = f"exploded: the temperature is {kelvin:.3g} K"
         if fault is None and not 1 / _VOLUME_FACTOR <= larger <= _VOLUME_FACTOR:
             word = "exploded" if larger > 1 else "collapsed"
@@ -531,9 +555,9 @@ def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     )
 
 
-def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> DynamicsRecord:
+def _finish(body: _Body, structure: Structure) -> DynamicsRecord:
     """Record of a material that completed all steps."""
-    series = _series(body)
+    series, settings = _series(body), body.settings
     if problem := problem_with(structure):
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
@@ -541,6 +565,8 @@ def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> Dy
     is_free = body.restraints is None
     moved = Displacements.of(symbols, body.snapshots, masses_of(body.structure) if is_free else None)
     problem = None if is_free else "some atoms are fixed"
+    if settings.final_temperature is not None:
+        problem = "the temperature changes during the run"
     kept: dict[str, Any] = {
         "radial_distribution": radial_distribution(symbols, body.snapshots),
         "mean_square_displacement": moved and moved.to_dict(),

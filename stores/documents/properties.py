@@ -450,6 +450,69 @@ class DynamicsDocument(PropertyDocument):
     )
 
 
+class ExtrapolatedDocument(BaseModel):
+    """A quantity at 300 K, from an Arrhenius line, with the bounds of one standard error."""
+
+    value: float = Field(description="The quantity.")
+    low: float = Field(description="Lower bound.")
+    high: float = Field(description="Upper bound.")
+
+
+class ArrheniusDocument(BaseModel):
+    """Diffusion of one element at several temperatures, D = D0 exp(-E/kT): a fit, or why there is none."""
+
+    temperatures: list[float] = Field(default_factory=list, description="Temperatures with a coefficient, K.")
+    activation_energy: float | None = Field(default=None, description="Activation energy E, eV.")
+    error: float | None = Field(default=None, description="Its standard error, eV.")
+    prefactor: float | None = Field(default=None, description="D0, cm²/s.")
+    room: ExtrapolatedDocument | None = Field(default=None, description="D at 300 K, cm²/s.")
+    probability: float | None = Field(
+        default=None, description="Probability of a scatter about the line as large as that of the coefficients."
+    )
+    problem: str | None = Field(default=None, description="Why there is no fit; None if there is one.")
+
+
+class DiffusionRun(BaseModel):
+    """Molecular dynamics at one temperature."""
+
+    temperature: float = Field(description="Temperature of the thermostat, K.")
+    state: Literal["completed", "failed"] = Field(description="completed or failed.")
+    error: str | None = Field(default=None, description="Reason of a failure.")
+    n_steps: int = Field(default=0, description="Number of time steps, including those before a failure.")
+    mean_volume: float | None = Field(default=None, description="Volume, Å³ per cell.")
+    diffusion: dict[str, DiffusivityDocument] = Field(default_factory=dict, description="Diffusion by element.")
+    conductivity: float | None = Field(
+        default=None, description="Conductivity of the elements that diffuse, S/cm, as independent ions."
+    )
+    conductivity_error: float | None = Field(default=None, description="Its standard error, S/cm.")
+    trajectory: str | None = Field(default=None, description="Path of the trajectory on the machine that ran the job.")
+
+
+class DiffusionDocument(PropertyDocument):
+    """
+    Diffusion in one material; `structure` is the given cell.
+
+    Conductivities are those of independent ions: the Nernst–Einstein equation with a Haven ratio of 1.
+    """
+
+    state: Literal["completed", "failed"] = Field(description="completed, or failed if all runs failed.")
+    runs: list[DiffusionRun] = Field(default_factory=list, description="Runs, in rising order of temperature.")
+    arrhenius: dict[str, ArrheniusDocument] | None = Field(
+        default=None, description="Arrhenius lines by element; None if all runs failed."
+    )
+    charges: dict[str, float] = Field(default_factory=dict, description="Charges of the elements, e; empty if unknown.")
+    charges_from: Literal["given", "input", "composition"] | None = Field(
+        default=None,
+        description="Whether charges were given, are the oxidation states of the input, or were guessed from the "
+        "composition.",
+    )
+    haven_ratio: float = Field(default=1.0, description="Haven ratio, assumed.")
+    conductivity: ExtrapolatedDocument | None = Field(default=None, description="Conductivity at 300 K, S/cm.")
+    displacements: list[dict[str, Any] | None] | None = Field(
+        default=None, description="`mean_square_displacement` of each run, see `DynamicsDocument`."
+    )
+
+
 def property_output(
     job_store: JobStore, kind: str, candidate: Mapping[str, Any], large: Sequence[str]
 ) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.constants import R
+from scipy.constants import R, e, k
 
 from matris.stores.documents.properties import band_structure_of, dos_of
 from matris.stores.report.band_lines import breaks_of, connections_of, joined, segments_of, split_at_zero, ticks_of
@@ -542,6 +542,115 @@ def plot_correlations(document: Document) -> go.Figure:
     figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
     figure.update_layout(meta={"panels": 2})
     return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
+
+
+def plot_arrhenius(document: Document) -> go.Figure:
+    """
+    Draw diffusion coefficients against the inverse temperature, and the Arrhenius lines down to 300 K.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DiffusionDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Coefficients of each element with standard errors, cm²/s, logarithmic, against 1000/T, 1/K.
+
+    Raises
+    ------
+    ValueError
+        If the document has no results.
+
+    Examples
+    --------
+    >>> point = {"coefficient": 1e-5, "error": 1e-6}
+    >>> document = {
+    ...     "formula_pretty": "LiF",
+    ...     "arrhenius": {"Li": {"room": None}},
+    ...     "runs": [{"temperature": 1000.0, "diffusion": {"Li": point, "F": {"coefficient": None}}}],
+    ... }
+    >>> [(trace.name, trace.x.tolist()) for trace in plot_arrhenius(document).data]
+    [('Li', [1.0])]
+    """
+    name, fields = read(document, "arrhenius")
+    figure = subplots(rows=1, cols=1)
+    colours = cycle(_COLOURS)
+    for element, line in fields["arrhenius"].items():
+        points = [
+            (run["temperature"], run["diffusion"][element])
+            for run in fields["runs"]
+            if (run["diffusion"].get(element) or {}).get("coefficient") is not None
+        ]
+        if not points:
+            continue
+        colour = next(colours)
+        inverse = [1000 / kelvin for kelvin, _ in points]
+        values = [found["coefficient"] for _, found in points]
+        curve(figure, inverse, values, element, colour, "%{y:.2e} cm²/s", row=1, col=1)
+        bars = {"type": "data", "array": [found["error"] for _, found in points], "thickness": 1.2, "width": 3}
+        figure.data[-1].update(mode="markers", error_y=bars)
+        if room := line["room"]:
+            ends = np.array([min(inverse), 1000 / 300])
+            drawn = room["value"] * np.exp(line["activation_energy"] * e / k * (ends[1] - ends) / 1000)
+            label = f"{element}: {line['activation_energy']:.3f} eV"
+            curve(figure, ends, drawn, label, colour, "%{y:.2e} cm²/s", row=1, col=1)
+            figure.data[-1].update(line_dash="dash")
+            span = [room["high"] - room["value"]], [room["value"] - room["low"]]
+            bar = {"type": "data", "array": span[0], "arrayminus": span[1], "thickness": 1.2, "width": 3}
+            curve(figure, ends[1:], [room["value"]], f"{element} at 300 K", colour, "%{y:.2e} cm²/s", row=1, col=1)
+            figure.data[-1].update(mode="markers", error_y=bar, showlegend=False, marker_symbol="circle-open")
+    figure.update_xaxes(title="1000/T (1/K)")
+    figure.update_yaxes(title="D (cm²/s)", type="log", exponentformat="power")
+    return titled(figure, f"{name}: diffusion", height=400)
+
+
+def plot_displacements(document: Document) -> go.Figure:
+    """
+    Draw the mean square displacements of the elements at each temperature.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DiffusionDocument`, with its large fields.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A panel for each element, Å² against ps: a curve for each temperature, with standard errors and, dashed, the
+        line of the coefficient.
+
+    Raises
+    ------
+    ValueError
+        If the document has no displacements.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "Li",
+    ...     "runs": [{"temperature": 600.0, "diffusion": {}}],
+    ...     "displacements": [{"times": [0.0, 10.0], "elements": {"Li": [0.0, 0.02]}}],
+    ... }
+    >>> [trace.name for trace in plot_displacements(document).data]
+    ['Li 600 K']
+    """
+    name, fields = read(document, "displacements")
+    drawn = [
+        (run, moved) for run, moved in zip(fields["runs"], fields["displacements"], strict=True) if moved is not None
+    ]
+    if not drawn:
+        raise ValueError(f"{name} has no displacements: the runs have too few frames")
+    elements = list(drawn[0][1]["elements"])
+    figure = subplots(rows=len(elements), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    for row, element in enumerate(elements, start=1):
+        for (run, moved), colour in zip(drawn, cycle(_COLOURS), strict=False):
+            label, found = f"{element} {run['temperature']:g} K", run["diffusion"].get(element) or {}
+            draw_displacement(figure, moved, element, moved["elements"][element], label, colour, found, row=row, col=1)
+        figure.update_yaxes(title=f"MSD of {element} (Å²)", rangemode="tozero", row=row, col=1)
+    figure.update_xaxes(title="time (ps)", row=len(elements), col=1)
+    return titled(figure, f"{name}: mean square displacement (MSD)", height=100 + 220 * len(elements))
 
 
 def draw_displacement(

@@ -35,3 +35,20 @@ def lattice_gas(n: int = 7, spacing: float = 20.0, element: str = "Ar") -> Struc
     """Simple cubic crystal of n³ atoms, so far apart that they do not meet."""
     places = [[i / n, j / n, k / n] for i in range(n) for j in range(n) for k in range(n)]
     return Structure(Lattice.cubic(n * spacing), [element] * n**3, places)
+
+
+class Cosine(ModelInterface):
+    """Potential `depth` (eV) times the cosine of each coordinate, of some period (Å)."""
+
+    def __init__(self, depth: float, period: float) -> None:
+        super().__init__()
+        self._device, self._dtype = torch.device("cpu"), torch.float64
+        self._compute_forces = self._compute_stress = True
+        self.depth, self.wave = depth, 2 * torch.pi / period
+
+    def forward(self, state: SimState, **_kwargs: object) -> dict[str, torch.Tensor]:
+        phases = self.wave * state.positions
+        energy = torch.zeros(state.n_systems, dtype=self.dtype)
+        energy.index_add_(0, state.system_idx, self.depth * phases.cos().sum(dim=1))
+        forces = self.depth * self.wave * phases.sin()
+        return {"energy": energy, "forces": forces, "stress": torch.zeros_like(state.cell)}

@@ -52,6 +52,36 @@ def test_md(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPat
     nothing = invoke(*files[:1], "UO.cif", *files[3:], *motion)
     assert nothing.exit_code == 1
     assert "nothing could be computed" in nothing.output
+    constant = invoke(*files, "--ensemble", "nve", "--final-temperature", 600)
+    assert constant.exit_code == 2
+    assert "nve has no thermostat" in constant.output
     cold = invoke(*files, "--temperature", 0)
     assert cold.exit_code == 2
     assert "above 0 K" in cold.output
+
+
+def test_diffusion(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5] * 3]).to(filename="MgO.cif")
+    files = ("diffusion", "MgO.cif", "--checkpoint", tiny_checkpoint, "--device", "cpu", "--store", "store")
+    motion = ("--temperatures", "60, 40", "--time-step", 0.5, "--n-steps", 10, "--charges", "Mg=2,O=-2")
+    done = invoke(*files, *motion, "--format", "json")
+    assert done.exit_code == 0, done.output
+    (document,) = json.loads(done.stdout)
+    assert [run["temperature"] for run in document["runs"]] == [40, 60]
+    assert document["charges_from"] == "given"
+    assert len(list((tmp_path / "trajectories").glob("*.extxyz"))) == 2
+    page = (tmp_path / "store" / "diffusion.html").read_text()
+    assert "Diffusion and ionic conductivity" in page
+    again = invoke(*files, *motion)
+    assert "fewer than 20 frames" in again.stdout.replace("\n", " ")
+    for wrong, message in (
+        (("--temperatures", "600,600"), "600 K is there twice"),
+        (("--temperatures", ""), "temperatures are missing"),
+        (("--temperatures", "hot"), "must be numbers"),
+        (("--charges", "Li"), "Li=1,S=-2"),
+        (("--charges", "Qq=1"), "Qq is none"),
+    ):
+        refused = invoke(*files, *wrong)
+        assert refused.exit_code == 2
+        assert message in " ".join(refused.output.replace("│", " ").split())

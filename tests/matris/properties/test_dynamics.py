@@ -22,6 +22,7 @@ from matris.model.potential import load
 from matris.properties.dynamics import DynamicsSettings, TimeSeries, dynamics
 from matris.properties.ensembles import BOLTZMANN, thermal_momenta
 from tests.matris.argon import FCC, NEIGHBOR, Argon, crystal, lennard_jones, primitive
+from tests.matris.wells import Wells, lattice_gas
 
 MANY = 10_000  # atoms: everything in one batch
 
@@ -100,6 +101,23 @@ def test_nvt_has_its_temperature_at_rest(tmp_path):
     last = ase.io.read(records[0].trajectory, -1)
     assert last.get_momenta().sum(axis=0) == pytest.approx(0, abs=1e-5)
     assert last.cell.array == pytest.approx(mates[0].lattice.matrix)
+
+
+def test_the_thermostat_follows_a_ramp():
+    """Free atoms: the kinetic temperature is that of the thermostat one friction time ago."""
+    given = settings(temperature=100.0, final_temperature=900.0, time_step=5.0, n_steps=400, thermostat_time=50.0)
+    (record,) = dynamics([lattice_gas(6)], Wells(), settings=given)
+    series = record.series
+    expected = 100 + 800 * (series.time - 50.0 / 2) / 2000  # energy relaxes in half the time of momentum
+    late = series.time > 200
+    errors = expected * (2 / (3 * 216)) ** 0.5
+    scores = ((series.temperature - expected) / errors)[late]
+    assert np.abs(scores).max() < 4.5
+    assert abs(scores.mean()) < 4 * (10 / len(scores)) ** 0.5
+    assert record.diffusion["Ar"].problem == "the temperature changes during the run"
+    for wrong in ({"ensemble": "nve"}, {"final_temperature": 0.0}, {"final_temperature": float("nan")}):
+        with pytest.raises(ValueError, match="final_temperature"):
+            settings(**{"final_temperature": 300.0, **wrong})
 
 
 def test_npt_comes_to_the_pressure():

@@ -12,6 +12,7 @@ from phonopy.qha.eos import get_eos
 from pymatgen.core import Lattice, Structure
 from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
 from pymatgen.phonon.dos import CompletePhononDos, PhononDos
+from scipy.constants import e, k
 
 from matris.stores.documents.properties import ElasticDocument
 from matris.stores.report import property_plots as plots
@@ -175,6 +176,34 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
     }
 
 
+def diffusion_document() -> dict[str, Any]:
+    """Oxygen with 1 eV; iron does not move."""
+
+    def run(kelvin: float) -> dict[str, Any]:
+        value = 1e-5 * np.exp(-(1000 / kelvin - 1) / (1000 * k / e))
+        return {
+            "temperature": kelvin,
+            "state": "completed",
+            "diffusion": {
+                "Fe": {"coefficient": None, "problem": "does not differ from 0"},
+                "O": {"coefficient": value, "error": value / 10, "window": [10.0, 20.0], "problem": None},
+            },
+            "conductivity": 100 * value,
+        }
+
+    room = 1e-5 * np.exp(-(1000 / 300 - 1) / (1000 * k / e))
+    line = {"activation_energy": 1.0, "error": 0.05, "room": {"value": room, "low": room / 2, "high": 2 * room}}
+    return {
+        **COMMON,
+        "state": "completed",
+        "runs": [run(800.0), run(1000.0)],
+        "arrhenius": {"Fe": {"activation_energy": None, "room": None}, "O": line},
+        "charges": {"Fe": 3.0, "O": -2.0},
+        "conductivity": {"value": 1e-3, "low": 5e-4, "high": 2e-3},
+        "displacements": [None, dynamics_document()["mean_square_displacement"]],
+    }
+
+
 DOCUMENTS = {
     plots.plot_elastic: elastic_document(cubic(*COPPER)),
     plots.plot_phonons: phonon_document(),
@@ -185,6 +214,8 @@ DOCUMENTS = {
     plots.plot_barriers: neb_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
+    plots.plot_arrhenius: diffusion_document(),
+    plots.plot_displacements: diffusion_document(),
 }
 
 
@@ -388,6 +419,20 @@ def test_correlations_of_a_short_run_have_no_displacements() -> None:
     assert whole.data[5].y == pytest.approx([0.02, 0.03], abs=1e-4)  # 1.67e-5 cm²/s is 1 Å²/ps
     short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
     assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
+
+
+def test_diffusion() -> None:
+    points, line, room = plots.plot_arrhenius(diffusion_document()).data
+    assert [points.name, line.name, room.name] == ["O", "O: 1.000 eV", "O at 300 K"]
+    assert points.x == pytest.approx([1.25, 1])
+    assert line.y[0] == pytest.approx(1e-5)  # at 1000 K
+    assert line.y[1] == pytest.approx(room.y[0])
+    assert room.error_y.array == pytest.approx(room.y)
+    assert room.error_y.arrayminus == pytest.approx(room.y / 2)
+    moved = plots.plot_displacements(diffusion_document()).data
+    assert [trace.name for trace in moved] == ["Fe 1000 K", "O 1000 K", "O 1000 K: 6 D t"]
+    with pytest.raises(ValueError, match="too few frames"):
+        plots.plot_displacements({**diffusion_document(), "displacements": [None, None]})
 
 
 @pytest.mark.parametrize("plot", DOCUMENTS)
