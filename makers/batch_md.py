@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matris.properties.ensembles import Ensemble
 
 
-LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement"]
+LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement", "vibrational_dos"]
 
 
 class DynamicsDocuments(PropertyOutput):
@@ -151,5 +151,6 @@ class BatchMDMaker(PropertyMaker):
             "radial_distribution": record.radial_distribution,
             "mean_square_displacement": record.mean_square_displacement,
             "diffusion": {element: asdict(found) for element, found in record.diffusion.items()},
+            "vibrational_dos": record.vibrational_dos,
             "extrapolation": record.extrapolation,
         }

@@ -29,6 +29,7 @@ from matris.properties.ensembles import (
 )
 from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
+from matris.properties.velocity_spectrum import Motion, moving_frames, vibrational_dos
 from matris.relaxation.batch import handedness, state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
@@ -62,6 +63,7 @@ _KEPT = (
     "radial_distribution",
     "mean_square_displacement",
     "diffusion",
+    "vibrational_dos",
     "extrapolation",
 )  # results beside series and structure
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
@@ -149,6 +151,8 @@ class DynamicsRecord(PropertyRecord):
         `matris.properties.diffusivity.Displacements.to_dict`; None if failed, or for few frames.
     diffusion
         By element, of the second half of the run: a diffusion coefficient, or why there is none; empty if failed.
+    vibrational_dos
+        Of the second half of the run, see `matris.properties.velocity_spectrum.vibrational_dos`; None if failed.
     extrapolation
         Largest extrapolation of an atom in any frame: above 1 the model extrapolates, see
         `matris.model.domain.Domain`. None if the model cannot tell.
@@ -163,6 +167,7 @@ class DynamicsRecord(PropertyRecord):
     radial_distribution: dict[str, Any] | None = None
     mean_square_displacement: dict[str, Any] | None = None
     diffusion: dict[str, Diffusivity] = field(default_factory=dict)
+    vibrational_dos: dict[str, Any] | None = None
     extrapolation: float | None = None
     trajectory: Path | None = None
 
@@ -184,6 +189,7 @@ class _Body:
     kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    motions: list[Motion] = field(default_factory=list)
     extrapolation: float | None = None
 
 
@@ -348,7 +354,8 @@ def _prepare(
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
         body.extrapolation = body.kept.get("extrapolation")
-        body.snapshots = trajectory.snapshots(kept_frames(settings.n_steps // settings.interval + 1))
+        n_frames = settings.n_steps // settings.interval + 1
+        body.snapshots, body.motions = trajectory.read(kept_frames(n_frames), moving_frames(n_frames))
     return body
 
 
@@ -495,8 +502,9 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
     ]
     for body, row in zip(bodies, torch.stack(columns, dim=1).tolist(), strict=True):
         body.frames.append((step * settings.time_step, *row))
-    is_kept = step // settings.interval in kept_frames(settings.n_steps // settings.interval + 1)
-    if bodies[0].trajectory is None and not is_kept:
+    frame, n_frames = step // settings.interval, settings.n_steps // settings.interval + 1
+    is_kept, is_moving = frame in kept_frames(n_frames), frame in moving_frames(n_frames)
+    if bodies[0].trajectory is None and not is_kept and not is_moving:
         return
     arrays = (state.atomic_numbers, state.positions, state.momenta, state.forces)
     atoms = zip(*(np.split(_host(a), np.cumsum(sizes.tolist())[:-1]) for a in arrays), strict=True)
@@ -506,6 +514,8 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
         places, time = positions + cells_away(body.structure.frac_coords) @ lattice, step * settings.time_step
         if is_kept:
             body.snapshots.append(Snapshot(time, places, lattice))
+        if is_moving:
+            body.motions.append(Motion(momenta.astype(np.float32), forces.astype(np.float32)))
         if body.trajectory is not None:
             body.trajectory.add(
                 numbers=numbers,
@@ -563,14 +573,16 @@ def _finish(body: _Body, structure: Structure) -> DynamicsRecord:
     assert series is not None  # noqa: S101 - the start is a frame
     symbols = [site.specie.symbol for site in structure]
     is_free = body.restraints is None
-    moved = Displacements.of(symbols, body.snapshots, masses_of(body.structure) if is_free else None)
-    problem = None if is_free else "some atoms are fixed"
-    if settings.final_temperature is not None:
-        problem = "the temperature changes during the run"
+    masses = masses_of(body.structure)
+    moved = Displacements.of(symbols, body.snapshots, masses if is_free else None)
+    spacing = settings.interval * settings.time_step
+    ramp = None if settings.final_temperature is None else "the temperature changes during the run"
+    problem = ramp or (None if is_free else "some atoms are fixed")
     kept: dict[str, Any] = {
         "radial_distribution": radial_distribution(symbols, body.snapshots),
         "mean_square_displacement": moved and moved.to_dict(),
         "diffusion": diffusivities(moved, sorted(set(symbols)), problem),
+        "vibrational_dos": vibrational_dos(symbols, body.motions, masses, spacing, ramp),
         "extrapolation": body.extrapolation,
     }
     if body.trajectory is not None:

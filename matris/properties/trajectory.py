@@ -9,6 +9,7 @@ from io import StringIO
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread
@@ -17,13 +18,13 @@ from monty.json import MontyEncoder
 
 from matris.files.whole_file import whole_file
 from matris.properties.correlations import Snapshot
+from matris.properties.velocity_spectrum import Motion
 from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
@@ -175,10 +176,15 @@ class Trajectory:
         self._begun = True
         return content["state"], rows
 
-    def snapshots(self, wanted: Container[int]) -> list[Snapshot]:
-        """Read the positions of some frames, given by number."""
-        frames = enumerate(iread(self.path, format="extxyz"))
-        return [Snapshot(atoms.info["time"], atoms.positions, atoms.cell.array) for n, atoms in frames if n in wanted]
+    def read(self, places: Container[int], motions: Container[int]) -> tuple[list[Snapshot], list[Motion]]:
+        """Read the positions of some frames, given by number, and the momenta and forces of some."""
+        snapshots, moving = [], []
+        for n, atoms in enumerate(iread(self.path, format="extxyz")):
+            if n in places:
+                snapshots.append(Snapshot(atoms.info["time"], atoms.positions, atoms.cell.array))
+            if n in motions:
+                moving.append(Motion(atoms.get_momenta().astype(np.float32), atoms.get_forces().astype(np.float32)))
+        return snapshots, moving
 
     def results(self) -> dict[str, Any] | None:
         """Read the results that `finish` wrote; None if the trajectory is not complete."""

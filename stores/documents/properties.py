@@ -443,6 +443,11 @@ class DynamicsDocument(PropertyDocument):
     diffusion: dict[str, DiffusivityDocument] = Field(
         default_factory=dict, description="Diffusion coefficients over the second half of the frames, by element."
     )
+    vibrational_dos: dict[str, Any] | None = Field(
+        default=None,
+        description="Vibrational density of states over the second half of the frames: `frequencies` (THz), `elements` "
+        "(states per THz and atom, three for each atom) and `resolution` (THz); or the `problem` why there is none.",
+    )
     extrapolation: float | None = Field(
         default=None,
         description="Largest distance of an atom from the training data in any frame: above 1 the potential "

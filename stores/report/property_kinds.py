@@ -190,7 +190,7 @@ KINDS: dict[str, PropertyKind] = {
             "D\ncm²/s": Quantity(lambda d: diffusivity_text(d.get("diffusion") or {})),
             "trajectory": Quantity(lambda d: d["trajectory"] and Path(d["trajectory"]).name),
         },
-        plots=(plots.plot_dynamics, plots.plot_correlations),
+        plots=(plots.plot_dynamics, plots.plot_correlations, plots.plot_vibrations),
     ),
     "diffusion": PropertyKind(
         title="Diffusion and ionic conductivity",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _COLOURS = (ACCENT, SECOND, THIRD, BAD, GOOD)
 _CURVE_POINTS = 120
+_FAINT = 5e-3  # of the largest density of states: axes end where there is less
 _FIXED = 1e-6  # largest relative change of a fixed volume
 _DYNAMICS = (
     ("temperature", "temperature (K)", "%{y:.1f} K"),
@@ -542,6 +543,47 @@ def plot_correlations(document: Document) -> go.Figure:
     figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
     figure.update_layout(meta={"panels": 2})
     return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
+
+
+def plot_vibrations(document: Document) -> go.Figure:
+    """
+    Draw the vibrational density of states of a molecular-dynamics run.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DynamicsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Density of states of each element, states per THz and atom, against the frequency, THz.
+
+    Raises
+    ------
+    ValueError
+        If the document has no density of states; with the reason.
+
+    Examples
+    --------
+    >>> found = {"frequencies": [0.0, 1.0], "elements": {"Li": [0.1, 0.2]}, "resolution": 1.0}
+    >>> [trace.name for trace in plot_vibrations({"formula_pretty": "Li", "vibrational_dos": found}).data]
+    ['Li']
+    """
+    name, fields = read(document, "vibrational_dos")
+    found = fields["vibrational_dos"]
+    if problem := found.get("problem"):
+        raise ValueError(f"{name} has no vibrational density of states: {problem}")
+    figure = subplots(rows=1, cols=1)
+    frequencies = np.asarray(found["frequencies"], dtype=float)
+    seen = np.max(list(found["elements"].values()), axis=0)
+    last = np.flatnonzero(seen > _FAINT * seen.max()).max() + 1
+    for (element, values), colour in zip(found["elements"].items(), cycle(_COLOURS), strict=False):
+        curve(figure, frequencies[: last + 1], values[: last + 1], element, colour, "%{y:.3f}", row=1, col=1)
+    figure.update_traces(showlegend=True)
+    figure.update_xaxes(title="frequency (THz)")
+    figure.update_yaxes(title="states per THz and atom", rangemode="tozero")
+    return titled(figure, f"{name}: vibrational density of states from velocities", height=360)
 
 
 def plot_arrhenius(document: Document) -> go.Figure:

@@ -169,6 +169,11 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
             "elements": {"Fe": [0, 0.01, 0.02], "O": [0, 0.02, 0.03]},
             "errors": {"Fe": [0, 0.001, 0.002], "O": [0, 0.002, 0.003]},
         },
+        "vibrational_dos": {
+            "frequencies": [0.0, 1.0, 2.0, 3.0, 4.0],
+            "elements": {"Fe": [0.1, 1.5, 0.2, 0.0, 0.0], "O": [0.0, 0.5, 1.5, 0.001, 0.0]},
+            "resolution": 1.0,
+        },
         "diffusion": {
             "Fe": {"coefficient": None, "problem": "2e-06 ± 2e-06 cm²/s in 0.1 ps does not differ from 0"},
             "O": {"coefficient": 1.67e-5, "error": 2e-6, "window": [10.0, 20.0], "n_hops": 40.0, "problem": None},
@@ -214,6 +219,7 @@ DOCUMENTS = {
     plots.plot_barriers: neb_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
+    plots.plot_vibrations: dynamics_document(),
     plots.plot_arrhenius: diffusion_document(),
     plots.plot_displacements: diffusion_document(),
 }
@@ -419,6 +425,14 @@ def test_correlations_of_a_short_run_have_no_displacements() -> None:
     assert whole.data[5].y == pytest.approx([0.02, 0.03], abs=1e-4)  # 1.67e-5 cm²/s is 1 Å²/ps
     short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
     assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
+
+
+def test_vibrations_end_where_there_are_none() -> None:
+    iron, oxygen = plots.plot_vibrations(dynamics_document()).data
+    assert iron.x == pytest.approx([0, 1, 2, 3])
+    assert oxygen.y == pytest.approx([0, 0.5, 1.5, 0.001])
+    with pytest.raises(ValueError, match="no vibrational density of states: too far"):
+        plots.plot_vibrations({**dynamics_document(), "vibrational_dos": {"problem": "too far apart"}})
 
 
 def test_diffusion() -> None:
