@@ -223,8 +223,9 @@ def dynamics(
         differ in temperatures and seeds alone.
     trajectory_dir
         Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
-        frame. A material whose trajectory is complete in this folder is not computed again; an interrupted run goes on
-        from its last frame, as if it had not been interrupted. By default no trajectory is written.
+        frame. A material whose trajectory is complete in this folder is not computed again. An interrupted run goes on
+        from its last frame, as if it had not been interrupted, and so does a complete run if `n_steps` is larger now.
+        By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
     progress
@@ -328,15 +329,16 @@ def _prepare(
     identity = content_id(structure)
     trajectory = None
     if folder is not None:
+        shared = settings.of_each_step()
         header = {
             "structure": identity,
             "checkpoint": engine.sha256,
             "dtype": engine.dtype,
-            "settings": settings.to_dict(),
-            "digest": settings.digest(),
+            "settings": shared.to_dict(),
+            "digest": shared.digest(),
         }
         trajectory = Trajectory(folder, structure, settings, header)
-        if (results := trajectory.results()) is not None:
+        if (results := trajectory.results(settings.n_steps)) is not None:
             series = TimeSeries.from_dict(results["series"])
             kept = {name: results.get(name) for name in _KEPT}
             kept["diffusion"] = {name: Diffusivity(**found) for name, found in (results.get("diffusion") or {}).items()}
@@ -351,6 +353,12 @@ def _prepare(
         body = _Body(index, structure, settings, cost(structure), random, trajectory, restraints, int(free.sum()))
     if trajectory is not None and (begun := trajectory.resume()) is not None:
         body.kept, body.frames = begun
+        if (done := body.kept["step"]) > settings.n_steps:
+            raise UnusableCellError(
+                f"its trajectory {trajectory.path} has {done} steps already, more than {settings.n_steps}: "
+                "ask for more steps, or choose another trajectory_dir"
+            )
+        trajectory.go_on()
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
         body.extrapolation = body.kept.get("extrapolation")
@@ -587,7 +595,9 @@ def _finish(body: _Body, structure: Structure) -> DynamicsRecord:
     }
     if body.trajectory is not None:
         plain = kept | {"diffusion": {name: asdict(found) for name, found in kept["diffusion"].items()}}
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **plain})
+        body.trajectory.finish(
+            settings.n_steps, {"series": series.to_dict(), "structure": structure.as_dict(), **plain}
+        )
     return _completed(body.index, structure, series, settings, body.trajectory, _unused(body.structure), kept)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -156,6 +156,19 @@ class DynamicsSettings:
         if self.final_temperature is None:
             return self.temperature
         return self.temperature + (self.final_temperature - self.temperature) * step / self.n_steps
+
+    def of_each_step(self) -> DynamicsSettings:
+        """
+        Return the settings on which each step depends: not their number, unless it sets the pace of the temperature.
+
+        Runs that are equal in these settings are parts of one trajectory.
+
+        Examples
+        --------
+        >>> DynamicsSettings(n_steps=100).of_each_step() == DynamicsSettings(n_steps=200).of_each_step()
+        True
+        """
+        return self if self.final_temperature is not None else replace(self, n_steps=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""

@@ -203,7 +203,7 @@ def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
 def test_failed_run_shows_how_far_it_came(tmp_path: Path) -> None:
     broken = sound("md", state="failed", error="exploded at step 80")
     page = Page(write_property_report([broken], tmp_path, "D"))
-    assert page.figures == ["figure-0-0", "figure-0-1"]
+    assert page.figures == ["figure-0-0", "figure-0-1", "figure-0-2"]
     assert "exploded at step 80" in page.sections["failures"]
 
 
