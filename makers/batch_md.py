@@ -12,6 +12,7 @@ from matris.makers.batch import STRUCTURES, PropertyMaker, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
+from matris.properties.hdf5_trajectory import write_hdf5
 from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
 
@@ -76,6 +77,8 @@ class BatchMDMaker(PropertyMaker):
     trajectory_dir
         Folder of the trajectories, on the machine where the job runs; by default none are written. A material whose
         trajectory is complete in this folder is not computed again.
+    hdf5
+        Whether to copy complete trajectories into torch-sim's HDF5 format, in the same folder.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class BatchMDMaker(PropertyMaker):
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
+    hdf5: bool = False
 
     output_schema = DynamicsDocuments
     make = job(PropertyMaker.make, config=SEES_STORE, data=LARGE, output_schema=DynamicsDocuments)
@@ -105,7 +109,12 @@ class BatchMDMaker(PropertyMaker):
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
         folder = None if self.trajectory_dir is None else Path(self.trajectory_dir).absolute()
-        return dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+        records = dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+        if self.hdf5:
+            for record in records:
+                if record.trajectory is not None and record.state == "completed":
+                    write_hdf5(record.trajectory)
+        return records
 
     def start_record(self, record: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
         """Return the evaluation of the input cell, the first frame; None if there is none."""
@@ -121,8 +130,10 @@ class BatchMDMaker(PropertyMaker):
         Raises
         ------
         ValueError
-            If a value is out of range.
+            If a value is out of range, or HDF5 files are wanted without a folder.
         """
+        if self.hdf5 and self.trajectory_dir is None:
+            raise ValueError("hdf5 copies trajectories, and none are written: give a trajectory_dir")
         return DynamicsSettings(
             ensemble=self.ensemble,
             temperature=self.temperature,

@@ -360,6 +360,10 @@ def md(
     trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
+    hdf5: Annotated[
+        bool,
+        typer.Option("--hdf5", help="Copy complete trajectories into torch-sim's HDF5 format, in the same folder."),
+    ] = False,
     checkpoint: Checkpoint = None,
     dispersion: Dispersion = None,
     device: Devices = None,
@@ -395,6 +399,7 @@ def md(
             seed=seed,
             thermostat_time=thermostat_time,
             trajectory_dir=str(trajectory_dir),
+            hdf5=hdf5,
         )
         try:
             maker.settings()
