@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matris.relaxation.records import OptimizerName, RelaxRecord
     from matris.stores.documents.properties import PropertyOutput
 
-NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir"}
+NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir", "hdf5"}
 """Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
 
 STRUCTURES = ("structure", "arrays")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from matris.makers.batch import STRUCTURES, PropertyMaker, unusual_masses
 from matris.makers.current_job import SEES_STORE
 from matris.properties.dynamics import dynamics
 from matris.properties.ensembles import DynamicsSettings
+from matris.properties.hdf5_trajectory import write_hdf5
 from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.properties import DynamicsDocument, PropertyOutput
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from matris.properties.ensembles import Ensemble
 
 
-LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement"]
+LARGE = [*STRUCTURES, "series", "radial_distribution", "mean_square_displacement", "vibrational_dos"]
 
 
 class DynamicsDocuments(PropertyOutput):
@@ -57,6 +58,8 @@ class BatchMDMaker(PropertyMaker):
         ``"nve"``, ``"nvt"`` (Langevin) or ``"npt"`` (Langevin, stochastic cell rescaling).
     temperature
         Temperature, K.
+    final_temperature
+        Temperature to which the thermostat goes linearly, K; by default it stays.
     pressure
         Pressure of ``"npt"``, GPa; atomate2's Makers take kbar.
     time_step
@@ -74,6 +77,8 @@ class BatchMDMaker(PropertyMaker):
     trajectory_dir
         Folder of the trajectories, on the machine where the job runs; by default none are written. A material whose
         trajectory is complete in this folder is not computed again.
+    hdf5
+        Whether to copy complete trajectories into torch-sim's HDF5 format, in the same folder.
 
     Examples
     --------
@@ -87,6 +92,7 @@ class BatchMDMaker(PropertyMaker):
     name: str = "batch molecular dynamics"
     ensemble: Ensemble = "nvt"
     temperature: float = 300.0
+    final_temperature: float | None = None
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
@@ -95,6 +101,7 @@ class BatchMDMaker(PropertyMaker):
     thermostat_time: float = 100.0
     barostat_time: float = 1000.0
     trajectory_dir: str | None = None
+    hdf5: bool = False
 
     output_schema = DynamicsDocuments
     make = job(PropertyMaker.make, config=SEES_STORE, data=LARGE, output_schema=DynamicsDocuments)
@@ -102,7 +109,12 @@ class BatchMDMaker(PropertyMaker):
     def compute(self, structures: Sequence[Structure], potential: Potential) -> list[DynamicsRecord]:
         """Run molecular dynamics."""
         folder = None if self.trajectory_dir is None else Path(self.trajectory_dir).absolute()
-        return dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+        records = dynamics(structures, potential, settings=self.settings(), trajectory_dir=folder)
+        if self.hdf5:
+            for record in records:
+                if record.trajectory is not None and record.state == "completed":
+                    write_hdf5(record.trajectory)
+        return records
 
     def start_record(self, record: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
         """Return the evaluation of the input cell, the first frame; None if there is none."""
@@ -118,11 +130,14 @@ class BatchMDMaker(PropertyMaker):
         Raises
         ------
         ValueError
-            If a value is out of range.
+            If a value is out of range, or HDF5 files are wanted without a folder.
         """
+        if self.hdf5 and self.trajectory_dir is None:
+            raise ValueError("hdf5 copies trajectories, and none are written: give a trajectory_dir")
         return DynamicsSettings(
             ensemble=self.ensemble,
             temperature=self.temperature,
+            final_temperature=self.final_temperature,
             pressure=self.pressure,
             time_step=self.time_step,
             n_steps=self.n_steps,
@@ -146,5 +161,7 @@ class BatchMDMaker(PropertyMaker):
             "series": None if record.series is None else record.series.to_dict(),
             "radial_distribution": record.radial_distribution,
             "mean_square_displacement": record.mean_square_displacement,
+            "diffusion": {element: asdict(found) for element, found in record.diffusion.items()},
+            "vibrational_dos": record.vibrational_dos,
             "extrapolation": record.extrapolation,
         }

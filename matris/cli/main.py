@@ -38,6 +38,7 @@ _PANELS = {
         properties.kappa,
         properties.neb,
         properties.md,
+        properties.diffusion,
     ),
     "Benchmarks": (board.board,),
     "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate, bias.bias),

@@ -1,4 +1,4 @@
-"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, md."""
+"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, md, diffusion."""
 
 from __future__ import annotations
 
@@ -343,11 +343,97 @@ def md(
     temperature: Annotated[
         float, typer.Option(metavar="K", min=0.0, help="Temperature of initial velocities and thermostat (K).")
     ] = 300.0,
+    final_temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="K", min=0.0, help="Temperature to which the thermostat goes linearly (K).", show_default="none"
+        ),
+    ] = None,
     pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
     n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per structure.")] = 1000,
     time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
     interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 10,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for initial velocities and noise.")] = 0,
+    thermostat_time: Annotated[
+        float, typer.Option(metavar="FS", help="Inverse of the friction of the thermostat (fs).")
+    ] = 100.0,
+    trajectory_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
+    ] = Path("trajectories"),
+    hdf5: Annotated[
+        bool,
+        typer.Option("--hdf5", help="Copy complete trajectories into torch-sim's HDF5 format, in the same folder."),
+    ] = False,
+    checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Run molecular dynamics: mean temperature (K), pressure (GPa), volume (Å³), energy (eV/atom), diffusion (cm²/s).
+
+    The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
+    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
+
+    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
+    """
+    with clear_errors():
+        from matris.makers import BatchMDMaker
+
+        maker = BatchMDMaker(
+            checkpoint=checkpoint,
+            dispersion=dispersion,
+            ensemble=ensemble,
+            temperature=temperature,
+            final_temperature=final_temperature,
+            pressure=pressure,
+            time_step=time_step,
+            n_steps=n_steps,
+            interval=interval,
+            seed=seed,
+            thermostat_time=thermostat_time,
+            trajectory_dir=str(trajectory_dir),
+            hdf5=hdf5,
+        )
+        try:
+            maker.settings()
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("md", files, maker, device, store, output, report, submission)
+
+
+def diffusion(
+    files: Files,
+    temperatures: Annotated[
+        str, typer.Option(metavar="K,K", help="Temperatures (K), separated by commas; all run together.")
+    ] = "600,800,1000,1200",
+    charges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X=Z,X=Z",
+            help="Charges of elements (e), such as Li=1.",
+            show_default="oxidation states of the input, else guessed from the composition",
+        ),
+    ] = None,
+    ensemble: Annotated[
+        Literal["nvt", "npt"],
+        typer.Option(help="Ensemble: nvt has a Langevin thermostat, npt also a barostat that changes the whole cell."),
+    ] = "nvt",
+    pressure: Annotated[float, typer.Option(metavar="P", help="Pressure of the npt ensemble (GPa).")] = 0.0,
+    n_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps per temperature.")] = 50_000,
+    time_step: Annotated[float, typer.Option(metavar="FS", help="Time step of the integrator (fs).")] = 1.0,
+    interval: Annotated[int, typer.Option(metavar="N", min=1, help="Number of time steps between saved frames.")] = 50,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the first temperature.")] = 0,
+    thermostat_time: Annotated[
+        float, typer.Option(metavar="FS", help="Inverse of the friction of the thermostat (fs).")
+    ] = 1000.0,
     trajectory_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the trajectories, as extended XYZ files.")
     ] = Path("trajectories"),
@@ -363,34 +449,60 @@ def md(
     resource: Resource = None,
 ) -> None:
     """
-    Run molecular dynamics and print the mean temperature (K), pressure (GPa), volume (Å³) and energy (eV/atom).
+    Compute diffusion coefficients, activation energies, and ionic conductivity at 300 K, by molecular dynamics.
 
-    The input cells are used unchanged: give supercells of some hundred atoms. Structures whose trajectory in the folder
-    is complete are not computed again. With --submit, trajectories stay on the worker's disk.
+    The input cells are used unchanged: give supercells of some hundred atoms. After an interruption, the same command
+    goes on from the last frames.
 
-    `matris md supercell.vasp --ensemble npt --temperature 600 --n-steps 20000`
+    `matris diffusion supercell.vasp --temperatures 600,800,1000 --n-steps 100000`
     """
     with clear_errors():
-        from matris.makers import BatchMDMaker
+        from matris.makers import BatchDiffusionMaker
 
-        maker = BatchMDMaker(
-            checkpoint=checkpoint,
-            dispersion=dispersion,
-            ensemble=ensemble,
-            temperature=temperature,
-            pressure=pressure,
-            time_step=time_step,
-            n_steps=n_steps,
-            interval=interval,
-            seed=seed,
-            trajectory_dir=str(trajectory_dir),
-        )
         try:
+            maker = BatchDiffusionMaker(
+                checkpoint=checkpoint,
+                dispersion=dispersion,
+                temperatures=_temperatures(temperatures),
+                charges=_charges(charges),
+                ensemble=ensemble,
+                pressure=pressure,
+                time_step=time_step,
+                n_steps=n_steps,
+                interval=interval,
+                seed=seed,
+                thermostat_time=thermostat_time,
+                trajectory_dir=str(trajectory_dir),
+            )
             maker.settings()
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
         submission = submission_of(project, worker, resource, device) if submit else None
-        _properties("md", files, maker, device, store, output, report, submission)
+        _properties("diffusion", files, maker, device, store, output, report, submission)
+
+
+def _temperatures(text: str) -> list[float]:
+    """Read temperatures, separated by commas."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"temperatures must be numbers, separated by commas, got {text!r}") from None
+
+
+def _charges(text: str | None) -> dict[str, float] | None:
+    """Read charges by element, such as ``Li=1,S=-2``."""
+    from pymatgen.core import Element
+
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        found = {name.strip(): float(charge) for name, _, charge in pairs}
+    except ValueError:
+        raise ValueError(f"charges must be given as Li=1,S=-2, got {text!r}") from None
+    if unknown := [name for name in found if not Element.is_valid_symbol(name)]:
+        raise ValueError(f"charges are given by element, and {', '.join(unknown)} is none")
+    return found
 
 
 def _properties(

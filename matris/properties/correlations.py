@@ -1,4 +1,4 @@
-"""Radial distribution functions and mean square displacements of a trajectory."""
+"""Frames of a trajectory, and its radial distribution functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ REACH = 8.0
 """Largest distance of a radial distribution function, Å."""
 
 _BIN = 0.05  # Å
-_MIN_FRAMES = 4  # from which displacements are averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,45 +114,3 @@ def radial_distribution(symbols: Sequence[str], frames: Sequence[Snapshot]) -> d
         for i, j in combinations_with_replacement(range(len(kinds)), 2)
     }
     return {"distances": (edges[:-1] + _BIN / 2).round(5).tolist(), "pairs": pairs}
-
-
-def mean_square_displacement(symbols: Sequence[str], frames: Sequence[Snapshot]) -> dict[str, Any] | None:
-    """
-    Compute the mean square displacement of each element against time.
-
-    Displacements are averaged over atoms and over starts at all frames, up to half the length of the trajectory. In a
-    cell that changes, displacements are those in fractional coordinates times the mean lattice. Frenkel and Smit (see
-    `radial_distribution`), section 4.4.1.
-
-    Parameters
-    ----------
-    symbols
-        Element of each atom.
-    frames
-        Frames at equal intervals.
-
-    Returns
-    -------
-    dict or None
-        ``times`` (fs) and, by element, the ``elements`` (Å²); None for fewer than four frames.
-
-    Examples
-    --------
-    An atom that moves by 1 Å in each femtosecond, against another:
-
-    >>> frames = [Snapshot(float(t), np.array([[t, 0, 0], [-t, 0, 0]]), 50 * np.eye(3)) for t in range(5)]
-    >>> mean_square_displacement(["H", "He"], frames)
-    {'times': [0.0, 1.0, 2.0], 'elements': {'H': [0.0, 1.0, 4.0], 'He': [0.0, 1.0, 4.0]}}
-    """
-    if len(frames) < _MIN_FRAMES:
-        return None
-    mean_lattice = np.mean([frame.lattice for frame in frames], axis=0)
-    places = np.stack([frame.positions @ np.linalg.inv(frame.lattice) for frame in frames]) @ mean_lattice
-    squares = np.zeros((len(frames) // 2 + 1, len(symbols)))
-    for lag in range(1, len(squares)):
-        squares[lag] = ((places[lag:] - places[:-lag]) ** 2).sum(axis=2).mean(axis=0)
-    kinds = np.asarray(symbols)
-    return {
-        "times": [frames[lag].time - frames[0].time for lag in range(len(squares))],
-        "elements": {str(k): squares[:, kinds == k].mean(axis=1).round(6).tolist() for k in np.unique(kinds)},
-    }

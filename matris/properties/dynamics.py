@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +13,8 @@ from pymatgen.core import Structure
 
 from matris.constraints import freedom_of, projectors
 from matris.progress import bar
-from matris.properties.correlations import Snapshot, kept_frames, mean_square_displacement, radial_distribution
+from matris.properties.correlations import Snapshot, kept_frames, radial_distribution
+from matris.properties.diffusivity import MAX_SLOWED, Diffusivity, Displacements, diffusivities, slowed_by
 from matris.properties.ensembles import (
     BOLTZMANN,
     FEMTOSECOND,
@@ -28,6 +29,7 @@ from matris.properties.ensembles import (
 )
 from matris.properties.groups import PropertyRecord, UnusableCellError, attempt
 from matris.properties.trajectory import Trajectory
+from matris.properties.velocity_spectrum import Motion, moving_frames, vibrational_dos
 from matris.relaxation.batch import handedness, state_of, structure_of
 from matris.relaxation.guard import Budget, GuardedModel
 from matris.relaxation.relax import budget_of, engine_of
@@ -57,7 +59,13 @@ _VOLUME_FACTOR = 5.0  # a cell that grew or shrank by this factor is no crystal 
 _MAX_STRAIN = 0.1  # strain of the cell in one step
 _MIN_FRAMES = 10  # frames from which a drift is fitted
 
-_KEPT = ("radial_distribution", "mean_square_displacement", "extrapolation")  # results beside series and structure
+_KEPT = (
+    "radial_distribution",
+    "mean_square_displacement",
+    "diffusion",
+    "vibrational_dos",
+    "extrapolation",
+)  # results beside series and structure
 _QUANTITIES = ("temperature", "potential_energy", "total_energy", "volume", "pressure")
 
 
@@ -139,7 +147,12 @@ class DynamicsRecord(PropertyRecord):
     drift
         Slope of the total energy under NVE, eV/atom/ps; None for other ensembles or fewer than ten frames.
     radial_distribution, mean_square_displacement
-        Of the second half of the run, see `matris.properties.correlations`; None if failed, or for few frames.
+        Of the second half of the run, see `matris.properties.correlations.radial_distribution` and
+        `matris.properties.diffusivity.Displacements.to_dict`; None if failed, or for few frames.
+    diffusion
+        By element, of the second half of the run: a diffusion coefficient, or why there is none; empty if failed.
+    vibrational_dos
+        Of the second half of the run, see `matris.properties.velocity_spectrum.vibrational_dos`; None if failed.
     extrapolation
         Largest extrapolation of an atom in any frame: above 1 the model extrapolates, see
         `matris.model.domain.Domain`. None if the model cannot tell.
@@ -153,6 +166,8 @@ class DynamicsRecord(PropertyRecord):
     drift: float | None = None
     radial_distribution: dict[str, Any] | None = None
     mean_square_displacement: dict[str, Any] | None = None
+    diffusion: dict[str, Diffusivity] = field(default_factory=dict)
+    vibrational_dos: dict[str, Any] | None = None
     extrapolation: float | None = None
     trajectory: Path | None = None
 
@@ -163,6 +178,7 @@ class _Body:
 
     index: int
     structure: Structure
+    settings: DynamicsSettings
     cost: float
     random: np.random.Generator
     trajectory: Trajectory | None
@@ -173,6 +189,7 @@ class _Body:
     kept: dict[str, Any] | None = None  # state of an interrupted run at that step
     frames: list[tuple[float, ...]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    motions: list[Motion] = field(default_factory=list)
     extrapolation: float | None = None
 
 
@@ -180,7 +197,7 @@ def dynamics(
     structures: Iterable[Structure | Atoms],
     potential: Potential | ModelInterface,
     *,
-    settings: DynamicsSettings | None = None,
+    settings: DynamicsSettings | Sequence[DynamicsSettings] | None = None,
     trajectory_dir: Path | None = None,
     max_batch_atoms: int | None = None,
     progress: bool = False,
@@ -202,11 +219,13 @@ def dynamics(
     potential
         A loaded potential or any torch-sim model.
     settings
-        Ensemble, temperature, steps; by default those of `DynamicsSettings`.
+        Ensemble, temperature, steps; by default those of `DynamicsSettings`. A sequence has one for each material; they
+        differ in temperatures and seeds alone.
     trajectory_dir
         Folder for one extended XYZ file per material, with positions, cell, momenta, energy, forces and stress of each
-        frame. A material whose trajectory is complete in this folder is not computed again; an interrupted run goes on
-        from its last frame, as if it had not been interrupted. By default no trajectory is written.
+        frame. A material whose trajectory is complete in this folder is not computed again. An interrupted run goes on
+        from its last frame, as if it had not been interrupted, and so does a complete run if `n_steps` is larger now.
+        By default no trajectory is written.
     max_batch_atoms
         Maximum number of atoms computed together; by default that of `matris.relax`.
     progress
@@ -220,7 +239,8 @@ def dynamics(
     Raises
     ------
     ValueError
-        If the ensemble is ``"npt"`` and the model gives no stress.
+        If the ensemble is ``"npt"`` and the model gives no stress, or if the settings are not as many as the materials,
+        or differ in more than temperatures and seeds.
     OSError
         If a trajectory cannot be written.
 
@@ -236,7 +256,9 @@ def dynamics(
     >>> record.state, len(record.series.time)
     ('completed', 6)
     """
-    settings = settings or DynamicsSettings()
+    structures = list(one_or_many(structures))
+    each = _each(settings, structures)
+    settings = each[0] if each else DynamicsSettings()
     engine = engine_of(potential)
     if settings.ensemble == "npt" and not engine.model.compute_stress:
         raise ValueError("npt needs stress, which the model does not compute: set its compute_stress, or choose nvt")
@@ -244,15 +266,15 @@ def dynamics(
     budget = Budget((str(engine.model.device), engine.sha256, engine.dtype, unit), limit)
     model = GuardedModel(engine.model, budget)
     records: dict[int, DynamicsRecord] = {}
-    first: dict[str, int] = {}
+    first: dict[tuple[str, DynamicsSettings], int] = {}
     twins: dict[int, int] = {}
     waiting: list[_Body] = []
-    for index, item in enumerate(one_or_many(structures)):
+    for index, (item, own) in enumerate(zip(structures, each, strict=True)):
         identity, _ = attempt(_identity, item)
-        if identity is not None and first.setdefault(identity, index) != index:
-            twins[index] = first[identity]
+        if identity is not None and first.setdefault((identity, own), index) != index:
+            twins[index] = first[identity, own]
             continue
-        prepared, error = attempt(_prepare, index, item, engine, settings, trajectory_dir, cost)
+        prepared, error = attempt(_prepare, index, item, engine, own, trajectory_dir, cost)
         if isinstance(prepared, _Body):
             waiting.append(prepared)
         else:
@@ -266,6 +288,21 @@ def dynamics(
             records |= {record.index: record for record in _run(bodies, model, settings, show)}
     records |= {index: replace(records[twin], index=index) for index, twin in twins.items()}
     return [records[index] for index in sorted(records)]
+
+
+def _each(
+    settings: DynamicsSettings | Sequence[DynamicsSettings] | None, structures: Sequence[Structure | Atoms]
+) -> list[DynamicsSettings]:
+    """Return the settings of each material."""
+    if settings is None or isinstance(settings, DynamicsSettings):
+        return [settings or DynamicsSettings()] * len(structures)
+    if len(settings) != len(structures):
+        raise ValueError(f"{len(settings)} settings for {len(structures)} materials: give one for each")
+    for own in settings:
+        own_names = {name: getattr(settings[0], name) for name in ("temperature", "final_temperature", "seed")}
+        if replace(own, **own_names) != settings[0]:
+            raise ValueError("settings of materials that run together may differ in temperatures and seeds alone")
+    return list(settings)
 
 
 def _identity(item: Structure | Atoms) -> str:
@@ -292,33 +329,41 @@ def _prepare(
     identity = content_id(structure)
     trajectory = None
     if folder is not None:
+        shared = settings.of_each_step()
         header = {
             "structure": identity,
             "checkpoint": engine.sha256,
             "dtype": engine.dtype,
-            "settings": settings.to_dict(),
-            "digest": settings.digest(),
+            "settings": shared.to_dict(),
+            "digest": shared.digest(),
         }
         trajectory = Trajectory(folder, structure, settings, header)
-        if (results := trajectory.results()) is not None:
+        if (results := trajectory.results(settings.n_steps)) is not None:
             series = TimeSeries.from_dict(results["series"])
-            record = _completed(index, Structure.from_dict(results["structure"]), series, settings, trajectory)
-            results_kept: dict[str, Any] = {name: results.get(name) for name in _KEPT}
-            record = replace(record, **results_kept)
-            return replace(record, warnings=(*record.warnings, *_unused(structure)))
+            kept = {name: results.get(name) for name in _KEPT}
+            kept["diffusion"] = {name: Diffusivity(**found) for name, found in (results.get("diffusion") or {}).items()}
+            last = Structure.from_dict(results["structure"])
+            return _completed(index, last, series, settings, trajectory, _unused(structure), kept)
     random = np.random.default_rng([settings.seed, int(identity, 16)])
     if free is None:
-        body = _Body(index, structure, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
+        body = _Body(index, structure, settings, cost(structure), random, trajectory, degrees=3 * len(structure) - 3)
     else:
         matrices = projectors(np.asarray(structure.lattice.matrix), free)
         restraints = torch.as_tensor(matrices, device=engine.model.device, dtype=engine.model.dtype)
-        body = _Body(index, structure, cost(structure), random, trajectory, restraints, int(free.sum()))
-    if trajectory is not None and (kept := trajectory.resume()) is not None:
-        body.kept, body.frames = kept
+        body = _Body(index, structure, settings, cost(structure), random, trajectory, restraints, int(free.sum()))
+    if trajectory is not None and (begun := trajectory.resume()) is not None:
+        body.kept, body.frames = begun
+        if (done := body.kept["step"]) > settings.n_steps:
+            raise UnusableCellError(
+                f"its trajectory {trajectory.path} has {done} steps already, more than {settings.n_steps}: "
+                "ask for more steps, or choose another trajectory_dir"
+            )
+        trajectory.go_on()
         body.step, body.compressibility = body.kept["step"], body.kept["compressibility"]
         body.random.bit_generator.state = body.kept["random"]
         body.extrapolation = body.kept.get("extrapolation")
-        body.snapshots = trajectory.snapshots(kept_frames(settings.n_steps // settings.interval + 1))
+        n_frames = settings.n_steps // settings.interval + 1
+        body.snapshots, body.motions = trajectory.read(kept_frames(n_frames), moving_frames(n_frames))
     return body
 
 
@@ -344,7 +389,7 @@ def _run(
     bodies: list[_Body], model: GuardedModel, settings: DynamicsSettings, show: Callable[[int, str], object]
 ) -> list[DynamicsRecord]:
     """Run materials through all steps, each as far as it gets."""
-    state: Any = ts.concatenate_states([_start(body, model, settings) for body in bodies])
+    state: Any = ts.concatenate_states([_start(body, model) for body in bodies])
     model.costs = [body.cost for body in bodies]
     evaluate(state, model)
     records = []
@@ -355,6 +400,7 @@ def _run(
                 state,
                 model,
                 settings,
+                [body.settings.temperature_at(step) for body in bodies],
                 [body.random for body in bodies],
                 [body.compressibility for body in bodies],
                 [body.restraints for body in bodies],
@@ -378,12 +424,12 @@ def _run(
         if step % settings.interval == 0 and (step > start or start == 0):
             _observe(state, bodies, step, settings)
     return records + [
-        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])), settings)
+        _finish(body, structure_of(body.structure, _host(last.positions), _host(last.cell[0])))
         for body, last in zip(bodies, state.split(), strict=True)
     ]
 
 
-def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTState:
+def _start(body: _Body, model: GuardedModel) -> NPTState:
     """Prepare the state in which a material starts, with thermal velocities or as it was kept, forces not evaluated."""
     if body.kept is not None:
         state = state_of(body.structure, model.device, model.dtype)
@@ -394,7 +440,7 @@ def _start(body: _Body, model: GuardedModel, settings: DynamicsSettings) -> NPTS
     restraints = None if body.restraints is None else _host(body.restraints)
     return at_rest(
         state_of(body.structure, model.device, model.dtype),
-        thermal_momenta(masses_of(body.structure), settings.temperature, body.random, restraints),
+        thermal_momenta(masses_of(body.structure), body.settings.temperature, body.random, restraints),
     )
 
 
@@ -424,7 +470,10 @@ def _faults(
         excess = (pressure_tensors(state) - settings.pressure / GPA * unit).abs().amax(dim=(1, 2))
         strain = excess * soft * settings.time_step / settings.barostat_time
     measures = torch.stack([wild, moves, heat, growth, strain], dim=1).tolist()
-    hottest = _MAX_HEAT[0] * settings.temperature + _MAX_HEAT[1]
+    hottest = [
+        _MAX_HEAT[0] * max(body.settings.temperature, body.settings.final_temperature or 0.0) + _MAX_HEAT[1]
+        for body in bodies
+    ]
     faults: list[str | None] = []
     for number, (bad, move, kelvin, larger, deformed) in enumerate(measures):
         fault = model.reasons.get(number)
@@ -432,7 +481,7 @@ def _faults(
             fault = "energy, forces or stress are NaN or infinite"
         if fault is None and not move < _MAX_MOVE:
             fault = f"an atom flies away: by {move:.3g} Å in one step of {settings.time_step:g} fs"
-        if fault is None and not kelvin < hottest:
+        if fault is None and not kelvin < hottest[number]:
             fault = f"exploded: the temperature is {kelvin:.3g} K"
         if fault is None and not 1 / _VOLUME_FACTOR <= larger <= _VOLUME_FACTOR:
             word = "exploded" if larger > 1 else "collapsed"
@@ -461,8 +510,9 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
     ]
     for body, row in zip(bodies, torch.stack(columns, dim=1).tolist(), strict=True):
         body.frames.append((step * settings.time_step, *row))
-    is_kept = step // settings.interval in kept_frames(settings.n_steps // settings.interval + 1)
-    if bodies[0].trajectory is None and not is_kept:
+    frame, n_frames = step // settings.interval, settings.n_steps // settings.interval + 1
+    is_kept, is_moving = frame in kept_frames(n_frames), frame in moving_frames(n_frames)
+    if bodies[0].trajectory is None and not is_kept and not is_moving:
         return
     arrays = (state.atomic_numbers, state.positions, state.momenta, state.forces)
     atoms = zip(*(np.split(_host(a), np.cumsum(sizes.tolist())[:-1]) for a in arrays), strict=True)
@@ -472,6 +522,8 @@ def _observe(state: NPTState, bodies: Sequence[_Body], step: int, settings: Dyna
         places, time = positions + cells_away(body.structure.frac_coords) @ lattice, step * settings.time_step
         if is_kept:
             body.snapshots.append(Snapshot(time, places, lattice))
+        if is_moving:
+            body.motions.append(Motion(momenta.astype(np.float32), forces.astype(np.float32)))
         if body.trajectory is not None:
             body.trajectory.add(
                 numbers=numbers,
@@ -521,29 +573,45 @@ def _failed(body: _Body, error: str, step: int) -> DynamicsRecord:
     )
 
 
-def _finish(body: _Body, structure: Structure, settings: DynamicsSettings) -> DynamicsRecord:
+def _finish(body: _Body, structure: Structure) -> DynamicsRecord:
     """Record of a material that completed all steps."""
-    series = _series(body)
+    series, settings = _series(body), body.settings
     if problem := problem_with(structure):
         return _failed(body, f"impossible final structure: {problem} (at step {settings.n_steps})", settings.n_steps)
     assert series is not None  # noqa: S101 - the start is a frame
     symbols = [site.specie.symbol for site in structure]
+    is_free = body.restraints is None
+    masses = masses_of(body.structure)
+    moved = Displacements.of(symbols, body.snapshots, masses if is_free else None)
+    spacing = settings.interval * settings.time_step
+    ramp = None if settings.final_temperature is None else "the temperature changes during the run"
+    problem = ramp or (None if is_free else "some atoms are fixed")
     kept: dict[str, Any] = {
         "radial_distribution": radial_distribution(symbols, body.snapshots),
-        "mean_square_displacement": mean_square_displacement(symbols, body.snapshots),
+        "mean_square_displacement": moved and moved.to_dict(),
+        "diffusion": diffusivities(moved, sorted(set(symbols)), problem),
+        "vibrational_dos": vibrational_dos(symbols, body.motions, masses, spacing, ramp),
         "extrapolation": body.extrapolation,
     }
     if body.trajectory is not None:
-        body.trajectory.finish({"series": series.to_dict(), "structure": structure.as_dict(), **kept})
-    record = replace(_completed(body.index, structure, series, settings, body.trajectory), **kept)
-    return replace(record, warnings=(*record.warnings, *_unused(body.structure)))
+        plain = kept | {"diffusion": {name: asdict(found) for name, found in kept["diffusion"].items()}}
+        body.trajectory.finish(
+            settings.n_steps, {"series": series.to_dict(), "structure": structure.as_dict(), **plain}
+        )
+    return _completed(body.index, structure, series, settings, body.trajectory, _unused(body.structure), kept)
 
 
 def _completed(
-    index: int, structure: Structure, series: TimeSeries, settings: DynamicsSettings, trajectory: Trajectory | None
+    index: int,
+    structure: Structure,
+    series: TimeSeries,
+    settings: DynamicsSettings,
+    trajectory: Trajectory | None,
+    remarks: tuple[str, ...],
+    kept: dict[str, Any],
 ) -> DynamicsRecord:
-    """Record of a complete trajectory."""
-    warnings = []
+    """Record of a complete trajectory; remarks are warnings that do not make it unreliable."""
+    warnings = _frictions(structure, kept["diffusion"], settings)
     drift = series.drift() if settings.ensemble == "nve" else None
     if drift and abs(drift[0]) > MAX_DRIFT and abs(drift[0]) > 3 * drift[1]:
         warnings.append(f"the total energy drifts by {drift[0]:+.2g} eV/atom/ps: use a shorter time step, or float64")
@@ -556,9 +624,29 @@ def _completed(
         means=series.means(),
         drift=drift[0] if drift else None,
         trajectory=trajectory.path if trajectory is not None else None,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *remarks),
         is_reliable=not warnings,
+        **kept,
     )
+
+
+def _frictions(structure: Structure, diffusion: dict[str, Diffusivity], settings: DynamicsSettings) -> list[str]:
+    """Warnings of diffusion coefficients that the thermostat makes smaller."""
+    if settings.ensemble == "nve":
+        return []
+    masses, symbols = masses_of(structure), np.array([site.specie.symbol for site in structure])
+    warnings = []
+    for element, found in diffusion.items():
+        if found.coefficient is None:
+            continue
+        mass = float(masses[symbols == element].mean())
+        share = slowed_by(found.coefficient, mass, settings.temperature, settings.thermostat_time)
+        if share > MAX_SLOWED:
+            warnings.append(
+                f"the friction of the thermostat slows {element} by about {share:.0%}: its diffusion coefficient needs "
+                f"a thermostat_time longer than {settings.thermostat_time:g} fs, or nve"
+            )
+    return warnings
 
 
 def _host(tensor: torch.Tensor) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,6 +59,8 @@ class DynamicsSettings:
         Del Tatto et al., Appl. Sci. 12, 1139 (2022).
     temperature
         Temperature of the initial velocities and of the thermostat, K.
+    final_temperature
+        Temperature to which the thermostat goes linearly, at the last step, K; None if it stays.
     pressure
         Pressure of ``"npt"``, GPa. (atomate2's MD Makers take kbar; 1 kbar is 0.1 GPa.)
     time_step
@@ -91,6 +93,7 @@ class DynamicsSettings:
 
     ensemble: Ensemble = "nvt"
     temperature: float = 300.0
+    final_temperature: float | None = None
     pressure: float = 0.0
     time_step: float = 1.0
     n_steps: int = 1000
@@ -106,18 +109,14 @@ class DynamicsSettings:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("n_steps", "interval", "seed"):
             object.__setattr__(self, name, int(getattr(self, name)))
+        if self.final_temperature is not None:
+            object.__setattr__(self, "final_temperature", float(self.final_temperature))
 
     def _check(self) -> None:
         """Refuse values out of range."""
         if self.ensemble not in {"nve", "nvt", "npt"}:
             raise ValueError(f"ensemble must be nve, nvt or npt, got {self.ensemble!r}")
-        coldest = "at least" if self.ensemble == "nve" else "above"
-        if (
-            not math.isfinite(self.temperature)
-            or self.temperature < 0
-            or (self.temperature == 0 and coldest == "above")
-        ):
-            raise ValueError(f"temperature must be {coldest} 0 K for {self.ensemble}, got {self.temperature}")
+        self._check_temperatures()
         if not math.isfinite(self.pressure):
             raise ValueError(f"pressure must be a number (GPa), got {self.pressure}")
         for name in ("time_step", "thermostat_time", "barostat_time"):
@@ -129,6 +128,47 @@ class DynamicsSettings:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.ensemble == "npt" and self.barostat_time < 10 * self.time_step:
             raise ValueError("barostat_time must be at least ten time steps")
+
+    def _check_temperatures(self) -> None:
+        """Refuse temperatures out of range."""
+        coldest = "at least" if self.ensemble == "nve" else "above"
+        if (
+            not math.isfinite(self.temperature)
+            or self.temperature < 0
+            or (self.temperature == 0 and coldest == "above")
+        ):
+            raise ValueError(f"temperature must be {coldest} 0 K for {self.ensemble}, got {self.temperature}")
+        if self.final_temperature is not None:
+            if self.ensemble == "nve":
+                raise ValueError("nve has no thermostat that could go to a final_temperature: choose nvt or npt")
+            if not (math.isfinite(self.final_temperature) and self.final_temperature > 0):
+                raise ValueError(f"final_temperature must be above 0 K, got {self.final_temperature}")
+
+    def temperature_at(self, step: int) -> float:
+        """
+        Return the temperature of the thermostat at a step, K.
+
+        Examples
+        --------
+        >>> DynamicsSettings(temperature=300, final_temperature=500, n_steps=100).temperature_at(25)
+        350.0
+        """
+        if self.final_temperature is None:
+            return self.temperature
+        return self.temperature + (self.final_temperature - self.temperature) * step / self.n_steps
+
+    def of_each_step(self) -> DynamicsSettings:
+        """
+        Return the settings on which each step depends: not their number, unless it sets the pace of the temperature.
+
+        Runs that are equal in these settings are parts of one trajectory.
+
+        Examples
+        --------
+        >>> DynamicsSettings(n_steps=100).of_each_step() == DynamicsSettings(n_steps=200).of_each_step()
+        True
+        """
+        return self if self.final_temperature is not None else replace(self, n_steps=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as a JSON object."""
@@ -205,6 +245,7 @@ def advance(
     state: NPTState,
     model: GuardedModel,
     settings: DynamicsSettings,
+    temperatures: Sequence[float],
     randoms: Sequence[np.random.Generator],
     compressibility: Sequence[float],
     restraints: Sequence[Tensor | None] | None = None,
@@ -219,7 +260,9 @@ def advance(
     model
         Evaluates the batch once.
     settings
-        Ensemble, temperature, time step.
+        Ensemble, pressure, time step.
+    temperatures
+        Temperature of the thermostat of each system, K.
     randoms
         Random numbers of each system.
     compressibility
@@ -233,11 +276,11 @@ def advance(
     momentum_step(state, dt / 2)
     _restrain(state, restraints)
     if settings.ensemble == "npt":
-        _rescale_cell(state, settings, randoms, compressibility)
+        _rescale_cell(state, settings, temperatures, randoms, compressibility)
         _restrain(state, restraints)
     position_step(state, dt / 2)
     if settings.ensemble != "nve":
-        _thermalise(state, settings, randoms, restraints)
+        _thermalise(state, settings, temperatures, randoms, restraints)
     position_step(state, dt / 2)
     evaluate(state, model)
     momentum_step(state, dt / 2)
@@ -260,6 +303,7 @@ def _restrain(state: NPTState, restraints: Sequence[Tensor | None]) -> None:
 def _thermalise(
     state: NPTState,
     settings: DynamicsSettings,
+    temperatures: Sequence[float],
     randoms: Sequence[np.random.Generator],
     restraints: Sequence[Tensor | None],
 ) -> None:
@@ -275,7 +319,7 @@ def _thermalise(
     sizes = state.n_atoms_per_system.tolist()
     noise = np.concatenate([random.standard_normal((n, 3)) for random, n in zip(randoms, sizes, strict=True)])
     keep = math.exp(-settings.time_step / settings.thermostat_time)
-    spread = math.sqrt(BOLTZMANN * settings.temperature * (1 - keep**2))
+    spread = _tensor(np.sqrt(BOLTZMANN * np.array(temperatures) * (1 - keep**2)), state)[state.system_idx, None]
     masses = state.masses[:, None]
     momenta = keep * state.momenta + spread * masses.sqrt() * _tensor(noise, state)
     weight = _sums(state, state.masses)
@@ -288,6 +332,7 @@ def _thermalise(
 def _rescale_cell(
     state: NPTState,
     settings: DynamicsSettings,
+    temperatures: Sequence[float],
     randoms: Sequence[np.random.Generator],
     compressibility: Sequence[float],
 ) -> None:
@@ -297,7 +342,7 @@ def _rescale_cell(
     The volume V is advanced through √V, whose noise does not depend on V, by equation 7 of Bernetti and Bussi. The
     shape is advanced by the exponential of a traceless symmetric matrix, so that cells do not rotate.
     """
-    thermal = BOLTZMANN * settings.temperature
+    thermal = _tensor(BOLTZMANN * np.array(temperatures), state)
     rate = _tensor(np.array(compressibility), state) * (settings.time_step / settings.barostat_time)
     volume = torch.linalg.det(state.cell).abs()
     pressures = pressure_tensors(state)

@@ -9,6 +9,7 @@ from io import StringIO
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread
@@ -17,13 +18,13 @@ from monty.json import MontyEncoder
 
 from matris.files.whole_file import whole_file
 from matris.properties.correlations import Snapshot
+from matris.properties.velocity_spectrum import Motion
 from matris.structures import MASSES, masses_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
@@ -35,10 +36,10 @@ class Trajectory:
     A trajectory file, readable by ASE and OVITO at any time.
 
     Each frame is one write, so that a killed process leaves only whole frames. With each frame `keep` writes the state
-    of the run to a file beside it, in full precision. `resume` reads it and cuts the trajectory after the frame of that
-    state: a run that was killed goes on from there. `finish` writes the results of a complete run beside the
-    trajectory; `results` reads them, so that a complete run is not repeated. A trajectory that cannot be continued is
-    renamed, never overwritten.
+    of the run to a file beside it, in full precision. `resume` reads it, and `go_on` cuts the trajectory after the
+    frame of that state: a run that was killed, or that gets more steps, goes on from there. `finish` writes the results
+    of a complete run beside the trajectory; `results` reads them, so that a complete run is not repeated. A trajectory
+    that cannot be continued is renamed, never overwritten.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Trajectory:
     >>> trajectory = Trajectory(Path(folder.name), copper, DynamicsSettings(temperature=600), {"seed": 0})
     >>> trajectory.path.name
     'Cu-nvt-600K-...extxyz'
-    >>> trajectory.results() is None
+    >>> trajectory.results(1000) is None
     True
     >>> folder.cleanup()
     """
@@ -155,48 +156,63 @@ class Trajectory:
 
     def resume(self) -> tuple[dict[str, Any], list[tuple[float, ...]]] | None:
         """
-        Go on with a run that did not end: cut off what was written after its last state.
+        Read the last state of a run; `go_on` must follow before it continues.
 
         Returns
         -------
         tuple or None
             State and rows that `keep` was given; None if there is nothing to continue.
         """
+        if (content := self._kept()) is None:
+            return None
+        with self._series.open("rb") as file:
+            lines = file.read(content["sizes"]["series"]).decode().splitlines()
+        return content["state"], [tuple(json.loads(line)) for line in lines]
+
+    def go_on(self) -> None:
+        """Cut off what was written after the last state, and the results, which are those of fewer steps."""
+        if (content := self._kept()) is not None:
+            os.truncate(self.path, content["sizes"]["trajectory"])
+            os.truncate(self._series, content["sizes"]["series"])
+            self._results.unlink(missing_ok=True)
+            self._begun = True
+
+    def _kept(self) -> dict[str, Any] | None:
+        """Read what `keep` wrote; None if it does not belong to these files."""
         try:
-            content = json.loads(self._state.read_text())
+            content: dict[str, Any] = json.loads(self._state.read_text())
             sizes = {self.path: content["sizes"]["trajectory"], self._series: content["sizes"]["series"]}
             if content["header"] != self._header or any(path.stat().st_size < n for path, n in sizes.items()):
                 return None
         except (FileNotFoundError, ValueError, KeyError):
             return None
-        for path, size in sizes.items():
-            os.truncate(path, size)
-        rows = [tuple(json.loads(line)) for line in self._series.read_text().splitlines()]
-        self._begun = True
-        return content["state"], rows
+        return content
 
-    def snapshots(self, wanted: Container[int]) -> list[Snapshot]:
-        """Read the positions of some frames, given by number."""
-        frames = enumerate(iread(self.path, format="extxyz"))
-        return [Snapshot(atoms.info["time"], atoms.positions, atoms.cell.array) for n, atoms in frames if n in wanted]
+    def read(self, places: Container[int], motions: Container[int]) -> tuple[list[Snapshot], list[Motion]]:
+        """Read the positions of some frames, given by number, and the momenta and forces of some."""
+        snapshots, moving = [], []
+        for n, atoms in enumerate(iread(self.path, format="extxyz")):
+            if n in places:
+                snapshots.append(Snapshot(atoms.info["time"], atoms.positions, atoms.cell.array))
+            if n in motions:
+                moving.append(Motion(atoms.get_momenta().astype(np.float32), atoms.get_forces().astype(np.float32)))
+        return snapshots, moving
 
-    def results(self) -> dict[str, Any] | None:
-        """Read the results that `finish` wrote; None if the trajectory is not complete."""
+    def results(self, n_steps: int) -> dict[str, Any] | None:
+        """Read the results that `finish` wrote of so many steps; None if the trajectory has not as many, or more."""
         try:
             content = json.loads(self._results.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        if content.get("header") != self._header or not self.path.is_file():
+        if content.get("header") != self._header or content.get("n_steps") != n_steps or not self.path.is_file():
             return None
         results: dict[str, Any] = content["results"]
         return results
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """Write the results of a complete run, atomically."""
+    def finish(self, n_steps: int, results: dict[str, Any]) -> None:
+        """Write the results of a complete run, atomically. The last state stays, from which more steps can start."""
         with whole_file(self._results) as draft, draft.open("w") as file:
-            json.dump({"header": self._header, "results": results}, file, cls=MontyEncoder)
-        self._state.unlink(missing_ok=True)
-        self._series.unlink(missing_ok=True)
+            json.dump({"header": self._header, "n_steps": n_steps, "results": results}, file, cls=MontyEncoder)
 
 
 def _append(path: Path, text: str) -> None:

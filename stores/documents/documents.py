@@ -22,6 +22,7 @@ from matris.files.stored_objects import decode_structure
 from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
+    DiffusionSummary,
     DynamicsSummary,
     ElasticSummary,
     EosSummary,
@@ -320,6 +321,7 @@ class CandidateDocument(BaseModel):
     kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
     neb: NebSummary | None = Field(default=None, description="Migration barriers.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
+    diffusion: DiffusionSummary | None = Field(default=None, description="Diffusion and ionic conductivity.")
 
     n_steps: int | None = Field(default=None, description="Number of optimisation steps.")
     first_steps: int | None = Field(

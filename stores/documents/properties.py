@@ -393,6 +393,18 @@ class NebDocument(PropertyDocument):
     images: list[Any] | None = Field(default=None, description="Structures along each path; None if it failed.")
 
 
+class DiffusivityDocument(BaseModel):
+    """Diffusion of one element: a coefficient, or why there is none."""
+
+    coefficient: float | None = Field(default=None, description="Tracer diffusion coefficient, cm²/s.")
+    error: float | None = Field(default=None, description="Its standard error, from five blocks of the run, cm²/s.")
+    window: tuple[float, float] | None = Field(
+        default=None, description="First and last time of the fit of the mean square displacement, fs."
+    )
+    n_hops: float | None = Field(default=None, description="About how many hops of 3 Å there were.")
+    problem: str | None = Field(default=None, description="Why there is no coefficient; None if there is one.")
+
+
 class DynamicsDocument(PropertyDocument):
     """Molecular dynamics of one material. `structure`, `volume` and `symmetry` describe the last step."""
 
@@ -425,13 +437,84 @@ class DynamicsDocument(PropertyDocument):
     )
     mean_square_displacement: dict[str, Any] | None = Field(
         default=None,
-        description="Mean square displacements over the second half of the frames: `times` (fs) and `elements` (Å²), "
-        "by element; None for few frames.",
+        description="Mean square displacements over the second half of the frames: `times` (fs), `elements` (Å²) and "
+        "`errors` (standard errors, Å²), by element; None for few frames.",
+    )
+    diffusion: dict[str, DiffusivityDocument] = Field(
+        default_factory=dict, description="Diffusion coefficients over the second half of the frames, by element."
+    )
+    vibrational_dos: dict[str, Any] | None = Field(
+        default=None,
+        description="Vibrational density of states over the second half of the frames: `frequencies` (THz), `elements` "
+        "(states per THz and atom, three for each atom) and `resolution` (THz); or the `problem` why there is none.",
     )
     extrapolation: float | None = Field(
         default=None,
         description="Largest distance of an atom from the training data in any frame: above 1 the potential "
         "extrapolates; None if the checkpoint has no training domain.",
+    )
+
+
+class ExtrapolatedDocument(BaseModel):
+    """A quantity at 300 K, from an Arrhenius line, with the bounds of one standard error."""
+
+    value: float = Field(description="The quantity.")
+    low: float = Field(description="Lower bound.")
+    high: float = Field(description="Upper bound.")
+
+
+class ArrheniusDocument(BaseModel):
+    """Diffusion of one element at several temperatures, D = D0 exp(-E/kT): a fit, or why there is none."""
+
+    temperatures: list[float] = Field(default_factory=list, description="Temperatures with a coefficient, K.")
+    activation_energy: float | None = Field(default=None, description="Activation energy E, eV.")
+    error: float | None = Field(default=None, description="Its standard error, eV.")
+    prefactor: float | None = Field(default=None, description="D0, cm²/s.")
+    room: ExtrapolatedDocument | None = Field(default=None, description="D at 300 K, cm²/s.")
+    probability: float | None = Field(
+        default=None, description="Probability of a scatter about the line as large as that of the coefficients."
+    )
+    problem: str | None = Field(default=None, description="Why there is no fit; None if there is one.")
+
+
+class DiffusionRun(BaseModel):
+    """Molecular dynamics at one temperature."""
+
+    temperature: float = Field(description="Temperature of the thermostat, K.")
+    state: Literal["completed", "failed"] = Field(description="completed or failed.")
+    error: str | None = Field(default=None, description="Reason of a failure.")
+    n_steps: int = Field(default=0, description="Number of time steps, including those before a failure.")
+    mean_volume: float | None = Field(default=None, description="Volume, Å³ per cell.")
+    diffusion: dict[str, DiffusivityDocument] = Field(default_factory=dict, description="Diffusion by element.")
+    conductivity: float | None = Field(
+        default=None, description="Conductivity of the elements that diffuse, S/cm, as independent ions."
+    )
+    conductivity_error: float | None = Field(default=None, description="Its standard error, S/cm.")
+    trajectory: str | None = Field(default=None, description="Path of the trajectory on the machine that ran the job.")
+
+
+class DiffusionDocument(PropertyDocument):
+    """
+    Diffusion in one material; `structure` is the given cell.
+
+    Conductivities are those of independent ions: the Nernst–Einstein equation with a Haven ratio of 1.
+    """
+
+    state: Literal["completed", "failed"] = Field(description="completed, or failed if all runs failed.")
+    runs: list[DiffusionRun] = Field(default_factory=list, description="Runs, in rising order of temperature.")
+    arrhenius: dict[str, ArrheniusDocument] | None = Field(
+        default=None, description="Arrhenius lines by element; None if all runs failed."
+    )
+    charges: dict[str, float] = Field(default_factory=dict, description="Charges of the elements, e; empty if unknown.")
+    charges_from: Literal["given", "input", "composition"] | None = Field(
+        default=None,
+        description="Whether charges were given, are the oxidation states of the input, or were guessed from the "
+        "composition.",
+    )
+    haven_ratio: float = Field(default=1.0, description="Haven ratio, assumed.")
+    conductivity: ExtrapolatedDocument | None = Field(default=None, description="Conductivity at 300 K, S/cm.")
+    displacements: list[dict[str, Any] | None] | None = Field(
+        default=None, description="`mean_square_displacement` of each run, see `DynamicsDocument`."
     )
 
 

@@ -117,6 +117,18 @@ class DynamicsSummary(PropertySummary):
     energy_drift: float | None = Field(default=None, description="Drift of the total energy in NVE (eV/atom/ps).")
 
 
+class DiffusionSummary(PropertySummary):
+    """Diffusion of the element that diffuses fastest at 300 K, and conductivity of independent ions."""
+
+    element: str | None = Field(default=None, description="The element; None if no element has an activation energy.")
+    activation_energy: float | None = Field(default=None, description="Activation energy (eV).")
+    activation_energy_error: float | None = Field(default=None, description="Its standard error (eV).")
+    coefficient: float | None = Field(default=None, description="Diffusion coefficient extrapolated to 300 K (cm²/s).")
+    conductivity: float | None = Field(
+        default=None, description="Ionic conductivity extrapolated to 300 K (S/cm), with a Haven ratio of 1."
+    )
+
+
 SUMMARIES: dict[str, type[PropertySummary]] = {
     "elastic": ElasticSummary,
     "eos": EosSummary,
@@ -125,6 +137,7 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "kappa": KappaSummary,
     "neb": NebSummary,
     "md": DynamicsSummary,
+    "diffusion": DiffusionSummary,
 }
 """Summary of each kind of property. The kinds are fields of `matris.stores.documents.documents.CandidateDocument`."""
 
@@ -157,7 +170,15 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
     25.0
     """
-    readers = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha, "kappa": _kappa, "neb": _neb}
+    readers = {
+        "elastic": _elastic,
+        "eos": _eos,
+        "phonon": _phonon,
+        "qha": _qha,
+        "kappa": _kappa,
+        "neb": _neb,
+        "diffusion": _diffusion,
+    }
     values = readers.get(kind, dict)(document)
     error = document.get("error")
     common = {
@@ -237,6 +258,21 @@ def _kappa(document: Mapping[str, Any]) -> dict[str, Any]:
         "conductivity": _at_room_temperature(document, "kappa_mean"),
         "coherence": _at_room_temperature(document, "kappa_coherence_mean"),
         "mesh_change": document.get("mesh_change"),
+    }
+
+
+def _diffusion(document: Mapping[str, Any]) -> dict[str, Any]:
+    lines = document.get("arrhenius") or {}
+    found = {element: line for element, line in lines.items() if line.get("room")}
+    if not found:
+        return {}
+    element = max(found, key=lambda name: found[name]["room"]["value"])
+    return {
+        "element": element,
+        "activation_energy": found[element]["activation_energy"],
+        "activation_energy_error": found[element]["error"],
+        "coefficient": found[element]["room"]["value"],
+        "conductivity": (document.get("conductivity") or {}).get("value"),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from matris.stores.documents.properties import band_structure_of
+from matris.stores.documents.summaries import summarise
 from matris.stores.report import property_plots as plots
 
 if TYPE_CHECKING:
@@ -186,12 +187,54 @@ KINDS: dict[str, PropertyKind] = {
             "V\nÅ³/cell": Quantity(lambda d: d["mean_volume"], 2),
             "Epot\neV/atom": Quantity(lambda d: d["mean_potential_energy"], 4),
             "drift\nmeV/atom/ps": Quantity(lambda d: None if d["energy_drift"] is None else 1e3 * d["energy_drift"], 4),
+            "D\ncm²/s": Quantity(lambda d: diffusivity_text(d.get("diffusion") or {})),
             "trajectory": Quantity(lambda d: d["trajectory"] and Path(d["trajectory"]).name),
         },
-        plots=(plots.plot_dynamics, plots.plot_correlations),
+        plots=(plots.plot_dynamics, plots.plot_correlations, plots.plot_vibrations),
+    ),
+    "diffusion": PropertyKind(
+        title="Diffusion and ionic conductivity",
+        mark="arrhenius",
+        columns={
+            "element": Quantity(lambda d: _fastest(d)["element"]),
+            "E\neV": Quantity(lambda d: _fastest(d)["activation_energy"], 3),
+            "error\neV": Quantity(lambda d: _fastest(d)["activation_energy_error"], 3),
+            "D 300 K\ncm²/s": Quantity(lambda d: _scientific(_fastest(d)["coefficient"])),
+            "σ 300 K\nS/cm": Quantity(lambda d: _range(d["conductivity"])),
+            "charges": Quantity(lambda d: ", ".join(f"{name} {z:+g}" for name, z in d["charges"].items()) or None),
+            "temperatures\nK": Quantity(lambda d: ", ".join(f"{run['temperature']:g}" for run in d["runs"])),
+        },
+        plots=(plots.plot_arrhenius, plots.plot_displacements),
     ),
 }
 """Kinds by the name of the command that computes them. Molecular dynamics shows means over the second half of a run."""
+
+
+def _fastest(document: Document) -> dict[str, Any]:
+    """Summarise the element that diffuses fastest at 300 K."""
+    return summarise("diffusion", document)
+
+
+def _scientific(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1e}"
+
+
+def _range(found: Mapping[str, float] | None) -> str | None:
+    """Write an extrapolated value and the bounds of its standard error."""
+    return f"{found['value']:.1e} ({found['low']:.1e} to {found['high']:.1e})" if found else None
+
+
+def diffusivity_text(found: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """
+    Write the diffusion coefficients of the elements that have one; None if no element has one.
+
+    Examples
+    --------
+    >>> diffusivity_text({"Li": {"coefficient": 1.23e-5, "error": 2e-6}, "O": {"coefficient": None}})
+    'Li 1.2e-05 ± 2.0e-06'
+    """
+    known = {element: value for element, value in found.items() if value["coefficient"] is not None}
+    return ", ".join(f"{name} {d['coefficient']:.1e} ± {d['error']:.1e}" for name, d in known.items()) or None
 
 
 def kind_of(documents: Sequence[Document]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.constants import R
+from scipy.constants import R, e, k
 
 from matris.stores.documents.properties import band_structure_of, dos_of
 from matris.stores.report.band_lines import breaks_of, connections_of, joined, segments_of, split_at_zero, ticks_of
@@ -29,6 +29,8 @@ from matris.stores.report.young_modulus import extreme_young_moduli, sphere, uni
 from matris.units import GPA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _COLOURS = (ACCENT, SECOND, THIRD, BAD, GOOD)
 _CURVE_POINTS = 120
+_FAINT = 5e-3  # of the largest density of states: axes end where there is less
 _FIXED = 1e-6  # largest relative change of a fixed volume
 _DYNAMICS = (
     ("temperature", "temperature (K)", "%{y:.1f} K"),
@@ -506,7 +509,8 @@ def plot_correlations(document: Document) -> go.Figure:
     -------
     plotly.graph_objects.Figure
         Left: radial distribution function of each pair of elements against the distance, Å. Right: mean square
-        displacement of each element, Å², against time, ps; empty if the run had too few frames.
+        displacement of each element, Å², against time, ps, with standard errors and, dashed, the fit of the diffusion
+        coefficient; empty if the run had too few frames.
 
     Raises
     ------
@@ -531,14 +535,210 @@ def plot_correlations(document: Document) -> go.Figure:
         label = pair.replace("-", "–")
         curve(figure, pairs["distances"], values, label, next(colours), "%{y:.3f}", row=1, col=1)
     for element, values in moved.get("elements", {}).items():
-        time = np.asarray(moved["times"], dtype=float) / 1e3
-        curve(figure, time, values, element, next(colours), "%{y:.4f} Å²", row=1, col=2)
+        colour, found = next(colours), (fields.get("diffusion") or {}).get(element) or {}
+        draw_displacement(figure, moved, element, values, element, colour, found, row=1, col=2)
     figure.update_xaxes(title="distance (Å)", row=1, col=1)
     figure.update_yaxes(title="g", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title="time (ps)", row=1, col=2)
     figure.update_yaxes(title="MSD (Å²)", rangemode="tozero", row=1, col=2)
     figure.update_layout(meta={"panels": 2})
     return titled(figure, f"{name}: radial distribution, mean square displacement (MSD)", height=360)
+
+
+def plot_vibrations(document: Document) -> go.Figure:
+    """
+    Draw the vibrational density of states of a molecular-dynamics run.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DynamicsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Density of states of each element, states per THz and atom, against the frequency, THz.
+
+    Raises
+    ------
+    ValueError
+        If the document has no density of states; with the reason.
+
+    Examples
+    --------
+    >>> found = {"frequencies": [0.0, 1.0], "elements": {"Li": [0.1, 0.2]}, "resolution": 1.0}
+    >>> [trace.name for trace in plot_vibrations({"formula_pretty": "Li", "vibrational_dos": found}).data]
+    ['Li']
+    """
+    name, fields = read(document, "vibrational_dos")
+    found = fields["vibrational_dos"]
+    if problem := found.get("problem"):
+        raise ValueError(f"{name} has no vibrational density of states: {problem}")
+    figure = subplots(rows=1, cols=1)
+    frequencies = np.asarray(found["frequencies"], dtype=float)
+    seen = np.max(list(found["elements"].values()), axis=0)
+    last = np.flatnonzero(seen > _FAINT * seen.max()).max() + 1
+    for (element, values), colour in zip(found["elements"].items(), cycle(_COLOURS), strict=False):
+        curve(figure, frequencies[: last + 1], values[: last + 1], element, colour, "%{y:.3f}", row=1, col=1)
+    figure.update_traces(showlegend=True)
+    figure.update_xaxes(title="frequency (THz)")
+    figure.update_yaxes(title="states per THz and atom", rangemode="tozero")
+    return titled(figure, f"{name}: vibrational density of states from velocities", height=360)
+
+
+def plot_arrhenius(document: Document) -> go.Figure:
+    """
+    Draw diffusion coefficients against the inverse temperature, and the Arrhenius lines down to 300 K.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DiffusionDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Coefficients of each element with standard errors, cm²/s, logarithmic, against 1000/T, 1/K.
+
+    Raises
+    ------
+    ValueError
+        If the document has no results.
+
+    Examples
+    --------
+    >>> point = {"coefficient": 1e-5, "error": 1e-6}
+    >>> document = {
+    ...     "formula_pretty": "LiF",
+    ...     "arrhenius": {"Li": {"room": None}},
+    ...     "runs": [{"temperature": 1000.0, "diffusion": {"Li": point, "F": {"coefficient": None}}}],
+    ... }
+    >>> [(trace.name, trace.x.tolist()) for trace in plot_arrhenius(document).data]
+    [('Li', [1.0])]
+    """
+    name, fields = read(document, "arrhenius")
+    figure = subplots(rows=1, cols=1)
+    colours = cycle(_COLOURS)
+    for element, line in fields["arrhenius"].items():
+        points = [
+            (run["temperature"], run["diffusion"][element])
+            for run in fields["runs"]
+            if (run["diffusion"].get(element) or {}).get("coefficient") is not None
+        ]
+        if not points:
+            continue
+        colour = next(colours)
+        inverse = [1000 / kelvin for kelvin, _ in points]
+        values = [found["coefficient"] for _, found in points]
+        curve(figure, inverse, values, element, colour, "%{y:.2e} cm²/s", row=1, col=1)
+        bars = {"type": "data", "array": [found["error"] for _, found in points], "thickness": 1.2, "width": 3}
+        figure.data[-1].update(mode="markers", error_y=bars)
+        if room := line["room"]:
+            ends = np.array([min(inverse), 1000 / 300])
+            drawn = room["value"] * np.exp(line["activation_energy"] * e / k * (ends[1] - ends) / 1000)
+            label = f"{element}: {line['activation_energy']:.3f} eV"
+            curve(figure, ends, drawn, label, colour, "%{y:.2e} cm²/s", row=1, col=1)
+            figure.data[-1].update(line_dash="dash")
+            span = [room["high"] - room["value"]], [room["value"] - room["low"]]
+            bar = {"type": "data", "array": span[0], "arrayminus": span[1], "thickness": 1.2, "width": 3}
+            curve(figure, ends[1:], [room["value"]], f"{element} at 300 K", colour, "%{y:.2e} cm²/s", row=1, col=1)
+            figure.data[-1].update(mode="markers", error_y=bar, showlegend=False, marker_symbol="circle-open")
+    figure.update_xaxes(title="1000/T (1/K)")
+    figure.update_yaxes(title="D (cm²/s)", type="log", exponentformat="power")
+    return titled(figure, f"{name}: diffusion", height=400)
+
+
+def plot_displacements(document: Document) -> go.Figure:
+    """
+    Draw the mean square displacements of the elements at each temperature.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DiffusionDocument`, with its large fields.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A panel for each element, Å² against ps: a curve for each temperature, with standard errors and, dashed, the
+        line of the coefficient.
+
+    Raises
+    ------
+    ValueError
+        If the document has no displacements.
+
+    Examples
+    --------
+    >>> document = {
+    ...     "formula_pretty": "Li",
+    ...     "runs": [{"temperature": 600.0, "diffusion": {}}],
+    ...     "displacements": [{"times": [0.0, 10.0], "elements": {"Li": [0.0, 0.02]}}],
+    ... }
+    >>> [trace.name for trace in plot_displacements(document).data]
+    ['Li 600 K']
+    """
+    name, fields = read(document, "displacements")
+    drawn = [
+        (run, moved) for run, moved in zip(fields["runs"], fields["displacements"], strict=True) if moved is not None
+    ]
+    if not drawn:
+        raise ValueError(f"{name} has no displacements: the runs have too few frames")
+    elements = list(drawn[0][1]["elements"])
+    figure = subplots(rows=len(elements), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    for row, element in enumerate(elements, start=1):
+        for (run, moved), colour in zip(drawn, cycle(_COLOURS), strict=False):
+            label, found = f"{element} {run['temperature']:g} K", run["diffusion"].get(element) or {}
+            draw_displacement(figure, moved, element, moved["elements"][element], label, colour, found, row=row, col=1)
+        figure.update_yaxes(title=f"MSD of {element} (Å²)", rangemode="tozero", row=row, col=1)
+    figure.update_xaxes(title="time (ps)", row=len(elements), col=1)
+    return titled(figure, f"{name}: mean square displacement (MSD)", height=100 + 220 * len(elements))
+
+
+def draw_displacement(
+    figure: go.Figure,
+    moved: Mapping[str, Any],
+    element: str,
+    values: Sequence[float],
+    label: str,
+    colour: str,
+    found: Mapping[str, Any],
+    **place: int,
+) -> None:
+    """
+    Draw a mean square displacement with its errors and, dashed, the line of its diffusion coefficient.
+
+    Parameters
+    ----------
+    figure
+        Figure to draw into.
+    moved
+        ``times`` (fs) and ``errors`` (Å²) of a mean square displacement.
+    element
+        Symbol of the element.
+    values
+        Mean square displacement, Å².
+    label, colour
+        Name and colour of the curve.
+    found
+        Fields of a `matris.stores.documents.properties.DiffusivityDocument`, or empty.
+    **place
+        Row and column of the panel.
+    """
+    time = np.asarray(moved["times"], dtype=float) / 1e3
+    curve(figure, time, values, label, colour, "%{y:.4f} Å²", **place)
+    if errors := moved.get("errors"):
+        bars = {"type": "data", "array": errors[element], "thickness": 0.8, "width": 0}
+        figure.data[-1].update(error_y=bars)
+    if found.get("coefficient") is None:
+        return
+    first, last = np.asarray(found["window"]) / 1e3
+    inside = (time >= first) & (time <= last)
+    slope = 6 * found["coefficient"] * 1e4  # Å²/ps
+    level = float(np.mean(np.asarray(values)[inside] - slope * time[inside]))
+    line = [level + slope * first, level + slope * last]
+    curve(figure, np.array([first, last]), line, f"{label}: 6 D t", colour, "%{y:.4f} Å²", **place)
+    figure.data[-1].update(line_dash="dash", showlegend=False)
 
 
 def _draw_dos(figure: go.Figure, frequencies: Floats, densities: Floats, *, imaginary: bool) -> None:

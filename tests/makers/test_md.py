@@ -82,5 +82,7 @@ def test_md(store: JobStore, tmp_path: Path, tiny_checkpoint: Path) -> None:
 
 def test_settings_are_checked() -> None:
     assert BatchMDMaker(temperature=600, interval=7).settings() == DynamicsSettings(temperature=600, interval=7)
+    with pytest.raises(ValueError, match="give a trajectory_dir"):
+        BatchMDMaker(hdf5=True).settings()
     with pytest.raises(ValueError, match="temperature"):
         BatchMDMaker(temperature=-1).settings()

@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "StaticMaker": {},
     "BatchRelaxMaker": {"max_steps": 2},
     "BatchStaticMaker": {},
+    "BatchDiffusionMaker": {"temperatures": [100, 200], "n_steps": 2, "interval": 1},
     "BatchElasticMaker": FEW | {"strains": (-0.01, 0.01)},
     "BatchEosMaker": FEW,
     "BatchKappaMaker": FEW | {"min_length": 3.0, "min_length_fc3": 3.0, "mesh": 10.0},

@@ -14,6 +14,7 @@ import matris
 from matris import makers
 from matris.cli import app
 from matris.flows import Campaign, Funnel
+from matris.properties.arrhenius import diffusion
 from matris.properties.barriers import migrations
 from matris.properties.conductivity import ConductivitySettings, conductivity
 from matris.properties.dynamics import dynamics
@@ -40,6 +41,7 @@ PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "kappa": (makers.BatchKappaMaker, (conductivity, ConductivitySettings)),
     "neb": (makers.BatchNebMaker, (migrations,)),
     "md": (makers.BatchMDMaker, (dynamics, DynamicsSettings)),
+    "diffusion": (makers.BatchDiffusionMaker, (diffusion,)),
 }
 
 

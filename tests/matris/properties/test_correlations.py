@@ -1,4 +1,4 @@
-"""Radial distribution functions and displacements, against systems whose answers are known."""
+"""Radial distribution functions, against systems whose answers are known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from matris.properties.correlations import (
     REACH,
     Snapshot,
     kept_frames,
-    mean_square_displacement,
     radial_distribution,
 )
 
@@ -46,30 +45,7 @@ def test_a_cell_and_its_supercell_have_the_same_distances():
     assert counted == pytest.approx((distances < REACH).sum(), rel=1e-4)
 
 
-def test_a_random_walk_spreads_linearly():
-    random = np.random.default_rng(1)
-    steps = [random.normal(scale=width, size=(400, 200, 3)) for width in (0.1, 0.2)]
-    both = np.concatenate([np.cumsum(part, axis=0) for part in steps], axis=1)
-    frames = [Snapshot(5.0 * t, both[t], SKEW) for t in range(400)]
-    found = mean_square_displacement(["Li"] * 200 + ["O"] * 200, frames)
-    assert found["times"][:3] == [0, 5, 10]
-    assert len(found["times"]) == 201
-    for element, width in (("Li", 0.1), ("O", 0.2)):
-        slope = np.polyfit(np.arange(50), found["elements"][element][:50], 1)[0]
-        assert slope == pytest.approx(3 * width**2, rel=0.05)
-
-
-def test_a_cell_that_breathes_moves_no_atom():
-    inside = np.array([[0.1, 0.2, 0.3], [3.6, -2.5, 0.5]])  # not wrapped
-    cells = [SKEW * (1 + 0.01 * np.sin(t)) for t in range(8)]
-    frames = [Snapshot(t, inside @ cell, cell) for t, cell in enumerate(cells)]
-    found = mean_square_displacement(["Li", "O"], frames)
-    assert found["elements"]["O"] == pytest.approx([0] * 5, abs=1e-9)
-
-
-def test_few_frames_and_many():
-    frame = Snapshot(0, np.zeros((1, 3)), SKEW)
-    assert mean_square_displacement(["H"], [frame] * 3) is None
+def test_kept_frames():
     assert list(kept_frames(1)) == [0]
     for n_frames in (2, 399, 400, 401, 123_457):
         kept = kept_frames(n_frames)

@@ -22,6 +22,7 @@ from matris.model.potential import load
 from matris.properties.dynamics import DynamicsSettings, TimeSeries, dynamics
 from matris.properties.ensembles import BOLTZMANN, thermal_momenta
 from tests.matris.argon import FCC, NEIGHBOR, Argon, crystal, lennard_jones, primitive
+from tests.matris.wells import Wells, lattice_gas
 
 MANY = 10_000  # atoms: everything in one batch
 
@@ -100,6 +101,23 @@ def test_nvt_has_its_temperature_at_rest(tmp_path):
     last = ase.io.read(records[0].trajectory, -1)
     assert last.get_momenta().sum(axis=0) == pytest.approx(0, abs=1e-5)
     assert last.cell.array == pytest.approx(mates[0].lattice.matrix)
+
+
+def test_the_thermostat_follows_a_ramp():
+    """Free atoms: the kinetic temperature is that of the thermostat one friction time ago."""
+    given = settings(temperature=100.0, final_temperature=900.0, time_step=5.0, n_steps=400, thermostat_time=50.0)
+    (record,) = dynamics([lattice_gas(6)], Wells(), settings=given)
+    series = record.series
+    expected = 100 + 800 * (series.time - 50.0 / 2) / 2000  # energy relaxes in half the time of momentum
+    late = series.time > 200
+    errors = expected * (2 / (3 * 216)) ** 0.5
+    scores = ((series.temperature - expected) / errors)[late]
+    assert np.abs(scores).max() < 4.5
+    assert abs(scores.mean()) < 4 * (10 / len(scores)) ** 0.5
+    assert record.diffusion["Ar"].problem == "the temperature changes during the run"
+    for wrong in ({"ensemble": "nve"}, {"final_temperature": 0.0}, {"final_temperature": float("nan")}):
+        with pytest.raises(ValueError, match="final_temperature"):
+            settings(**{"final_temperature": 300.0, **wrong})
 
 
 def test_npt_comes_to_the_pressure():
@@ -252,6 +270,33 @@ def test_run_again(tmp_path):
     assert first.trajectory.read_bytes() == content
 
 
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_a_complete_run_goes_on_for_more_steps(ensemble, tmp_path):
+    """As if it had run through, bit for bit, also where its last step was no frame."""
+
+    def run(n_steps, folder, model):
+        given = settings(ensemble=ensemble, n_steps=n_steps, interval=4)
+        (record,) = dynamics([supercell()], model, settings=given, trajectory_dir=tmp_path / folder)
+        return record
+
+    whole, model = run(23, "whole", Argon()), Argon()
+    first = run(10, "parts", model)
+    n_calls = len(model.batches)
+    second = run(23, "parts", model)
+    assert second.trajectory == first.trajectory
+    assert len(model.batches) - n_calls == 16  # the frame at step 8, and 15 steps
+    assert second.trajectory.read_bytes() == whole.trajectory.read_bytes()
+    assert second.series.to_dict() == whole.series.to_dict()
+    assert second.structure == whole.structure
+    for pair, g in second.radial_distribution["pairs"].items():
+        assert g == pytest.approx(whole.radial_distribution["pairs"][pair])
+    refused = run(10, "parts", model)
+    assert refused.state == "failed"
+    assert "has 20 steps already, more than 10: ask for more steps" in refused.error
+    assert second.trajectory.read_bytes() == whole.trajectory.read_bytes()
+    assert run(23, "parts", Argon()).means == whole.means
+
+
 def test_a_killed_run_leaves_whole_frames(tmp_path):
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -301,7 +346,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(ensemble, call, tmp_pa
             assert g == pytest.approx(first.radial_distribution["pairs"][pair])
         assert np.array_equal(second.structure.cart_coords, first.structure.cart_coords)
         assert np.array_equal(second.structure.lattice.matrix, first.structure.lattice.matrix)
-    assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".extxyz", ".json"}
+    assert {path.suffix for path in (tmp_path / "cut").iterdir()} == {".extxyz", ".json", ".state", ".series"}
 
 
 def test_runs_interrupted_at_different_steps_go_on_together(tmp_path):
@@ -345,7 +390,8 @@ def test_what_cannot_be_continued_is_not_overwritten(tmp_path):
     given = settings(n_steps=4, interval=2)
     (first,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
     content = first.trajectory.read_bytes()
-    next(tmp_path.glob("*.json")).unlink()
+    for suffix in ("json", "state"):
+        next(tmp_path.glob(f"*.{suffix}")).unlink()
     (second,) = dynamics([supercell()], Argon(), settings=given, trajectory_dir=tmp_path)
     assert second.trajectory.read_bytes() == content
     (old,) = tmp_path.glob("*.old-1.extxyz")

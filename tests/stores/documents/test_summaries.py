@@ -53,6 +53,14 @@ DOCUMENTS = {
         "mesh_change": 0.02,
     },
     "neb": {"lowest_barrier": 0.4, "paths": [{}, {}]},
+    "diffusion": {
+        "arrhenius": {
+            "Li": {"activation_energy": 0.3, "error": 0.02, "room": {"value": 1e-8, "low": 5e-9, "high": 2e-8}},
+            "Na": {"activation_energy": 0.4, "error": 0.03, "room": {"value": 1e-9, "low": 5e-10, "high": 2e-9}},
+            "O": {"activation_energy": None, "error": None, "room": None},
+        },
+        "conductivity": {"value": 1e-3, "low": 5e-4, "high": 2e-3},
+    },
     "md": {
         "n_steps": 1000,
         "mean_temperature": 301.0,
@@ -81,6 +89,13 @@ EXPECTED = {
     "qha": {"thermal_expansion": pytest.approx(2e-5), "bulk_modulus": 97.0, "average_gruneisen": 1.5},
     "kappa": {"conductivity": 50.0, "coherence": pytest.approx(0.6), "mesh_change": 0.02},
     "neb": {"lowest_barrier": 0.4, "n_paths": 2},
+    "diffusion": {
+        "element": "Li",
+        "activation_energy": 0.3,
+        "activation_energy_error": 0.02,
+        "coefficient": 1e-8,
+        "conductivity": 1e-3,
+    },
     "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
 }
 

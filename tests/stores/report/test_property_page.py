@@ -18,6 +18,7 @@ from matris.stores.report.property_page import write_property_report
 from tests.stores.report.test_property_plots import (
     COPPER,
     cubic,
+    diffusion_document,
     dynamics_document,
     elastic_document,
     eos_document,
@@ -47,6 +48,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "kappa": kappa_document(),
     "neb": neb_document(),
     "md": dynamics_document(),
+    "diffusion": diffusion_document(),
 }
 
 
@@ -152,6 +154,8 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True, None, None]  # up to 100 K only
     assert KINDS["kappa"].row(sound("kappa")) == pytest.approx([50.0, 0.6, 3.0, "9×9×9", 148])
     assert KINDS["neb"].row(sound("neb")) == pytest.approx([0.4, 0.7, 3])
+    assert KINDS["diffusion"].row(sound("diffusion"))[:3] == ["O", 1.0, 0.05]
+    assert KINDS["diffusion"].row(sound("diffusion"))[4:6] == ["1.0e-03 (5.0e-04 to 2.0e-03)", "Fe +3, O -2"]
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 
@@ -199,7 +203,7 @@ def test_only_failures_need_no_plotly(tmp_path: Path) -> None:
 def test_failed_run_shows_how_far_it_came(tmp_path: Path) -> None:
     broken = sound("md", state="failed", error="exploded at step 80")
     page = Page(write_property_report([broken], tmp_path, "D"))
-    assert page.figures == ["figure-0-0", "figure-0-1"]
+    assert page.figures == ["figure-0-0", "figure-0-1", "figure-0-2"]
     assert "exploded at step 80" in page.sections["failures"]
 
 

@@ -12,6 +12,7 @@ from phonopy.qha.eos import get_eos
 from pymatgen.core import Lattice, Structure
 from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
 from pymatgen.phonon.dos import CompletePhononDos, PhononDos
+from scipy.constants import e, k
 
 from matris.stores.documents.properties import ElasticDocument
 from matris.stores.report import property_plots as plots
@@ -166,7 +167,45 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
         "mean_square_displacement": {
             "times": [0.0, 10.0, 20.0],
             "elements": {"Fe": [0, 0.01, 0.02], "O": [0, 0.02, 0.03]},
+            "errors": {"Fe": [0, 0.001, 0.002], "O": [0, 0.002, 0.003]},
         },
+        "vibrational_dos": {
+            "frequencies": [0.0, 1.0, 2.0, 3.0, 4.0],
+            "elements": {"Fe": [0.1, 1.5, 0.2, 0.0, 0.0], "O": [0.0, 0.5, 1.5, 0.001, 0.0]},
+            "resolution": 1.0,
+        },
+        "diffusion": {
+            "Fe": {"coefficient": None, "problem": "2e-06 ± 2e-06 cm²/s in 0.1 ps does not differ from 0"},
+            "O": {"coefficient": 1.67e-5, "error": 2e-6, "window": [10.0, 20.0], "n_hops": 40.0, "problem": None},
+        },
+    }
+
+
+def diffusion_document() -> dict[str, Any]:
+    """Oxygen with 1 eV; iron does not move."""
+
+    def run(kelvin: float) -> dict[str, Any]:
+        value = 1e-5 * np.exp(-(1000 / kelvin - 1) / (1000 * k / e))
+        return {
+            "temperature": kelvin,
+            "state": "completed",
+            "diffusion": {
+                "Fe": {"coefficient": None, "problem": "does not differ from 0"},
+                "O": {"coefficient": value, "error": value / 10, "window": [10.0, 20.0], "problem": None},
+            },
+            "conductivity": 100 * value,
+        }
+
+    room = 1e-5 * np.exp(-(1000 / 300 - 1) / (1000 * k / e))
+    line = {"activation_energy": 1.0, "error": 0.05, "room": {"value": room, "low": room / 2, "high": 2 * room}}
+    return {
+        **COMMON,
+        "state": "completed",
+        "runs": [run(800.0), run(1000.0)],
+        "arrhenius": {"Fe": {"activation_energy": None, "room": None}, "O": line},
+        "charges": {"Fe": 3.0, "O": -2.0},
+        "conductivity": {"value": 1e-3, "low": 5e-4, "high": 2e-3},
+        "displacements": [None, dynamics_document()["mean_square_displacement"]],
     }
 
 
@@ -180,6 +219,9 @@ DOCUMENTS = {
     plots.plot_barriers: neb_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
+    plots.plot_vibrations: dynamics_document(),
+    plots.plot_arrhenius: diffusion_document(),
+    plots.plot_displacements: diffusion_document(),
 }
 
 
@@ -377,10 +419,34 @@ def test_dynamics_draws_what_there_is() -> None:
 
 def test_correlations_of_a_short_run_have_no_displacements() -> None:
     whole = plots.plot_correlations(dynamics_document())
-    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O"]
+    assert [trace.name for trace in whole.data] == ["Fe–Fe", "Fe–O", "O–O", "Fe", "O", "O: 6 D t"]
     assert whole.data[3].x.tolist() == [0, 0.01, 0.02]  # ps
+    assert whole.data[4].error_y.array == pytest.approx([0, 0.002, 0.003])
+    assert whole.data[5].y == pytest.approx([0.02, 0.03], abs=1e-4)  # 1.67e-5 cm²/s is 1 Å²/ps
     short = plots.plot_correlations({**dynamics_document(), "mean_square_displacement": None})
     assert [trace.name for trace in short.data] == ["Fe–Fe", "Fe–O", "O–O"]
+
+
+def test_vibrations_end_where_there_are_none() -> None:
+    iron, oxygen = plots.plot_vibrations(dynamics_document()).data
+    assert iron.x == pytest.approx([0, 1, 2, 3])
+    assert oxygen.y == pytest.approx([0, 0.5, 1.5, 0.001])
+    with pytest.raises(ValueError, match="no vibrational density of states: too far"):
+        plots.plot_vibrations({**dynamics_document(), "vibrational_dos": {"problem": "too far apart"}})
+
+
+def test_diffusion() -> None:
+    points, line, room = plots.plot_arrhenius(diffusion_document()).data
+    assert [points.name, line.name, room.name] == ["O", "O: 1.000 eV", "O at 300 K"]
+    assert points.x == pytest.approx([1.25, 1])
+    assert line.y[0] == pytest.approx(1e-5)  # at 1000 K
+    assert line.y[1] == pytest.approx(room.y[0])
+    assert room.error_y.array == pytest.approx(room.y)
+    assert room.error_y.arrayminus == pytest.approx(room.y / 2)
+    moved = plots.plot_displacements(diffusion_document()).data
+    assert [trace.name for trace in moved] == ["Fe 1000 K", "O 1000 K", "O 1000 K: 6 D t"]
+    with pytest.raises(ValueError, match="too few frames"):
+        plots.plot_displacements({**diffusion_document(), "displacements": [None, None]})
 
 
 @pytest.mark.parametrize("plot", DOCUMENTS)
