@@ -1,3 +1,4 @@
+from .batch_defects import BatchDefectsMaker as BatchDefectsMaker
 from .batch_elastic import BatchElasticMaker as BatchElasticMaker
 from .batch_eos import BatchEosMaker as BatchEosMaker
 from .batch_kappa import BatchKappaMaker as BatchKappaMaker

@@ -37,6 +37,7 @@ _PANELS = {
         properties.qha,
         properties.kappa,
         properties.neb,
+        properties.defects,
         properties.md,
     ),
     "Benchmarks": (board.board,),

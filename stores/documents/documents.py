@@ -22,6 +22,7 @@ from matris.files.stored_objects import decode_structure
 from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
+    DefectsSummary,
     DynamicsSummary,
     ElasticSummary,
     EosSummary,
@@ -319,6 +320,7 @@ class CandidateDocument(BaseModel):
     qha: QhaSummary | None = Field(default=None, description="Quasi-harmonic thermodynamics.")
     kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
     neb: NebSummary | None = Field(default=None, description="Migration barriers.")
+    defects: DefectsSummary | None = Field(default=None, description="Point defects.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
 
     n_steps: int | None = Field(default=None, description="Number of optimisation steps.")

@@ -108,6 +108,16 @@ class NebSummary(PropertySummary):
     n_paths: int | None = Field(default=None, description="Number of paths.")
 
 
+class DefectsSummary(PropertySummary):
+    """Neutral point defects."""
+
+    lowest_formation_energy: float | None = Field(
+        default=None, description="Lowest formation energy of all defects and chemical potentials (eV)."
+    )
+    lowest_defect: str | None = Field(default=None, description="Name of its defect, such as v_O or Na_Cl.")
+    n_defects: int | None = Field(default=None, description="Number of distinct defects.")
+
+
 class DynamicsSummary(PropertySummary):
     """Molecular dynamics; means are over the second half of the trajectory."""
 
@@ -124,6 +134,7 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "qha": QhaSummary,
     "kappa": KappaSummary,
     "neb": NebSummary,
+    "defects": DefectsSummary,
     "md": DynamicsSummary,
 }
 """Summary of each kind of property. The kinds are fields of `matris.stores.documents.documents.CandidateDocument`."""
@@ -157,7 +168,15 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
     >>> summarise("phonon", document)["heat_capacity"]  # J/K per mole of atoms, at 300 K
     25.0
     """
-    readers = {"elastic": _elastic, "eos": _eos, "phonon": _phonon, "qha": _qha, "kappa": _kappa, "neb": _neb}
+    readers = {
+        "elastic": _elastic,
+        "eos": _eos,
+        "phonon": _phonon,
+        "qha": _qha,
+        "kappa": _kappa,
+        "neb": _neb,
+        "defects": _defects,
+    }
     values = readers.get(kind, dict)(document)
     error = document.get("error")
     common = {
@@ -242,6 +261,10 @@ def _kappa(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _neb(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"lowest_barrier": document.get("lowest_barrier"), "n_paths": len(document.get("paths") or []) or None}
+
+
+def _defects(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "n_defects": len(document.get("defects") or []) or None}
 
 
 def _at_room_temperature(document: Mapping[str, Any], name: str) -> float | None:

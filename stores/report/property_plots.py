@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.constants import R
@@ -29,6 +29,8 @@ from matris.stores.report.young_modulus import extreme_young_moduli, sphere, uni
 from matris.units import GPA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
@@ -441,6 +443,64 @@ def plot_barriers(document: Document) -> go.Figure:
     figure.update_xaxes(title="path (Å)")
     figure.update_yaxes(title="energy above the start (eV)")
     return titled(figure, f"{name}: migration barriers", height=400)
+
+
+def limit_name(limit: Mapping[str, Any]) -> str:
+    """
+    Name a limit of chemical potentials by the phases that are in equilibrium with the crystal.
+
+    Examples
+    --------
+    >>> limit_name({"phases": ["Na", "Cl2"]}), limit_name({"phases": []})
+    ('Na + Cl2', 'itself')
+    """
+    return " + ".join(limit["phases"]) or "itself"
+
+
+def plot_defects(document: Document) -> go.Figure:
+    """
+    Draw the formation energies of point defects at the limits of the chemical potentials.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DefectsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line for each defect: formation energy (eV) against the phases that are in equilibrium with the crystal.
+
+    Raises
+    ------
+    ValueError
+        If the document has no defects.
+
+    Examples
+    --------
+    >>> defect = {"name": "v_Cl", "formation_energies": [1.0, 4.5]}
+    >>> limits = [{"phases": ["Na"], "potentials": {}}, {"phases": ["Cl2"], "potentials": {}}]
+    >>> figure = plot_defects({"formula_pretty": "NaCl", "defects": [defect], "limits": limits})
+    >>> figure.data[0].name, list(figure.data[0].x)
+    ('v_Cl', ['Na', 'Cl2'])
+    """
+    name, fields = read(document, "defects", "limits")
+    figure = subplots(rows=1, cols=1)
+    limits = [limit_name(limit) for limit in fields["limits"]]
+    drawn = [defect for defect in fields["defects"] if defect.get("formation_energies")]
+    for colour, defect in zip(cycle(_COLOURS), drawn, strict=False):
+        figure.add_scatter(
+            x=limits,
+            y=defect["formation_energies"],
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            name=defect["name"],
+            hovertemplate="%{y:.3f} eV<extra></extra>",
+        )
+    figure.update_xaxes(title="in equilibrium with", type="category")
+    figure.update_yaxes(title="formation energy (eV)", rangemode="tozero")
+    figure.update_layout(showlegend=True)
+    return titled(figure, f"{name}: neutral point defects", height=420)
 
 
 def plot_dynamics(document: Document) -> go.Figure:

@@ -16,6 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 from matris.flows import ScreeningFlowMaker
 from matris.makers import (
+    BatchDefectsMaker,
     BatchElasticMaker,
     BatchEosMaker,
     BatchKappaMaker,
@@ -34,6 +35,7 @@ MGO = Structure(Lattice([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]), ["Mg", "
 
 def flows() -> dict[str, Flow]:
     batch = [
+        BatchDefectsMaker,
         BatchElasticMaker,
         BatchEosMaker,
         BatchKappaMaker,
@@ -57,6 +59,7 @@ def flows() -> dict[str, Flow]:
 
 
 NAMES = [
+    "BatchDefectsMaker",
     "BatchElasticMaker",
     "BatchEosMaker",
     "BatchKappaMaker",

@@ -16,6 +16,7 @@ from matris.cli import app
 from matris.flows import Campaign, Funnel
 from matris.properties.barriers import migrations
 from matris.properties.conductivity import ConductivitySettings, conductivity
+from matris.properties.defects import defects
 from matris.properties.dynamics import dynamics
 from matris.properties.elastic import elastic
 from matris.properties.ensembles import DynamicsSettings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 OF_COMMANDS = {"files", "folder", "store", "output", "report", "submit", "project", "worker", "resource", "config"}
-OF_FUNCTIONS = {"structures", "potential", "settings", "progress", "max_batch_atoms", "born"}
+OF_FUNCTIONS = {"structures", "potential", "settings", "progress", "max_batch_atoms", "born", "correct"}
 PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "elastic": (makers.BatchElasticMaker, (elastic,)),
     "eos": (makers.BatchEosMaker, (eos,)),
@@ -39,6 +40,7 @@ PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "qha": (makers.BatchQhaMaker, (quasi_harmonic, PhononSettings)),
     "kappa": (makers.BatchKappaMaker, (conductivity, ConductivitySettings)),
     "neb": (makers.BatchNebMaker, (migrations,)),
+    "defects": (makers.BatchDefectsMaker, (defects,)),
     "md": (makers.BatchMDMaker, (dynamics, DynamicsSettings)),
 }
 

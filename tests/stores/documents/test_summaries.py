@@ -53,6 +53,7 @@ DOCUMENTS = {
         "mesh_change": 0.02,
     },
     "neb": {"lowest_barrier": 0.4, "paths": [{}, {}]},
+    "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "defects": [{}, {}, {}]},
     "md": {
         "n_steps": 1000,
         "mean_temperature": 301.0,
@@ -81,6 +82,7 @@ EXPECTED = {
     "qha": {"thermal_expansion": pytest.approx(2e-5), "bulk_modulus": 97.0, "average_gruneisen": 1.5},
     "kappa": {"conductivity": 50.0, "coherence": pytest.approx(0.6), "mesh_change": 0.02},
     "neb": {"lowest_barrier": 0.4, "n_paths": 2},
+    "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "n_defects": 3},
     "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
 }
 

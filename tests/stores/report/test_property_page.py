@@ -18,6 +18,7 @@ from matris.stores.report.property_page import write_property_report
 from tests.stores.report.test_property_plots import (
     COPPER,
     cubic,
+    defects_document,
     dynamics_document,
     elastic_document,
     eos_document,
@@ -46,6 +47,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "qha": qha_document(),
     "kappa": kappa_document(),
     "neb": neb_document(),
+    "defects": defects_document(),
     "md": dynamics_document(),
 }
 
@@ -152,6 +154,14 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert KINDS["phonon"].row(sound("phonon")) == [-2.0, 5.0, None, None, True, None, None]  # up to 100 K only
     assert KINDS["kappa"].row(sound("kappa")) == pytest.approx([50.0, 0.6, 3.0, "9×9×9", 148])
     assert KINDS["neb"].row(sound("neb")) == pytest.approx([0.4, 0.7, 3])
+    parts = KINDS["defects"].parts
+    assert parts is not None
+    assert parts.rows(failed("defects")) == []
+    assert parts.rows(sound("defects")) == [
+        ["v_Fe", 1, 2.0, "O2", 4.0, "Fe", 0.2, "converged"],
+        ["v_O", 1, 1.0, "Fe", 3.5, "O2", 0.2, "converged"],
+        ["Fe_i", 1, None, None, None, None, None, "failed"],
+    ]
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 

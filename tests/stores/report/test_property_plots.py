@@ -139,6 +139,22 @@ def neb_document() -> dict[str, Any]:
     return {**COMMON, "lowest_barrier": 0.4, "paths": [path, lower, {"name": "Fe 4 Å", "energies": []}]}
 
 
+def defects_document() -> dict[str, Any]:
+    both = {"kind": "vacancy", "multiplicity": 1, "displacement": 0.2, "state": "converged", "error": None}
+    iron = {**both, "name": "v_Fe", "formation_energies": [4.0, 2.0]}
+    oxygen = {**both, "name": "v_O", "formation_energies": [1.0, 3.5]}
+    failed = {**both, "name": "Fe_i", "formation_energies": [], "displacement": None, "state": "failed", "error": "…"}
+    return {
+        **COMMON,
+        "lowest_formation_energy": 1.0,
+        "lowest_defect": "v_O",
+        "image_distance": 10.1,
+        "references": "elements",
+        "limits": [{"phases": ["Fe"], "potentials": {}}, {"phases": ["O2"], "potentials": {}}],
+        "defects": [iron, oxygen, failed],
+    }
+
+
 def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[str, Any]:
     time = np.arange(0, 100, 10.0)
     return {
@@ -178,6 +194,7 @@ DOCUMENTS = {
     plots.plot_qha: qha_document(),
     plots.plot_kappa: kappa_document(),
     plots.plot_barriers: neb_document(),
+    plots.plot_defects: defects_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
 }
@@ -359,6 +376,13 @@ def test_barriers() -> None:
     assert (first.name, second.name) == ("Fe 2.5 Å", "Fe 3.5 Å")
     assert first.x == pytest.approx([0, 1, 2])
     assert second.y == pytest.approx([0, 0.4, 0])
+
+
+def test_defects_are_lines_from_limit_to_limit() -> None:
+    figure = plots.plot_defects(defects_document())
+    assert [trace.name for trace in figure.data] == ["v_Fe", "v_O"]
+    assert [list(trace.y) for trace in figure.data] == [[4.0, 2.0], [1.0, 3.5]]
+    assert list(figure.data[0].x) == ["Fe", "O2"]
 
 
 def test_dynamics_draws_what_there_is() -> None:
