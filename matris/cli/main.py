@@ -38,6 +38,7 @@ _PANELS = {
         properties.kappa,
         properties.neb,
         properties.defects,
+        properties.surfaces,
         properties.md,
     ),
     "Benchmarks": (board.board,),

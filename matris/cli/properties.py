@@ -1,4 +1,4 @@
-"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, defects, md."""
+"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, defects, surfaces, md."""
 
 from __future__ import annotations
 
@@ -393,6 +393,53 @@ def defects(
         maker = with_references(plain, files, store, references)
         submission = submission_of(project, worker, resource, device) if submit else None
         _properties("defects", files, maker, device, store, output, report, submission)
+
+
+def surfaces(
+    files: Files,
+    max_index: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5, help="Largest Miller index, in the conventional cell.")
+    ] = 1,
+    min_slab: Annotated[float, typer.Option(metavar="Å", min=1.0, help="Minimum thickness of slabs (Å).")] = 12.0,
+    min_vacuum: Annotated[
+        float, typer.Option(metavar="Å", min=1.0, help="Minimum thickness of the vacuum between slabs (Å).")
+    ] = 12.0,
+    fmax: Annotated[float, typer.Option(metavar="F", min=1e-6, help="Bound on all forces (eV/Å).")] = 0.01,
+    max_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of steps of a slab.")] = 500,
+    optimizer: Optimizer = "lbfgs",
+    checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Compute surface energies (J/m²) and Wulff shapes.
+
+    Slabs are symmetric and stoichiometric; orientations that have none are named.
+
+    `matris surfaces crystal.cif --max-index 2`
+    """
+    with clear_errors():
+        from matris.makers import BatchSurfacesMaker
+
+        maker = BatchSurfacesMaker(
+            checkpoint=checkpoint,
+            dispersion=dispersion,
+            optimizer=optimizer,
+            max_index=max_index,
+            min_slab=min_slab,
+            min_vacuum=min_vacuum,
+            fmax=fmax,
+            max_steps=max_steps,
+        )
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("surfaces", files, maker, device, store, output, report, submission)
 
 
 def md(

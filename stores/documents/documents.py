@@ -30,6 +30,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     NebSummary,
     PhononSummary,
     QhaSummary,
+    SurfacesSummary,
 )
 from matris.units import GPA
 
@@ -321,6 +322,7 @@ class CandidateDocument(BaseModel):
     kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
     neb: NebSummary | None = Field(default=None, description="Migration barriers.")
     defects: DefectsSummary | None = Field(default=None, description="Point defects.")
+    surfaces: SurfacesSummary | None = Field(default=None, description="Surfaces.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
 
     n_steps: int | None = Field(default=None, description="Number of optimisation steps.")

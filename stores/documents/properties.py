@@ -53,7 +53,7 @@ class PropertyOutput(BaseModel):
     """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb, defects or md.")
+    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb, defects, surfaces or md.")
 
 
 class CrossingDocument(BaseModel):
@@ -450,6 +450,54 @@ class DefectsDocument(PropertyDocument):
     nsites_supercell: int | None = Field(default=None, description="Number of atoms in the supercell without defect.")
     cells: list[Any] | None = Field(
         default=None, description="Relaxed supercells with the defects; None if one failed. They are no candidates."
+    )
+
+
+class SurfaceDocument(BaseModel):
+    """A surface, on both sides of a slab."""
+
+    name: str = Field(description="Miller indices, and the termination if it is not the first.")
+    miller_index: list[int] = Field(description="Miller indices in `conventional_cell`.")
+    termination: int = Field(description="Number of the termination, from 1.")
+    state: str = Field(description="converged, max_steps or failed.")
+    error: str | None = Field(default=None, description="Why the surface failed.")
+    surface_energy: float | None = Field(default=None, description="Surface energy, J/m².")
+    area_fraction: float | None = Field(
+        default=None, description="Fraction of the equilibrium shape, with the equivalent faces."
+    )
+    area: float = Field(description="Area of one side of the slab, Å².")
+    thickness: float = Field(description="Distance of the outermost planes of atoms, Å.")
+    nsites: int = Field(description="Number of atoms in the slab.")
+    displacement: float | None = Field(default=None, description="Largest displacement of an atom, Å.")
+
+
+class SurfacesDocument(PropertyDocument):
+    """Symmetric and stoichiometric surfaces of one material; `slabs` is a large field."""
+
+    surfaces: list[SurfaceDocument] = Field(default_factory=list, description="Surfaces.")
+    skipped: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Orientations without a symmetric and stoichiometric slab: `miller_index` and `reason`.",
+    )
+    lowest_surface_energy: float | None = Field(default=None, description="Lowest surface energy, J/m².")
+    lowest_surface: str | None = Field(default=None, description="Name of its surface.")
+    weighted_surface_energy: float | None = Field(
+        default=None, description="Mean surface energy over the equilibrium shape (Wulff), J/m²."
+    )
+    surface_anisotropy: float | None = Field(
+        default=None, description="Standard deviation of the surface energy over the shape, relative to the mean."
+    )
+    shape_factor: float | None = Field(
+        default=None, description="Surface of the shape over its volume to the power of 2/3."
+    )
+    wulff_faces: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Faces of the shape: `miller_index`, and `corners` in the Cartesian axes of `conventional_cell`; "
+        "their distance from the origin is the surface energy, J/m².",
+    )
+    conventional_cell: StructureDict = Field(default=None, description="Cell to which Miller indices refer.")
+    slabs: list[Any] | None = Field(
+        default=None, description="Relaxed slabs; None if one failed. They are no candidates."
     )
 
 

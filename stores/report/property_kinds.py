@@ -249,6 +249,34 @@ KINDS: dict[str, PropertyKind] = {
             },
         ),
     ),
+    "surfaces": PropertyKind(
+        title="Surfaces",
+        mark="lowest_surface_energy",
+        columns={
+            "lowest\nJ/m²": Quantity(lambda d: d["lowest_surface_energy"], 3),
+            "surface": Quantity(lambda d: d["lowest_surface"]),
+            "weighted\nJ/m²": Quantity(lambda d: d["weighted_surface_energy"], 3),
+            "anisotropy": Quantity(lambda d: d["surface_anisotropy"], 3),
+            "surfaces": Quantity(lambda d: len(d["surfaces"])),
+            "skipped": Quantity(lambda d: len(d["skipped"])),
+        },
+        plots=(plots.plot_surfaces, plots.plot_wulff),
+        parts=Parts(
+            "Surface energies",
+            lambda d: d["surfaces"],
+            {
+                "surface": Quantity(lambda d: d["name"]),
+                "energy\nJ/m²": Quantity(lambda d: d["surface_energy"], 3),
+                "of the shape\n%": Quantity(
+                    lambda d: None if d["area_fraction"] is None else 1e2 * d["area_fraction"], 1
+                ),
+                "thickness\nÅ": Quantity(lambda d: d["thickness"], 1),
+                "atoms": Quantity(lambda d: d["nsites"]),
+                "moves\nÅ": Quantity(lambda d: d["displacement"], 2),
+                "state": Quantity(lambda d: d["state"]),
+            },
+        ),
+    ),
     "md": PropertyKind(
         title="Molecular dynamics",
         mark="series",

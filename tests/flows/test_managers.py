@@ -26,6 +26,7 @@ from matris.makers import (
     BatchQhaMaker,
     BatchRelaxMaker,
     BatchStaticMaker,
+    BatchSurfacesMaker,
     RelaxMaker,
     StaticMaker,
 )
@@ -43,6 +44,7 @@ def flows() -> dict[str, Flow]:
         BatchNebMaker,
         BatchPhononMaker,
         BatchQhaMaker,
+        BatchSurfacesMaker,
     ]
     relax, static = RelaxMaker(), StaticMaker()
     return {
@@ -69,6 +71,7 @@ NAMES = [
     "BatchQhaMaker",
     "BatchRelaxMaker",
     "BatchStaticMaker",
+    "BatchSurfacesMaker",
     "RelaxMaker",
     "StaticMaker",
     "ScreeningFlowMaker",

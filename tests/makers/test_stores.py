@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchNebMaker": FEW | {"end": [[0, 0, 0.05], [0.5, 0.5, 0.5]], "n_images": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
+    "BatchSurfacesMaker": FEW | {"min_slab": 7.0, "min_vacuum": 6.0},
 }
 CHANGING = {
     "created",

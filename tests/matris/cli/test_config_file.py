@@ -131,6 +131,7 @@ def test_all_commands_that_compute_read_files() -> None:
         "kappa",
         "neb",
         "defects",
+        "surfaces",
         "md",
         "data",
         "label",

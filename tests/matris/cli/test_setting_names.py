@@ -23,6 +23,7 @@ from matris.properties.ensembles import DynamicsSettings
 from matris.properties.eos import eos
 from matris.properties.phonons import PhononSettings, phonons
 from matris.properties.qha import quasi_harmonic
+from matris.properties.surfaces import surfaces
 from matris.relaxation.records import RelaxSettings
 from matris.training.finetuning import finetune
 from matris.training.trainer import TrainSettings
@@ -41,6 +42,7 @@ PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "kappa": (makers.BatchKappaMaker, (conductivity, ConductivitySettings)),
     "neb": (makers.BatchNebMaker, (migrations,)),
     "defects": (makers.BatchDefectsMaker, (defects,)),
+    "surfaces": (makers.BatchSurfacesMaker, (surfaces,)),
     "md": (makers.BatchMDMaker, (dynamics, DynamicsSettings)),
 }
 

@@ -54,6 +54,13 @@ DOCUMENTS = {
     },
     "neb": {"lowest_barrier": 0.4, "paths": [{}, {}]},
     "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "defects": [{}, {}, {}]},
+    "surfaces": {
+        "lowest_surface_energy": 0.7,
+        "lowest_surface": "(1 1 1)",
+        "weighted_surface_energy": 0.8,
+        "surfaces": [{}, {}],
+        "skipped": [{}],
+    },
     "md": {
         "n_steps": 1000,
         "mean_temperature": 301.0,
@@ -83,6 +90,13 @@ EXPECTED = {
     "kappa": {"conductivity": 50.0, "coherence": pytest.approx(0.6), "mesh_change": 0.02},
     "neb": {"lowest_barrier": 0.4, "n_paths": 2},
     "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "n_defects": 3},
+    "surfaces": {
+        "lowest_surface_energy": 0.7,
+        "lowest_surface": "(1 1 1)",
+        "weighted_surface_energy": 0.8,
+        "n_surfaces": 2,
+        "n_skipped": 1,
+    },
     "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
 }
 

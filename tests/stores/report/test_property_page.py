@@ -26,6 +26,7 @@ from tests.stores.report.test_property_plots import (
     neb_document,
     phonon_document,
     qha_document,
+    surfaces_document,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "kappa": kappa_document(),
     "neb": neb_document(),
     "defects": defects_document(),
+    "surfaces": surfaces_document(),
     "md": dynamics_document(),
 }
 

@@ -155,6 +155,27 @@ def defects_document() -> dict[str, Any]:
     }
 
 
+def surfaces_document() -> dict[str, Any]:
+    """A cube of (1 0 0) faces."""
+    common = {"thickness": 11.0, "nsites": 6, "displacement": 0.1, "state": "converged"}
+    square = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    faces = [np.insert(square, axis, side, axis=1) for axis in range(3) for side in (1, -1)]
+    return {
+        **COMMON,
+        "surfaces": [
+            {**common, "name": "(1 1 0)", "surface_energy": 1.8, "area_fraction": 0.0},
+            {**common, "name": "(1 0 0)", "surface_energy": 1.0, "area_fraction": 1.0},
+            {**common, "name": "(1 1 1)", "surface_energy": None, "area_fraction": None, "state": "failed"},
+        ],
+        "skipped": [],
+        "lowest_surface_energy": 1.0,
+        "lowest_surface": "(1 0 0)",
+        "weighted_surface_energy": 1.0,
+        "surface_anisotropy": 0.0,
+        "wulff_faces": [{"miller_index": [1, 0, 0], "corners": face.tolist()} for face in faces],
+    }
+
+
 def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[str, Any]:
     time = np.arange(0, 100, 10.0)
     return {
@@ -195,6 +216,8 @@ DOCUMENTS = {
     plots.plot_kappa: kappa_document(),
     plots.plot_barriers: neb_document(),
     plots.plot_defects: defects_document(),
+    plots.plot_surfaces: surfaces_document(),
+    plots.plot_wulff: surfaces_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
 }
@@ -383,6 +406,22 @@ def test_defects_are_lines_from_limit_to_limit() -> None:
     assert [trace.name for trace in figure.data] == ["v_Fe", "v_O"]
     assert [list(trace.y) for trace in figure.data] == [[4.0, 2.0], [1.0, 3.5]]
     assert list(figure.data[0].x) == ["Fe", "O2"]
+
+
+def test_surfaces_are_bars_in_order() -> None:
+    (bars,) = plots.plot_surfaces(surfaces_document()).data
+    assert list(bars.x) == ["(1 0 0)", "(1 1 0)"]
+    assert bars.marker.color[0] != bars.marker.color[1]
+
+
+def test_triangles_of_an_equilibrium_shape_are_its_faces() -> None:
+    faces, edges = plots.plot_wulff(surfaces_document()).data
+    corners = np.array([faces.x, faces.y, faces.z]).T
+    sides = [corners[list(getattr(faces, index))] for index in "ijk"]
+    areas = np.linalg.norm(np.cross(sides[1] - sides[0], sides[2] - sides[0]), axis=1) / 2
+    assert len(areas) == 12
+    assert areas.sum() == pytest.approx(6 * 4)
+    assert len(edges.x) == 6 * 6  # four corners, the first again, and a gap
 
 
 def test_dynamics_draws_what_there_is() -> None:
