@@ -14,8 +14,8 @@ from matris.extras import require
 from matris.properties.chemical_potentials import SAME_ENERGY, chemical_potentials, corrections_per_atom
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, attempt, check_cells, derive
 from matris.properties.phonons import supercell_matrix
-from matris.properties.vacuum import vacuum_warning
 from matris.structures import one_or_many
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

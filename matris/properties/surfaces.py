@@ -19,7 +19,7 @@ from scipy.spatial import QhullError
 
 from matris.errors import MatrisError
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, attempt, check_cells, derive
-from matris.properties.vacuum import vacuum_warning
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -33,6 +33,7 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     SurfacesSummary,
 )
 from matris.units import GPA
+from matris.vacuum import vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,6 +62,7 @@ _CORRECTED = (
     "correction_scheme",
     "correction_state",
     "oxidation_states",
+    "vacuum",
 )
 _ID_PART = 8  # digits of each hash in a document id
 
@@ -275,6 +277,11 @@ class CandidateDocument(BaseModel):
     oxidation_states: dict[str, float] | None = Field(
         default=None,
         description="Mean oxidation state of each element that the correction used; empty if none balance.",
+    )
+    vacuum: float | None = Field(
+        default=None,
+        description="Widest gap without atoms, if it is wider than 6 Å (a slab, wire or molecule in vacuum), Å; such a "
+        "cell is on no hull.",
     )
 
     hull_type: Literal["self-consistent", "reference"] | None = Field(
@@ -584,7 +591,7 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
     dict
         ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
         ``enthalpy_per_atom`` (eV, None also at zero pressure), ``corrections``, ``correction_scheme``,
-        ``correction_state`` and ``oxidation_states``, as in `CandidateDocument`.
+        ``correction_state``, ``oxidation_states`` and ``vacuum``, as in `CandidateDocument`.
 
     Examples
     --------
@@ -602,6 +609,7 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
         "energy_per_atom": None,
         "enthalpy_per_atom": None,
         "corrections": {},
+        "vacuum": vacuum(structure),
     }
     try:
         entry = corrected_entry(structure, energy, energy_scale)

@@ -98,6 +98,30 @@ def test_defect_cells_are_on_no_hull(files: list[Path], tiny_checkpoint: Path, t
     assert "v_Mg" in (tmp_path / "store" / "defects.html").read_text()
 
 
+def test_slabs_are_on_no_hull(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Neither those of the command, nor one that is given to it as a crystal."""
+    cell(3.2, "Mg").to(filename=str(tmp_path / "magnesium.cif"))
+    layer = Structure(Lattice.tetragonal(3.2, 20.0), ["Mg"], [[0, 0, 0.5]])
+    layer.to(filename=str(tmp_path / "layer.cif"))
+    paths = [str(tmp_path / f"{name}.cif") for name in ("magnesium", "layer")]
+    where = ["--checkpoint", str(tiny_checkpoint), "--device", "cpu", "--store", str(tmp_path / "store")]
+    options = ["--min-slab", "9", "--min-vacuum", "7", "--fmax", "99"]
+    shown = CliRunner().invoke(app, ["surfaces", *paths, *where, *options, "--format", "json"])
+    assert shown.exit_code == 0, shown.output
+    metal, refused = json.loads(shown.stdout)
+    assert [surface["name"] for surface in metal["surfaces"]] == ["(1 0 0)", "(1 1 0)", "(1 1 1)"]
+    assert "no crystal, so that it has no surfaces" in refused["error"]
+    store = CandidateStore.open(tmp_path / "store")
+    store.update_hulls()
+    documents = {document["nsites"]: document for document in store.query(with_references=True)}
+    bulk, slab = sorted(store.query(with_references=True), key=lambda document: document["vacuum"] or 0)
+    assert len(documents) == 1  # both have one atom: no slab of the command is there
+    assert (bulk["hull_state"], slab["hull_state"].partition(":")[0]) == ("ok", "no crystal")
+    assert bulk["surfaces"]["n_surfaces"] == 3
+    assert slab["energy_above_hull"] is None
+    assert slab["vacuum"] == pytest.approx(20.0, abs=0.5)
+
+
 def test_unknown_kinds(files: list[Path]) -> None:
     shown = CliRunner().invoke(app, ["defects", str(files[0]), "--kinds", "vacancy,frenkel"])
     assert shown.exit_code == 2
