@@ -1,3 +1,4 @@
+from .batch_defects import BatchDefectsMaker as BatchDefectsMaker
 from .batch_diffusion import BatchDiffusionMaker as BatchDiffusionMaker
 from .batch_elastic import BatchElasticMaker as BatchElasticMaker
 from .batch_eos import BatchEosMaker as BatchEosMaker
@@ -8,5 +9,6 @@ from .batch_phonon import BatchPhononMaker as BatchPhononMaker
 from .batch_qha import BatchQhaMaker as BatchQhaMaker
 from .batch_relax import BatchRelaxMaker as BatchRelaxMaker
 from .batch_relax import BatchStaticMaker as BatchStaticMaker
+from .batch_surfaces import BatchSurfacesMaker as BatchSurfacesMaker
 from .relax import RelaxMaker as RelaxMaker
 from .relax import StaticMaker as StaticMaker

@@ -36,8 +36,11 @@ if TYPE_CHECKING:
     from matris.relaxation.records import OptimizerName, RelaxRecord
     from matris.stores.documents.properties import PropertyOutput
 
-NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir", "hdf5"}
-"""Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own."""
+NOT_SETTINGS = {"name", "checkpoint", "device", "dtype", "journal_dir", "trajectory_dir", "hdf5", "competing"}
+"""
+Fields of a Maker that are not among a document's settings: without effect on the result, or fields of their own, or
+long and named by another field.
+"""
 
 STRUCTURES = ("structure", "arrays")
 """Large fields of all property documents, which jobs put into the additional store ``data``."""

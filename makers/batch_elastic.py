@@ -11,8 +11,8 @@ from pymatgen.analysis.elasticity import ElasticTensor
 from matris.makers.batch import STRUCTURES, PropertyMaker, RelaxedPropertyMaker
 from matris.makers.current_job import SEES_STORE
 from matris.properties.elastic import STRAINS, elastic
-from matris.properties.vacuum import vacuum
 from matris.stores.documents.properties import Averages, ElasticDocument, PropertyOutput
+from matris.vacuum import vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

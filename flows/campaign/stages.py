@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from matris.makers.batch_relax import BatchRelaxMaker
 
 RELAX = "relax"
-CHUNK_SIZES = {"elastic": 50, "eos": 50, "phonon": 20, "qha": 5, "kappa": 5, "neb": 10, "md": 10, "diffusion": 2}
+CHUNK_SIZES = {
+    "elastic": 50,
+    "eos": 50,
+    "phonon": 20,
+    "qha": 5,
+    "kappa": 5,
+    "neb": 10,
+    "defects": 5,
+    "surfaces": 5,
+    "md": 10,
+    "diffusion": 2,
+}
 """Number of materials in a property job; one of them takes many times as long as a relaxation."""
 
 CHUNK_FAILED = "the job of its chunk failed"

@@ -12,8 +12,8 @@ from pymatgen.core.operations import SymmOp
 from pymatgen.io.cif import CifBlock, CifParser, str2float
 
 from matris.files.text import MAX_SITES, MAX_TEXT, lines_of
+from matris.flows.sources.cif_checks import check_cif
 from matris.flows.sources.cif_sites import as_columns, check_labels, contents_problem, multiplicities, repair_sites
-from matris.flows.sources.defects import check_cif
 from matris.flows.sources.parsed import Parsed, SourceWarning, attempt, element_composition
 from matris.flows.sources.space_groups import is_by_number_alone, named_settings, names_more_than, number_of
 from matris.flows.sources.special_positions import decimals, on_special_position

@@ -37,6 +37,8 @@ _PANELS = {
         properties.qha,
         properties.kappa,
         properties.neb,
+        properties.defects,
+        properties.surfaces,
         properties.md,
         properties.diffusion,
     ),

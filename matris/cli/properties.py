@@ -1,4 +1,4 @@
-"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, md, diffusion."""
+"""Commands that compute properties: elastic, eos, phonon, qha, kappa, neb, defects, surfaces, md, diffusion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matris.cli.console import Document
     from matris.flows.cluster.submission import Submission
     from matris.makers.batch import BatchMaker
-    from matris.stores.report.property_kinds import PropertyKind
+    from matris.stores.report.property_kinds import Parts, PropertyKind
 
 
 Displacement = Annotated[
@@ -334,6 +334,114 @@ def _coordinates(file: Path) -> list[list[float]]:
     return [[float(x) for x in row] for row in found[0].structure.frac_coords]
 
 
+def defects(
+    files: Files,
+    kinds: Annotated[
+        str, typer.Option(metavar="KIND,KIND", help="Kinds of defects.")
+    ] = "vacancy,antisite,interstitial",
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            help="Computed entries (pymatgen JSON) whose hull limits the chemical potentials.",
+            show_default="phases of the store by the same checkpoint, and the elements",
+        ),
+    ] = None,
+    min_length: Annotated[
+        float, typer.Option(metavar="Å", min=1.0, help="Minimum distance of a defect from its periodic images (Å).")
+    ] = 10.0,
+    fmax: Annotated[float, typer.Option(metavar="F", min=1e-6, help="Bound on all forces (eV/Å).")] = 0.01,
+    max_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of steps of a supercell.")] = 500,
+    optimizer: Optimizer = "lbfgs",
+    pressure: Pressure = 0.0,
+    checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Compute formation energies (eV) of neutral vacancies, antisites and interstitials.
+
+    `matris defects crystal.cif --kinds vacancy --references mp.json.gz`
+    """
+    with clear_errors():
+        from matris.flows.campaign.defect_references import with_references
+        from matris.makers import BatchDefectsMaker
+        from matris.properties.defects import KINDS, require_defects
+
+        names = [name.strip() for name in kinds.split(",")]
+        if unknown := [name for name in names if name not in KINDS]:
+            raise typer.BadParameter(f"unknown kinds of defects: {', '.join(unknown)}; choose from {', '.join(KINDS)}")
+        require_defects()
+        plain = BatchDefectsMaker(
+            checkpoint=checkpoint,
+            dispersion=dispersion,
+            optimizer=optimizer,
+            pressure=pressure,
+            kinds=names,
+            min_length=min_length,
+            fmax=fmax,
+            max_steps=max_steps,
+        )
+        maker = with_references(plain, files, store, references)
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("defects", files, maker, device, store, output, report, submission)
+
+
+def surfaces(
+    files: Files,
+    max_index: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5, help="Largest Miller index, in the conventional cell.")
+    ] = 1,
+    min_slab: Annotated[float, typer.Option(metavar="Å", min=1.0, help="Minimum thickness of slabs (Å).")] = 12.0,
+    min_vacuum: Annotated[
+        float, typer.Option(metavar="Å", min=1.0, help="Minimum thickness of the vacuum between slabs (Å).")
+    ] = 12.0,
+    fmax: Annotated[float, typer.Option(metavar="F", min=1e-6, help="Bound on all forces (eV/Å).")] = 0.01,
+    max_steps: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of steps of a slab.")] = 500,
+    optimizer: Optimizer = "lbfgs",
+    checkpoint: Checkpoint = None,
+    dispersion: Dispersion = None,
+    device: Devices = None,
+    store: Store = None,
+    output: Format = "table",
+    report: Page = None,
+    submit: Submit = False,
+    project: Project = None,
+    worker: Worker = None,
+    resource: Resource = None,
+) -> None:
+    """
+    Compute surface energies (J/m²) and Wulff shapes.
+
+    Slabs are symmetric and stoichiometric; orientations that have none are named.
+
+    `matris surfaces crystal.cif --max-index 2`
+    """
+    with clear_errors():
+        from matris.makers import BatchSurfacesMaker
+
+        maker = BatchSurfacesMaker(
+            checkpoint=checkpoint,
+            dispersion=dispersion,
+            optimizer=optimizer,
+            max_index=max_index,
+            min_slab=min_slab,
+            min_vacuum=min_vacuum,
+            fmax=fmax,
+            max_steps=max_steps,
+        )
+        submission = submission_of(project, worker, resource, device) if submit else None
+        _properties("surfaces", files, maker, device, store, output, report, submission)
+
+
 def md(
     files: Files,
     ensemble: Annotated[
@@ -581,6 +689,8 @@ def _show_properties(documents: Sequence[Document], output: str, kind: PropertyK
     others.append(numbers("reliable", [d.get("is_reliable") for d in documents]))
     remarks = ["; ".join([d["source"], *([d["error"]] if d["error"] else []), *d["warnings"]]) for d in documents]
     print_table([formula, *values, *others, Column("source, reason, warnings", remarks, shrinks="fold")])
+    if kind.parts is not None:
+        _show_parts(documents, kind.parts)
     tensors = [constants(d) for d in documents]
     if any(tensors):
         names = independent(d for d, tensor in zip(documents, tensors, strict=True) if tensor)
@@ -588,3 +698,19 @@ def _show_properties(documents: Sequence[Document], output: str, kind: PropertyK
         source = Column("source", [d["source"] for d in documents], shrinks="cut")
         stdout().print()
         print_table([formula, *columns, source], title="Elastic constants in the standard axes (IEEE)")
+
+
+def _show_parts(documents: Sequence[Document], parts: Parts) -> None:
+    """Print a table with one part of a material per line."""
+    rows = [(document, row) for document in documents for row in parts.rows(document)]
+    if not rows:
+        return
+    formulas = Column("formula", [document.get("formula_pretty") or "–" for document, _ in rows])
+    columns = [
+        numbers(name, list(values), digits)
+        for name, digits, values in zip(
+            parts.columns, parts.digits, zip(*(row for _, row in rows), strict=True), strict=True
+        )
+    ]
+    stdout().print()
+    print_table([formulas, *columns], title=parts.title)

@@ -30,7 +30,7 @@ from matris.properties.phonons import (
     unfixed,
     use_forces,
 )
-from matris.properties.vacuum import vacuum_warning
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

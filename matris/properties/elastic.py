@@ -13,8 +13,8 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from matris.properties.crossings import crossings_of_cells, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
 from matris.properties.strained_cells import relax_strained
-from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,8 +10,8 @@ from scipy.interpolate import CubicSpline
 
 from matris.properties.crossings import crossings_of_cells, cutoffs_of
 from matris.properties.groups import PropertyRecord, Relaxer, UnusableCellError, check_cells, convergence, derive
-from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -23,8 +23,8 @@ from matris.properties.phonons import (
     supercell_matrix,
     unfixed,
 )
-from matris.properties.vacuum import vacuum_warning
 from matris.units import GPA
+from matris.vacuum import vacuum_warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -22,6 +22,7 @@ from matris.files.stored_objects import decode_structure
 from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
+    DefectsSummary,
     DiffusionSummary,
     DynamicsSummary,
     ElasticSummary,
@@ -30,8 +31,10 @@ from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs 
     NebSummary,
     PhononSummary,
     QhaSummary,
+    SurfacesSummary,
 )
 from matris.units import GPA
+from matris.vacuum import vacuum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,6 +63,7 @@ _CORRECTED = (
     "correction_scheme",
     "correction_state",
     "oxidation_states",
+    "vacuum",
 )
 _ID_PART = 8  # digits of each hash in a document id
 
@@ -275,6 +279,11 @@ class CandidateDocument(BaseModel):
         default=None,
         description="Mean oxidation state of each element that the correction used; empty if none balance.",
     )
+    vacuum: float | None = Field(
+        default=None,
+        description="Widest gap without atoms, if it is wider than 6 Å (a slab, wire or molecule in vacuum), Å; such a "
+        "cell is on no hull.",
+    )
 
     hull_type: Literal["self-consistent", "reference"] | None = Field(
         default=None,
@@ -320,6 +329,8 @@ class CandidateDocument(BaseModel):
     qha: QhaSummary | None = Field(default=None, description="Quasi-harmonic thermodynamics.")
     kappa: KappaSummary | None = Field(default=None, description="Lattice thermal conductivity.")
     neb: NebSummary | None = Field(default=None, description="Migration barriers.")
+    defects: DefectsSummary | None = Field(default=None, description="Point defects.")
+    surfaces: SurfacesSummary | None = Field(default=None, description="Surfaces.")
     md: DynamicsSummary | None = Field(default=None, description="Molecular dynamics.")
     diffusion: DiffusionSummary | None = Field(default=None, description="Diffusion and ionic conductivity.")
 
@@ -582,7 +593,7 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
     dict
         ``chemsys``, ``composition``, ``energy_per_atom`` (eV, corrected; None if no correction is known),
         ``enthalpy_per_atom`` (eV, None also at zero pressure), ``corrections``, ``correction_scheme``,
-        ``correction_state`` and ``oxidation_states``, as in `CandidateDocument`.
+        ``correction_state``, ``oxidation_states`` and ``vacuum``, as in `CandidateDocument`.
 
     Examples
     --------
@@ -600,6 +611,7 @@ def hull_fields(structure: Structure, energy: float, energy_scale: str, pressure
         "energy_per_atom": None,
         "enthalpy_per_atom": None,
         "corrections": {},
+        "vacuum": vacuum(structure),
     }
     try:
         entry = corrected_entry(structure, energy, energy_scale)

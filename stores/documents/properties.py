@@ -53,7 +53,7 @@ class PropertyOutput(BaseModel):
     """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb or md.")
+    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb, defects, surfaces or md.")
 
 
 class CrossingDocument(BaseModel):
@@ -403,6 +403,114 @@ class DiffusivityDocument(BaseModel):
     )
     n_hops: float | None = Field(default=None, description="About how many hops of 3 Å there were.")
     problem: str | None = Field(default=None, description="Why there is no coefficient; None if there is one.")
+
+
+class DefectDocument(BaseModel):
+    """A neutral point defect."""
+
+    name: str = Field(
+        description="Name: v_O is a vacancy of O, Na_Cl has Na on a site of Cl, Na_i an interstitial; numbered if "
+        "several have one name."
+    )
+    kind: str = Field(description="vacancy, antisite or interstitial.")
+    change: dict[str, int] = Field(description="Number of atoms added to the crystal, by element.")
+    site: list[float] = Field(description="Fractional coordinates in `structure`.")
+    multiplicity: int = Field(description="Number of equivalent sites in `structure`.")
+    state: str = Field(description="converged, max_steps or failed.")
+    error: str | None = Field(default=None, description="Why the defect failed.")
+    warnings: list[str] = Field(default_factory=list, description="Reasons to be careful with the defect.")
+    energy_change: float | None = Field(
+        default=None, description="Energy of the supercell with the defect minus that without, uncorrected, eV."
+    )
+    formation_energies: list[float] = Field(
+        default_factory=list, description="Formation energies, eV, in the order of `limits`."
+    )
+    displacement: float | None = Field(default=None, description="Largest displacement of an atom, Å.")
+
+
+class LimitDocument(BaseModel):
+    """Chemical potentials at which a crystal is in equilibrium with competing phases."""
+
+    phases: list[str] = Field(description="Formulas of the other phases; empty if the crystal is an element.")
+    potentials: dict[str, float] = Field(description="Chemical potentials by element, corrected, eV/atom.")
+
+
+class DefectsDocument(PropertyDocument):
+    """Neutral point defects of one material; `cells` is a large field."""
+
+    defects: list[DefectDocument] = Field(default_factory=list, description="Defects.")
+    lowest_formation_energy: float | None = Field(
+        default=None, description="Lowest formation energy of all defects and limits, eV."
+    )
+    lowest_defect: str | None = Field(default=None, description="Name of its defect.")
+    limits: list[LimitDocument] = Field(
+        default_factory=list,
+        description="Corners of the region of chemical potentials in which the material is stable.",
+    )
+    references: str | None = Field(default=None, description="Phases that limit the chemical potentials.")
+    above_hull: float | None = Field(default=None, description="Energy above the hull of these phases, eV/atom.")
+    corrections: dict[str, float] = Field(
+        default_factory=dict,
+        description="Correction of an atom of each element in the material, eV; added atoms have it too.",
+    )
+    supercell_matrix: list[list[int]] | None = Field(
+        default=None, description="Vectors of the supercell in those of `structure`, as rows."
+    )
+    image_distance: float | None = Field(
+        default=None, description="Shortest distance of a defect from its periodic image, Å."
+    )
+    nsites_supercell: int | None = Field(default=None, description="Number of atoms in the supercell without defect.")
+    cells: list[Any] | None = Field(
+        default=None, description="Relaxed supercells with the defects; None if one failed. They are no candidates."
+    )
+
+
+class SurfaceDocument(BaseModel):
+    """A surface, on both sides of a slab."""
+
+    name: str = Field(description="Miller indices, and the termination if it is not the first.")
+    miller_index: list[int] = Field(description="Miller indices in `conventional_cell`.")
+    termination: int = Field(description="Number of the termination, from 1.")
+    state: str = Field(description="converged, max_steps or failed.")
+    error: str | None = Field(default=None, description="Why the surface failed.")
+    surface_energy: float | None = Field(default=None, description="Surface energy, J/m².")
+    area_fraction: float | None = Field(
+        default=None, description="Fraction of the equilibrium shape, with the equivalent faces."
+    )
+    area: float = Field(description="Area of one side of the slab, Å².")
+    thickness: float = Field(description="Distance of the outermost planes of atoms, Å.")
+    nsites: int = Field(description="Number of atoms in the slab.")
+    displacement: float | None = Field(default=None, description="Largest displacement of an atom, Å.")
+
+
+class SurfacesDocument(PropertyDocument):
+    """Symmetric and stoichiometric surfaces of one material; `slabs` is a large field."""
+
+    surfaces: list[SurfaceDocument] = Field(default_factory=list, description="Surfaces.")
+    skipped: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Orientations without a symmetric and stoichiometric slab: `miller_index` and `reason`.",
+    )
+    lowest_surface_energy: float | None = Field(default=None, description="Lowest surface energy, J/m².")
+    lowest_surface: str | None = Field(default=None, description="Name of its surface.")
+    weighted_surface_energy: float | None = Field(
+        default=None, description="Mean surface energy over the equilibrium shape (Wulff), J/m²."
+    )
+    surface_anisotropy: float | None = Field(
+        default=None, description="Standard deviation of the surface energy over the shape, relative to the mean."
+    )
+    shape_factor: float | None = Field(
+        default=None, description="Surface of the shape over its volume to the power of 2/3."
+    )
+    wulff_faces: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Faces of the shape: `miller_index`, and `corners` in the Cartesian axes of `conventional_cell`; "
+        "their distance from the origin is the surface energy, J/m².",
+    )
+    conventional_cell: StructureDict = Field(default=None, description="Cell to which Miller indices refer.")
+    slabs: list[Any] | None = Field(
+        default=None, description="Relaxed slabs; None if one failed. They are no candidates."
+    )
 
 
 class DynamicsDocument(PropertyDocument):

@@ -108,6 +108,30 @@ class NebSummary(PropertySummary):
     n_paths: int | None = Field(default=None, description="Number of paths.")
 
 
+class DefectsSummary(PropertySummary):
+    """Neutral point defects."""
+
+    lowest_formation_energy: float | None = Field(
+        default=None, description="Lowest formation energy of all defects and chemical potentials (eV)."
+    )
+    lowest_defect: str | None = Field(default=None, description="Name of its defect, such as v_O or Na_Cl.")
+    n_defects: int | None = Field(default=None, description="Number of distinct defects.")
+
+
+class SurfacesSummary(PropertySummary):
+    """Symmetric and stoichiometric surfaces."""
+
+    lowest_surface_energy: float | None = Field(default=None, description="Lowest surface energy (J/m²).")
+    lowest_surface: str | None = Field(default=None, description="Miller indices of its surface.")
+    weighted_surface_energy: float | None = Field(
+        default=None, description="Mean surface energy over the equilibrium shape (J/m²)."
+    )
+    n_surfaces: int | None = Field(default=None, description="Number of surfaces.")
+    n_skipped: int | None = Field(
+        default=None, description="Number of orientations without a slab, which the equilibrium shape lacks."
+    )
+
+
 class DynamicsSummary(PropertySummary):
     """Molecular dynamics; means are over the second half of the trajectory."""
 
@@ -136,6 +160,8 @@ SUMMARIES: dict[str, type[PropertySummary]] = {
     "qha": QhaSummary,
     "kappa": KappaSummary,
     "neb": NebSummary,
+    "defects": DefectsSummary,
+    "surfaces": SurfacesSummary,
     "md": DynamicsSummary,
     "diffusion": DiffusionSummary,
 }
@@ -178,6 +204,8 @@ def summarise(kind: str, document: Mapping[str, Any], **about: Any) -> dict[str,
         "kappa": _kappa,
         "neb": _neb,
         "diffusion": _diffusion,
+        "defects": _defects,
+        "surfaces": _surfaces,
     }
     values = readers.get(kind, dict)(document)
     error = document.get("error")
@@ -278,6 +306,19 @@ def _diffusion(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _neb(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"lowest_barrier": document.get("lowest_barrier"), "n_paths": len(document.get("paths") or []) or None}
+
+
+def _defects(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "n_defects": len(document.get("defects") or []) or None}
+
+
+def _surfaces(document: Mapping[str, Any]) -> dict[str, Any]:
+    n_surfaces = len(document.get("surfaces") or []) or None
+    return {
+        **document,
+        "n_surfaces": n_surfaces,
+        "n_skipped": None if n_surfaces is None else len(document.get("skipped") or []),
+    }
 
 
 def _at_room_temperature(document: Mapping[str, Any], name: str) -> float | None:

@@ -112,7 +112,8 @@ def hull_results(
     documents
         Candidate documents of one checkpoint and one set of settings. The fields ``document_id``, ``state``,
         ``error``, ``chemsys``, ``composition``, ``energy_per_atom`` and ``enthalpy_per_atom`` (corrected, eV),
-        ``correction_scheme``, ``checkpoint`` and ``settings`` are read. Only converged documents take part.
+        ``correction_scheme``, ``vacuum``, ``checkpoint`` and ``settings`` are read. Only converged documents take part,
+        without vacuum in their cells.
     references
         Competing phases. By default the documents themselves.
     wanted
@@ -287,6 +288,8 @@ def _reason_to_exclude(document: Document) -> str | None:
         return f"not converged: {document['state']}"
     if document.get("duplicate_of") and document.get("source") in REFERENCE_SOURCES:
         return f"the same crystal as candidate {document['duplicate_of']}"
+    if gap := document.get("vacuum"):
+        return f"no crystal: a gap of {gap:.1f} Å without atoms (slab, wire or molecule in vacuum)"
     if competing_energy(document) is None:
         return f"no comparable energy: {document['correction_scheme'] or 'not corrected'}"
     return None

@@ -33,6 +33,7 @@ _READ = (
     "chemsys",
     "composition",
     "correction_scheme",
+    "vacuum",
     "hull_reference",
     "source",
     "duplicate_of",
@@ -170,7 +171,7 @@ def _competing(members: _Members, changed: Collection[str], placed: Collection[s
 
 def _populated(members: _Members, placed: Collection[str]) -> set[str]:
     """Chemical systems within some others in which a document competes, above the hull or on it."""
-    criteria = members.criteria | {"state": "converged", "energy_per_atom": {"$ne": None}}
+    criteria = members.criteria | {"state": "converged", "energy_per_atom": {"$ne": None}, "vacuum": None}
     populated: set[str] = set()
     for batch in batched(within(placed, members.systems()) - set(placed), _QUERY_BATCH):
         populated |= set(members.docs.distinct("chemsys", criteria | {"chemsys": {"$in": list(batch)}}))

@@ -370,7 +370,8 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     'elements (matpes-pbe, sha256 ..., 1 entries)'
     """
     all_documents = list(documents)
-    usable = [d for d in all_documents if d["state"] == "converged" and d["energy_per_atom"] is not None]
+    reasons = [_not_a_reference(document) for document in all_documents]
+    usable = [document for document, reason in zip(all_documents, reasons, strict=True) if reason is None]
     origins = {(d["checkpoint"]["sha256"], d["settings"]["digest"]) for d in usable}
     if len(origins) != 1:
         raise MatrisError(
@@ -384,13 +385,22 @@ def references_from_documents(documents: Iterable[Mapping[str, Any]], name: str 
     entries = [uncorrected_entry(document) for document in usable]
     corrected, omitted = correct_references(entries, checkpoint[SCALE], pressure)
     unusable = [
-        Omitted(d["document_id"], d["state"] if d["state"] != "converged" else "no corrected energy")
-        for d in all_documents
-        if d["state"] != "converged" or d["energy_per_atom"] is None
+        Omitted(document["document_id"], reason)
+        for document, reason in zip(all_documents, reasons, strict=True)
+        if reason is not None
     ]
     dates = [day for document in usable if (day := _day(document.get("last_updated")))]
     left_out = (*unusable, *omitted)
     return References(name, checkpoint[SCALE], tuple(corrected), left_out, max(dates, default=None), pressure)
+
+
+def _not_a_reference(document: Mapping[str, Any]) -> str | None:
+    """Reason why a document is no reference; None if it is one."""
+    if document["state"] != "converged":
+        return str(document["state"])
+    if document.get("vacuum"):
+        return "a cell with vacuum"
+    return "no corrected energy" if document["energy_per_atom"] is None else None
 
 
 def read_entries(path: str | Path) -> list[dict[str, Any]]:

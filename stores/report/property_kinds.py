@@ -12,6 +12,7 @@ import numpy as np
 from matris.stores.documents.properties import band_structure_of
 from matris.stores.documents.summaries import summarise
 from matris.stores.report import property_plots as plots
+from matris.stores.report.property_plots import limit_name
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -40,6 +41,36 @@ class Quantity(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Parts:
+    """
+    Presentation of the parts of a material: its defects, or its surfaces.
+
+    Parameters
+    ----------
+    title
+        Headline of the table.
+    read
+        Function that reads the parts from a document.
+    columns
+        As in `PropertyKind`; the quantities are read from a part.
+    """
+
+    title: str
+    read: Callable[[Document], Sequence[Document]]
+    columns: Mapping[str, Quantity]
+
+    def rows(self, document: Document) -> list[list[Any]]:
+        """Values of the columns, one row for each part; none for a failed document."""
+        parts = [] if document["state"] == "failed" else self.read(document)
+        return [[quantity.read(part) for quantity in self.columns.values()] for part in parts]
+
+    @property
+    def digits(self) -> list[int]:
+        """Decimals of the columns."""
+        return [quantity.digits for quantity in self.columns.values()]
+
+
+@dataclass(frozen=True)
 class PropertyKind:
     """
     Presentation of one kind of property.
@@ -54,12 +85,15 @@ class PropertyKind:
         Column heading, with the unit after a line break, to the quantity in it.
     plots
         Functions that draw a document.
+    parts
+        A second table.
     """
 
     title: str
     mark: str
     columns: Mapping[str, Quantity]
     plots: Sequence[Callable[[Document], go.Figure]]
+    parts: Parts | None = None
 
     def row(self, document: Document) -> list[Any]:
         """Values of the columns; None for a failed document."""
@@ -102,6 +136,18 @@ def _change(document: Document) -> float | None:
     """Energy change by following the most unstable mode, meV/atom."""
     gain = (document.get("unstable_mode") or {}).get("energy_gain")
     return None if gain is None else 1e3 * gain
+
+
+def _defects(document: Document) -> Sequence[Document]:
+    """Defects with their lowest and highest formation energy (eV), and the limits at which they have it."""
+    names = [limit_name(limit) for limit in document["limits"]]
+    parts = []
+    for defect in document["defects"]:
+        energies = defect["formation_energies"]
+        ends = {"lowest": min(energies), "highest": max(energies)} if energies else {}
+        at = {f"{end}_at": names[energies.index(energy)] for end, energy in ends.items()}
+        parts.append({**defect, **ends, **at})
+    return parts
 
 
 KINDS: dict[str, PropertyKind] = {
@@ -177,6 +223,60 @@ KINDS: dict[str, PropertyKind] = {
             "paths": Quantity(lambda d: len(d["paths"])),
         },
         plots=(plots.plot_barriers,),
+    ),
+    "defects": PropertyKind(
+        title="Point defects",
+        mark="lowest_formation_energy",
+        columns={
+            "lowest formation energy\neV": Quantity(lambda d: d["lowest_formation_energy"], 3),
+            "of": Quantity(lambda d: d["lowest_defect"]),
+            "defects": Quantity(lambda d: len(d["defects"])),
+            "image distance\nÅ": Quantity(lambda d: d["image_distance"], 1),
+            "references": Quantity(lambda d: d["references"]),
+        },
+        plots=(plots.plot_defects,),
+        parts=Parts(
+            "Formation energies of neutral defects",
+            _defects,
+            {
+                "defect": Quantity(lambda d: d["name"]),
+                "sites": Quantity(lambda d: d["multiplicity"]),
+                "lowest\neV": Quantity(lambda d: d.get("lowest"), 3),
+                "next to": Quantity(lambda d: d.get("lowest_at")),
+                "highest\neV": Quantity(lambda d: d.get("highest"), 3),
+                "next to ": Quantity(lambda d: d.get("highest_at")),
+                "moves\nÅ": Quantity(lambda d: d["displacement"], 2),
+                "state": Quantity(lambda d: d["state"]),
+            },
+        ),
+    ),
+    "surfaces": PropertyKind(
+        title="Surfaces",
+        mark="lowest_surface_energy",
+        columns={
+            "lowest\nJ/m²": Quantity(lambda d: d["lowest_surface_energy"], 3),
+            "surface": Quantity(lambda d: d["lowest_surface"]),
+            "weighted\nJ/m²": Quantity(lambda d: d["weighted_surface_energy"], 3),
+            "anisotropy": Quantity(lambda d: d["surface_anisotropy"], 3),
+            "surfaces": Quantity(lambda d: len(d["surfaces"])),
+            "skipped": Quantity(lambda d: len(d["skipped"])),
+        },
+        plots=(plots.plot_surfaces, plots.plot_wulff),
+        parts=Parts(
+            "Surface energies",
+            lambda d: d["surfaces"],
+            {
+                "surface": Quantity(lambda d: d["name"]),
+                "energy\nJ/m²": Quantity(lambda d: d["surface_energy"], 3),
+                "of the shape\n%": Quantity(
+                    lambda d: None if d["area_fraction"] is None else 1e2 * d["area_fraction"], 1
+                ),
+                "thickness\nÅ": Quantity(lambda d: d["thickness"], 1),
+                "atoms": Quantity(lambda d: d["nsites"]),
+                "moves\nÅ": Quantity(lambda d: d["displacement"], 2),
+                "state": Quantity(lambda d: d["state"]),
+            },
+        ),
     ),
     "md": PropertyKind(
         title="Molecular dynamics",

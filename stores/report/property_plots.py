@@ -446,6 +446,155 @@ def plot_barriers(document: Document) -> go.Figure:
     return titled(figure, f"{name}: migration barriers", height=400)
 
 
+def limit_name(limit: Mapping[str, Any]) -> str:
+    """
+    Name a limit of chemical potentials by the phases that are in equilibrium with the crystal.
+
+    Examples
+    --------
+    >>> limit_name({"phases": ["Na", "Cl2"]}), limit_name({"phases": []})
+    ('Na + Cl2', 'itself')
+    """
+    return " + ".join(limit["phases"]) or "itself"
+
+
+def plot_defects(document: Document) -> go.Figure:
+    """
+    Draw the formation energies of point defects at the limits of the chemical potentials.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.DefectsDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        One line for each defect: formation energy (eV) against the phases that are in equilibrium with the crystal.
+
+    Raises
+    ------
+    ValueError
+        If the document has no defects.
+
+    Examples
+    --------
+    >>> defect = {"name": "v_Cl", "formation_energies": [1.0, 4.5]}
+    >>> limits = [{"phases": ["Na"], "potentials": {}}, {"phases": ["Cl2"], "potentials": {}}]
+    >>> figure = plot_defects({"formula_pretty": "NaCl", "defects": [defect], "limits": limits})
+    >>> figure.data[0].name, list(figure.data[0].x)
+    ('v_Cl', ['Na', 'Cl2'])
+    """
+    name, fields = read(document, "defects", "limits")
+    figure = subplots(rows=1, cols=1)
+    limits = [limit_name(limit) for limit in fields["limits"]]
+    drawn = [defect for defect in fields["defects"] if defect.get("formation_energies")]
+    for colour, defect in zip(cycle(_COLOURS), drawn, strict=False):
+        figure.add_scatter(
+            x=limits,
+            y=defect["formation_energies"],
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            name=defect["name"],
+            hovertemplate="%{y:.3f} eV<extra></extra>",
+        )
+    figure.update_xaxes(title="in equilibrium with", type="category")
+    figure.update_yaxes(title="formation energy (eV)", rangemode="tozero")
+    figure.update_layout(showlegend=True)
+    return titled(figure, f"{name}: neutral point defects", height=420)
+
+
+def plot_surfaces(document: Document) -> go.Figure:
+    """
+    Draw surface energies as bars.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.SurfacesDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Surface energies in J/m², lowest first; those on the equilibrium shape in another colour.
+
+    Raises
+    ------
+    ValueError
+        If the document has no surfaces.
+
+    Examples
+    --------
+    >>> rough = {"name": "(1 1 0)", "surface_energy": 0.9, "area_fraction": 0.0}
+    >>> flat = {"name": "(1 1 1)", "surface_energy": 0.7, "area_fraction": 1.0}
+    >>> list(plot_surfaces({"formula_pretty": "Al", "surfaces": [rough, flat]}).data[0].x)
+    ['(1 1 1)', '(1 1 0)']
+    """
+    name, fields = read(document, "surfaces")
+    drawn = [surface for surface in fields["surfaces"] if surface.get("surface_energy") is not None]
+    drawn.sort(key=lambda surface: surface["surface_energy"])
+    figure = subplots(rows=1, cols=1)
+    figure.add_bar(
+        x=[surface["name"] for surface in drawn],
+        y=[surface["surface_energy"] for surface in drawn],
+        marker_color=[ACCENT if surface.get("area_fraction") else LINE for surface in drawn],
+        customdata=[1e2 * (surface.get("area_fraction") or 0.0) for surface in drawn],
+        hovertemplate="%{x}: %{y:.3f} J/m², %{customdata:.1f} % of the shape<extra></extra>",
+    )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(title="surface energy (J/m²)")
+    return titled(figure, f"{name}: surface energies; coloured: on the equilibrium shape", height=360)
+
+
+def plot_wulff(document: Document) -> go.Figure:
+    """
+    Draw the equilibrium shape of a crystal by Wulff's construction.
+
+    Parameters
+    ----------
+    document
+        Fields of a `matris.stores.documents.properties.SurfacesDocument`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The faces, in one colour for each orientation. Their distance from the centre is the surface energy, J/m².
+
+    Raises
+    ------
+    ValueError
+        If the document has no equilibrium shape.
+
+    Examples
+    --------
+    >>> corners = [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
+    >>> face = {"miller_index": [0, 0, 1], "corners": corners}
+    >>> [trace.name for trace in plot_wulff({"formula_pretty": "Al", "wulff_faces": [face]}).data]
+    ['(0 0 1)', 'edges']
+    """
+    name, fields = read(document, "wulff_faces")
+    figure = subplots(rows=1, cols=1, specs=[[{"type": "scene"}]])
+    by_index: dict[str, list[Floats]] = {}
+    for face in fields["wulff_faces"]:
+        label = f"({' '.join(map(str, face['miller_index']))})"
+        by_index.setdefault(label, []).append(np.asarray(face["corners"], dtype=float))
+    for colour, (label, faces) in zip(cycle(_COLOURS), by_index.items(), strict=False):
+        starts = np.cumsum([0, *(len(corners) for corners in faces)])
+        fans = [
+            (s, s + i, s + i + 1) for s, corners in zip(starts, faces, strict=False) for i in range(1, len(corners) - 1)
+        ]
+        x, y, z = np.concatenate(faces).T
+        i, j, k = np.array(fans).T
+        figure.add_mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color=colour, flatshading=True, name=label, showlegend=True)
+    outlines = [np.vstack([face, face[:1], np.full((1, 3), np.nan)]) for faces in by_index.values() for face in faces]
+    x, y, z = np.concatenate(outlines).T
+    figure.add_scatter3d(x=x, y=y, z=z, mode="lines", line={"color": INK, "width": 3}, name="edges", showlegend=False)
+    figure.update_traces(hoverinfo="name")
+    hidden = {axis: {"visible": False} for axis in ("xaxis", "yaxis", "zaxis")}
+    figure.update_layout(scene={"aspectmode": "data", **hidden})
+    return titled(figure, f"{name}: equilibrium shape", height=480)
+
+
 def plot_dynamics(document: Document) -> go.Figure:
     """
     Draw temperature, energies, volume and pressure of a molecular-dynamics run against time.

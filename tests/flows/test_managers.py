@@ -16,6 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 from matris.flows import ScreeningFlowMaker
 from matris.makers import (
+    BatchDefectsMaker,
     BatchDiffusionMaker,
     BatchElasticMaker,
     BatchEosMaker,
@@ -26,6 +27,7 @@ from matris.makers import (
     BatchQhaMaker,
     BatchRelaxMaker,
     BatchStaticMaker,
+    BatchSurfacesMaker,
     RelaxMaker,
     StaticMaker,
 )
@@ -36,6 +38,7 @@ MGO = Structure(Lattice([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]]), ["Mg", "
 def flows() -> dict[str, Flow]:
     batch = [
         BatchDiffusionMaker,
+        BatchDefectsMaker,
         BatchElasticMaker,
         BatchEosMaker,
         BatchKappaMaker,
@@ -43,6 +46,7 @@ def flows() -> dict[str, Flow]:
         BatchNebMaker,
         BatchPhononMaker,
         BatchQhaMaker,
+        BatchSurfacesMaker,
     ]
     relax, static = RelaxMaker(), StaticMaker()
     return {
@@ -60,6 +64,7 @@ def flows() -> dict[str, Flow]:
 
 NAMES = [
     "BatchDiffusionMaker",
+    "BatchDefectsMaker",
     "BatchElasticMaker",
     "BatchEosMaker",
     "BatchKappaMaker",
@@ -69,6 +74,7 @@ NAMES = [
     "BatchQhaMaker",
     "BatchRelaxMaker",
     "BatchStaticMaker",
+    "BatchSurfacesMaker",
     "RelaxMaker",
     "StaticMaker",
     "ScreeningFlowMaker",

@@ -10,6 +10,7 @@ from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris import makers
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 
 MGO = Structure(Lattice([[0, 2.13, 2.13], [2.13, 0, 2.13], [2.13, 2.13, 0]]), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
 FEW = {"fmax": 0.5, "max_steps": 2}
+COMPETING = [ComputedEntry(symbol, 0.0).as_dict() for symbol in ("Mg", "O")]
 SETTINGS: dict[str, dict[str, Any]] = {
     "RelaxMaker": {"steps": 2},
     "StaticMaker": {},
     "BatchRelaxMaker": {"max_steps": 2},
     "BatchStaticMaker": {},
     "BatchDiffusionMaker": {"temperatures": [100, 200], "n_steps": 2, "interval": 1},
+    "BatchDefectsMaker": FEW | {"kinds": ("vacancy",), "min_length": 3.0, "competing": COMPETING, "references": "ions"},
     "BatchElasticMaker": FEW | {"strains": (-0.01, 0.01)},
     "BatchEosMaker": FEW,
     "BatchKappaMaker": FEW | {"min_length": 3.0, "min_length_fc3": 3.0, "mesh": 10.0},
@@ -31,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "BatchNebMaker": FEW | {"end": [[0, 0, 0.05], [0.5, 0.5, 0.5]], "n_images": 1},
     "BatchPhononMaker": FEW | {"min_length": 3.0},
     "BatchQhaMaker": FEW | {"min_length": 3.0},
+    "BatchSurfacesMaker": FEW | {"min_slab": 7.0, "min_vacuum": 6.0},
 }
 CHANGING = {
     "created",
@@ -68,6 +72,8 @@ def test_serialised_and_stored_it_gives_the_same(
 ) -> None:
     if name == "BatchKappaMaker":
         pytest.importorskip("phono3py", reason="needs the extra kappa")
+    if name == "BatchDefectsMaker":
+        pytest.importorskip("pymatgen.analysis.defects", reason="needs the extra defects")
     maker = getattr(makers, name)(checkpoint=str(tiny_checkpoint), device="cpu", **SETTINGS[name])
     batch = name.startswith("Batch")
     direct = output(

@@ -130,6 +130,8 @@ def test_all_commands_that_compute_read_files() -> None:
         "qha",
         "kappa",
         "neb",
+        "defects",
+        "surfaces",
         "md",
         "diffusion",
         "data",

@@ -17,12 +17,14 @@ from matris.flows import Campaign, Funnel
 from matris.properties.arrhenius import diffusion
 from matris.properties.barriers import migrations
 from matris.properties.conductivity import ConductivitySettings, conductivity
+from matris.properties.defects import defects
 from matris.properties.dynamics import dynamics
 from matris.properties.elastic import elastic
 from matris.properties.ensembles import DynamicsSettings
 from matris.properties.eos import eos
 from matris.properties.phonons import PhononSettings, phonons
 from matris.properties.qha import quasi_harmonic
+from matris.properties.surfaces import surfaces
 from matris.relaxation.records import RelaxSettings
 from matris.training.finetuning import finetune
 from matris.training.trainer import TrainSettings
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 OF_COMMANDS = {"files", "folder", "store", "output", "report", "submit", "project", "worker", "resource", "config"}
-OF_FUNCTIONS = {"structures", "potential", "settings", "progress", "max_batch_atoms", "born"}
+OF_FUNCTIONS = {"structures", "potential", "settings", "progress", "max_batch_atoms", "born", "correct"}
 PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "elastic": (makers.BatchElasticMaker, (elastic,)),
     "eos": (makers.BatchEosMaker, (eos,)),
@@ -40,6 +42,8 @@ PROPERTIES: dict[str, tuple[type, tuple[Callable[..., Any], ...]]] = {
     "qha": (makers.BatchQhaMaker, (quasi_harmonic, PhononSettings)),
     "kappa": (makers.BatchKappaMaker, (conductivity, ConductivitySettings)),
     "neb": (makers.BatchNebMaker, (migrations,)),
+    "defects": (makers.BatchDefectsMaker, (defects,)),
+    "surfaces": (makers.BatchSurfacesMaker, (surfaces,)),
     "md": (makers.BatchMDMaker, (dynamics, DynamicsSettings)),
     "diffusion": (makers.BatchDiffusionMaker, (diffusion,)),
 }

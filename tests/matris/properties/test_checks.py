@@ -14,9 +14,9 @@ from matris.properties.elastic import ElasticFit, elastic
 from matris.properties.eos import curve_doubts, eos, fit_eos
 from matris.properties.phonons import PhononSettings, displaced, phonons
 from matris.properties.qha import _thermal_doubts, quasi_harmonic
-from matris.properties.vacuum import vacuum
 from matris.structures import masses_of
 from matris.torchsim import MatRISTorchSimModel
+from matris.vacuum import vacuum
 from tests.conftest import SMALL_PUBLISHED
 from tests.matris.argon import FCC, Argon, crystal, primitive
 from tests.matris.properties.test_elastic import STIFFNESS

@@ -61,6 +61,14 @@ DOCUMENTS = {
         },
         "conductivity": {"value": 1e-3, "low": 5e-4, "high": 2e-3},
     },
+    "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "defects": [{}, {}, {}]},
+    "surfaces": {
+        "lowest_surface_energy": 0.7,
+        "lowest_surface": "(1 1 1)",
+        "weighted_surface_energy": 0.8,
+        "surfaces": [{}, {}],
+        "skipped": [{}],
+    },
     "md": {
         "n_steps": 1000,
         "mean_temperature": 301.0,
@@ -95,6 +103,14 @@ EXPECTED = {
         "activation_energy_error": 0.02,
         "coefficient": 1e-8,
         "conductivity": 1e-3,
+    },
+    "defects": {"lowest_formation_energy": 1.2, "lowest_defect": "v_O", "n_defects": 3},
+    "surfaces": {
+        "lowest_surface_energy": 0.7,
+        "lowest_surface": "(1 1 1)",
+        "weighted_surface_energy": 0.8,
+        "n_surfaces": 2,
+        "n_skipped": 1,
     },
     "md": {"n_steps": 1000, "mean_temperature": 301.0, "mean_pressure": 0.1, "energy_drift": 1e-6},
 }

@@ -9,7 +9,7 @@ from pymatgen.entries.computed_entries import ComputedEntry
 
 from matris.errors import MatrisError
 from matris.stores.hull.hull import hull_results
-from matris.stores.hull.references import References, load_references
+from matris.stores.hull.references import References, load_references, references_from_documents
 
 LI_FE_O = Path(__file__).parents[4] / "shared/data/li_fe_o_entries.json.gz"
 
@@ -146,3 +146,19 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
     assert {i: r.energy_above_hull for i, r in own.items()} == pytest.approx(
         {i: r.energy_above_hull for i, r in against_itself.items()}, abs=1e-8
     )
+
+
+def test_a_cell_with_vacuum_is_on_no_hull():
+    """The slab would be the ground state of its composition, and lower the others."""
+    slab = document("slab", "Li3Cl", -2.4, vacuum=12.04)
+    results = hull_results([*LI_CL, slab])
+    assert results["slab"].hull_state == "no crystal: a gap of 12.0 Å without atoms (slab, wire or molecule in vacuum)"
+    assert results["slab"].energy_above_hull is None
+    alone = hull_results(LI_CL)
+    assert {name: results[name].energy_above_hull for name in alone} == {
+        name: place.energy_above_hull for name, place in alone.items()
+    }
+    tag = {"uncorrected_energy_per_atom": -2.4}
+    references = references_from_documents([{**each, **tag} for each in (*LI_CL, slab)])
+    assert len(references.entries) == len(LI_CL)
+    assert references.omitted[0] == ("slab", "a cell with vacuum")

@@ -18,6 +18,7 @@ from matris.stores.report.property_page import write_property_report
 from tests.stores.report.test_property_plots import (
     COPPER,
     cubic,
+    defects_document,
     diffusion_document,
     dynamics_document,
     elastic_document,
@@ -26,6 +27,7 @@ from tests.stores.report.test_property_plots import (
     neb_document,
     phonon_document,
     qha_document,
+    surfaces_document,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "qha": qha_document(),
     "kappa": kappa_document(),
     "neb": neb_document(),
+    "defects": defects_document(),
+    "surfaces": surfaces_document(),
     "md": dynamics_document(),
     "diffusion": diffusion_document(),
 }
@@ -156,6 +160,14 @@ def test_numbers_of_the_table(tmp_path: Path) -> None:
     assert KINDS["neb"].row(sound("neb")) == pytest.approx([0.4, 0.7, 3])
     assert KINDS["diffusion"].row(sound("diffusion"))[:3] == ["O", 1.0, 0.05]
     assert KINDS["diffusion"].row(sound("diffusion"))[4:6] == ["1.0e-03 (5.0e-04 to 2.0e-03)", "Fe +3, O -2"]
+    parts = KINDS["defects"].parts
+    assert parts is not None
+    assert parts.rows(failed("defects")) == []
+    assert parts.rows(sound("defects")) == [
+        ["v_Fe", 1, 2.0, "O2", 4.0, "Fe", 0.2, "converged"],
+        ["v_O", 1, 1.0, "Fe", 3.5, "O2", 0.2, "converged"],
+        ["Fe_i", 1, None, None, None, None, None, "failed"],
+    ]
     assert KINDS["eos"].row(failed("eos")) == [None] * 4
 
 

@@ -140,6 +140,43 @@ def neb_document() -> dict[str, Any]:
     return {**COMMON, "lowest_barrier": 0.4, "paths": [path, lower, {"name": "Fe 4 Å", "energies": []}]}
 
 
+def defects_document() -> dict[str, Any]:
+    both = {"kind": "vacancy", "multiplicity": 1, "displacement": 0.2, "state": "converged", "error": None}
+    iron = {**both, "name": "v_Fe", "formation_energies": [4.0, 2.0]}
+    oxygen = {**both, "name": "v_O", "formation_energies": [1.0, 3.5]}
+    failed = {**both, "name": "Fe_i", "formation_energies": [], "displacement": None, "state": "failed", "error": "…"}
+    return {
+        **COMMON,
+        "lowest_formation_energy": 1.0,
+        "lowest_defect": "v_O",
+        "image_distance": 10.1,
+        "references": "elements",
+        "limits": [{"phases": ["Fe"], "potentials": {}}, {"phases": ["O2"], "potentials": {}}],
+        "defects": [iron, oxygen, failed],
+    }
+
+
+def surfaces_document() -> dict[str, Any]:
+    """A cube of (1 0 0) faces."""
+    common = {"thickness": 11.0, "nsites": 6, "displacement": 0.1, "state": "converged"}
+    square = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    faces = [np.insert(square, axis, side, axis=1) for axis in range(3) for side in (1, -1)]
+    return {
+        **COMMON,
+        "surfaces": [
+            {**common, "name": "(1 1 0)", "surface_energy": 1.8, "area_fraction": 0.0},
+            {**common, "name": "(1 0 0)", "surface_energy": 1.0, "area_fraction": 1.0},
+            {**common, "name": "(1 1 1)", "surface_energy": None, "area_fraction": None, "state": "failed"},
+        ],
+        "skipped": [],
+        "lowest_surface_energy": 1.0,
+        "lowest_surface": "(1 0 0)",
+        "weighted_surface_energy": 1.0,
+        "surface_anisotropy": 0.0,
+        "wulff_faces": [{"miller_index": [1, 0, 0], "corners": face.tolist()} for face in faces],
+    }
+
+
 def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[str, Any]:
     time = np.arange(0, 100, 10.0)
     return {
@@ -217,6 +254,9 @@ DOCUMENTS = {
     plots.plot_qha: qha_document(),
     plots.plot_kappa: kappa_document(),
     plots.plot_barriers: neb_document(),
+    plots.plot_defects: defects_document(),
+    plots.plot_surfaces: surfaces_document(),
+    plots.plot_wulff: surfaces_document(),
     plots.plot_dynamics: dynamics_document(),
     plots.plot_correlations: dynamics_document(),
     plots.plot_vibrations: dynamics_document(),
@@ -401,6 +441,29 @@ def test_barriers() -> None:
     assert (first.name, second.name) == ("Fe 2.5 Å", "Fe 3.5 Å")
     assert first.x == pytest.approx([0, 1, 2])
     assert second.y == pytest.approx([0, 0.4, 0])
+
+
+def test_defects_are_lines_from_limit_to_limit() -> None:
+    figure = plots.plot_defects(defects_document())
+    assert [trace.name for trace in figure.data] == ["v_Fe", "v_O"]
+    assert [list(trace.y) for trace in figure.data] == [[4.0, 2.0], [1.0, 3.5]]
+    assert list(figure.data[0].x) == ["Fe", "O2"]
+
+
+def test_surfaces_are_bars_in_order() -> None:
+    (bars,) = plots.plot_surfaces(surfaces_document()).data
+    assert list(bars.x) == ["(1 0 0)", "(1 1 0)"]
+    assert bars.marker.color[0] != bars.marker.color[1]
+
+
+def test_triangles_of_an_equilibrium_shape_are_its_faces() -> None:
+    faces, edges = plots.plot_wulff(surfaces_document()).data
+    corners = np.array([faces.x, faces.y, faces.z]).T
+    sides = [corners[list(getattr(faces, index))] for index in "ijk"]
+    areas = np.linalg.norm(np.cross(sides[1] - sides[0], sides[2] - sides[0]), axis=1) / 2
+    assert len(areas) == 12
+    assert areas.sum() == pytest.approx(6 * 4)
+    assert len(edges.x) == 6 * 6  # four corners, the first again, and a gap
 
 
 def test_dynamics_draws_what_there_is() -> None:
