@@ -49,10 +49,13 @@ class DftLabel(BaseModel):
     formula_pretty: str = Field(description="Reduced formula.")
     structure: StructureDict = Field(description="Geometry of the calculation.")
     dft: DftResult = Field(description="Results and method.")
+    source: str | None = Field(
+        default=None, description="Where the results come from: the id of the job that made the label, or a file."
+    )
     last_updated: Any = Field(default_factory=utc_now, description="When the label was stored, UTC.")
 
     @classmethod
-    def of(cls, candidate_id: str, structure: Structure, dft: DftResult) -> DftLabel:
+    def of(cls, candidate_id: str, structure: Structure, dft: DftResult, source: str | None = None) -> DftLabel:
         """Make a label whose id is a hash of the geometry and the method."""
         content = f"{content_id(structure)} {dft.code} {dft.functional} {dft.energy_scale}"
         return cls(
@@ -61,6 +64,7 @@ class DftLabel(BaseModel):
             formula_pretty=structure.composition.reduced_formula,
             structure=structure,  # type: ignore[arg-type]
             dft=dft,
+            source=source,
         )
 
 
