@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from jobflow import JobStore
     from maggma.core import Store
     from pymatgen.core.structure import Structure
 
@@ -68,6 +69,19 @@ class DftLabel(BaseModel):
         )
 
 
+class LabelDocument(BaseModel):
+    """Output of the job that makes the labels of a calculation."""
+
+    label_format: int = Field(default=1, description="Version of this document; the harvest finds it by this field.")
+    candidate_id: str = Field(description="Candidate that was calculated.")
+    formula_pretty: str = Field(description="Reduced formula.")
+    energy_scale: str = Field(description="Energy scale that was asked for.")
+    state: Literal["labelled", "failed"] = Field(description="Whether there are labels.")
+    error: str | None = Field(default=None, description="Why there are none.")
+    labels: list[DftLabel] = Field(default_factory=list, description="Labels; the last one is of the last geometry.")
+    left_out: dict[str, int] = Field(default_factory=dict, description="Ionic steps without a label, by reason.")
+
+
 class DftLabels:
     """
     Labels in the database of candidates.
@@ -98,7 +112,16 @@ class DftLabels:
     """
 
     def __init__(self, location: str | Path | None = None) -> None:
-        jobs = open_job_store(location)
+        self._open(open_job_store(location))
+
+    @classmethod
+    def beside(cls, job_store: JobStore) -> Self:
+        """Open the labels in the database of a connected job store."""
+        labels = cls.__new__(cls)
+        labels._open(job_store)
+        return labels
+
+    def _open(self, jobs: JobStore) -> None:
         self._candidates = CandidateStore.beside(jobs)
         self.store: Store = sibling_store(jobs, COLLECTION, "label_id")
         for name, unique in (("label_id", True), ("candidate_id", False)):
