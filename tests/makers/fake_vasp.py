@@ -191,6 +191,9 @@ def outcar(n: int) -> str:
     )  # fmt: skip
     return (
         " vasp.5.4.4 fake\n running on    1 total cores\n   NELECT =      20.0000    total number of electrons\n"
+        "   k-points           NKPTS =      1   number of bands    NBANDS=      2\n"
+        "   IBRION =     -1    ionic relax\n   ISPIN  =      2\n"
+        "   total plane-waves  NPLWV =   1000\n E-fermi :   0.5000     XC(G=0):  -9.0     alpha+bet : -8.0\n"
         f" number of electron      20.0000000 magnetization      {sum(moments):.7f}\n"
         f"\n magnetization (x)\n\n# of ion       s       p       d       tot\n{line}\n{rows}\n{line}\n"
         f"tot        0.000   0.000  {sum(moments):6.3f}  {sum(moments):6.3f}\n\n"
