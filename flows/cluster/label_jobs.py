@@ -174,11 +174,8 @@ def _flow(candidate: Chosen, maker: LabelMaker, submission: Submission, name: st
     worker = submission.workers[uuid.UUID(name).int % len(submission.workers)]
     set_run_config(calculation, worker=worker, resources=dict(submission.resources) or None)
     set_run_config(label, worker=submission.cpu_worker, resources={})
-    flow = Flow([made], name=made.name, uuid=_flow_id(label.uuid))
-    flow.update_metadata(
-        {"label_of": candidate.candidate_id, "formula": candidate.formula, "label": name, "attempt": attempt}
-    )
-    return flow
+    about = {"label_of": candidate.candidate_id, "formula": candidate.formula, "label": name, "attempt": attempt}
+    return Flow([made], name=made.name, uuid=_flow_id(label.uuid), metadata=about)
 
 
 def _put(cluster: Cluster, flow: Flow) -> None:

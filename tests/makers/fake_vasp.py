@@ -95,7 +95,9 @@ def read_poscar() -> tuple[Matrix, list[str], Matrix]:
 
 
 def vectors(name: str, rows: Matrix) -> str:
-    return f'<varray name="{name}">' + "".join(f"<v>{' '.join(f'{x:.8f}' for x in row)}</v>" for row in rows) + "</varray>"
+    return (
+        f'<varray name="{name}">' + "".join(f"<v>{' '.join(f'{x:.8f}' for x in row)}</v>" for row in rows) + "</varray>"
+    )
 
 
 def structure(cell: Matrix, places: Matrix, name: str = "") -> str:
@@ -138,7 +140,15 @@ def write_vasprun(xml, incar, symbols, titles, places, steps, *, with_forces: bo
     n = len(symbols)
     kinds = list(dict.fromkeys(symbols))
     defaults = {"GGA": "--" if "METAGGA" in incar else incar.get("GGA", "PE"), "ENMAX": incar["ENCUT"], "NELM": "60"}
-    defaults |= {"NSW": "0", "IBRION": "-1", "ISPIN": "1", "LSORBIT": "False", "NELECT": "20.0", "ISIF": "2", "ISYM": "2"}
+    defaults |= {
+        "NSW": "0",
+        "IBRION": "-1",
+        "ISPIN": "1",
+        "LSORBIT": "False",
+        "NELECT": "20.0",
+        "ISIF": "2",
+        "ISYM": "2",
+    }
     defaults |= {"EDIFF": "0.0001", "EDIFFG": "0.001", "POTIM": "0.5", "LHFCALC": "False", "LDAU": "False"}
     defaults |= {"LORBIT": "11", "NBANDS": "2", "NEDOS": "3", "SIGMA": "0.05", "ISMEAR": "0", "METAGGA": "--"}
     parameters = defaults | {key: value for key, value in incar.items() if not key.startswith("LDAU") or key == "LDAU"}
@@ -174,7 +184,7 @@ def write_vasprun(xml, incar, symbols, titles, places, steps, *, with_forces: bo
         if number == len(steps) - 1:
             levels = '<set comment="kpoint 1"><r>-1.0 1.0</r><r>3.0 0.0</r></set>'
             spins = "".join(f'<set comment="spin {spin}">{levels}</set>' for spin in (1, 2))
-            write(f"<eigenvalues><array><dimension dim=\"1\">band</dimension><set>{spins}</set></array></eigenvalues>")
+            write(f'<eigenvalues><array><dimension dim="1">band</dimension><set>{spins}</set></array></eigenvalues>')
             table = "<r>-2.0 0.0 0.0</r><r>0.0 1.0 1.0</r><r>4.0 0.0 2.0</r>"
             spins = "".join(f'<set comment="spin {spin}">{table}</set>' for spin in (1, 2))
             write(f'<dos><i name="efermi">0.5</i><total><array><set>{spins}</set></array></total></dos>')
