@@ -7,5 +7,6 @@ from .batch_phonon import BatchPhononMaker as BatchPhononMaker
 from .batch_qha import BatchQhaMaker as BatchQhaMaker
 from .batch_relax import BatchRelaxMaker as BatchRelaxMaker
 from .batch_relax import BatchStaticMaker as BatchStaticMaker
+from .label import LabelMaker as LabelMaker
 from .relax import RelaxMaker as RelaxMaker
 from .relax import StaticMaker as StaticMaker

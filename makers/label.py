@@ -12,9 +12,8 @@ from monty.json import MontyEncoder
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
-from matris.stores.database.jobstore import open_job_store
 from matris.stores.dft_labels import DftLabels, LabelDocument
-from matris.stores.dft_method import OMAT24_POTCARS, VASP_SCALES, MethodError, check_method, method_of
+from matris.stores.dft_method import OMAT24_POTCARS, VASP_SCALES, MethodError, check_method, check_scale, method_of
 from matris.stores.dft_tasks import TaskError, task_labels
 from matris.structures import content_id
 
@@ -36,9 +35,9 @@ class LabelMaker(Maker):
     Calculate a candidate from first principles, and make labels for training of the results.
 
     Wraps any Maker whose last job ends in a structure with energy, forces and stress. By default, atomate2's VASP flows
-    with the settings of an energy scale: two relaxations and a static calculation with the settings of the Materials
-    Project (PBE, with U in oxides and fluorides) for ``mp``; the same with the POTCARs of OMat24 for ``omat24``; and one
-    relaxation and a static calculation with the settings of MatPES for ``matpes-pbe`` and ``matpes-r2scan``.
+    with the settings of an energy scale. For ``mp``, two relaxations and a static calculation with those of the
+    Materials Project (PBE, with U in oxides and fluorides). For ``omat24``, the same with the POTCARs of OMat24. For
+    ``matpes-pbe`` and ``matpes-r2scan``, a relaxation and a static calculation with those of MatPES.
 
     Functional, Hubbard U, POTCARs, cutoff and spin polarization are checked before the job is made, by the inputs that
     the Maker of the last job would write, and again when VASP has run.
@@ -120,6 +119,7 @@ class LabelMaker(Maker):
         MatrisError
             If there is no default Maker for the energy scale, or a Maker of another code comes without its functional.
         """
+        check_scale(self.energy_scale)
         bare = Structure(structure.lattice, structure.species, structure.frac_coords)
         maker = self.maker or calculation_maker(self.energy_scale, static_only=self.static_only)
         calculation = maker.make(bare)
@@ -188,7 +188,7 @@ def calculation_maker(energy_scale: str, *, static_only: bool = False) -> Maker:
         return MPGGAStaticMaker() if static_only else MPGGADoubleRelaxStaticMaker()
     if energy_scale == "omat24":
         potcars = {"user_potcar_functional": "PBE_54", "user_potcar_settings": OMAT24_POTCARS}
-        common = {**potcars, "force_gamma": True, "auto_metal_kpoints": True, "inherit_incar": False}
+        common: dict[str, Any] = {**potcars, "force_gamma": True, "auto_metal_kpoints": True, "inherit_incar": False}
         static: Maker = MPGGAStaticMaker(input_set_generator=MPStaticSet(**common))
         relax: Maker = MPGGARelaxMaker(input_set_generator=MPRelaxSet(**common))
         relax = MPGGADoubleRelaxMaker(relax_maker1=relax, relax_maker2=relax)
@@ -278,10 +278,8 @@ def make_labels(
     for number, task in enumerate(tasks):
         is_last = number == len(tasks) - 1
         try:
-            if task is None:
-                raise TaskError(NO_OUTPUT)
             labels, skipped = task_labels(
-                json.loads(json.dumps(task, cls=MontyEncoder)),
+                _as_json(task),
                 candidate_id,
                 energy_scale,
                 ionic_steps=ionic_steps,
@@ -301,7 +299,14 @@ def make_labels(
         document.labels = []
     document.left_out = dict(left_out)
     if location is not None and document.labels:
-        DftLabels.beside(open_job_store(location)).add(document.labels)
+        DftLabels(location).add(document.labels)
+    return document
+
+
+def _as_json(task: Any) -> dict[str, Any]:
+    if task is None:
+        raise TaskError(NO_OUTPUT)
+    document: dict[str, Any] = json.loads(json.dumps(task, cls=MontyEncoder))
     return document
 
 
@@ -313,10 +318,10 @@ def _last_job(calculation: Flow | Job, jobs: Sequence[Job]) -> Job | None:
     """Job whose output is that of the calculation; None if no job of the flow has it."""
     reference = calculation.output
     uuid = getattr(reference, "uuid", None)
-    if uuid is None or getattr(reference, "attributes", ()):
+    if uuid is None or getattr(reference, "attributes", False):
         raise MatrisError(
-            f"the output of {calculation.name} is not the document of one job: give a Maker whose output is that of its "
-            "last calculation"
+            f"the output of {calculation.name} is not the document of one job: give a Maker whose output is that of "
+            "its last calculation"
         )
     return next((each for each in jobs if each.uuid == uuid), None)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
+from jobflow import JobStore
 from pydantic import BaseModel, Field
 
 from matris.errors import StoreError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from jobflow import JobStore
     from maggma.core import Store
     from pymatgen.core.structure import Structure
 
@@ -89,7 +89,8 @@ class DftLabels:
     Parameters
     ----------
     location
-        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`.
+        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`; or a connected job store in the
+        database of the candidates.
 
     Examples
     --------
@@ -111,17 +112,8 @@ class DftLabels:
     matris.errors.StoreError: there is no candidate iron: frames need the candidate_id that 'matris export' writes
     """
 
-    def __init__(self, location: str | Path | None = None) -> None:
-        self._open(open_job_store(location))
-
-    @classmethod
-    def beside(cls, job_store: JobStore) -> Self:
-        """Open the labels in the database of a connected job store."""
-        labels = cls.__new__(cls)
-        labels._open(job_store)
-        return labels
-
-    def _open(self, jobs: JobStore) -> None:
+    def __init__(self, location: str | Path | JobStore | None = None) -> None:
+        jobs = location if isinstance(location, JobStore) else open_job_store(location)
         self._candidates = CandidateStore.beside(jobs)
         self.store: Store = sibling_store(jobs, COLLECTION, "label_id")
         for name, unique in (("label_id", True), ("candidate_id", False)):

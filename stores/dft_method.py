@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import json
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ VASP_SCALES = ("mp", "omat24", "matpes-pbe", "matpes-r2scan")
 
 _CUTOFFS = {"mp": 520.0, "omat24": 520.0, "matpes-pbe": 680.0, "matpes-r2scan": 680.0}  # eV
 _LIBRARIES = {"mp": "PBE", "omat24": "PBE_54", "matpes-pbe": "PBE_64", "matpes-r2scan": "PBE_64"}
-_NAMES = {"": "PBE", "GGA": "PBE"}  # emmet's names of what a POTCAR of PBE gives without the tag GGA
+_SAME_U = 0.01  # eV
+_NAMES = {"GGA": "PBE"}  # emmet's name of what a POTCAR of PBE gives without the tag GGA
 _ADVICE = {
     "mp": "MPGGARelaxMaker and MPGGAStaticMaker of atomate2 have these settings",
     "omat24": "LabelMaker(energy_scale='omat24') has these settings",
@@ -163,16 +166,28 @@ def check_method(method: Method, composition: Composition, energy_scale: str) ->
     Traceback (most recent call last):
     matris.stores.dft_method.MethodError: Fe2O3 is calculated with PBE, but the energy scale mp needs PBE+U ...
     """
-    if energy_scale.endswith(DISPERSION):
-        raise MethodError(
-            f"labels for the energy scale {energy_scale} are those of {energy_scale.removesuffix(DISPERSION)}, because "
-            "dispersion is added to the network's energy: use the checkpoint without dispersion"
-        )
+    check_scale(energy_scale)
     if energy_scale not in VASP_SCALES:
         return
     if problems := _differences(method, composition, energy_scale):
         raise MethodError(
             f"{composition.reduced_formula} is calculated with {'; with '.join(problems)}. {_ADVICE[energy_scale]}"
+        )
+
+
+def check_scale(energy_scale: str) -> None:
+    """
+    Check that there can be labels on an energy scale.
+
+    Raises
+    ------
+    MethodError
+        If the scale has dispersion, which is not learnt but added.
+    """
+    if energy_scale.endswith(DISPERSION):
+        raise MethodError(
+            f"labels for the energy scale {energy_scale} are those of {energy_scale.removesuffix(DISPERSION)}, because "
+            "dispersion is added to the network's energy: use the checkpoint without dispersion"
         )
 
 
@@ -210,7 +225,7 @@ def _differences(method: Method, composition: Composition, scale: str) -> Sequen
     if method.functional != wanted:
         of = f" ({_listed(hubbards)})" if hubbards else ""
         problems.append(f"{method.functional}, but the energy scale {scale} needs {wanted}{of}")
-    elif any(abs(method.hubbards.get(symbol, 0.0) - hubbards.get(symbol, 0.0)) > 0.01 for symbol in elements):
+    elif any(abs(method.hubbards.get(s, 0.0) - hubbards.get(s, 0.0)) > _SAME_U for s in elements):
         problems.append(f"{_listed(method.hubbards)}, but the energy scale {scale} needs {_listed(hubbards)}")
     symbols = potcar_symbols(scale)
     if other := {s: p for s, p in method.potcars.items() if s in elements and symbols.get(s) not in {p, None}}:
@@ -234,7 +249,7 @@ def _listed(hubbards: Mapping[str, float]) -> str:
 @cache
 def _titles(library: str) -> frozenset[str]:
     """Titles of the POTCARs of a library, without spaces, from the list that pymatgen brings."""
-    from monty.serialization import loadfn
     from pymatgen.io.vasp.inputs import POTCAR_STATS_PATH
 
-    return frozenset(loadfn(POTCAR_STATS_PATH)[library])
+    with bz2.open(POTCAR_STATS_PATH, "rt", encoding="utf-8") as stream:
+        return frozenset(json.load(stream)[library])

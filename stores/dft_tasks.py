@@ -225,7 +225,7 @@ def _site_magmoms(output: Mapping[str, Any]) -> list[float] | None:
     """Moments that VASP projects on the sites, which emmet writes into the last structure."""
     content = output.get("structure") or {}
     sites = (json.loads(content) if isinstance(content, str) else content).get("sites") or []
-    moments = [(site.get("properties") or {}).get("magmom") for site in sites]
+    moments: list[Any] = [(site.get("properties") or {}).get("magmom") for site in sites]
     return moments if moments and all(isinstance(moment, int | float) for moment in moments) else None
 
 

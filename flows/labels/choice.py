@@ -64,7 +64,7 @@ def choose(
 
 
 def read_candidate_ids(path: Path) -> list[str]:
-    """
+    r"""
     Read the ids of candidates: one a line, the first word of each; or JSON, a list of ids or of documents.
 
     Raises
@@ -77,7 +77,7 @@ def read_candidate_ids(path: Path) -> list[str]:
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "chosen.txt").write_text("3f2a near the hull\\n77c0\\n")
+    ...     _ = Path(folder, "chosen.txt").write_text("3f2a near the hull\n77c0\n")
     ...     _ = Path(folder, "chosen.json").write_text('[{"candidate_id": "3f2a", "reasons": ["diverse"]}]')
     ...     read_candidate_ids(Path(folder, "chosen.txt")), read_candidate_ids(Path(folder, "chosen.json"))
     (['3f2a', '77c0'], ['3f2a'])

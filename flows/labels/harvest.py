@@ -55,7 +55,7 @@ def harvest_labels(job_store: JobStore) -> Harvest:
     >>> harvest_labels(open_job_store("results"))  # no calculation has ended yet
     Harvest(n_labels=0, failed={})
     """
-    labels = DftLabels.beside(job_store)
+    labels = DftLabels(job_store)
     done = set(labels.store.distinct("source"))
     n_labels, failed = 0, {}
     for uuid, output in _outputs(job_store):

@@ -73,7 +73,7 @@ def take_in_tasks(
         Whether to make labels of all ionic steps.
     """
     jobs = open_job_store(location)
-    labels, store = DftLabels.beside(jobs), CandidateStore.beside(jobs)
+    labels, store = DftLabels(jobs), CandidateStore.beside(jobs)
     matcher, taken = CandidateMatcher(store), TakenIn()
     for place, task in tasks:
         named = (task.get("metadata") or {}).get("candidate_id")
@@ -121,7 +121,7 @@ def take_in_frames(
         If the files name another energy scale.
     """
     jobs = open_job_store(location)
-    labels, store = DftLabels.beside(jobs), CandidateStore.beside(jobs)
+    labels, store = DftLabels(jobs), CandidateStore.beside(jobs)
     matcher, taken = CandidateMatcher(store), TakenIn()
     read = LabelledFiles(files, options)
     known: dict[str, bool] = {}
@@ -202,7 +202,8 @@ def calculation_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
     Folders are searched for ``vasprun.xml`` to any depth; a folder without any has labelled frames.
     """
-    told, others = [], []
+    told: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         runs = sorted(path.rglob(f"{_RUN}*.xml*")) if path.is_dir() else []
         for file in runs or files_of(path):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from matris.cli.campaign import CampaignName
+from matris.cli.campaign import CampaignName  # noqa: TC001 - typer reads it
 from matris.cli.console import stderr, stdout
 from matris.cli.options import Project, Resource, Store, Submit, Worker, clear_errors, require_results
-from matris.cli.training import FlipStress, MaxForce, OptionalSources, StressUnit
+from matris.cli.training import FlipStress, MaxForce, OptionalSources, StressUnit  # noqa: TC001 - typer reads them
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -170,8 +170,9 @@ def _take_in(
         results.append(take_in_frames(others, store, options, code=code, functional=functional, energy_scale=scale))
     if told or stored:
         scale = scale or _scale_of(store, campaign)
-        for tasks in [vasp_files(told)] * bool(told) + ([stored_tasks(stored)] if stored else []):
-            results.append(take_in_tasks(tasks, store, scale, ionic_steps=ionic_steps))
+        sources = [vasp_files(told)] if told else []
+        sources += [stored_tasks(stored)] if stored else []
+        results += [take_in_tasks(tasks, store, scale, ionic_steps=ionic_steps) for tasks in sources]
     _tell(results)
 
 
@@ -214,14 +215,20 @@ def _calculate(
     cluster: tuple[str | None, str | None, list[str] | None] | None,
 ) -> None:
     """Submit calculations, or print which ones would be submitted."""
+    from matris.errors import MatrisError
     from matris.flows.campaign.results import CampaignResults
     from matris.flows.labels.choice import choose, read_candidate_ids
     from matris.makers.label import LabelMaker
+    from matris.stores.documents.documents import pressure_of
 
     results = CampaignResults.find(store, campaign)
     chosen = choose(results, top=top, candidate_ids=read_candidate_ids(candidates) if candidates else None)
     static, ionic_steps, retry = how
     scale = str(results.card_content["energy_scale"])
+    if not static and (pressure := pressure_of(results.record()["settings"])):
+        raise MatrisError(
+            f"the campaign is at {pressure:g} GPa, but the relaxations by DFT would be at zero pressure: use --static"
+        )
     maker = LabelMaker(energy_scale=scale, static_only=static, ionic_steps=ionic_steps)
     if cluster is None:
         table = Table("candidate", "formula", "above hull (eV/atom)", box=None)
@@ -260,7 +267,7 @@ def _show(store: str | None) -> None:
 
     job_store = open_job_store(store)
     harvest = harvest_labels(job_store)
-    labels = DftLabels.beside(job_store).store
+    labels = DftLabels(job_store).store
     n_candidates = len(labels.distinct("candidate_id"))
     new = f" ({harvest.n_labels} new)" if harvest.n_labels else ""
     stdout().print(f"{labels.count()} labels{new} of {n_candidates} candidates", soft_wrap=True)

@@ -376,10 +376,14 @@ def _sources(
         for file in files_of(path):
             yield file.name, read_labelled(file, options)
     if store is not None:
+        from matris.flows.labels.harvest import harvest_labels
+        from matris.stores.database.jobstore import open_job_store
         from matris.stores.dft_labels import DftLabels
 
         require_results(store)
-        labels = DftLabels(store).documents()
+        job_store = open_job_store(store)
+        harvest_labels(job_store)
+        labels = DftLabels(job_store).documents()
         yield "labelled candidates", (from_document(identity, document, options) for identity, document in labels)
 
 

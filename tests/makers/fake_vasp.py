@@ -209,7 +209,8 @@ def outcar(n: int) -> str:
         f"tot        0.000   0.000  {sum(moments):6.3f}  {sum(moments):6.3f}\n\n"
         " General timing and accounting informations for this job:\n ========================================\n"
         + "".join(f"{name:>35} (sec):        1.000\n" for name in times)
-        + "                  Maximum memory used (kb):       10000.\n                  Average memory used (kb):           0.\n"
+        + "                  Maximum memory used (kb):       10000.\n"
+        + "                  Average memory used (kb):           0.\n"
     )
 
 
