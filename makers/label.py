@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OnMissing, job
-from monty.json import MontyEncoder
+from monty.json import jsanitize
 from pymatgen.core import Structure
 
 from matris.errors import MatrisError
@@ -306,7 +305,7 @@ def make_labels(
 def _as_json(task: Any) -> dict[str, Any]:
     if task is None:
         raise TaskError(NO_OUTPUT)
-    document: dict[str, Any] = json.loads(json.dumps(task, cls=MontyEncoder))
+    document: dict[str, Any] = jsanitize(task, strict=True, enum_values=True)
     return document
 
 

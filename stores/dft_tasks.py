@@ -90,7 +90,7 @@ def task_labels(
     (-8.3, -0.00624)
     """
     if not isinstance(task.get("output"), dict):
-        raise TaskError("the calculation has no document with an output: it failed, or another program wrote it")
+        raise TaskError(str(task.get("error") or "it is no document of a calculation, or of one that failed"))
     calculations = task.get("calcs_reversed") or []
     if calculations:
         method = task_method(task)

@@ -89,9 +89,9 @@ def test_vasp_static(tmp_path, monkeypatch):
 
 
 def test_vasp_static_for_another_energy_scale(tmp_path, monkeypatch):
-    monkeypatch.setitem(small_store.CHECKPOINT, "energy_scale", "mine")
+    monkeypatch.setitem(small_store.CHECKPOINT, "energy_scale", "mp-d3bj")
     small_store.fill(tmp_path)
     run = vasp_static(tmp_path, tmp_path / "flow.json")
     assert run.returncode == 1
-    assert "no settings are known for the energy scale 'mine'" in run.stderr
+    assert "use the checkpoint without dispersion" in run.stderr
     assert not (tmp_path / "flow.json").exists()

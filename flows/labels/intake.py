@@ -213,16 +213,16 @@ def calculation_files(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def vasp_files(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     """
-    Yield the task documents of files: of the calculation in the folder of a ``vasprun.xml``, or of JSON.
+    Yield the task documents of files: of ``vasprun.xml``, or of JSON.
 
-    A folder that emmet cannot read yields a document without an output, which gives no label.
+    A file that cannot be read yields a document with an ``error``, which gives no label.
     """
     from monty.io import zopen
-    from monty.json import MontyEncoder
+    from monty.json import jsanitize
 
     for path in paths:
         if path.name.lower().startswith(_RUN):
-            yield str(path), json.loads(json.dumps(_of_run(path), cls=MontyEncoder))
+            yield str(path), jsanitize(_of_run(path), strict=True)
             continue
         with zopen(path, "rt", encoding="utf-8") as stream:
             content = json.load(stream)
@@ -233,23 +233,24 @@ def vasp_files(paths: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_run(path: Path) -> dict[str, Any]:
-    """Task document of one vasprun.xml, with the files beside it."""
-    from emmet.core.vasp.calculation import Calculation
+    """Task document of a vasprun.xml, with the moments in the OUTCAR beside it, if there is one."""
+    from pymatgen.io.vasp.outputs import Outcar, Vasprun
 
-    end = path.name.partition(".xml")[2]  # such as .gz, or .relax1.gz
-
-    def beside(name: str) -> str | None:
-        return f"{name}{end}" if (path.parent / f"{name}{end}").is_file() else None
-
+    outcar = path.parent / f"OUTCAR{path.name.partition('.xml')[2]}"  # such as .gz, or .relax1.gz
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            calculation, _ = Calculation.from_vasp_files(
-                path.parent, "standard", path.name, beside("OUTCAR"), beside("CONTCAR")
-            )
-        except Exception as error:  # noqa: BLE001 - emmet and pymatgen raise anything for a damaged file
-            return {"state": "failed", "error": repr(error)}
-    return {"output": calculation.output, "calcs_reversed": [calculation], "input": calculation.input}
+            run = Vasprun(path, parse_dos=False, parse_eigen=False, parse_potcar_file=False)
+            moments = [moment["tot"] for moment in Outcar(outcar).magnetization] if outcar.is_file() else []
+            structure = run.final_structure
+            if moments:
+                structure.add_site_property("magmom", moments)
+            output = {"structure": structure, "energy": run.final_energy, "ionic_steps": run.ionic_steps}
+            given = {name: getattr(run, name) for name in ("incar", "parameters", "potcar_spec", "hubbards")}
+        except Exception as error:  # noqa: BLE001 - pymatgen raises anything for a damaged file
+            return {"error": f"pymatgen cannot read it: {error!r}"}
+    calculation = {"input": {**given, "structure": run.initial_structure}, "output": output}
+    return {"output": output, "calcs_reversed": [calculation]}
 
 
 def _first_geometry(task: dict[str, Any]) -> list[Structure]:
