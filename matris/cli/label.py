@@ -190,7 +190,8 @@ def _tell(results: Iterable[TakenIn]) -> None:
     if unmatched:
         named = ", ".join(unmatched[:3]) + (", …" if len(unmatched) > 3 else "")  # noqa: PLR2004
         stderr.print(
-            f"[yellow]Note:[/yellow] {len(unmatched)} are of no candidate of this store: {escape(named)}",
+            f"[yellow]Note:[/yellow] {len(unmatched)} are of no candidate of this store: {escape(named)}; screen their "
+            "structures first, or name the candidate_id that 'matris export' writes",
             soft_wrap=True,
         )
     n = sum(taken.n_labels for taken in results)
