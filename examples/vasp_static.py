@@ -1,14 +1,15 @@
-"""Make a static VASP calculation of each of the best candidates of a store, with the Materials Project's settings."""
+"""Make a static VASP calculation of each of the best candidates of a store, with the settings of their energy scale."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from atomate2.vasp.jobs.mp import MPGGAStaticMaker
 from jobflow import Flow
 from monty.serialization import dumpfn
 
+from matris.errors import MatrisError
+from matris.makers import LabelMaker
 from matris.stores import CandidateStore
 
 
@@ -28,17 +29,13 @@ def static_flow(store: str, text: str, number: int) -> Flow:
     Returns
     -------
     Flow
-        Independent jobs. The metadata of each names its candidate and document.
+        Independent flows. The last job of each makes the labels of its candidate.
     """
     query = CandidateStore.open(store).query().where(text).sort("energy_above_hull").limit(number)
     jobs = []
     for document, structure in query.structures():
-        scale = document["checkpoint"]["energy_scale"]
-        if scale != "mp":
-            sys.exit(f"{document['formula_pretty']}: its energy is of the scale {scale}; these calculations give mp")
-        job = MPGGAStaticMaker(name=f"static {document['formula_pretty']}").make(structure)
-        job.update_metadata({name: document[name] for name in ("candidate_id", "document_id")})
-        jobs.append(job)
+        maker = LabelMaker(energy_scale=document["checkpoint"]["energy_scale"], static_only=True)
+        jobs.append(maker.make(structure, candidate_id=document["candidate_id"]))
     return Flow(jobs, name=f"VASP for {text}")
 
 
@@ -50,7 +47,10 @@ def main() -> None:
     parser.add_argument("--filter", default="energy_above_hull < 0.05")
     parser.add_argument("--number", type=int, default=20)
     options = parser.parse_args()
-    flow = static_flow(options.store, options.filter, options.number)
+    try:
+        flow = static_flow(options.store, options.filter, options.number)
+    except MatrisError as error:
+        sys.exit(str(error))
     dumpfn(flow, options.flow)
     sys.stdout.write(f"{len(flow.jobs)} calculations in {options.flow}\n")
 

@@ -10,5 +10,6 @@ from .batch_qha import BatchQhaMaker as BatchQhaMaker
 from .batch_relax import BatchRelaxMaker as BatchRelaxMaker
 from .batch_relax import BatchStaticMaker as BatchStaticMaker
 from .batch_surfaces import BatchSurfacesMaker as BatchSurfacesMaker
+from .label import LabelMaker as LabelMaker
 from .relax import RelaxMaker as RelaxMaker
 from .relax import StaticMaker as StaticMaker

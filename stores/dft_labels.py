@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from jobflow import JobStore
 from pydantic import BaseModel, Field
 
 from matris.errors import StoreError
@@ -49,10 +50,13 @@ class DftLabel(BaseModel):
     formula_pretty: str = Field(description="Reduced formula.")
     structure: StructureDict = Field(description="Geometry of the calculation.")
     dft: DftResult = Field(description="Results and method.")
+    source: str | None = Field(
+        default=None, description="Where the results come from: the id of the job that made the label, or a file."
+    )
     last_updated: Any = Field(default_factory=utc_now, description="When the label was stored, UTC.")
 
     @classmethod
-    def of(cls, candidate_id: str, structure: Structure, dft: DftResult) -> DftLabel:
+    def of(cls, candidate_id: str, structure: Structure, dft: DftResult, source: str | None = None) -> DftLabel:
         """Make a label whose id is a hash of the geometry and the method."""
         content = f"{content_id(structure)} {dft.code} {dft.functional} {dft.energy_scale}"
         return cls(
@@ -61,7 +65,21 @@ class DftLabel(BaseModel):
             formula_pretty=structure.composition.reduced_formula,
             structure=structure,  # type: ignore[arg-type]
             dft=dft,
+            source=source,
         )
+
+
+class LabelDocument(BaseModel):
+    """Output of the job that makes the labels of a calculation."""
+
+    label_format: int = Field(default=1, description="Version of this document; the harvest finds it by this field.")
+    candidate_id: str = Field(description="Candidate that was calculated.")
+    formula_pretty: str = Field(description="Reduced formula.")
+    energy_scale: str = Field(description="Energy scale that was asked for.")
+    state: Literal["labelled", "failed"] = Field(description="Whether there are labels.")
+    error: str | None = Field(default=None, description="Why there are none.")
+    labels: list[DftLabel] = Field(default_factory=list, description="Labels; the last one is of the last geometry.")
+    left_out: dict[str, int] = Field(default_factory=dict, description="Ionic steps without a label, by reason.")
 
 
 class DftLabels:
@@ -71,7 +89,8 @@ class DftLabels:
     Parameters
     ----------
     location
-        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`.
+        Folder or MongoDB URI, as in `matris.stores.database.jobstore.open_job_store`; or a connected job store in the
+        database of the candidates.
 
     Examples
     --------
@@ -93,8 +112,8 @@ class DftLabels:
     matris.errors.StoreError: there is no candidate iron: frames need the candidate_id that 'matris export' writes
     """
 
-    def __init__(self, location: str | Path | None = None) -> None:
-        jobs = open_job_store(location)
+    def __init__(self, location: str | Path | JobStore | None = None) -> None:
+        jobs = location if isinstance(location, JobStore) else open_job_store(location)
         self._candidates = CandidateStore.beside(jobs)
         self.store: Store = sibling_store(jobs, COLLECTION, "label_id")
         for name, unique in (("label_id", True), ("candidate_id", False)):

@@ -76,10 +76,10 @@ def test_vasp_static(tmp_path, monkeypatch):
     assert run.stdout.startswith("2 calculations"), run.stderr
     flow = loadfn(tmp_path / "flow.json")
     query = CandidateStore.open(tmp_path / "store").query(below=5).sort("energy_above_hull").limit(2)
-    for job, (document, structure) in zip(flow.jobs, query.structures(), strict=True):
-        assert job.metadata == {name: document[name] for name in ("candidate_id", "document_id")}
+    for (job, label), (document, structure) in zip(flow.jobs, query.structures(), strict=True):
+        assert label.function_args[1] == document["candidate_id"]
         (given,) = job.function_args
-        assert given == structure
+        assert given == structure.copy(site_properties={})
         incar = job.maker.input_set_generator.get_input_set(given, potcar_spec=True).incar
         assert incar["NSW"] == 0
         is_oxide_of_iron = {"Fe", "O"} <= given.chemical_system_set
@@ -88,9 +88,10 @@ def test_vasp_static(tmp_path, monkeypatch):
             assert max(incar["LDAUU"]) == 5.3
 
 
-def test_vasp_static_for_another_energy_scale(tmp_path):
+def test_vasp_static_for_another_energy_scale(tmp_path, monkeypatch):
+    monkeypatch.setitem(small_store.CHECKPOINT, "energy_scale", "mp-d3bj")
     small_store.fill(tmp_path)
     run = vasp_static(tmp_path, tmp_path / "flow.json")
     assert run.returncode == 1
-    assert "matpes-pbe" in run.stderr
+    assert "use the checkpoint without dispersion" in run.stderr
     assert not (tmp_path / "flow.json").exists()

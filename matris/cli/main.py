@@ -15,6 +15,7 @@ from matris.cli import (
     campaign,
     cluster,
     doctor,
+    label,
     optimade,
     properties,
     query,
@@ -44,7 +45,7 @@ _PANELS = {
     ),
     "Benchmarks": (board.board,),
     "Results": (query.query, serve.serve, campaign.report, campaign.export, validate.validate, bias.bias),
-    "Training": (training.data, training.label, training.train, training.finetune, training.evaluate),
+    "Training": (training.data, label.label, training.train, training.finetune, training.evaluate),
     "Setup": (doctor.doctor, query.models),
 }
 
@@ -62,7 +63,7 @@ _COMPUTE = {
     *_PANELS["Properties"],
     board.board,
     training.data,
-    training.label,
+    label.label,
     training.finetune,
     training.evaluate,
 }

@@ -1,4 +1,4 @@
-"""Commands for training: data, label, train, finetune, evaluate."""
+"""Commands for training: data, train, finetune, evaluate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from matris.cli.console import stderr, stdout, write_columns, write_json
-from matris.cli.options import Device, Format, Store, clear_errors, require_results, shortened
+from matris.cli.options import Device, Format, clear_errors, require_results, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -192,62 +192,6 @@ def evaluate(
             title = f"{potential.card.key} against {shortened([path.name or str(path) for path in files])}"
             write_parity_page(report, title, rows, parity_figure(assessment.points(), assessment.sets), remarks)
             stderr.print(f"Report: {escape(str(report))}", soft_wrap=True)
-
-
-def label(
-    files: Sources,
-    code: Annotated[str, typer.Option(metavar="NAME", help="Program that computed the labels, such as VASP.")],
-    functional: Annotated[str, typer.Option(metavar="NAME", help="Functional, such as PBE, PBE+U or r2SCAN.")],
-    energy_scale: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Energy scale of the labels: mp, omat24, matpes-pbe, …, or a name of your own."
-        ),
-    ],
-    max_force: MaxForce = 100.0,
-    stress_unit: StressUnit = None,
-    flip_stress: FlipStress = False,
-    store: Store = None,
-) -> None:
-    """
-    Add first-principles energies, forces, stresses and magnetic moments of candidates to their store, for training.
-
-    Each frame needs the candidate_id that 'matris export' wrote; its geometry may differ from the candidate's.
-
-    `matris label done.extxyz --code VASP --functional PBE --energy-scale mp`
-
-    `matris data --store matris-results --output mine`
-    """
-    with clear_errors():
-        from matris.errors import MatrisError
-        from matris.stores.dft_labels import DftLabel, DftLabels, DftResult
-        from matris.training.data.labelled import LabelOptions
-        from matris.training.data.reading import LabelledFiles
-
-        require_results(store)
-        read = LabelledFiles(files, LabelOptions(max_force, stress_unit, flip_stress))
-        labels = (
-            DftLabel.of(
-                frame.material,
-                frame.geometry.structure(),
-                DftResult(
-                    energy=frame.energy,
-                    forces=frame.forces.tolist(),
-                    stress=None if frame.stress is None else frame.stress.tolist(),
-                    magmoms=None if frame.magmoms is None else frame.magmoms.tolist(),
-                    code=code,
-                    functional=functional,
-                    energy_scale=energy_scale,
-                ),
-            )
-            for _, frame in read.frames()
-        )
-        n = DftLabels(store).add(labels)
-        for reason, n_left_out in read.left_out.most_common():
-            stderr.print(f"[yellow]Note:[/yellow] {n_left_out} frames left out: {escape(reason)}", soft_wrap=True)
-        if not n:
-            raise MatrisError("no frame could be used")
-        stderr.print(f"{n} labels in the store")
 
 
 def train(
@@ -432,10 +376,14 @@ def _sources(
         for file in files_of(path):
             yield file.name, read_labelled(file, options)
     if store is not None:
+        from matris.flows.labels.harvest import harvest_labels
+        from matris.stores.database.jobstore import open_job_store
         from matris.stores.dft_labels import DftLabels
 
         require_results(store)
-        labels = DftLabels(store).documents()
+        job_store = open_job_store(store)
+        harvest_labels(job_store)
+        labels = DftLabels(job_store).documents()
         yield "labelled candidates", (from_document(identity, document, options) for identity, document in labels)
 
 

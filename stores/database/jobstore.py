@@ -31,8 +31,8 @@ STORE_VARIABLE = "MATRIS_STORE"
 
 PROJECT = "project://"
 STAMP = "completed_at"  # what jobflow writes, as an ISO string
-INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format")
-"""Fields by which jobflow and the builder of candidates find jobs, beside (uuid, index)."""
+INDEXED = ("uuid", STAMP, "output.chunk_format", "output.property_format", "output.label_format")
+"""Fields by which jobflow, the builder of candidates and the harvest of labels find jobs, beside (uuid, index)."""
 
 _MONGO = (MongoStore, MongoURIStore, ResultsMongoStore)  # exact types; their other subclasses differ
 _GRIDFS = (GridFSStore, GridFSURIStore, ResultsGridFSStore)

@@ -149,7 +149,13 @@ def _matpes(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, 
 
 
 def _plain(document: dict[str, Any], options: LabelOptions) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Labels under ASE's names, such as those of our stores; a stress needs a unit, here or from the user."""
+    """
+    Labels under ASE's names, such as those of our stores; a stress needs a unit, here or from the user.
+
+    pymatgen's computed entries have theirs in ``data``, and the uncorrected energy as ``energy``.
+    """
+    if str(document.get("@class")) == "ComputedStructureEntry":
+        document = {**(document.get("data") or {}), **document}
     labels = {name: document.get(name) for name in ("energy", "forces", "magmoms")}
     unit = document.get("stress_unit") or options.stress_unit
     labels["stress"] = options.stress(document.get("stress"), unit)

@@ -134,7 +134,8 @@ def test_strangers_are_not_labelled(calculated: Path, store: Path, tmp_path: Pat
         store,
     )
     assert done.exit_code == 1
-    assert "there is no candidate MgO: frames need the candidate_id" in done.stderr
+    assert "1 are of no candidate of this store: MgO (stranger.extxyz, MgO)" in done.stderr
+    assert "name the candidate_id that 'matris export' writes" in done.stderr
 
 
 def test_errors_as_table_csv_and_page(calculated: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -13,6 +13,9 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.units import GPa
+from monty.serialization import dumpfn
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from matris.errors import MatrisError
 from matris.files import json_stream, text, xyz_frames
@@ -126,6 +129,16 @@ def test_matpes(frames, tmp_path):
     same(taken[:8], frames, moments=False)
     assert taken[8].reason == "unreadable"
     same(taken[9:], frames, moments=False)
+
+
+def test_computed_entries_have_labels_in_their_data(frames, tmp_path):
+    def entry(atoms):
+        data = {"forces": atoms.get_forces().tolist(), "stress": (atoms.get_stress(voigt=False) / GPa).tolist()}
+        structure, energy = AseAtomsAdaptor.get_structure(atoms), atoms.get_potential_energy()
+        return ComputedStructureEntry(structure, energy, correction=-1.0, data=data | {"stress_unit": "GPa"})
+
+    dumpfn([entry(atoms) for atoms in frames], tmp_path / "entries.json")
+    same(read(tmp_path / "entries.json"), frames, moments=False)  # raw energies, not the corrected ones
 
 
 def test_a_stress_needs_a_unit(frames, tmp_path):

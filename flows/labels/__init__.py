@@ -1,0 +1,1 @@
+"""First-principles labels of candidates: which to calculate, and how results come back."""
