@@ -113,7 +113,7 @@ def stop_reason(rounds: Sequence[Round], plan: Plan) -> str | None:
     --------
     >>> from matris.stores.documents.learning import Round
     >>> common = {"campaign_id": "c", "checkpoint": "k", "sha256": "0", "n_ranked": 9, "n_steps": 0, "first_steps": 0}
-    >>> rounds = [Round(number=n, n_labelled=5 * n + 5, stable=["a"], **common) for n in range(3)]
+    >>> rounds = [Round(number=n, n_labelled=5 * n + 5, label_ids=["l"], stable=["a"], **common) for n in range(3)]
     >>> stop_reason(rounds, Plan(budget=100))
     'in 2 rounds neither the list of stable phases nor τ nor the calibration error has moved'
     >>> stop_reason(rounds, Plan(budget=15)), stop_reason(rounds[:2], Plan(budget=100))
@@ -121,6 +121,8 @@ def stop_reason(rounds: Sequence[Round], plan: Plan) -> str | None:
     """
     if rounds and rounds[-1].n_labelled >= plan.budget:
         return f"the budget of {plan.budget} labels is spent"
+    if rounds and not rounds[-1].label_ids:
+        return f"round {rounds[-1].number} brought no label"
     last = rounds[-plan.patience - 1 :]
     if len(last) == plan.patience + 1 and all(map(_is_steady, last, last[1:])):
         return f"in {plan.patience} rounds neither the list of stable phases nor τ nor the calibration error has moved"

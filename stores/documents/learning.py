@@ -128,7 +128,7 @@ class LoopRecord(BaseModel):
     last_updated: Any = Field(default=None, description="Last change, UTC.")
 
     def new_labelled(self, number: int) -> int:
-        """Number of candidates that got their first label in a round."""
+        """Count the candidates that got their first label in a round."""
         before = self.rounds[number - 1].n_labelled if number else 0
         return self.rounds[number].n_labelled - before
 

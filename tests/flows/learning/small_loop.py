@@ -1,0 +1,94 @@
+"""A small loop: alloys of copper and gold by an untrained network, and EMT in the place of first principles."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ase.calculators.emt import EMT
+
+import matris
+from matris.flows import Campaign, Funnel, open_source, run
+from matris.flows.learning.loop import Learning
+from matris.flows.learning.plan import Plan
+from matris.flows.learning.teacher import Teacher
+from matris.makers import BatchStaticMaker
+from matris.model.checkpoints import Card, save
+from matris.model.config import ModelConfig
+from matris.model.network import MatRIS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matris.stores.dft_labels import DftLabel
+    from matris.stores.documents.candidate import Candidate
+
+PLAN = Plan(per_round=4, budget=8, spread=1.0, epochs=20, batch_size=4, learning_rate=3e-3, patience=5)
+
+
+def untrained(path: Path, energy_scale: str = "emt") -> Path:
+    """Write a network of a few thousand weights, always the same."""
+    config = ModelConfig(
+        num_layers=1,
+        node_feat_dim=16,
+        edge_feat_dim=16,
+        three_body_feat_dim=16,
+        mlp_hidden_dims=(16,),
+        max_l=2,
+        max_n=2,
+        pairwise_cutoff=4.5,
+        three_body_cutoff=3.0,
+        reference_energy=None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MatRIS(config, magmoms=False)
+    save(path, network, Card(key="untrained", energy_scale=energy_scale, elements=("Ag", "Cu", "Au")))
+    return path
+
+
+def screened(folder: Path, checkpoint: Path) -> Campaign:
+    """Run the first campaign: twelve alloys as they are, and the elements."""
+    maker = BatchStaticMaker(checkpoint=str(checkpoint), device="cpu")
+    campaign = Campaign(folder, maker, Funnel(duplicates=False), title="Alloys")
+    run(campaign, open_source("prototypes:Au-Cu?max_sites=6&limit=12"), devices=())
+    return campaign
+
+
+def teacher(energy_scale: str = "emt") -> Teacher:
+    return Teacher(matris.AseModel(EMT()), "EMT", energy_scale, max_steps=20)
+
+
+def learning(folder: Path, plan: Plan = PLAN, labeller: Any = None, **options: Any) -> Learning:
+    return Learning(folder, None, plan, labeller or teacher(), devices=(), **options)
+
+
+class Told:
+    """A teacher that says on standard output whom it labels, so that a test can kill the process at that moment."""
+
+    def __init__(self) -> None:
+        self.teacher = teacher()
+
+    def __call__(self, candidate: Candidate) -> Sequence[DftLabel]:
+        print("labels", candidate.candidate_id, flush=True)
+        return self.teacher(candidate)
+
+
+def main() -> None:
+    """Go on with the loop of a folder, telling every step."""
+    loop = learning(Path(sys.argv[1]), labeller=Told())
+    keep = loop._records.keep
+
+    def told(record: Any) -> None:
+        keep(record)
+        print("kept", len(record.rounds), record.rounds[-1].state, flush=True)
+
+    loop._records.keep = told  # type: ignore[method-assign]
+    loop.go_on()
+    print("stopped", loop.record.stopped, flush=True)
+
+
+if __name__ == "__main__":
+    main()
