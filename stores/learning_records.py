@@ -44,5 +44,5 @@ class LearningRecords:
 
     def of_campaign(self, name: str) -> LoopRecord | None:
         """Read the loop that a campaign belongs to, as its first one or a later round; None if it belongs to none."""
-        document = self._store.query_one({"loop_id": name}) or self._store.query_one({"rounds.campaign_id": name})
+        document = self._store.query_one({"loop_id": name}) or self._store.query_one({"campaigns": name})
         return None if document is None else LoopRecord.model_validate(document)

@@ -251,6 +251,10 @@ class Learning:
         )
         if campaign.card.sha256 != trained.sha256:
             raise MatrisError(f"{trained.path} is not the checkpoint of round {taken[-1].number} any more")
+        self._campaigns[campaign.name] = campaign
+        if campaign.name not in self.record.campaigns:
+            self.record.campaigns.append(campaign.name)
+            self._keep()
         if self._is_unfinished(campaign):
             run(campaign, self._starts(before), self._devices, self._watch)
         return campaign
@@ -389,8 +393,7 @@ class Learning:
     def _roots(self) -> dict[str, str]:
         """Candidates of the first round by the candidates of all rounds."""
         roots: dict[str, str] = {}
-        names = {self.first.name, *(each.campaign_id for each in self.record.rounds)}
-        for name in sorted(names):
+        for name in (self.first.name, *self.record.campaigns):
             for document in self.campaign(name).documents(_NAMES):
                 roots[document["candidate_id"]] = root_of(document)
         return roots

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ASIDE = 5
 """Of the labelled candidates, one in this many is set aside."""
 
+_FEW = 3  # labelled candidates from which one is set aside
+
 _WEIGHTED = {"energy": "energy", "force": "force", "stress": "stress"}  # error: its weight in the loss
 _KEPT = {"energy": "energies", "force_component": "forces"}  # errors that may not grow on the old data
 
@@ -206,7 +208,8 @@ def set_aside(new: Sequence[str], n_aside: int, n_before: int) -> list[str]:
     >>> set_aside(["a"], 0, 0), set_aside(["a"], 0, 4), set_aside([], 0, 4)
     ([], ['a'], [])
     """
-    wanted = (n_before + len(new)) // ASIDE - n_aside
+    n_all = n_before + len(new)
+    wanted = max(n_all // ASIDE, int(n_all >= _FEW)) - n_aside
     ordered = sorted(new)
     if wanted <= 0 or not ordered:
         return []

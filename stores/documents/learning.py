@@ -124,6 +124,9 @@ class LoopRecord(BaseModel):
     title: str = Field(description="Title of the first campaign.")
     plan: dict[str, Any] = Field(default_factory=dict, description="Settings of the last run.")
     rounds: list[Round] = Field(default_factory=list, description="Rounds in order.")
+    campaigns: list[str] = Field(
+        default_factory=list, description="Campaigns of the loop in order; the last one may have no round yet."
+    )
     stopped: str | None = Field(default=None, description="Why the loop has ended.")
     last_updated: Any = Field(default=None, description="Last change, UTC.")
 

@@ -72,7 +72,8 @@ class Told:
         self.teacher = teacher()
 
     def __call__(self, candidate: Candidate) -> Sequence[DftLabel]:
-        print("labels", candidate.candidate_id, flush=True)
+        sys.stdout.write("labels\n")
+        sys.stdout.flush()
         return self.teacher(candidate)
 
 
@@ -83,11 +84,12 @@ def main() -> None:
 
     def told(record: Any) -> None:
         keep(record)
-        print("kept", len(record.rounds), record.rounds[-1].state, flush=True)
+        sys.stdout.write(f"kept {len(record.rounds)} {record.rounds[-1].state if record.rounds else None}\n")
+        sys.stdout.flush()
 
     loop._records.keep = told  # type: ignore[method-assign]
     loop.go_on()
-    print("stopped", loop.record.stopped, flush=True)
+    sys.stdout.write(f"stopped {loop.record.stopped}\n")
 
 
 if __name__ == "__main__":
