@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from ase.calculators.emt import EMT
+from jobflow import Maker, job
+from pymatgen.core import Structure  # noqa: TC002 - jobflow reads the annotation
 
 import matris
 from matris.flows import Campaign, Funnel, open_source, run
@@ -18,12 +21,12 @@ from matris.makers import BatchStaticMaker
 from matris.model.checkpoints import Card, save
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
+from matris.stores.documents.candidate import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matris.stores.dft_labels import DftLabel
-    from matris.stores.documents.candidate import Candidate
 
 PLAN = Plan(per_round=4, budget=8, spread=1.0, epochs=20, batch_size=4, learning_rate=3e-3, patience=5)
 
@@ -63,6 +66,25 @@ def teacher(energy_scale: str = "emt") -> Teacher:
 
 def learning(folder: Path, plan: Plan = PLAN, labeller: Any = None, **options: Any) -> Learning:
     return Learning(folder, None, plan, labeller or teacher(), devices=(), **options)
+
+
+@dataclass
+class EmtLabelMaker(Maker):
+    """EMT behind the interface of Makers of first-principles labels; it cannot compute some formula."""
+
+    name: str = "label"
+    energy_scale: str = "emt"
+    refuses: str | None = None
+
+    @job
+    def make(self, structure: Structure, candidate_id: str) -> dict[str, Any]:
+        """Label a structure."""
+        document = {"label_format": 1, "candidate_id": candidate_id, "energy_scale": self.energy_scale}
+        if structure.composition.reduced_formula == self.refuses:
+            return document | {"state": "failed", "error": "the electronic steps do not converge", "labels": []}
+        candidate = Candidate(candidate_id=candidate_id, structure=structure, source="chosen")
+        labels = [label.model_dump() for label in teacher(self.energy_scale)(candidate)]
+        return document | {"state": "labelled", "error": None, "labels": labels}
 
 
 class Told:
