@@ -322,7 +322,9 @@ class Learning:
                 logger.warning("no label of %s: %s", each.candidate_id, error)
             else:
                 self.labels.add(made)
-        return not self.missing()
+        for each in self.missing():
+            current.failed[each.candidate_id] = "its label has the geometry of another candidate's, which has it now"
+        return True
 
     def _take_labels(self, current: Round) -> None:
         """Close the list of labels of a round, and compare them with the predictions."""

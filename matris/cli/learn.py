@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _POLL_INTERVAL = 30.0  # seconds between looks at the labels
 _MAX_ROWS = 50
+_COLUMNS = ("candidate_id", "formula", "energy_above_hull", "source", "reasons")
 
 
 def learn(
@@ -99,6 +100,8 @@ def learn(
     `matris screen --chemsys Li-Fe-O --store campaign`
 
     `matris learn --store campaign --labels 30 --budget 120 --replay mptrj-sample`
+
+    `matris learn --store campaign --format json > chosen.json`
     """
     with clear_errors():
         from matris.cli.campaign_run import named_devices
@@ -131,10 +134,10 @@ def learn(
                 if not loop.missing():
                     record = loop.go_on(rounds=rounds)
         if output == "json":
-            write_json([record.model_dump()])
+            write_json(_chosen_rows(loop))
         elif output == "csv":
             rows = _chosen_rows(loop)
-            write_columns(list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+            write_columns(_COLUMNS, [list((row | {"reasons": "; ".join(row["reasons"])}).values()) for row in rows])
         else:
             _show(loop)
 
@@ -164,16 +167,12 @@ def _chosen_rows(loop: Learning) -> list[dict[str, Any]]:
             [each.document_id for each in missing], ["formula_pretty", "energy_above_hull", "source"]
         )
     }
-    return [
-        {
-            "formula": documents[each.document_id]["formula_pretty"],
-            "energy_above_hull": documents[each.document_id].get("energy_above_hull"),
-            "candidate_id": each.candidate_id,
-            "source": documents[each.document_id]["source"],
-            "reasons": "; ".join(each.reasons),
-        }
-        for each in missing
-    ]
+    rows = []
+    for each in missing:
+        document = documents[each.document_id]
+        values = (document.get(name) for name in ("formula_pretty", "energy_above_hull", "source"))
+        rows.append(dict(zip(_COLUMNS, (each.candidate_id, *values, each.reasons), strict=True)))
+    return rows
 
 
 def _show(loop: Learning) -> None:
@@ -199,7 +198,7 @@ def _show_chosen(rows: Sequence[Mapping[str, Any]]) -> None:
         [
             Column("formula", [row["formula"] or "–" for row in shown]),
             Column("candidate", [row["candidate_id"] for row in shown]),
-            Column("why", [row["reasons"] for row in shown], shrinks="fold"),
+            Column("why", ["; ".join(row["reasons"]) for row in shown], shrinks="fold"),
         ],
         title=f"Candidates to calculate: {len(rows)}",
     )

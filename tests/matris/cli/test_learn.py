@@ -36,11 +36,13 @@ def test_round_by_round_with_another_checkpoint_as_teacher(tmp_path: Path) -> No
     assert shown.count("element: a corner of the hulls") == 2
     assert "Round 0 waits for labels of its 5 candidates" in shown
     waiting = run("learn", "--store", store, "--format", "csv").splitlines()
-    assert waiting[0] == "formula,energy_above_hull,candidate_id,source,reasons"
+    assert waiting[0] == "candidate_id,formula,energy_above_hull,source,reasons"
     assert len([line for line in waiting if "near the hull" in line or "corner" in line]) == 5
     teacher = ("--teacher", tmp_path / "teacher.safetensors", "--device", "cpu")
-    (record,) = json.loads(run("learn", "--store", store, *teacher, "--format", "json"))
-    assert [each["n_labelled"] for each in record["rounds"]] == [5]  # the settings of the first call are kept
+    listed = json.loads(run("learn", "--store", store, "--format", "json"))
+    assert [each["candidate_id"] for each in listed] == [line.split(",")[0] for line in waiting[1:]]
+    assert listed[0]["reasons"] == ["element: a corner of the hulls"]
+    assert json.loads(run("learn", "--store", store, *teacher, "--format", "json")) == []  # with the kept settings
     status = run("status", "--store", store)
     assert "Rounds of learning" in status
     assert "The loop has ended: the budget of 5 labels is spent" in status
