@@ -33,8 +33,9 @@ LEGEND = (
     "chosen: candidates of the round; labelled: candidates with labels so far; stable: candidates on the hull with "
     "labels; confirmed: those of them with a label; new per label: newly confirmed for each new label; recall: share "
     "of the confirmed that the checkpoint of the round finds by itself; τ, calibration error and distance MAE: "
-    "predicted distances to the hull against the labels that came after them; energy MAE: on the labels set aside, before and "
-    "after fine-tuning; steps: of the relaxations of the round, and of the same candidates in the first campaign"
+    "predicted distances to the hull against the labels that came after them; energy MAE: on the labels set aside, "
+    "before and after fine-tuning; steps: of the relaxations of the round, and of the same candidates in the first "
+    "campaign"
 )
 """What the columns mean."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from matris.model.checkpoints import Card, save
 from matris.model.config import ModelConfig
 from matris.model.network import MatRIS
 from matris.stores.documents.candidate import Candidate
+from matris.training import trainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,32 +89,40 @@ class EmtLabelMaker(Maker):
         return document | {"state": "labelled", "error": None, "labels": labels}
 
 
-class Told:
-    """A teacher that says on standard output whom it labels, so that a test can kill the process at that moment."""
-
-    def __init__(self) -> None:
-        self.teacher = teacher()
-
-    def __call__(self, candidate: Candidate) -> Sequence[DftLabel]:
-        sys.stdout.write("labels\n")
+def stops_at(step: str, wanted: str) -> None:
+    """Wait to be killed if a step is the wanted one; the test sees that it is reached."""
+    if step == wanted:
+        sys.stdout.write("here\n")
         sys.stdout.flush()
-        return self.teacher(candidate)
+        time.sleep(600)
 
 
-def main() -> None:
-    """Go on with the loop of a folder, telling every step."""
-    loop = learning(Path(sys.argv[1]), labeller=Told())
+def main(folder: str, wanted: str) -> None:
+    """Go on with the loop of a folder up to a step, and wait there to be killed."""
+    labelled = 0
+    label, save_state = teacher(), trainer._Run.save
+
+    def labeller(candidate: Candidate) -> Sequence[DftLabel]:
+        nonlocal labelled
+        labelled += 1
+        stops_at(f"label {labelled}", wanted)
+        return label(candidate)
+
+    def saved(training: Any) -> None:
+        save_state(training)
+        stops_at("state of training", wanted)
+
+    loop = learning(Path(folder), labeller=labeller)
     keep = loop._records.keep
 
     def told(record: Any) -> None:
         keep(record)
-        sys.stdout.write(f"kept {len(record.rounds)} {record.rounds[-1].state if record.rounds else None}\n")
-        sys.stdout.flush()
+        stops_at(f"{len(record.rounds)} {record.rounds[-1].state if record.rounds else None}", wanted)
 
+    trainer._Run.save = saved  # type: ignore[method-assign]
     loop._records.keep = told  # type: ignore[method-assign]
     loop.go_on()
-    sys.stdout.write(f"stopped {loop.record.stopped}\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
