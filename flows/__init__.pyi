@@ -1,5 +1,6 @@
 from .campaign.campaign import Campaign as Campaign
 from .campaign.funnel import Funnel as Funnel
+from .learning.active import ActiveCampaignMaker as ActiveCampaignMaker
 from .local.runner import run as run
 from .screening import ScreeningFlowMaker as ScreeningFlowMaker
 from .sources.files import read_candidates as read_candidates

@@ -78,22 +78,7 @@ def rank_candidates(
     MatrisError
         If the references cannot be read or are on another energy scale, or if the chunks mix checkpoints.
     """
-    documents = [
-        _document(_to_dict(record), _to_dict(checkpoint), _to_dict(tag))
-        for chunk, checkpoint, tag in zip(records, checkpoints, settings, strict=True)
-        if chunk is not None and checkpoint is not None and tag is not None
-        for record in chunk
-    ]
-    structure_of = _relaxed(structures or [], documents).get
-    replaced = replaced_references(documents, structure_of)
-    documents = [document | {"duplicate_of": replaced.get(document["document_id"])} for document in documents]
-    hulls = hull_results(documents, _references(references, documents[0]) if references and documents else None)
-    placed = [document | hulls[document["document_id"]].to_dict() for document in documents]
-    duplicates = equal_results(placed, structure_of)
-    placed = [
-        document | {"duplicate_of": replaced.get(document["document_id"], duplicates.get(document["candidate_id"]))}
-        for document in placed
-    ]
+    placed, duplicates = placed_candidates(records, checkpoints, settings, references, structures)
     ranking = ranked(placed)
     states = ["duplicate" if d["duplicate_of"] else d["state"] for d in placed if d["source"] not in REFERENCE_SOURCES]
     states += ["duplicate"] * len(dropped or {})
@@ -114,6 +99,46 @@ def rank_candidates(
             if document["energy_above_hull"] is not None and document["energy_above_hull"] <= window
         ],
     }
+
+
+def placed_candidates(
+    records: list[list[dict[str, Any]] | None],
+    checkpoints: list[dict[str, Any] | None],
+    settings: list[dict[str, Any] | None],
+    references: str | None = None,
+    structures: list[list[dict[str, Any]] | None] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """
+    Place the candidates of chunk jobs on their hull, and find those that relaxed to the same crystal.
+
+    Parameters
+    ----------
+    records, checkpoints, settings, references, structures
+        As for `rank_candidates`.
+
+    Returns
+    -------
+    tuple
+        The parts of candidate documents that hull and ranking need, with their places; and the candidate id of lowest
+        energy by that of each duplicate.
+    """
+    documents = [
+        _document(_to_dict(record), _to_dict(checkpoint), _to_dict(tag))
+        for chunk, checkpoint, tag in zip(records, checkpoints, settings, strict=True)
+        if chunk is not None and checkpoint is not None and tag is not None
+        for record in chunk
+    ]
+    structure_of = _relaxed(structures or [], documents).get
+    replaced = replaced_references(documents, structure_of)
+    documents = [document | {"duplicate_of": replaced.get(document["document_id"])} for document in documents]
+    hulls = hull_results(documents, _references(references, documents[0]) if references and documents else None)
+    placed = [document | hulls[document["document_id"]].to_dict() for document in documents]
+    duplicates = equal_results(placed, structure_of)
+    placed = [
+        document | {"duplicate_of": replaced.get(document["document_id"], duplicates.get(document["candidate_id"]))}
+        for document in placed
+    ]
+    return placed, duplicates
 
 
 @job

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 _BATCH = 200  # documents per write
 _NAMED = 3  # jobs in a sentence
 _COMPARED = ("job_uuid", "computed_at", "state", "energy")  # tell results of a candidate apart
-_SET_LATER = {*HULL_FIELDS, "hulls", "stage", "duplicate_of"}  # by hulls and campaigns, not by this builder
+_SET_LATER = {
+    *HULL_FIELDS,
+    "hulls",
+    "dft",
+    "chosen",
+    "stage",
+    "duplicate_of",
+}  # by hulls and campaigns, not by this builder
 _PROPERTY_FIELDS = (
     "candidate_id",
     "state",

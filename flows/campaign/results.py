@@ -14,6 +14,7 @@ from matris.stores.database.jobstore import local_folder, open_job_store, siblin
 from matris.stores.documents.documents import document_id, pressure_of
 from matris.stores.documents.properties import property_output
 from matris.stores.hull.references import References, load_references
+from matris.stores.learning_records import LearningRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -198,6 +199,7 @@ class CampaignResults:
                 reference_points=None if self.references is None else reference_points(self.references.entries),
                 phonons=self._phonons,
                 remarks=remarks,
+                loop=LearningRecords(self.job_store).of_campaign(self.name),
                 discovery=None if known is None else discovery(self.documents(COMPARED), self.store.structure, known),
             ),
             directory,

@@ -12,7 +12,9 @@ from matris.flows.queue.queue import BROKEN, DONE, SUBMITTED, TAKEN, WAITING, Wo
 from matris.stores.builder import incomplete_outputs, incomplete_remark
 from matris.stores.database.jobstore import open_job_store, sibling_store
 from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.learning_records import LearningRecords
 from matris.stores.report.outcomes import kind, reason
+from matris.stores.report.rounds import round_rows, rounds_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -95,6 +97,10 @@ class Status:
         Reason for which the last run stopped early, or None.
     incomplete
         Sentence on results that lack because arrays are missing in the store, or None.
+    rounds
+        Rows of the table of rounds, if the campaign learns, as `matris.stores.report.rounds.round_rows` makes them.
+    learning
+        Sentences on these rounds.
     """
 
     name: str
@@ -114,6 +120,8 @@ class Status:
     references: int = 0
     stopped: str | None = None
     incomplete: str | None = None
+    rounds: Sequence[Mapping[str, Any]] = ()
+    learning: Sequence[str] = ()
 
 
 def status(
@@ -237,7 +245,11 @@ def status_in(job_store: JobStore, record: Mapping[str, Any]) -> Status:
         latest_last = job_queue.query({"uuid": {"$in": submitted}}, properties=fields, sort={"index": 1})
         jobs = {job["uuid"]: job for job in latest_last}
     incomplete = incomplete_remark(incomplete_outputs(sibling_store(job_store, "candidate_chunks", "chunk_id")))
-    return replace(status(record, items, lost_reasons(documents, done), jobs), incomplete=incomplete)
+    found = status(record, items, lost_reasons(documents, done), jobs)
+    loop = LearningRecords(job_store).of_campaign(record["campaign_id"])
+    if loop is not None:
+        found = replace(found, rounds=round_rows(loop), learning=rounds_remarks(loop))
+    return replace(found, incomplete=incomplete)
 
 
 def lost_reasons(documents: Store, work_ids: Sequence[str]) -> dict[str, int]:

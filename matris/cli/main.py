@@ -16,6 +16,7 @@ from matris.cli import (
     cluster,
     doctor,
     label,
+    learn,
     optimade,
     properties,
     query,
@@ -29,7 +30,7 @@ from matris.cli.config_file import configurable
 from matris.cli.private_arguments import PrivateGroup, hide_passwords
 
 _PANELS = {
-    "Screening": (screen.screen, campaign.status, campaign.cancel, campaign.resume),
+    "Screening": (screen.screen, learn.learn, campaign.status, campaign.cancel, campaign.resume),
     "Properties": (
         relax.relax,
         properties.elastic,
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 _COMPUTE = {
     screen.screen,
+    learn.learn,
     *_PANELS["Properties"],
     board.board,
     training.data,

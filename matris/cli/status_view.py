@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from matris.cli.console import rate
+from matris.cli.console import Column, lay_out, rate
+from matris.stores.report.rounds import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -27,6 +28,7 @@ _PHASES = {
     "stopped": "stopped: the first candidates all failed",
     "finished": "finished: nothing is left to compute",
 }
+_SHORT = {name: name.replace(" ", "\n", 1) for name in COLUMNS} | {"in the first campaign": "steps in\nthe first"}
 _CHUNK_STATES = ("waiting", "taken", "done", "broken")  # in the order of the columns
 _MAX_REASONS = 8
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -71,7 +73,24 @@ def status_view(status: Status) -> RenderableType:
         parts.append(
             Text("lost jobs are submitted again when the next job ends, or by 'matris resume'", style="yellow")
         )
+    if status.rounds:
+        parts += [Text("Rounds of learning", style="bold"), rounds_table(status.rounds)]
+        parts += [Text(remark) for remark in status.learning]
     return Group(*parts)
+
+
+def rounds_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out the table of rounds, without columns that are empty."""
+    columns = [Column(_SHORT[name] + (f"\n{unit}" if unit else ""), [_cell(row[name]) for row in rows], right=True)
+               for name, unit in COLUMNS.items() if any(row[name] is not None for row in rows)]  # fmt: skip
+    return lay_out(columns)[0]
+
+
+def _cell(value: Any) -> str:
+    """Format a value of the table of rounds."""
+    if value is None or isinstance(value, bool):
+        return "–" if value is None else "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _stages(status: Status) -> Table:

@@ -21,6 +21,7 @@ from scipy.constants import atomic_mass
 from matris.files.stored_objects import decode_structure
 from matris.files.structure_files import SYMPREC
 from matris.stores.documents.corrections import CorrectionError, corrected_entry, correction_scheme
+from matris.stores.documents.learning import Choice, DftEnergy  # noqa: TC001 - pydantic needs them
 from matris.stores.documents.summaries import (  # noqa: TC001 - pydantic needs them
     DefectsSummary,
     DiffusionSummary,
@@ -319,9 +320,13 @@ class CandidateDocument(BaseModel):
         description="Two-element subsystems, and the system itself, in which no compound of another composition "
         "competes.",
     )
-    hulls: dict[Literal["self-consistent", "reference"], HullPlace] = Field(
-        default_factory=dict, description="Place on the last hull of each type."
+    hulls: dict[Literal["self-consistent", "reference", "dft"], HullPlace] = Field(
+        default_factory=dict,
+        description="Place on the last hull of each type; dft: the hull on which first-principles energies replace "
+        "predictions where there are some.",
     )
+    dft: DftEnergy | None = Field(default=None, description="First-principles energy that `hulls.dft` has for it.")
+    chosen: Choice | None = Field(default=None, description="Why it was chosen for a first-principles calculation.")
 
     elastic: ElasticSummary | None = Field(default=None, description="Elastic constants.")
     eos: EosSummary | None = Field(default=None, description="Equation of state.")

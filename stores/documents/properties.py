@@ -53,7 +53,9 @@ class PropertyOutput(BaseModel):
     """Output of one job: a document per material, in the order of the input."""
 
     property_format: Literal["matris-properties-1"] = "matris-properties-1"
-    kind: str = Field(description="Kind of property: elastic, eos, phonon, qha, kappa, neb, defects, surfaces, md or diffusion.")
+    kind: str = Field(
+        description="Kind of property: elastic, eos, phonon, qha, kappa, neb, defects, surfaces, md or diffusion."
+    )
 
 
 class CrossingDocument(BaseModel):

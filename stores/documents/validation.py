@@ -82,6 +82,12 @@ class Validation(BaseModel):
     def _others(self) -> list[str]:
         return [f"{count} left out: {reason}" for reason, count in self.left_out.items()]
 
+    def calibration_error(self) -> float | None:
+        """Mean difference, over the candidates, of the share of its bin that is stable from the share expected."""
+        if not self.n:
+            return None
+        return sum(abs(each.n_stable - each.n * each.expected) for each in self.calibration) / self.n
+
     def probability(self, distance: float) -> float | None:
         """
         Probability that a candidate is stable by the second source.

@@ -14,6 +14,7 @@ from matris.stores.report.distributions import distributions
 from matris.stores.report.hulls import hulls
 from matris.stores.report.outcomes import WINDOW, Outcomes
 from matris.stores.report.periodic_table import COUNTS, periodic_table
+from matris.stores.report.rounds import COLUMNS, LEGEND, round_rows, rounds_remarks
 from matris.stores.report.stage_counts import stage_counts
 from matris.stores.report.tally import Tally
 from matris.stores.report.templating import write_page
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pymatgen.core import Structure
 
+    from matris.stores.documents.learning import LoopRecord
     from matris.stores.report.discovery import Discovery
     from matris.stores.report.hull_points import HullPoint
     from matris.stores.report.outcomes import Document
@@ -109,6 +111,8 @@ class Report:
         Counts of stable, unique and novel candidates.
     remarks
         Sentences on the hull: which phases compete, and which lack.
+    loop
+        Rounds of learning that the campaign belongs to.
     """
 
     documents: Iterable[Document]
@@ -121,6 +125,7 @@ class Report:
     phonons: Callable[[Document], Document | None] = lambda _: None
     discovery: Discovery | None = None
     remarks: Sequence[str] = ()
+    loop: LoopRecord | None = None
 
 
 def write_report(report: Report, directory: str | Path) -> Path:
@@ -190,6 +195,10 @@ def write_report(report: Report, directory: str | Path) -> Path:
         has_cautions=any(map(cautions, best)),
         remarks=report.remarks,
         discovery=report.discovery,
+        rounds=[] if report.loop is None else round_rows(report.loop),
+        rounds_remarks=[] if report.loop is None else rounds_remarks(report.loop),
+        round_columns=COLUMNS,
+        round_legend=LEGEND,
         competing_phases=origin.competing_phases(tally),
         settings=origin.settings(tally),
     )

@@ -1,0 +1,59 @@
+"""matris learn: round by round, and what status and report show."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from typer.testing import CliRunner
+
+from matris.cli import app
+from matris.model.checkpoints import Card, read_file, save
+from tests.flows.learning.small_loop import screened, untrained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_round_by_round_with_another_checkpoint_as_teacher(tmp_path: Path) -> None:
+    start, store = untrained(tmp_path / "start.safetensors"), tmp_path / "store"
+    screened(store, start)
+    network, card = read_file(start)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.01)
+    save(tmp_path / "teacher.safetensors", network, Card("other", energy_scale="emt", elements=card.elements))
+    options = ("--store", store, "--labels", "5", "--budget", "5", "--epochs", "5", "--spread", "1")
+    shown = run("learn", *options)
+    assert "Candidates to calculate: 5" in shown
+    assert shown.count("element: a corner of the hulls") == 2
+    assert "Round 0 waits for labels of its 5 candidates" in shown
+    waiting = run("learn", "--store", store, "--format", "csv").splitlines()
+    assert waiting[0] == "candidate_id,formula,energy_above_hull,source,reasons"
+    assert len([line for line in waiting if "near the hull" in line or "corner" in line]) == 5
+    teacher = ("--teacher", tmp_path / "teacher.safetensors", "--device", "cpu")
+    listed = json.loads(run("learn", "--store", store, "--format", "json"))
+    assert [each["candidate_id"] for each in listed] == [line.split(",")[0] for line in waiting[1:]]
+    assert listed[0]["reasons"] == ["element: a corner of the hulls"]
+    assert json.loads(run("learn", "--store", store, *teacher, "--format", "json")) == []  # with the kept settings
+    status = run("status", "--store", store)
+    assert "Rounds of learning" in status
+    assert "The loop has ended: the budget of 5 labels is spent" in status
+    assert json.loads(run("status", "--store", store, "--format", "json"))["rounds"][0]["labelled"] == 5
+    run("report", "--store", store)
+    page = (store / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<h2>Rounds of learning</h2>" in page
+    assert "The loop has ended: the budget of 5 labels is spent" in page
+
+
+def test_what_cannot_be_learned(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["learn", "--store", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
