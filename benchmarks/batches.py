@@ -122,8 +122,8 @@ def kappa_alone(crystal: Structure, potential: Potential) -> float:
     forces = [rest if cell is None else forces_of(cell) for cell in solver.supercells_with_displacements]
     solver.forces = forces
     solver.phonon_forces = [forces_of(cell) for cell in solver.phonon_supercells_with_displacements]
-    solver.produce_fc2()
-    solver.produce_fc3()
+    solver.produce_fc2(symmetrize_fc2=True)
+    solver.produce_fc3(symmetrize_fc3r=True)
     for mesh in (tuple(int(0.75 * n) for n in MESH), MESH):
         solver.mesh_numbers = list(mesh)
         solver.init_phph_interaction(average_degenerate_weights=True)
