@@ -197,6 +197,8 @@ def _state(cluster: Cluster, label_job: str) -> dict[str, Any] | None:
     for each in cluster.controller.jobs.find({"uuid": {"$in": flow["jobs"]}}, fields).sort("index", 1):
         jobs[each["uuid"]] = each
     label = jobs.get(label_job)
+    if label is not None and label["state"] != "COMPLETED":
+        cluster.unlock([label_job])
     if label is None:
         created = flow["created_on"].replace(tzinfo=UTC)
         if datetime.now(UTC) - created > _STALE:  # the submitting process died between the flow and its jobs
