@@ -203,6 +203,8 @@ def test_labels_need_a_method(store: Path, tmp_path: Path) -> None:
     (tmp_path / "done.extxyz").write_text("1\nenergy=1\nH 0 0 0\n")
     assert "does not tell the method" in invoke("label", tmp_path / "done.extxyz", "--store", store).stderr
     assert "not both at once" in invoke("label", tmp_path / "done.extxyz", "--top", 3, "--store", store).stderr
+    assert "nowhere" in invoke("label", "--from", tmp_path / "nowhere", "--store", store).stderr
+    assert not (tmp_path / "nowhere").exists()
     assert "--top N or --candidates" in invoke("label", "--submit", "--store", store).stderr
 
 
@@ -299,6 +301,9 @@ class TestSubmission:
         where = choose_label_submission("hull", ())
         chosen = choose(CampaignResults.find("project://hull"))
         assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [True, True]
+        with monkeypatch.context() as patch:  # another process submits between the look and the submission
+            patch.setattr(label_jobs, "_state", lambda *_: None)
+            assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [False, False]
         cast.controller.jobs.delete_many({"job.name": {"$regex": "MgO"}})
         assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [False, False]
         monkeypatch.setattr(label_jobs, "_STALE", timedelta(0))
