@@ -292,6 +292,7 @@ class TestSubmission:
         assert "1 labelled" in told.stdout
         assert "failed" not in told.stdout
 
+    @pytest.mark.slow
     def test_a_submission_that_died_midway_is_made_again(self, cast: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from datetime import timedelta
 
