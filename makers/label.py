@@ -170,7 +170,7 @@ def calculation_maker(energy_scale: str, *, static_only: bool = False) -> Maker:
     Examples
     --------
     >>> calculation_maker("mp").name, calculation_maker("matpes-r2scan", static_only=True).name
-    ('MP GGA double relax static', 'MatPES meta-GGA static')
+    ('MP GGA relax', 'MatPES meta-GGA static')
     """
     if energy_scale not in VASP_SCALES:
         raise MatrisError(

@@ -126,8 +126,8 @@ def submit_labels(
                     reason = f"no inputs can be made: {error}"
                     yield LabelState(candidate.candidate_id, candidate.formula, "refused", reason)
                     continue
-                _put(cluster, flow)
-                yield LabelState(candidate.candidate_id, candidate.formula, "queued", is_new=True)
+                is_new = _put(cluster, flow)
+                yield LabelState(candidate.candidate_id, candidate.formula, "queued", is_new=is_new)
 
 
 def label_states(submission: Submission) -> list[LabelState]:
@@ -154,10 +154,16 @@ def label_states(submission: Submission) -> list[LabelState]:
 
 
 def _name(candidate: Chosen, maker: LabelMaker) -> str:
-    """Id of a calculation: it depends on candidate, geometry and Maker."""
-    content = json.dumps(maker, cls=MontyEncoder, sort_keys=True)
+    """Id of a calculation: it depends on candidate, geometry and Maker, but not on versions of packages."""
+    content = json.dumps(_without_versions(json.loads(json.dumps(maker, cls=MontyEncoder))), sort_keys=True)
     text = f"{candidate.candidate_id} {content_id(candidate.structure)} {content}"
     return str(uuid.uuid5(_NAMES, hashlib.sha256(text.encode()).hexdigest()))
+
+
+def _without_versions(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_versions(value) for key, value in content.items() if key != "@version"}
+    return [_without_versions(value) for value in content] if isinstance(content, list) else content
 
 
 def _flow_id(label_job: str) -> str:
@@ -178,13 +184,15 @@ def _flow(candidate: Chosen, maker: LabelMaker, submission: Submission, name: st
     return Flow([made], name=made.name, uuid=_flow_id(label.uuid), metadata=about)
 
 
-def _put(cluster: Cluster, flow: Flow) -> None:
-    """Add a flow to the queue, unless another process has done so meanwhile."""
+def _put(cluster: Cluster, flow: Flow) -> bool:
+    """Add a flow to the queue; False if another process has done so meanwhile."""
     try:
         cluster.put(flow)
     except ValueError as error:
         if "duplicate key" not in str(error):
             raise
+        return False
+    return True
 
 
 def _state(cluster: Cluster, label_job: str) -> dict[str, Any] | None:
@@ -197,6 +205,8 @@ def _state(cluster: Cluster, label_job: str) -> dict[str, Any] | None:
     for each in cluster.controller.jobs.find({"uuid": {"$in": flow["jobs"]}}, fields).sort("index", 1):
         jobs[each["uuid"]] = each
     label = jobs.get(label_job)
+    if label is not None and label["state"] != "COMPLETED":
+        cluster.unlock([label_job])
     if label is None:
         created = flow["created_on"].replace(tzinfo=UTC)
         if datetime.now(UTC) - created > _STALE:  # the submitting process died between the flow and its jobs

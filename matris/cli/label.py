@@ -158,6 +158,8 @@ def _take_in(
     )
     from matris.training.data.labelled import LabelOptions
 
+    if stored is not None:
+        require_results(stored)
     code, functional, scale = method
     told, others = calculation_files(files)
     results = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,7 @@ from tests.makers.fake_vasp import energy_of, magmoms_of
 from tests.makers.vasp import IRON_OXIDE, MAGNESIA, with_fake_vasp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from click.testing import Result
@@ -83,6 +84,13 @@ EXPECTED = {"MgO": energy_of(2, MAGNESIA.volume), "FeO": energy_of(2, IRON_OXIDE
 
 def invoke(*words: Any) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def wait_until(holds: Callable[[], Any], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(1.0)
 
 
 def test_a_harvest_takes_all_labels_once(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +203,8 @@ def test_labels_need_a_method(store: Path, tmp_path: Path) -> None:
     (tmp_path / "done.extxyz").write_text("1\nenergy=1\nH 0 0 0\n")
     assert "does not tell the method" in invoke("label", tmp_path / "done.extxyz", "--store", store).stderr
     assert "not both at once" in invoke("label", tmp_path / "done.extxyz", "--top", 3, "--store", store).stderr
+    assert "nowhere" in invoke("label", "--from", tmp_path / "nowhere", "--store", store).stderr
+    assert not (tmp_path / "nowhere").exists()
     assert "--top N or --candidates" in invoke("label", "--submit", "--store", store).stderr
 
 
@@ -282,6 +292,7 @@ class TestSubmission:
         assert "1 labelled" in told.stdout
         assert "failed" not in told.stdout
 
+    @pytest.mark.slow
     def test_a_submission_that_died_midway_is_made_again(self, cast: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from datetime import timedelta
 
@@ -291,8 +302,22 @@ class TestSubmission:
         where = choose_label_submission("hull", ())
         chosen = choose(CampaignResults.find("project://hull"))
         assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [True, True]
+        with monkeypatch.context() as patch:  # another process submits between the look and the submission
+            patch.setattr(label_jobs, "_state", lambda *_: None)
+            assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [False, False]
         cast.controller.jobs.delete_many({"job.name": {"$regex": "MgO"}})
         assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [False, False]
         monkeypatch.setattr(label_jobs, "_STALE", timedelta(0))
         states = {state.formula: state.is_new for state in submit_labels(chosen, fake(), where)}
         assert states == {"MgO": True, "FeO": False}
+
+    @pytest.mark.slow
+    def test_with_a_runner(self, cast: Any, tmp_path: Path) -> None:
+        from tests.cluster.remote import runner
+
+        done = invoke("label", "--top", 2, "--static", "--submit", "--store", "project://hull")
+        assert "2 calculations submitted" in done.stdout, done.output
+        with runner(tmp_path / "projects" / "hull.yaml"):
+            wait_until(lambda: len(cast.jobs(state="COMPLETED")) == 4)
+        assert len(energies("project://hull")) == 2
+        assert "2 labelled" in invoke("label", "--store", "project://hull").stdout
