@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
@@ -92,7 +93,9 @@ class BatchElasticMaker(RelaxedPropertyMaker):
             "shear_modulus": Averages(**{kind: moduli[f"g_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
             "young_modulus": moduli["y_mod"],
             "homogeneous_poisson": moduli["homogeneous_poisson"],
-            "universal_anisotropy": moduli["universal_anisotropy"],
+            "universal_anisotropy": moduli["universal_anisotropy"]
+            if isfinite(moduli["universal_anisotropy"])
+            else None,
             "is_mechanically_stable": None if vacuum(record.structure) else fit.stable,
             "eigenvalues": fit.eigenvalues.tolist(),
             "fit_residual": fit.residual,
