@@ -44,8 +44,8 @@ _MARGIN = 1e-3  # lowest over highest eigenvalue of a tensor that counts as stab
 _FLOOR = 1e-6  # lowest over highest eigenvalue of a tensor that is singular but for rounding
 _EXACT = 1e-5  # allowed error of an applied strain: rounding of float32 is a hundredth of it
 _NO_STRESS = (
-    "no stress: no strain of the cell costs energy, so there are no elastic constants; the atoms are farther apart than "
-    "the cutoff of the potential"
+    "no stress: no strain of the cell costs energy, so there are no elastic constants; the atoms are farther apart "
+    "than the cutoff of the potential"
 )
 
 
