@@ -216,7 +216,7 @@ def screen(
         elif not submit_campaign(campaign, candidates, submission):
             return
         with stderr.status("Writing the report …"):
-            documents = list(campaign.documents(DOCUMENT_FIELDS))
+            documents = list(campaign.documents((*DOCUMENT_FIELDS, "checkpoint", *properties_of(then))))
             page = campaign.report(report or local_folder(store) / "report")
         if output == "table":
             _show_ranking(documents)
