@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -74,11 +75,12 @@ class Peer:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         environment["PYTHONPATH"] = str(install_published() if side == "published" else HERE.parent)
         command = [sys.executable, str(HERE / "worker.py"), side, str(threads), device]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
             env=environment,
         )
@@ -91,7 +93,10 @@ class Peer:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the {self.side} worker died (exit status {self.process.wait()}) at {do!r}")
+            status = self.process.wait()
+            self.errors.seek(0)
+            last = self.errors.read().splitlines()[-1:]
+            raise RuntimeError(f"the {self.side} worker died (exit status {status}) at {do!r}: {' '.join(last)}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -31,6 +31,7 @@ def write_published(path: Path) -> None:
     state |= {f"{head}.0.weight": torch.zeros(2 * d, d), f"{head}.0.bias": torch.zeros(2 * d)}
     state |= {f"{head}.3.weight": torch.zeros(1, 2 * d), f"{head}.3.bias": torch.zeros(1)}
     config = {**network.config.to_dict(), "reference_energy": None}
+    del config["smooth"]  # False, and unknown to the published package
     torch.save({"config": config, "state_dict": state}, path)
 
 

@@ -89,8 +89,8 @@ class Published:
 
 def relax_batch(
     side: Ours, structures: list[Structure], fmax: float, steps: int, optimizer: Any
-) -> list[tuple[float, int]]:
-    """Relax by `matris.relax`; return energy (eV/atom) and number of steps of each structure."""
+) -> list[tuple[float, int, bool]]:
+    """Relax by `matris.relax`; return energy (eV/atom), number of steps and convergence of each structure."""
     from matris import relax
 
     found = relax(structures, side.potential, fmax=fmax, max_steps=steps, optimizer=optimizer)
@@ -98,18 +98,18 @@ def relax_batch(
     energies = [
         float("nan") if r.energy is None else r.energy / len(s) for r, s in zip(records, structures, strict=True)
     ]
-    return list(zip(energies, (r.n_steps for r in records), strict=True))
+    return [(energy, r.n_steps, r.state == "converged") for energy, r in zip(energies, records, strict=True)]
 
 
-def relax_singly(side: Any, structures: list[Structure], fmax: float, steps: int) -> list[tuple[float, int]]:
-    """Relax one by one by ASE's FIRE and Frechet cell filter; return energy (eV/atom) and number of steps."""
+def relax_singly(side: Any, structures: list[Structure], fmax: float, steps: int) -> list[tuple[float, int, bool]]:
+    """Relax one by one by ASE's FIRE and Frechet cell filter; return energy (eV/atom), number of steps, convergence."""
     calculator, results = side.calculator(), []
     for structure in structures:
         atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
         atoms.calc = calculator
         optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
-        optimizer.run(fmax=fmax, steps=steps)
-        results.append((atoms.get_potential_energy() / len(atoms), optimizer.nsteps))
+        converged = bool(optimizer.run(fmax=fmax, steps=steps))
+        results.append((atoms.get_potential_energy() / len(atoms), optimizer.nsteps, converged))
     return results
 
 
@@ -161,7 +161,7 @@ def main() -> None:
                     started = time.perf_counter()
                     results = how(side, chosen, **request)
                     answer["seconds"] = time.perf_counter() - started
-                    answer["energies"], answer["steps"] = zip(*results, strict=True)
+                    answer["energies"], answer["steps"], answer["converged"] = zip(*results, strict=True)
                 case "dynamics":
                     started = time.perf_counter()
                     run_dynamics(side, structures[request["which"]], request["steps"])

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
 from matris.flows.campaign.one_job import run_one_job
+from matris.relaxation.relax import relax as compute
 from matris.stores.documents.candidate import Candidate
-from matris.stores.documents.documents import document_id, pressure_of
+from matris.stores.documents.documents import document_id, hull_fields, pressure_of
 from matris.stores.documents.validation import Compared, Validation, validation
 from matris.stores.hull.hull import OK, hull_results
 from matris.stores.hull.references import load_references
@@ -17,6 +18,8 @@ from matris.stores.report.outcomes import ranked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from torch_sim.models.interface import ModelInterface
 
     from matris.flows.campaign.results import CampaignResults
     from matris.makers.batch_relax import BatchRelaxMaker
@@ -58,15 +61,7 @@ def validate_by_maker(results: CampaignResults, maker: BatchRelaxMaker, top: int
     MatrisError
         If the campaign has no self-consistent hull, or the second potential is the one of the campaign.
     """
-    chosen, compared = _chosen(results, top)
-    if any(document["hull_type"] != "self-consistent" for document in chosen):
-        raise MatrisError("the campaign is ranked on a reference set, whose phases a second potential has not computed")
-    pressure = pressure_of(results.record()["settings"])
-    if pressure != maker.final_pressure():
-        raise MatrisError(
-            f"the campaign is at {pressure:g} GPa, and an evaluation has no pressure: relax by the second potential at "
-            "that pressure (--relax)"
-        )
+    chosen, compared = _on_own_hull(results, top, maker.final_pressure())
     card = maker.card()
     if card.sha256 == results.origin[0]:
         raise MatrisError(f"{card.key} is the checkpoint of the campaign: validate with another one")
@@ -84,6 +79,59 @@ def validate_by_maker(results: CampaignResults, maker: BatchRelaxMaker, top: int
     ids = {name: document_id(each.candidate_id, card.sha256, digest) for name, each in candidates.items()}
     found = {document["document_id"]: document for document in results.store.documents(list(ids.values()))}
     return _validation(results, card.key, compared, {name: found[i] for name, i in ids.items() if i in found})
+
+
+def validate_by_model(
+    results: CampaignResults,
+    model: ModelInterface,
+    name: str,
+    energy_scale: str,
+    top: int | None = None,
+    *,
+    relax: bool,
+) -> Validation:
+    """
+    Compute the best candidates of a campaign, and the phases on their hull, by a model that is no checkpoint.
+
+    Nothing is stored. As in `validate_by_maker`, only the phases on the hull of the campaign, and the candidates
+    compared, compete.
+
+    Parameters
+    ----------
+    results
+        A campaign that has ended, with a self-consistent hull.
+    model
+        A torch-sim model, such as `matris.AseModel` of an ASE calculator.
+    name
+        Its name in the result.
+    energy_scale
+        Scale of its energies, see `matris.stores.documents.corrections.correction_scheme`.
+    top
+        Number of candidates, the best by the campaign. Default: all that are ranked.
+    relax
+        Whether to relax at the pressure of the campaign, or to evaluate.
+
+    Raises
+    ------
+    MatrisError
+        If the campaign has no self-consistent hull, or has a pressure and `relax` is false.
+    """
+    settings = results.record()["settings"]
+    pressure = pressure_of(settings)
+    chosen, compared = _on_own_hull(results, top, pressure if relax else 0.0)
+    structures = {d["document_id"]: results.store.structure(d["document_id"]) for d in chosen}
+    known = {key: structure for key, structure in structures.items() if structure is not None}
+    documents = []
+    for record in compute(known.values(), model, relax_cell=relax, pressure=pressure, max_steps=500 if relax else 0):
+        converged = record.structure is not None and (record.state == "converged" or not relax)
+        if record.structure is None or record.energy is None or not converged:
+            continue
+        fields = hull_fields(record.structure, record.energy, energy_scale, pressure)
+        checkpoint = {"key": name, "sha256": name, "energy_scale": energy_scale}
+        own = {"document_id": list(known)[record.index], "state": "converged", "settings": settings}
+        documents.append(fields | own | {"checkpoint": checkpoint})
+    places = {key: place.to_dict() for key, place in hull_results(documents).items()}
+    return _validation(results, name, compared, places)
 
 
 def validate_by_entries(results: CampaignResults, path: str | Path, top: int | None = None) -> Validation:
@@ -146,6 +194,21 @@ def _chosen(results: CampaignResults, top: int | None) -> tuple[list[dict[str, A
         raise MatrisError("no candidate of the campaign has a distance to the hull")
     on_hull = [d for d in documents if d.get("is_stable")]
     return list({d["document_id"]: d for d in [*compared, *on_hull]}.values()), compared
+
+
+def _on_own_hull(
+    results: CampaignResults, top: int | None, pressure: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Choose what a second potential computes, by relaxation under a pressure in GPa or by evaluation."""
+    chosen, compared = _chosen(results, top)
+    if any(document["hull_type"] != "self-consistent" for document in chosen):
+        raise MatrisError("the campaign is ranked on a reference set, whose phases a second potential has not computed")
+    if (own := pressure_of(results.record()["settings"])) != pressure:
+        raise MatrisError(
+            f"the campaign is at {own:g} GPa, and an evaluation has no pressure: relax by the second potential at "
+            "that pressure (--relax)"
+        )
+    return chosen, compared
 
 
 def _validation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +22,6 @@ from matris.relaxation.relax import Engine, engine_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-CORRECTED = "mp2020-corrected"
-"""Energy scale of potentials that were trained on energies with MP2020's corrections, such as CHGNet 0.3."""
-
 
 @dataclass(frozen=True)
 class Contestant:
@@ -37,7 +35,7 @@ class Contestant:
     model
         A loaded potential or a torch-sim model.
     energy_scale
-        Scale of the energies, see `matris.model.checkpoints.Card`, or `CORRECTED`.
+        Scale of the energies, see `matris.stores.documents.corrections.correction_scheme`.
     """
 
     name: str
@@ -116,6 +114,18 @@ def peer(text: str, python: Path | None = None, energy_scale: str = "mp", name: 
         identity = f"{text} {_version(module)}"
     model = made if isinstance(made, ModelInterface) else AseModel(made, identity)
     return Contestant(name or text, model, energy_scale)
+
+
+def is_call(text: str) -> bool:
+    """
+    Whether a text has the form that `peer` takes, as opposed to a key or a path.
+
+    Examples
+    --------
+    >>> is_call("ase.calculators.emt:EMT"), is_call("matris_10m_mp"), is_call("results/mine.safetensors")
+    (True, False, False)
+    """
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(\(.*\))?", text, re.DOTALL) is not None
 
 
 def parse_call(text: str) -> tuple[str, str, list[Any], dict[str, Any]]:

@@ -12,13 +12,13 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 
 from matris.boards.board import Board
-from matris.boards.contestants import CORRECTED
 from matris.boards.published import DISCOVERY
 from matris.boards.stability import discovery_metrics, relaxation_metrics
 from matris.boards.submission import write_submission
 from matris.boards.wbm import FILES, Wbm, WbmItem
 from matris.errors import BoardError
 from matris.relaxation.relax import relax
+from matris.stores.documents.corrections import CORRECTED
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping

@@ -39,8 +39,11 @@ WORST = 2.0
 _TEMPERATURE, _FMAX, _STEPS, _DISPLACEMENT = 300.0, 1e-4, 500, 0.03
 _DISPLACEMENTS = {"chgnet-0.3.0": 0.01}  # Å, of published rows that have another one
 _CUBIC = ((4, 4, 4), (2, 2, 2), (19, 19, 19))
-_HEXAGONAL = ((5, 5, 3), (3, 3, 2), (19, 19, 10))
-"""Supercells of second and third order, and mesh: A. Togo, L. Chaput, I. Tanaka, Phys. Rev. B 91, 094306 (2015)."""
+_HEXAGONAL = ((5, 5, 3), (3, 3, 2), (19, 19, 15))
+"""
+Supercells of second and third order (A. Togo, L. Chaput, I. Tanaka, Phys. Rev. B 91, 094306 (2015)), and mesh (of
+autoWTE, the program that wrote the board's structures).
+"""
 _GAMMA, _WURTZITE_U = 186, 0.375
 
 type Cells = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]

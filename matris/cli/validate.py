@@ -23,9 +23,10 @@ def validate(
         str,
         typer.Option(
             "--with",
-            metavar="CHECKPOINT|FILE",
-            help="Second potential (a key or a file of a checkpoint), or computed entries that came back from another "
-            "code (pymatgen JSON), whose entry_id is that of `matris export`.",
+            metavar="CHECKPOINT|FILE|MODULE:CLASS(…)",
+            help="Second potential (a key or a file of a checkpoint, or the call that makes an ASE calculator or "
+            "torch-sim model), or computed entries that came back from another code (pymatgen JSON), whose entry_id is "
+            "that of `matris export`.",
         ),
     ],
     campaign: CampaignName = None,
@@ -36,6 +37,15 @@ def validate(
     relax: Annotated[
         bool, typer.Option("--relax", help="Relax by the second potential; by default it only evaluates.")
     ] = False,
+    energy_scale: Annotated[
+        str,
+        typer.Option(
+            "--energy-scale",
+            metavar="SCALE",
+            help="Energy scale of a calculator or model: mp, omat24, matpes-pbe, matpes-r2scan, or mp2020-corrected "
+            "(CHGNet).",
+        ),
+    ] = "mp",
     device: Device = None,
     store: Store = None,
     output: Format = "table",
@@ -48,11 +58,14 @@ def validate(
 
     `matris validate --store campaign --with matris_10m_mp --top 50`
 
+    `matris validate --store campaign --with "chgnet.model.dynamics:CHGNetCalculator()" --energy-scale mp2020-corrected`
+
     `matris validate --store campaign --with dft.json`
     """
     with clear_errors():
+        from matris.boards.contestants import is_call, peer
         from matris.flows.campaign.results import CampaignResults
-        from matris.flows.campaign.validation import validate_by_entries, validate_by_maker
+        from matris.flows.campaign.validation import validate_by_entries, validate_by_maker, validate_by_model
         from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
         from matris.stores.database.jobstore import local_folder
         from matris.stores.documents.documents import pressure_of
@@ -60,7 +73,10 @@ def validate(
 
         require_results(store)
         results = CampaignResults.find(store, campaign)
-        if ".json" in Path(second).suffixes:
+        if is_call(second):
+            with stderr.status("Computing …"):
+                found = validate_by_model(results, peer(second).model, second, energy_scale, top, relax=relax)
+        elif ".json" in Path(second).suffixes:
             found = validate_by_entries(results, second, top)
         else:
             pressure = pressure_of(results.record()["settings"])

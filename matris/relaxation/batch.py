@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matris.relaxation.symmetry import Symmetry
     from matris.relaxation.systems import Optimizer, Progress
 
-type Verdict = tuple[RelaxState, str | None, float]
-"""State, error and fmax of a structure that has finished."""
+type Verdict = tuple[RelaxState | Literal["restart"], str | None, float]
+"""State, error and fmax of a structure that has finished, or starts again with FIRE."""
 
 _VOLUME_FACTOR = 5.0  # a cell whose volume changes by a larger factor has exploded or collapsed
 _LOG_STRAIN = 2.0  # largest component of the logarithmic strain L
@@ -49,6 +49,8 @@ class Slot:
         Share of the device's budget, in the unit of the budget.
     symmetry
         The symmetry of the structure, if it is to be kept and there is one.
+    by_fire
+        Whether FIRE moves the structure, because L-BFGS has made its cell explode or collapse.
     n_steps
         Steps taken; -1 before the first evaluation.
     started
@@ -60,6 +62,7 @@ class Slot:
     structure: Structure
     cost: float
     symmetry: Symmetry | None = None
+    by_fire: bool = False
     n_steps: int = -1
     started: float = 0.0
 
@@ -123,6 +126,8 @@ class RunningBatch:
                 [slot.symmetry for slot in self._entering],
                 [self._cell_freedom(slot) for slot in self._entering],
             )
+            if isinstance(self._optimizer, Lbfgs):
+                self._optimizer.give_up(np.array([slot.by_fire for slot in self.slots]))
             self._entering = []
         self.model.costs = [slot.cost for slot in self.slots]
         progress = self._optimizer.step(self.model)
@@ -139,10 +144,17 @@ class RunningBatch:
         records = [
             self._record(slot, verdict, values, number, slice(end - len(slot.structure), end))
             for number, (slot, verdict, end) in enumerate(zip(self.slots, verdicts, ends, strict=True))
-            if verdict is not None
+            if verdict is not None and verdict[0] != "restart"
         ]
         self._optimizer.remove(finished)
+        restarts = [
+            slot for slot, verdict in zip(self.slots, verdicts, strict=True) if verdict and verdict[0] == "restart"
+        ]
         self.slots = [slot for slot, verdict in zip(self.slots, verdicts, strict=True) if verdict is None]
+        for slot in restarts:
+            slot.by_fire = True
+            self.slots.append(slot)
+            self._entering.append(slot)
         return records
 
     def _cell_freedom(self, slot: Slot) -> NDArray[np.float64] | None:
@@ -160,14 +172,24 @@ class RunningBatch:
         for number, (slot, values) in enumerate(zip(self.slots, zip(*progress, strict=True), strict=True)):
             fmax, cell_force, volume_ratio, strain, squared_force, _ = values
             error = self.model.reasons.get(number)
+            is_lost = False
             if error is None and not squared_force < _MAX_SQUARED_FORCE:
                 error = "energy, forces or stress are NaN or infinite"
             if error is None and not 1 / _VOLUME_FACTOR <= volume_ratio <= _VOLUME_FACTOR:
                 word = "exploded" if volume_ratio > 1 else "collapsed"
                 error = f"the cell {word}: its volume is {volume_ratio:.3g} times that of the input"
+                is_lost = True
             if error is None and strain > _LOG_STRAIN:
                 error = "the cell was deformed beyond a factor of exp(2)"
-            if error is not None:
+                is_lost = True
+            if (
+                is_lost
+                and isinstance(self._optimizer, Lbfgs)
+                and not slot.by_fire
+                and slot.n_steps < settings.max_steps
+            ):
+                verdicts.append(("restart", error, fmax))
+            elif error is not None:
                 verdicts.append(("failed", f"{error} (after {max(slot.n_steps, 0)} steps)", fmax))
             elif fmax < settings.fmax and cell_force < settings.fmax:
                 verdicts.append(("converged", None, fmax))

@@ -69,7 +69,12 @@ class Lbfgs(Fire):
         self._lowest = np.zeros(0)  # enthalpy, and
         self._smallest = np.zeros(0)  # force so far
         self._waited = np.zeros(0, dtype=int)  # steps since
+        self._patience = np.zeros(0, dtype=int)  # largest number of them
         self._has_fallen_back = np.zeros(0, dtype=bool)  # FIRE moves it
+
+    def give_up(self, systems: NDArray[np.bool_]) -> None:
+        """Hand systems over to FIRE at the next step."""
+        self._patience[systems] = 0
 
     @staticmethod
     def _new_scales(n_atoms: NDArray[np.int_]) -> NDArray[np.float64]:
@@ -89,6 +94,7 @@ class Lbfgs(Fire):
         self._lowest = np.concatenate([self._lowest, infinite])
         self._smallest = np.concatenate([self._smallest, infinite])
         self._waited = np.concatenate([self._waited, zeros])
+        self._patience = np.concatenate([self._patience, np.full(n_systems, PATIENCE)])
         self._has_fallen_back = np.concatenate([self._has_fallen_back, zeros.astype(bool)])
 
     def _leave(self, kept: NDArray[np.bool_], rows: Tensor) -> None:
@@ -96,7 +102,8 @@ class Lbfgs(Fire):
         self._history, self._gram = self._history[:, rows], self._gram[kept]
         self._slot, self._n_pairs, self._reach = self._slot[kept], self._n_pairs[kept], self._reach[kept]
         self._enthalpy, self._lowest, self._smallest = self._enthalpy[kept], self._lowest[kept], self._smallest[kept]
-        self._waited, self._has_fallen_back = self._waited[kept], self._has_fallen_back[kept]
+        self._waited, self._patience = self._waited[kept], self._patience[kept]
+        self._has_fallen_back = self._has_fallen_back[kept]
 
     def _move(self) -> None:
         self._fall_back()
@@ -119,7 +126,7 @@ class Lbfgs(Fire):
 
     def _fall_back(self) -> None:
         """Hand systems that have waited for too long over to FIRE, at rest and with its rows n·L for the cell."""
-        falls = (self._waited >= PATIENCE) & ~self._has_fallen_back
+        falls = (self._waited >= self._patience) & ~self._has_fallen_back
         if not falls.any():
             return
         self._has_fallen_back |= falls

@@ -54,7 +54,7 @@ def relax(
     Relax structures, and yield the record of each as it finishes.
 
     The optimizer is L-BFGS (`matris.relaxation.lbfgs`). FIRE takes over a structure in which neither the
-    forces nor the energy fall for sixty steps.
+    forces nor the energy fall for sixty steps, and, from its start, one whose cell L-BFGS makes explode or collapse.
 
     Atoms that a structure fixes (selective dynamics of a POSCAR, ASE's ``FixAtoms``; `matris.constraints`) keep their
     fractional coordinates, and the forces along fixed directions do not count for convergence. The cell relaxes with

@@ -28,8 +28,16 @@ if TYPE_CHECKING:
 MP2020 = "MaterialsProject2020Compatibility"
 OMAT24 = "OMat24Compatibility"
 NO_CORRECTION = "none"
+CORRECTED = "mp2020-corrected"
+"""Energy scale of potentials that were trained on energies with MP2020's corrections, such as CHGNet 0.3."""
 
-_SCHEMES = {"mp": MP2020, "omat24": OMAT24, "matpes-pbe": NO_CORRECTION, "matpes-r2scan": NO_CORRECTION}
+_SCHEMES = {
+    "mp": MP2020,
+    "omat24": OMAT24,
+    "matpes-pbe": NO_CORRECTION,
+    "matpes-r2scan": NO_CORRECTION,
+    CORRECTED: NO_CORRECTION,
+}
 
 # Parameters of OMat24's scheme (eV per atom of the element), fitted like MP2020's to the same experiments, but on
 # calculations with OMat24's settings. Barroso-Luque et al., arXiv:2410.12771; taken from fairchem-data-omat 0.2.0 (MIT

@@ -10,12 +10,13 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedEntry
 from typer.testing import CliRunner
 
+from matris import AseModel, MatRISCalculator
 from matris.cli import app
 from matris.errors import MatrisError
 from matris.flows.campaign.campaign import Campaign
 from matris.flows.campaign.funnel import Funnel
 from matris.flows.campaign.results import CampaignResults
-from matris.flows.campaign.validation import validate_by_entries, validate_by_maker
+from matris.flows.campaign.validation import validate_by_entries, validate_by_maker, validate_by_model
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchRelaxMaker, BatchStaticMaker
 from matris.model import checkpoints
@@ -81,6 +82,23 @@ def test_a_second_potential_of_the_same_energies_agrees(results, tiny_checkpoint
     assert validate_by_maker(results, maker, top=1).n == 1
     with pytest.raises(MatrisError, match="validate with another one"):
         validate_by_maker(results, BatchRelaxMaker(checkpoint=str(tiny_checkpoint), device="cpu"))
+
+
+def test_an_ase_calculator_as_second_potential(results, tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    """A calculator with the energies of the campaign agrees; on an unknown energy scale nothing is compared."""
+    own = MatRISCalculator(str(tiny_checkpoint), device="cpu")
+    found = validate_by_model(results, AseModel(own), "own", "mp", relax=False)
+    assert (found.n, found.mae) == (3, pytest.approx(0, abs=1e-6))
+    before = len(list(results.documents()))
+    monkeypatch.chdir(tmp_path)
+    call = f"matris:MatRISCalculator('{tiny_checkpoint}', device='cpu')"
+    report = CliRunner().invoke(app, ["validate", "--store", str(tmp_path / "store"), "--with", call])
+    assert report.exit_code == 0, report.output
+    assert "Kendall's τ 1.00" in report.output
+    assert len(list(results.documents())) == before  # nothing is stored
+    strange = validate_by_model(results, AseModel(own), "own", "my-scale", relax=False)
+    assert strange.n == 0
+    assert sum(strange.left_out.values()) == 3
 
 
 def test_entries_that_came_back(results, tmp_path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
+from matris.relaxation import batch, lbfgs
 from matris.relaxation.batch import state_of
 from matris.relaxation.fire import Fire
 from matris.relaxation.lbfgs import MEMORY, PATIENCE, Lbfgs, directions
@@ -358,3 +359,22 @@ def test_crystals_of_a_trained_potential_end_where_fire_ends():
         assert one.structure.lattice.abc == pytest.approx(other.structure.lattice.abc, rel=1e-3)
     counts = [sum(record.n_steps + 1 for record in ends[optimizer]) for optimizer in ("lbfgs", "fire")]
     assert counts[0] < counts[1] / 2
+
+
+def test_a_cell_that_explodes_starts_again_with_fire(monkeypatch):
+    """Its mate is not disturbed; with FIRE exploding too, the record says so."""
+    monkeypatch.setattr(lbfgs, "_HESSIAN", 1e-3)
+    monkeypatch.setattr(lbfgs, "_MAX_STEP", 5.0)  # the first step of a compressed crystal is far too long
+    given_up, give_up = [], Lbfgs.give_up
+    monkeypatch.setattr(Lbfgs, "give_up", lambda self, systems: given_up.append(systems) or give_up(self, systems))
+    compressed, at_rest = primitive(0.9 * FCC), primitive(FCC)
+    own, mate = sorted(relax([compressed, at_rest], Argon(), fmax=1e-3), key=lambda record: record.index)
+    (by_fire,) = relax([compressed], Argon(), fmax=1e-3, optimizer="fire")
+    assert (own.state, mate.state) == ("converged", "converged")
+    assert mate.n_steps == 0
+    assert any(np.any(systems) for systems in given_up)
+    assert own.energy == pytest.approx(by_fire.energy, abs=1e-5)
+    monkeypatch.setattr(batch, "_VOLUME_FACTOR", 1.05)  # now the minimum itself is too large
+    (failed,) = relax([compressed], Argon(), fmax=1e-3)
+    assert failed.state == "failed"
+    assert "the cell exploded" in failed.error
