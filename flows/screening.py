@@ -97,9 +97,11 @@ class ScreeningFlowMaker(Maker):
         Raises
         ------
         MatrisError
-            If a candidate is nothing of this kind, or a source cannot be read.
+            If a candidate is nothing of this kind, a source cannot be read, or there are no candidates.
         """
         listed = list(all_candidates(candidates))
+        if not listed:
+            raise MatrisError("there is nothing to screen: the list or source holds no candidates")
         dropped: dict[str, str] = {}
         if self.duplicates:
             listed, dropped = without_duplicates(listed)

@@ -18,6 +18,7 @@ from matris.makers.chunk_records import record_of, refusal
 from matris.makers.current_job import check_store, own_folder
 from matris.model.checkpoints import locate, read_file
 from matris.model.potential import load
+from matris.properties.groups import attempt
 from matris.relaxation.journal import JournalInUseError
 from matris.relaxation.records import RelaxSettings
 from matris.stores.documents.candidate import Candidate
@@ -216,10 +217,15 @@ class PropertyMaker(BatchMaker):
             common
             | _outcome(candidate, records.get(index))
             | self._start(candidate, records.get(index), potential)
-            | self.fields(records.get(index), *(entries[index] for entries in given))
+            | self._fields(records.get(index), *(entries[index] for entries in given))
             for index, candidate in enumerate(chunk)
         ]
         return self.output_schema.model_validate({"documents": documents})
+
+    def _fields(self, record: PropertyRecord | None, *given: Any) -> dict[str, Any]:
+        """Fields of one material; the state and reason of a failure where they cannot be computed."""
+        found, error = attempt(self.fields, record, *given)
+        return {"state": "failed", "error": error, "is_reliable": False} if found is None else found
 
     def _start(self, candidate: Candidate, record: PropertyRecord | None, potential: Potential) -> dict[str, Any]:
         """Fields from which the store makes a candidate document of the material."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobflow import job
@@ -85,6 +86,7 @@ class BatchElasticMaker(RelaxedPropertyMaker):
         if record is None or record.fit is None or record.structure is None:
             return {}
         fit, moduli = record.fit, record.fit.moduli()
+        anisotropy = moduli["universal_anisotropy"]
         standard = ElasticTensor.from_voigt(fit.tensor).convert_to_ieee(record.structure)
         return {
             "elastic_tensor": {"raw": fit.tensor.tolist(), "ieee_format": standard.voigt.tolist()},
@@ -92,7 +94,7 @@ class BatchElasticMaker(RelaxedPropertyMaker):
             "shear_modulus": Averages(**{kind: moduli[f"g_{kind}"] for kind in ("voigt", "reuss", "vrh")}),
             "young_modulus": moduli["y_mod"],
             "homogeneous_poisson": moduli["homogeneous_poisson"],
-            "universal_anisotropy": moduli["universal_anisotropy"],
+            "universal_anisotropy": anisotropy if isfinite(anisotropy) else None,
             "is_mechanically_stable": None if vacuum(record.structure) else fit.stable,
             "eigenvalues": fit.eigenvalues.tolist(),
             "fit_residual": fit.residual,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +19,7 @@ from matris.constraints import FREEDOM, freedom_of, read_constraints
 from matris.errors import StructureError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from ase import Atoms
     from numpy.typing import NDArray
@@ -54,13 +56,26 @@ def one_or_many(structures: Structure | Atoms | Iterable[Structure | Atoms]) -> 
     """
     Return structures as they are, and one structure as a list of one: it is an iterable too, of its atoms.
 
+    Raises
+    ------
+    StructureError
+        If the input is neither: a path, a dictionary, or nothing to iterate over.
+
     Examples
     --------
     >>> from ase.build import bulk
     >>> len(one_or_many(bulk("MgO", "rocksalt", a=4.2)))
     1
+    >>> one_or_many("POSCAR")
+    Traceback (most recent call last):
+    matris.errors.StructureError: expected pymatgen Structures or ASE Atoms, got str; Structure.from_file reads a file
     """
-    return [structures] if is_one(structures) else structures
+    if is_one(structures):
+        return [structures]
+    if isinstance(structures, str | Path | Mapping) or not isinstance(structures, Iterable):
+        hint = "; Structure.from_file reads a file" if isinstance(structures, str | Path) else ""
+        raise StructureError(f"expected pymatgen Structures or ASE Atoms, got {type(structures).__name__}{hint}")
+    return structures
 
 
 def is_one(obj: object) -> TypeIs[Structure | Atoms]:

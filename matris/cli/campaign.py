@@ -189,6 +189,7 @@ def export(
     with clear_errors():
         from matris.stores.candidate_store import CandidateStore
         from matris.stores.query.export import export as write
+        from matris.stores.report.formats import plural
 
         require_results(store)
         query = CandidateStore.open(store).query(with_references=with_references)
@@ -196,7 +197,10 @@ def export(
         warn_of_origins(query.origins())
         query = query.sort("energy_above_hull")
         n = _write_phonons(query, store, target) if form == "phonopy" else write(query, Path(target), form)
-        stderr.print(f"{n} candidates in {escape(target)}", soft_wrap=True)
+        stderr.print(f"{plural(n, 'candidate') or 'no candidate'} in {escape(target)}", soft_wrap=True)
+        if form != "phonopy" and (n_same := query.where("state = converged and duplicate_of is known").count()):
+            of_them = f"{n_same} of them relaxed to the same crystal as another candidate"
+            stderr.print(f"{of_them}; without these: add 'duplicate_of is missing' to the filter", soft_wrap=True)
 
 
 def _write_phonons(query: CandidateQuery, store: str | None, folder: str) -> int:

@@ -145,6 +145,18 @@ def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = T
     return Outcomes.of(documents, intake, campaign.funnel.window if hull else None).summary()
 
 
+def warn_of_demonstrator(documents: Sequence[Document]) -> None:
+    """Print that the numbers come from a checkpoint that is for first screenings, if they do."""
+    from matris.stores.report.origin import is_demonstrator
+
+    if is_demonstrator(documents):
+        stderr.print(
+            "[yellow]The checkpoint is a demonstrator, for first screenings:[/yellow] matris models tells its errors, "
+            "and which checkpoint to use for results",
+            soft_wrap=True,
+        )
+
+
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """Let SIGTERM, with which schedulers end a job, end a campaign like Ctrl-C."""

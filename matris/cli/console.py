@@ -178,6 +178,13 @@ def print_table(columns: Sequence[Column], *, title: str | None = None, styles: 
     console.print(table)
 
 
+def _state(document: Document) -> str:
+    """State of a candidate, with what a reader must know besides."""
+    duplicate = document["state"] != "duplicate" and document.get("duplicate_of")
+    marks = (", duplicate" if duplicate else "", ", extrapolates" if document.get("is_extrapolating") else "")
+    return document["state"] + "".join(marks)
+
+
 def print_documents(
     documents: Sequence[Document], *, title: str | None = None, numbered: bool = False, origins: bool = False
 ) -> None:
@@ -208,7 +215,7 @@ def print_documents(
         Column("corrected\neV/atom", [eV(d.get("energy_per_atom"), 4) for d in documents], right=True),
         *pressures(documents),
         Column("atoms", [str(d.get("nsites") or "–") for d in documents], right=True),
-        texts("state", (f"{d['state']}{', extrapolates' if d.get('is_extrapolating') else ''}" for d in documents)),
+        texts("state", map(_state, documents)),
     ]
     if numbered:
         columns.insert(0, Column("#", [str(number) for number in range(1, len(documents) + 1)], right=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.markup import escape
 
-from matris.cli.campaign_run import named_devices
+from matris.cli.campaign_run import named_devices, warn_of_demonstrator
 from matris.cli.console import CampaignProgress, Column, numbers, print_table, stderr, stdout, write_columns, write_json
 from matris.cli.options import (
     Checkpoint,
@@ -649,9 +649,12 @@ def _properties(
         stderr.print(f"Report: {escape(str(page))}", soft_wrap=True)
     if folder is not None:
         from matris.properties.phonon_files import write_phonon_files
+        from matris.stores.report.formats import plural
 
-        n_folders = write_phonon_files(documents, folder)
-        stderr.print(f"Force constants and bands of {n_folders} materials: {escape(str(folder))}", soft_wrap=True)
+        if n_folders := write_phonon_files(documents, folder):
+            what = plural(n_folders, "material")
+            stderr.print(f"Force constants and bands of {what}: {escape(str(folder))}", soft_wrap=True)
+    warn_of_demonstrator(documents)
     exit_by_states(documents)
 
 

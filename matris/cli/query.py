@@ -216,6 +216,7 @@ def _show_results(
     """Print a page of results, and write their structures if there is a folder for them."""
     from matris.files.structure_files import write_structures
     from matris.stores.query.tables import COLUMNS, expanded, json_ready, row
+    from matris.stores.report.formats import plural
 
     size = limit or (_PAGE_SIZE if output == "table" or page > 1 else None)
     shown = results if size is None else results.page(page, size)
@@ -235,8 +236,9 @@ def _show_results(
         n = len(documents)
         total = results.count() if page > 1 or n == size else n
         hidden = 0 if results.with_references else results.n_references()
-        hint = f"; {hidden} references match too (--with-references)" if hidden else ""
+        verb = "matches" if hidden == 1 else "match"
+        hint = f"; {plural(hidden, 'reference')} {verb} too (--with-references)" if hidden else ""
         stderr.print((f"{total} found" if total == n else f"{n} of {total} found, page {page}") + hint)
     if folder is not None:
         n_files = write_structures(shown.structures(), folder, labelled=several)
-        stderr.print(f"{n_files} structures in {escape(str(folder))}")
+        stderr.print(f"{plural(n_files, 'structure')} in {escape(str(folder))}")

@@ -16,6 +16,7 @@ from matris.cli.campaign_run import (
     candidates_of,
     run_campaign,
     summary,
+    warn_of_demonstrator,
     write_documents,
 )
 from matris.cli.console import print_documents, stderr, stdout
@@ -215,7 +216,7 @@ def screen(
         elif not submit_campaign(campaign, candidates, submission):
             return
         with stderr.status("Writing the report …"):
-            documents = list(campaign.documents(DOCUMENT_FIELDS))
+            documents = list(campaign.documents((*DOCUMENT_FIELDS, "checkpoint", *properties_of(then))))
             page = campaign.report(report or local_folder(store) / "report")
         if output == "table":
             _show_ranking(documents)
@@ -226,8 +227,29 @@ def screen(
         warn_of_incomplete(campaign.store)
         out = stdout() if output == "table" else stderr
         out.print(summary(campaign, documents), soft_wrap=True)
+        for line in property_lines(documents, properties_of(then)):
+            out.print(line, soft_wrap=True)
         out.print(f"Report: {page}", soft_wrap=True)
+        warn_of_demonstrator(documents)
         exit_by_states(documents, all_converge=False)
+
+
+def property_lines(documents: Sequence[Document], properties: Sequence[str]) -> list[str]:
+    """
+    Count the results of the properties that were computed for survivors, by state.
+
+    Examples
+    --------
+    >>> found = [{"phonon": {"state": "converged"}}, {"phonon": {"state": "failed"}}, {"phonon": None}]
+    >>> property_lines(found, ["phonon"])
+    ["phonon: 1 converged, 1 failed; see them by matris query 'phonon is known' --columns formula,phonon"]
+    """
+    lines = []
+    for name in properties:
+        states = Counter(document[name]["state"] for document in documents if document.get(name))
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no survivor"
+        lines.append(f"{name}: {counts}; see them by matris query '{name} is known' --columns formula,{name}")
+    return lines
 
 
 def _title(sources: Sequence[str], chemsys: str | None) -> str:

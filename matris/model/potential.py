@@ -23,7 +23,7 @@ from matris.model.network import Evaluation, MatRIS, evaluate
 from matris.model.precision import FEWER_DIGITS, PRECISIONS, full_precision
 from matris.model.recorded import RecordedCalls
 from matris.progress import shown, size_of
-from matris.structures import is_one, problem_with, to_structure
+from matris.structures import is_one, one_or_many, problem_with, to_structure
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -327,7 +327,7 @@ class Potential:
         """
         if is_one(structures):
             return next(self.predict_geometries([self._geometry(structures)]))
-        found = self.predict_geometries(self._checked(structures))
+        found = self.predict_geometries(self._checked(one_or_many(structures)))
         return shown(found, "predict", progress=progress, total=size_of(structures))
 
     def _geometry(self, item: Structure | Atoms) -> Geometry:

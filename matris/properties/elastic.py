@@ -41,7 +41,12 @@ _NONLINEAR = 0.05  # of the largest constant: above it, a warning asks for small
 _SAME = 2e-4  # of a strain's size: two strains closer than this are equal by symmetry; the noise of a relaxed lattice
 _ZERO = 1e-3  # of a strain's size: smaller components of a rotated strain are noise of a relaxed lattice
 _MARGIN = 1e-3  # lowest over highest eigenvalue of a tensor that counts as stable
+_FLOOR = 1e-6  # lowest over highest eigenvalue of a tensor that is singular but for rounding
 _EXACT = 1e-5  # allowed error of an applied strain: rounding of float32 is a hundredth of it
+_NO_STRESS = (
+    "no stress: no strain of the cell costs energy, so there are no elastic constants; the atoms are farther apart "
+    "than the cutoff of the potential"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +120,21 @@ class ElasticFit:
             (Young, 9KG / (3K + G)), GPa; ``homogeneous_poisson`` and ``universal_anisotropy``. Averages of R. Hill,
             Proc. Phys. Soc. A 65, 349 (1952); anisotropy of Ranganathan and Ostoja-Starzewski, Phys. Rev. Lett. 101,
             055504 (2008).
+            Where some strain costs no stress, as in a slab in vacuum, Reuss's averages have their limits, mostly 0, and
+            the anisotropy is infinite.
         """
-        tensor = ElasticTensor.from_voigt(self.tensor)
+        values, modes = np.linalg.eigh(self.tensor)
+        floor = _FLOOR * float(np.abs(values).max())
+        singular = bool((np.abs(values) < floor).any())
+        values = np.where(np.abs(values) < floor, _FLOOR * floor, values)
+        tensor = ElasticTensor.from_voigt(modes * values @ modes.T if singular else self.tensor)
         names = ("k_voigt", "k_reuss", "k_vrh", "g_voigt", "g_reuss", "g_vrh")
         moduli = {name: float(getattr(tensor, name)) for name in names}
         bulk, shear = moduli["k_vrh"], moduli["g_vrh"]
         return moduli | {
             "y_mod": 9 * bulk * shear / (3 * bulk + shear),
             "homogeneous_poisson": float(tensor.homogeneous_poisson),
-            "universal_anisotropy": float(tensor.universal_anisotropy),
+            "universal_anisotropy": np.inf if singular else float(tensor.universal_anisotropy),
         }
 
 
@@ -405,7 +416,10 @@ def _record(
     check_cells(cells, names)
     if start.stress is None:
         raise UnusableCellError("the model gives no stress")
-    fit = fit_tensor(plan, _stresses(plan, cells), start.stress, pressure)
+    stresses = _stresses(plan, cells)
+    if not np.any(stresses):
+        raise UnusableCellError(_NO_STRESS)
+    fit = fit_tensor(plan, stresses, start.stress, pressure)
     doubts, warnings = fit.doubts(), []
     if warning := vacuum_warning(plan.structure):
         doubts.insert(0, warning)

@@ -161,7 +161,9 @@ class ElasticDocument(PropertyDocument):
     shear_modulus: Averages | None = Field(default=None, description="Shear modulus, GPa.")
     young_modulus: float | None = Field(default=None, description="Young's modulus, GPa.")
     homogeneous_poisson: float | None = Field(default=None, description="Poisson's ratio of the polycrystal.")
-    universal_anisotropy: float | None = Field(default=None, description="Universal anisotropy index; 0 if isotropic.")
+    universal_anisotropy: float | None = Field(
+        default=None, description="Universal anisotropy index; 0 if isotropic; None if infinite."
+    )
     is_mechanically_stable: bool | None = Field(
         default=None, description="Whether C is positive definite (Born); None for a cell with vacuum."
     )

@@ -22,14 +22,19 @@ def cautions(document: Document) -> list[str]:
     Examples
     --------
     >>> cautions({"only_elements_compete": True, "hull_lacks": ["Cl-Na"], "correction_state": "undecided"})
-    ['only the elements compete', 'no competing compounds in Cl–Na', 'corrections undecided']
+    ['only the elements compete (Cl–Na)', 'corrections undecided']
+    >>> cautions({"hull_lacks": ["Cl-Na"]})
+    ['no competing compounds in Cl–Na']
     >>> cautions({"elastic": {"is_reliable": False, "warnings": ["the residual is 12 GPa"]}})
     ['elastic: not reliable: the residual is 12 GPa']
     """
-    found = ["only the elements compete"] if document.get("only_elements_compete") else []
-    if lacking := document.get("hull_lacks"):
-        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-        found.append(f"no competing compounds in {', '.join(lacking[:_SHOWN]).replace('-', '–')}{more}")
+    found, lacking = [], document.get("hull_lacks") or []
+    more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    systems = ", ".join(lacking[:_SHOWN]).replace("-", "–") + more
+    if document.get("only_elements_compete"):
+        found.append(f"only the elements compete ({systems})" if systems else "only the elements compete")
+    elif systems:
+        found.append(f"no competing compounds in {systems}")
     if document.get("correction_state") == "undecided":
         found.append("corrections undecided")
     for kind in ("elastic", "phonon", "kappa"):

@@ -186,3 +186,19 @@ def test_qha(store: JobStore, tmp_path: Path) -> None:
     assert document.volume_temperature[0] == pytest.approx(document.volume, rel=0.05)
     assert document.average_gruneisen == pytest.approx(document.gruneisen_temperature[-1], rel=0.3)
     assert np.shape(document.gruneisen_modes["parameters"])[1] == 6
+
+
+def test_fields_that_cannot_be_computed_fail_their_material_alone(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    fields = BatchEosMaker.fields
+
+    def broken(self, record):
+        if record is not None and record.index == 0:
+            raise np.linalg.LinAlgError("singular matrix")
+        return fields(self, record)
+
+    monkeypatch.setattr(BatchEosMaker, "fields", broken)
+    documents = BatchEosMaker(**CHECKPOINT, fmax=0.1, max_steps=20).output([MGO, SI]).documents
+    assert (documents[0].state, documents[0].error) == ("failed", "LinAlgError: singular matrix")
+    assert not documents[0].is_reliable
+    assert documents[1].fits

@@ -45,6 +45,23 @@ def test_springs_between_nearest_neighbors(strains):
     assert 0 < moduli["homogeneous_poisson"] < 0.5
 
 
+def test_atom_that_no_other_feels_fails_with_a_reason():
+    lone, solid = elastic([Structure(Lattice.cubic(20), ["Ar"], [[0, 0, 0]]), primitive()], Argon())
+    assert (lone.state, lone.fit, solid.state) == ("failed", None, "converged")
+    assert "farther apart than the cutoff" in lone.error
+
+
+def test_layer_in_vacuum_resists_no_strain_across_it():
+    layer = Structure(Lattice.hexagonal(1.09 * SIGMA, 30), ["Ar"], [[0, 0, 0]])
+    (record,) = elastic([layer], Argon(), relax_first=False)
+    moduli = record.fit.moduli()
+    assert moduli["k_voigt"] > 0.01
+    assert moduli["k_reuss"] == pytest.approx(0, abs=1e-6 * moduli["k_voigt"])
+    assert moduli["g_reuss"] == pytest.approx(0, abs=1e-6 * moduli["g_voigt"])
+    assert moduli["universal_anisotropy"] == np.inf
+    assert not record.is_reliable
+
+
 def test_small_hexagonal_cell_keeps_its_strains(monkeypatch):
     """Where strain times length is a hundredth of an ångström: C66 from shear is that from two stretches."""
     monkeypatch.setattr(argon, "SIGMA", 2.0)

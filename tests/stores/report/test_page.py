@@ -137,7 +137,7 @@ def test_remarks_on_the_hull_and_unreliable_results_are_shown(page: Page, tmp_pa
     marked = Page(write_report(report, tmp_path))
     assert "Hull: <mine> & theirs" in marked.sections["hulls"]
     ranked = marked.sections["ranked"]
-    assert "only the elements compete; no competing compounds in Li–O; elastic: not reliable: " in ranked
+    assert "only the elements compete (Li–O); elastic: not reliable: " in ranked
     assert "the residual is <12> GPa" in ranked
     assert "no competing compounds in Fe–O, Fe–S, Fe–C and 1 more; corrections undecided" in ranked
     assert ranked.count("reliable") == 1
