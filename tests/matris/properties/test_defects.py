@@ -177,7 +177,7 @@ def test_settings():
 
 
 def test_negative_formation_energies_are_not_reliable():
-    """Energies of elements that are not comparable: the crystal is above their hull, and gains energy by losing gold."""
+    """Energies of elements that are not comparable: the crystal is above their hull and gains energy by losing gold."""
     entries = [ComputedEntry("Cu", -9.0), ComputedEntry("Au", 0.0)]  # of another energy scale, by mistake
     (record,) = defects([cu3au()], matris.AseModel(EMT()), kinds=["antisite"], competing=entries, min_length=5)
     assert not record.is_reliable
