@@ -138,9 +138,9 @@ def corrections_per_atom(entry: ComputedEntry) -> dict[str, float]:
     Examples
     --------
     >>> from pymatgen.entries.computed_entries import CompositionEnergyAdjustment, ComputedEntry
-    >>> correction = CompositionEnergyAdjustment(-0.7, 3, name="MP2020 anion correction (oxide)")
+    >>> correction = CompositionEnergyAdjustment(-0.5, 3, name="MP2020 anion correction (oxide)")
     >>> corrections_per_atom(ComputedEntry("Al2O3", -37.0, energy_adjustments=[correction]))
-    {'O': -0.7}
+    {'O': -0.5}
     """
     amounts = entry.composition.get_el_amt_dict()
     corrections: dict[str, float] = {}

@@ -418,12 +418,16 @@ def _record(start: RelaxRecord, plan: _Plan, cells: list[RelaxRecord]) -> Defect
     if all(defect.state == "failed" for defect in done):
         raise UnusableCellError(f"{done[0].name}: {done[0].error}")
     late = start.state != "converged" or any(defect.state != "converged" for defect in done)
-    negative = any(energy < 0 for defect in done for energy in defect.formation_energies)
+    negative = [
+        f"{defect.name} ({defect.lowest:.2f} eV)" for defect in done if defect.lowest is not None and defect.lowest < 0
+    ]
     remarks = [
         f"{defect.name}: {text}"
         for defect in done
         for text in (*([defect.error] if defect.error else []), *defect.warnings)
     ]
+    if negative:
+        remarks.append(f"negative formation energies at some chemical potentials: {', '.join(negative)}")
     unconverged = [] if start.state == "converged" else ["not below fmax: the relaxed crystal"]
     return DefectsRecord(
         index=start.index,
@@ -452,13 +456,7 @@ def _formed(defect: PointDefect, cell: RelaxRecord, perfect: RelaxRecord, plan: 
     )
     moves = cell.structure.frac_coords - defect.cell.frac_coords
     lengths = np.linalg.norm((moves - moves.round()) @ cell.structure.lattice.matrix, axis=1)
-    warnings = [
-        f"forms without energy ({energy:.2f} eV) in equilibrium with {limit.name}"
-        for energy, limit in zip(energies, plan.limits, strict=True)
-        if energy < 0
-    ]
-    if cell.state != "converged":
-        warnings.append("not below fmax")
+    warnings = () if cell.state == "converged" else ("not below fmax",)
     return replace(
         defect,
         cell=cell.structure,
@@ -466,7 +464,7 @@ def _formed(defect: PointDefect, cell: RelaxRecord, perfect: RelaxRecord, plan: 
         energy_change=change,
         formation_energies=energies,
         displacement=float(lengths.max()),
-        warnings=tuple(warnings),
+        warnings=warnings,
     )
 
 

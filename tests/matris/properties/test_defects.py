@@ -12,6 +12,7 @@ from ase.calculators.morse import MorsePotential
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from pymatgen.core import Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
 
 import matris
 from matris.properties.defects import defects
@@ -173,3 +174,11 @@ def test_settings():
         defects([bulk("Cu")], matris.AseModel(EMT()), kinds=["frenkel"])  # type: ignore[list-item]
     (record,) = defects([bulk("Po", "sc", a=2.5)], matris.AseModel(MorsePotential(r0=2.5, **NEIGHBORS)), min_length=1)
     assert record.error == "the supercell has one atom: a min_length of 1 Å is too short"
+
+
+def test_negative_formation_energies_are_not_reliable():
+    """Energies of elements that are not comparable: the crystal is above their hull and gains energy by losing gold."""
+    entries = [ComputedEntry("Cu", -9.0), ComputedEntry("Au", 0.0)]  # of another energy scale, by mistake
+    (record,) = defects([cu3au()], matris.AseModel(EMT()), kinds=["antisite"], competing=entries, min_length=5)
+    assert not record.is_reliable
+    assert any(text.startswith("negative formation energies at some chemical potentials: ") for text in record.warnings)
