@@ -68,7 +68,10 @@ class Learning:
         Returns the labels of a candidate; a MatrisError is the reason why there are none. Default: labels are added to
         the store by `matris label`, and the loop waits for them.
     devices, watch
-        As for `matris.flows.local.runner.run`; the first of the devices fine-tunes.
+        As for `matris.flows.local.runner.run`, for the campaigns of later rounds. The device of the campaign's Maker
+        fine-tunes.
+    choose
+        Function that chooses, with the arguments of `matris.flows.learning.selection.select`.
 
     Attributes
     ----------
