@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -47,8 +48,8 @@ class BatchDefectsMaker(RelaxedPropertyMaker):
     kinds
         Kinds of defects: ``"vacancy"``, ``"antisite"``, ``"interstitial"``.
     competing
-        Competing phases as dictionaries of pymatgen's: structures are relaxed in the job, entries have energies that
-        are corrected for the energy scale of the checkpoint.
+        Competing phases in pymatgen's JSON, as text because no class that a stored Maker names is decoded: structures
+        are relaxed in the job, entries have energies that are corrected for the energy scale of the checkpoint.
     references
         Name of the competing phases for the documents. It stands for `competing` in the settings, so that it has to
         tell one list of phases from another.
@@ -68,7 +69,7 @@ class BatchDefectsMaker(RelaxedPropertyMaker):
     fmax: float = 0.01
     max_steps: int = 500
     kinds: Sequence[str] = KINDS
-    competing: list[dict[str, Any]] = field(default_factory=list)
+    competing: list[str] = field(default_factory=list)
     references: str = "the material itself"
     min_length: float = 10.0
 
@@ -107,10 +108,9 @@ class BatchDefectsMaker(RelaxedPropertyMaker):
         }
 
 
-def _phase(content: dict[str, Any] | Structure | ComputedEntry) -> Structure | ComputedEntry:
-    """Read a competing phase; jobflow may have done so already."""
-    if not isinstance(content, dict):
-        return content
+def _phase(text: str) -> Structure | ComputedEntry:
+    """Read a competing phase."""
+    content = json.loads(text)
     phase: Structure | ComputedEntry = (ComputedEntry if "energy" in content else Structure).from_dict(content)
     return phase
 

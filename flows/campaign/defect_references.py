@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def with_references(
     plain = [ComputedEntry(e.composition, e.energy, entry_id=e.entry_id).as_dict() for e in entries]
     return replace(
         maker,
-        competing=[*plain, *crystals],
+        competing=[json.dumps(phase) for phase in (*plain, *crystals)],
         references="; ".join(names) or "the material itself",
     )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MGO = Structure(Lattice([[0, 2.13, 2.13], [2.13, 0, 2.13], [2.13, 2.13, 0]]), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
 FEW = {"fmax": 0.5, "max_steps": 2}
-COMPETING = [ComputedEntry(symbol, 0.0).as_dict() for symbol in ("Mg", "O")]
+COMPETING = [json.dumps(ComputedEntry(symbol, 0.0).as_dict()) for symbol in ("Mg", "O")]
 SETTINGS: dict[str, dict[str, Any]] = {
     "RelaxMaker": {"steps": 2},
     "StaticMaker": {},

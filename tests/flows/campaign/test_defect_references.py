@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -15,6 +15,7 @@ from matris.errors import MatrisError
 from matris.flows.campaign.defect_references import with_references
 from matris.flows.campaign.one_job import run_one_job
 from matris.makers import BatchDefectsMaker, BatchRelaxMaker
+from matris.makers.decoding import decode_maker
 from matris.stores import CandidateStore
 from matris.stores.database.jobstore import open_job_store
 from matris.stores.documents.candidate import Candidate
@@ -34,6 +35,12 @@ def files(tmp_path: Path) -> list[Path]:
     return [tmp_path / "oxide.cif", tmp_path / "magnesium.cif"]
 
 
+def phases(maker: BatchDefectsMaker) -> list[dict[str, Any]]:
+    """Read the competing phases; the Maker can be sent to a worker process."""
+    assert decode_maker(json.loads(json.dumps(maker.as_dict()))).competing == maker.competing
+    return [json.loads(text) for text in maker.competing]
+
+
 @pytest.fixture
 def maker(tiny_checkpoint: Path) -> BatchDefectsMaker:
     return BatchDefectsMaker(checkpoint=str(tiny_checkpoint), device="cpu")
@@ -42,7 +49,7 @@ def maker(tiny_checkpoint: Path) -> BatchDefectsMaker:
 def test_elements_without_a_hull(maker: BatchDefectsMaker, files: list[Path], tmp_path: Path) -> None:
     found = with_references(maker, files, tmp_path / "store")
     assert found.references == "elements by the same checkpoint (Mg, O)"
-    assert [Structure.from_dict(phase).composition.reduced_formula for phase in found.competing] == ["Mg", "O2"]
+    assert [Structure.from_dict(phase).composition.reduced_formula for phase in phases(found)] == ["Mg", "O2"]
 
 
 def test_phases_of_the_store(maker: BatchDefectsMaker, files: list[Path], tmp_path: Path) -> None:
@@ -54,11 +61,11 @@ def test_phases_of_the_store(maker: BatchDefectsMaker, files: list[Path], tmp_pa
         candidates = [Candidate.from_structure(structure, "file") for structure in structures]
         run_one_job(BatchRelaxMaker(fmax=99.0, **common, **settings), candidates, tmp_path / "store", store)
     found = with_references(maker, files, tmp_path / "store")
-    assert [content.get("energy") is None for content in found.competing] == [False, False, True]
-    assert {ComputedEntry.from_dict(content).reduced_formula for content in found.competing[:2]} == {"Mg", "MgO"}
+    assert [content.get("energy") is None for content in phases(found)] == [False, False, True]
+    assert {ComputedEntry.from_dict(content).reduced_formula for content in phases(found)[:2]} == {"Mg", "MgO"}
     assert "2 entries); elements by the same checkpoint (O)" in found.references
     document = CandidateStore.open(tmp_path / "store").query(formula="MgO").first()
-    entry = next(each for each in map(ComputedEntry.from_dict, found.competing[:2]) if len(each.composition) == 2)
+    entry = next(each for each in map(ComputedEntry.from_dict, phases(found)[:2]) if len(each.composition) == 2)
     assert entry.energy_per_atom == pytest.approx(document["energy_per_atom"])  # with corrections
     assert with_references(
         BatchDefectsMaker(**{**vars(maker), "pressure": 5.0}), files, tmp_path / "store"
@@ -70,7 +77,7 @@ def test_a_file_of_entries(maker: BatchDefectsMaker, files: list[Path], tmp_path
     entries = [ComputedEntry(name, -5.0, parameters={"energy_scale": "mp"}) for name in ("Mg", "O2", "Na")]
     path.write_text(json.dumps([entry.as_dict() for entry in entries]))
     found = with_references(maker, files, tmp_path / "store", path)
-    assert [content["composition"] for content in found.competing] == [{"Mg": 1.0}, {"O": 2.0}]
+    assert [content["composition"] for content in phases(found)] == [{"Mg": 1.0}, {"O": 2.0}]
     assert found.references.startswith("entries.json (mp, ")
     path.write_text("[]")
     with pytest.raises(MatrisError, match="none of the 0 entries"):
