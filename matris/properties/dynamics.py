@@ -644,7 +644,7 @@ def _frictions(structure: Structure, diffusion: dict[str, Diffusivity], settings
         if share > MAX_SLOWED:
             warnings.append(
                 f"the friction of the thermostat slows {element} by about {share:.0%}: its diffusion coefficient needs "
-                f"a thermostat_time longer than {settings.thermostat_time:g} fs, or nve"
+                f"a thermostat_time longer than {settings.thermostat_time:g} fs"
             )
     return warnings
 

@@ -302,7 +302,6 @@ KINDS: dict[str, PropertyKind] = {
             "D 300 K\ncm²/s": Quantity(lambda d: _scientific(_fastest(d)["coefficient"])),
             "σ 300 K\nS/cm": Quantity(lambda d: _range(d["conductivity"])),
             "charges": Quantity(lambda d: ", ".join(f"{name} {z:+g}" for name, z in d["charges"].items()) or None),
-            "temperatures\nK": Quantity(lambda d: ", ".join(f"{run['temperature']:g}" for run in d["runs"])),
         },
         plots=(plots.plot_arrhenius, plots.plot_displacements),
     ),
