@@ -118,7 +118,7 @@ def hull_remarks(documents: Iterable[Mapping[str, Any]], references: References 
     ... }
     >>> for remark in hull_remarks([document]):
     ...     print(remark)
-    Hull: the candidates of this campaign and their elements, by the same checkpoint (self-consistent)
+    Hull: the candidates of this campaign, their elements and what else the store has, by the same checkpoint ...
     Only the elements, and crystals of the same composition, compete with 1 of 1 candidates, so that 0 meV/atom ...
     No compound of another composition competes in Cl-Na. To add some: --competitors yes, --known-phases FILE, ...
     """
@@ -174,10 +174,10 @@ def _hull(documents: Sequence[Mapping[str, Any]], references: References | None)
         n, n_known = on_hull[COMPETING_PROTOTYPE_SOURCE], on_hull[KNOWN_PHASE_SOURCE]
         parts = [f"{n} compounds from prototypes"] if n else []
         parts += [f"{n_known} known phases"] if n_known else []
-        names = ["the candidates of this campaign", *parts, "their elements"]
+        names = ["the candidates of this campaign", *parts, "their elements", "what else the store has"]
         pressure = documents[0].get("pressure")
         at = f", enthalpies at {pressure:g} GPa" if pressure else ""
-        return f"Hull: {_listed(names)}, by the same checkpoint (self-consistent){at}"
+        return f"Hull: {_listed(names)}, by the same checkpoint and settings (self-consistent){at}"
     left_out = "; ".join(f"{count} × {reason}" for reason, count in references.reasons.most_common(_SHOWN))
     undecided = f"; corrections of {len(references.undecided)} undecided" if references.undecided else ""
     return (

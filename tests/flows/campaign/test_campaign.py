@@ -278,6 +278,9 @@ def test_the_report_says_which_hull_it_is(campaign: Callable[..., Campaign], can
     one = campaign(Funnel(sanity=False, duplicates=False, complete_hull=False, window=1e9))
     run(one, candidates[:2], ())
     page = one.report(one.location / "report").read_text()
-    assert "Hull: the candidates of this campaign and their elements, by the same checkpoint" in page
+    assert (
+        "Hull: the candidates of this campaign, their elements and what else the store has, by the same checkpoint"
+        in page
+    )
     assert "No compound of another composition competes in" in page
     assert "only the elements compete" in page
