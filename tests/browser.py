@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 MODES, WIDTHS = ("light", "dark"), (400, 900, 1400)
 _LOOKS, _PAUSE = 50, 200  # number of looks at a page, and ms between them
+_HIGHEST = 12_000  # height of a window, pixels
 
 _DRAWN = "[...document.querySelectorAll('.figure')].filter(f => f.clientWidth).every(f => f.dataset.arranged)"
 
@@ -86,10 +87,13 @@ def opened(browser: Any, address: str, mode: str, width: int) -> Iterator[tuple[
 
 
 def draw_all(page: Any) -> None:
-    """Make the window as high as the page, so that all its figures are drawn, and wait until they are."""
+    """Show the whole page, in windows as high as a browser can draw, and wait until all its figures are drawn."""
     page.wait_for_load_state("load")
-    height = page.evaluate("document.documentElement.scrollHeight")
-    page.set_viewport_size({"width": page.viewport_size["width"], "height": min(height + 600, 12_000)})
+    height = page.evaluate("document.documentElement.scrollHeight") + 600
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": min(height, _HIGHEST)})
+    for top in range(0, height, _HIGHEST):
+        page.evaluate("top => window.scrollTo(0, top)", top)
+        page.wait_for_timeout(100)
     page.wait_for_function(_DRAWN)
 
 

@@ -123,7 +123,7 @@ def test_export(store: Path, tmp_path: Path) -> None:
     (atoms,) = ase.io.read(path, index=":", format="extxyz")
     assert atoms.symbols.get_chemical_formula() == "MgO"
     assert atoms.get_forces().shape == (2, 3)
-    assert "1 candidates in" in done.stderr
+    assert "1 candidate in" in done.stderr
     assert invoke("export", tmp_path / "all.csv", "--store", store).exit_code == 0
     assert (tmp_path / "all.csv").read_text().startswith("formula_pretty,")
 

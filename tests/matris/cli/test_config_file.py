@@ -122,6 +122,7 @@ def test_all_commands_that_compute_read_files() -> None:
     having = {name for name, c in commands.items() if any(p.name == "config" and p.is_eager for p in c.params)}
     computing = {
         "screen",
+        "learn",
         "relax",
         "board",
         "elastic",

@@ -28,7 +28,7 @@ COMMANDS = dict(commands())
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 32
+    assert len(COMMANDS) == 34
     assert ("cluster", "init") in COMMANDS
 
 
