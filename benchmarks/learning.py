@@ -84,7 +84,7 @@ def taken(system: str, count: int) -> list[Candidate]:
 
 
 def truth(teacher: Teacher, candidates: Sequence[Candidate], folder: Path) -> dict[str, dict[str, Any]]:
-    """Return formula and distance to the teacher's own hull of all candidates, by candidate id."""
+    """Map the id of each candidate to its formula and its distance to the hull of the teacher's energies."""
     file = folder / "truth.json"
     if file.exists():
         found: dict[str, dict[str, Any]] = json.loads(file.read_text())
@@ -164,7 +164,7 @@ def loop_rows(
     loop = Learning(store, None, replace(plan, seed=seed), teacher, devices=(), choose=choose)
     told(f"{way}, seed {seed}")
     record = loop.go_on()
-    labels, roots = loop._labels(), loop._roots()  # noqa: SLF001 - the benchmark looks inside
+    labels, roots = loop._labels()  # noqa: SLF001 - the benchmark looks inside
     rows = []
     for number in range(rounds + 1):
         closed = record.rounds[:number]
@@ -232,7 +232,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def told(message: str) -> None:
-    """Say on standard error how far it is."""
+    """Print progress to standard error."""
     logging.getLogger("learning").info(message)
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobflow import job
 
 from matris.makers.batch import STRUCTURES, PropertyMaker
+from matris.makers.batch_md import first_frame
 from matris.makers.current_job import SEES_STORE
 from matris.properties.arrhenius import checked_charges, checked_temperatures, diffusion
 from matris.properties.ensembles import DynamicsSettings
-from matris.relaxation.records import RelaxRecord
 from matris.stores.documents.properties import DiffusionDocument, PropertyOutput
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matris.model.potential import Potential
     from matris.properties.arrhenius import DiffusionRecord
     from matris.properties.dynamics import DynamicsRecord
+    from matris.relaxation.records import RelaxRecord
 
 
 class DiffusionDocuments(PropertyOutput):
@@ -115,11 +116,7 @@ class BatchDiffusionMaker(PropertyMaker):
 
     def start_record(self, record: DiffusionRecord, structure: Structure) -> RelaxRecord | None:
         """Return the evaluation of the input cell, the first frame; None if there is none."""
-        series = next((run.series for run in record.runs if run.series is not None), None)
-        if series is None:
-            return None
-        energy = float(series.potential_energy[0]) * len(structure)
-        return RelaxRecord(record.index, None, "converged", structure, energy)
+        return next((found for run in record.runs if (found := first_frame(run, structure)) is not None), None)
 
     def settings(self) -> DynamicsSettings:
         """

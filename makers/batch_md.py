@@ -118,10 +118,7 @@ class BatchMDMaker(PropertyMaker):
 
     def start_record(self, record: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
         """Return the evaluation of the input cell, the first frame; None if there is none."""
-        if record.series is None:
-            return None
-        energy = float(record.series.potential_energy[0]) * len(structure)
-        return RelaxRecord(record.index, None, "converged", structure, energy)
+        return first_frame(record, structure)
 
     def settings(self) -> DynamicsSettings:
         """
@@ -165,3 +162,11 @@ class BatchMDMaker(PropertyMaker):
             "vibrational_dos": record.vibrational_dos,
             "extrapolation": record.extrapolation,
         }
+
+
+def first_frame(run: DynamicsRecord, structure: Structure) -> RelaxRecord | None:
+    """Return the first frame of a run as an evaluation of its input cell; None if there is none."""
+    if run.series is None:
+        return None
+    energy = float(run.series.potential_energy[0]) * len(structure)
+    return RelaxRecord(run.index, None, "converged", structure, energy)

@@ -1,4 +1,4 @@
-"""Packages that only some installations have: the extras of the distribution."""
+"""Optional dependencies: the extras of the distribution."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from matris.errors import MatrisError
 
 def require(module: str, sentence: str, extra: str, kind: type[MatrisError] = MatrisError) -> None:
     """
-    Check that a module of an extra can be imported.
+    Check that an optional dependency is installed.
 
     Parameters
     ----------
     module
         Name of the module.
     sentence
-        What needs which package, for the message.
+        Beginning of the message, which says what needs the package.
     extra
         Name of the extra that installs it.
     kind

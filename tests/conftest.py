@@ -20,6 +20,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matris.model.network import MatRIS
+
 
 settings.register_profile("everyday", deadline=None)  # a shared machine may stand still for a second
 settings.register_profile("ci", deadline=None, derandomize=True)  # the same examples in every run
@@ -29,12 +31,10 @@ SMALL_PUBLISHED = Path(__file__).parent / "data" / "small_published.safetensors"
 """A small trained network of the published architecture, of 38 elements: quick, not accurate, and its energy jumps."""
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(*, magmoms: bool) -> MatRIS:
     """Make an untrained network of a few thousand weights: its numbers mean nothing, but they are always the same."""
     import torch
 
-    from matris.model.checkpoints import Card, save
     from matris.model.config import ModelConfig
     from matris.model.network import MatRIS
 
@@ -52,7 +52,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = MatRIS(config, magmoms=True)
+        return MatRIS(config, magmoms=magmoms)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a checkpoint of an untrained network."""
+    from matris.model.checkpoints import Card, save
+
     card = Card(
         key="tiny",
         energy_scale="mp",
@@ -61,7 +68,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         description="An untrained demonstrator for tests.",
     )
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    save(path, network, card)
+    save(path, untrained(magmoms=True), card)
     return path
 
 

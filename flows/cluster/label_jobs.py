@@ -15,20 +15,17 @@ from monty.json import MontyEncoder
 
 from matris.errors import MatrisError
 from matris.flows.cluster.check_results import last_line
-from matris.flows.cluster.submission import LOST, Cluster, Submission, choose_submission, job_id
+from matris.flows.cluster.submission import LOST, Cluster, Submission, job_id
 from matris.makers.label import NO_OUTPUT
 from matris.stores.database.jobstore import PROJECT
 from matris.stores.dft_method import MethodError
 from matris.structures import content_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from matris.flows.labels.choice import Chosen
     from matris.makers.label import LabelMaker
-
-DFT = "dft"
-"""Worker for first-principles calculations, if none is named."""
 
 _NAMES = uuid.UUID("5f0c5d8e-7a59-4d0b-8f2b-0d0a2f2a6c11")  # namespace of the ids of jobs and flows
 _STALE = timedelta(minutes=10)  # age of a flow without jobs after which its submission must have died
@@ -57,25 +54,6 @@ class LabelState:
     state: str
     reason: str | None = None
     is_new: bool = False
-
-
-def choose_label_submission(
-    project: str | None, workers: Iterable[str], resources: Mapping[str, Any] | None = None
-) -> Submission:
-    """
-    Choose the project and the workers for first-principles calculations.
-
-    Parameters
-    ----------
-    project, workers, resources
-        As for `matris.flows.cluster.submission.choose_submission`; the default worker is ``dft``.
-
-    Raises
-    ------
-    MatrisError
-        If the project lacks one of the workers.
-    """
-    return choose_submission(project, tuple(workers) or (DFT,), resources)
 
 
 def submit_labels(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matris.errors import MatrisError
-from matris.stores.documents.candidate import REFERENCE_SOURCES
+from matris.stores.report.outcomes import is_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def choose(
             raise MatrisError(f"campaign {campaign.name} has no candidate {unknown[0]} ({len(unknown)} are unknown)")
         chosen = [documents[identity] for identity in dict.fromkeys(candidate_ids)]
     else:
-        ranked = [document for document in documents.values() if _is_ranked(document)]
+        ranked = [d for d in documents.values() if is_ranked(d) and d.get("energy_above_hull") is not None]
         chosen = sorted(ranked, key=lambda each: (each["energy_above_hull"], each["candidate_id"]))[:top]
     if not chosen:
         raise MatrisError(f"campaign {campaign.name} has no converged candidate with a place on the hull yet")
@@ -95,15 +95,6 @@ def read_candidate_ids(path: Path) -> list[str]:
     if not ids:
         raise MatrisError(f"{path} names no candidate")
     return ids
-
-
-def _is_ranked(document: dict[str, Any]) -> bool:
-    return (
-        document.get("state") == "converged"
-        and document.get("energy_above_hull") is not None
-        and not document.get("duplicate_of")
-        and document.get("source") not in REFERENCE_SOURCES
-    )
 
 
 def _with_structure(campaign: CampaignResults, document: dict[str, Any]) -> Chosen:

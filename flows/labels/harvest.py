@@ -1,4 +1,4 @@
-"""Labels from the outputs of jobs into the collection of labels, as often as one likes."""
+"""Copy labels from the outputs of jobs into the collection of labels; a repeated call adds only new labels."""
 
 from __future__ import annotations
 

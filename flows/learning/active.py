@@ -14,16 +14,17 @@ from matris.files.stored_objects import decode_structure
 from matris.flows.campaign.chunks import chunked
 from matris.flows.learning.features import structure_features
 from matris.flows.learning.plan import Plan, stop_reason
+from matris.flows.learning.rounds import open_round, take_labels
 from matris.flows.learning.selection import select
 from matris.flows.learning.snapshot import Snapshot, errors_after, starts
-from matris.flows.learning.training import learn, set_aside
+from matris.flows.learning.training import learn
 from matris.flows.rank_jobs import MAX_RANKED, placed_candidates
 from matris.flows.screening import all_candidates, with_elements, without_duplicates
 from matris.makers.batch_relax import BatchRelaxMaker
-from matris.stores.documents.documents import pressure_of
-from matris.stores.documents.learning import ChosenCandidate, Round, root_of
+from matris.stores.documents.documents import is_extrapolating, pressure_of
+from matris.stores.documents.learning import Round, root_of
 from matris.stores.hull.references import load_references
-from matris.stores.report.outcomes import is_ranked, ranked
+from matris.stores.report.outcomes import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -203,25 +204,10 @@ def begin_round(
         stopped = None if chosen else "no candidate is left whose label would tell anything"
     if stopped is not None:
         return _final(maker, snapshot, rounds, stopped)
-    began = Round(
-        number=len(rounds),
-        campaign_id=state["loop"],
-        checkpoint=documents[0]["checkpoint"]["key"],
-        sha256=documents[0]["checkpoint"]["sha256"],
-        n_ranked=sum(map(is_ranked, documents)),
-        n_steps=sum(document.get("n_steps") or 0 for document in documents),
-        first_steps=rounds[0].n_steps if rounds else sum(document.get("n_steps") or 0 for document in documents),
-        chosen=[
-            ChosenCandidate(
-                document_id=each.document_id,
-                candidate_id=each.candidate_id,
-                root=each.root,
-                reasons=list(each.reasons),
-                probability=each.probability,
-            )
-            for each in chosen
-        ],
-    )
+    n_steps = sum(document.get("n_steps") or 0 for document in documents)
+    checkpoint = documents[0]["checkpoint"]["key"], documents[0]["checkpoint"]["sha256"]
+    steps = n_steps, rounds[0].n_steps if rounds else n_steps
+    began = open_round(rounds, state["loop"], checkpoint, documents, chosen, steps)
     assert maker.label_maker is not None  # noqa: S101 - checked when the flow was made
     labels: list[Any] = []
     for each in began.chosen:
@@ -274,18 +260,8 @@ def close_round(
     snapshot = _snapshot(documents, label_documents, rounds, references)
     labels, errors = _all_labels(label_documents), _errors(label_documents, rounds)
     roots = _roots(rounds)
-    known = {name for each in rounds[:-1] for name in each.label_ids}
-    before = {roots[label["candidate_id"]] for label in labels if label["label_id"] in known}
-    new = {roots[label["candidate_id"]] for label in labels} - before
-    for each in current.chosen:
-        if each.root not in new | before:
-            current.failed[each.candidate_id] = errors.get(each.candidate_id, "its job failed or was stopped")
-    corners = {each.root for each in current.chosen if each.probability is None}
-    current.aside = set_aside(sorted(new - corners), sum(len(each.aside) for each in rounds[:-1]), len(before))
-    current.label_ids = sorted(label["label_id"] for label in labels if label["label_id"] not in known)
-    current.n_labelled = len(new | before)
-    current.stable, current.confirmed, current.found = snapshot.stable(), snapshot.confirmed(), snapshot.found()
-    current.agreement, current.state = snapshot.agreement(new), "learned"
+    take_labels(rounds, labels, roots, snapshot, lambda name: errors.get(name, "its job failed or was stopped"))
+    current.state = "learned"
     aside = {name for each in rounds for name in each.aside}
     relax = maker.relax_maker
     if aside and current.label_ids:
@@ -397,8 +373,7 @@ def _documents(
     arrays = {entry["candidate_id"]: entry for chunk in structures for entry in map(_plain, chunk or ())}
     candidates = {document["document_id"]: document["candidate_id"] for document in documents}
     for document in documents:
-        far = document.get("extrapolation")
-        document["is_extrapolating"] = None if far is None else far > 1
+        document["is_extrapolating"] = is_extrapolating(document.get("extrapolation"))
 
     def structure_of(name: str, initial: bool) -> Structure | None:
         stored = arrays[candidates[name]]["initial_structure" if initial else "structure"]

@@ -1,4 +1,4 @@
-"""A vector for each structure, from the features of the potential, to tell how unlike structures are."""
+"""A vector of features for each structure; the distance of two vectors measures how different the structures are."""
 
 from __future__ import annotations
 

@@ -18,9 +18,10 @@ from matris.flows.campaign.turns import turn
 from matris.flows.campaign.validation import validate_by_maker
 from matris.flows.learning.features import structure_features
 from matris.flows.learning.plan import Plan, stop_reason
+from matris.flows.learning.rounds import open_round, take_labels
 from matris.flows.learning.selection import FIELDS, select
 from matris.flows.learning.snapshot import Snapshot, errors_after, starts
-from matris.flows.learning.training import learn, set_aside
+from matris.flows.learning.training import learn
 from matris.flows.local.runner import run
 from matris.makers.batch_relax import BatchStaticMaker
 from matris.stores.database.jobstore import local_folder
@@ -29,10 +30,9 @@ from matris.stores.documents.candidate import Candidate
 from matris.stores.documents.learning import Choice, ChosenCandidate, LoopRecord, Round, root_of
 from matris.stores.hull.with_dft import check_labels, fields_with_dft
 from matris.stores.learning_records import LearningRecords
-from matris.stores.report.outcomes import is_ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NAMES = ("document_id", "candidate_id", "source", "provenance")
+_STEPS = ("candidate_id", "n_steps")
 _WRITE_SIZE = 500  # documents in one write
 _FEWEST = 2  # candidates with labels from which a checkpoint is fine-tuned: one to learn from, one set aside
 
@@ -121,8 +122,8 @@ class Learning:
         """Return the chosen candidates that wait for a label."""
         if not self.record.rounds or self.record.rounds[-1].state != "chosen":
             return []
-        last, roots = self.record.rounds[-1], self._roots()
-        labelled = {roots[label["candidate_id"]] for label in self._labels()}
+        last, (labels, roots) = self.record.rounds[-1], self._labels()
+        labelled = {roots[label["candidate_id"]] for label in labels}
         return [each for each in last.chosen if each.root not in labelled and each.candidate_id not in last.failed]
 
     def go_on(self, *, rounds: int | None = None, incomplete: bool = False) -> LoopRecord:
@@ -186,10 +187,9 @@ class Learning:
         rounds = self.record.rounds
         campaign = self._screened()
         documents = list(campaign.documents(FIELDS))
-        snapshot = self._snapshot(campaign, documents)
-        self._place(campaign, snapshot)
-        roots = self._roots()
-        labelled = {roots[label["candidate_id"]] for label in self._labels()}
+        labels, roots = self._labels()
+        self._place(campaign, Snapshot.of(documents, labels, roots, campaign.references))
+        labelled = {roots[label["candidate_id"]] for label in labels}
         labelled |= {each.root for r in rounds for each in r.chosen if each.candidate_id in r.failed}
         budget = min(self.plan.per_round, self.plan.budget - (rounds[-1].n_labelled if rounds else 0))
         chosen = self._choose(
@@ -204,29 +204,11 @@ class Learning:
         if not chosen:
             self.record.stopped = "no candidate is left whose label would tell anything"
             return
-        first_steps = {d["candidate_id"]: d.get("n_steps") or 0 for d in self.first.documents(FIELDS)}
+        first_steps = {d["candidate_id"]: d.get("n_steps") or 0 for d in self.first.documents(_STEPS)}
         ours = [d for d in documents if root_of(d) in first_steps]
-        rounds.append(
-            Round(
-                number=len(rounds),
-                campaign_id=campaign.name,
-                checkpoint=campaign.card.key,
-                sha256=campaign.card.sha256,
-                n_ranked=sum(map(is_ranked, documents)),
-                n_steps=sum(d.get("n_steps") or 0 for d in ours),
-                first_steps=sum(first_steps[root_of(d)] for d in ours),
-                chosen=[
-                    ChosenCandidate(
-                        document_id=each.document_id,
-                        candidate_id=each.candidate_id,
-                        root=each.root,
-                        reasons=list(each.reasons),
-                        probability=each.probability,
-                    )
-                    for each in chosen
-                ],
-            )
-        )
+        steps = sum(d.get("n_steps") or 0 for d in ours), sum(first_steps[root_of(d)] for d in ours)
+        checkpoint = campaign.card.key, campaign.card.sha256
+        rounds.append(open_round(rounds, campaign.name, checkpoint, documents, chosen, steps))
         self._keep()
         logger.info("round %d: %d candidates chosen", len(rounds) - 1, len(chosen))
 
@@ -307,7 +289,7 @@ class Learning:
         self.first.store.set_fields(changes)
 
     def _label(self, current: Round) -> bool:
-        """Have chosen candidates labelled; whether none waits any more."""
+        """Label the chosen candidates; return whether all labels are there."""
         waiting = self.missing()
         if self._labeller is None:
             return not waiting
@@ -332,24 +314,11 @@ class Learning:
     def _take_labels(self, current: Round) -> None:
         """Close the list of labels of a round, and compare them with the predictions."""
         campaign = self.campaign(current.campaign_id)
-        roots = self._roots()
-        known = {name for each in self.record.rounds[:-1] for name in each.label_ids}
-        labels = self._labels()
+        labels, roots = self._labels()
         check_labels(labels, campaign.card.energy_scale)
-        before = {roots[label["candidate_id"]] for label in labels if label["label_id"] in known}
-        new = {roots[label["candidate_id"]] for label in labels} - before
-        snapshot = self._snapshot(campaign, list(campaign.documents(FIELDS)))
+        snapshot = Snapshot.of(list(campaign.documents(FIELDS)), labels, roots, campaign.references)
         self._place(campaign, snapshot)
-        for each in current.chosen:
-            if each.root not in new | before:
-                current.failed.setdefault(each.candidate_id, "no label has come")
-        corners = {each.root for each in current.chosen if each.probability is None}
-        n_aside = sum(len(each.aside) for each in self.record.rounds[:-1])
-        current.aside = set_aside(sorted(new - corners), n_aside, len(before))
-        current.label_ids = sorted(label["label_id"] for label in labels if label["label_id"] not in known)
-        current.n_labelled = len(new | before)
-        current.stable, current.confirmed, current.found = snapshot.stable(), snapshot.confirmed(), snapshot.found()
-        current.agreement = snapshot.agreement(new)
+        take_labels(self.record.rounds, labels, roots, snapshot, lambda _: "no label has come")
         current.state = "labelled"
         self._keep()
 
@@ -357,7 +326,8 @@ class Learning:
         """Fine-tune on all labels so far, and close the round."""
         ids = {name for each in self.record.rounds for name in each.label_ids}
         aside = {name for each in self.record.rounds for name in each.aside}
-        labels = [label for label in self._labels() if label["label_id"] in ids]
+        labels, roots = self._labels()
+        labels = [label for label in labels if label["label_id"] in ids]
         if current.n_labelled >= _FEWEST and aside and current.label_ids:
             current.trained = learn(
                 self._checkpoint(current),
@@ -366,7 +336,7 @@ class Learning:
                 self.folder / f"round-{current.number}",
                 self.plan,
                 key=f"{self.first.card.key}-{self.first.name[:6]}-{current.number + 1}",
-                roots=self._roots(),
+                roots=roots,
                 device=self.first.maker.device,
             )
         current.state = "learned"
@@ -379,11 +349,8 @@ class Learning:
     def _finish(self) -> None:
         """Compute the last campaign with what was learned last, and place it on the hull with all labels."""
         campaign = self._screened()
-        self._place(campaign, self._snapshot(campaign, list(campaign.documents(FIELDS))))
+        self._place(campaign, Snapshot.of(list(campaign.documents(FIELDS)), *self._labels(), campaign.references))
         self._keep()
-
-    def _snapshot(self, campaign: Campaign, documents: Sequence[Mapping[str, Any]]) -> Snapshot:
-        return Snapshot.of(documents, self._labels(), self._roots(), campaign.references)
 
     def _place(self, campaign: Campaign, snapshot: Snapshot) -> None:
         """Write the places on the hull with first-principles energies into the documents."""
@@ -403,18 +370,17 @@ class Learning:
                 roots[document["candidate_id"]] = root_of(document)
         return roots
 
-    def _labels(self) -> list[dict[str, Any]]:
+    def _labels(self) -> tuple[list[dict[str, Any]], dict[str, str]]:
         """
-        Read the labels of the candidates of this loop on its energy scale, sorted by id.
+        Read the labels of the candidates of this loop on its energy scale, sorted by id, and `_roots`.
 
         Raises
         ------
         MatrisError
             If a candidate of the current round only has labels on another energy scale.
         """
-        scale, wanted = self.first.card.energy_scale, sorted(set(self._roots()))
-        candidates = set(self.labels.store.distinct("candidate_id"))
-        wanted = [name for name in wanted if name in candidates]
+        scale, roots = self.first.card.energy_scale, self._roots()
+        wanted = sorted(roots.keys() & set(self.labels.store.distinct("candidate_id")))
         found: list[dict[str, Any]] = []
         for names in batched(wanted, _WRITE_SIZE):
             found += self.labels.store.query({"candidate_id": {"$in": list(names)}})
@@ -424,7 +390,7 @@ class Learning:
             alone = chosen - {label["candidate_id"] for label in ours}
             check_labels([label for label in found if label["candidate_id"] in alone], scale)
             logger.warning("%d labels on other energy scales than %s are left out", len(found) - len(ours), scale)
-        return sorted(ours, key=lambda label: str(label["label_id"]))
+        return sorted(ours, key=lambda label: str(label["label_id"])), roots
 
 
 def missing_remark(missing: Iterable[ChosenCandidate]) -> str:

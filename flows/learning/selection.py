@@ -71,7 +71,7 @@ class Errors:
     bias: float = 0.0
 
     def probability(self, distance: float, widen: float = 1.0) -> float:
-        """Probability that a phase is stable which is predicted at a distance (eV/atom; negative: below the others)."""
+        """Probability that a phase at a predicted distance to the hull (eV/atom; negative: below) is stable."""
         return float(norm.cdf(-(distance + self.bias) / (widen * self.spread)))
 
 

@@ -77,11 +77,11 @@ class Snapshot:
         return sorted({root_of(document) for document in self._on_hull()})
 
     def confirmed(self) -> list[str]:
-        """Those of the `stable` that have a label."""
+        """Candidates in `stable` that have a label."""
         return sorted({root_of(d) for d in self._on_hull() if d["document_id"] in self.energies})
 
     def found(self) -> list[str]:
-        """Those of the `confirmed` that are stable by the checkpoint alone."""
+        """Candidates in `confirmed` that are also stable by the checkpoint alone."""
         labelled = (d for d in self._on_hull() if d["document_id"] in self.energies)
         return sorted({root_of(d) for d in labelled if d.get("is_stable")})
 

@@ -1,4 +1,4 @@
-"""From labels to a checkpoint that is taken only if it is better."""
+"""Fine-tune on labels, and take the new checkpoint only if it is better."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def summary(campaign: Campaign, documents: Sequence[Document], *, hull: bool = T
 
 
 def warn_of_demonstrator(documents: Sequence[Document]) -> None:
-    """Print that the numbers come from a checkpoint that is for first screenings, if they do."""
+    """Print a remark if the checkpoint is only meant for first screenings."""
     from matris.stores.report.origin import is_demonstrator
 
     if is_demonstrator(documents):

@@ -179,7 +179,7 @@ def print_table(columns: Sequence[Column], *, title: str | None = None, styles: 
 
 
 def _state(document: Document) -> str:
-    """State of a candidate, with what a reader must know besides."""
+    """State of a candidate, whether it is a duplicate, and whether the potential extrapolates."""
     duplicate = document["state"] != "duplicate" and document.get("duplicate_of")
     marks = (", duplicate" if duplicate else "", ", extrapolates" if document.get("is_extrapolating") else "")
     return document["state"] + "".join(marks)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matris.flows.labels.intake import TakenIn
 
 _MAX_LISTED = 10
+_WORKER = "dft"  # if none is named
 
 
 def label(
@@ -106,7 +107,7 @@ def label(
         if submit and store is None:
             from matris.cli.submit import project_store, submission_of
 
-            store = project_store(submission_of(project, worker or "dft", resource, None), None)
+            store = project_store(submission_of(project, worker or _WORKER, resource, None), None)
         require_results(store)
         if files or stored:
             if top or candidates or submit:
@@ -245,7 +246,7 @@ def _calculate(
     from matris.cli.submit import project_store, submission_of, warn_without_runner
 
     project, worker, resource = cluster
-    submission = submission_of(project, worker or "dft", resource, None)
+    submission = submission_of(project, worker or _WORKER, resource, None)
     project_store(submission, store)
     from matris.flows.cluster.label_jobs import submit_labels
 

@@ -1,4 +1,4 @@
-"""Diffusion at several temperatures, its activation energy, and the ionic conductivity of independent ions."""
+"""Diffusion at several temperatures, activation energies, and ionic conductivities of independent ions."""
 
 from __future__ import annotations
 

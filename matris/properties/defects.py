@@ -58,7 +58,7 @@ class PointDefect:
     change
         Number of atoms added to the crystal, by element; negative for removed ones.
     site
-        Fractional coordinates in the relaxed crystal.
+        Fractional coordinates of the defect in the cell of the relaxed crystal.
     multiplicity
         Number of equivalent sites in its cell.
     cell

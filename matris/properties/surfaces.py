@@ -460,7 +460,7 @@ def _wulff(plan: _Plan, done: Sequence[Surface]) -> Shape:
 
 
 def _with_fractions(done: Sequence[Surface], shape: Shape) -> list[Surface]:
-    """Tell each surface its fraction of the equilibrium shape: that of the lowest termination, else none."""
+    """Set the fractions of the equilibrium shape: of several terminations, only the lowest in energy has one."""
     told = []
     for surface in done:
         rivals = [each.energy for each in done if each.miller == surface.miller and each.energy is not None]

@@ -170,7 +170,7 @@ class Trajectory:
         return content["state"], [tuple(json.loads(line)) for line in lines]
 
     def go_on(self) -> None:
-        """Cut off what was written after the last state, and the results, which are those of fewer steps."""
+        """Remove the frames after the last state, and the results, which belong to fewer steps."""
         if (content := self._kept()) is not None:
             os.truncate(self.path, content["sizes"]["trajectory"])
             os.truncate(self._series, content["sizes"]["series"])
@@ -199,7 +199,7 @@ class Trajectory:
         return snapshots, moving
 
     def results(self, n_steps: int) -> dict[str, Any] | None:
-        """Read the results that `finish` wrote of so many steps; None if the trajectory has not as many, or more."""
+        """Read the results that `finish` wrote; None if the trajectory does not have exactly this number of steps."""
         try:
             content = json.loads(self._results.read_text())
         except (FileNotFoundError, ValueError):

@@ -442,7 +442,7 @@ def make_document(
         energy = {name: corrected.get(name) for name in _CORRECTED}
         energy["uncorrected_energy_per_atom"] = record.energy / len(structure)
     scalars = record.model_dump(exclude={"nsites", "formula", "error", "hull"})
-    scalars["is_extrapolating"] = None if record.extrapolation is None else record.extrapolation > 1
+    scalars["is_extrapolating"] = is_extrapolating(record.extrapolation)
     return CandidateDocument(
         document_id=document_id(record.candidate_id, chunk.checkpoint.sha256, chunk.settings.digest),
         error=(record.error or _unconverged(record) or "")[:ERROR_LENGTH] or None,
@@ -533,6 +533,11 @@ def make_dropped(
         last_updated=utc_now(),
         **crystal,
     )
+
+
+def is_extrapolating(extrapolation: float | None) -> bool | None:
+    """Whether the largest extrapolation of the atoms is outside the domain of the potential; None if unknown."""
+    return None if extrapolation is None else extrapolation > 1
 
 
 def pressure_of(settings: Mapping[str, Any]) -> float:

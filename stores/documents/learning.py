@@ -113,7 +113,7 @@ class Round(BaseModel):
 
     @property
     def recall(self) -> float | None:
-        """Share of the phases that are stable by their labels which the checkpoint finds; None without any."""
+        """Fraction of the phases stable by their labels that the checkpoint finds too; None without such phases."""
         return len(self.found) / len(self.confirmed) if self.confirmed else None
 
 

@@ -83,7 +83,7 @@ class Validation(BaseModel):
         return [f"{count} left out: {reason}" for reason, count in self.left_out.items()]
 
     def calibration_error(self) -> float | None:
-        """Mean difference, over the candidates, of the share of its bin that is stable from the share expected."""
+        """Mean difference of observed and expected fractions of stable candidates, by ranges of distances."""
         if not self.n:
             return None
         return sum(abs(each.n_stable - each.n * each.expected) for each in self.calibration) / self.n

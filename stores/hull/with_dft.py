@@ -1,4 +1,4 @@
-"""The hull on which first-principles energies, where there are some, replace the predictions of a checkpoint."""
+"""A hull of predictions in which the first-principles energies that exist replace the predicted ones."""
 
 from __future__ import annotations
 

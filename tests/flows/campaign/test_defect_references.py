@@ -106,7 +106,7 @@ def test_defect_cells_are_on_no_hull(files: list[Path], tiny_checkpoint: Path, t
 
 
 def test_slabs_are_on_no_hull(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Neither those of the command, nor one that is given to it as a crystal."""
+    """No hull contains the slabs of the command, or a slab that was given as a crystal."""
     cell(3.2, "Mg").to(filename=str(tmp_path / "magnesium.cif"))
     layer = Structure(Lattice.tetragonal(3.2, 20.0), ["Mg"], [[0, 0, 0.5]])
     layer.to(filename=str(tmp_path / "layer.cif"))

@@ -45,7 +45,7 @@ def candidates() -> list[Candidate]:
 
 
 def screened(location: Path | str, checkpoint: Path) -> CampaignResults:
-    """A campaign of two candidates with a network that says nothing."""
+    """A campaign of two candidates with an untrained network."""
     maker = BatchRelaxMaker(checkpoint=str(checkpoint), device="cpu", max_steps=1, fmax=1e9)
     run(Campaign(location, maker, Funnel(window=99.0, duplicates=False), title="S"), candidates(), ())
     return CampaignResults.find(location)
@@ -209,7 +209,7 @@ def test_labels_need_a_method(store: Path, tmp_path: Path) -> None:
 
 
 class TestSubmission:
-    """Jobs of jobflow-remote, whose runner and workers are played in this process."""
+    """Jobs of jobflow-remote; this process acts as its runner and its workers."""
 
     @pytest.fixture
     def cast(
@@ -297,9 +297,10 @@ class TestSubmission:
         from datetime import timedelta
 
         from matris.flows.cluster import label_jobs
-        from matris.flows.cluster.label_jobs import choose_label_submission, submit_labels
+        from matris.flows.cluster.label_jobs import submit_labels
+        from matris.flows.cluster.submission import choose_submission
 
-        where = choose_label_submission("hull", ())
+        where = choose_submission("hull", ("dft",))
         chosen = choose(CampaignResults.find("project://hull"))
         assert [state.is_new for state in submit_labels(chosen, fake(), where)] == [True, True]
         with monkeypatch.context() as patch:  # another process submits between the look and the submission

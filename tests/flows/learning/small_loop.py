@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from ase.calculators.emt import EMT
 from jobflow import Maker, job
 from pymatgen.core import Structure  # noqa: TC002 - jobflow reads the annotation
@@ -20,10 +19,9 @@ from matris.flows.learning.plan import Plan
 from matris.flows.learning.teacher import Teacher
 from matris.makers import BatchStaticMaker
 from matris.model.checkpoints import Card, save
-from matris.model.config import ModelConfig
-from matris.model.network import MatRIS
 from matris.stores.documents.candidate import Candidate
 from matris.training import trainer
+from tests.conftest import untrained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,24 +31,9 @@ if TYPE_CHECKING:
 PLAN = Plan(per_round=4, budget=8, spread=1.0, epochs=20, batch_size=4, learning_rate=3e-3, patience=5)
 
 
-def untrained(path: Path, energy_scale: str = "emt") -> Path:
-    """Write a network of a few thousand weights, always the same."""
-    config = ModelConfig(
-        num_layers=1,
-        node_feat_dim=16,
-        edge_feat_dim=16,
-        three_body_feat_dim=16,
-        mlp_hidden_dims=(16,),
-        max_l=2,
-        max_n=2,
-        pairwise_cutoff=4.5,
-        three_body_cutoff=3.0,
-        reference_energy=None,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = MatRIS(config, magmoms=False)
-    save(path, network, Card(key="untrained", energy_scale=energy_scale, elements=("Ag", "Cu", "Au")))
+def checkpoint_of(path: Path, energy_scale: str = "emt") -> Path:
+    """Write an untrained network as a checkpoint."""
+    save(path, untrained(magmoms=False), Card(key="untrained", energy_scale=energy_scale, elements=("Ag", "Cu", "Au")))
     return path
 
 

@@ -15,14 +15,14 @@ from matris.errors import MatrisError
 from matris.flows import ActiveCampaignMaker
 from matris.makers import BatchStaticMaker
 from matris.model.checkpoints import read_file
-from tests.flows.learning.small_loop import PLAN, EmtLabelMaker, untrained
+from tests.flows.learning.small_loop import PLAN, EmtLabelMaker, checkpoint_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def maker(folder: Path, labels: EmtLabelMaker, **plan: Any) -> ActiveCampaignMaker:
-    start = untrained(folder / "start.safetensors")
+    start = checkpoint_of(folder / "start.safetensors")
     return ActiveCampaignMaker(
         relax_maker=BatchStaticMaker(checkpoint=str(start), device="cpu"),
         label_maker=labels,

@@ -17,7 +17,7 @@ from matris.model.checkpoints import read_file
 from matris.stores.candidate_store import CandidateStore
 from matris.stores.dft_labels import DftLabels
 from matris.stores.documents.learning import root_of
-from tests.flows.learning.small_loop import PLAN, learning, screened, teacher, untrained
+from tests.flows.learning.small_loop import PLAN, checkpoint_of, learning, screened, teacher
 
 if TYPE_CHECKING:
     from matris.stores.documents.learning import LoopRecord
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the first campaign."""
     folder = tmp_path_factory.mktemp("first")
-    screened(folder / "store", untrained(folder / "start.safetensors"))
+    screened(folder / "store", checkpoint_of(folder / "start.safetensors"))
     return folder / "store"
 
 
@@ -114,7 +114,7 @@ def test_an_interruption_loses_nothing(store, undisturbed, monkeypatch, at):
         "begin": "matris.flows.learning.loop.select",
         "mark": "matris.flows.learning.loop.Learning._mark",
         "label": "matris.flows.learning.teacher.Teacher._record",
-        "labelled": "matris.flows.learning.loop.set_aside",
+        "labelled": "matris.flows.learning.rounds.set_aside",
         "train": "matris.training.trainer._Run.save",
         "learned": "matris.flows.learning.training.objections",
     }

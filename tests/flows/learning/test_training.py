@@ -1,4 +1,4 @@
-"""Labels to a checkpoint: checks of the labels, and what speaks against a checkpoint."""
+"""Fine-tuning on labels: checks of the labels, and reasons to reject the new checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matris.flows.learning.snapshot import errors_after, starts
 from matris.flows.learning.training import learn, objections, set_aside
 from matris.stores.dft_labels import DftLabel, DftResult
 from matris.stores.documents.learning import Agreement, Round, Trained
-from tests.flows.learning.small_loop import untrained
+from tests.flows.learning.small_loop import checkpoint_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,11 +45,11 @@ def labels(n: int = 12, sign: float = 1.0, functional: str = "EMT", scale: str =
 
 
 def test_labels_that_contradict_the_work_they_do_are_refused(tmp_path: Path) -> None:
-    start = untrained(tmp_path / "start.safetensors")
+    start = checkpoint_of(tmp_path / "start.safetensors")
     with pytest.raises(MatrisError, match="the stress has the wrong sign"):
         learn(start, list(labels(sign=-1.0)), {"Au"}, tmp_path / "wrong", Plan(epochs=1), key="new", device="cpu")
     assert not (tmp_path / "wrong" / "data").exists()
-    mp = untrained(tmp_path / "mp.safetensors", "mp")
+    mp = checkpoint_of(tmp_path / "mp.safetensors", "mp")
     wrong = list(labels(2, functional="r2SCAN", scale="mp"))
     with pytest.raises(MatrisError, match="is by r2SCAN, but energies on the scale mp are by PBE"):
         learn(mp, wrong, {"Au"}, tmp_path / "functional", Plan(epochs=1), key="new", device="cpu")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from matris.cli import app
 from matris.model.checkpoints import Card, read_file, save
-from tests.flows.learning.small_loop import screened, untrained
+from tests.flows.learning.small_loop import checkpoint_of, screened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def run(*arguments: str | Path) -> str:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """The first campaign of a loop."""
-    screened(tmp_path / "store", untrained(tmp_path / "start.safetensors"))
+    screened(tmp_path / "store", checkpoint_of(tmp_path / "start.safetensors"))
     return tmp_path / "store"
 
 

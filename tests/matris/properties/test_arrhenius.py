@@ -139,7 +139,7 @@ def test_what_is_missing_is_said():
 
 
 def test_one_temperature_fails():
-    """Too hot for its time step."""
+    """The run at the higher temperature fails; the other one is kept."""
 
     def explode(state, output):
         output["forces"][state.system_idx == 1] = torch.nan

@@ -1,4 +1,4 @@
-"""Point defects by effective-medium theory against ASE, and by a pair potential by hand."""
+"""Point defects: effective-medium theory against ASE, and a pair potential against the count of broken bonds."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_few_frames():
 
 
 def test_a_langevin_particle_diffuses_by_its_friction():
-    """D = kT τ/m, of which the center of mass, at rest, takes one part in n."""
+    """D = kT τ/m (1 - 1/n) for n atoms, because the center of mass is at rest."""
     settings = DynamicsSettings(temperature=500, time_step=5, n_steps=2000, interval=5, thermostat_time=25)
     (record,) = dynamics([lattice_gas()], Wells(), settings=settings)
     found = record.diffusion["Ar"]
@@ -111,7 +111,7 @@ def test_a_langevin_particle_diffuses_by_its_friction():
 
 
 def test_an_einstein_solid_does_not_diffuse():
-    """Mean square displacement 6 kT/(m ω²), of which the center of mass takes one part in n."""
+    """Mean square displacement 6 kT/(m ω²) (1 - 1/n) for n atoms, because the center of mass is at rest."""
     settings = DynamicsSettings(temperature=500, time_step=5, n_steps=3000, interval=5, thermostat_time=50)
     (record,) = dynamics([lattice_gas()], Wells(3.0), settings=settings)
     moved = record.mean_square_displacement

@@ -272,7 +272,7 @@ def test_run_again(tmp_path):
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
 def test_a_complete_run_goes_on_for_more_steps(ensemble, tmp_path):
-    """As if it had run through, bit for bit, also where its last step was no frame."""
+    """The result equals that of one long run bit for bit, even if the last step of the first run was no frame."""
 
     def run(n_steps, folder, model):
         given = settings(ensemble=ensemble, n_steps=n_steps, interval=4)

@@ -1,4 +1,4 @@
-"""Surface energies by effective-medium theory against ASE, and by broken bonds by hand."""
+"""Surface energies: effective-medium theory against ASE, and a pair potential against the count of broken bonds."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_one_failure_is_one_failure(aluminium):
 
 
 def test_broken_bonds_of_a_close_packed_crystal(by_bonds):
-    """Three, four and (in two layers) six bonds for each surface atom, half of ε each."""
+    """Broken bonds for each surface atom: 3 on (1 1 1), 4 on (1 0 0), 6 in two layers on (1 1 0); each costs ε/2."""
     found = energies(by_bonds[0])
     half = EPSILON / 2 * J_PER_M2
     assert found[1, 1, 1] == pytest.approx(3 * half / (3**0.5 / 2 * R**2), rel=1e-6)
@@ -110,7 +110,7 @@ def test_shape_of_a_close_packed_crystal(by_bonds):
 
 
 def test_broken_bonds_of_compounds(by_bonds):
-    """One bond for each atom; polar orientations are named, and missing in the shape."""
+    """Each surface atom breaks the known number of bonds. Polar orientations are skipped, and the shape lacks them."""
     _, salt, blende, _ = by_bonds
     half = EPSILON / 2 * J_PER_M2
     assert energies(salt) == pytest.approx({(1, 0, 0): half / R**2, (1, 1, 0): 2 * half / (2**0.5 * R**2)}, rel=1e-6)

@@ -362,7 +362,7 @@ def test_crystals_of_a_trained_potential_end_where_fire_ends():
 
 
 def test_a_cell_that_explodes_starts_again_with_fire(monkeypatch):
-    """Its mate is not disturbed; with FIRE exploding too, the record says so."""
+    """The other structure of the batch does not change. If the cell explodes under FIRE too, the record says so."""
     monkeypatch.setattr(lbfgs, "_HESSIAN", 1e-3)
     monkeypatch.setattr(lbfgs, "_MAX_STEP", 5.0)  # the first step of a compressed crystal is far too long
     given_up, give_up = [], Lbfgs.give_up

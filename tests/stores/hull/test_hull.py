@@ -149,7 +149,7 @@ def test_li_fe_o_of_the_materials_project_has_eleven_stable_phases():
 
 
 def test_a_cell_with_vacuum_is_on_no_hull():
-    """The slab would be the ground state of its composition, and lower the others."""
+    """On the hull, the slab would be the ground state of its composition and change the other distances."""
     slab = document("slab", "Li3Cl", -2.4, vacuum=12.04)
     results = hull_results([*LI_CL, slab])
     assert results["slab"].hull_state == "no crystal: a gap of 12.0 Å without atoms (slab, wire or molecule in vacuum)"

@@ -1,4 +1,4 @@
-"""The hull on which first-principles energies replace predictions."""
+"""The hull on which first-principles energies replace predicted ones."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def dynamics_document(*, barostat: bool = True, pressures: bool = True) -> dict[
 
 
 def diffusion_document() -> dict[str, Any]:
-    """Oxygen with 1 eV; iron does not move."""
+    """The activation energy of oxygen is 1 eV; iron does not diffuse."""
 
     def run(kelvin: float) -> dict[str, Any]:
         value = 1e-5 * np.exp(-(1000 / kelvin - 1) / (1000 * k / e))
